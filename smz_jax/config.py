@@ -1,0 +1,501 @@
+"""Settings of a run: frozen dataclasses, one per part, each validated on construction.
+
+Imports only the standard library, so that a wrong setting is answered before JAX or an environment
+loads. `smz_jax/presets.py` holds the presets, `smz_jax/cli.py` the command line and YAML.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+class ConfigError(ValueError):
+    """A setting is wrong; the message is one line naming field, value and what is allowed."""
+
+
+def require(condition: bool, field_name: str, value: Any, allowed: str) -> None:
+    """Raises `ConfigError` in one line unless `condition` holds.
+
+    Args:
+        condition: what must be true.
+        field_name: dotted name of the setting, e.g. `search.num_simulations`.
+        value: the offending value.
+        allowed: what would be accepted, in words.
+
+    Raises:
+        ConfigError: if `condition` is false.
+    """
+    if not condition:
+        raise ConfigError(f"{field_name} = {value!r} is not allowed: it must be {allowed}")
+
+
+def _require_types(section: str, config: Any) -> None:
+    """Checks that numbers are numbers and finite; YAML files may hold anything."""
+    for spec in dataclasses.fields(config):
+        value = getattr(config, spec.name)
+        name = f"{section}.{spec.name}" if section else spec.name
+        kind = getattr(spec.type, "__name__", str(spec.type)) if isinstance(spec.type, type) else (
+            str(spec.type).removeprefix("typing.")
+        )
+        if kind.endswith("| None") and value is None:
+            continue
+        if kind.startswith("bool"):
+            require(isinstance(value, bool), name, value, "true or false")
+        elif kind.startswith("int"):
+            is_int = isinstance(value, int) and not isinstance(value, bool)
+            require(is_int, name, value, "a whole number")
+        elif kind.startswith("float"):
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            finite = is_number and value == value and abs(value) != float("inf")
+            require(finite, name, value, "a finite number")
+        elif kind.startswith("str"):
+            require(isinstance(value, str), name, value, "text")
+        elif kind.startswith("Literal"):
+            choices = spec.type.__args__
+            require(value in choices, name, value, "one of " + ", ".join(map(str, choices)))
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """The environment and how its frames become observations."""
+
+    id: str = "Breakout"
+    """Name of the game as ALE spells it, e.g. Breakout, Pong, SpaceInvaders."""
+    backend: Literal["envpool", "ale"] = "envpool"
+    """Which library steps the emulators: envpool, or ale-py's own vector environment."""
+    num_envs: int = 32
+    """B: games played side by side."""
+    mode: Literal["deterministic", "stochastic"] = "deterministic"
+    """deterministic: sticky actions 0, no random no-ops. stochastic: sticky 0.25, up to 30 no-ops."""
+    sticky_prob: float | None = None
+    """Chance that the emulator repeats the last action instead; unset: what `mode` says."""
+    noop_max: int | None = None
+    """Up to this many random no-op frames at a game's start; unset: what `mode` says."""
+    frame_skip: int = 4
+    """Emulator frames for one agent step; the last two are merged by their maximum."""
+    frame_size: int = 84
+    """Height and width of the grey frames, in pixels."""
+    frame_stack: int = 4
+    """Newest frames that make one observation."""
+    episodic_life: bool = True
+    """Training only: a lost life ends the episode for learning; the game itself goes on."""
+    clip_rewards: bool = True
+    """Training only: learn from the sign of the reward. Scores are always raw."""
+    fire_on_life_loss: bool = True
+    """Press FIRE at a game's start and after each lost life, in training and evaluation alike."""
+    max_episode_steps: int = 27_000
+    """Agent steps after which a training game is cut off (truncated)."""
+    num_threads: int = 0
+    """Threads that step the emulators; 0 leaves it to the library."""
+
+    def __post_init__(self) -> None:
+        """Validates; raises ConfigError in one line."""
+        _require_types("env", self)
+        require(self.id != "", "env.id", self.id, "the name of a game")
+        require(1 <= self.num_envs <= 4096, "env.num_envs", self.num_envs, "in 1..4096")
+        for name in ("sticky_prob",):
+            value = getattr(self, name)
+            require(value is None or 0 <= value < 1, f"env.{name}", value, "in [0, 1)")
+        noop = self.noop_max
+        require(noop is None or 0 <= noop <= 1000, "env.noop_max", noop, "in 0..1000")
+        require(1 <= self.frame_skip <= 60, "env.frame_skip", self.frame_skip, "in 1..60")
+        require(16 <= self.frame_size <= 210, "env.frame_size", self.frame_size, "in 16..210")
+        require(1 <= self.frame_stack <= 16, "env.frame_stack", self.frame_stack, "in 1..16")
+        steps = self.max_episode_steps
+        require(1 <= steps <= 27_000, "env.max_episode_steps", steps, "in 1..27000")
+        require(0 <= self.num_threads <= 256, "env.num_threads", self.num_threads, "in 0..256")
+
+    @property
+    def sticky(self) -> float:
+        """Sticky-action probability after `mode` is resolved."""
+        if self.sticky_prob is not None:
+            return self.sticky_prob
+        return 0.25 if self.mode == "stochastic" else 0.0
+
+    @property
+    def noops(self) -> int:
+        """Largest number of random no-op frames after `mode` is resolved."""
+        if self.noop_max is not None:
+            return self.noop_max
+        return 30 if self.mode == "stochastic" else 0
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The six functions of the model."""
+
+    family: Literal["light", "mlp", "resnet"] = "light"
+    """light: small conv torso, flat embedding (CPUs). mlp: flat 256-wide. resnet: 6x6 planes."""
+    embedding_size: int = 256
+    """Length of a flat embedding, or channels of the resnet's 6x6 planes."""
+    hidden_size: int = 256
+    """Width of the hidden layers of dynamics and heads."""
+    num_blocks: int = 1
+    """Residual blocks in each dynamics function (and per resolution in the resnet torso)."""
+    torso_channels: int = 16
+    """Channels of the light torso's first layer; its second has twice as many."""
+    codebook_size: int = 32
+    """C: chance outcomes that the model can tell apart. 1 makes it plain MuZero."""
+    encoder_input: Literal["frames", "embedding"] = "frames"
+    """What e sees of the observation after the step: its own torso, or the target embedding."""
+    encoder_sees_afterstate: bool = True
+    """Whether e also sees the afterstate (gradient stopped)."""
+    encoder_noise: float = 1.0
+    """Scale of the Gumbel noise on the code logits at the start of training; 0 turns it off."""
+    encoder_noise_end: float = 0.0
+    """Scale that the noise falls to, over `learner.schedule_steps`."""
+    encoder_uniform: float = 0.01
+    """Share of the uniform distribution mixed into the code probabilities."""
+    value_support: int = 300
+    """The value's support has 2 x this + 1 bins, over the transformed value."""
+    reward_support: int = 300
+    """Likewise for the reward."""
+    input_norm: bool = True
+    """Standardise each pixel by its running mean and deviation (frozen in search)."""
+    embedding_norm: Literal["layer", "batch"] = "batch"
+    """Normalisation before the embedding's min-max scaling; batch uses running statistics."""
+    bfloat16: bool = False
+    """Compute in bfloat16; parameters stay float32."""
+
+    def __post_init__(self) -> None:
+        """Validates; raises ConfigError in one line."""
+        _require_types("network", self)
+        for name, low, high in (
+            ("embedding_size", 4, 8192),
+            ("hidden_size", 4, 8192),
+            ("num_blocks", 1, 64),
+            ("torso_channels", 1, 1024),
+            ("codebook_size", 1, 1024),
+            ("value_support", 1, 5000),
+            ("reward_support", 1, 5000),
+        ):
+            value = getattr(self, name)
+            require(low <= value <= high, f"network.{name}", value, f"in {low}..{high}")
+        for name in ("encoder_noise", "encoder_noise_end"):
+            value = getattr(self, name)
+            require(0 <= value <= 10, f"network.{name}", value, "in [0, 10]")
+        uniform = self.encoder_uniform
+        require(0 <= uniform < 1, "network.encoder_uniform", uniform, "in [0, 1)")
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """The tree search."""
+
+    num_simulations: int = 16
+    """Expansions per search; a step of the game takes two (decision and chance). 0: the prior."""
+    max_depth: int | None = None
+    """Longest path from the root, in edges of the tree; unset: as deep as the simulations go."""
+    dirichlet_fraction: float = 0.25
+    """Share of Dirichlet noise in the root prior, in training only."""
+    dirichlet_alpha: float = 0.3
+    """Concentration of that noise."""
+    pb_c_init: float = 1.25
+    """PUCT's c1 (MuZero, appendix B)."""
+    pb_c_base: float = 19_652.0
+    """PUCT's c2 (MuZero, appendix B)."""
+
+    def __post_init__(self) -> None:
+        """Validates; raises ConfigError in one line."""
+        _require_types("search", self)
+        sims = self.num_simulations
+        require(0 <= sims <= 10_000, "search.num_simulations", sims, "in 0..10000")
+        depth = self.max_depth
+        require(depth is None or depth >= 1, "search.max_depth", depth, "unset or at least 1")
+        fraction = self.dirichlet_fraction
+        require(0 <= fraction <= 1, "search.dirichlet_fraction", fraction, "in [0, 1]")
+        require(self.dirichlet_alpha > 0, "search.dirichlet_alpha", self.dirichlet_alpha, "above 0")
+        require(self.pb_c_init > 0, "search.pb_c_init", self.pb_c_init, "above 0")
+        require(self.pb_c_base > 0, "search.pb_c_base", self.pb_c_base, "above 0")
+
+
+@dataclass(frozen=True)
+class RolloutConfig:
+    """How games are played for training."""
+
+    policy: Literal["search", "prior"] = "search"
+    """search: act by the tree's visits. prior: the bare policy head, epsilon-greedy."""
+    length: int = 32
+    """T: steps of every lane between two rounds of learning."""
+    temperature: float = 1.0
+    """Actions are drawn in proportion to visits^(1/temperature), at the start of the run."""
+    temperature_end: float = 0.25
+    """Temperature at the end of its schedule; 0 is greedy."""
+    epsilon: float = 0.25
+    """Plain-policy mode: chance of a uniformly random action, at the start of the run."""
+    epsilon_end: float = 0.01
+    """Plain-policy mode: that chance at the end of its schedule."""
+    schedule: Literal["linear", "exponential"] = "linear"
+    """Shape of both schedules."""
+    schedule_fraction: float = 0.5
+    """Share of the run's environment steps over which both schedules run."""
+
+    def __post_init__(self) -> None:
+        """Validates; raises ConfigError in one line."""
+        _require_types("rollout", self)
+        require(1 <= self.length <= 10_000, "rollout.length", self.length, "in 1..10000")
+        for name in ("temperature", "temperature_end"):
+            value = getattr(self, name)
+            require(0 <= value <= 100, f"rollout.{name}", value, "in [0, 100]")
+        for name in ("epsilon", "epsilon_end"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"rollout.{name}", value, "in [0, 1]")
+        share = self.schedule_fraction
+        require(0 < share <= 1, "rollout.schedule_fraction", share, "in (0, 1]")
+
+
+@dataclass(frozen=True)
+class ReplayConfig:
+    """The replay buffer (flashbax, on the device)."""
+
+    capacity: int = 100_000
+    """Environment steps kept over all lanes."""
+    min_size: int = 2_000
+    """Environment steps collected before learning starts."""
+    prioritised: bool = True
+    """Sample by priority (value error) rather than uniformly."""
+    priority_exponent: float = 0.6
+    """Alpha of prioritised replay; 0 is uniform."""
+    importance_exponent: float = 0.4
+    """Beta of prioritised replay: how far importance weights undo the bias."""
+
+    def __post_init__(self) -> None:
+        """Validates; raises ConfigError in one line."""
+        _require_types("replay", self)
+        require(self.capacity >= 1, "replay.capacity", self.capacity, "at least 1")
+        size = self.min_size
+        require(1 <= size <= self.capacity, "replay.min_size", size, f"in 1..{self.capacity}")
+        for name in ("priority_exponent", "importance_exponent"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"replay.{name}", value, "in [0, 1]")
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the loss terms; a weight of 0 turns a term off."""
+
+    policy: float = 1.0
+    """Cross-entropy of the policy with the search's action weights."""
+    value: float = 0.25
+    """Cross-entropy of the categorical value with the n-step target."""
+    reward: float = 1.0
+    """Cross-entropy of the categorical reward."""
+    afterstate_value: float = 0.25
+    """Cross-entropy of the afterstate's value with the value target of the state before it."""
+    chance: float = 1.0
+    """Cross-entropy of the chance prior with the encoder's code."""
+    commitment: float = 0.1
+    """Squared distance of the code probabilities from the (stopped) code."""
+    commitment_start: int = 0
+    """Learner steps before the commitment term begins to rise to its weight."""
+    consistency: float = 2.0
+    """Negative cosine with the embedding of the real next observation (EfficientZero)."""
+    code_entropy: float = 0.02
+    """Bonus on the entropy of the batch's mean code, which keeps codes alive."""
+    reconstruction: float = 0.0
+    """Squared error of the next frame (42x42, standardised) from afterstate and from next state."""
+
+    def __post_init__(self) -> None:
+        """Validates; raises ConfigError in one line."""
+        _require_types("loss", self)
+        for spec in dataclasses.fields(self):
+            value = getattr(self, spec.name)
+            require(value >= 0, f"loss.{spec.name}", value, "at least 0")
+
+
+@dataclass(frozen=True)
+class LearnerConfig:
+    """The training step."""
+
+    batch_size: int = 64
+    """Windows per update."""
+    unroll_steps: int = 5
+    """K: model steps unrolled from the root of each window."""
+    td_steps: int = 10
+    """n of the n-step value target."""
+    gamma: float = 0.997
+    """Discount per agent step (not per frame)."""
+    bootstrap: Literal["search", "target"] = "search"
+    """Value at the end of the n steps: the stored search value, or the target network's."""
+    updates_per_env_step: float = 0.05
+    """Learner updates for each environment step of a lane."""
+    learning_rate: float = 1e-3
+    """Peak learning rate of AdamW."""
+    learning_rate_end: float = 1e-4
+    """Learning rate at the end of the run (cosine from the peak)."""
+    warmup_steps: int = 100
+    """Learner steps over which the learning rate rises from 0."""
+    weight_decay: float = 1e-4
+    """AdamW's weight decay, on matrices only."""
+    max_grad_norm: float = 5.0
+    """Gradients are scaled down to this global norm."""
+    target_update_period: int = 200
+    """Learner steps between two copies into the target network."""
+    dynamics_gradient_scale: float = 0.5
+    """Gradient that passes into the embedding at each unroll step (MuZero)."""
+    schedule_steps: int = 4_000
+    """Learner steps over which encoder noise falls and the commitment rises."""
+    updates_per_dispatch: int = 16
+    """Updates run by one compiled call (lax.scan); never changes the result of a run."""
+
+    def __post_init__(self) -> None:
+        """Validates; raises ConfigError in one line."""
+        _require_types("learner", self)
+        for name, low, high in (
+            ("batch_size", 1, 65_536),
+            ("unroll_steps", 1, 64),
+            ("td_steps", 1, 1_000),
+            ("target_update_period", 1, 10**9),
+            ("warmup_steps", 0, 10**9),
+            ("schedule_steps", 1, 10**9),
+            ("updates_per_dispatch", 1, 10_000),
+        ):
+            value = getattr(self, name)
+            require(low <= value <= high, f"learner.{name}", value, f"in {low}..{high}")
+        require(0 <= self.gamma <= 1, "learner.gamma", self.gamma, "in [0, 1]")
+        rate = self.updates_per_env_step
+        require(0 <= rate <= 64, "learner.updates_per_env_step", rate, "in [0, 64]")
+        for name in ("learning_rate", "max_grad_norm"):
+            value = getattr(self, name)
+            require(value > 0, f"learner.{name}", value, "above 0")
+        for name in ("learning_rate_end", "weight_decay"):
+            value = getattr(self, name)
+            require(value >= 0, f"learner.{name}", value, "at least 0")
+        scale = self.dynamics_gradient_scale
+        require(0 <= scale <= 1, "learner.dynamics_gradient_scale", scale, "in [0, 1]")
+
+
+@dataclass(frozen=True)
+class MacroConfig:
+    """Extraction of macros from search trees and played games."""
+
+    min_length: int = 2
+    """Shortest macro, in environment actions."""
+    max_length: int = 6
+    """Longest macro."""
+    play_threshold: float = 0.2
+    """A played transition is certain below this normalised entropy."""
+    tree_threshold: float = 0.4
+    """A transition in a search tree is certain below this normalised entropy."""
+    min_occurrences: int = 3
+    """A candidate seen this often is a macro."""
+    capacity: int = 1024
+    """Slots of the table; when it is full the least useful entry goes, and is counted."""
+    num_buckets: int = 64
+    """Start-state buckets (arg max of a fixed random projection of the embedding)."""
+    tree_weight: Literal["path", "visits"] = "path"
+    """path: each tree path counts once per root. visits: by its end node's visits."""
+    include_repeats: bool = True
+    """Whether windows of one repeated action count."""
+    bucket_warmup_steps: int = 2_000
+    """Environment steps after which the mean that buckets are centred on is frozen."""
+    deterministic_threshold: float = 0.1
+    """A macro with a mean entropy below this is reported as deterministic."""
+
+    def __post_init__(self) -> None:
+        """Validates; raises ConfigError in one line."""
+        _require_types("macro", self)
+        require(1 <= self.min_length <= 8, "macro.min_length", self.min_length, "in 1..8")
+        low = self.min_length
+        require(low <= self.max_length <= 8, "macro.max_length", self.max_length, f"in {low}..8")
+        for name in ("play_threshold", "tree_threshold", "deterministic_threshold"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"macro.{name}", value, "in [0, 1]")
+        require(self.min_occurrences >= 1, "macro.min_occurrences", self.min_occurrences, ">= 1")
+        require(8 <= self.capacity <= 2**20, "macro.capacity", self.capacity, "in 8..1048576")
+        require(1 <= self.num_buckets <= 1024, "macro.num_buckets", self.num_buckets, "in 1..1024")
+        warm = self.bucket_warmup_steps
+        require(warm >= 0, "macro.bucket_warmup_steps", warm, "at least 0")
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """Whole games, raw scores, greedy, no noise."""
+
+    num_games: int = 32
+    """Games of the final evaluation, shared equally by the lanes."""
+    num_envs: int = 32
+    """Lanes of an evaluation; each plays num_games / num_envs games, rounded up."""
+    max_steps: int = 3_000
+    """Agent steps after which an evaluation game is cut off; the share of cut games is reported."""
+    noop_max: int = 30
+    """Random no-op frames at each game's start."""
+    every_env_steps: int = 0
+    """Environment steps between two evaluations during training; 0: at the end only."""
+    interim_games: int = 16
+    """Games of an evaluation during training."""
+    sticky_column: bool = False
+    """Whether the final evaluation is repeated with sticky actions 0.25."""
+    baselines: bool = True
+    """Whether a random policy and every constant action are measured by the same code."""
+
+    def __post_init__(self) -> None:
+        """Validates; raises ConfigError in one line."""
+        _require_types("eval", self)
+        for name in ("num_games", "num_envs", "interim_games"):
+            value = getattr(self, name)
+            require(1 <= value <= 4096, f"eval.{name}", value, "in 1..4096")
+        require(1 <= self.max_steps <= 27_000, "eval.max_steps", self.max_steps, "in 1..27000")
+        require(0 <= self.noop_max <= 1000, "eval.noop_max", self.noop_max, "in 0..1000")
+        every = self.every_env_steps
+        require(every >= 0, "eval.every_env_steps", every, "at least 0")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that a run depends on."""
+
+    experiment: str = "breakout"
+    """Name of the experiment; runs are kept under runs/<experiment>/."""
+    seed: int = 0
+    """Seed of everything random in the run."""
+    total_env_steps: int = 100_000
+    """Agent steps over all lanes; the run's whole length (4 emulator frames each)."""
+    checkpoint_every_env_steps: int = 50_000
+    """Environment steps between two checkpoints; one is always written at the end."""
+    log_every: int = 1
+    """Iterations between two rows of metrics.jsonl."""
+    env: EnvConfig = field(default_factory=EnvConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+    macro: MacroConfig = field(default_factory=MacroConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+
+    def __post_init__(self) -> None:
+        """Validates what spans sections; raises ConfigError in one line."""
+        _require_types("", self)
+        require(0 <= self.seed < 2**31, "seed", self.seed, "in 0..2147483647")
+        require(self.log_every >= 1, "log_every", self.log_every, "at least 1")
+        every = self.checkpoint_every_env_steps
+        require(every >= 1, "checkpoint_every_env_steps", every, "at least 1")
+        per_iteration = self.env.num_envs * self.rollout.length
+        require(
+            self.total_env_steps >= per_iteration,
+            "total_env_steps",
+            self.total_env_steps,
+            f"at least one iteration: env.num_envs x rollout.length = {per_iteration}",
+        )
+        rows = self.replay.capacity // self.env.num_envs
+        window = self.window_rows
+        require(
+            rows >= window + self.rollout.length,
+            "replay.capacity",
+            self.replay.capacity,
+            f"at least env.num_envs x (window of {window} rows + rollout.length) = "
+            f"{self.env.num_envs * (window + self.rollout.length)}",
+        )
+        require(
+            self.network.family != "resnet" or self.env.frame_size >= 48,
+            "env.frame_size",
+            self.env.frame_size,
+            "at least 48 with network.family = resnet",
+        )
+
+    @property
+    def window_rows(self) -> int:
+        """W: rows of a sampled window, from the oldest stacked frame to the last bootstrap."""
+        return self.env.frame_stack - 1 + self.learner.unroll_steps + self.learner.td_steps + 1

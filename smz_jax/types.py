@@ -1,0 +1,177 @@
+"""Every pytree that crosses a module border.
+
+Shape legend, used in all docstrings of the project:
+
+    B  batch: parallel environment lanes, or sampled windows in a training step
+    T  time steps of a rollout           K  unroll steps of the model
+    W  rows of a sampled replay window   A  environment actions
+    C  codebook size (chance outcomes)   N  nodes of a search tree
+    D  embedding size (or H', W', D)     S  bins of a categorical support
+    P  candidate macro windows           L  longest macro
+    M  macro table capacity              F  frames stacked in an observation
+
+An observation is always `[B, F, *frame_shape]`, newest frame last; an environment without frame
+stacking has F = 1.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import numpy as np
+
+Array = jax.Array
+Params = Any
+"""Flax variables `{"params": ..., "batch_stats": ...}`; each has one entry per sub-network."""
+
+
+class EnvSpec(NamedTuple):
+    """What the rest of the program must know of an environment."""
+
+    name: str
+    frame_shape: tuple[int, ...]  # (84, 84) for Atari, (D,) for vectors
+    frame_stack: int  # F
+    frame_dtype: np.dtype
+    num_actions: int  # A
+    action_names: tuple[str, ...]  # A names, e.g. ("NOOP", "FIRE", "RIGHT", "LEFT")
+    frames_per_step: int  # emulator frames for one agent step (4 in Atari)
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        """Shape of one observation without its batch axis: `(F, *frame_shape)`."""
+        return (self.frame_stack, *self.frame_shape)
+
+
+class Timestep(NamedTuple):
+    """What the environments give after `reset` or `step` (NumPy arrays on the host).
+
+    After a step with `terminated` and `game_over`, or with `truncated`, the observation is the
+    final one. The step that follows ignores its action and gives the first observation of the
+    next game with `is_first` set and reward 0 (next-step autoreset). After a lost life (episodic
+    life) `terminated` is set without `game_over`, and the game goes on without a reset.
+    """
+
+    observation: np.ndarray  # [B, F, ...] stack, newest last
+    reward: np.ndarray  # [B] float32, as trained on (clipped if configured)
+    raw_reward: np.ndarray  # [B] float32, as scored
+    terminated: np.ndarray  # [B] bool, true end: the value after it is 0
+    truncated: np.ndarray  # [B] bool, cut off: the value after it is unknown
+    game_over: np.ndarray  # [B] bool, the whole game ended (terminated or truncated)
+    is_first: np.ndarray  # [B] bool, first observation of a game: no transition leads to it
+    invalid_actions: np.ndarray  # [B, A] float32, 1 = invalid
+
+
+class SearchOutput(NamedTuple):
+    """What a search (or the bare policy) decided at the root."""
+
+    action: Array  # [B] int32
+    action_weights: Array  # [B, A] float32, the policy target
+    value: Array  # [B] float32, the root's searched value
+    prior_value: Array  # [B] float32, the network's own value at the root
+    tree: Any  # mctx.Tree, embeddings are NodeEmbedding; None in plain-policy mode
+
+
+class NodeEmbedding(NamedTuple):
+    """What a node of the search tree stores beside mctx's own statistics."""
+
+    state: Array  # [B, N, D] embedding of a decision node, or afterstate of a chance node
+    is_chance: Array  # [B, N] bool
+    entropy: Array  # [B, N] float32, normalised H(sigma): of the chance node itself, or of the
+    #                 collapsed edge that led to a decision node; 0 elsewhere
+
+
+class Trajectory(NamedTuple):
+    """Rows of experience; row t holds what was seen at t and what followed the action at t.
+
+    The row before one with `is_first` is a final observation: its action was ignored, its
+    transition is not real. `discount` is 0 where the action led to a true end.
+    """
+
+    frame: Array  # [B, T, *frame_shape] newest frame only
+    action: Array  # [B, T] int32
+    reward: Array  # [B, T] float32, r_{t+1}
+    discount: Array  # [B, T] float32, 0 at termination, else 1
+    is_first: Array  # [B, T] bool
+    invalid_actions: Array  # [B, T, A] uint8
+    action_weights: Array  # [B, T, A] float32
+    search_value: Array  # [B, T] float32
+    transition_entropy: Array  # [B, T] float32, normalised H(sigma) of the played action
+
+
+class UnrollTargets(NamedTuple):
+    """Targets of one unrolled training window; vmapped over B by the caller."""
+
+    policy: Array  # [K+1, A]
+    value: Array  # [K+1]
+    reward: Array  # [K]
+    value_mask: Array  # [K+1] float32, 1 up to and past a termination, 0 past a truncation
+    policy_mask: Array  # [K+1] float32, 1 while the window's own episode lasts
+    transition_mask: Array  # [K] float32, 1 where the transition really happened in it
+
+
+class Networks(NamedTuple):
+    """The model as pure functions of `(params, ...)`; holds no arrays.
+
+    Categorical heads return logits `[B, S]`; `value_of` and `reward_of` turn them into scalars.
+    """
+
+    init: Callable[..., Params]  # (rng_key) -> params
+    representation: Callable[..., Any]  # (params, observation [B, F, ...]) -> embedding [B, D]
+    prediction: Callable[..., Any]  # (params, embedding) -> policy logits [B, A], value [B, S]
+    afterstate_dynamics: Callable[..., Any]  # (params, embedding, action [B]) -> afterstate
+    afterstate_prediction: Callable[..., Any]  # (params, afterstate) -> chance [B, C], value [B, S]
+    dynamics: Callable[..., Any]  # (params, afterstate, code [B, C]) -> embedding, reward [B, S]
+    encoder: Callable[..., Any]  # (params, observation, afterstate, ...) -> code logits [B, C]
+    apply_train: Callable[..., Any]  # runs several of them, giving updated running statistics
+    value_of: Callable[..., Array]  # (logits [..., S]) -> scalar [...]
+    reward_of: Callable[..., Array]  # (logits [..., S]) -> scalar [...]
+
+
+@chex.dataclass(frozen=True)
+class TrainState:
+    """Everything the learner carries from step to step."""
+
+    params: Params
+    target_params: Params
+    opt_state: Any
+    rng_key: Array
+    step: Array  # [] int32, learner steps done
+
+
+class MacroWindows(NamedTuple):
+    """Candidate windows in fixed shape; the order within the P axis is fixed by the extractor."""
+
+    actions: Array  # [P, L] int32, padded with -1
+    length: Array  # [P] int32
+    entropy: Array  # [P] float32, mean normalised entropy of the window's transitions
+    reward: Array  # [P] float32, sum over the window
+    bucket: Array  # [P] int32, start-state bucket at the window's own start
+    weight: Array  # [P] int32, 1, or the end node's visits
+    valid: Array  # [P] bool, every transition certain
+
+
+class MacroTable(NamedTuple):
+    """Fixed-capacity table of macros, on the device. An empty slot has length 0."""
+
+    actions: Array  # [M, L] int32, padded with -1
+    length: Array  # [M] int32
+    count: Array  # [M] int32, weighted occurrences
+    entropy_sum: Array  # [M] float32, weighted sum of window mean entropies
+    reward_sum: Array  # [M] float32, weighted sum of window rewards
+    buckets: Array  # [M, 64] bool, start-state buckets seen
+    play_count: Array  # [M] int32, the part of count that was really played
+    dropped: Array  # [] int32, entries dropped because the table was full
+
+
+class MacroStats(NamedTuple):
+    """What the extraction looked at in one rollout; int32 scalars, summed up on the host."""
+
+    trees: Array
+    trajectories: Array
+    transitions_tree: Array
+    transitions_play: Array
+    certain_tree: Array
+    certain_play: Array
+    candidates_tree: Array
+    candidates_play: Array
