@@ -150,6 +150,8 @@ class NetworkConfig:
     """The value's support has 2 x this + 1 bins, over the transformed value."""
     reward_support: int = 300
     """Likewise for the reward."""
+    decoder_size: int = 42
+    """Height and width of the frame that the auxiliary head predicts, when loss.reconstruction > 0."""
     input_norm: bool = True
     """Standardise each pixel by its running mean and deviation (frozen in search)."""
     embedding_norm: Literal["layer", "batch"] = "batch"
@@ -166,6 +168,7 @@ class NetworkConfig:
             ("num_blocks", 1, 64),
             ("torso_channels", 1, 1024),
             ("codebook_size", 1, 1024),
+            ("decoder_size", 1, 210),
             ("value_support", 1, 5000),
             ("reward_support", 1, 5000),
         ):
@@ -194,6 +197,9 @@ class SearchConfig:
     """PUCT's c1 (MuZero, appendix B)."""
     pb_c_base: float = 19_652.0
     """PUCT's c2 (MuZero, appendix B)."""
+    q_epsilon: float = 1e-8
+    """Smallest range of Q that is stretched to [0, 1] (mctx's epsilon). With few simulations a
+    larger one keeps noise in the values from deciding the visits."""
 
     def __post_init__(self) -> None:
         """Validates; raises ConfigError in one line."""
@@ -207,6 +213,7 @@ class SearchConfig:
         require(self.dirichlet_alpha > 0, "search.dirichlet_alpha", self.dirichlet_alpha, "above 0")
         require(self.pb_c_init > 0, "search.pb_c_init", self.pb_c_init, "above 0")
         require(self.pb_c_base > 0, "search.pb_c_base", self.pb_c_base, "above 0")
+        require(self.q_epsilon > 0, "search.q_epsilon", self.q_epsilon, "above 0")
 
 
 @dataclass(frozen=True)
@@ -293,7 +300,7 @@ class LossConfig:
     code_entropy: float = 0.02
     """Bonus on the entropy of the batch's mean code, which keeps codes alive."""
     reconstruction: float = 0.0
-    """Squared error of the next frame (42x42, standardised) from afterstate and from next state."""
+    """Squared error of the standardised next frame, from the afterstate and from the next state."""
 
     def __post_init__(self) -> None:
         """Validates; raises ConfigError in one line."""
@@ -335,8 +342,6 @@ class LearnerConfig:
     """Gradient that passes into the embedding at each unroll step (MuZero)."""
     schedule_steps: int = 4_000
     """Learner steps over which encoder noise falls and the commitment rises."""
-    updates_per_dispatch: int = 16
-    """Updates run by one compiled call (lax.scan); never changes the result of a run."""
 
     def __post_init__(self) -> None:
         """Validates; raises ConfigError in one line."""
@@ -348,7 +353,6 @@ class LearnerConfig:
             ("target_update_period", 1, 10**9),
             ("warmup_steps", 0, 10**9),
             ("schedule_steps", 1, 10**9),
-            ("updates_per_dispatch", 1, 10_000),
         ):
             value = getattr(self, name)
             require(low <= value <= high, f"learner.{name}", value, f"in {low}..{high}")
@@ -479,6 +483,13 @@ class Config:
             self.total_env_steps,
             f"at least one iteration: env.num_envs x rollout.length = {per_iteration}",
         )
+        rate = self.learner.updates_per_env_step
+        require(
+            rate == 0 or self.updates_per_iteration >= 1,
+            "learner.updates_per_env_step",
+            rate,
+            f"0, or at least one update per {per_iteration} steps (an iteration)",
+        )
         rows = self.replay.capacity // self.env.num_envs
         window = self.window_rows
         require(
@@ -494,6 +505,11 @@ class Config:
             self.env.frame_size,
             "at least 48 with network.family = resnet",
         )
+
+    @property
+    def updates_per_iteration(self) -> int:
+        """Learner updates after each rollout, run by one compiled call."""
+        return round(self.learner.updates_per_env_step * self.env.num_envs * self.rollout.length)
 
     @property
     def window_rows(self) -> int:

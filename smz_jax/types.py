@@ -122,8 +122,11 @@ class Networks(NamedTuple):
     afterstate_dynamics: Callable[..., Any]  # (params, embedding, action [B]) -> afterstate
     afterstate_prediction: Callable[..., Any]  # (params, afterstate) -> chance [B, C], value [B, S]
     dynamics: Callable[..., Any]  # (params, afterstate, code [B, C]) -> embedding, reward [B, S]
-    encoder: Callable[..., Any]  # (params, observation, afterstate, ...) -> code logits [B, C]
-    apply_train: Callable[..., Any]  # runs several of them, giving updated running statistics
+    encoder: Callable[..., Any]  # (params, after [B, F, ...] or [B, D], afterstate) -> code [B, C]
+    representation_train: Callable[..., Any]  # (params, observation) -> embedding, batch_stats
+    project: Callable[..., Any]  # (params, embedding, predict) -> [B, projection]
+    decode: Callable[..., Any]  # (params, embedding, afterstate) -> frame [B, h*w] from each
+    frame_target: Callable[..., Any]  # (params, frame [B, H, W]) -> standardised [B, h*w]
     value_of: Callable[..., Array]  # (logits [..., S]) -> scalar [...]
     reward_of: Callable[..., Array]  # (logits [..., S]) -> scalar [...]
 

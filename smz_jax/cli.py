@@ -1,0 +1,228 @@
+"""The command line, answered before JAX or an environment loads.
+
+Flags are read here from the fields of `Config`, so that every mistake is one line; tyro renders
+`--help`. Names take underscores or dashes (`--run_dir`, `--run-dir`). A switch is a pair,
+`--env.episodic_life` and `--env.no_episodic_life`; it also takes `true` or `false` as its value.
+"""
+
+import dataclasses
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+from smz_jax.config import Config, ConfigError, require
+from smz_jax.settings import (
+    SETTINGS,
+    config_from_yaml,
+    config_to_yaml,
+    diff,
+    flat_dict,
+    from_dict,
+    read_file,
+    resolve,
+    suggest,
+    to_dict,
+)
+
+__all__ = [
+    "Invocation",
+    "choose_preset",
+    "config_from_yaml",
+    "config_to_yaml",
+    "diff",
+    "flat_dict",
+    "from_dict",
+    "parse",
+    "read_file",
+    "resolve",
+    "run_main",
+    "to_dict",
+]
+
+VALIDATION_PRESET = "laptop"
+"""With no preset named, flags are checked against this one until the machine has decided."""
+
+_OWN_FLAGS = ("preset", "config", "run_dir", "resume")
+
+_HEADER = """{description}
+
+Examples:
+  {command}
+      play, search, learn and find macros on this machine
+  {command} --preset smoke --seed 1
+      the whole run in under two minutes
+  {command} --config my.yaml --search.num_simulations 8
+      settings from a file, one of them changed
+  {command} --resume --run_dir runs/{experiment}/20260101-120000-seed0
+      go on with a run that was stopped
+
+A run leaves in its folder: config.yaml, metrics.jsonl, tensorboard/, macros.json, summary.json,
+checkpoints/, figures/ and report.html. Later wins: defaults, experiment, preset, file, flags.
+Switches are pairs: --env.episodic_life and --env.no_episodic_life.
+The defaults below are those of the preset {preset}.
+"""
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """What the user asked for."""
+
+    config: Config
+    preset: str | None  # None: named neither by a flag nor in the file
+    run_dir: Path | None  # None: a new folder under runs/
+    resume: bool
+    explicit: dict[str, Any]  # dotted overrides of file and flags, flags winning
+    base: dict[str, Any]  # dotted overrides of the experiment itself
+    command: str  # what was typed, for the records of the run
+
+
+@dataclass(frozen=True)
+class _Options:
+    """Everything that `--help` shows; only tyro reads it."""
+
+    preset: Literal["tiny", "smoke", "laptop", "gpu"] | None = None
+    """tiny: seconds, for tests. smoke: under 2 minutes. laptop: about 15 minutes on 2 cores.
+    gpu: the papers' sizes. Unset: gpu where JAX sees an accelerator, else laptop."""
+    config: Path | None = None
+    """YAML or JSON file of settings, nested or dotted; it may name a preset."""
+    run_dir: Path | None = None
+    """Folder of the run. Unset: runs/<experiment>/<time>-seed<seed>."""
+    resume: bool = False
+    """Go on with the run in --run_dir. Its settings stay; total_env_steps may be raised."""
+
+
+def _read_flags(argv: Sequence[str]) -> dict[str, Any]:
+    """Flags as typed, by dotted name; raises ConfigError on an unknown or incomplete one."""
+    kinds: dict[str, Any] = {**SETTINGS, **dict.fromkeys(_OWN_FLAGS, str), "resume": bool}
+    negated = {}
+    for name in (name for name, kind in kinds.items() if kind is bool):
+        head, dot, leaf = name.rpartition(".")
+        negated[f"{head}{dot}no_{leaf}"] = name
+    found: dict[str, Any] = {}
+    tokens = list(argv)
+    while tokens:
+        token = tokens.pop(0)
+        typed, equals, value = token.partition("=")
+        if not typed.startswith("--"):
+            raise ConfigError(f"unexpected argument {token!r}: settings are given as --name value")
+        name = typed[2:].replace("-", "_")
+        if name in negated and not equals:
+            found[negated[name]] = False
+            continue
+        if name not in kinds:
+            hint = suggest(name, list(kinds), prefix="--") or "; --help lists all settings"
+            raise ConfigError(f"unknown flag {typed}{hint}")
+        if not equals and tokens and not tokens[0].startswith("--"):
+            value, equals = tokens.pop(0), "="
+        if not equals:
+            require(kinds[name] is bool, name, None, f"given a value: {typed} VALUE")
+            value = True
+        found[name] = value
+    if isinstance(found.get("resume"), str):
+        text = found["resume"].lower()
+        require(text in ("true", "false"), "resume", found["resume"], "true or false")
+        found["resume"] = text == "true"
+    return found
+
+
+def _print_help(command: str, experiment: str, description: str, defaults: Config, preset: str):
+    """Prints tyro's help with the defaults of the chosen preset."""
+    import tyro  # only --help pays for it
+
+    shown = dataclasses.make_dataclass(
+        "Options",
+        [("settings", Annotated[Config, tyro.conf.arg(name="")], field(default=defaults))],
+        bases=(_Options,),
+        frozen=True,
+    )
+    header = _HEADER.format(
+        description=description, command=command, experiment=experiment, preset=preset
+    )
+    tyro.cli(shown, args=["--help"], prog=command, description=header, use_underscores=True)
+
+
+def _own_path(flags: dict[str, Any], name: str) -> Path | None:
+    """Takes the path flag `name` out of `flags`; raises ConfigError if it is empty."""
+    value = flags.pop(name, None)
+    require(value != "", name, value, "a path")
+    return None if value is None else Path(value).expanduser()
+
+
+def parse(
+    argv: Sequence[str] | None,
+    *,
+    experiment: str,
+    base: Mapping[str, Any] = {},
+    description: str = "",
+) -> Invocation:
+    """Reads the command line; prints help and exits with 0 where it is asked for.
+
+    With `--resume` and no preset named, the settings saved in the run folder come below file and
+    flags, so that `--resume --run_dir DIR` alone goes on with the run.
+
+    Args:
+        argv: the arguments after the program's name; None takes those of the process.
+        experiment: name of the experiment's module, e.g. `breakout`.
+        base: the experiment's own overrides, dotted.
+        description: one or two sentences on what the experiment does, for `--help`.
+
+    Raises:
+        ConfigError: in one line naming the field, its value and what is allowed.
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    base = {"experiment": experiment, **base}
+    command = f"python -m experiments.{experiment}"
+    wants_help = "-h" in argv or "--help" in argv
+    try:
+        flags = _read_flags([token for token in argv if token not in ("-h", "--help")])
+        config_path, run_dir = _own_path(flags, "config"), _own_path(flags, "run_dir")
+        resume = flags.pop("resume", False)
+        from_file = {} if config_path is None else read_file(config_path)
+        preset = flags.pop("preset", from_file.pop("preset", None))
+        saved = run_dir / "config.yaml" if resume and run_dir and preset is None else None
+        if saved is not None and saved.is_file():
+            from_file = {**read_file(saved), **from_file}
+        chosen = VALIDATION_PRESET if preset is None else preset
+        config = resolve(base, chosen, from_file, flags)
+    except ConfigError:
+        if not wants_help:
+            raise
+        chosen = VALIDATION_PRESET
+        config = resolve(base, chosen, {}, {})
+    if wants_help:
+        _print_help(command, experiment, description, config, chosen)
+    return Invocation(
+        config=config,
+        preset=preset,
+        run_dir=run_dir,
+        resume=resume,
+        explicit={**from_file, **flags},
+        base=base,
+        command=shlex.join([*command.split(), *argv]),
+    )
+
+
+def choose_preset(invocation: Invocation, has_accelerator: bool) -> Invocation:
+    """Lets the machine decide where no preset was named: `gpu` with an accelerator, else `laptop`.
+
+    Raises:
+        ConfigError: if the settings do not fit the preset so chosen.
+    """
+    if invocation.preset is not None:
+        return invocation
+    preset = "gpu" if has_accelerator else VALIDATION_PRESET
+    config = resolve(invocation.base, preset, {}, invocation.explicit)
+    return dataclasses.replace(invocation, config=config, preset=preset)
+
+
+def run_main(main: Callable[[], int | None]) -> NoReturn:
+    """Runs `main` and exits with its code; a `ConfigError` is one line on stderr and code 2."""
+    try:
+        code = main()
+    except ConfigError as error:
+        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        code = 2
+    sys.exit(code)

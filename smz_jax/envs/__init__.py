@@ -1,0 +1,60 @@
+"""Vector environments behind one protocol; the only package that imports emulator libraries.
+
+Importing it is cheap (no JAX, no emulator), so that settings can be checked before either loads.
+
+Differences between the two Atari backends, envpool (default) and ale (ale-py's own vector
+environment): see `smz_jax/envs/atari.py`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from smz_jax.config import EnvConfig, require
+from smz_jax.envs.games import check_env_id
+from smz_jax.envs.protocol import VectorEnv, check_actions
+
+if TYPE_CHECKING:
+    from smz_jax.types import EnvSpec
+
+__all__ = ["VectorEnv", "check_actions", "check_env_id", "make_env", "make_spec"]
+
+
+def make_env(
+    config: EnvConfig, *, seed: int, num_envs: int | None = None, training: bool = True
+) -> VectorEnv:
+    """Opens a vector of games.
+
+    Args:
+        config: the environment's settings.
+        seed: at least 0; the same seed gives the same games, and lane i's games do not depend on
+            the number of lanes.
+        num_envs: B; `config.num_envs` if None.
+        training: False gives whole games and raw rewards whatever the settings say: no episodic
+            life, no reward clipping.
+
+    Returns:
+        A vector environment; call `reset` first and `close` last.
+
+    Raises:
+        ConfigError: if the game is unknown or its library is missing.
+    """
+    lanes = config.num_envs if num_envs is None else num_envs
+    require(1 <= lanes <= 4096, "num_envs", lanes, "in 1..4096")
+    require(0 <= seed < 2**63, "seed", seed, "at least 0")
+    check_env_id(config)
+    from smz_jax.envs.atari import make_atari
+
+    return make_atari(config, seed=seed, num_envs=lanes, training=training)
+
+
+def make_spec(config: EnvConfig) -> EnvSpec:
+    """Describes the environment of `config` without keeping one open.
+
+    Raises:
+        ConfigError: as `make_env`.
+    """
+    check_env_id(config)
+    from smz_jax.envs.atari import atari_spec
+
+    return atari_spec(config)

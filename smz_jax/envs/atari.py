@@ -1,0 +1,190 @@
+"""Atari games: what a step means, on top of a pool of emulators from either library.
+
+The libraries emulate, skip, merge and resize frames, press no-ops and FIRE at a game's start, and
+reset a lane whose game is over at its next step. All else is done here, once for both: stacks,
+lost lives, FIRE after them, reward clipping, the checks of actions.
+
+Where envpool and ale (measured: envpool 1.2.5, ale-py 0.12.1) agree, bit for bit: frames, rewards,
+ends, lives, time limits, sticky actions (the same lane seeds give the same repeats), and FIRE at
+the start. Time limits count agent steps since the reset; no-ops and FIRE do not count. If limit and
+end of the game fall on one step, the end wins. The reset observation is one single frame; all
+others are the maximum of the last two of `frame_skip` frames. Where they differ:
+
+- No-op frames at a game's start, for `EnvConfig.noops` = n. With FIRE both are exact for n = 0 and
+  else draw 0..n, envpool uniformly, ale with 0 twice as likely. Without FIRE (the game has none, or
+  `fire_on_life_loss` is off) envpool draws 1..n and plays one for n = 0 (asked for none it
+  crashes); ale draws 0..n. So games without FIRE start one frame apart. The draws themselves
+  differ too.
+- The final frame of a game that ends within a skip: the libraries merge it with different older
+  frames. Nothing after it depends on it.
+- ale has the ROMs that need a second player, which neither can load; they are left out.
+"""
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from smz_jax.config import EnvConfig, require
+from smz_jax.envs.frames import FrameStacker
+from smz_jax.envs.games import games
+from smz_jax.envs.protocol import check_actions
+from smz_jax.types import EnvSpec, Timestep
+
+
+class PoolStep(NamedTuple):
+    """What a pool of emulators gives after `reset` or `step`."""
+
+    frame: np.ndarray  # [B, H, W] uint8, newest frame
+    reward: np.ndarray  # [B] float32, raw
+    ended: np.ndarray  # [B] bool, the emulator's game is over
+    limit: np.ndarray  # [B] bool, the time limit is reached
+    lives: np.ndarray  # [B] int32, lives left
+
+
+class Pool(Protocol):
+    """B emulators; a lane with `ended` or `limit` resets at its next step, ignoring its action."""
+
+    def reset(self) -> PoolStep:
+        """Starts a new game in every lane."""
+        ...
+
+    def step(self, actions: np.ndarray) -> PoolStep:
+        """Steps every lane by checked actions, `[B]` int32."""
+        ...
+
+    def close(self) -> None:
+        """Frees the emulators."""
+        ...
+
+
+class PoolArgs(NamedTuple):
+    """What a backend needs to open its pool."""
+
+    rom: str  # e.g. space_invaders
+    seeds: np.ndarray  # [B] int64 in 1..2^31-1, one per lane
+    noops: int  # largest number of random no-op frames at a game's start
+    fire_reset: bool  # press FIRE at a game's start
+    sticky: float  # chance of repeating the last action
+    frame_skip: int
+    frame_size: int
+    max_episode_steps: int  # agent steps
+    num_threads: int
+
+
+class AtariVectorEnv:
+    """B Atari games that share one pool; see `VectorEnv` and `Timestep`."""
+
+    def __init__(self, pool: Pool, spec: EnvSpec, config: EnvConfig, num_envs: int, training: bool):
+        """Takes an open pool of `num_envs` lanes that matches `spec`."""
+        self.spec = spec
+        self.num_envs = num_envs
+        self._pool: Pool | None = pool
+        self._episodic_life = config.episodic_life and training
+        self._clip_rewards = config.clip_rewards and training
+        self._fire = _fire_index(config, spec.action_names)
+        self._started = False
+
+    def reset(self) -> Timestep:
+        """Starts a new game in every lane; see `VectorEnv.reset`."""
+        self._stacker = FrameStacker(self.spec.frame_stack)
+        self._lives = np.zeros(self.num_envs, np.int32)
+        self._must_fire = np.zeros(self.num_envs, np.bool_)
+        self._game_over = np.ones(self.num_envs, np.bool_)
+        self._started = True
+        return self._timestep(self._open_pool().reset())
+
+    def step(self, actions: np.ndarray) -> Timestep:
+        """Steps every lane; see `VectorEnv.step`.
+
+        In the step after a lost life the action given is replaced by FIRE, the only valid one
+        (`fire_on_life_loss`).
+        """
+        if not self._started:
+            raise RuntimeError("step() before reset()")
+        actions = check_actions(actions, self.num_envs, self.spec.num_actions)
+        if self._fire is not None:
+            actions[self._must_fire] = self._fire
+        return self._timestep(self._open_pool().step(actions))
+
+    def close(self) -> None:
+        """Frees the emulators; see `VectorEnv.close`."""
+        if self._pool is not None:
+            self._pool.close()
+        self._pool = None
+
+    def _open_pool(self) -> Pool:
+        if self._pool is None:
+            raise RuntimeError("the environment is closed")
+        return self._pool
+
+    def _timestep(self, raw: PoolStep) -> Timestep:
+        is_first = self._game_over
+        life_lost = (raw.lives < self._lives) & ~is_first & ~raw.ended
+        terminated = raw.ended | (life_lost & self._episodic_life)
+        game_over = raw.ended | raw.limit
+        raw_reward = np.where(is_first, np.float32(0), raw.reward)
+        invalid_actions = np.zeros((self.num_envs, self.spec.num_actions), np.float32)
+        self._must_fire = life_lost & ~game_over
+        if self._fire is not None:
+            invalid_actions[self._must_fire] = 1
+            invalid_actions[self._must_fire, self._fire] = 0
+        self._lives, self._game_over = raw.lives, game_over
+        return Timestep(
+            observation=self._stacker.push(raw.frame, is_first),
+            reward=np.sign(raw_reward) if self._clip_rewards else raw_reward,
+            raw_reward=raw_reward,
+            terminated=terminated,
+            truncated=raw.limit & ~terminated,
+            game_over=game_over.copy(),
+            is_first=is_first,
+            invalid_actions=invalid_actions,
+        )
+
+
+def make_atari(config: EnvConfig, *, seed: int, num_envs: int, training: bool) -> AtariVectorEnv:
+    """Opens a vector of Atari games; see `make_env`."""
+    spec = atari_spec(config)
+    # SeedSequence keeps the lanes of different runs apart (seed + lane would not); 0 means
+    # "do not seed" to ale-py.
+    seeds = np.random.SeedSequence(seed).generate_state(num_envs).astype(np.int64)
+    args = PoolArgs(
+        rom=games(config.backend)[config.id],
+        seeds=np.maximum(seeds % 2**31, 1),
+        noops=config.noops,
+        fire_reset=_fire_index(config, spec.action_names) is not None,
+        sticky=config.sticky,
+        frame_skip=config.frame_skip,
+        frame_size=config.frame_size,
+        max_episode_steps=config.max_episode_steps,
+        num_threads=config.num_threads,
+    )
+    if config.backend == "envpool":
+        from smz_jax.envs.envpool_backend import EnvpoolPool
+
+        return AtariVectorEnv(EnvpoolPool(args), spec, config, num_envs, training)
+    from smz_jax.envs.ale_backend import AlePool
+
+    return AtariVectorEnv(AlePool(args), spec, config, num_envs, training)
+
+
+def atari_spec(config: EnvConfig) -> EnvSpec:
+    """Describes the game of `config`; see `make_spec`."""
+    from smz_jax.envs.ale_backend import minimal_actions
+
+    names = minimal_actions(games(config.backend)[config.id])
+    return EnvSpec(
+        name=config.id,
+        frame_shape=(config.frame_size, config.frame_size),
+        frame_stack=config.frame_stack,
+        frame_dtype=np.dtype(np.uint8),
+        num_actions=len(names),
+        action_names=names,
+        frames_per_step=config.frame_skip,
+    )
+
+
+def _fire_index(config: EnvConfig, action_names: tuple[str, ...]) -> int | None:
+    """Index of FIRE, or None where it is not to be pressed or the game has none."""
+    if not config.fire_on_life_loss or "FIRE" not in action_names:
+        return None
+    return action_names.index("FIRE")

@@ -1,0 +1,67 @@
+"""The protocol of every vector environment, and the check of its actions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from smz_jax.config import require
+
+if TYPE_CHECKING:
+    from smz_jax.types import EnvSpec, Timestep
+
+
+class VectorEnv(Protocol):
+    """B games side by side; see `Timestep` for what autoreset and the flags mean."""
+
+    spec: EnvSpec
+    num_envs: int
+
+    def reset(self) -> Timestep:
+        """Starts a new game in every lane and gives its first observation."""
+        ...
+
+    def step(self, actions: np.ndarray) -> Timestep:
+        """Steps every lane.
+
+        Args:
+            actions: `[B]` integers in 0..A-1. A lane whose game is over ignores its action.
+
+        Returns:
+            Arrays that later steps never overwrite.
+
+        Raises:
+            ConfigError: if `actions` has a wrong type, shape or range.
+        """
+        ...
+
+    def close(self) -> None:
+        """Frees the emulators; may be called twice."""
+        ...
+
+
+def check_actions(actions: Any, num_envs: int, num_actions: int) -> np.ndarray:
+    """Checks actions before they reach a library (some abort or hang on wrong ones).
+
+    Args:
+        actions: a NumPy or JAX array.
+        num_envs: B.
+        num_actions: A.
+
+    Returns:
+        `[B]` int32; a copy, free to be written to.
+
+    Raises:
+        ConfigError: if it is no array of integers, or its shape is not `(B,)`, or a value lies
+            outside 0..A-1.
+    """
+    kind = type(actions).__name__
+    require(hasattr(actions, "dtype"), "actions", kind, "an array of integers")
+    array = np.asarray(actions)
+    require(array.dtype.kind in "iu", "actions.dtype", str(array.dtype), "an integer type")
+    require(array.shape == (num_envs,), "actions.shape", array.shape, f"({num_envs},)")
+    low, high = int(array.min()), int(array.max())
+    worst = low if low < 0 else high
+    require(low >= 0 and high < num_actions, "actions", worst, f"in 0..{num_actions - 1}")
+    return array.astype(np.int32)

@@ -1,0 +1,189 @@
+"""Whole games, raw scores: the agent greedy and without noise, random and constant policies."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from scipy import stats
+
+from smz_jax.config import Config
+from smz_jax.envs import make_env
+from smz_jax.rollout import GameScores, make_decide
+from smz_jax.types import EnvSpec, Networks, Params, Timestep
+
+ActFn = Callable[[Timestep, int], np.ndarray]
+"""`(timestep, step count) -> actions [B]`."""
+
+
+def make_agent(networks: Networks, config: Config, spec: EnvSpec) -> Callable[[Params, int], ActFn]:
+    """The searched policy for evaluation: greedy, no noise; compiled once for all evaluations.
+
+    Args:
+        networks: the model.
+        config: the run's settings.
+        spec: the environment.
+
+    Returns:
+        `(params, seed) -> act`.
+    """
+    decide = make_decide(networks, config, spec, training=False)
+
+    def with_params(params: Params, seed: int) -> ActFn:
+        key = jax.random.key(seed)
+
+        def act(timestep: Timestep, count: int) -> np.ndarray:
+            decision = decide(
+                params,
+                key,
+                np.int32(count),
+                timestep.observation,
+                timestep.invalid_actions,
+                np.float32(0.0),
+                np.float32(0.0),
+            )
+            return np.asarray(decision.search.action)
+
+        return act
+
+    return with_params
+
+
+def make_random_policy(seed: int) -> ActFn:
+    """Uniform over the valid actions."""
+    generator = np.random.default_rng(seed)
+
+    def act(timestep: Timestep, count: int) -> np.ndarray:
+        del count
+        scores = generator.random(timestep.invalid_actions.shape) - 2.0 * timestep.invalid_actions
+        return scores.argmax(axis=1).astype(np.int32)
+
+    return act
+
+
+def make_constant_policy(action: int) -> ActFn:
+    """Always the same action; the environment overrides it where only another one is valid."""
+
+    def act(timestep: Timestep, count: int) -> np.ndarray:
+        del count
+        return np.full(len(timestep.reward), action, np.int32)
+
+    return act
+
+
+def summarise_games(games: list[tuple[float, int, bool]], seed: int = 0) -> dict[str, Any]:
+    """Statistics of finished games, with 95 % bootstrap intervals (percentile, 2,000 resamples).
+
+    The interquartile mean is the mean of the middle half (Agarwal et al. 2021).
+
+    Args:
+        games: (raw score, length in agent steps, cut off) of each.
+        seed: of the bootstrap.
+    """
+    scores = np.array([game[0] for game in games], np.float64)
+
+    def interval(statistic) -> tuple[float, float]:
+        if len(scores) < 2 or np.all(scores == scores[0]):
+            return float(statistic(scores)), float(statistic(scores))
+        result = stats.bootstrap(
+            (scores,),
+            statistic,
+            n_resamples=2000,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+            vectorized=True,
+        )
+        return tuple(float(x) for x in result.confidence_interval)
+
+    def trimmed(x, axis=-1):
+        return stats.trim_mean(x, 0.25, axis=axis)
+
+    mean_low, mean_high = interval(lambda x, axis=-1: np.mean(x, axis=axis))
+    iqm_low, iqm_high = interval(trimmed)
+    return {
+        "games": len(games),
+        "mean": float(scores.mean()),
+        "mean_low": mean_low,
+        "mean_high": mean_high,
+        "median": float(np.median(scores)),
+        "iqm": float(trimmed(scores)),
+        "iqm_low": iqm_low,
+        "iqm_high": iqm_high,
+        "min": float(scores.min()),
+        "max": float(scores.max()),
+        "length_mean": float(np.mean([game[1] for game in games])),
+        "cut_share": float(np.mean([game[2] for game in games])),
+        "scores": scores.tolist(),
+    }
+
+
+def evaluate(
+    act: ActFn,
+    config: Config,
+    *,
+    seed: int,
+    num_games: int | None = None,
+    sticky_prob: float | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> dict[str, Any] | None:
+    """Plays whole games and returns their statistics.
+
+    Every lane plays the same number of games, so that short games are never preferred. A game
+    ends when the emulator says so, or is cut after `config.eval.max_steps` agent steps.
+
+    Args:
+        act: the policy.
+        config: the run's settings.
+        seed: of the games (no-ops and sticky actions); differ from every training seed.
+        num_games: at least so many; unset: `config.eval.num_games`.
+        sticky_prob: overrides the environment's sticky actions.
+        should_stop: asked at every step; evaluation then gives up.
+
+    Returns:
+        See `summarise_games`; None if it was stopped.
+    """
+    num_games = config.eval.num_games if num_games is None else num_games
+    lanes = min(config.eval.num_envs, num_games)
+    games_per_lane = math.ceil(num_games / lanes)
+    settings = dataclasses.replace(
+        config.env,
+        noop_max=config.eval.noop_max,
+        max_episode_steps=config.eval.max_steps,
+        sticky_prob=config.env.sticky if sticky_prob is None else sticky_prob,
+    )
+    env = make_env(settings, seed=seed, num_envs=lanes, training=False)
+    try:
+        played: list[list[tuple[float, int, bool]]] = [[] for _ in range(lanes)]
+        running = GameScores(lanes)
+        timestep = env.reset()
+        count = 0
+        while any(len(games) < games_per_lane for games in played):
+            if should_stop():
+                return None
+            timestep = env.step(act(timestep, count))
+            count += 1
+            for lane, score, length, cut in running.add(timestep):
+                if len(played[lane]) < games_per_lane:
+                    played[lane].append((score, length, cut))
+    finally:
+        env.close()
+    return summarise_games([game for games in played for game in games], seed=seed)
+
+
+def evaluate_baselines(config: Config, spec: EnvSpec, *, seed: int, **options) -> dict[str, Any]:
+    """A random policy and every constant action, measured by the same evaluator.
+
+    Returns:
+        `{"random": statistics, "constant": {action name: statistics}}`; a stopped part is left out.
+    """
+    random = evaluate(make_random_policy(seed), config, seed=seed, **options)
+    constant = {
+        name: evaluate(make_constant_policy(action), config, seed=seed, **options)
+        for action, name in enumerate(spec.action_names)
+    }
+    return {
+        "random": random,
+        "constant": {name: result for name, result in constant.items() if result is not None},
+    }

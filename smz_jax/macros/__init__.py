@@ -1,0 +1,40 @@
+"""Macros: certain, recurring action sequences, mined from search trees and played games.
+
+A macro is an open-loop action sequence (the literature's "option" with a fixed course). This
+package reads trees and rows of play; it knows no network.
+"""
+
+from smz_jax.macros.buckets import BucketState, assign_buckets, init_buckets, update_buckets
+from smz_jax.macros.keys import PackedWindows, unpack_windows
+from smz_jax.macros.library import (
+    format_rankings,
+    rank_macros,
+    read_macros_json,
+    summarise,
+    table_stats,
+    write_macros_json,
+)
+from smz_jax.macros.table import init_table, merge
+from smz_jax.macros.windows import PlayCarry, PlayRows, init_carry, play_windows, tree_windows
+
+__all__ = [
+    "BucketState",
+    "PackedWindows",
+    "PlayCarry",
+    "PlayRows",
+    "assign_buckets",
+    "format_rankings",
+    "init_buckets",
+    "init_carry",
+    "init_table",
+    "merge",
+    "play_windows",
+    "rank_macros",
+    "read_macros_json",
+    "summarise",
+    "table_stats",
+    "tree_windows",
+    "unpack_windows",
+    "update_buckets",
+    "write_macros_json",
+]

@@ -1,0 +1,266 @@
+"""The macro library on the host: names, statistics, rankings and macros.json (NumPy only)."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from smz_jax.config import ConfigError, MacroConfig
+from smz_jax.types import MacroStats, MacroTable
+
+SCHEMA = 1
+_ARROW = " → "
+_MACRO_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "actions": list,
+    "names": str,
+    "length": int,
+    "count": int,
+    "play_count": int,
+    "mean_entropy": (int, float),
+    "total_reward": (int, float),
+    "mean_reward": (int, float),
+    "generality": int,
+    "buckets": list,
+    "source": str,
+    "deterministic": bool,
+}
+
+
+def decode(actions: Sequence[int], action_names: Sequence[str]) -> str:
+    """Action ids in the environment's own words, e.g. "FIRE → RIGHT → RIGHT"."""
+    return _ARROW.join(action_names[action] for action in actions)
+
+
+def table_stats(table: MacroTable, config: MacroConfig) -> dict[str, float]:
+    """Numbers of one moment, cheap enough for every row of the metrics.
+
+    Args:
+        table: the table, on the device or the host.
+        config: gives `min_occurrences` and `deterministic_threshold`.
+
+    Returns:
+        Of the macros (entries seen `min_occurrences` times): `total`, `play` and `tree` (by
+        source), `generality_mean` and `generality_max` (start-state buckets), `entropy_mean`, and
+        `deterministic` (how many); of the rest: `candidates`; and `dropped`. Means over no macros
+        are 0.
+    """
+    host = jax.device_get(table)
+    macro = (host.length > 0) & (host.count >= config.min_occurrences)
+    total = int(macro.sum())
+    generality = host.buckets[macro].sum(axis=-1)
+    entropy = host.entropy_sum[macro] / host.count[macro]
+    play = int((host.play_count[macro] > 0).sum())
+    return {
+        "total": float(total),
+        "play": float(play),
+        "tree": float(total - play),
+        "candidates": float((host.length > 0).sum() - total),
+        "dropped": float(host.dropped),
+        "generality_mean": float(generality.mean()) if total else 0.0,
+        "generality_max": float(generality.max()) if total else 0.0,
+        "entropy_mean": float(entropy.mean()) if total else 0.0,
+        "deterministic": float((entropy < config.deterministic_threshold).sum()),
+    }
+
+
+def _rate(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0
+
+
+def _run_stats(totals: MacroStats) -> dict[str, float]:
+    """What the extraction looked at over the run, with the rates of certain transitions."""
+    counts = {name: int(value) for name, value in totals._asdict().items()}
+    seen = counts["transitions_tree"] + counts["transitions_play"]
+    certain = counts["certain_tree"] + counts["certain_play"]
+    return {
+        **counts,
+        "transitions": seen,
+        "certain": certain,
+        "certain_rate": _rate(certain, seen),
+        "certain_rate_tree": _rate(counts["certain_tree"], counts["transitions_tree"]),
+        "certain_rate_play": _rate(counts["certain_play"], counts["transitions_play"]),
+    }
+
+
+def summarise(
+    table: MacroTable, totals: MacroStats, config: MacroConfig, action_names: Sequence[str]
+) -> dict[str, Any]:
+    """The whole library as plain Python: what macros.json holds.
+
+    Args:
+        table: the table, on the device or the host.
+        totals: sums of the extraction's counts over the run (any integers).
+        config: gives `min_occurrences` and `deterministic_threshold`.
+        action_names: A names.
+
+    Returns:
+        `schema`, `action_names`, `config`, `stats` (those of `table_stats` and of the run) and
+        `macros`, most frequent first, ties in the order of their actions.
+    """
+    host = jax.device_get(table)
+    slots = np.flatnonzero((host.length > 0) & (host.count >= config.min_occurrences))
+    macros = []
+    for slot in sorted(slots, key=lambda slot: (-host.count[slot], tuple(host.actions[slot]))):
+        actions = [int(action) for action in host.actions[slot][: host.length[slot]]]
+        count = int(host.count[slot])
+        buckets = [int(bucket) for bucket in np.flatnonzero(host.buckets[slot])]
+        entropy = float(host.entropy_sum[slot]) / count
+        macros.append(
+            {
+                "actions": actions,
+                "names": decode(actions, action_names),
+                "length": len(actions),
+                "count": count,
+                "play_count": int(host.play_count[slot]),
+                "mean_entropy": entropy,
+                "total_reward": float(host.reward_sum[slot]),
+                "mean_reward": float(host.reward_sum[slot]) / count,
+                "generality": len(buckets),
+                "buckets": buckets,
+                "source": "play" if host.play_count[slot] > 0 else "tree",
+                "deterministic": entropy < config.deterministic_threshold,
+            }
+        )
+    return {
+        "schema": SCHEMA,
+        "action_names": list(action_names),
+        "config": dataclasses.asdict(config),
+        "stats": {**table_stats(host, config), **_run_stats(totals)},
+        "macros": macros,
+    }
+
+
+def write_macros_json(path: str | os.PathLike[str], document: Mapping[str, Any]) -> None:
+    """Writes the library; a reader sees the old file or the new one, never a part.
+
+    Args:
+        path: where to; its folder must exist.
+        document: as `summarise` gives it.
+    """
+    target = Path(path)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            json.dump(document, file, ensure_ascii=False, indent=1, allow_nan=False)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _check(condition: bool, path: Path, problem: str) -> None:
+    if not condition:
+        raise ConfigError(f"{path} is not a macro library: {problem}")
+
+
+def _check_macro(macro: Any, index: int, num_actions: int, path: Path) -> None:
+    """Raises ConfigError unless one entry of `macros` has every field and agrees with itself."""
+    where = f"macros[{index}]"
+    _check(isinstance(macro, dict), path, f"{where} is not an object")
+    for name, kind in _MACRO_FIELDS.items():
+        value = macro.get(name)
+        is_kind = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+        _check(is_kind, path, f"{where}.{name} = {value!r}")
+    for action in macro["actions"]:
+        is_action = type(action) is int and 0 <= action < num_actions
+        _check(is_action, path, f"{where}.actions has {action!r}, allowed is 0..{num_actions - 1}")
+    _check(macro["length"] == len(macro["actions"]) > 0, path, f"{where}.length is wrong")
+    _check(macro["generality"] == len(macro["buckets"]), path, f"{where}.generality is wrong")
+    _check(macro["count"] > 0, path, f"{where}.count = {macro['count']}, allowed is at least 1")
+    _check(macro["source"] in ("play", "tree"), path, f"{where}.source = {macro['source']!r}")
+
+
+def read_macros_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads and checks a library.
+
+    Args:
+        path: a file that `write_macros_json` wrote.
+
+    Returns:
+        The document, as `summarise` gave it.
+
+    Raises:
+        ConfigError: in one line, if the file is missing, damaged or of another schema.
+    """
+    source = Path(path)
+    try:
+        document = json.loads(source.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{source} is not a readable macro library: {reason}") from None
+    _check(isinstance(document, dict), source, "it holds no object")
+    schema = document.get("schema")
+    _check(schema == SCHEMA, source, f"schema = {schema!r}, allowed is {SCHEMA}")
+    names = document.get("action_names")
+    named = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    _check(named, source, "action_names is not a list of names")
+    _check(isinstance(document.get("stats"), dict), source, "stats is missing")
+    _check(isinstance(document.get("macros"), list), source, "macros is missing")
+    try:
+        MacroConfig(**document.get("config", {}))
+    except (TypeError, ConfigError) as error:
+        _check(False, source, f"config: {error}")
+    for index, macro in enumerate(document["macros"]):
+        _check_macro(macro, index, len(document["action_names"]), source)
+    return document
+
+
+def rank_macros(
+    document: Mapping[str, Any], by: Literal["generality", "entropy", "count"], top: int = 10
+) -> list[dict[str, Any]]:
+    """The best macros of a library by one measure.
+
+    Args:
+        document: as `summarise` gives it.
+        by: generality (most buckets first), entropy (least first) or count (most first); ties go
+            to the higher count, then to the order in the document.
+        top: how many at most.
+
+    Returns:
+        Entries of `document["macros"]`.
+    """
+    measures = {
+        "generality": lambda macro: -macro["generality"],
+        "entropy": lambda macro: macro["mean_entropy"],
+        "count": lambda macro: -macro["count"],
+    }
+    measure = measures[by]
+    return sorted(document["macros"], key=lambda macro: (measure(macro), -macro["count"]))[:top]
+
+
+def format_rankings(document: Mapping[str, Any], top: int = 10) -> str:
+    """Three plain-text tables: most general, most deterministic, most frequent macros.
+
+    Args:
+        document: as `summarise` or `read_macros_json` gives it.
+        top: rows of each table at most.
+
+    Returns:
+        Text with decoded names, states (generality), length, count, mean entropy and source.
+    """
+    if not document["macros"]:
+        return "no macros found"
+    titles = {
+        "generality": "Most general macros",
+        "entropy": "Most deterministic macros",
+        "count": "Most frequent macros",
+    }
+    width = max(len("macro"), *(len(macro["names"]) for macro in document["macros"]))
+    lines: list[str] = []
+    for by, title in titles.items():
+        head = f"{'#':>3}  {'macro':<{width}}  states  length    count  entropy  source"
+        lines += [title, head, "-" * len(head)]
+        for rank, macro in enumerate(rank_macros(document, by, top), start=1):  # type: ignore
+            lines.append(
+                f"{rank:>3}  {macro['names']:<{width}}  {macro['generality']:>6}  "
+                f"{macro['length']:>6}  {macro['count']:>7}  {macro['mean_entropy']:>7.3f}  "
+                f"{macro['source']}"
+            )
+        lines.append("")
+    return "\n".join(lines).rstrip()

@@ -1,0 +1,136 @@
+"""Layers shared by torsos, dynamics and heads."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from smz_jax.types import Array
+
+SMALL_INIT = nn.initializers.variance_scaling(1e-4, "fan_in", "truncated_normal")
+
+
+def min_max_scale(embedding: Array) -> Array:
+    """Scales each embedding to [0, 1] over all its features (MuZero, appendix G).
+
+    Args:
+        embedding: `[B, ...]`.
+
+    Returns:
+        The same shape and dtype; a constant embedding becomes 0.
+    """
+    axes = tuple(range(1, embedding.ndim))
+    low = embedding.min(axis=axes, keepdims=True)
+    high = embedding.max(axis=axes, keepdims=True)
+    return (embedding - low) / jnp.maximum(high - low, 1e-5)
+
+
+def batch_standardise(x: Array) -> Array:
+    """Standardises every feature over the batch; keeps a cosine loss from collapsing."""
+    x32 = x.astype(jnp.float32)
+    mean = x32.mean(axis=0, keepdims=True)
+    variance = x32.var(axis=0, keepdims=True)
+    return ((x32 - mean) * jax.lax.rsqrt(variance + 1e-5)).astype(x.dtype)
+
+
+class PixelNorm(nn.Module):
+    """Standardises each pixel by its running mean and deviation over all frames seen.
+
+    Atari frames are nearly equal: a ball is a few pixels. Measured against its own deviation,
+    such a pixel is as loud as the whole background.
+    """
+
+    frame_shape: tuple[int, ...]
+    enabled: bool = True
+    momentum: float = 0.99
+
+    @nn.compact
+    def __call__(self, observation: Array, train: bool) -> Array:
+        """Maps `[B, F, *frame_shape]` (uint8 or float) to float32 of about unit variance."""
+        is_bytes = observation.dtype == jnp.uint8
+        x = observation.astype(jnp.float32) * (1 / 255 if is_bytes else 1.0)
+        if not self.enabled:
+            return x
+        mean = self.variable("batch_stats", "mean", jnp.zeros, self.frame_shape, jnp.float32)
+        square = self.variable("batch_stats", "square", jnp.ones, self.frame_shape, jnp.float32)
+        count = self.variable("batch_stats", "count", jnp.zeros, (), jnp.float32)
+        if train and not self.is_initializing():
+            # The first updates are plain averages, so that the zeros at the start leave no trace.
+            count.value = count.value + 1
+            step = jnp.maximum(1 / count.value, 1 - self.momentum)
+            newest = x[:, -1]
+            mean.value += step * (newest.mean(axis=0) - mean.value)
+            square.value += step * (jnp.square(newest).mean(axis=0) - square.value)
+        deviation = jnp.sqrt(jnp.maximum(square.value - jnp.square(mean.value), 0.0) + 1e-4)
+        return jnp.clip((x - mean.value) / deviation, -5.0, 5.0)
+
+
+class EmbeddingNorm(nn.Module):
+    """Normalises an embedding before its min-max scaling."""
+
+    kind: str
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        """`[B, ...]` to the same shape; `batch` uses running statistics unless `train`."""
+        if self.kind == "layer":
+            return nn.LayerNorm(dtype=x.dtype)(x)
+        return nn.BatchNorm(use_running_average=not train, momentum=0.95, dtype=x.dtype)(x)
+
+
+class ResidualMlp(nn.Module):
+    """Pre-activation residual block on a flat embedding."""
+
+    hidden_size: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Array, extra: Array | None = None) -> Array:
+        """`x + MLP(norm(x), extra)`; `[B, D]` in and out."""
+        h = nn.LayerNorm(dtype=self.dtype)(x)
+        if extra is not None:
+            h = jnp.concatenate([h, extra.astype(h.dtype)], axis=-1)
+        h = nn.relu(nn.Dense(self.hidden_size, dtype=self.dtype)(h))
+        return x + nn.Dense(x.shape[-1], dtype=self.dtype)(h)
+
+
+class ResidualConv(nn.Module):
+    """Pre-activation residual block on planes, LayerNorm over channels."""
+
+    channels: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """`[B, H, W, channels]` in and out."""
+        h = nn.relu(nn.LayerNorm(dtype=self.dtype)(x))
+        h = nn.Conv(self.channels, (3, 3), dtype=self.dtype)(h)
+        h = nn.relu(nn.LayerNorm(dtype=self.dtype)(h))
+        return x + nn.Conv(self.channels, (3, 3), dtype=self.dtype)(h)
+
+
+class Trunk(nn.Module):
+    """Flattens an embedding (planes through a 1x1 convolution first) into a hidden layer."""
+
+    hidden_size: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """`[B, D]` or `[B, H', W', D]` to `[B, hidden_size]`."""
+        if x.ndim == 4:
+            x = nn.relu(nn.LayerNorm(dtype=self.dtype)(nn.Conv(16, (1, 1), dtype=self.dtype)(x)))
+            x = x.reshape(x.shape[0], -1)
+        h = nn.Dense(self.hidden_size, dtype=self.dtype)(x)
+        return nn.relu(nn.LayerNorm(dtype=self.dtype)(h))
+
+
+class Linear(nn.Module):
+    """A float32 output layer with a small start, so that heads begin near uniform."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """`[B, D]` to float32 `[B, features]`."""
+        layer = nn.Dense(self.features, dtype=jnp.float32, kernel_init=SMALL_INIT)
+        return layer(x.astype(jnp.float32))

@@ -1,0 +1,117 @@
+"""Presets: named sets of overrides, from a run of seconds to one of hours.
+
+A preset holds dotted overrides of the defaults in `smz_jax/config.py`; an experiment may add its
+own to a preset through `EXPERIMENT_PRESETS`. Imports nothing, so that `--help` is instant.
+"""
+
+from typing import Any
+
+PRESET_NAMES = ("tiny", "smoke", "laptop", "gpu")
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # Every part runs once, for tests: at most 20 s with compilation.
+    "tiny": {
+        "total_env_steps": 128,
+        "checkpoint_every_env_steps": 64,
+        "env.num_envs": 4,
+        "network.embedding_size": 16,
+        "network.hidden_size": 16,
+        "network.torso_channels": 4,
+        "network.codebook_size": 4,
+        "network.value_support": 10,
+        "network.reward_support": 10,
+        "search.num_simulations": 4,
+        "rollout.length": 8,
+        "replay.capacity": 2_048,
+        "replay.min_size": 32,
+        "learner.batch_size": 4,
+        "learner.unroll_steps": 2,
+        "learner.td_steps": 2,
+        "learner.updates_per_env_step": 0.1,
+        "learner.warmup_steps": 2,
+        "learner.target_update_period": 4,
+        "learner.schedule_steps": 8,
+        "macro.capacity": 64,
+        "macro.bucket_warmup_steps": 32,
+        "eval.num_games": 2,
+        "eval.num_envs": 2,
+        "eval.max_steps": 40,
+        "eval.interim_games": 2,
+    },
+    # A whole run with a readable report, under 2 minutes on 2 cores.
+    "smoke": {
+        "total_env_steps": 4_096,
+        "checkpoint_every_env_steps": 2_048,
+        "env.num_envs": 16,
+        "network.embedding_size": 64,
+        "network.hidden_size": 64,
+        "network.torso_channels": 8,
+        "network.codebook_size": 8,
+        "network.value_support": 50,
+        "network.reward_support": 50,
+        "search.num_simulations": 8,
+        "rollout.length": 16,
+        "replay.capacity": 8_192,
+        "replay.min_size": 512,
+        "learner.batch_size": 32,
+        "learner.unroll_steps": 3,
+        "learner.td_steps": 5,
+        "learner.warmup_steps": 20,
+        "learner.target_update_period": 50,
+        "learner.schedule_steps": 150,
+        "macro.capacity": 256,
+        "macro.bucket_warmup_steps": 512,
+        "eval.num_games": 32,
+        "eval.num_envs": 32,
+        "eval.max_steps": 500,
+    },
+    # The default on a CPU: about 15 minutes on 2 cores, under 6 GB.
+    "laptop": {
+        "total_env_steps": 100_000,
+        "checkpoint_every_env_steps": 50_000,
+        "env.num_envs": 32,
+        "network.codebook_size": 8,
+        "network.value_support": 50,
+        "network.reward_support": 10,
+        "search.num_simulations": 16,
+        "rollout.length": 32,
+        "replay.capacity": 100_000,
+        "replay.min_size": 2_000,
+        "learner.batch_size": 64,
+        "eval.max_steps": 3_000,
+    },
+    # The default where JAX sees an accelerator: the papers' sizes, hours.
+    "gpu": {
+        "total_env_steps": 10_000_000,
+        "checkpoint_every_env_steps": 500_000,
+        "env.num_envs": 128,
+        "network.family": "resnet",
+        "network.embedding_size": 64,
+        "network.num_blocks": 2,
+        "network.torso_channels": 32,
+        "network.codebook_size": 32,
+        "network.value_support": 300,
+        "network.reward_support": 300,
+        "network.bfloat16": True,
+        "search.num_simulations": 50,
+        "rollout.length": 32,
+        "replay.capacity": 1_000_000,
+        "replay.min_size": 20_000,
+        "learner.batch_size": 256,
+        "learner.warmup_steps": 1_000,
+        "learner.schedule_steps": 50_000,
+        "macro.capacity": 4_096,
+        "macro.bucket_warmup_steps": 20_000,
+        "eval.num_envs": 64,
+        "eval.num_games": 64,
+        "eval.max_steps": 27_000,
+    },
+}
+
+EXPERIMENT_PRESETS: dict[tuple[str, str], dict[str, Any]] = {}
+"""Overrides that one experiment adds to one preset, by (experiment, preset)."""
+
+
+def preset_overrides(preset: str, experiment: str) -> dict[str, Any]:
+    """Dotted overrides of `preset` for `experiment`; raises KeyError for an unknown preset."""
+    return {**PRESETS[preset], **EXPERIMENT_PRESETS.get((experiment, preset), {})}

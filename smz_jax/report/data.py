@@ -1,0 +1,246 @@
+"""Reads what a run left on disk, at any time of its life, and asks simple questions of it."""
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from smz_jax.config import ConfigError
+from smz_jax.metrics import METRICS_FILE, read_metrics
+
+Curve = tuple[list[float], list[float]]
+"""Environment steps and the values there."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """A mean raw score with the interval around it (None where it is not known)."""
+
+    mean: float
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def floor(self) -> float:
+        """Lower end of the interval, or the mean."""
+        return self.mean if self.low is None else self.low
+
+    @property
+    def ceiling(self) -> float:
+        """Upper end of the interval, or the mean."""
+        return self.mean if self.high is None else self.high
+
+
+@dataclass
+class RunData:
+    """One run folder; every part but the rows may be missing."""
+
+    path: Path
+    label: str
+    rows: list[dict[str, Any]]
+    config: dict[str, Any] = field(default_factory=dict)
+    config_text: str = ""
+    summary: dict[str, Any] = field(default_factory=dict)
+    macro_file: dict[str, Any] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def experiment(self) -> str:
+        """Name of the experiment."""
+        named = self.config.get("experiment") or self.summary.get("experiment")
+        return str(named or self.path.parent.name)
+
+    @property
+    def seed(self) -> Any:
+        """Seed of the run, or `?`."""
+        return self.config.get("seed", self.summary.get("seed", "?"))
+
+    @property
+    def game(self) -> str:
+        """The environment's name; the experiment's where it is not known."""
+        return str(self.setting("env", "id") or self.experiment)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run wrote its summary as a finished one."""
+        return bool(self.summary.get("finished"))
+
+    @property
+    def macros(self) -> list[dict[str, Any]]:
+        """Macros that were found, as in `macros.json`."""
+        return self.macro_file.get("macros") or []
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds of each phase, from the summary or else the newest row that has them."""
+        if self.summary.get("seconds"):
+            return dict(self.summary["seconds"])
+        for row in reversed(self.rows):
+            found = {k.removeprefix("time/"): row[k] for k in row if k.startswith("time/")}
+            if found:
+                return {name: value for name, value in found.items() if _is_number(value)}
+        return {}
+
+    def setting(self, section: str, name: str) -> Any:
+        """A setting of the resolved config, or None."""
+        part = self.config.get(section)
+        return part.get(name) if isinstance(part, dict) else None
+
+    def curve(self, key: str) -> Curve:
+        """All finite values of a metric over environment steps."""
+        points = [
+            (row["env_steps"], row[key])
+            for row in self.rows
+            if _is_number(row.get(key)) and _is_number(row.get("env_steps"))
+        ]
+        return [x for x, _ in points], [y for _, y in points]
+
+    def last(self, key: str) -> float | None:
+        """Newest finite value of a metric, or None."""
+        values = self.curve(key)[1]
+        return values[-1] if values else None
+
+    def evaluation(self) -> Score | None:
+        """The final evaluation, or else the newest one during training."""
+        if final := as_score(self.summary.get("evaluation")):
+            return final
+        mean = self.last("eval/mean")
+        if mean is None:
+            return None
+        return Score(mean, self.last("eval/mean_low"), self.last("eval/mean_high"))
+
+    def random(self) -> Score | None:
+        """Score of the random policy by the same evaluator."""
+        if known := as_score(self.baselines().get("random")):
+            return known
+        mean = self.last("baseline/random")
+        if mean is None:
+            return None
+        return Score(mean, self.last("baseline/random_low"), self.last("baseline/random_high"))
+
+    def constants(self) -> dict[str, Score]:
+        """Score of each constant action, best first."""
+        found: dict[str, Score] = {}
+        prefix = "baseline/constant/"
+        for row in self.rows:
+            for key, value in row.items():
+                if key.startswith(prefix) and _is_number(value):
+                    found[key.removeprefix(prefix)] = Score(value)
+        for name, evaluation in (self.baselines().get("constant") or {}).items():
+            if known := as_score(evaluation):
+                found[name] = known
+        return dict(sorted(found.items(), key=lambda item: -item[1].mean))
+
+    def best_constant(self) -> tuple[str, Score] | None:
+        """Name and score of the best constant action."""
+        return next(iter(self.constants().items()), None)
+
+    def baselines(self) -> dict[str, Any]:
+        """The summary's baselines, possibly empty."""
+        return self.summary.get("baselines") or {}
+
+
+def _is_number(value: Any) -> bool:
+    is_real = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_real and math.isfinite(value)
+
+
+def as_score(evaluation: Any) -> Score | None:
+    """The mean of an evaluation mapping of `summary.json`; None if it holds none."""
+    if not isinstance(evaluation, dict) or not _is_number(evaluation.get("mean")):
+        return None
+    return Score(evaluation["mean"], evaluation.get("mean_low"), evaluation.get("mean_high"))
+
+
+def macro_name(macro: dict[str, Any]) -> str:
+    """Decoded actions of a macro, repeats folded: `FIRE → RIGHT ×3`."""
+    names = [str(name) for name in macro.get("names") or macro.get("actions") or []]
+    folded: list[tuple[str, int]] = []
+    for name in names:
+        if folded and folded[-1][0] == name:
+            folded[-1] = (name, folded[-1][1] + 1)
+        else:
+            folded.append((name, 1))
+    return " → ".join(name if times == 1 else f"{name} ×{times}" for name, times in folded)
+
+
+def load_run(path: Path) -> RunData:
+    """Reads one run folder.
+
+    Args:
+        path: `runs/<experiment>/<name>`; only `metrics.jsonl` must be there.
+
+    Returns:
+        The run; damaged or missing parts are left empty and named in `problems`.
+
+    Raises:
+        ConfigError: in one line, if the folder or its `metrics.jsonl` is missing or damaged.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise ConfigError(f"{path}: no such folder")
+    if not (path / METRICS_FILE).is_file():
+        inside = sorted(str(found.parent) for found in path.glob(f"*/{METRICS_FILE}"))
+        hint = f"did you mean {inside[-1]}?" if inside else "give runs/<experiment>/<name>"
+        raise ConfigError(f"{path}: holds no {METRICS_FILE}, so it is no run folder; {hint}")
+    run = RunData(path, path.resolve().name, read_metrics(path / METRICS_FILE))
+    run.summary = _read_mapping(run, "summary.json")
+    run.macro_file = _read_mapping(run, "macros.json")
+    run.config = _read_mapping(run, "config.yaml")
+    if run.config:
+        run.config_text = (path / "config.yaml").read_text("utf-8", errors="replace")
+    return run
+
+
+def _read_mapping(run: RunData, name: str) -> dict[str, Any]:
+    """Reads a JSON or YAML mapping; what is wrong with it goes to the run's problems."""
+    try:
+        text = (run.path / name).read_text("utf-8")
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        run.problems.append(f"{name} cannot be read ({type(error).__name__}): left out")
+        return {}
+    try:
+        value = yaml.safe_load(text) if name.endswith(".yaml") else json.loads(text)
+    except (ValueError, yaml.YAMLError):
+        value = None
+    if not isinstance(value, dict):
+        run.problems.append(f"{name} is damaged: left out")
+        return {}
+    return value
+
+
+def load_runs(paths: Iterable[Path]) -> list[RunData]:
+    """Reads several run folders and gives each its own label.
+
+    Raises:
+        ConfigError: as `load_run`, or if no folder is given.
+    """
+    runs = [load_run(path) for path in paths]
+    if not runs:
+        raise ConfigError("no run folder given")
+    names = [run.label for run in runs]
+    for run in runs:
+        if names.count(run.label) > 1:
+            run.label = f"{run.path.resolve().parent.name}/{run.label}"
+    taken: dict[str, int] = {}
+    for run in runs:
+        taken[run.label] = taken.get(run.label, 0) + 1
+        if taken[run.label] > 1:
+            run.label += f" ({taken[run.label]})"
+    return runs
+
+
+def group_seeds(runs: Sequence[RunData]) -> list[list[RunData]]:
+    """Puts runs together whose settings differ in nothing but the seed, in order."""
+    groups: dict[str, list[RunData]] = {}
+    for number, run in enumerate(runs):
+        settings = {key: value for key, value in run.config.items() if key != "seed"}
+        key = json.dumps(settings, sort_keys=True, default=str) if settings else f"run {number}"
+        groups.setdefault(key, []).append(run)
+    return list(groups.values())

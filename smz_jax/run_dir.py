@@ -1,0 +1,155 @@
+"""The folder of a run: where it is, whether it may be used, and what is written there first."""
+
+import importlib.metadata
+import os
+import platform
+import re
+import subprocess
+import time
+from pathlib import Path
+
+from smz_jax.cli import Invocation
+from smz_jax.config import Config, ConfigError, require
+from smz_jax.settings import config_from_yaml, config_to_yaml, diff
+
+CONFIG_NAME = "config.yaml"
+RUNS_ROOT = Path("runs")
+LIBRARIES = (
+    *("jax", "jaxlib", "flax", "optax", "mctx", "chex", "numpy", "flashbax", "orbax-checkpoint"),
+    *("gymnasium", "ale-py", "envpool"),
+)
+
+
+def _new_folder(config: Config) -> Path:
+    """Makes `runs/<experiment>/<YYYYmmdd-HHMMSS>-seed<seed>`, with -2, -3, ... if it exists."""
+    plain = re.fullmatch(r"[A-Za-z0-9_][\w.-]*", config.experiment) is not None
+    require(plain, "experiment", config.experiment, "a plain name of letters, digits, _ . -")
+    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-seed{config.seed}"
+    parent = RUNS_ROOT / config.experiment
+    for attempt in range(1, 1000):
+        path = parent / (stem if attempt == 1 else f"{stem}-{attempt}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            if not parent.is_dir():
+                raise ConfigError(f"run_dir = {str(path)!r} is not allowed: {parent} is a file")
+            continue
+        return path
+    raise ConfigError(f"run_dir = {str(parent)!r} is not allowed: 999 runs began in this second")
+
+
+def read_config(run_dir: Path) -> Config:
+    """The resolved settings of the run in `run_dir`.
+
+    Raises:
+        ConfigError: in one line, if its config.yaml is missing or damaged.
+    """
+    path = run_dir / CONFIG_NAME
+    try:
+        return config_from_yaml(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"run_dir = {str(run_dir)!r} is not allowed: it must be the folder of a run"
+        raise ConfigError(f"{message} ({CONFIG_NAME}: {error})") from None
+
+
+def _check_existing(run_dir: Path, invocation: Invocation) -> None:
+    """Raises ConfigError in one line unless this run may begin, or go on, in `run_dir`."""
+    if not (run_dir / CONFIG_NAME).exists():
+        allowed = f"a folder that holds a run ({CONFIG_NAME}), to resume"
+        require(not invocation.resume, "run_dir", str(run_dir), allowed)
+        return
+    saved = read_config(run_dir)
+    changes = diff(saved, invocation.config)
+    if invocation.resume:
+        longer = invocation.config.total_env_steps >= saved.total_env_steps
+        changes = [x for x in changes if not (longer and x.startswith("total_env_steps:"))]
+        allowed = "resumed with its own settings (only total_env_steps may be raised)"
+    else:
+        allowed = "a new folder, as this one holds a run with other settings"
+    if changes:
+        listed = ", ".join(changes[:5]) + (f" and {len(changes) - 5} more" * (len(changes) > 5))
+        name = str(run_dir)
+        raise ConfigError(f"run_dir = {name!r} is not allowed: it must be {allowed}: {listed}")
+    allowed = "another folder, or pass --resume: it already holds a run with these settings"
+    require(invocation.resume, "run_dir", str(run_dir), allowed)
+
+
+def prepare_run_dir(invocation: Invocation) -> Path:
+    """Makes or checks the folder of the run and writes `config.yaml` into it.
+
+    A resumed run keeps its settings, except that `total_env_steps` may be raised; schedules over
+    the run's length then stretch.
+
+    Args:
+        invocation: after `choose_preset`, so that what is written is what runs.
+
+    Raises:
+        ConfigError: in one line, if the folder cannot be used.
+    """
+    run_dir = invocation.run_dir
+    if run_dir is None:
+        allowed = "given with --resume: the folder of the run to go on with"
+        require(not invocation.resume, "run_dir", None, allowed)
+    try:
+        if run_dir is None:
+            run_dir = _new_folder(invocation.config)
+        else:
+            is_folder = run_dir.is_dir() or not run_dir.exists()
+            require(is_folder, "run_dir", str(run_dir), "a folder, not a file")
+            _check_existing(run_dir, invocation)
+            run_dir.mkdir(parents=True, exist_ok=True)
+        _write_config(run_dir, invocation)
+    except OSError as error:
+        name = str(run_dir or RUNS_ROOT)
+        reason = f"it must be a folder that can be written ({error.strerror})"
+        raise ConfigError(f"run_dir = {name!r} is not allowed: {reason}") from None
+    return run_dir
+
+
+def _write_config(run_dir: Path, invocation: Invocation) -> None:
+    """Writes the resolved settings; a kill leaves the former file or the new one, never half."""
+    command = invocation.command.replace("\n", " ")
+    header = (
+        "# The resolved settings of this run: --config with this file repeats it.\n"
+        f"# command: {command}\n# preset: {invocation.preset}\n"
+    )
+    partial = run_dir / f"{CONFIG_NAME}.partial"
+    partial.write_text(header + config_to_yaml(invocation.config), encoding="utf-8")
+    os.replace(partial, run_dir / CONFIG_NAME)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, the platform and each library, without importing any of them."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def git_commit() -> str | None:
+    """Commit of the checkout that this code runs from, `-dirty` if changed; None outside of git."""
+    root = Path(__file__).resolve().parent.parent
+    try:
+        described = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "--show-toplevel", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+        top, commit = described.stdout.split("\n")[:2]
+        if Path(top).resolve() != root:  # installed inside somebody else's checkout
+            return None
+        changed = subprocess.run(
+            ["git", "-C", str(root), "status", "--porcelain", "--untracked-files=no"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit + ("-dirty" if changed.stdout.strip() else "")

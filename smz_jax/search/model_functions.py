@@ -1,0 +1,110 @@
+"""The model as mctx wants it: a root, and one recurrent function for both kinds of nodes.
+
+Children of every node are `A + C` wide: a decision node uses the first A (actions), a chance node
+the last C (chance outcomes). The reward and the discount gamma sit on the chance -> decision edge;
+the decision -> chance edge has reward 0 and discount 1, so that gamma counts once per step of the
+game (Antonoglou et al. 2022, section 4.2).
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import mctx
+
+from smz_jax.types import Array, Networks, NodeEmbedding, Params
+
+
+def normalised_entropy(logits: Array) -> Array:
+    """H(sigma) / ln C of chance logits `[..., C]`, in [0, 1]; 0 when C = 1."""
+    if logits.shape[-1] == 1:
+        return jnp.zeros(logits.shape[:-1], jnp.float32)
+    log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
+    entropy = -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
+    return jnp.clip(entropy / jnp.log(jnp.float32(logits.shape[-1])), 0.0, 1.0)
+
+
+def add_dirichlet_noise(
+    rng_key: Array, logits: Array, *, fraction: float, alpha: float
+) -> Array:
+    """Mixes Dirichlet noise into root priors (AlphaZero); `logits [B, A]` in and out."""
+    noise = jax.random.dirichlet(
+        rng_key, jnp.full([logits.shape[-1]], alpha, jnp.float32), shape=(logits.shape[0],)
+    )
+    probs = (1 - fraction) * jax.nn.softmax(logits) + fraction * noise
+    return jnp.log(jnp.maximum(probs, jnp.finfo(jnp.float32).tiny))
+
+
+def mask_invalid(logits: Array, invalid_actions: Array) -> Array:
+    """Logits with invalid actions (1 in `invalid_actions [B, A]`) at the float's minimum."""
+    logits = logits - logits.max(axis=-1, keepdims=True)
+    return jnp.where(invalid_actions > 0, jnp.finfo(logits.dtype).min, logits)
+
+
+def make_root(
+    networks: Networks, params: Params, embedding: Array, prior_logits: Array, value: Array
+) -> mctx.RootFnOutput:
+    """A decision node as the root of a tree; priors `[B, A]` are padded to `[B, A + C]`."""
+    batch_size = value.shape[0]
+    afterstate = jax.eval_shape(
+        networks.afterstate_dynamics, params, embedding, jnp.zeros(batch_size, jnp.int32)
+    )
+    chance_logits, _ = jax.eval_shape(networks.afterstate_prediction, params, afterstate)
+    padding = jnp.full((batch_size, chance_logits.shape[-1]), -jnp.inf, jnp.float32)
+    return mctx.RootFnOutput(
+        prior_logits=jnp.concatenate([prior_logits, padding], axis=-1),
+        value=value,
+        embedding=NodeEmbedding(
+            state=embedding,
+            is_chance=jnp.zeros(batch_size, bool),
+            entropy=jnp.zeros(batch_size, jnp.float32),
+        ),
+    )
+
+
+def make_recurrent_fn(networks: Networks, *, num_actions: int, gamma: float) -> Callable:
+    """mctx's recurrent function over both kinds of nodes.
+
+    Both model functions run for the whole batch and each row keeps the one that its node needs.
+
+    Args:
+        networks: the model.
+        num_actions: A; edges A.. of a chance node are chance outcomes.
+        gamma: discount of one step of the game.
+
+    Returns:
+        `(params, rng_key, action [B], NodeEmbedding) -> (RecurrentFnOutput, NodeEmbedding)`.
+    """
+
+    def recurrent_fn(params: Params, rng_key: Array, action: Array, node: NodeEmbedding):
+        del rng_key
+        afterstate = networks.afterstate_dynamics(params, node.state, action)
+        chance_logits, afterstate_value = networks.afterstate_prediction(params, afterstate)
+        code = jax.nn.one_hot(action - num_actions, chance_logits.shape[-1], dtype=jnp.float32)
+        state, reward = networks.dynamics(params, node.state, code)
+        policy_logits, value = networks.prediction(params, state)
+
+        def pick(from_decision: Array, from_chance: Array) -> Array:
+            shape = (-1,) + (1,) * (from_decision.ndim - 1)
+            return jnp.where(node.is_chance.reshape(shape), from_chance, from_decision)
+
+        no_actions = jnp.full_like(policy_logits, -jnp.inf)
+        no_outcomes = jnp.full_like(chance_logits, -jnp.inf)
+        zeros = jnp.zeros(action.shape, jnp.float32)
+        output = mctx.RecurrentFnOutput(
+            reward=pick(zeros, networks.reward_of(reward)),
+            discount=pick(zeros + 1.0, zeros + gamma),
+            prior_logits=pick(
+                jnp.concatenate([no_actions, chance_logits], axis=-1),
+                jnp.concatenate([policy_logits, no_outcomes], axis=-1),
+            ),
+            value=pick(networks.value_of(afterstate_value), networks.value_of(value)),
+        )
+        embedding = NodeEmbedding(
+            state=pick(afterstate, state),
+            is_chance=~node.is_chance,
+            entropy=pick(normalised_entropy(chance_logits), zeros),
+        )
+        return output, embedding
+
+    return recurrent_fn

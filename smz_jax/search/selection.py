@@ -1,0 +1,70 @@
+"""Which child to follow inside the tree: PUCT at decision nodes, coverage at chance nodes."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import mctx
+
+from smz_jax.types import Array
+
+
+def select_chance_outcome(prior_logits: Array, visits: Array) -> Array:
+    """arg max of sigma / (visits + 1): deterministic, no sampling.
+
+    Antonoglou et al. 2022, appendix A: visit counts follow the probabilities as they grow.
+
+    Args:
+        prior_logits: `[C]`.
+        visits: `[C]` int32.
+
+    Returns:
+        int32 scalar in 0..C-1.
+    """
+    return jnp.argmax(jax.nn.softmax(prior_logits) / (visits + 1), axis=-1).astype(jnp.int32)
+
+
+def decision_view(tree: mctx.Tree, num_actions: int) -> mctx.Tree:
+    """The tree with children cut down to the A actions; works batched and unbatched."""
+    return tree.replace(
+        children_index=tree.children_index[..., :num_actions],
+        children_prior_logits=tree.children_prior_logits[..., :num_actions],
+        children_visits=tree.children_visits[..., :num_actions],
+        children_rewards=tree.children_rewards[..., :num_actions],
+        children_discounts=tree.children_discounts[..., :num_actions],
+        children_values=tree.children_values[..., :num_actions],
+    )
+
+
+def make_action_selection(
+    num_actions: int, *, pb_c_init: float, pb_c_base: float, q_epsilon: float
+) -> Callable:
+    """Selection for `mctx.search` on trees whose nodes are `A + C` wide.
+
+    Args:
+        num_actions: A.
+        pb_c_init: PUCT's c1.
+        pb_c_base: PUCT's c2.
+        q_epsilon: smallest range of Q-values that is stretched to [0, 1].
+
+    Returns:
+        `(rng_key, unbatched tree, node_index, depth) -> edge` in 0..A+C-1.
+    """
+    puct = functools.partial(
+        mctx.muzero_action_selection,
+        pb_c_init=pb_c_init,
+        pb_c_base=pb_c_base,
+        qtransform=functools.partial(mctx.qtransform_by_parent_and_siblings, epsilon=q_epsilon),
+    )
+
+    def select(rng_key: Array, tree: mctx.Tree, node_index: Array, depth: Array) -> Array:
+        action = puct(rng_key, decision_view(tree, num_actions), node_index, depth)
+        outcome = select_chance_outcome(
+            tree.children_prior_logits[node_index, num_actions:],
+            tree.children_visits[node_index, num_actions:],
+        )
+        is_chance = tree.embeddings.is_chance[node_index]
+        return jnp.where(is_chance, outcome + num_actions, action)
+
+    return select
