@@ -179,7 +179,8 @@ def make_update(networks: Networks, config: Config, spec: EnvSpec) -> Callable:
         copies = step % learner.target_update_period == 0
         target = jax.tree.map(lambda new, old: jnp.where(copies, new, old), params, state.target_params)
         root_value = networks.value_of(unrolled.value_logits[0])
-        error = jnp.abs(root_value - batch.targets.value[:, 0])
+        # A root on a final observation has no target: its error is not an error.
+        error = jnp.abs(root_value - batch.targets.value[:, 0]) * batch.targets.value_mask[:, 0]
         mask = jnp.moveaxis(batch.targets.transition_mask, 1, 0)
         metrics |= model_metrics(unrolled, mask)
         metrics["learner/grad_norm"] = optax.global_norm(gradient)

@@ -208,7 +208,7 @@ class PhaseTimers:
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter):
         self._clock = clock
-        self._seconds = dict.fromkeys(PHASES, 0.0)
+        self._seconds: dict[str, float] = {phase: 0.0 for phase in PHASES}
         self._inner: list[float] = []
 
     @contextlib.contextmanager

@@ -5,8 +5,8 @@ buffer holds one ring of rows per lane; an item is a window of W rows that start
 and never spans the write head. Windows may hold several episodes: `targets` masks them.
 
 The state may be carried through `jit` and `scan` whole, provided that it is *donated*: the rows
-are then neither copied nor moved (measured: README of the benchmark). Without donation each call
-that returns the state copies every row.
+are then neither copied nor moved. Without donation each call that returns the state copies every
+row.
 """
 
 import math
@@ -23,9 +23,9 @@ from flashbax.buffers import sum_tree
 from smz_jax.config import Config, ConfigError, require
 from smz_jax.types import Array, EnvSpec, Trajectory
 
-# Bounds of a priority: never 0 (the item could not be drawn again), never so large that the
-# float32 sums of the tree drown the others.
-PRIORITY_MIN, PRIORITY_MAX = 1e-6, 1e6
+# Bounds of a priority. flashbax changes a leaf by adding a float32 difference, so a fall by more
+# than seven digits would leave an exact 0: an item that can never be drawn again.
+PRIORITY_MIN, PRIORITY_MAX = 1e-3, 1e3
 
 
 class ReplaySample(NamedTuple):
@@ -65,14 +65,16 @@ def _empty_row(spec: EnvSpec) -> Trajectory:
 
 def _make_buffer(config: Config) -> Any:
     """Makes flashbax's buffer for these settings; one ring of capacity / B rows per lane."""
-    lanes = config.env.num_envs
+    lanes, window = config.env.num_envs, config.window_rows
+    ring_rows = config.replay.capacity // lanes
+    min_rows = math.ceil(config.replay.min_size / lanes)
     sizes = {
         "add_batch_size": lanes,
         "sample_batch_size": config.learner.batch_size,
-        "sample_sequence_length": config.window_rows,
+        "sample_sequence_length": window,
         "period": 1,
-        "min_length_time_axis": max(config.window_rows, math.ceil(config.replay.min_size / lanes)),
-        "max_length_time_axis": config.replay.capacity // lanes,
+        "min_length_time_axis": max(window, min(min_rows, ring_rows)),
+        "max_length_time_axis": ring_rows,
     }
     if not config.replay.prioritised:
         return flashbax.make_trajectory_buffer(**sizes)
@@ -139,6 +141,11 @@ def make_replay(config: Config, spec: EnvSpec) -> Replay:
     prioritised = config.replay.prioritised
     batch_size = config.learner.batch_size
 
+    def init() -> Any:
+        # flashbax starts with weakly typed scalars that later calls make strong: a second trace.
+        state = buffer.init(_empty_row(spec))
+        return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), state)
+
     def sample(state: Any, rng_key: Array) -> ReplaySample:
         if prioritised:
             return _sample_prioritised(
@@ -167,7 +174,7 @@ def make_replay(config: Config, spec: EnvSpec) -> Replay:
         return (lanes * rows).astype(jnp.int32)
 
     return Replay(
-        init=jax.jit(lambda: buffer.init(_empty_row(spec))),
+        init=jax.jit(init),
         add=buffer.add,
         add_donated=jax.jit(buffer.add, donate_argnums=0),
         sample=sample,

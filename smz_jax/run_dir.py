@@ -32,7 +32,8 @@ def _new_folder(config: Config) -> Path:
             path.mkdir(parents=True)
         except FileExistsError:
             if not parent.is_dir():
-                raise ConfigError(f"run_dir = {str(path)!r} is not allowed: {parent} is a file")
+                message = f"run_dir = {str(path)!r} is not allowed: {str(parent)!r} is a file"
+                raise ConfigError(message) from None
             continue
         return path
     raise ConfigError(f"run_dir = {str(parent)!r} is not allowed: 999 runs began in this second")

@@ -74,7 +74,8 @@ def _coerce(name: str, value: Any) -> Any:
             return float(value)
         if isinstance(value, str) and value.strip().lstrip("+-").replace("_", "").isdecimal():
             return int(value)
-        return int(value) if float(value).is_integer() else value
+        number = float(value)  # 1e5 is a whole number too
+        return int(number) if number.is_integer() else value
     except (ValueError, OverflowError):
         return value
 

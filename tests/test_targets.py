@@ -1,5 +1,6 @@
 """Targets against hand-computed numbers, a plain-Python twin, and stored values of rlax."""
 
+import functools
 import json
 import pathlib
 from fractions import Fraction
@@ -34,7 +35,8 @@ def test_transform_is_inverted_in_float32_at_every_size():
 def test_two_hot_equals_rlax():
     two_hot = jax.vmap(lambda y: targets.two_hot(y, RLAX["support"]))
     got = two_hot(jnp.asarray(RLAX["scalars"], jnp.float32))
-    np.testing.assert_allclose(got, RLAX["two_hot"], atol=1e-6)
+    # rlax adds 1e-5 inside, so that even its whole numbers spill over into the next bin.
+    np.testing.assert_allclose(got, RLAX["two_hot"], atol=2e-5)
 
 
 @pytest.mark.parametrize(
@@ -86,15 +88,28 @@ def test_logits_to_scalar_by_hand_and_in_float32():
 def test_returns_equal_rlax():
     for case in RLAX["returns"]:
         pad = {k: jnp.asarray([*case[k], 0.0], jnp.float32) for k in ("reward", "discount")}
-        got = targets.n_step_targets(
+        run = functools.partial(targets.n_step_targets, td_steps=case["n"], gamma=case["gamma"])
+        got = jax.jit(run)(
             pad["reward"],
             pad["discount"],
             jnp.zeros(len(case["values"]), bool),
             jnp.asarray(case["values"], jnp.float32),
-            td_steps=case["n"],
-            gamma=case["gamma"],
         )
         np.testing.assert_allclose(got, case["targets"], rtol=1e-5, atol=1e-6)
+
+
+@functools.partial(jax.jit, static_argnums=(5, 6, 7))
+def targets_of(reward, discount, is_first, action_weights, values, K, n, gamma):
+    return targets.make_unroll_targets(
+        reward=reward,
+        discount=discount,
+        is_first=is_first,
+        action_weights=action_weights,
+        values=values,
+        unroll_steps=K,
+        td_steps=n,
+        gamma=gamma,
+    )
 
 
 def make(window, K, n, gamma):
@@ -102,16 +117,9 @@ def make(window, K, n, gamma):
     reward, discount, first, value = (np.asarray(c) for c in zip(*window, strict=True))
     rows = len(window)
     weights = (np.arange(rows)[:, None] * A + np.arange(A) + 1) / (rows * A)
-    return targets.make_unroll_targets(
-        reward=jnp.asarray(reward, jnp.float32),
-        discount=jnp.asarray(discount, jnp.float32),
-        is_first=jnp.asarray(first, bool),
-        action_weights=jnp.asarray(weights, jnp.float32),
-        values=jnp.asarray(value, jnp.float32),
-        unroll_steps=K,
-        td_steps=n,
-        gamma=gamma,
-    )
+    columns = (reward, discount, np.asarray(first) > 0, weights, value)
+    floats = [jnp.asarray(c, bool if c.dtype == bool else jnp.float32) for c in columns]
+    return targets_of(*floats, K, n, gamma)
 
 
 def check(got, **expected):
@@ -207,16 +215,15 @@ def twin(episode, root, K, n, gamma):
 
 
 def random_game_rows(rng, ends):
-    """Rows of several games in a row: lengths and kinds of end from `ends`."""
+    """Rows of several games, each with its final observation; `lives` loses one every third row."""
     rows = []
     for length, end in ends:
         for t in range(length):
-            dies = end == "termination" and t == length - 1
+            dies = end != "truncation" and t == length - 1
             loses_life = end == "lives" and t % 3 == 2
             discount = 0 if dies or loses_life else 1
             rows.append((int(rng.integers(1, 9)), discount, int(t == 0), int(rng.integers(1, 99))))
-        if end != "lives":
-            rows.append((0, 1, int(length == 0), int(rng.integers(1, 99))))
+        rows.append((0, 1, 0, int(rng.integers(1, 99))))
     return rows
 
 
@@ -225,19 +232,14 @@ def test_every_offset_of_many_games_equals_the_twin():
     kinds = ("termination", "truncation", "lives")
     seen = set()
     for K, n, gamma in ((3, 2, Fraction(1, 2)), (5, 4, Fraction(7, 8)), (1, 1, Fraction(1))):
-        ends = [(int(rng.integers(1, 8)), kinds[i % 3]) for i in range(12)]
-        # A game of lives ends by a termination like any other.
-        ends = [
-            (length * 3, "lives") if kind == "lives" else (length, kind) for length, kind in ends
-        ]
+        ends = [(3 * int(rng.integers(1, 4)) - i % 2, kinds[i % 3]) for i in range(12)]
         rows = random_game_rows(rng, ends)
-        # After the last life a final observation would follow; here the next game starts at once,
-        # which reads as a truncation at that row: the twin and the code must still agree.
-        run = jax.jit(jax.vmap(lambda *c: _targets_of(c, K, n, float(gamma))))  # noqa: B023
         roots = range(len(rows) - K - n - 2)
-        windows = [rows[root : root + K + n + 1] for root in roots]
-        columns = [np.asarray(c, np.float32) for c in np.moveaxis(np.asarray(windows), 2, 0)]
-        got = run(*map(jnp.asarray, columns))
+        windows = np.asarray([rows[root : root + K + n + 1] for root in roots], np.float32)
+        reward, discount, first, value = (jnp.asarray(c) for c in np.moveaxis(windows, 2, 0))
+        weights = jnp.ones((*reward.shape, A), jnp.float32) / A
+        run = jax.vmap(functools.partial(targets_of, K=K, n=n, gamma=float(gamma)))
+        got = run(reward, discount, first > 0, weights, value)
         for i, root in enumerate(roots):
             want = twin(rows, root, K, n, gamma)
             seen.add(tuple(want["value_mask"]))
@@ -246,20 +248,6 @@ def test_every_offset_of_many_games_equals_the_twin():
                     getattr(got, name)[i], expected, rtol=1e-5, err_msg=f"{name} of row {root}"
                 )
     assert len(seen) > 5
-
-
-def _targets_of(columns, K, n, gamma):
-    reward, discount, first, value = columns
-    return targets.make_unroll_targets(
-        reward=reward,
-        discount=discount,
-        is_first=first > 0,
-        action_weights=jnp.ones((K + n + 1, A), jnp.float32) / A,
-        values=value,
-        unroll_steps=K,
-        td_steps=n,
-        gamma=gamma,
-    )
 
 
 @pytest.mark.parametrize("discount", [0, 1])

@@ -15,60 +15,20 @@ others are the maximum of the last two of `frame_skip` frames. Where they differ
   `fire_on_life_loss` is off) envpool draws 1..n and plays one for n = 0 (asked for none it
   crashes); ale draws 0..n. So games without FIRE start one frame apart. The draws themselves
   differ too.
-- The final frame of a game that ends within a skip: the libraries merge it with different older
-  frames. Nothing after it depends on it.
+- The final frame of a game that the emulator ends (not of one that the time limit cuts): the
+  libraries merge it with different older frames. No later frame depends on it.
+- Sticky draws after a time limit: ale loses one step of that lane to its reset.
 - ale has the ROMs that need a second player, which neither can load; they are left out.
 """
 
-from typing import NamedTuple, Protocol
-
 import numpy as np
 
-from smz_jax.config import EnvConfig, require
+from smz_jax.config import EnvConfig
 from smz_jax.envs.frames import FrameStacker
 from smz_jax.envs.games import games
+from smz_jax.envs.pool import Pool, PoolArgs, PoolStep
 from smz_jax.envs.protocol import check_actions
 from smz_jax.types import EnvSpec, Timestep
-
-
-class PoolStep(NamedTuple):
-    """What a pool of emulators gives after `reset` or `step`."""
-
-    frame: np.ndarray  # [B, H, W] uint8, newest frame
-    reward: np.ndarray  # [B] float32, raw
-    ended: np.ndarray  # [B] bool, the emulator's game is over
-    limit: np.ndarray  # [B] bool, the time limit is reached
-    lives: np.ndarray  # [B] int32, lives left
-
-
-class Pool(Protocol):
-    """B emulators; a lane with `ended` or `limit` resets at its next step, ignoring its action."""
-
-    def reset(self) -> PoolStep:
-        """Starts a new game in every lane."""
-        ...
-
-    def step(self, actions: np.ndarray) -> PoolStep:
-        """Steps every lane by checked actions, `[B]` int32."""
-        ...
-
-    def close(self) -> None:
-        """Frees the emulators."""
-        ...
-
-
-class PoolArgs(NamedTuple):
-    """What a backend needs to open its pool."""
-
-    rom: str  # e.g. space_invaders
-    seeds: np.ndarray  # [B] int64 in 1..2^31-1, one per lane
-    noops: int  # largest number of random no-op frames at a game's start
-    fire_reset: bool  # press FIRE at a game's start
-    sticky: float  # chance of repeating the last action
-    frame_skip: int
-    frame_size: int
-    max_episode_steps: int  # agent steps
-    num_threads: int
 
 
 class AtariVectorEnv:

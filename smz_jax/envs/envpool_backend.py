@@ -3,7 +3,7 @@
 import envpool
 import numpy as np
 
-from smz_jax.envs.atari import PoolArgs, PoolStep
+from smz_jax.envs.pool import PoolArgs, PoolStep
 
 
 class EnvpoolPool:

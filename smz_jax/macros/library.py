@@ -200,10 +200,11 @@ def read_macros_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     names = document.get("action_names")
     named = isinstance(names, list) and all(isinstance(name, str) for name in names)
     _check(named, source, "action_names is not a list of names")
-    _check(isinstance(document.get("stats"), dict), source, "stats is missing")
+    for part in ("stats", "config"):
+        _check(isinstance(document.get(part), dict), source, f"{part} is missing")
     _check(isinstance(document.get("macros"), list), source, "macros is missing")
     try:
-        MacroConfig(**document.get("config", {}))
+        MacroConfig(**document["config"])
     except (TypeError, ConfigError) as error:
         _check(False, source, f"config: {error}")
     for index, macro in enumerate(document["macros"]):

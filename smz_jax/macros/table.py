@@ -8,13 +8,13 @@ highest count stay, ties going to the lower key, and the loss is added to `dropp
 import jax
 import jax.numpy as jnp
 
-from smz_jax.config import MacroConfig
+from smz_jax.config import MacroConfig, require
 from smz_jax.macros.keys import PackedWindows, check_num_actions, pack, unpack
 from smz_jax.types import MacroTable
 
 Array = jax.Array
 
-_SMALLEST_BUFFER = 1024
+_SMALLEST_BUFFER = 4096  # below it, a sort costs less than the compilation of another
 
 
 def init_table(config: MacroConfig, num_actions: int) -> MacroTable:
@@ -78,71 +78,89 @@ def _assign_slots(high: Array, low: Array, count: Array, capacity: int) -> tuple
     return slot, num_entries - jnp.sum(kept, dtype=jnp.int32)
 
 
-def _merge_compact(table: MacroTable, windows: PackedWindows, played: bool) -> MacroTable:
-    """`merge` for windows [R] that were already picked out; all of them are sorted."""
+def _move(table: MacroTable, windows: PackedWindows, slot: Array, played: Array) -> MacroTable:
+    """Sums table rows and windows [P] into their new slots [M + P]; `dropped` stays as it is."""
     capacity, max_length = table.actions.shape
-    table_high, table_low = pack(table.actions)
-    high = jnp.concatenate([table_high, windows.key_high])
-    low = jnp.concatenate([table_low, windows.key_low])
-    weight = jnp.where(windows.key_high != 0, windows.weight, 0)
-    slot, lost = _assign_slots(high, low, jnp.concatenate([table.count, weight]), capacity)
     old, new = slot[:capacity], slot[capacity:]
 
-    def moved_sum(of_table: Array, of_windows: Array | None) -> Array:
+    def moved_sum(of_table: Array, of_windows: Array) -> Array:
         total = jnp.zeros_like(of_table).at[old].set(of_table, mode="drop")
-        return total if of_windows is None else total.at[new].add(of_windows, mode="drop")
+        return total.at[new].add(of_windows, mode="drop")
 
-    weight_f = weight.astype(jnp.float32)
-    no_word = jnp.zeros((capacity,), jnp.uint32)
-    actions = unpack(
-        no_word.at[slot].set(high, mode="drop"), no_word.at[slot].set(low, mode="drop"), max_length
-    )
+    def moved_key(of_table: Array, of_windows: Array) -> Array:
+        word = jnp.zeros_like(of_table).at[old].set(of_table, mode="drop")
+        return word.at[new].set(of_windows, mode="drop")
+
+    high, low = pack(table.actions)
+    actions = unpack(moved_key(high, windows.key_high), moved_key(low, windows.key_low), max_length)
+    weight = windows.weight.astype(jnp.float32)
     buckets = jnp.zeros_like(table.buckets).at[old].set(table.buckets, mode="drop")
     return MacroTable(
         actions=actions,
         length=jnp.sum(actions >= 0, axis=-1, dtype=jnp.int32),
-        count=moved_sum(table.count, weight),
-        entropy_sum=moved_sum(table.entropy_sum, weight_f * windows.entropy),
-        reward_sum=moved_sum(table.reward_sum, weight_f * windows.reward),
+        count=moved_sum(table.count, windows.weight),
+        entropy_sum=moved_sum(table.entropy_sum, weight * windows.entropy),
+        reward_sum=moved_sum(table.reward_sum, weight * windows.reward),
         buckets=buckets.at[new, windows.bucket].set(True, mode="drop"),
-        play_count=moved_sum(table.play_count, weight if played else None),
-        dropped=table.dropped + lost,
+        play_count=moved_sum(table.play_count, jnp.where(played, windows.weight, 0)),
+        dropped=table.dropped,
     )
 
 
 def merge(
-    table: MacroTable, windows: PackedWindows, *, played: bool, config: MacroConfig
+    table: MacroTable, windows: PackedWindows, *, played: bool | Array, config: MacroConfig
 ) -> MacroTable:
     """Takes candidate windows into the table.
 
     Most slots of `windows` are empty, and sorting is what costs: the windows are first picked out
-    into the smallest of three buffers that holds them all, the last of which holds anything.
+    into the smallest of a few buffers that holds them all, the last of which holds anything.
 
     Args:
         table: the table so far.
         windows: any leading shape, e.g. [T, P]; empty slots are skipped.
-        played: whether the windows were really played (else they are of search trees).
+        played: whether the windows were really played (else they are of search trees): one for
+            all, or a bool array of the windows' shape.
         config: the one that the table was made with.
 
     Returns:
         The new table: entries in key order, the `capacity` most frequent of all that were known.
+
+    Raises:
+        ConfigError: if the table has another capacity than `config`.
     """
-    if config.capacity != table.length.shape[0]:
-        raise ValueError(f"table of {table.length.shape[0]} slots, not {config.capacity}")
+    capacity = table.length.shape[0]
+    require(config.capacity == capacity, "macro.capacity", config.capacity, f"{capacity} as before")
+    is_played = jnp.broadcast_to(jnp.asarray(played), windows.key_high.shape).reshape(-1)
     flat = jax.tree.map(lambda field: field.reshape(-1), windows)
     size = flat.key_high.shape[0]
     valid = flat.key_high != 0
     rank = jnp.cumsum(valid, dtype=jnp.int32) - 1
     total = rank[-1] + 1
+    table_high, table_low = pack(table.actions)
 
-    def with_buffer(buffer: int) -> MacroTable:
-        target = jnp.where(valid, rank, buffer)
+    def with_buffer(buffer: int) -> tuple[Array, Array]:
         source = jnp.full((buffer,), size, jnp.int32)
-        source = source.at[target].set(jnp.arange(size, dtype=jnp.int32), mode="drop")
-        picked = jax.tree.map(lambda field: field.at[source].get(mode="fill", fill_value=0), flat)
-        return _merge_compact(table, picked, played)
+        source = source.at[jnp.where(valid, rank, buffer)].set(
+            jnp.arange(size, dtype=jnp.int32), mode="drop"
+        )
 
-    buffers = [size // part for part in (16, 4) if size // part >= _SMALLEST_BUFFER] + [size]
+        def joined(of_table: Array, of_windows: Array) -> Array:
+            picked = of_windows.at[source].get(mode="fill", fill_value=0)
+            return jnp.concatenate([of_table, picked])
+
+        slot, lost = _assign_slots(
+            joined(table_high, flat.key_high),
+            joined(table_low, flat.key_low),
+            joined(table.count, flat.weight),
+            capacity,
+        )
+        of_windows = jnp.full((size,), capacity, jnp.int32)
+        of_windows = of_windows.at[source].set(slot[capacity:], mode="drop")
+        return jnp.concatenate([slot[:capacity], of_windows]), lost
+
+    buffers = [size // part for part in (16, 3) if size // part >= _SMALLEST_BUFFER] + [size]
     choice = sum(((total > buffer).astype(jnp.int32) for buffer in buffers[:-1]), jnp.int32(0))
     branches = [lambda buffer=buffer: with_buffer(buffer) for buffer in buffers]
-    return jax.lax.switch(choice, branches)
+    slot, lost = jax.lax.switch(choice, branches)
+    merged = _move(table, flat, slot, is_played)
+    return merged._replace(dropped=merged.dropped + lost)

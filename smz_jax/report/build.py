@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from smz_jax.metrics import atomic_write_text
 from smz_jax.report import curves, findings
 from smz_jax.report.data import RunData, load_runs
-from smz_jax.report.html import FigureBlock, render_page
+from smz_jax.report.page import FigureBlock, render_page
 from smz_jax.report.style import RC, save_figure
 
 Draw = Callable[[Sequence[RunData]], Figure]
@@ -19,8 +19,8 @@ FIGURES: tuple[tuple[str, Draw, str], ...] = (
     (
         "score",
         curves.score_figure,
-        "Raw score of the recent training games (with exploration) and of evaluations (greedy); "
-        "the grey band is the random policy's 95 % interval.",
+        "Raw score. Lines: recent training games, which explore. Dots: evaluations, greedy, with "
+        "95 % intervals; a diamond is the final one. Grey: the random policy's interval.",
     ),
     (
         "episode_length",
@@ -30,7 +30,7 @@ FIGURES: tuple[tuple[str, Draw, str], ...] = (
     (
         "losses",
         curves.losses_figure,
-        "Each term of the loss; faint lines are raw values, strong ones their running median.",
+        "Each term of the loss; faint lines are raw values, strong ones their running mean.",
     ),
     (
         "macros_found",

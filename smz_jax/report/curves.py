@@ -25,6 +25,7 @@ from smz_jax.report.style import (
     plot_text,
     steps_axis,
 )
+from smz_jax.report.verdict import number_text
 
 SOURCES = ("play", "tree")
 
@@ -56,6 +57,8 @@ def score_figure(runs: Sequence[RunData]) -> Figure:
         note_empty(axes)
     axes.set_ylabel("raw score per game")
     steps_axis(axes)
+    # The baselines alone, before the first game has ended, say nothing of the axis.
+    axes.set_xlim(0, 1.03 * max(1, *(run.last("env_steps") or 1 for run in runs)))
     add_legend(figure, 2)
     return figure
 
@@ -114,11 +117,11 @@ def draw_baselines(axes: Axes, runs: Sequence[RunData]) -> bool:
     random = next((score for run in runs if (score := run.random())), None)
     constant = next((best for run in runs if (best := run.best_constant())), None)
     if random:
-        label = f"random policy: {random.mean:.4g}"
+        label = f"random policy: {number_text(random.mean)}"
         axes.axhline(random.mean, color=GREY, linewidth=1.2, label=label)
         axes.axhspan(random.floor, random.ceiling, color=GREY, alpha=0.25, linewidth=0)
     if constant:
-        label = plot_text(f"best constant action ({constant[0]}): {constant[1].mean:.4g}")
+        label = plot_text(f"best constant action ({constant[0]}): {number_text(constant[1].mean)}")
         axes.axhline(constant[1].mean, color=ORANGE, linestyle="--", linewidth=1.6, label=label)
     return bool(random or constant)
 
@@ -140,9 +143,7 @@ def _simple_figure(runs: Sequence[RunData], title: str, key: str, unit: str) -> 
     return figure
 
 
-def _panel(
-    axes: Axes, groups: Sequence[Group], key: str, alone: bool, colour: str = GREEN
-) -> bool:
+def _panel(axes: Axes, groups: Sequence[Group], key: str, alone: bool, colour: str = GREEN) -> bool:
     """One metric of all runs in one panel; a single run without a legend entry."""
     if alone:
         drawn = draw_curve(axes, groups[0].runs[0].curve(key), colour)

@@ -12,6 +12,8 @@ import yaml
 from smz_jax.config import ConfigError
 from smz_jax.metrics import METRICS_FILE, read_metrics
 
+TIMES = "\N{MULTIPLICATION SIGN}"
+
 Curve = tuple[list[float], list[float]]
 """Environment steps and the values there."""
 
@@ -77,13 +79,10 @@ class RunData:
     @property
     def seconds(self) -> dict[str, float]:
         """Seconds of each phase, from the summary or else the newest row that has them."""
-        if self.summary.get("seconds"):
-            return dict(self.summary["seconds"])
+        found = self.summary.get("seconds")
         for row in reversed(self.rows):
-            found = {k.removeprefix("time/"): row[k] for k in row if k.startswith("time/")}
-            if found:
-                return {name: value for name, value in found.items() if _is_number(value)}
-        return {}
+            found = found or {k[5:]: row[k] for k in row if k.startswith("time/")}
+        return {name: value for name, value in (found or {}).items() if _is_number(value)}
 
     def setting(self, section: str, name: str) -> Any:
         """A setting of the resolved config, or None."""
@@ -149,6 +148,24 @@ def _is_number(value: Any) -> bool:
     return is_real and math.isfinite(value)
 
 
+MACRO_NUMBERS = (
+    "length",
+    "count",
+    "play_count",
+    "mean_entropy",
+    "total_reward",
+    "mean_reward",
+    "generality",
+)
+
+
+def _is_macro(value: Any) -> bool:
+    """Whether an entry of `macros.json` has what figures and tables show."""
+    if not isinstance(value, dict) or "source" not in value:
+        return False
+    return all(_is_number(value.get(name)) for name in MACRO_NUMBERS)
+
+
 def as_score(evaluation: Any) -> Score | None:
     """The mean of an evaluation mapping of `summary.json`; None if it holds none."""
     if not isinstance(evaluation, dict) or not _is_number(evaluation.get("mean")):
@@ -157,7 +174,7 @@ def as_score(evaluation: Any) -> Score | None:
 
 
 def macro_name(macro: dict[str, Any]) -> str:
-    """Decoded actions of a macro, repeats folded: `FIRE → RIGHT ×3`."""
+    """Decoded actions of a macro, repeats folded, as FIRE → RIGHT, three times."""
     names = [str(name) for name in macro.get("names") or macro.get("actions") or []]
     folded: list[tuple[str, int]] = []
     for name in names:
@@ -165,7 +182,7 @@ def macro_name(macro: dict[str, Any]) -> str:
             folded[-1] = (name, folded[-1][1] + 1)
         else:
             folded.append((name, 1))
-    return " → ".join(name if times == 1 else f"{name} ×{times}" for name, times in folded)
+    return " → ".join(name if times == 1 else f"{name} {TIMES}{times}" for name, times in folded)
 
 
 def load_run(path: Path) -> RunData:
@@ -190,6 +207,9 @@ def load_run(path: Path) -> RunData:
     run = RunData(path, path.resolve().name, read_metrics(path / METRICS_FILE))
     run.summary = _read_mapping(run, "summary.json")
     run.macro_file = _read_mapping(run, "macros.json")
+    if not all(map(_is_macro, run.macros)):
+        run.macro_file = {}
+        run.problems.append("macros.json is damaged: left out")
     run.config = _read_mapping(run, "config.yaml")
     if run.config:
         run.config_text = (path / "config.yaml").read_text("utf-8", errors="replace")

@@ -18,6 +18,7 @@ from smz_jax.report.style import (
     SKY,
     SOURCE_COLOURS,
     SOURCE_LABELS,
+    TICK_STEPS,
     VERMILLION,
     add_legend,
     counts_axis,
@@ -151,7 +152,7 @@ def top_macros_figure(runs: Sequence[RunData]) -> Figure:
         axes.set_yticks(places, [plot_text(shorten(macro_name(m))) for m in best], fontsize=9)
         for place, total in zip(places, count, strict=True):
             axes.annotate(
-                short_count(total),
+                f"{total:,.0f}",
                 (total, place),
                 xytext=(3, 0),
                 textcoords="offset points",
@@ -169,7 +170,7 @@ def top_macros_figure(runs: Sequence[RunData]) -> Figure:
 def counts_axis_x(axes: Axes) -> None:
     """A horizontal axis of counts, with room for a number beside the longest bar."""
     axes.xaxis.set_major_formatter(lambda value, _: short_count(value))
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=TICK_STEPS, integer=True))
     axes.margins(x=0.09, y=0.02)
     axes.grid(axis="y", visible=False)
 
@@ -205,7 +206,7 @@ def _time_bars(axes: Axes, run: RunData) -> None:
         names, [s for _, s in ranked], color=[PHASE_COLOURS.get(n, GREY) for n, _ in ranked]
     )
     axes.bar_label(bars, [f"{s:,.1f} s   {s / total:.1%}" for _, s in ranked], padding=4)
-    axes.margins(x=0.2)
+    axes.margins(x=0.25)
 
 
 def _time_stacks(axes: Axes, runs: Sequence[RunData]) -> None:
@@ -240,6 +241,17 @@ def model_figure(runs: Sequence[RunData]) -> Figure:
             note_empty(axes)
     panels[1].set_ylim(0, 1.02)
     if panels[0].lines:
-        panels[0].axhline(1.0, color=VERMILLION, linestyle="--", linewidth=1.3, label="1: collapsed")
+        panels[0].axhline(1.0, color=VERMILLION, linestyle="--", linewidth=1.3)
+        panels[0].annotate(
+            "1 = collapsed",
+            (0.99, 1.0),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, -4),
+            textcoords="offset points",
+            ha="right",
+            va="top",
+            color=VERMILLION,
+            fontsize=9,
+        )
     add_legend(figure)
     return figure

@@ -4,6 +4,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -28,7 +29,9 @@ RUN_DASHES = ("-", "--", ":", "-.")
 WIDTH, HEIGHT, DPI = 9.0, 5.0, 110
 """Inches, and dots per inch, of a figure with one panel."""
 
-RC = {
+TICK_STEPS = (1, 2, 2.5, 5, 10)
+
+RC: Any = {
     "font.size": 11,
     "axes.titlesize": 12,
     "axes.spines.top": False,
@@ -87,7 +90,8 @@ def new_figure(title: str, rows: int = 1, columns: int = 1) -> tuple[Figure, lis
 def steps_axis(axes: Axes, label: bool = True) -> None:
     """Makes the horizontal axis one of environment steps, as 20k or 1.5M."""
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=TICK_STEPS))
+    axes.set_xlim(left=0)
     if label:
         axes.set_xlabel("environment steps")
 
@@ -95,22 +99,25 @@ def steps_axis(axes: Axes, label: bool = True) -> None:
 def counts_axis(axes: Axes) -> None:
     """Makes the vertical axis one of counts from 0: whole numbers, as 20k or 1.5M."""
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=TICK_STEPS, integer=True))
+    axes.set_ylim(0, axes.get_ylim()[1] * 1.03)
 
 
 def note_empty(axes: Axes, text: str = "nothing recorded yet") -> None:
-    """Says so in the middle of a panel that holds no data."""
+    """Says so in the middle of a panel that holds no data; a figure of nothing else is low."""
+    figure = axes.figure
+    if isinstance(figure, Figure) and len(figure.axes) == 1:
+        figure.set_size_inches(WIDTH, 1.5)
     axes.text(
         0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color=GREY, fontsize=12
     )
-    axes.grid(False)
+    axes.set_axis_off()
 
 
 def draw_curve(
     axes: Axes, curve: Curve, colour: str, label: str | None = None, dash: str = "-"
 ) -> bool:
-    """Draws one curve, a long noisy one as its running median over the raw values.
+    """Draws one curve, a long noisy one as its running mean over the faint raw values.
 
     Returns:
         Whether there was anything to draw.
@@ -121,7 +128,7 @@ def draw_curve(
     marker = "o" if len(x) <= 3 else None
     if is_noisy(y):
         axes.plot(x, y, color=colour, alpha=0.25, linewidth=0.8)
-        y = running_median(y)
+        y = running_mean(y)
     axes.plot(x, y, color=colour, label=label, linestyle=dash, marker=marker, markersize=5)
     return True
 
@@ -134,11 +141,10 @@ def is_noisy(values: np.ndarray) -> bool:
     return bool(np.mean(steps[1:] * steps[:-1] < 0) > 0.3)
 
 
-def running_median(values: np.ndarray) -> np.ndarray:
-    """Median of each value's neighbours, over about a twentieth of the curve."""
-    half = max(len(values) // 40, 2)
-    padded = np.pad(values, half, mode="edge")
-    return np.median(np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1), axis=-1)
+def running_mean(values: np.ndarray) -> np.ndarray:
+    """Mean of each value's neighbours, over about a twentieth of the curve, less at its ends."""
+    window = np.ones(2 * max(len(values) // 40, 2) + 1, np.float64)
+    return np.convolve(values, window, "same") / np.convolve(np.ones_like(values), window, "same")
 
 
 def mean_curve(curves: Sequence[Curve]) -> Curve:
@@ -169,7 +175,7 @@ def draw_group(axes: Axes, group: Group, key: str, label: bool) -> bool:
 
 def add_legend(figure: Figure, columns: int = 3) -> None:
     """One legend below all panels, each label once."""
-    entries: dict[str, object] = {}
+    entries: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)

@@ -1,0 +1,10 @@
+"""Stochastic MuZero on any game that ALE has: `python -m experiments.atari --env.id MsPacman`."""
+
+from smz_jax.launch import launch
+
+if __name__ == "__main__":
+    launch(
+        "atari",
+        {},
+        "Stochastic MuZero on any Atari game by name, e.g. --env.id MsPacman.",
+    )

@@ -1,0 +1,152 @@
+"""From the command line to a finished run folder: what every experiment calls.
+
+Heavy libraries are imported only after the settings are checked, so that a mistake is answered in
+about two seconds.
+"""
+
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from smz_jax.cli import Invocation, choose_preset, parse, run_main
+from smz_jax.config import Config
+from smz_jax.run_dir import git_commit, prepare_run_dir, versions
+
+
+def launch(
+    experiment: str, base: Mapping[str, Any], description: str, argv: Sequence[str] | None = None
+) -> None:
+    """Runs an experiment from the command line and exits.
+
+    Exit codes: 0 finished; 2 a wrong setting (one line on stderr); 130 after Ctrl-C and 143 after
+    SIGTERM, with a checkpoint saved and the command to go on printed.
+
+    Args:
+        experiment: name of the experiment's module.
+        base: the experiment's own overrides, dotted.
+        description: one or two sentences for `--help`.
+        argv: arguments; unset: those of the process.
+    """
+    run_main(lambda: _run(parse(argv, experiment=experiment, base=base, description=description)))
+
+
+def use_compile_cache() -> None:
+    """Keeps compiled programs on disk, so that the next start of the same settings is fast.
+
+    The folder is `SMZ_COMPILE_CACHE`, or `~/.cache/smz_jax/xla`.
+    """
+    import jax
+
+    folder = os.environ.get("SMZ_COMPILE_CACHE", "~/.cache/smz_jax/xla")
+    jax.config.update("jax_compilation_cache_dir", str(Path(folder).expanduser()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def _run(invocation: Invocation) -> int:
+    """Prepares the folder, trains, writes the summary and the report; gives the exit code."""
+    from smz_jax.envs import check_env_id
+
+    check_env_id(invocation.config.env)
+    print(f"{invocation.config.experiment}: starting JAX", flush=True)
+    use_compile_cache()
+    import jax
+
+    invocation = choose_preset(invocation, has_accelerator=jax.default_backend() != "cpu")
+    config = invocation.config
+    from smz_jax.train import check_schedule, train
+
+    check_schedule(config)
+    run_dir = prepare_run_dir(invocation)
+    print(f"preset {invocation.preset}, seed {config.seed}, folder {run_dir}", flush=True)
+    outcome = train(config, run_dir, resume=invocation.resume)
+    summary = {
+        "experiment": config.experiment,
+        "name": run_dir.name,
+        "seed": config.seed,
+        "preset": invocation.preset,
+        "command": invocation.command,
+        "finished": outcome.finished,
+        "env_steps": outcome.env_steps,
+        "env_frames": outcome.env_steps * config.env.frame_skip,
+        "learner_steps": outcome.learner_steps,
+        "seconds_total": sum(outcome.seconds.values()),
+        "seconds": outcome.seconds,
+        "evaluation": outcome.evaluation,
+        "evaluation_sticky": outcome.evaluation_sticky,
+        "baselines": outcome.baselines,
+        "macros": outcome.library["stats"],
+        "versions": versions(),
+        "commit": git_commit(),
+        "platform": f"{platform.platform()}, {os.cpu_count()} cores, {jax.devices()[0]}",
+    }
+    return _finish(run_dir, config, summary, outcome)
+
+
+def _finish(run_dir: Path, config: Config, summary: dict[str, Any], outcome: Any) -> int:
+    """Writes summary and report and prints both; gives the exit code."""
+    from smz_jax import macros
+    from smz_jax.metrics import write_json
+    from smz_jax.report import build_report
+
+    write_json(run_dir / "summary.json", summary)
+    report = build_report([run_dir])
+    print("\n" + format_summary(summary, config))
+    print("\n" + macros.format_rankings(outcome.library))
+    print(f"\nreport: {report}")
+    if outcome.signal_number is not None:
+        print(
+            f"stopped after {outcome.env_steps:,} of {config.total_env_steps:,} environment steps; "
+            f"a checkpoint is saved. Go on with:\n"
+            f"  {Path(sys.executable).name} -m experiments.{config.experiment} "
+            f"--resume --run_dir {run_dir}"
+        )
+        return 128 + outcome.signal_number
+    return 0
+
+
+def _score(result: Mapping[str, Any]) -> str:
+    return f"{result['mean']:.2f} ({result['mean_low']:.2f} to {result['mean_high']:.2f})"
+
+
+def format_summary(summary: Mapping[str, Any], config: Config) -> str:
+    """The end of a run in a few lines: scores next to the baselines, time per phase.
+
+    Args:
+        summary: as in summary.json.
+        config: the run's settings.
+    """
+    minutes = summary["seconds_total"] / 60
+    lines = [
+        f"{summary['experiment']}, seed {summary['seed']}: {summary['env_steps']:,} environment "
+        f"steps ({summary['env_frames']:,} frames), {summary['learner_steps']:,} learner steps, "
+        f"{minutes:.1f} minutes"
+    ]
+    columns = (("evaluation", ""), ("evaluation_sticky", ", sticky actions 0.25"))
+    for name, label in columns:
+        result = summary[name]
+        if result:
+            lines.append(
+                f"score{label}: mean {_score(result)}, median {result['median']:g}, "
+                f"interquartile mean {result['iqm']:.2f}, {result['games']} games, "
+                f"{result['cut_share']:.0%} cut off at {config.eval.max_steps:,} steps"
+            )
+    baselines = summary["baselines"]
+    if baselines and baselines["random"]:
+        lines.append(f"random policy: mean {_score(baselines['random'])}")
+    if baselines and baselines["constant"]:
+        best = max(baselines["constant"], key=lambda name: baselines["constant"][name]["mean"])
+        result = baselines["constant"][best]
+        lines.append(f"best constant action: {best}, mean {_score(result)}")
+    total = max(summary["seconds_total"], 1e-9)
+    phases = sorted(summary["seconds"].items(), key=lambda item: -item[1])
+    lines.append("time: " + ", ".join(f"{k} {v:.0f} s ({v / total:.0%})" for k, v in phases if v))
+    stats = summary["macros"]
+    lines.append(
+        f"macros: {stats['total']:.0f} ({stats['play']:.0f} played, {stats['tree']:.0f} only in "
+        f"trees), {stats['candidates']:.0f} candidates, certain transitions "
+        f"{stats['certain_rate_play']:.1%} of played, {stats['certain_rate_tree']:.1%} in trees"
+    )
+    return "\n".join(lines)

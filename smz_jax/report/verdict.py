@@ -1,0 +1,174 @@
+"""What a run's numbers mean, in plain sentences, and what about them should worry the reader."""
+
+from collections.abc import Sequence
+
+from smz_jax.progress import short_count
+from smz_jax.report.data import RunData, Score
+
+DEAD_PERPLEXITY = 1.5
+"""Below this the codebook is as good as collapsed: all outcomes share one code."""
+
+
+def number_text(value: float) -> str:
+    """A score with the digits that are worth reading: 0.31, 8.50, 42.7, 1,234."""
+    size = abs(value)
+    return f"{value:,.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.2f}"
+
+
+def score_text(score: Score | None) -> str:
+    """A score with its interval: `8.30 (7.10 to 9.60)`; a dash where there is none."""
+    if score is None:
+        return "-"
+    if score.low is None or score.high is None:
+        return number_text(score.mean)
+    return f"{number_text(score.mean)} ({number_text(score.low)} to {number_text(score.high)})"
+
+
+def progress_text(run: RunData) -> str:
+    """How far the run went: steps, frames, learner steps, time, and whether it is finished."""
+    known = {
+        key: run.summary.get(key) or run.last(key)
+        for key in ("env_steps", "env_frames", "learner_steps")
+    }
+    seconds = run.summary.get("seconds_total") or run.last("wall_seconds")
+    units = {"env_steps": "environment steps", "env_frames": "frames"}
+    parts = [
+        f"{short_count(value)} {units.get(key, key.replace('_', ' '))}"
+        for key, value in known.items()
+        if value
+    ]
+    if seconds:
+        minutes = seconds / 60
+        parts.append(f"{minutes:.1f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours")
+    done = ", ".join(parts) or "nothing recorded yet"
+    if run.finished:
+        return f"Finished: {done}."
+    total, steps = run.config.get("total_env_steps"), known["env_steps"]
+    share = f" ({min(steps / total, 1):.0%} of the run)" if total and steps else ""
+    return f"Unfinished, still running or stopped: {done}{share}."
+
+
+def meaning(run: RunData) -> str:
+    """What the score means beside the random policy's and the best constant action's."""
+    score = run.evaluation()
+    if score is None:
+        return _meaning_without_evaluation(run)
+    final = bool(run.summary.get("evaluation"))
+    start = "The agent" if final else "At its last evaluation during training the agent"
+    text = f"{start} scores {score_text(score)} points a game"
+    random, best = run.random(), run.best_constant()
+    if random is None:
+        return f"{text}; no random policy was measured beside it."
+    text += f", {_times(score.mean, random.mean)} ({number_text(random.mean)})"
+    if best is not None:
+        text += f"; the best constant action, {best[0]}, scores {number_text(best[1].mean)}"
+    return f"{text}. {_judgement(score, random, best[1] if best else None)}"
+
+
+def _meaning_without_evaluation(run: RunData) -> str:
+    recent, games, random = run.last("score/mean"), run.last("score/count"), run.random()
+    if recent is None:
+        return "No game has been finished or evaluated yet, so there is no score to speak of."
+    count = f"{games:.0f}" if games is not None else "recent"
+    text = (
+        f"No evaluation yet. The last {count} training games score {number_text(recent)} on average"
+    )
+    if random is not None:
+        text += f", the random policy {number_text(random.mean)}"
+    return f"{text}; training games explore, so this is no measure of the agent's best play."
+
+
+def _times(mean: float, random: float) -> str:
+    """Ratio to the random score where both are positive, else the difference."""
+    if random > 0 and mean >= 0:
+        return f"{mean / random:.2f} times the random policy's"
+    side = "more" if mean >= random else "fewer"
+    return f"{number_text(abs(mean - random))} points {side} than the random policy's"
+
+
+def _judgement(score: Score, random: Score, constant: Score | None) -> str:
+    """One sentence; an interval that overlaps is never called a difference."""
+    if score.mean <= random.mean:
+        return "That is no better than random: it has not learned to play."
+    if score.floor <= random.ceiling:
+        return "The intervals overlap: this does not show that it plays better than at random."
+    if constant is None:
+        return "That is better than random play."
+    if score.mean <= constant.mean:
+        return (
+            "That is better than random, but no better than holding one button: "
+            "it does not show that it has learned to play."
+        )
+    if score.floor <= constant.ceiling:
+        return (
+            "That is better than random and above the best constant action, "
+            "but within its interval: more games or more training would have to confirm it."
+        )
+    return "That is better than both, beyond the intervals: it has learned to play."
+
+
+def find_warnings(runs: Sequence[RunData]) -> list[str]:
+    """What a reader must know before trusting the numbers, one sentence each."""
+    found = []
+    for run in runs:
+        name = f"{run.label}: " if len(runs) > 1 else ""
+        found += [
+            name + text for text in (*run.problems, *_model(run), *_macros(run), *_games(run))
+        ]
+    games = sorted({run.game for run in runs})
+    if len(games) > 1:
+        found.append(
+            f"The runs are of different games ({', '.join(games)}): their scores cannot be "
+            "compared, and no baseline is drawn."
+        )
+    return found
+
+
+def _model(run: RunData) -> list[str]:
+    found = []
+    if not (run.last("learner_steps") or run.curve("loss/total")[0]):
+        found.append("No learner step has been recorded: losses and model figures are empty.")
+    if any(row.get("loss/total", 0.0) is None for row in run.rows[-20:]):
+        found.append("The loss was not finite lately: the training is broken.")
+    perplexity, codes = run.last("model/code_perplexity"), run.setting("network", "codebook_size")
+    if perplexity is not None and perplexity < DEAD_PERPLEXITY and codes != 1:
+        found.append(
+            f"The code perplexity is {perplexity:.2f}: the codebook has collapsed to one code. "
+            "Every transition then looks certain, and macros found mean little."
+        )
+    return found
+
+
+def _macros(run: RunData) -> list[str]:
+    found = []
+    total, dropped = run.last("macros/total"), run.last("macros/dropped")
+    capacity = run.setting("macro", "capacity")
+    if dropped:
+        found.append(
+            f"The macro table was full: {short_count(dropped)} entries were dropped "
+            f"(macro.capacity = {capacity})."
+        )
+    elif total and isinstance(capacity, int) and total >= capacity:
+        found.append(f"The macro table is full ({capacity} slots): the next entry drops one.")
+    for source, name in (("play", "played games"), ("tree", "search trees")):
+        rate = run.last(f"macros/certain_rate_{source}")
+        if not run.last(f"macros/transitions_{source}") or rate not in (0.0, 1.0):
+            continue
+        meant = "no macro can be found there" if rate == 0.0 else "the test excludes nothing"
+        found.append(f"{rate:.0%} of the transitions in {name} are certain: {meant}.")
+    return found
+
+
+def _games(run: RunData) -> list[str]:
+    evaluation = run.summary.get("evaluation") or {}
+    cut = evaluation.get("cut_share") or 0.0
+    found = []
+    if cut > 0:
+        found.append(
+            f"{cut:.1%} of the evaluation games were cut off at the step limit "
+            f"({run.setting('eval', 'max_steps')} steps): their scores count as they stood."
+        )
+    games = evaluation.get("games")
+    if games and games < 30:
+        found.append(f"The evaluation has only {games} games: its interval is rough.")
+    return found
