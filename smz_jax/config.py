@@ -150,8 +150,8 @@ class NetworkConfig:
     """The value's support has 2 x this + 1 bins, over the transformed value."""
     reward_support: int = 300
     """Likewise for the reward."""
-    decoder_size: int = 42
-    """Height and width of the frame that the auxiliary head predicts, when loss.reconstruction > 0."""
+    decoder_size: int = 0
+    """Height and width of the frame that the auxiliary heads predict; 0: no such heads."""
     input_norm: bool = True
     """Standardise each pixel by its running mean and deviation (frozen in search)."""
     embedding_norm: Literal["layer", "batch"] = "batch"
@@ -168,7 +168,7 @@ class NetworkConfig:
             ("num_blocks", 1, 64),
             ("torso_channels", 1, 1024),
             ("codebook_size", 1, 1024),
-            ("decoder_size", 1, 210),
+            ("decoder_size", 0, 210),
             ("value_support", 1, 5000),
             ("reward_support", 1, 5000),
         ):
@@ -340,6 +340,8 @@ class LearnerConfig:
     """Learner steps between two copies into the target network."""
     dynamics_gradient_scale: float = 0.5
     """Gradient that passes into the embedding at each unroll step (MuZero)."""
+    updates_per_dispatch: int = 1
+    """Updates in one compiled call (lax.scan); 1 is fastest on a CPU, more on an accelerator."""
     schedule_steps: int = 4_000
     """Learner steps over which encoder noise falls and the commitment rises."""
 
@@ -353,6 +355,7 @@ class LearnerConfig:
             ("target_update_period", 1, 10**9),
             ("warmup_steps", 0, 10**9),
             ("schedule_steps", 1, 10**9),
+            ("updates_per_dispatch", 1, 10_000),
         ):
             value = getattr(self, name)
             require(low <= value <= high, f"learner.{name}", value, f"in {low}..{high}")
@@ -483,12 +486,25 @@ class Config:
             self.total_env_steps,
             f"at least one iteration: env.num_envs x rollout.length = {per_iteration}",
         )
+        require(
+            self.loss.reconstruction == 0 or self.network.decoder_size > 0,
+            "loss.reconstruction",
+            self.loss.reconstruction,
+            "0 while network.decoder_size is 0",
+        )
         rate = self.learner.updates_per_env_step
         require(
             rate == 0 or self.updates_per_iteration >= 1,
             "learner.updates_per_env_step",
             rate,
             f"0, or at least one update per {per_iteration} steps (an iteration)",
+        )
+        dispatch = self.learner.updates_per_dispatch
+        require(
+            self.updates_per_iteration % dispatch == 0,
+            "learner.updates_per_dispatch",
+            dispatch,
+            f"a divisor of the {self.updates_per_iteration} updates of an iteration",
         )
         rows = self.replay.capacity // self.env.num_envs
         window = self.window_rows
@@ -508,7 +524,7 @@ class Config:
 
     @property
     def updates_per_iteration(self) -> int:
-        """Learner updates after each rollout, run by one compiled call."""
+        """Learner updates after each rollout."""
         return round(self.learner.updates_per_env_step * self.env.num_envs * self.rollout.length)
 
     @property

@@ -1,4 +1,4 @@
-"""The training step: sample, unroll, differentiate, update; many updates in one compiled call."""
+"""The training step: sample, unroll, differentiate, update."""
 
 from collections.abc import Callable
 
@@ -176,8 +176,13 @@ def make_update(networks: Networks, config: Config, spec: EnvSpec) -> Callable:
         trained = optax.apply_updates(state.params["params"], updates)
         params = {"params": trained, "batch_stats": batch_stats}
         step = state.step + 1
-        copies = step % learner.target_update_period == 0
-        target = jax.tree.map(lambda new, old: jnp.where(copies, new, old), params, state.target_params)
+        target = jax.lax.cond(
+            step % learner.target_update_period == 0,
+            lambda new, old: new,
+            lambda new, old: old,
+            params,
+            state.target_params,
+        )
         root_value = networks.value_of(unrolled.value_logits[0])
         # A root on a final observation has no target: its error is not an error.
         error = jnp.abs(root_value - batch.targets.value[:, 0]) * batch.targets.value_mask[:, 0]
@@ -196,10 +201,12 @@ def make_update(networks: Networks, config: Config, spec: EnvSpec) -> Callable:
 
 
 def make_train_step(networks: Networks, replay: Replay, config: Config, spec: EnvSpec) -> Callable:
-    """`updates_per_iteration` updates as one compiled call, sampling included.
+    """`updates_per_dispatch` updates as one compiled call, sampling included.
 
-    The train state and the replay state are donated: nothing is copied, nothing returns to the
-    host but the metrics, averaged over the updates.
+    The train state and the replay state are donated: nothing is copied, and nothing returns to
+    the host. On an accelerator many updates in one `lax.scan` save dispatches; on a CPU XLA runs
+    the body of a loop at half speed (51 against 23 ms an update), so that one update per dispatch
+    is best there.
 
     Args:
         networks: the model.
@@ -208,9 +215,11 @@ def make_train_step(networks: Networks, replay: Replay, config: Config, spec: En
         spec: the environment.
 
     Returns:
-        `(TrainState, replay_state) -> (TrainState, replay_state, metrics)`, jitted.
+        `(TrainState, replay_state) -> (TrainState, replay_state, metrics)`, jitted; the metrics
+        are averaged over the updates.
     """
     update = make_update(networks, config, spec)
+    length = config.learner.updates_per_dispatch
 
     def one(carry, _):
         state, replay_state = carry
@@ -221,9 +230,10 @@ def make_train_step(networks: Networks, replay: Replay, config: Config, spec: En
         return (state, replay_state), metrics
 
     def train(state: TrainState, replay_state):
-        (state, replay_state), metrics = jax.lax.scan(
-            one, (state, replay_state), length=config.updates_per_iteration
-        )
-        return state, replay_state, jax.tree.map(lambda x: x.mean(axis=0), metrics)
+        if length == 1:
+            carry, metrics = one((state, replay_state), None)
+            return *carry, metrics
+        carry, metrics = jax.lax.scan(one, (state, replay_state), length=length)
+        return *carry, jax.tree.map(lambda x: x.mean(axis=0), metrics)
 
     return jax.jit(train, donate_argnums=(0, 1))

@@ -129,8 +129,9 @@ def unroll_model(
     root, batch_stats = networks.representation_train(params, batch.observations[:, 0])
     needs_after = config.loss.consistency > 0 or config.network.encoder_input == "embedding"
     if needs_after:
-        flat = networks.representation(params, after.reshape(-1, *after.shape[2:]))
-        after_embeddings = jax.lax.stop_gradient(flat.reshape(steps, -1, *flat.shape[1:]))
+        # Step by step: all K B frames at once fall out of a CPU's caches and take twice as long.
+        encoded = jax.lax.map(lambda x: networks.representation(params, x), after)
+        after_embeddings = jax.lax.stop_gradient(encoded)
     else:
         after_embeddings = jnp.zeros((steps, *root.shape), root.dtype)
     seen = after if config.network.encoder_input == "frames" else after_embeddings

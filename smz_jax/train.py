@@ -137,6 +137,17 @@ class Run:
         for phase, seconds in counters["seconds"].items():
             self.timers.add(phase, seconds)
 
+    def learn(self) -> dict[str, float]:
+        """The updates of one iteration; their metrics, averaged."""
+        several = []
+        for _ in range(self.config.updates_per_iteration // self.config.learner.updates_per_dispatch):
+            self.train_state, self.replay_state, metrics = self.train_step(
+                self.train_state, self.replay_state
+            )
+            several.append(metrics)
+        rows = jax.device_get(several)
+        return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
     def iterate(self) -> dict[str, Any]:
         """One rollout, its macros, and the updates that are due; gives a metrics row."""
         config, timers = self.config, self.timers
@@ -150,10 +161,7 @@ class Run:
         learned: dict[str, Any] = {}
         if self.env_steps >= config.replay.min_size and config.updates_per_iteration:
             with timers("learning"):
-                self.train_state, self.replay_state, learned = self.train_step(
-                    self.train_state, self.replay_state
-                )
-                learned = {name: float(x) for name, x in jax.device_get(learned).items()}
+                learned = self.learn()
         self.iteration += 1
         return {
             "iteration": self.iteration,

@@ -46,8 +46,9 @@ class Model(nn.Module):
             self.encoder_torso = make_torso(c, features=features, dtype=dtype, slim=True)
         self.encoder_head = CodeHead(c.hidden_size, c.codebook_size, dtype)
         self.projector = Projector(c.hidden_size, dtype)
-        self.state_decoder = OneHead(c.hidden_size, pixels, dtype)
-        self.afterstate_decoder = OneHead(c.hidden_size, pixels, dtype)
+        if pixels:
+            self.state_decoder = OneHead(c.hidden_size, pixels, dtype)
+            self.afterstate_decoder = OneHead(c.hidden_size, pixels, dtype)
 
     @property
     def dtype(self) -> jnp.dtype:
@@ -108,7 +109,7 @@ class Model(nn.Module):
         code = jax.nn.softmax(self.encoder(after, afterstate))
         embedding, _ = self.dynamics(afterstate, code)
         self.project(embedding, True)
-        if len(self.spec.frame_shape) == 2:
+        if self.config.decoder_size:
             self.decode(embedding, afterstate)
 
 
