@@ -1,0 +1,1 @@
+"""What a user runs: one short module each, a config and a call."""

@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from smz_jax.config import ConfigError
 
@@ -19,9 +20,17 @@ differ only in the seed are drawn as thin lines with their mean.
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    """Answers a wrong flag in one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exits with code 2."""
+        self.exit(2, "error: " + " ".join(message.split()) + "\n")
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The command line with its help."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m experiments.report",
         description="Draws the figures of one or several runs and writes report.html.",
         epilog=EXAMPLES,
@@ -61,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         page = build_report(arguments.run_dirs, arguments.out)
     except (ConfigError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error: " + " ".join(str(error).split()), file=sys.stderr)
         return 2
     print(f"wrote {page} and {len(list((page.parent / 'figures').glob('*.png')))} figures")
     return 0

@@ -1,0 +1,1 @@
+"""Stochastic MuZero with learned temporal abstractions (macros), in JAX."""

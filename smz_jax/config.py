@@ -6,7 +6,7 @@ loads. `smz_jax/presets.py` holds the presets, `smz_jax/cli.py` the command line
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 
 class ConfigError(ValueError):
@@ -34,8 +34,10 @@ def _require_types(section: str, config: Any) -> None:
     for spec in dataclasses.fields(config):
         value = getattr(config, spec.name)
         name = f"{section}.{spec.name}" if section else spec.name
-        kind = getattr(spec.type, "__name__", str(spec.type)) if isinstance(spec.type, type) else (
-            str(spec.type).removeprefix("typing.")
+        kind = (
+            getattr(spec.type, "__name__", str(spec.type))
+            if isinstance(spec.type, type)
+            else (str(spec.type).removeprefix("typing."))
         )
         if kind.endswith("| None") and value is None:
             continue
@@ -51,7 +53,7 @@ def _require_types(section: str, config: Any) -> None:
         elif kind.startswith("str"):
             require(isinstance(value, str), name, value, "text")
         elif kind.startswith("Literal"):
-            choices = spec.type.__args__
+            choices = get_args(spec.type)
             require(value in choices, name, value, "one of " + ", ".join(map(str, choices)))
 
 
@@ -66,7 +68,7 @@ class EnvConfig:
     num_envs: int = 32
     """B: games played side by side."""
     mode: Literal["deterministic", "stochastic"] = "deterministic"
-    """deterministic: sticky actions 0, no random no-ops. stochastic: sticky 0.25, up to 30 no-ops."""
+    """deterministic: sticky actions 0, no random no-ops. stochastic: 0.25, up to 30 no-ops."""
     sticky_prob: float | None = None
     """Chance that the emulator repeats the last action instead; unset: what `mode` says."""
     noop_max: int | None = None

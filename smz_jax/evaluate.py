@@ -95,7 +95,8 @@ def summarise_games(games: list[tuple[float, int, bool]], seed: int = 0) -> dict
             rng=np.random.default_rng(seed),
             vectorized=True,
         )
-        return tuple(float(x) for x in result.confidence_interval)
+        low, high = result.confidence_interval
+        return float(low), float(high)
 
     def trimmed(x, axis=-1):
         return stats.trim_mean(x, 0.25, axis=axis)

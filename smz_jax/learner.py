@@ -46,16 +46,21 @@ def init_train_state(networks: Networks, config: Config, rng_key: Array) -> Trai
         config: the run's settings.
         rng_key: consumed.
     """
-    init_key, state_key = jax.random.split(rng_key)
-    params = networks.init(init_key)
     optimizer, _ = make_optimizer(config)
-    return TrainState(
-        params=params,
-        target_params=jax.tree.map(jnp.copy, params),
-        opt_state=optimizer.init(params["params"]),
-        rng_key=state_key,
-        step=jnp.zeros((), jnp.int32),
-    )
+
+    @jax.jit  # one compilation in place of one for every layer
+    def init(key: Array) -> TrainState:
+        init_key, state_key = jax.random.split(key)
+        params = networks.init(init_key)
+        return TrainState(
+            params=params,
+            target_params=jax.tree.map(jnp.copy, params),
+            opt_state=optimizer.init(params["params"]),
+            rng_key=state_key,
+            step=jnp.zeros((), jnp.int32),
+        )
+
+    return init(rng_key)
 
 
 def model_metrics(unrolled: Unrolled, mask: Array) -> dict[str, Array]:
@@ -158,7 +163,9 @@ def make_update(networks: Networks, config: Config, spec: EnvSpec) -> Callable:
         rng_key, batch_key, loss_key = jax.random.split(state.rng_key, 3)
         batch = build_batch(state.target_params, batch_key, sample)
         progress = jnp.clip(state.step / learner.schedule_steps, 0.0, 1.0).astype(jnp.float32)
-        noise = network.encoder_noise + progress * (network.encoder_noise_end - network.encoder_noise)
+        noise = network.encoder_noise + progress * (
+            network.encoder_noise_end - network.encoder_noise
+        )
         rise = (state.step - loss.commitment_start) / learner.schedule_steps
         commitment_scale = jnp.clip(rise, 0.0, 1.0).astype(jnp.float32)
         gradient_fn = jax.value_and_grad(unrolled_loss, has_aux=True)
@@ -225,7 +232,7 @@ def make_train_step(networks: Networks, replay: Replay, config: Config, spec: En
         state, replay_state = carry
         rng_key, sample_key = jax.random.split(state.rng_key)
         sample = replay.sample(replay_state, sample_key)
-        state, priorities, metrics = update(state.replace(rng_key=rng_key), sample)
+        state, priorities, metrics = update(state._replace(rng_key=rng_key), sample)
         replay_state = replay.set_priorities(replay_state, sample.indices, priorities)
         return (state, replay_state), metrics
 

@@ -1,6 +1,6 @@
 """Macros of a run: the post-pass after every search, and the merge after every rollout."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,12 +21,12 @@ class MacroState(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The post-pass of one step's search trees."""
+    """What the post-pass found since the rollout began; T steps of P windows each."""
 
-    windows: PackedWindows | None  # [P]; None in plain-policy mode, which grows no tree
-    stats: MacroStats | None
-    bucket: Array  # [B] start-state bucket of each root
-    tree_entropy: Array  # [] mean normalised entropy of the trees' transitions
+    windows: PackedWindows | None  # [T, P]; None in plain-policy mode, which grows no tree
+    stats: MacroStats  # summed over the steps
+    bucket: Array  # [T, B] start-state bucket of each root
+    entropy: Array  # [T] mean normalised entropy of the trees' transitions
 
 
 class Miner:
@@ -43,62 +43,40 @@ class Miner:
         self, config: Config, num_actions: int, rng_key: Array, embedding_shape: tuple[int, ...]
     ) -> None:
         settings = config.macro
-        self.state = MacroState(
-            table=macros.init_table(settings, num_actions),
-            buckets=macros.init_buckets(rng_key, embedding_shape, settings),
-            carry=macros.init_carry(settings, config.env.num_envs),
-        )
-        self.totals = MacroStats(*(0 for _ in MacroStats._fields))
-        self._found: list[Found] = []
-        self._settings = settings
-        self._warmup_steps = settings.bucket_warmup_steps // config.env.num_envs
-        self.steps = 0  # steps of every lane watched so far; a resumed run sets it
 
-        def post_pass(buckets: BucketState, decision: Decision, frozen: Array):
-            buckets = macros.update_buckets(buckets, decision.embedding, frozen=frozen)
-            root = macros.assign_buckets(buckets, decision.embedding)
-            tree = decision.search.tree
-            if tree is None:
-                return buckets, Found(None, None, root, jnp.float32(0))
-            nodes = macros.assign_buckets(buckets, tree.embeddings.state)
-            windows, stats = macros.tree_windows(tree, nodes, settings, num_actions)
-            chance = tree.embeddings.is_chance & (tree.node_visits > 0)
-            total = jnp.sum(jnp.where(chance, tree.embeddings.entropy, 0.0))
-            mean = total / jnp.maximum(chance.sum(), 1)
-            return buckets, Found(windows, stats, root, mean)
-
-        def merge(state: MacroState, found: list[Found], rows: Trajectory):
-            joined = PlayRows(
-                action=rows.action,
-                entropy=rows.transition_entropy,
-                reward=rows.reward,
-                discount=rows.discount,
-                is_first=rows.is_first,
-                bucket=jnp.stack([one.bucket for one in found], axis=1),
+        @jax.jit
+        def init(key: Array) -> MacroState:
+            return MacroState(
+                table=macros.init_table(settings, num_actions),
+                buckets=macros.init_buckets(key, embedding_shape, settings),
+                carry=macros.init_carry(settings, config.env.num_envs),
             )
-            windows, stats, carry = macros.play_windows(joined, state.carry, settings, num_actions)
-            table = macros.merge(state.table, windows, played=True, config=settings)
-            seen = [stats]
-            if found[0].windows is not None:
-                grown = jax.tree.map(lambda *x: jnp.stack(x), *[one.windows for one in found])
-                table = macros.merge(table, grown, played=False, config=settings)
-                seen += [one.stats for one in found]
-            counts = jax.tree.map(lambda *x: jnp.sum(jnp.stack(x)), *seen)
-            entropy = jnp.mean(jnp.stack([one.tree_entropy for one in found]))
-            return MacroState(table, state.buckets, carry), counts, entropy
 
-        self._post_pass = jax.jit(post_pass)
-        self._merge = jax.jit(merge)
+        self.state = init(rng_key)
+        self.totals = MacroStats(*([0] * len(MacroStats._fields)))
+        self.steps = 0  # steps of every lane watched so far; a resumed run sets it
+        self._config, self._num_actions = config, num_actions
+        self._warmup_steps = settings.bucket_warmup_steps // config.env.num_envs
+        self._found: Found | None = None
+        self._step_in_rollout = 0
+        self._post_pass = jax.jit(self._look, donate_argnums=(0, 1))
+        self._merge = jax.jit(self._take, donate_argnums=0)
 
     def watch(self, decision: Decision) -> None:
         """The jitted post-pass over one step's trees; nothing returns to the host."""
-        frozen = jnp.asarray(self.steps >= self._warmup_steps)
-        search = decision.search._replace(action=None, action_weights=None)
-        buckets, found = self._post_pass(
-            self.state.buckets, decision._replace(search=search), frozen
+        tree = slim(decision.search.tree)
+        if self._found is None:
+            self._found = self._empty(tree, decision.embedding)
+        buckets, self._found = self._post_pass(
+            self.state.buckets,
+            self._found,
+            tree,
+            decision.embedding,
+            self._step_in_rollout,
+            self.steps >= self._warmup_steps,
         )
         self.state = self.state._replace(buckets=buckets)
-        self._found.append(found)
+        self._step_in_rollout += 1
         self.steps += 1
 
     def end_rollout(self, rows: Trajectory) -> dict[str, float]:
@@ -110,12 +88,13 @@ class Miner:
         Returns:
             The macro part of a metrics row.
         """
+        assert self._found is not None, "watch comes first"
         rows = rows._replace(frame=None, invalid_actions=None, action_weights=None)
-        self.state, counts, entropy = self._merge(self.state, self._found, rows)
-        self._found = []
-        counts = jax.device_get(counts)
+        self.state, self._found, counts, entropy = self._merge(self.state, self._found, rows)
+        self._step_in_rollout = 0
+        counts, entropy, table = jax.device_get((counts, entropy, self.state.table))
         self.totals = MacroStats(*(a + int(b) for a, b in zip(self.totals, counts, strict=True)))
-        document = macros.table_stats(jax.device_get(self.state.table), self._settings)
+        document = macros.table_stats(table, self._config.macro)
         totals = self.totals
         row = {f"macros/{name}": value for name, value in document.items()}
         for name in ("trees", "trajectories", "transitions_tree", "transitions_play"):
@@ -126,3 +105,84 @@ class Miner:
             seen = getattr(totals, f"transitions_{source}")
             row[f"macros/certain_rate_{source}"] = certain / seen if seen else 0.0
         return row | {"search/tree_entropy": float(entropy)}
+
+    def _windows(self, buckets: BucketState, tree: Any):
+        nodes = macros.assign_buckets(buckets, tree.embeddings.state)
+        return macros.tree_windows(tree, nodes, self._config.macro, self._num_actions)
+
+    def _empty(self, tree: Any, embedding: Array) -> Found:
+        """Zeros in the shape of a rollout's findings."""
+        steps, lanes = self._config.rollout.length, embedding.shape[0]
+        windows = None
+        if tree is not None:
+            shapes, _ = jax.eval_shape(self._windows, self.state.buckets, tree)
+            windows = jax.tree.map(lambda x: jnp.zeros((steps, *x.shape), x.dtype), shapes)
+        return Found(
+            windows=windows,
+            # One array each: the buffers are donated.
+            stats=MacroStats(*(jnp.zeros((), jnp.int32) for _ in MacroStats._fields)),
+            bucket=jnp.zeros((steps, lanes), jnp.int32),
+            entropy=jnp.zeros((steps,), jnp.float32),
+        )
+
+    def _look(
+        self,
+        buckets: BucketState,
+        found: Found,
+        tree: Any,
+        embedding: Array,
+        step: Array,
+        frozen: Array,
+    ) -> tuple[BucketState, Found]:
+        """Writes one step's windows, buckets and entropy into `found`."""
+        buckets = macros.update_buckets(buckets, embedding, frozen=frozen)
+        bucket = found.bucket.at[step].set(macros.assign_buckets(buckets, embedding))
+        if tree is None:
+            return buckets, found._replace(bucket=bucket)
+        windows, stats = self._windows(buckets, tree)
+        chance = tree.embeddings.is_chance & (tree.node_visits > 0)
+        total = jnp.sum(jnp.where(chance, tree.embeddings.entropy, 0.0))
+        return buckets, Found(
+            windows=jax.tree.map(lambda all_, new: all_.at[step].set(new), found.windows, windows),
+            stats=jax.tree.map(jnp.add, found.stats, stats),
+            bucket=bucket,
+            entropy=found.entropy.at[step].set(total / jnp.maximum(chance.sum(), 1)),
+        )
+
+    def _take(self, state: MacroState, found: Found, rows: Trajectory):
+        """Merges windows of play and of trees; also gives `found` emptied for the next rollout."""
+        settings = self._config.macro
+        joined = PlayRows(
+            action=rows.action,
+            entropy=rows.transition_entropy,
+            reward=rows.reward,
+            discount=rows.discount,
+            is_first=rows.is_first,
+            bucket=found.bucket.T,
+        )
+        windows, stats, carry = macros.play_windows(
+            joined, state.carry, settings, self._num_actions
+        )
+        table = macros.merge(state.table, windows, played=True, config=settings)
+        if found.windows is not None:
+            table = macros.merge(table, found.windows, played=False, config=settings)
+        counts = jax.tree.map(jnp.add, found.stats, stats)
+        emptied = found._replace(stats=jax.tree.map(jnp.zeros_like, found.stats))
+        return MacroState(table, state.buckets, carry), emptied, counts, found.entropy.mean()
+
+
+def slim(tree: Any) -> Any:
+    """Only what the post-pass reads: fewer arrays to hand over."""
+    if tree is None:
+        return None
+    return tree.replace(
+        raw_values=None,
+        node_values=None,
+        children_index=None,
+        children_prior_logits=None,
+        children_visits=None,
+        children_discounts=None,
+        children_values=None,
+        root_invalid_actions=None,
+        extra_data=None,
+    )

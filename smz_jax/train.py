@@ -26,6 +26,7 @@ from smz_jax.types import EnvSpec
 
 # Seeds of evaluations never meet a training seed, nor the final ones those that chose the best.
 INTERIM_SEED, FINAL_SEED = 1_000_003, 2_000_003
+COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 
 
 class Outcome(NamedTuple):
@@ -40,6 +41,16 @@ class Outcome(NamedTuple):
     seconds: dict[str, float]
     env_steps: int
     learner_steps: int
+
+
+def count_compilation(timers: PhaseTimers) -> None:
+    """Books XLA's compile time (also loading from the cache) under its own phase."""
+
+    def listen(event: str, duration_secs: float, **_: Any) -> None:
+        if event == COMPILE_EVENT:
+            timers.add("compilation", duration_secs)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
 
 
 class StopSignal:
@@ -91,9 +102,7 @@ class Run:
         )
         self.miner = Miner(config, self.spec.num_actions, keys[1], embedding.shape[1:])
         self.env = make_env(config.env, seed=config.seed)
-        self.actor = Actor(
-            self.networks, self.env, config, keys[2], timers, watch=self.miner.watch
-        )
+        self.actor = Actor(self.networks, self.env, config, keys[2], timers, watch=self.miner.watch)
         self.scores = RunningScores()
         self.best = -float("inf")
         self.iteration = 0
@@ -140,7 +149,9 @@ class Run:
     def learn(self) -> dict[str, float]:
         """The updates of one iteration; their metrics, averaged."""
         several = []
-        for _ in range(self.config.updates_per_iteration // self.config.learner.updates_per_dispatch):
+        for _ in range(
+            self.config.updates_per_iteration // self.config.learner.updates_per_dispatch
+        ):
             self.train_state, self.replay_state, metrics = self.train_step(
                 self.train_state, self.replay_state
             )
@@ -231,6 +242,7 @@ def train(
     timers = PhaseTimers()
     with Progress(config.total_env_steps, config.experiment) as progress, StopSignal() as stop:
         progress.status("opening the games and making the networks")
+        count_compilation(timers)
         run = Run(config, timers)
         store = CheckpointStore(run_dir)
         if resume:

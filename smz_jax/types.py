@@ -17,7 +17,6 @@ stacking has F = 1.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import chex
 import jax
 import numpy as np
 
@@ -131,8 +130,7 @@ class Networks(NamedTuple):
     reward_of: Callable[..., Array]  # (logits [..., S]) -> scalar [...]
 
 
-@chex.dataclass(frozen=True)
-class TrainState:
+class TrainState(NamedTuple):
     """Everything the learner carries from step to step."""
 
     params: Params
@@ -162,19 +160,19 @@ class MacroTable(NamedTuple):
     count: Array  # [M] int32, weighted occurrences
     entropy_sum: Array  # [M] float32, weighted sum of window mean entropies
     reward_sum: Array  # [M] float32, weighted sum of window rewards
-    buckets: Array  # [M, 64] bool, start-state buckets seen
+    buckets: Array  # [M, num_buckets] bool, start-state buckets seen
     play_count: Array  # [M] int32, the part of count that was really played
     dropped: Array  # [] int32, entries dropped because the table was full
 
 
 class MacroStats(NamedTuple):
-    """What the extraction looked at in one rollout; int32 scalars, summed up on the host."""
+    """What the extraction looked at: int32 scalars of one call, or their sums on the host."""
 
-    trees: Array
-    trajectories: Array
-    transitions_tree: Array
-    transitions_play: Array
-    certain_tree: Array
-    certain_play: Array
-    candidates_tree: Array
-    candidates_play: Array
+    trees: Array | int
+    trajectories: Array | int
+    transitions_tree: Array | int
+    transitions_play: Array | int
+    certain_tree: Array | int
+    certain_play: Array | int
+    candidates_tree: Array | int
+    candidates_play: Array | int

@@ -100,5 +100,3 @@ def make_tabular_networks(states, actions):
         value_of=scalar,
         reward_of=scalar,
     )
-
-

@@ -34,6 +34,7 @@ LAYERS = {
     "progress": 3,
     "report": 3,
     "train": 4,
+    "benchmark": 4,
     "launch": 4,
 }
 LIGHT = ("config", "presets", "settings", "cli", "run_dir")

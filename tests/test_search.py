@@ -221,7 +221,9 @@ def test_epsilon_greedy_prior_rates():
     policy = make_prior_policy(make_tabular_networks(5, 3))
     batch = 6000
     invalid = np.zeros((batch, 3), np.float32)
-    output = policy(as_params(tables), jax.random.key(1), embed(tables, [0] * batch), invalid, 0.0, 0.3)
+    output = policy(
+        as_params(tables), jax.random.key(1), embed(tables, [0] * batch), invalid, 0.0, 0.3
+    )
     share = np.bincount(output.action, minlength=3) / batch
     np.testing.assert_allclose(share, [0.8, 0.1, 0.1], atol=0.02)
 

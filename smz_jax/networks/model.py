@@ -1,8 +1,8 @@
 """The six functions of Stochastic MuZero (Antonoglou et al., ICLR 2022, section 4).
 
-    s  = h(o)          representation          (p, v) = f(s)       prediction
-    as = phi(s, a)     afterstate_dynamics     (sigma, Q) = psi(as) afterstate_prediction
-    (s', r) = g(as, c) dynamics                c = e(o')           encoder, fed what came *after*
+s  = h(o)          representation          (p, v) = f(s)       prediction
+as = phi(s, a)     afterstate_dynamics     (sigma, Q) = psi(as) afterstate_prediction
+(s', r) = g(as, c) dynamics                c = e(o')           encoder, fed what came *after*
 """
 
 import functools

@@ -1,3 +1,5 @@
+# pyright: reportCallIssue=false
+# (mctx's chex dataclasses look to pyright as if they took no arguments.)
 """The model as mctx wants it: a root, and one recurrent function for both kinds of nodes.
 
 Children of every node are `A + C` wide: a decision node uses the first A (actions), a chance node
@@ -24,9 +26,7 @@ def normalised_entropy(logits: Array) -> Array:
     return jnp.clip(entropy / jnp.log(jnp.float32(logits.shape[-1])), 0.0, 1.0)
 
 
-def add_dirichlet_noise(
-    rng_key: Array, logits: Array, *, fraction: float, alpha: float
-) -> Array:
+def add_dirichlet_noise(rng_key: Array, logits: Array, *, fraction: float, alpha: float) -> Array:
     """Mixes Dirichlet noise into root priors (AlphaZero); `logits [B, A]` in and out."""
     noise = jax.random.dirichlet(
         rng_key, jnp.full([logits.shape[-1]], alpha, jnp.float32), shape=(logits.shape[0],)
@@ -63,7 +63,7 @@ def make_root(
 
 
 def make_recurrent_fn(networks: Networks, *, num_actions: int, gamma: float) -> Callable:
-    """mctx's recurrent function over both kinds of nodes.
+    """Mctx's recurrent function over both kinds of nodes.
 
     Both model functions run for the whole batch and each row keeps the one that its node needs.
 

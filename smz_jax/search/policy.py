@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -78,7 +79,7 @@ def make_search(networks: Networks, config: Config, spec: EnvSpec) -> Callable[.
                 alpha=settings.dirichlet_alpha,
             )
         logits = model_functions.mask_invalid(logits, invalid_actions)
-        tree = mctx.search(
+        tree: Any = mctx.search(
             params,
             search_key,
             root=model_functions.make_root(networks, params, embedding, logits, value),

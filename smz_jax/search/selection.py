@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from smz_jax.types import Array
 
 
 def select_chance_outcome(prior_logits: Array, visits: Array) -> Array:
-    """arg max of sigma / (visits + 1): deterministic, no sampling.
+    """Arg max of sigma / (visits + 1): deterministic, no sampling.
 
     Antonoglou et al. 2022, appendix A: visit counts follow the probabilities as they grow.
 
@@ -25,8 +26,8 @@ def select_chance_outcome(prior_logits: Array, visits: Array) -> Array:
     return jnp.argmax(jax.nn.softmax(prior_logits) / (visits + 1), axis=-1).astype(jnp.int32)
 
 
-def decision_view(tree: mctx.Tree, num_actions: int) -> mctx.Tree:
-    """The tree with children cut down to the A actions; works batched and unbatched."""
+def decision_view(tree: Any, num_actions: int) -> Any:
+    """The `mctx.Tree` with children cut down to the A actions; works batched and unbatched."""
     return tree.replace(
         children_index=tree.children_index[..., :num_actions],
         children_prior_logits=tree.children_prior_logits[..., :num_actions],
@@ -58,7 +59,7 @@ def make_action_selection(
         qtransform=functools.partial(mctx.qtransform_by_parent_and_siblings, epsilon=q_epsilon),
     )
 
-    def select(rng_key: Array, tree: mctx.Tree, node_index: Array, depth: Array) -> Array:
+    def select(rng_key: Array, tree: Any, node_index: Array, depth: Array) -> Array:
         action = puct(rng_key, decision_view(tree, num_actions), node_index, depth)
         outcome = select_chance_outcome(
             tree.children_prior_logits[node_index, num_actions:],
