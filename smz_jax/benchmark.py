@@ -26,9 +26,9 @@ from smz_jax.metrics import PhaseTimers
 from smz_jax.mining import Miner
 from smz_jax.networks import make_networks
 from smz_jax.rollout import Actor, Decision, make_decide
+from smz_jax.run import Run
 from smz_jax.run_dir import git_commit, versions
 from smz_jax.settings import to_dict
-from smz_jax.train import Run
 from smz_jax.types import Trajectory
 
 NOTEBOOK_STEPS_PER_SECOND = 66.0

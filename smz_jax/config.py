@@ -518,6 +518,12 @@ class Config:
             f"{self.env.num_envs * (window + self.rollout.length)}",
         )
         require(
+            rate == 0 or self.replay.min_size >= self.env.num_envs * window,
+            "replay.min_size",
+            self.replay.min_size,
+            f"at least env.num_envs x (window of {window} rows) = {self.env.num_envs * window}",
+        )
+        require(
             self.network.family != "resnet" or self.env.frame_size >= 48,
             "env.frame_size",
             self.env.frame_size,

@@ -188,3 +188,20 @@ def evaluate_baselines(config: Config, spec: EnvSpec, *, seed: int, **options) -
         "random": random,
         "constant": {name: result for name, result in constant.items() if result is not None},
     }
+
+
+def baseline_row(baselines: dict[str, Any]) -> dict[str, float]:
+    """The baselines as a metrics row."""
+    row = {}
+    if baselines["random"] is not None:
+        for ours, theirs in (("", "mean"), ("_low", "mean_low"), ("_high", "mean_high")):
+            row[f"baseline/random{ours}"] = baselines["random"][theirs]
+    for name, result in baselines["constant"].items():
+        row[f"baseline/constant/{name}"] = result["mean"]
+    return row
+
+
+def evaluation_row(result: dict[str, Any]) -> dict[str, float]:
+    """An evaluation as part of a metrics row."""
+    names = ("mean", "mean_low", "mean_high", "iqm", "length_mean", "cut_share")
+    return {f"eval/{name}": result[name] for name in names}

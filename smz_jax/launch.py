@@ -56,9 +56,8 @@ def _run(invocation: Invocation) -> int:
 
     invocation = choose_preset(invocation, has_accelerator=jax.default_backend() != "cpu")
     config = invocation.config
-    from smz_jax.train import check_schedule, train
+    from smz_jax.train import train
 
-    check_schedule(config)
     run_dir = prepare_run_dir(invocation)
     print(f"preset {invocation.preset}, seed {config.seed}, folder {run_dir}", flush=True)
     outcome = train(config, run_dir, resume=invocation.resume)

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import jax
 import numpy as np
 import pytest
 
@@ -18,6 +17,7 @@ from smz_jax.evaluate import (
 )
 from smz_jax.networks import make_networks
 from smz_jax.types import EnvSpec, Timestep
+from tests.test_rollout import random_params
 from tests.toy_env import CatchEnv
 
 SPEC = EnvSpec("Script", (2,), 1, np.dtype(np.uint8), 3, ("A", "B", "C"), 1)
@@ -198,7 +198,7 @@ def test_the_agent_is_greedy_and_repeatable(monkeypatch):
     )
     spec = CatchEnv(4, 0).spec
     networks = make_networks(network, spec)
-    params = networks.init(jax.random.key(0))
+    params = random_params(networks)
     agent = make_agent(networks, config, spec)
     step = CatchEnv(4, 0).reset()
     np.testing.assert_array_equal(agent(params, 1)(step, 0), agent(params, 2)(step, 50))

@@ -33,6 +33,8 @@ LAYERS = {
     "mining": 3,
     "progress": 3,
     "report": 3,
+    "signals": 3,
+    "run": 4,
     "train": 4,
     "benchmark": 4,
     "launch": 4,

@@ -37,9 +37,12 @@ def bandit_config(lanes, steps):
             reward_support=2,
             encoder_noise=0.0,
             encoder_input="embedding",
+            # Only two frames exist: statistics over a batch of equal ones would be degenerate.
+            embedding_norm="layer",
+            input_norm=False,
         ),
         rollout=RolloutConfig(length=steps),
-        replay=ReplayConfig(capacity=lanes * steps, min_size=lanes),
+        replay=ReplayConfig(capacity=2 * lanes * steps, min_size=lanes * steps, prioritised=False),
         learner=LearnerConfig(
             batch_size=32,
             unroll_steps=1,

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 from smz_jax.config import Config, MacroConfig, NetworkConfig, RolloutConfig, SearchConfig
+from smz_jax.macros import PlayRows
 from smz_jax.metrics import PhaseTimers
 from smz_jax.mining import Miner
 from smz_jax.networks import make_networks
 from smz_jax.rollout import Actor
 from tests import macro_twin as twin
+from tests.test_rollout import random_params
 from tests.toy_env import CatchEnv
 
 B, T, ROLLOUTS, WARMUP = 3, 12, 3, 15  # games of 10 rows cross rollouts; the warm-up ends in one
@@ -38,12 +40,17 @@ def mine(config):
     networks = make_networks(config.network, env.spec)
 
     def sharper(params, afterstate):
-        """Untrained chance logits, spread so that entropies lie on both sides of thresholds."""
+        """Chance logits, spread so that entropies lie on both sides of the thresholds."""
         logits, value = networks.afterstate_prediction(params, afterstate)
-        return logits * 12, value
+        return logits * 2, value
 
-    sharp = networks._replace(afterstate_prediction=sharper)
-    params = sharp.init(jax.random.key(0))
+    def softer(params, embedding):
+        """Policy logits so flat that trees and games hold many different sequences."""
+        logits, value = networks.prediction(params, embedding)
+        return logits * 0.05, value * 0.0
+
+    sharp = networks._replace(afterstate_prediction=sharper, prediction=softer)
+    params = random_params(networks)
     miner = Miner(config, env.spec.num_actions, jax.random.key(2), (8,))
     decisions = []
 
@@ -96,8 +103,6 @@ def twin_of(miner, rows, decisions, config):
 
 
 def twin_rows(rows, bucket):
-    from smz_jax.macros import PlayRows
-
     return PlayRows(
         action=rows.action,
         entropy=rows.transition_entropy,
@@ -112,7 +117,7 @@ def test_table_and_counts_are_those_of_the_plain_twin(mined):
     miner, rows, decisions, row = mined
     table, tree, play = twin_of(miner, rows, decisions, make_config().macro)
     assert 0 < tree["certain"] < tree["seen"] and 0 < play["certain"] < play["seen"]
-    assert 20 < len(table.entries) <= 1024
+    assert 10 < len(table.entries) <= 1024
     table.assert_equals(miner.state.table)
     totals = miner.totals
     assert totals.trees == B * T * ROLLOUTS and totals.trajectories == B * ROLLOUTS

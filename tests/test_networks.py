@@ -146,9 +146,7 @@ def test_only_training_uses_and_updates_the_statistics(built):
     np.testing.assert_allclose(one["embedding"][0], two["embedding"][0], atol=1e-6)
     assert np.abs(np.asarray(one["trained"][0] - two["trained"][0])).max() > 1e-3
     assert jax.tree.structure(stats) == jax.tree.structure(params["batch_stats"])
-    moved = jax.tree.map(
-        lambda a, b: float(jnp.abs(a - b).max()), stats, params["batch_stats"]
-    )
+    moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), stats, params["batch_stats"])
     assert min(jax.tree.leaves(moved)) > 1e-4, moved
 
 

@@ -32,10 +32,20 @@ def toy_config(**rollout) -> Config:
     )
 
 
+def random_params(networks):
+    """Heads start at zero, which would hide mistakes: every weight gets noise."""
+    params = jax.jit(networks.init)(jax.random.key(0))
+    rng = np.random.default_rng(0)
+    noisy = jax.tree.map(
+        lambda x: x + rng.normal(0, 0.5, x.shape).astype(np.float32), params["params"]
+    )
+    return {**params, "params": noisy}
+
+
 @functools.cache
 def toy_networks():
     networks = make_networks(toy_config().network, CatchEnv(B, 0).spec)
-    return networks, networks.init(jax.random.key(0))
+    return networks, random_params(networks)
 
 
 def play(config, rollouts=2, seed=5):
@@ -123,6 +133,7 @@ def test_what_the_search_said_stands_in_its_own_row(searched):
         np.testing.assert_array_equal(rows.transition_entropy[:, t], decision.transition_entropy)
     np.testing.assert_allclose(rows.action_weights.sum(-1), 1.0, rtol=1e-6)
     assert ((rows.transition_entropy >= 0) & (rows.transition_entropy <= 1)).all()
+    assert rows.transition_entropy.std() > 0.01 and rows.search_value.std() > 0.01
 
 
 def test_the_entropy_is_that_of_the_played_action(searched):
@@ -198,7 +209,7 @@ def test_the_step_count_picks_the_randomness():
     networks, params = toy_networks()
 
     def first_actions(count):
-        config = toy_config()
+        config = toy_config(policy="prior", epsilon=1.0)  # compiles faster than a search
         key = jax.random.key(1)
         actor = Actor(
             networks, CatchEnv(B, 5), config, key, PhaseTimers(), watch=lambda decision: None
