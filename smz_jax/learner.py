@@ -134,8 +134,13 @@ def make_batch_builder(
         actions = jax.vmap(
             lambda key, action, mask: random_actions_past_end(key, action, mask, spec.num_actions)
         )(keys, tail.action[:, :steps], targets.transition_mask)
+        # Past the end of the window's own episode the model is fed the root again: what the next
+        # game shows must reach neither a code nor the statistics of a batch.
+        observations = stacks(range(history, history + steps + 1))
+        real = jnp.pad(targets.transition_mask, ((0, 0), (1, 0)), constant_values=1.0) > 0
+        real = real.reshape(*real.shape, *[1] * (observations.ndim - 2))
         return Batch(
-            observations=stacks(range(history, history + steps + 1)),
+            observations=jnp.where(real, observations, observations[:, :1]),
             actions=actions,
             targets=targets,
             weights=sample.weights,

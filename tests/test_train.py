@@ -122,8 +122,8 @@ def test_a_longer_run_goes_on_with_its_replay(finished, environment):
     assert [row["wall_seconds"] for row in rows] == sorted(row["wall_seconds"] for row in rows)
 
     from smz_jax.checkpoint import CheckpointStore
-    from smz_jax.run_dir import read_config
     from smz_jax.run import Run
+    from smz_jax.run_dir import read_config
 
     run = Run(read_config(folder), PhaseTimers())
     run.restore(CheckpointStore(folder))
