@@ -163,9 +163,13 @@ class Miner:
         windows, stats, carry = macros.play_windows(
             joined, state.carry, settings, self._num_actions
         )
-        table = macros.merge(state.table, windows, played=True, config=settings)
+        played = jnp.ones(windows.key_high.shape, jnp.bool_)
         if found.windows is not None:
-            table = macros.merge(table, found.windows, played=False, config=settings)
+            # One merge for both sources: it is the sort that costs, and its compilation.
+            grown = jax.tree.map(jnp.ravel, found.windows)
+            windows = jax.tree.map(lambda *x: jnp.concatenate(x), windows, grown)
+            played = jnp.pad(played, (0, grown.key_high.shape[0]), constant_values=False)
+        table = macros.merge(state.table, windows, played=played, config=settings)
         counts = jax.tree.map(jnp.add, found.stats, stats)
         emptied = found._replace(stats=jax.tree.map(jnp.zeros_like, found.stats))
         return MacroState(table, state.buckets, carry), emptied, counts, found.entropy.mean()

@@ -31,6 +31,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "learner.warmup_steps": 2,
         "learner.target_update_period": 4,
         "learner.schedule_steps": 8,
+        "macro.max_length": 3,
         "macro.capacity": 64,
         "macro.bucket_warmup_steps": 32,
         "eval.num_games": 2,
