@@ -1,4 +1,7 @@
-"""Stochastic MuZero on any game that ALE has: `python -m experiments.atari --env.id MsPacman`."""
+"""Stochastic MuZero on any game that ALE has: `python -m experiments.atari --env.id MsPacman`.
+
+Without `--env.id` it plays Breakout.
+"""
 
 from smz_jax.launch import launch
 
@@ -6,5 +9,5 @@ if __name__ == "__main__":
     launch(
         "atari",
         {},
-        "Stochastic MuZero on any Atari game by name, e.g. --env.id MsPacman.",
+        "Stochastic MuZero on any Atari game by name, e.g. --env.id MsPacman; unset: Breakout.",
     )

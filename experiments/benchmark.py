@@ -1,5 +1,6 @@
 """Speed of each part: `python -m experiments.benchmark [--preset laptop] [--json PATH]`."""
 
+import difflib
 import os
 import sys
 from pathlib import Path
@@ -7,6 +8,9 @@ from typing import Any
 
 from smz_jax.cli import choose_preset, parse, run_main
 from smz_jax.config import ConfigError, require
+from smz_jax.settings import SETTINGS
+
+OWN_FLAGS = ("json", "seconds")
 
 HELP = """\
 usage: python -m experiments.benchmark [--preset NAME] [--seconds N] [--json PATH] [settings]
@@ -40,6 +44,14 @@ def take_flag(argv: list[str], name: str) -> str | None:
     return value
 
 
+def check_spelling(argv: list[str]) -> None:
+    """Raises ConfigError for a misspelt flag of this command, which `parse` would not know of."""
+    for typed in (token.split("=")[0] for token in argv if token.startswith("--")):
+        near = difflib.get_close_matches(typed[2:], [*OWN_FLAGS, *SETTINGS], n=1, cutoff=0.7)
+        if near and near[0] in OWN_FLAGS:
+            raise ConfigError(f"unknown flag {typed}; did you mean --{near[0]}?")
+
+
 def read_seconds(text: str | None, preset: str) -> float:
     """Seconds for each part; raises ConfigError unless they are a number above 0."""
     if text is None:
@@ -66,10 +78,12 @@ def main() -> int:
         print(HELP, end="")
         return 0
     json_path, seconds = take_flag(argv, "json"), take_flag(argv, "seconds")
+    check_spelling(argv)
     invocation = parse(argv, experiment="benchmark", base={"env.id": "Breakout"})
     read_seconds(seconds, invocation.preset or "laptop")
-    for name, unset in (("run_dir", invocation.run_dir is None), ("resume", not invocation.resume)):
-        require(unset, name, getattr(invocation, name), "left out: a benchmark has no run folder")
+    run_dir = None if invocation.run_dir is None else str(invocation.run_dir)
+    for name, value in (("run_dir", run_dir), ("resume", invocation.resume)):
+        require(not value, name, value, "left out: a benchmark has no run folder")
     if json_path is not None:
         check_writable(Path(json_path))
     from smz_jax.envs import check_env_id

@@ -11,7 +11,7 @@ from smz_jax.config import ConfigError
 EXAMPLES = """\
 examples:
   one run, also while it is going on or after it was killed:
-    python -m experiments.report runs/breakout/2026-01-31_12-00-00_seed0
+    python -m experiments.report runs/breakout/20260131-120000-seed0
   three seeds over each other, written to a folder of its own:
     python -m experiments.report runs/breakout/a runs/breakout/b runs/breakout/c --out compare
 
@@ -48,7 +48,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         type=Path,
         default=None,
-        help="where to write report.html and figures/ (default: the first run folder)",
+        help="folder for report.html and figures/ (default: the first run folder)",
     )
     return parser
 

@@ -108,7 +108,6 @@ def prepare(config: Config) -> Parts:
     """Makes the run, compiles search and training step, and fills the replay with real games."""
     run = Run(config, PhaseTimers())
     first = run.env.reset()
-    decide = make_decide(run.networks, config, run.spec, training=True)
     params = jax.tree.map(jnp.copy, run.train_state.params)  # the training step donates its own
     arguments = (
         params,
@@ -118,8 +117,9 @@ def prepare(config: Config) -> Parts:
         first.invalid_actions,
         np.float32(1),
         np.float32(0),
+        np.float32(1),
     )
-    search, search_seconds = compiled(decide, *arguments)
+    search, search_seconds = compiled(run.decide, *arguments)
     learn, learn_seconds = compiled(run.train_step, run.train_state, run.replay_state)
     while True:
         rows, _ = run.actor.rollout(params)
@@ -228,7 +228,8 @@ def notebook_case(config: Config, parts: Parts) -> Case:
     networks = make_networks(settings.network, parts.run.spec)
     params = jax.jit(networks.init)(jax.random.key(config.seed))
     key = jax.random.key(config.seed + 1)
-    actor = Actor(networks, env, settings, key, PhaseTimers(), watch=lambda decision: None)
+    decide = make_decide(networks, settings, env.spec, policy="search")
+    actor = Actor(env, settings, decide, key, PhaseTimers(), watch=lambda decision: None)
     return rollout_case("notebook", actor, params, settings.rollout.length, None)
 
 

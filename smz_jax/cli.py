@@ -6,7 +6,9 @@ Flags are read here from the fields of `Config`, so that every mistake is one li
 """
 
 import dataclasses
+import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 from smz_jax.config import Config, ConfigError, require
+from smz_jax.presets import PRESET_NAMES
 from smz_jax.settings import (
     SETTINGS,
     config_from_yaml,
@@ -151,6 +154,15 @@ def _own_path(flags: dict[str, Any], name: str) -> Path | None:
     return None if value is None else Path(value).expanduser()
 
 
+def _saved_preset(config_file: Path) -> str | None:
+    """The preset named in the header of a run's config.yaml; its settings hold all it says."""
+    for line in config_file.read_text(encoding="utf-8").splitlines()[:5]:
+        name = line.removeprefix("# preset: ")
+        if name in PRESET_NAMES and name != line:
+            return name
+    return None
+
+
 def parse(
     argv: Sequence[str] | None,
     *,
@@ -185,6 +197,7 @@ def parse(
         saved = run_dir / "config.yaml" if resume and run_dir and preset is None else None
         if saved is not None and saved.is_file():
             from_file = {**read_file(saved), **from_file}
+            preset = _saved_preset(saved)
         chosen = VALIDATION_PRESET if preset is None else preset
         config = resolve(base, chosen, from_file, flags)
     except ConfigError:
@@ -219,10 +232,30 @@ def choose_preset(invocation: Invocation, has_accelerator: bool) -> Invocation:
 
 
 def run_main(main: Callable[[], int | None]) -> NoReturn:
-    """Runs `main` and exits with its code; a `ConfigError` is one line on stderr and code 2."""
+    """Runs `main` and exits with its code.
+
+    A `ConfigError` is one line on stderr and code 2. A signal that `main` does not handle itself
+    is one line too: 130 after Ctrl-C, 143 after SIGTERM. A closed pipe (`--help | head`) is no
+    error.
+    """
+    stopped_by = signal.SIGINT
+
+    def terminate(number: int, frame: Any) -> NoReturn:
+        nonlocal stopped_by
+        stopped_by = signal.SIGTERM
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, terminate)
     try:
         code = main()
+        sys.stdout.flush()
     except ConfigError as error:
         print("error: " + " ".join(str(error).split()), file=sys.stderr)
         code = 2
+    except KeyboardInterrupt:
+        print("interrupted; a checkpoint that was saved before is kept", file=sys.stderr)
+        code = 128 + stopped_by
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
     sys.exit(code)

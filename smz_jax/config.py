@@ -26,7 +26,9 @@ def require(condition: bool, field_name: str, value: Any, allowed: str) -> None:
         ConfigError: if `condition` is false.
     """
     if not condition:
-        raise ConfigError(f"{field_name} = {value!r} is not allowed: it must be {allowed}")
+        shown = repr(value)
+        shown = shown if len(shown) <= 80 else shown[:77] + "..."
+        raise ConfigError(f"{field_name} = {shown} is not allowed: it must be {allowed}")
 
 
 def _require_types(section: str, config: Any) -> None:
@@ -209,7 +211,8 @@ class SearchConfig:
         sims = self.num_simulations
         require(0 <= sims <= 10_000, "search.num_simulations", sims, "in 0..10000")
         depth = self.max_depth
-        require(depth is None or depth >= 1, "search.max_depth", depth, "unset or at least 1")
+        in_range = depth is None or 1 <= depth <= 10_000
+        require(in_range, "search.max_depth", depth, "unset or in 1..10000")
         fraction = self.dirichlet_fraction
         require(0 <= fraction <= 1, "search.dirichlet_fraction", fraction, "in [0, 1]")
         require(self.dirichlet_alpha > 0, "search.dirichlet_alpha", self.dirichlet_alpha, "above 0")
@@ -309,7 +312,7 @@ class LossConfig:
         _require_types("loss", self)
         for spec in dataclasses.fields(self):
             value = getattr(self, spec.name)
-            require(value >= 0, f"loss.{spec.name}", value, "at least 0")
+            require(0 <= value <= 10**9, f"loss.{spec.name}", value, "in 0..1000000000")
 
 
 @dataclass(frozen=True)
@@ -396,8 +399,9 @@ class MacroConfig:
     """path: each tree path counts once per root. visits: by its end node's visits."""
     include_repeats: bool = True
     """Whether windows of one repeated action count."""
-    bucket_warmup_steps: int = 2_000
-    """Environment steps after which the mean that buckets are centred on is frozen."""
+    bucket_warmup_steps: int = 20_000
+    """Environment steps after which the mean that buckets are centred on is frozen, and start
+    states begin to be counted. It must be the mean of a model that has begun to learn."""
     deterministic_threshold: float = 0.1
     """A macro with a mean entropy below this is reported as deterministic."""
 
@@ -410,11 +414,12 @@ class MacroConfig:
         for name in ("play_threshold", "tree_threshold", "deterministic_threshold"):
             value = getattr(self, name)
             require(0 <= value <= 1, f"macro.{name}", value, "in [0, 1]")
-        require(self.min_occurrences >= 1, "macro.min_occurrences", self.min_occurrences, ">= 1")
+        seen = self.min_occurrences
+        require(1 <= seen <= 10**9, "macro.min_occurrences", seen, "in 1..1000000000")
         require(8 <= self.capacity <= 2**20, "macro.capacity", self.capacity, "in 8..1048576")
         require(1 <= self.num_buckets <= 1024, "macro.num_buckets", self.num_buckets, "in 1..1024")
         warm = self.bucket_warmup_steps
-        require(warm >= 0, "macro.bucket_warmup_steps", warm, "at least 0")
+        require(0 <= warm <= 10**12, "macro.bucket_warmup_steps", warm, "in 0..10^12")
 
 
 @dataclass(frozen=True)
@@ -481,6 +486,8 @@ class Config:
         require(self.log_every >= 1, "log_every", self.log_every, "at least 1")
         every = self.checkpoint_every_env_steps
         require(every >= 1, "checkpoint_every_env_steps", every, "at least 1")
+        total = self.total_env_steps
+        require(total <= 10**12, "total_env_steps", total, "at most 10^12")
         per_iteration = self.env.num_envs * self.rollout.length
         require(
             self.total_env_steps >= per_iteration,

@@ -11,25 +11,22 @@ from scipy import stats
 
 from smz_jax.config import Config
 from smz_jax.envs import make_env
-from smz_jax.rollout import GameScores, make_decide
-from smz_jax.types import EnvSpec, Networks, Params, Timestep
+from smz_jax.rollout import Decision, GameScores
+from smz_jax.types import EnvSpec, Params, Timestep
 
 ActFn = Callable[[Timestep, int], np.ndarray]
 """`(timestep, step count) -> actions [B]`."""
 
 
-def make_agent(networks: Networks, config: Config, spec: EnvSpec) -> Callable[[Params, int], ActFn]:
-    """The searched policy for evaluation: greedy, no noise; compiled once for all evaluations.
+def make_agent(decide: Callable[..., Decision]) -> Callable[[Params, int], ActFn]:
+    """The searched policy for evaluation: greedy, no noise.
 
     Args:
-        networks: the model.
-        config: the run's settings.
-        spec: the environment.
+        decide: as `make_decide` gives it with policy `search`.
 
     Returns:
         `(params, seed) -> act`.
     """
-    decide = make_decide(networks, config, spec, training=False)
 
     def with_params(params: Params, seed: int) -> ActFn:
         key = jax.random.key(seed)
@@ -41,6 +38,7 @@ def make_agent(networks: Networks, config: Config, spec: EnvSpec) -> Callable[[P
                 np.int32(count),
                 timestep.observation,
                 timestep.invalid_actions,
+                np.float32(0.0),
                 np.float32(0.0),
                 np.float32(0.0),
             )

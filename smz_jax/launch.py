@@ -6,6 +6,7 @@ about two seconds.
 
 import os
 import platform
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 from smz_jax.cli import Invocation, choose_preset, parse, run_main
 from smz_jax.config import Config
-from smz_jax.run_dir import git_commit, prepare_run_dir, versions
+from smz_jax.run_dir import check_run_dir, git_commit, prepare_run_dir, versions
 
 
 def launch(
@@ -30,7 +31,12 @@ def launch(
         description: one or two sentences for `--help`.
         argv: arguments; unset: those of the process.
     """
-    run_main(lambda: _run(parse(argv, experiment=experiment, base=base, description=description)))
+
+    def main() -> int:
+        invocation = parse(argv, experiment=experiment, base=base, description=description)
+        return _run(experiment, invocation)
+
+    run_main(main)
 
 
 def use_compile_cache() -> None:
@@ -45,11 +51,12 @@ def use_compile_cache() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
-def _run(invocation: Invocation) -> int:
+def _run(experiment: str, invocation: Invocation) -> int:
     """Prepares the folder, trains, writes the summary and the report; gives the exit code."""
     from smz_jax.envs import check_env_id
 
     check_env_id(invocation.config.env)
+    check_run_dir(invocation)
     print(f"{invocation.config.experiment}: starting JAX", flush=True)
     use_compile_cache()
     import jax
@@ -59,6 +66,8 @@ def _run(invocation: Invocation) -> int:
     from smz_jax.train import train
 
     run_dir = prepare_run_dir(invocation)
+    if invocation.resume:
+        (run_dir / "summary.json").unlink(missing_ok=True)  # it tells of an end that was none
     print(f"preset {invocation.preset}, seed {config.seed}, folder {run_dir}", flush=True)
     outcome = train(config, run_dir, resume=invocation.resume)
     summary = {
@@ -81,10 +90,12 @@ def _run(invocation: Invocation) -> int:
         "commit": git_commit(),
         "platform": f"{platform.platform()}, {os.cpu_count()} cores, {jax.devices()[0]}",
     }
-    return _finish(run_dir, config, summary, outcome)
+    return _finish(experiment, run_dir, config, summary, outcome)
 
 
-def _finish(run_dir: Path, config: Config, summary: dict[str, Any], outcome: Any) -> int:
+def _finish(
+    experiment: str, run_dir: Path, config: Config, summary: dict[str, Any], outcome: Any
+) -> int:
     """Writes summary and report and prints both; gives the exit code."""
     from smz_jax import macros
     from smz_jax.metrics import write_json
@@ -96,11 +107,11 @@ def _finish(run_dir: Path, config: Config, summary: dict[str, Any], outcome: Any
     print("\n" + macros.format_rankings(outcome.library))
     print(f"\nreport: {report}")
     if outcome.signal_number is not None:
+        module = f"experiments.{experiment}"
+        go_on = [sys.executable, "-m", module, "--resume", "--run_dir", str(run_dir)]
         print(
             f"stopped after {outcome.env_steps:,} of {config.total_env_steps:,} environment steps; "
-            f"a checkpoint is saved. Go on with:\n"
-            f"  {Path(sys.executable).name} -m experiments.{config.experiment} "
-            f"--resume --run_dir {run_dir}"
+            f"a checkpoint is saved. Go on with:\n  {shlex.join(go_on)}"
         )
         return 128 + outcome.signal_number
     return 0

@@ -90,7 +90,10 @@ class Miner:
         """
         assert self._found is not None, "watch comes first"
         rows = rows._replace(frame=None, invalid_actions=None, action_weights=None)
-        self.state, self._found, counts, entropy = self._merge(self.state, self._found, rows)
+        frozen = self.steps >= self._warmup_steps
+        self.state, self._found, counts, entropy = self._merge(
+            self.state, self._found, rows, frozen
+        )
         self._step_in_rollout = 0
         counts, entropy, table = jax.device_get((counts, entropy, self.state.table))
         self.totals = MacroStats(*(a + int(b) for a, b in zip(self.totals, counts, strict=True)))
@@ -149,8 +152,12 @@ class Miner:
             entropy=found.entropy.at[step].set(total / jnp.maximum(chance.sum(), 1)),
         )
 
-    def _take(self, state: MacroState, found: Found, rows: Trajectory):
-        """Merges windows of play and of trees; also gives `found` emptied for the next rollout."""
+    def _take(self, state: MacroState, found: Found, rows: Trajectory, frozen: Array):
+        """Merges windows of play and of trees; also gives `found` emptied for the next rollout.
+
+        Start states count only once the mean of the buckets is frozen. (The tree of a final
+        observation, at most one a game, is mined like any other.)
+        """
         settings = self._config.macro
         joined = PlayRows(
             action=rows.action,
@@ -170,6 +177,7 @@ class Miner:
             windows = jax.tree.map(lambda *x: jnp.concatenate(x), windows, grown)
             played = jnp.pad(played, (0, grown.key_high.shape[0]), constant_values=False)
         table = macros.merge(state.table, windows, played=played, config=settings)
+        table = table._replace(buckets=table.buckets & frozen)
         counts = jax.tree.map(jnp.add, found.stats, stats)
         emptied = found._replace(stats=jax.tree.map(jnp.zeros_like, found.stats))
         return MacroState(table, state.buckets, carry), emptied, counts, found.entropy.mean()

@@ -33,11 +33,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "learner.schedule_steps": 8,
         "macro.max_length": 3,
         "macro.capacity": 64,
-        "macro.bucket_warmup_steps": 32,
-        "eval.num_games": 2,
-        "eval.num_envs": 2,
+        "macro.bucket_warmup_steps": 64,
+        "eval.num_games": 4,
+        "eval.num_envs": 4,
         "eval.max_steps": 40,
-        "eval.interim_games": 2,
+        "eval.interim_games": 4,
     },
     # A whole run with a readable report, under 2 minutes on 2 cores.
     "smoke": {
@@ -64,7 +64,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "learner.target_update_period": 50,
         "learner.schedule_steps": 150,
         "macro.capacity": 256,
-        "macro.bucket_warmup_steps": 512,
+        "macro.bucket_warmup_steps": 1_024,
         "eval.num_games": 32,
         "eval.num_envs": 32,
         "eval.max_steps": 500,
@@ -72,7 +72,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # The default on a CPU: about 15 minutes on 2 cores, under 6 GB.
     "laptop": {
         "total_env_steps": 245_760,
-        "checkpoint_every_env_steps": 122_880,
+        "checkpoint_every_env_steps": 61_440,
         "env.num_envs": 32,
         "env.noop_max": 30,  # as in evaluation: else one opening alone would be known
         "network.codebook_size": 8,
@@ -92,8 +92,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "learner.td_steps": 10,
         "learner.gamma": 0.99,  # minutes, not days: a shorter horizon is learned sooner
         "learner.updates_per_env_step": 0.078125,
+        "macro.bucket_warmup_steps": 61_440,
         "eval.max_steps": 3_000,
         "eval.every_env_steps": 61_440,
+        "eval.interim_games": 32,
     },
     # The default where JAX sees an accelerator: the papers' sizes, hours.
     "gpu": {
@@ -118,7 +120,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "learner.warmup_steps": 1_000,
         "learner.schedule_steps": 50_000,
         "macro.capacity": 4_096,
-        "macro.bucket_warmup_steps": 20_000,
+        "macro.bucket_warmup_steps": 1_000_000,
         "eval.num_envs": 64,
         "eval.num_games": 64,
         "eval.max_steps": 27_000,

@@ -135,6 +135,8 @@ class Progress:
         """Shows at once what goes on now, e.g. before the first iteration."""
         self._text.plain = text
         if not self._live:
+            if self._pending:
+                self._print(self._pending)
             self._print(f"{self._name}: {text}")
 
     def message(self, text: str) -> None:

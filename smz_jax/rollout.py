@@ -1,7 +1,7 @@
 """Games played for training: environment and search in turn, B lanes in step."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -57,7 +57,7 @@ def exploration(settings: RolloutConfig, progress: float) -> tuple[float, float]
 
 
 def make_decide(
-    networks: Networks, config: Config, spec: EnvSpec, *, training: bool
+    networks: Networks, config: Config, spec: EnvSpec, *, policy: Literal["search", "prior"]
 ) -> Callable[..., Decision]:
     """The jitted decision for all lanes.
 
@@ -65,14 +65,15 @@ def make_decide(
         networks: the model.
         config: the run's settings.
         spec: the environment.
-        training: with root noise; False is for evaluation, greedy and without noise.
+        policy: by the tree, or by the bare policy head.
 
     Returns:
-        `(params, rng_key, count, observation, invalid_actions, temperature, epsilon) -> Decision`;
-        `count` is folded into the key, so that the caller keeps one key for the whole run.
+        `(params, rng_key, count, observation, invalid_actions, temperature, epsilon, noise)
+        -> Decision`; `count` is folded into the key, so that the caller keeps one key for the
+        whole run. Training and evaluation share one compilation: `noise` is 1 or 0.
     """
     search = make_search(networks, config, spec)
-    prior_policy = make_prior_policy(networks)
+    prior_policy = make_prior_policy(networks, config.search.q_epsilon)
 
     def decide(
         params: Params,
@@ -82,13 +83,14 @@ def make_decide(
         invalid_actions: Array,
         temperature: Array,
         epsilon: Array,
+        noise: Array,
     ) -> Decision:
         key = jax.random.fold_in(rng_key, count)
         embedding = networks.representation(params, observation)
-        if training and config.rollout.policy == "prior":
+        if policy == "prior":
             output = prior_policy(params, key, embedding, invalid_actions, temperature, epsilon)
         else:
-            output = search(params, key, embedding, invalid_actions, temperature, noise=training)
+            output = search(params, key, embedding, invalid_actions, temperature, noise)
         # Of the model itself, since the search may never have expanded the action that was drawn.
         afterstate = networks.afterstate_dynamics(params, embedding, output.action)
         chance_logits, _ = networks.afterstate_prediction(params, afterstate)
@@ -123,9 +125,9 @@ class Actor:
     """Plays `config.rollout.length` steps at a time in one vector of games.
 
     Args:
-        networks: the model.
         env: the games.
         config: the run's settings.
+        decide: as `make_decide` gives it.
         rng_key: of the whole run's acting; step `count` folds its number into it.
         timers: phases `environment` and `search` are counted.
         watch: called with each step's `Decision` (the macro post-pass).
@@ -133,15 +135,15 @@ class Actor:
 
     def __init__(
         self,
-        networks: Networks,
         env: VectorEnv,
         config: Config,
+        decide: Callable[..., Decision],
         rng_key: Array,
         timers: PhaseTimers,
         watch: Callable[[Decision], None],
     ) -> None:
         self._env, self._config, self._timers, self._watch = env, config, timers, watch
-        self._decide = make_decide(networks, config, env.spec, training=True)
+        self._decide = decide
         self._rng_key = rng_key
         self._scores = GameScores(env.num_envs)
         self._timestep: Timestep | None = None
@@ -177,6 +179,7 @@ class Actor:
                     now.invalid_actions,
                     temperature,
                     epsilon,
+                    np.float32(1.0),
                 )
                 action = np.asarray(decision.search.action)
             with timers("macros"):

@@ -17,8 +17,11 @@ from smz_jax.metrics import PhaseTimers, RunningScores
 from smz_jax.mining import Miner
 from smz_jax.networks import make_networks
 from smz_jax.replay import check_memory, make_replay
-from smz_jax.rollout import Actor
+from smz_jax.rollout import Actor, make_decide
 from smz_jax.types import EnvSpec, Trajectory
+
+RESUMED_SEED = 4_000_000_007
+"""Games after a resume never repeat those of a seed's start or of an evaluation."""
 
 
 class Run:
@@ -32,7 +35,8 @@ class Run:
         self.networks = make_networks(config.network, self.spec)
         self.replay = make_replay(config, self.spec)
         self.train_step = make_train_step(self.networks, self.replay, config, self.spec)
-        self.agent = make_agent(self.networks, config, self.spec)
+        self.decide = make_decide(self.networks, config, self.spec, policy="search")
+        self.agent = make_agent(self.decide)
         self.train_state = init_train_state(self.networks, config, keys[0])
         self.replay_state = self.replay.init()
         embedding = jax.eval_shape(
@@ -50,10 +54,13 @@ class Run:
     def open_games(self, seed: int) -> None:
         """Opens the training games and an actor that plays them."""
         self.env = make_env(self.config.env, seed=seed)
+        decide = self.decide
+        if self.config.rollout.policy == "prior":
+            decide = make_decide(self.networks, self.config, self.spec, policy="prior")
         self.actor = Actor(
-            self.networks,
             self.env,
             self.config,
+            decide,
             self._acting_key,
             self.timers,
             watch=self.miner.watch,
@@ -96,7 +103,7 @@ class Run:
         self.miner.state = arrays["macros"]
         # Other games than those that the run began with.
         self.env.close()
-        self.open_games(self.config.seed + counters["count"])
+        self.open_games(RESUMED_SEED + self.config.seed * 2**20 + counters["count"])
         self.miner.totals = type(self.miner.totals)(*counters["macro_totals"])
         self.actor.count = self.miner.steps = counters["count"]
         self.iteration = counters["iteration"]

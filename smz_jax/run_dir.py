@@ -22,8 +22,6 @@ LIBRARIES = (
 
 def _new_folder(config: Config) -> Path:
     """Makes `runs/<experiment>/<YYYYmmdd-HHMMSS>-seed<seed>`, with -2, -3, ... if it exists."""
-    plain = re.fullmatch(r"[A-Za-z0-9_][\w.-]*", config.experiment) is not None
-    require(plain, "experiment", config.experiment, "a plain name of letters, digits, _ . -")
     stem = f"{time.strftime('%Y%m%d-%H%M%S')}-seed{config.seed}"
     parent = RUNS_ROOT / config.experiment
     for attempt in range(1, 1000):
@@ -58,9 +56,13 @@ def _check_existing(run_dir: Path, invocation: Invocation) -> None:
     if not (run_dir / CONFIG_NAME).exists():
         allowed = f"a folder that holds a run ({CONFIG_NAME}), to resume"
         require(not invocation.resume, "run_dir", str(run_dir), allowed)
+        is_new = not (run_dir / "metrics.jsonl").exists()
+        allowed = f"a new folder: this one holds metrics of a run without its {CONFIG_NAME}"
+        require(is_new, "run_dir", str(run_dir), allowed)
         return
     saved = read_config(run_dir)
-    changes = diff(saved, invocation.config)
+    # With no preset named the settings are not decided yet; they are compared when they are.
+    changes = diff(saved, invocation.config) if invocation.preset is not None else []
     if invocation.resume:
         longer = invocation.config.total_env_steps >= saved.total_env_steps
         changes = [x for x in changes if not (longer and x.startswith("total_env_steps:"))]
@@ -75,6 +77,35 @@ def _check_existing(run_dir: Path, invocation: Invocation) -> None:
     require(invocation.resume, "run_dir", str(run_dir), allowed)
 
 
+def check_run_dir(invocation: Invocation) -> None:
+    """Checks the folder that was named, if one was; writes nothing.
+
+    Raises:
+        ConfigError: in one line, if the folder cannot be used.
+    """
+    run_dir = invocation.run_dir
+    if run_dir is None:
+        allowed = "given with --resume: the folder of the run to go on with"
+        require(not invocation.resume, "run_dir", None, allowed)
+        name = invocation.config.experiment
+        plain = re.fullmatch(r"[A-Za-z0-9_][\w.-]*", name) is not None
+        require(plain, "experiment", name, "a plain name of letters, digits, _ . -")
+        return
+    try:
+        is_folder = run_dir.is_dir() or not run_dir.exists()
+        require(is_folder, "run_dir", str(run_dir), "a folder, not a file")
+        _check_existing(run_dir, invocation)
+        parent = next(x for x in (run_dir, *run_dir.absolute().parents) if x.exists())
+        require(os.access(parent, os.W_OK), "run_dir", str(run_dir), "a folder that can be written")
+    except OSError as error:
+        raise _unusable(run_dir, error) from None
+
+
+def _unusable(run_dir: Path, error: OSError) -> ConfigError:
+    reason = f"it must be a folder that can be written ({error.strerror})"
+    return ConfigError(f"run_dir = {str(run_dir)!r} is not allowed: {reason}")
+
+
 def prepare_run_dir(invocation: Invocation) -> Path:
     """Makes or checks the folder of the run and writes `config.yaml` into it.
 
@@ -87,23 +118,15 @@ def prepare_run_dir(invocation: Invocation) -> Path:
     Raises:
         ConfigError: in one line, if the folder cannot be used.
     """
+    check_run_dir(invocation)
     run_dir = invocation.run_dir
-    if run_dir is None:
-        allowed = "given with --resume: the folder of the run to go on with"
-        require(not invocation.resume, "run_dir", None, allowed)
     try:
         if run_dir is None:
             run_dir = _new_folder(invocation.config)
-        else:
-            is_folder = run_dir.is_dir() or not run_dir.exists()
-            require(is_folder, "run_dir", str(run_dir), "a folder, not a file")
-            _check_existing(run_dir, invocation)
-            run_dir.mkdir(parents=True, exist_ok=True)
+        run_dir.mkdir(parents=True, exist_ok=True)
         _write_config(run_dir, invocation)
     except OSError as error:
-        name = str(run_dir or RUNS_ROOT)
-        reason = f"it must be a folder that can be written ({error.strerror})"
-        raise ConfigError(f"run_dir = {name!r} is not allowed: {reason}") from None
+        raise _unusable(run_dir or RUNS_ROOT, error) from None
     return run_dir
 
 
@@ -114,6 +137,11 @@ def _write_config(run_dir: Path, invocation: Invocation) -> None:
         "# The resolved settings of this run: --config with this file repeats it.\n"
         f"# command: {command}\n# preset: {invocation.preset}\n"
     )
+    path = run_dir / CONFIG_NAME
+    if path.exists():  # a resumed run keeps what its first start was called with
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = "".join(line for line in lines if line.startswith("# "))
+        header = kept or header
     partial = run_dir / f"{CONFIG_NAME}.partial"
     partial.write_text(header + config_to_yaml(invocation.config), encoding="utf-8")
     os.replace(partial, run_dir / CONFIG_NAME)

@@ -84,7 +84,7 @@ def _flatten(tree: Mapping[Any, Any], source: str) -> dict[str, Any]:
     """Nested or dotted settings as dotted ones.
 
     Raises:
-        ConfigError: for an unknown key, or a section that is not one.
+        ConfigError: for an unknown key, one given both ways, or a section that is not one.
     """
     flat: dict[str, Any] = {}
     for key, value in tree.items():
@@ -98,6 +98,8 @@ def _flatten(tree: Mapping[Any, Any], source: str) -> dict[str, Any]:
             if name not in SETTINGS:
                 hint = suggest(name, list(SETTINGS)) or "; --help lists all settings"
                 raise ConfigError(f"unknown setting {name!r} in {source}{hint}")
+            if name in flat:
+                raise ConfigError(f"{source}: {name!r} is given twice, dotted and in its section")
             flat[name] = leaf
     return flat
 

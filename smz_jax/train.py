@@ -1,5 +1,6 @@
 """The loop of a run: play, look for macros, remember, learn, report; then evaluate."""
 
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -65,12 +66,13 @@ def train(config: Config, run_dir: Path, *, resume: bool = False) -> Outcome:
         progress.status("opening the games and making the networks")
         run, store = Run(config, timers), CheckpointStore(run_dir)
         before = 0.0
-        if resume:
+        if resume and store.exists("last"):
             before = run.restore(store)
             progress.message(f"resumed at {run.env_steps:,} environment steps")
+        elif resume:
+            progress.message("no checkpoint had been written: starting over")
         writer = MetricsWriter(run_dir, run.env_steps if resume else None)
-        progress.status("measuring the random and the constant policies")
-        baselines = measure_baselines(run, run_dir, writer, stop)
+        baselines = measure_baselines(run, run_dir, writer, progress, stop)
         progress.status("compiling search and training step (cached for the next start)")
         saved = evaluated = run.env_steps
         while run.env_steps < config.total_env_steps and not stop:
@@ -84,7 +86,8 @@ def train(config: Config, run_dir: Path, *, resume: bool = False) -> Outcome:
             if run.iteration % config.log_every == 0 or "eval/mean" in row:
                 writer.write(row)
             progress.update(run.env_steps, row)
-            if run.env_steps - saved >= config.checkpoint_every_env_steps:
+            is_due = run.env_steps - saved >= config.checkpoint_every_env_steps
+            if is_due and run.env_steps < config.total_env_steps:
                 saved = run.env_steps
                 run.save(store, run_dir)
         progress.status("saving a checkpoint")
@@ -110,14 +113,16 @@ def train(config: Config, run_dir: Path, *, resume: bool = False) -> Outcome:
 
 
 def measure_baselines(
-    run: Run, run_dir: Path, writer: MetricsWriter, stop: StopSignal
+    run: Run, run_dir: Path, writer: MetricsWriter, progress: Progress, stop: StopSignal
 ) -> dict[str, Any] | None:
     """Random and constant policies, once per run; kept for a resumed one."""
     if not run.config.eval.baselines:
         return None
     path = run_dir / "baselines.json"
-    if path.exists():
-        return json.loads(path.read_text(encoding="utf-8"))
+    if run.env_steps:  # resumed: they were measured then
+        with contextlib.suppress(OSError, ValueError):
+            return json.loads(path.read_text(encoding="utf-8"))
+    progress.status("measuring the random and the constant policies")
     with run.timers("evaluation"):
         seed = FINAL_SEED + run.config.seed
         baselines = evaluate_baselines(

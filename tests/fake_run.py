@@ -161,7 +161,7 @@ def make_macros(seed: int, number: int = 120) -> list[dict]:
         entropy = float(rng.uniform(0.005, 0.19 if played else 0.38))
         found[actions] = {
             "actions": list(actions),
-            "names": [ACTION_NAMES[a] for a in actions],
+            "names": " → ".join(ACTION_NAMES[a] for a in actions),
             "length": length,
             "count": count,
             "play_count": played,

@@ -11,7 +11,7 @@ from smz_jax.config import Config, ConfigError
 from smz_jax.presets import EXPERIMENT_PRESETS, PRESET_NAMES, PRESETS
 from smz_jax.settings import SETTINGS
 
-BASE = {"env.id": "Pong", "learner.gamma": 0.5}
+BASE = {"env.id": "Pong", "learner.weight_decay": 0.5}
 
 
 def parse(*argv, base=BASE):
@@ -32,7 +32,7 @@ def error_of(*argv) -> str:
 def test_each_layer_wins_over_the_one_before(tmp_path):
     file = tmp_path / "my.yaml"
     file.write_text("seed: 5\nlearner: {td_steps: 3}\nmacro.capacity: 99\n")
-    assert parse().config.learner.gamma == 0.5  # base over the default 0.997
+    assert parse().config.learner.weight_decay == 0.5  # base over the default 1e-4
     config = parse("--preset", "tiny").config
     assert (config.experiment, config.env.id, config.env.num_envs) == ("pong", "Pong", 4)
     assert (config.learner.td_steps, config.macro.capacity, config.seed) == (2, 64, 0)
@@ -46,8 +46,8 @@ def test_preset_wins_over_base_and_experiment_may_add_to_a_preset(monkeypatch):
     base = {"env.num_envs": 7, "seed": 3}
     assert parse("--preset", "tiny", base=base).config.env.num_envs == 4
     assert parse("--preset", "tiny", base=base).config.seed == 3
-    monkeypatch.setitem(EXPERIMENT_PRESETS, ("pong", "tiny"), {"env.num_envs": 6})
-    assert parse("--preset", "tiny").config.env.num_envs == 6
+    monkeypatch.setitem(EXPERIMENT_PRESETS, ("pong", "tiny"), {"env.num_envs": 3})
+    assert parse("--preset", "tiny").config.env.num_envs == 3
     assert parse("--preset", "smoke").config.env.num_envs == PRESETS["smoke"]["env.num_envs"]
 
 

@@ -16,6 +16,7 @@ from smz_jax.evaluate import (
     summarise_games,
 )
 from smz_jax.networks import make_networks
+from smz_jax.rollout import make_decide
 from smz_jax.types import EnvSpec, Timestep
 from tests.test_rollout import random_params
 from tests.toy_env import CatchEnv
@@ -199,7 +200,7 @@ def test_the_agent_is_greedy_and_repeatable(monkeypatch):
     spec = CatchEnv(4, 0).spec
     networks = make_networks(network, spec)
     params = random_params(networks)
-    agent = make_agent(networks, config, spec)
+    agent = make_agent(make_decide(networks, config, spec, policy="search"))
     step = CatchEnv(4, 0).reset()
     np.testing.assert_array_equal(agent(params, 1)(step, 0), agent(params, 2)(step, 50))
     monkeypatch.setattr(

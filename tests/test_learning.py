@@ -17,7 +17,7 @@ from smz_jax.learner import init_train_state, make_train_step
 from smz_jax.metrics import PhaseTimers, RunningScores
 from smz_jax.networks import make_networks
 from smz_jax.replay import make_replay
-from smz_jax.rollout import Actor
+from smz_jax.rollout import Actor, make_decide
 from smz_jax.types import EnvSpec, Trajectory
 from tests.toy_env import CatchEnv
 
@@ -139,7 +139,14 @@ def test_catch_is_learned_with_search():
     state = init_train_state(networks, config, jax.random.key(0))
     memory = replay.init()
     train_step = make_train_step(networks, replay, config, env.spec)
-    actor = Actor(networks, env, config, jax.random.key(1), PhaseTimers(), watch=lambda _: None)
+    actor = Actor(
+        env,
+        config,
+        make_decide(networks, config, env.spec, policy="search"),
+        jax.random.key(1),
+        PhaseTimers(),
+        watch=lambda _: None,
+    )
     scores = RunningScores(window=100)
     history = []
     while actor.count * 16 < config.total_env_steps and (not history or history[-1] <= 0.85):

@@ -10,7 +10,7 @@ import pytest
 from smz_jax.config import Config, NetworkConfig, RolloutConfig, SearchConfig
 from smz_jax.metrics import PhaseTimers
 from smz_jax.networks import make_networks
-from smz_jax.rollout import Actor, GameScores, exploration, scheduled
+from smz_jax.rollout import Actor, GameScores, exploration, make_decide, scheduled
 from smz_jax.types import Timestep
 from tests.toy_env import CatchEnv
 
@@ -53,7 +53,12 @@ def play(config, rollouts=2, seed=5):
     networks, params = toy_networks()
     decisions = []
     actor = Actor(
-        networks, CatchEnv(B, seed), config, jax.random.key(1), PhaseTimers(), decisions.append
+        CatchEnv(B, seed),
+        config,
+        make_decide(networks, config, CatchEnv(B, seed).spec, policy=config.rollout.policy),
+        jax.random.key(1),
+        PhaseTimers(),
+        decisions.append,
     )
     several, games = [], []
     for _ in range(rollouts):
@@ -195,9 +200,9 @@ def test_plain_policy_plays_the_prior():
     rows, games, decisions = play(greedy)
     assert all(decision.search.tree is None for decision in decisions) and len(games) == 2 * B
     networks, params = toy_networks()
-    logits, _ = networks.prediction(params, decisions[7].embedding)
-    np.testing.assert_allclose(rows.action_weights[:, 7], jax.nn.softmax(logits), rtol=1e-5)
-    np.testing.assert_array_equal(rows.action, rows.action_weights.argmax(-1))
+    for step in (0, 7):
+        logits, _ = networks.prediction(params, decisions[step].embedding)
+        np.testing.assert_array_equal(rows.action[:, step], logits.argmax(-1))
     random = toy_config(policy="prior", epsilon=1.0, epsilon_end=1.0)
     rows, _, _ = play(random, rollouts=8)
     share = np.bincount(rows.action.reshape(-1), minlength=3) / rows.action.size
@@ -212,7 +217,12 @@ def test_the_step_count_picks_the_randomness():
         config = toy_config(policy="prior", epsilon=1.0)  # compiles faster than a search
         key = jax.random.key(1)
         actor = Actor(
-            networks, CatchEnv(B, 5), config, key, PhaseTimers(), watch=lambda decision: None
+            CatchEnv(B, 5),
+            config,
+            make_decide(networks, config, CatchEnv(B, 5).spec, policy="prior"),
+            key,
+            PhaseTimers(),
+            watch=lambda decision: None,
         )
         actor.count = count
         return np.asarray(actor.rollout(params)[0].action)

@@ -66,8 +66,8 @@ def test_resume_takes_the_saved_settings_and_may_go_on_for_longer(tmp_path):
     shorter = parse("--resume", *where, "--total_env_steps", "128")
     with pytest.raises(ConfigError, match="total_env_steps: 640 != 128"):
         run_dir.prepare_run_dir(shorter)
-    with pytest.raises(ConfigError, match=r"env\.num_envs: 4 != 8"):
-        run_dir.prepare_run_dir(parse("--resume", *where, "--env.num_envs", "8"))
+    with pytest.raises(ConfigError, match=r"env\.num_envs: 4 != 2"):
+        run_dir.prepare_run_dir(parse("--resume", *where, "--env.num_envs", "2"))
 
 
 def test_folders_that_cannot_be_used(tmp_path):

@@ -210,7 +210,7 @@ def test_invalid_actions_are_never_chosen():
     output = run_search(tables, [0] * 64, simulations=9, invalid=invalid, temperature=5.0)
     assert set(np.unique(output.action)) <= {0, 3}
     assert np.all(np.asarray(output.action_weights)[:, 1:3] == 0)
-    policy = make_prior_policy(make_tabular_networks(5, 4))
+    policy = make_prior_policy(make_tabular_networks(5, 4), 0.1)
     acted = policy(as_params(tables), jax.random.key(0), embed(tables, [0] * 64), invalid, 1.0, 0.5)
     assert set(np.unique(acted.action)) == {0, 3}
 
@@ -218,7 +218,7 @@ def test_invalid_actions_are_never_chosen():
 def test_epsilon_greedy_prior_rates():
     tables = random_tables(7)
     tables = tables._replace(prior=np.tile([5.0, 0.0, 0.0], (5, 1)))
-    policy = make_prior_policy(make_tabular_networks(5, 3))
+    policy = make_prior_policy(make_tabular_networks(5, 3), 0.1)
     batch = 6000
     invalid = np.zeros((batch, 3), np.float32)
     output = policy(
@@ -226,6 +226,10 @@ def test_epsilon_greedy_prior_rates():
     )
     share = np.bincount(output.action, minlength=3) / batch
     np.testing.assert_allclose(share, [0.8, 0.1, 0.1], atol=0.02)
+    q, value = tables.afterstate_value[0], tables.value[0]
+    logits = tables.prior[0] + (q - value) / (q.max() - q.min())
+    target = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+    np.testing.assert_allclose(output.action_weights[0], target, rtol=1e-4)
 
 
 def test_temperature():

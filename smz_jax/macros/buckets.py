@@ -60,7 +60,9 @@ def update_buckets(state: BucketState, embeddings: Array, *, frozen: Array) -> B
     """
     flat = embeddings.reshape(embeddings.shape[0], -1).astype(jnp.float32)
     count = state.count + flat.shape[0]
-    mean = state.mean + (jnp.mean(flat, axis=0) - state.mean) * (flat.shape[0] / count)
+    # A plain average at first, then one that forgets what the untrained model saw.
+    rate = jnp.maximum(flat.shape[0] / count, 0.01)
+    mean = state.mean + (jnp.mean(flat, axis=0) - state.mean) * rate
     return BucketState(
         projection=state.projection,
         mean=jnp.where(frozen, state.mean, mean),

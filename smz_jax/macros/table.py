@@ -85,7 +85,10 @@ def _move(table: MacroTable, windows: PackedWindows, slot: Array, played: Array)
 
     def moved_sum(of_table: Array, of_windows: Array) -> Array:
         total = jnp.zeros_like(of_table).at[old].set(of_table, mode="drop")
-        return total.at[new].add(of_windows, mode="drop")
+        # One addition per merge: single windows would vanish in a large float32 sum, and XLA
+        # folds the two scatters into one unless it is kept from it.
+        added = jnp.zeros_like(of_table).at[new].add(of_windows, mode="drop")
+        return total + jax.lax.optimization_barrier(added)
 
     def moved_key(of_table: Array, of_windows: Array) -> Array:
         word = jnp.zeros_like(of_table).at[old].set(of_table, mode="drop")

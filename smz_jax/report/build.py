@@ -1,5 +1,6 @@
 """Puts a report together: reads the runs, draws the figures, writes the page."""
 
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from smz_jax.config import require
 from smz_jax.metrics import atomic_write_text
 from smz_jax.report import curves, findings
 from smz_jax.report.data import RunData, load_runs
@@ -74,7 +76,13 @@ FIGURES: tuple[tuple[str, Draw, str], ...] = (
         findings.top_macros_figure,
         "The macros seen most often, with their decoded actions.",
     ),
-    ("time", findings.time_figure, "Seconds of each phase of the run."),
+    (
+        "time",
+        findings.time_figure,
+        "Seconds of each phase of the run, as the host sees them: 'macros' and 'search' overlap "
+        "with work on the device, so their shares of the search are measured by "
+        "experiments.benchmark instead.",
+    ),
     (
         "model",
         findings.model_figure,
@@ -99,11 +107,13 @@ def build_report(run_dirs: Sequence[Path], out_dir: Path | None = None) -> Path:
         Path of the page.
 
     Raises:
-        ConfigError: in one line, if a folder is missing, or holds no metrics or damaged ones.
-        OSError: if the output cannot be written.
+        ConfigError: in one line, if a folder is missing, or holds no metrics or damaged ones, or
+            if `out_dir` is no folder that can be written.
+        OSError: if the output cannot be written for another reason (a full disk).
     """
     runs = load_runs(run_dirs)
     out = Path(run_dirs[0] if out_dir is None else out_dir)
+    _require_writable(out)
     blocks = []
     with rc_context(RC), warnings.catch_warnings():
         # A run's name may hold letters that the figures' font lacks; the page shows it in full.
@@ -115,3 +125,11 @@ def build_report(run_dirs: Sequence[Path], out_dir: Path | None = None) -> Path:
     page = out / "report.html"
     atomic_write_text(page, render_page(runs, blocks))
     return page
+
+
+def _require_writable(out: Path) -> None:
+    """Raises ConfigError unless `out` is, or can be made, a folder with room for `figures/`."""
+    figures = (out / "figures").absolute()
+    nearest = next(folder for folder in (figures, *figures.parents) if folder.exists())
+    good = nearest.is_dir() and os.access(nearest, os.W_OK)
+    require(good, "out", str(out), "a folder that can be written")

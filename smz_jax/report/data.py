@@ -175,7 +175,8 @@ def as_score(evaluation: Any) -> Score | None:
 
 def macro_name(macro: dict[str, Any]) -> str:
     """Decoded actions of a macro, repeats folded, as FIRE → RIGHT, three times."""
-    names = [str(name) for name in macro.get("names") or macro.get("actions") or []]
+    raw = macro.get("names") or macro.get("actions") or []
+    names = raw.split(" → ") if isinstance(raw, str) else [str(name) for name in raw]
     folded: list[tuple[str, int]] = []
     for name in names:
         if folded and folded[-1][0] == name:

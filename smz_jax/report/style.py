@@ -100,7 +100,8 @@ def counts_axis(axes: Axes) -> None:
     """Makes the vertical axis one of counts from 0: whole numbers, as 20k or 1.5M."""
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=TICK_STEPS, integer=True))
-    axes.set_ylim(0, axes.get_ylim()[1] * 1.03)
+    # Below one whole step the locator would fall back to fractions.
+    axes.set_ylim(0, max(axes.get_ylim()[1] * 1.03, 1.05))
 
 
 def note_empty(axes: Axes, text: str = "nothing recorded yet") -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from smz_jax.progress import short_count
+from smz_jax.report.checks import is_number
 from smz_jax.report.data import RunData, Score
 
 DEAD_PERPLEXITY = 1.5
@@ -44,7 +45,7 @@ def progress_text(run: RunData) -> str:
     if run.finished:
         return f"Finished: {done}."
     total, steps = run.config.get("total_env_steps"), known["env_steps"]
-    share = f" ({min(steps / total, 1):.0%} of the run)" if total and steps else ""
+    share = f" ({min(steps / total, 1):.0%} of the run)" if is_number(total) and total > 0 and steps else ""
     return f"Unfinished, still running or stopped: {done}{share}."
 
 
@@ -81,9 +82,9 @@ def _meaning_without_evaluation(run: RunData) -> str:
 def _times(mean: float, random: float) -> str:
     """Ratio to the random score where both are positive, else the difference."""
     if random > 0 and mean >= 0:
-        return f"{mean / random:.2f} times the random policy's"
-    side = "more" if mean >= random else "fewer"
-    return f"{number_text(abs(mean - random))} points {side} than the random policy's"
+        return f"{mean / random:.2f} times the random policy's score"
+    side = "above" if mean >= random else "below"
+    return f"{number_text(abs(mean - random))} {side} the random policy's score"
 
 
 def _judgement(score: Score, random: Score, constant: Score | None) -> str:

@@ -26,7 +26,9 @@ def normalised_entropy(logits: Array) -> Array:
     return jnp.clip(entropy / jnp.log(jnp.float32(logits.shape[-1])), 0.0, 1.0)
 
 
-def add_dirichlet_noise(rng_key: Array, logits: Array, *, fraction: float, alpha: float) -> Array:
+def add_dirichlet_noise(
+    rng_key: Array, logits: Array, *, fraction: Array | float, alpha: float
+) -> Array:
     """Mixes Dirichlet noise into root priors (AlphaZero); `logits [B, A]` in and out."""
     noise = jax.random.dirichlet(
         rng_key, jnp.full([logits.shape[-1]], alpha, jnp.float32), shape=(logits.shape[0],)

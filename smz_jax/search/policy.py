@@ -43,8 +43,8 @@ def make_search(networks: Networks, config: Config, spec: EnvSpec) -> Callable[.
         spec: the environment's number of actions.
 
     Returns:
-        `(params, rng_key, embedding, invalid_actions [B, A], temperature, noise: bool)
-        -> SearchOutput`; `noise` is static.
+        `(params, rng_key, embedding, invalid_actions [B, A], temperature, noise) -> SearchOutput`;
+        `noise` scales the Dirichlet fraction: 1 in training, 0 in evaluation.
     """
     settings = config.search
     select = make_action_selection(
@@ -63,21 +63,18 @@ def make_search(networks: Networks, config: Config, spec: EnvSpec) -> Callable[.
         embedding: Array,
         invalid_actions: Array,
         temperature: Array,
-        *,
-        noise: bool,
+        noise: Array | float,
     ) -> SearchOutput:
         policy_logits, value_logits = networks.prediction(params, embedding)
         value = networks.value_of(value_logits)
         # The order of splits is mctx's, so that the same key gives the same search.
         rng_key, dirichlet_key, search_key = jax.random.split(rng_key, 3)
-        logits = policy_logits
-        if noise:
-            logits = model_functions.add_dirichlet_noise(
-                dirichlet_key,
-                logits,
-                fraction=settings.dirichlet_fraction,
-                alpha=settings.dirichlet_alpha,
-            )
+        logits = model_functions.add_dirichlet_noise(
+            dirichlet_key,
+            policy_logits,
+            fraction=settings.dirichlet_fraction * noise,
+            alpha=settings.dirichlet_alpha,
+        )
         logits = model_functions.mask_invalid(logits, invalid_actions)
         tree: Any = mctx.search(
             params,
@@ -105,16 +102,23 @@ def make_search(networks: Networks, config: Config, spec: EnvSpec) -> Callable[.
     return search
 
 
-def make_prior_policy(networks: Networks) -> Callable[..., SearchOutput]:
+def make_prior_policy(networks: Networks, q_epsilon: float) -> Callable[..., SearchOutput]:
     """The plain-policy mode: epsilon-greedy on the policy head, no search.
 
     Args:
         networks: the model.
+        q_epsilon: smallest spread of action values that is stretched to 1.
 
     Returns:
         `(params, rng_key, embedding, invalid_actions [B, A], temperature, epsilon)
-        -> SearchOutput` without a tree; its action weights are the masked prior.
+        -> SearchOutput` without a tree; it acts by the prior, and its action weights (the policy
+        target) are the prior improved by one step.
     """
+
+    def afterstate_value(params: Params, embedding: Array, action: Array) -> Array:
+        actions = jnp.broadcast_to(action, embedding.shape[:1])
+        afterstate = networks.afterstate_dynamics(params, embedding, actions)
+        return networks.value_of(networks.afterstate_prediction(params, afterstate)[1])
 
     def act(
         params: Params,
@@ -127,6 +131,14 @@ def make_prior_policy(networks: Networks) -> Callable[..., SearchOutput]:
         policy_logits, value_logits = networks.prediction(params, embedding)
         prior = jax.nn.softmax(model_functions.mask_invalid(policy_logits, invalid_actions))
         value = networks.value_of(value_logits)
+        # What the policy learns: its own prior would teach it nothing, so one step of improvement
+        # by the afterstate values, Q relative to the value in units of the actions' spread.
+        actions = jnp.arange(prior.shape[-1], dtype=jnp.int32)
+        q = jax.vmap(lambda a: afterstate_value(params, embedding, a), out_axes=1)(actions)
+        spread = jnp.maximum(jnp.ptp(q, axis=-1, keepdims=True), q_epsilon)
+        improved = model_functions.mask_invalid(
+            policy_logits + (q - value[:, None]) / spread, invalid_actions
+        )
         prior_key, uniform_key, coin_key = jax.random.split(rng_key, 3)
         chosen = sample_by_temperature(prior_key, prior, temperature)
         valid = jnp.where(invalid_actions > 0, 0.0, 1.0)
@@ -134,7 +146,7 @@ def make_prior_policy(networks: Networks) -> Callable[..., SearchOutput]:
         explores = jax.random.uniform(coin_key, value.shape) < epsilon
         return SearchOutput(
             action=jnp.where(explores, explored, chosen),
-            action_weights=prior,
+            action_weights=jax.nn.softmax(improved),
             value=value,
             prior_value=value,
             tree=None,
