@@ -140,7 +140,7 @@ class CheckpointStore:
             raise ConfigError(f"no checkpoint in {str(self._root / kind)!r}: nothing to go on from")
         try:
             manifest = json.loads((newest / "manifest.json").read_text(encoding="utf-8"))
-            missing = {"format", "extra", "leaves", "files"} - set(manifest)
+            missing = {"format", "extra", "leaves"} - set(manifest)
         except (OSError, ValueError, TypeError) as error:
             raise ConfigError(_damaged(newest, error)) from None
         if missing:
@@ -199,8 +199,8 @@ def _require_files(path: Path, manifest: dict[str, Any]) -> None:
 
     Orbax would notice too, but with lines of its own on stderr when the process ends.
     """
-    found = _file_sizes(path / "state")
-    for name, size in manifest["files"].items():
+    found, recorded = _file_sizes(path / "state"), manifest.get("files")
+    for name, size in recorded.items() if isinstance(recorded, dict) else ():
         if found.get(name) != size:
             there = f"has {found[name]} of {size} bytes" if name in found else "is missing"
             raise ConfigError(f"checkpoint {str(path)!r} is damaged: state/{name} {there}")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -215,7 +216,7 @@ def test_missing_and_damaged_are_refused(tmp_path):
     folder = store.save("last", state)
     for file in (folder / "state").rglob("*"):
         if file.is_file():
-            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+            file.write_bytes(bytes(file.stat().st_size))
     with pytest.raises(ConfigError) as excinfo:
         store.restore("last", state)
     assert "damaged" in one_line(excinfo) and str(folder) in str(excinfo.value)
@@ -227,3 +228,21 @@ def test_missing_and_damaged_are_refused(tmp_path):
     with pytest.raises(ConfigError) as excinfo:
         store.restore("last", state)
     assert "damaged" in one_line(excinfo)
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+def test_missing_or_cut_array_file_is_named_before_orbax_reads(tmp_path, monkeypatch, damage):
+    store = CheckpointStore(tmp_path)
+    state = {"x": jnp.arange(10_000)}
+    folder = store.save("last", state)
+    chunk = next(path for path in sorted((folder / "state").rglob("d/*")) if path.is_file())
+    size = chunk.stat().st_size
+    if damage == "gone":
+        shutil.rmtree(chunk.parent)
+    else:
+        chunk.write_bytes(chunk.read_bytes()[:-1])
+    monkeypatch.setattr(checkpoint, "_make_checkpointer", lambda: pytest.fail("Orbax was called"))
+    with pytest.raises(ConfigError) as excinfo:
+        store.restore("last", state)
+    words = "is missing" if damage == "gone" else f"has {size - 1} of {size} bytes"
+    assert f"state/{chunk.relative_to(folder / 'state')} {words}" in one_line(excinfo)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from experiments.benchmark import check_spelling
 from smz_jax import cli
 from smz_jax.config import Config, ConfigError
 from smz_jax.presets import EXPERIMENT_PRESETS, PRESET_NAMES, PRESETS
@@ -142,6 +143,13 @@ def test_each_wrong_flag_is_one_clear_line(argv, parts):
         assert part in message
 
 
+def test_benchmark_knows_its_own_flags_misspelt():
+    check_spelling(["--seed", "3", "--search.num_simulations=8", "--env.no_episodic_life", "x"])
+    for typed, meant in (("--secnds", "--seconds"), ("--jsn=3", "--json")):
+        with pytest.raises(ConfigError, match=f"did you mean {meant}"):
+            check_spelling([typed, "3"])
+
+
 # --- files --------------------------------------------------------------------------------------
 
 
@@ -151,6 +159,8 @@ def test_each_wrong_flag_is_one_clear_line(argv, parts):
         ("a.yaml", "seed: 1\nenv: {num_envs: 4\n", ["a.yaml line 3", "damaged YAML"]),
         ("a.yaml", "seed: 1\nseed: 2\n", ["a.yaml line 2", "'seed' is given twice"]),
         ("a.yaml", "env:\n  id: Pong\n  id: Pong\n", ["a.yaml line 3", "'id' is given twice"]),
+        ("a.yaml", "env: {id: Pong}\nenv.id: Breakout\n", ["a.yaml", "'env.id' is given twice"]),
+        ("a.json", '{"env.id": "Pong", "env": {"id": "Pong"}}', ["'env.id' is given twice"]),
         ("a.yaml", "x: !!python/object:os.system {}\n", ["a.yaml line 1", "damaged YAML"]),
         ("a.yaml", "? [1, 2]\n: 3\n", ["a.yaml line 1", "unhashable key"]),
         ("a.yaml", "seed: 2024-99-99\n", ["a.yaml", "damaged"]),

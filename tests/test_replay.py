@@ -219,14 +219,14 @@ def test_required_bytes_are_those_of_the_state():
         held = sum(x.nbytes for x in jax.tree.leaves(state))
         assert rp.required_bytes(config, make_spec()) == held
     atari = make_spec(4, (84, 84))
-    big = make_config(lanes=32, capacity=1_000_000, stack=4)
+    big = make_config(lanes=32, capacity=1_000_000, stack=4, min_size=1000)
     # A row by hand: frame, action, reward, discount, is_first, invalid, weights, value, entropy.
     row = 84 * 84 + 4 + 4 + 4 + 1 + A + 4 * A + 4 + 4
     assert 0 <= rp.required_bytes(big, atari) - 1_000_000 * row < 0.01e9
 
 
 def test_memory_refusal_says_needed_and_free():
-    big = make_config(lanes=32, capacity=1_000_000, stack=4)
+    big = make_config(lanes=32, capacity=1_000_000, stack=4, min_size=1000)
     with pytest.raises(cfg.ConfigError) as error:
         rp.check_memory(big, make_spec(4, (84, 84)), available_bytes=2_500_000_000)
     message = str(error.value)
@@ -237,7 +237,7 @@ def test_memory_refusal_says_needed_and_free():
     with pytest.raises(cfg.ConfigError):
         rp.check_memory(big, make_spec(4, (84, 84)), available_bytes=needed - 1)
     rp.check_memory(make_config(), make_spec())
-    huge = make_config(lanes=32, capacity=10**9, stack=4)
+    huge = make_config(lanes=32, capacity=10**9, stack=4, min_size=1000)
     with pytest.raises(cfg.ConfigError, match="GB free"):
         rp.check_memory(huge, make_spec(4, (84, 84)))
 

@@ -63,7 +63,7 @@ def test_stacks_from_replay_equal_those_of_real_breakout():
     observation = np.stack([t.observation for t in seen], axis=1)
     is_first = np.stack([t.is_first for t in seen], axis=1)
     assert is_first.sum() >= 4
-    config = make_config(lanes=2, capacity=2 * 60, min_size=2, length=40, stack=4)
+    config = make_config(lanes=2, capacity=2 * 60, min_size=16, length=40, stack=4)
     config = dataclasses.replace(config, env=dataclasses.replace(env_config))
     replay = rp.make_replay(config, env.spec)
     state = replay.init()

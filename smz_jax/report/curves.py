@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from smz_jax.report.checks import is_number
 from smz_jax.report.data import RunData, Score, as_score
 from smz_jax.report.style import (
     BLACK,
@@ -68,7 +69,7 @@ def draw_evaluations(axes: Axes, run: RunData, colour: str, labelled: bool) -> b
     interim = [
         (row["env_steps"], score)
         for row in run.rows
-        if "env_steps" in row and (score := _row_score(row))
+        if is_number(row.get("env_steps")) and (score := _row_score(row))
     ]
     final = as_score(run.summary.get("evaluation"))
     if final and interim and abs(interim[-1][1].mean - final.mean) < 1e-9:

@@ -1,7 +1,6 @@
 """Reads what a run left on disk, at any time of its life, and asks simple questions of it."""
 
 import json
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,8 +8,9 @@ from typing import Any
 
 import yaml
 
-from smz_jax.config import ConfigError
+from smz_jax.config import ConfigError, require
 from smz_jax.metrics import METRICS_FILE, read_metrics
+from smz_jax.report.checks import is_macro_list, is_number, wrong_keys
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 
@@ -82,7 +82,7 @@ class RunData:
         found = self.summary.get("seconds")
         for row in reversed(self.rows):
             found = found or {k[5:]: row[k] for k in row if k.startswith("time/")}
-        return {name: value for name, value in (found or {}).items() if _is_number(value)}
+        return {name: value for name, value in (found or {}).items() if is_number(value)}
 
     def setting(self, section: str, name: str) -> Any:
         """A setting of the resolved config, or None."""
@@ -94,7 +94,7 @@ class RunData:
         points = [
             (row["env_steps"], row[key])
             for row in self.rows
-            if _is_number(row.get(key)) and _is_number(row.get("env_steps"))
+            if is_number(row.get(key)) and is_number(row.get("env_steps"))
         ]
         return [x for x, _ in points], [y for _, y in points]
 
@@ -127,7 +127,7 @@ class RunData:
         prefix = "baseline/constant/"
         for row in self.rows:
             for key, value in row.items():
-                if key.startswith(prefix) and _is_number(value):
+                if key.startswith(prefix) and is_number(value):
                     found[key.removeprefix(prefix)] = Score(value)
         for name, evaluation in (self.baselines().get("constant") or {}).items():
             if known := as_score(evaluation):
@@ -143,34 +143,14 @@ class RunData:
         return self.summary.get("baselines") or {}
 
 
-def _is_number(value: Any) -> bool:
-    is_real = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_real and math.isfinite(value)
-
-
-MACRO_NUMBERS = (
-    "length",
-    "count",
-    "play_count",
-    "mean_entropy",
-    "total_reward",
-    "mean_reward",
-    "generality",
-)
-
-
-def _is_macro(value: Any) -> bool:
-    """Whether an entry of `macros.json` has what figures and tables show."""
-    if not isinstance(value, dict) or "source" not in value:
-        return False
-    return all(_is_number(value.get(name)) for name in MACRO_NUMBERS)
-
-
 def as_score(evaluation: Any) -> Score | None:
     """The mean of an evaluation mapping of `summary.json`; None if it holds none."""
-    if not isinstance(evaluation, dict) or not _is_number(evaluation.get("mean")):
+    if not isinstance(evaluation, dict) or not is_number(evaluation.get("mean")):
         return None
-    return Score(evaluation["mean"], evaluation.get("mean_low"), evaluation.get("mean_high"))
+    low, high = evaluation.get("mean_low"), evaluation.get("mean_high")
+    return Score(
+        evaluation["mean"], low if is_number(low) else None, high if is_number(high) else None
+    )
 
 
 def macro_name(macro: dict[str, Any]) -> str:
@@ -199,6 +179,8 @@ def load_run(path: Path) -> RunData:
         ConfigError: in one line, if the folder or its `metrics.jsonl` is missing or damaged.
     """
     path = Path(path)
+    folder = "the folder of a run: runs/<experiment>/<name>"
+    require(path.is_dir() or not path.exists(), "RUN_DIR", str(path), folder)
     if not path.is_dir():
         raise ConfigError(f"{path}: no such folder")
     if not (path / METRICS_FILE).is_file():
@@ -207,8 +189,11 @@ def load_run(path: Path) -> RunData:
         raise ConfigError(f"{path}: holds no {METRICS_FILE}, so it is no run folder; {hint}")
     run = RunData(path, path.resolve().name, read_metrics(path / METRICS_FILE))
     run.summary = _read_mapping(run, "summary.json")
+    if wrong := wrong_keys(run.summary):
+        run.summary = {name: run.summary[name] for name in run.summary if name not in wrong}
+        run.problems.append(f"summary.json is damaged: {', '.join(wrong)} left out")
     run.macro_file = _read_mapping(run, "macros.json")
-    if not all(map(_is_macro, run.macros)):
+    if not is_macro_list(run.macro_file.get("macros")):
         run.macro_file = {}
         run.problems.append("macros.json is damaged: left out")
     run.config = _read_mapping(run, "config.yaml")
@@ -237,12 +222,15 @@ def _read_mapping(run: RunData, name: str) -> dict[str, Any]:
 
 
 def load_runs(paths: Iterable[Path]) -> list[RunData]:
-    """Reads several run folders and gives each its own label.
+    """Reads several run folders, one named twice only once, and gives each its own label.
 
     Raises:
         ConfigError: as `load_run`, or if no folder is given.
     """
-    runs = [load_run(path) for path in paths]
+    distinct: dict[Path, Path] = {}
+    for path in paths:
+        distinct.setdefault(Path(path).resolve(), path)
+    runs = [load_run(path) for path in distinct.values()]
     if not runs:
         raise ConfigError("no run folder given")
     names = [run.label for run in runs]

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from smz_jax.progress import short_count
-from smz_jax.report.checks import is_number
 from smz_jax.report.data import RunData, Score
 
 DEAD_PERPLEXITY = 1.5
@@ -45,7 +44,9 @@ def progress_text(run: RunData) -> str:
     if run.finished:
         return f"Finished: {done}."
     total, steps = run.config.get("total_env_steps"), known["env_steps"]
-    share = f" ({min(steps / total, 1):.0%} of the run)" if is_number(total) and total > 0 and steps else ""
+    share = ""
+    if isinstance(total, int) and total > 0 and steps:
+        share = f" ({min(steps / total, 1):.0%} of the run)"
     return f"Unfinished, still running or stopped: {done}{share}."
 
 

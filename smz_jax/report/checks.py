@@ -1,0 +1,83 @@
+"""Whether what was read from a run's files is what figures and tables expect."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+MACRO_NUMBERS = (
+    "length",
+    "count",
+    "play_count",
+    "mean_entropy",
+    "total_reward",
+    "mean_reward",
+    "generality",
+)
+
+
+def is_number(value: Any) -> bool:
+    """Whether `value` is a finite number; truth values are none."""
+    is_real = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_real and math.isfinite(value)
+
+
+def is_macro(value: Any) -> bool:
+    """Whether an entry of `macros.json` has what figures and tables show."""
+    if not isinstance(value, dict) or "source" not in value:
+        return False
+    named = all(isinstance(value.get(k), (str, list, type(None))) for k in ("names", "actions"))
+    return named and all(is_number(value.get(name)) for name in MACRO_NUMBERS)
+
+
+def is_macro_list(value: Any) -> bool:
+    """Whether the `macros` of `macros.json` are a list of macros, or left out."""
+    return value is None or (isinstance(value, list) and all(map(is_macro, value)))
+
+
+def _is_evaluation(value: Any) -> bool:
+    """Whether an evaluation holds numbers only, beside its list of scores."""
+    return isinstance(value, dict) and all(
+        number is None or is_number(number) for name, number in value.items() if name != "scores"
+    )
+
+
+def _is_baselines(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return False
+    random, constant = value.get("random"), value.get("constant")
+    if not isinstance(constant, (dict, type(None))):
+        return False
+    known = [part for part in (random, *(constant or {}).values()) if part is not None]
+    return all(map(_is_evaluation, known))
+
+
+def _is_seconds(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(is_number, value.values()))
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+SUMMARY: dict[str, Callable[[Any], bool]] = {
+    "env_steps": is_number,
+    "env_frames": is_number,
+    "learner_steps": is_number,
+    "seconds_total": is_number,
+    "seconds": _is_seconds,
+    "evaluation": _is_evaluation,
+    "evaluation_sticky": _is_evaluation,
+    "baselines": _is_baselines,
+    "macros": _is_mapping,
+    "versions": _is_mapping,
+}
+"""What each key of `summary.json` must be, where it is given and not null."""
+
+
+def wrong_keys(summary: dict[str, Any]) -> list[str]:
+    """Keys of a `summary.json` whose values are not what they must be."""
+    return [
+        name
+        for name, is_right in SUMMARY.items()
+        if summary.get(name) is not None and not is_right(summary[name])
+    ]
