@@ -1,6 +1,6 @@
 """Stochastic MuZero on Space Invaders: `python -m experiments.space_invaders --help`.
 
-What to expect is in the README's results table: command, commit, seeds, hardware, time and score.
+The settings are Breakout's; no score on this game is claimed yet (README, results table).
 """
 
 from smz_jax.launch import launch
