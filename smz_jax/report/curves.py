@@ -277,13 +277,13 @@ def certain_rate_figure(runs: Sequence[RunData]) -> Figure:
 
 
 def trees_figure(runs: Sequence[RunData]) -> Figure:
-    """Search trees looked at, and the candidate windows found in them and in played games."""
-    figure, panels = new_figure("Trees processed and candidate windows", 1, 2)
+    """Search trees looked at, and the sequences in the table that were seen too seldom so far."""
+    figure, panels = new_figure("Trees processed and candidates", 1, 2)
     groups = make_groups(runs)
     for axes, key, title in zip(
         panels,
         ("macros/trees", "macros/candidates"),
-        ("search trees processed", "candidate windows"),
+        ("search trees processed, in all", "candidates now: seen too seldom yet"),
         strict=True,
     ):
         _panel(axes, groups, key, len(runs) == 1)
