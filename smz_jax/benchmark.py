@@ -4,6 +4,7 @@ The networks are untrained: no time below depends on their weights but that of t
 which grows with the candidates; its row "every window a candidate" is the worst case.
 """
 
+import contextlib
 import dataclasses
 import os
 import platform
@@ -22,6 +23,7 @@ from rich.table import Table
 
 from smz_jax.config import Config, NetworkConfig, RolloutConfig, SearchConfig
 from smz_jax.envs import make_env
+from smz_jax.launch import use_compile_cache
 from smz_jax.metrics import PhaseTimers
 from smz_jax.mining import Miner
 from smz_jax.networks import make_networks
@@ -33,6 +35,8 @@ from smz_jax.types import Trajectory
 
 NOTEBOOK_STEPS_PER_SECOND = 66.0
 """Environment steps per second of the original PyTorch notebook, 10 simulations, 2 CPU cores."""
+QUICK_SECONDS = 1.0
+"""A measurement with fewer seconds a part only shows that every part runs."""
 ROUNDS = 5
 """Each part is measured so often, in turn with the others; the median is reported."""
 
@@ -247,13 +251,17 @@ def measure(config: Config, seconds: float) -> dict[str, Any]:
 
     Args:
         config: the run whose parts are measured.
-        seconds: for each part, without compilation.
+        seconds: for each part, without compilation. Below `QUICK_SECONDS` programs come from the
+            shared compile cache and the two rows that need programs of their own are left out.
 
     Returns:
         `seconds` (medians, by part), `speed`, `compile_seconds`, and what they depend on.
     """
     busy = os.getloadavg()[0]
-    with own_compile_cache():
+    is_quick = seconds < QUICK_SECONDS
+    if is_quick:
+        use_compile_cache()
+    with contextlib.nullcontext() if is_quick else own_compile_cache():
         parts = prepare(config)
         run, length = parts.run, config.rollout.length
         cases = [
@@ -261,10 +269,13 @@ def measure(config: Config, seconds: float) -> dict[str, Any]:
             lambda: {"search": timed(parts.search)},
             rollout_case("rollout", run.actor, parts.params, length, run.miner),
             macro_case("macro", parts, run.miner),
-            macro_case("macro_worst", parts, worst_miner(parts)),
-            notebook_case(config, parts),
             *learning_cases(parts),
         ]
+        if not is_quick:
+            cases += [
+                macro_case("macro_worst", parts, worst_miner(parts)),
+                notebook_case(config, parts),
+            ]
         medians = interleave(cases, seconds)
     device = jax.devices()[0]
     return {
@@ -301,18 +312,20 @@ def speeds(seconds: dict[str, float], config: Config) -> dict[str, float]:
         a_step = seconds[f"{name}_pass"] + seconds[f"{name}_merge"] / length
         return a_step / seconds["search"]
 
-    notebook = 32 / seconds["notebook"]
-    return {
+    speed = {
         "environment_steps_per_second": lanes / seconds["environment"],
         "searches_per_second": lanes / seconds["search"],
         "search_batches_per_second": 1 / seconds["search"],
         "rollout_steps_per_second": lanes / seconds["rollout"],
         "updates_per_second": 1 / seconds["training_step"],
         "macro_share_of_search": share("macro"),
-        "macro_worst_share_of_search": share("macro_worst"),
-        "notebook_steps_per_second": notebook,
-        "notebook_ratio": notebook / NOTEBOOK_STEPS_PER_SECOND,
     }
+    if "notebook" in seconds:
+        notebook = 32 / seconds["notebook"]
+        speed["macro_worst_share_of_search"] = share("macro_worst")
+        speed["notebook_steps_per_second"] = notebook
+        speed["notebook_ratio"] = notebook / NOTEBOOK_STEPS_PER_SECOND
+    return speed
 
 
 def make_table(result: dict[str, Any]) -> Table:
@@ -351,18 +364,22 @@ def make_table(result: dict[str, Any]) -> Table:
     ]
     for label, value, unit, name in rows:
         table.add_row(label, f"{value:,.1f} {unit}", ms(name))
-    for name, label in (("macro", "macros"), ("macro_worst", "macros, every window a candidate")):
+    labels = {"macro": "macros", "macro_worst": "macros, every window a candidate"}
+    for name, label in labels.items():
+        if f"{name}_share_of_search" not in speed:
+            continue
         share = f"{speed[f'{name}_share_of_search']:.1%} of search time"
         time_text = f"{ms(f'{name}_pass')} a step, {ms(f'{name}_merge')} a merge"
         table.add_row(label, share, time_text)
     table.add_row(f"replay: add {length} steps of all lanes", "", ms("replay_add"))
     table.add_row(f"replay: sample {batch} windows", "", ms("replay_sample"))
-    table.add_row(
-        "acting, notebook's setting, 32 lanes",
-        f"{speed['notebook_steps_per_second']:,.0f} steps/s, {speed['notebook_ratio']:.1f} x "
-        f"the notebook's {NOTEBOOK_STEPS_PER_SECOND:.0f}",
-        ms("notebook"),
-    )
+    if "notebook" in seconds:
+        table.add_row(
+            "acting, notebook's setting, 32 lanes",
+            f"{speed['notebook_steps_per_second']:,.0f} steps/s, {speed['notebook_ratio']:.1f} x "
+            f"the notebook's {NOTEBOOK_STEPS_PER_SECOND:.0f}",
+            ms("notebook"),
+        )
     table.add_row("compiling the search", "", f"{compiling['search']:.1f} s")
     table.add_row("compiling the training step", "", f"{compiling['training_step']:.1f} s")
     return table

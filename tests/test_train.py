@@ -32,9 +32,9 @@ def environment(tmp_path_factory):
     }
 
 
-def start(environment, folder, *flags):
+def start(environment, folder, *flags, experiment="breakout"):
     return subprocess.Popen(
-        [sys.executable, "-m", "experiments.breakout", "--run_dir", str(folder), *flags],
+        [sys.executable, "-m", f"experiments.{experiment}", "--run_dir", str(folder), *flags],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -68,6 +68,15 @@ def finished(environment, tmp_path_factory):
     code, out, err = finish(start(environment, folder, "--preset", "tiny"))
     assert code == 0, err
     return folder, out, err
+
+
+def test_a_game_with_six_actions_runs(environment, tmp_path):
+    process = start(environment, tmp_path / "run", "--preset", "tiny", experiment="pong")
+    code, _, err = finish(process)
+    assert code == 0, err
+    names = json.loads((tmp_path / "run" / "macros.json").read_text())["action_names"]
+    assert names == ["NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE"]
+    assert (tmp_path / "run" / "report.html").exists()
 
 
 def test_a_run_leaves_everything(finished):
