@@ -72,7 +72,7 @@ def train(config: Config, run_dir: Path, *, resume: bool = False) -> Outcome:
         elif resume:
             progress.message("no checkpoint had been written: starting over")
         writer = MetricsWriter(run_dir, run.env_steps if resume else None)
-        baselines = measure_baselines(run, run_dir, writer, progress, stop)
+        baselines = None
         progress.status("compiling search and training step (cached for the next start)")
         saved = evaluated = run.env_steps
         while run.env_steps < config.total_env_steps and not stop:
@@ -86,10 +86,14 @@ def train(config: Config, run_dir: Path, *, resume: bool = False) -> Outcome:
             if run.iteration % config.log_every == 0 or "eval/mean" in row:
                 writer.write(row)
             progress.update(run.env_steps, row)
+            if baselines is None and not stop:  # after the first sign of life, for the user's sake
+                baselines = measure_baselines(run, run_dir, writer, progress, stop, resume)
             is_due = run.env_steps - saved >= config.checkpoint_every_env_steps
             if is_due and run.env_steps < config.total_env_steps:
                 saved = run.env_steps
                 run.save(store, run_dir)
+        if baselines is None and not stop:  # a finished run, resumed
+            baselines = measure_baselines(run, run_dir, writer, progress, stop, resume)
         progress.status("saving a checkpoint")
         run.save(store, run_dir)
         final = sticky = None
@@ -113,13 +117,18 @@ def train(config: Config, run_dir: Path, *, resume: bool = False) -> Outcome:
 
 
 def measure_baselines(
-    run: Run, run_dir: Path, writer: MetricsWriter, progress: Progress, stop: StopSignal
+    run: Run,
+    run_dir: Path,
+    writer: MetricsWriter,
+    progress: Progress,
+    stop: StopSignal,
+    resume: bool,
 ) -> dict[str, Any] | None:
-    """Random and constant policies, once per run; kept for a resumed one."""
+    """Random and constant policies, once per run; a resumed one reads what was measured."""
     if not run.config.eval.baselines:
         return None
     path = run_dir / "baselines.json"
-    if run.env_steps:  # resumed: they were measured then
+    if resume:
         with contextlib.suppress(OSError, ValueError):
             return json.loads(path.read_text(encoding="utf-8"))
     progress.status("measuring the random and the constant policies")
