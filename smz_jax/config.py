@@ -97,9 +97,8 @@ class EnvConfig:
         _require_types("env", self)
         require(self.id != "", "env.id", self.id, "the name of a game")
         require(1 <= self.num_envs <= 4096, "env.num_envs", self.num_envs, "in 1..4096")
-        for name in ("sticky_prob",):
-            value = getattr(self, name)
-            require(value is None or 0 <= value < 1, f"env.{name}", value, "in [0, 1)")
+        sticky = self.sticky_prob
+        require(sticky is None or 0 <= sticky < 1, "env.sticky_prob", sticky, "in [0, 1)")
         noop = self.noop_max
         require(noop is None or 0 <= noop <= 1000, "env.noop_max", noop, "in 0..1000")
         require(1 <= self.frame_skip <= 60, "env.frame_skip", self.frame_skip, "in 1..60")

@@ -158,27 +158,21 @@ def versions() -> dict[str, str]:
     return found
 
 
+def _git(root: Path, *arguments: str) -> str:
+    """What git prints; raises OSError or SubprocessError where it cannot."""
+    command = ["git", "-C", str(root), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    return done.stdout
+
+
 def git_commit() -> str | None:
     """Commit of the checkout that this code runs from, `-dirty` if changed; None outside of git."""
     root = Path(__file__).resolve().parent.parent
     try:
-        described = subprocess.run(
-            ["git", "-C", str(root), "rev-parse", "--show-toplevel", "HEAD"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-        top, commit = described.stdout.split("\n")[:2]
+        top, commit = _git(root, "rev-parse", "--show-toplevel", "HEAD").split("\n")[:2]
         if Path(top).resolve() != root:  # installed inside somebody else's checkout
             return None
-        changed = subprocess.run(
-            ["git", "-C", str(root), "status", "--porcelain", "--untracked-files=no"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
+        changed = _git(root, "status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError):
         return None
-    return commit + ("-dirty" if changed.stdout.strip() else "")
+    return commit + ("-dirty" if changed.strip() else "")

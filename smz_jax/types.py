@@ -67,7 +67,6 @@ class SearchOutput(NamedTuple):
     action: Array  # [B] int32
     action_weights: Array  # [B, A] float32, the policy target
     value: Array  # [B] float32, the root's searched value
-    prior_value: Array  # [B] float32, the network's own value at the root
     tree: Any  # mctx.Tree, embeddings are NodeEmbedding; None in plain-policy mode
 
 

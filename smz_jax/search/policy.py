@@ -95,7 +95,6 @@ def make_search(networks: Networks, config: Config, spec: EnvSpec) -> Callable[.
             action=sample_by_temperature(rng_key, action_weights, temperature),
             action_weights=action_weights,
             value=tree.node_values[:, 0],
-            prior_value=value,
             tree=tree,
         )
 
@@ -148,7 +147,6 @@ def make_prior_policy(networks: Networks, q_epsilon: float) -> Callable[..., Sea
             action=jnp.where(explores, explored, chosen),
             action_weights=jax.nn.softmax(improved),
             value=value,
-            prior_value=value,
             tree=None,
         )
 
