@@ -188,10 +188,25 @@ class NetworkConfig:
 class SearchConfig:
     """The tree search."""
 
+    engine: Literal["batched", "mctx"] = "mctx"
+    """batched: this project's loop over plain arrays. mctx: the reference, several times slower."""
     num_simulations: int = 16
-    """Expansions per search; a step of the game takes two (decision and chance). 0: the prior."""
+    """Expansions per search; a step of the game takes two (decision and chance), or one where the
+    chance node is collapsed. 0: the prior."""
     max_depth: int | None = None
-    """Longest path from the root, in edges of the tree; unset: as deep as the simulations go."""
+    """Longest path from the root, in edges of the tree (a collapsed one counts two); unset: as deep
+    as the simulations go."""
+    collapse_threshold: float = 0.0
+    """An afterstate whose normalised H(sigma) is strictly below goes on through its most likely
+    outcome in the same simulation. 0: never. Engine batched only."""
+    root: Literal["puct", "gumbel"] = "puct"
+    """puct: visit counts with Dirichlet noise. gumbel: sequential halving with Gumbel noise, and
+    completed Q-values as the policy target (Danihelka et al. 2022). Engine batched only."""
+    interior: Literal["puct", "gumbel"] = "puct"
+    """Choice of actions below a gumbel root: PUCT, or the Gumbel interior rule."""
+    qtransform: Literal["siblings", "tree"] = "siblings"
+    """What PUCT scales Q-values by: the bounds of the node and its children (mctx), or the running
+    bounds of the whole tree (MuZero, appendix B). Engine batched only."""
     dirichlet_fraction: float = 0.25
     """Share of Dirichlet noise in the root prior, in training only."""
     dirichlet_alpha: float = 0.3
@@ -203,10 +218,40 @@ class SearchConfig:
     q_epsilon: float = 1e-8
     """Smallest range of Q that is stretched to [0, 1] (mctx's epsilon). With few simulations a
     larger one keeps noise in the values from deciding the visits."""
+    gumbel_considered: int = 16
+    """Most actions that a gumbel root considers."""
+    gumbel_maxvisit_init: float = 50.0
+    """c_visit of the Gumbel rules: Q counts (c_visit + most visits) * c_scale."""
+    gumbel_value_scale: float = 0.1
+    """c_scale of the Gumbel rules."""
+    rows_per_call: int | None = None
+    """Rows of the batch (of one kind of node) that go through the networks together; unset: all
+    rows that are there. Fewer waste less where the kinds are mixed. Engine batched only."""
 
     def __post_init__(self) -> None:
         """Validates; raises ConfigError in one line."""
         _require_types("search", self)
+        threshold = self.collapse_threshold
+        require(0 <= threshold <= 1, "search.collapse_threshold", threshold, "in [0, 1]")
+        for name, plain in (
+            ("collapse_threshold", 0),
+            ("root", "puct"),
+            ("qtransform", "siblings"),
+            ("rows_per_call", None),
+        ):
+            value = getattr(self, name)
+            fits = self.engine == "batched" or value == plain
+            require(fits, f"search.{name}", value, f"{plain!r} where search.engine is mctx")
+        fits = self.interior == "puct" or self.root == "gumbel"
+        require(fits, "search.interior", self.interior, "'puct' where search.root is puct")
+        considered = self.gumbel_considered
+        require(1 <= considered <= 1000, "search.gumbel_considered", considered, "in 1..1000")
+        for name in ("gumbel_maxvisit_init", "gumbel_value_scale"):
+            value = getattr(self, name)
+            require(value >= 0, f"search.{name}", value, "at least 0")
+        rows = self.rows_per_call
+        good = rows is None or 1 <= rows <= 100_000
+        require(good, "search.rows_per_call", rows, "unset or in 1..100000")
         sims = self.num_simulations
         require(0 <= sims <= 10_000, "search.num_simulations", sims, "in 0..10000")
         depth = self.max_depth
