@@ -273,6 +273,8 @@ class RolloutConfig:
     """search: act by the tree's visits. prior: the bare policy head, epsilon-greedy."""
     length: int = 32
     """T: steps of every lane between two rounds of learning."""
+    pools: int = 1
+    """2: half of the lanes step while the device searches for the other half; for accelerators."""
     temperature: float = 1.0
     """Actions are drawn in proportion to visits^(1/temperature), at the start of the run."""
     temperature_end: float = 0.25
@@ -290,6 +292,7 @@ class RolloutConfig:
         """Validates; raises ConfigError in one line."""
         _require_types("rollout", self)
         require(1 <= self.length <= 10_000, "rollout.length", self.length, "in 1..10000")
+        require(self.pools in (1, 2), "rollout.pools", self.pools, "1 or 2")
         for name in ("temperature", "temperature_end"):
             value = getattr(self, name)
             require(0 <= value <= 100, f"rollout.{name}", value, "in [0, 100]")
@@ -538,6 +541,12 @@ class Config:
             "total_env_steps",
             self.total_env_steps,
             f"at least one iteration: env.num_envs x rollout.length = {per_iteration}",
+        )
+        require(
+            self.env.num_envs % self.rollout.pools == 0,
+            "rollout.pools",
+            self.rollout.pools,
+            f"a divisor of env.num_envs = {self.env.num_envs}",
         )
         require(
             self.loss.reconstruction == 0 or self.network.decoder_size > 0,

@@ -68,6 +68,8 @@ class SearchOutput(NamedTuple):
     action_weights: Array  # [B, A] float32, the policy target
     value: Array  # [B] float32, the root's searched value
     tree: Any  # mctx.Tree, embeddings are NodeEmbedding; None in plain-policy mode
+    faults: Array  # [B] int32, outputs of the networks that were not finite and were replaced
+    all_invalid: Array  # [B] bool, no action was valid (the action given is 0, or of the prior)
 
 
 class NodeEmbedding(NamedTuple):
@@ -77,6 +79,7 @@ class NodeEmbedding(NamedTuple):
     is_chance: Array  # [B, N] bool
     entropy: Array  # [B, N] float32, normalised H(sigma): of the chance node itself, or of the
     #                 collapsed edge that led to a decision node; 0 elsewhere
+    faults: Any = None  # [B, N] int32, outputs of the networks that were not finite, replaced
 
 
 class Trajectory(NamedTuple):

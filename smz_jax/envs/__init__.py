@@ -21,7 +21,12 @@ __all__ = ["VectorEnv", "check_actions", "check_env_id", "make_env", "make_spec"
 
 
 def make_env(
-    config: EnvConfig, *, seed: int, num_envs: int | None = None, training: bool = True
+    config: EnvConfig,
+    *,
+    seed: int,
+    num_envs: int | None = None,
+    first_lane: int = 0,
+    training: bool = True,
 ) -> VectorEnv:
     """Opens a vector of games.
 
@@ -30,6 +35,8 @@ def make_env(
         seed: at least 0; the same seed gives the same games, and lane i's games do not depend on
             the number of lanes.
         num_envs: B; `config.num_envs` if None.
+        first_lane: the vector plays the games of lanes first_lane to first_lane + B - 1, so that
+            several vectors of one seed share no game.
         training: False gives whole games and raw rewards whatever the settings say: no episodic
             life, no reward clipping.
 
@@ -42,10 +49,13 @@ def make_env(
     lanes = config.num_envs if num_envs is None else num_envs
     require(1 <= lanes <= 4096, "num_envs", lanes, "in 1..4096")
     require(0 <= seed < 2**63, "seed", seed, "at least 0")
+    require(0 <= first_lane <= 4096, "first_lane", first_lane, "in 0..4096")
     check_env_id(config)
     from smz_jax.envs.atari import make_atari
 
-    return make_atari(config, seed=seed, num_envs=lanes, training=training)
+    return make_atari(
+        config, seed=seed, num_envs=lanes, first_lane=first_lane, training=training
+    )
 
 
 def make_spec(config: EnvConfig) -> EnvSpec:

@@ -47,11 +47,15 @@ class AlePool:
         self._ended = self._limit = no
         return PoolStep(frame[:, 0], self._zeros, ended=no, limit=no, lives=info["lives"])
 
-    def step(self, actions: np.ndarray) -> PoolStep:
-        """See `Pool.step`."""
+    def send(self, actions: np.ndarray) -> None:
+        """See `Pool.send`."""
+        self._pool.send(actions)
+
+    def recv(self) -> PoolStep:
+        """See `Pool.recv`."""
         cut = self._limit & ~self._ended
         self._elapsed = np.where(self._limit | self._ended, 0, self._elapsed + 1)
-        frame, reward, ended, _, info = self._pool.step(actions)
+        frame, reward, ended, _, info = self._pool.recv()
         if cut.any():
             # The step of these lanes is lost; all other lanes only report again.
             frame, info = self._pool.reset(options={"reset_mask": cut})

@@ -43,9 +43,11 @@ class AtariVectorEnv:
         self._clip_rewards = config.clip_rewards and training
         self._fire = _fire_index(config, spec.action_names)
         self._started = False
+        self._in_flight = False
 
     def reset(self) -> Timestep:
         """Starts a new game in every lane; see `VectorEnv.reset`."""
+        _require(not self._in_flight, "reset() before the step sent was received")
         self._stacker = FrameStacker(self.spec.frame_stack)
         self._lives = np.zeros(self.num_envs, np.int32)
         self._must_fire = np.zeros(self.num_envs, np.bool_)
@@ -54,17 +56,31 @@ class AtariVectorEnv:
         return self._timestep(self._open_pool().reset())
 
     def step(self, actions: np.ndarray) -> Timestep:
-        """Steps every lane; see `VectorEnv.step`.
+        """Steps every lane; see `VectorEnv.step`."""
+        self.send(actions)
+        return self.recv()
+
+    def send(self, actions: np.ndarray) -> None:
+        """Starts a step of every lane; see `VectorEnv.send`.
 
         In the step after a lost life the action given is replaced by FIRE, the only valid one
         (`fire_on_life_loss`).
         """
-        if not self._started:
-            raise RuntimeError("step() before reset()")
+        pool = self._open_pool()
+        _require(self._started, "send() before reset()")
+        _require(not self._in_flight, "send() before the step sent was received")
         actions = check_actions(actions, self.num_envs, self.spec.num_actions)
         if self._fire is not None:
             actions[self._must_fire] = self._fire
-        return self._timestep(self._open_pool().step(actions))
+        pool.send(actions)
+        self._in_flight = True
+
+    def recv(self) -> Timestep:
+        """Waits for the step that was sent; see `VectorEnv.recv`."""
+        pool = self._open_pool()
+        _require(self._in_flight, "recv() without send()")
+        self._in_flight = False
+        return self._timestep(pool.recv())
 
     def close(self) -> None:
         """Frees the emulators; see `VectorEnv.close`."""
@@ -73,8 +89,8 @@ class AtariVectorEnv:
         self._pool = None
 
     def _open_pool(self) -> Pool:
-        if self._pool is None:
-            raise RuntimeError("the environment is closed")
+        _require(self._pool is not None, "the environment is closed")
+        assert self._pool is not None
         return self._pool
 
     def _timestep(self, raw: PoolStep) -> Timestep:
@@ -101,15 +117,23 @@ class AtariVectorEnv:
         )
 
 
-def make_atari(config: EnvConfig, *, seed: int, num_envs: int, training: bool) -> AtariVectorEnv:
+def _require(condition: bool, message: str) -> None:
+    """Some libraries hang where calls come in a wrong order."""
+    if not condition:
+        raise RuntimeError(message)
+
+
+def make_atari(
+    config: EnvConfig, *, seed: int, num_envs: int, first_lane: int, training: bool
+) -> AtariVectorEnv:
     """Opens a vector of Atari games; see `make_env`."""
     spec = atari_spec(config)
     # SeedSequence keeps the lanes of different runs apart (seed + lane would not); 0 means
     # "do not seed" to ale-py.
-    seeds = np.random.SeedSequence(seed).generate_state(num_envs).astype(np.int64)
+    seeds = np.random.SeedSequence(seed).generate_state(first_lane + num_envs).astype(np.int64)
     args = PoolArgs(
         rom=games(config.backend)[config.id],
-        seeds=np.maximum(seeds % 2**31, 1),
+        seeds=np.maximum(seeds[first_lane:] % 2**31, 1),
         noops=config.noops,
         fire_reset=_fire_index(config, spec.action_names) is not None,
         sticky=config.sticky,

@@ -35,9 +35,14 @@ class EnvpoolPool:
         no = np.zeros(len(self._zeros), np.bool_)
         return PoolStep(frame[:, 0], self._zeros, ended=no, limit=no, lives=info["lives"])
 
-    def step(self, actions: np.ndarray) -> PoolStep:
-        """See `Pool.step`."""
-        frame, reward, _, limit, info = self._pool.step(actions)
+    def send(self, actions: np.ndarray) -> None:
+        """See `Pool.send`."""
+        self._pool.send(actions)
+
+    def recv(self) -> PoolStep:
+        """See `Pool.recv`."""
+        # In lane order, since its batch holds every lane (envpool's synchronous mode).
+        frame, reward, _, limit, info = self._pool.recv()
         ended = info["terminated"].astype(np.bool_)
         return PoolStep(frame[:, 0], reward, ended=ended, limit=limit, lives=info["lives"])
 

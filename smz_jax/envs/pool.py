@@ -6,7 +6,7 @@ import numpy as np
 
 
 class PoolStep(NamedTuple):
-    """What a pool of emulators gives after `reset` or `step`."""
+    """What a pool of emulators gives after `reset` or a step."""
 
     frame: np.ndarray  # [B, H, W] uint8, newest frame
     reward: np.ndarray  # [B] float32, raw
@@ -22,8 +22,12 @@ class Pool(Protocol):
         """Starts a new game in every lane."""
         ...
 
-    def step(self, actions: np.ndarray) -> PoolStep:
-        """Steps every lane by checked actions, `[B]` int32."""
+    def send(self, actions: np.ndarray) -> None:
+        """Starts a step of every lane by checked actions, `[B]` int32, and returns at once."""
+        ...
+
+    def recv(self) -> PoolStep:
+        """Waits for the step that was sent; in lane order, whichever lane is ready first."""
         ...
 
     def close(self) -> None:

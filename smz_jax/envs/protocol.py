@@ -19,20 +19,37 @@ class VectorEnv(Protocol):
     num_envs: int
 
     def reset(self) -> Timestep:
-        """Starts a new game in every lane and gives its first observation."""
+        """Starts a new game in every lane and gives its first observation.
+
+        Raises:
+            RuntimeError: if a step that was sent has not been received.
+        """
         ...
 
     def step(self, actions: np.ndarray) -> Timestep:
-        """Steps every lane.
+        """Steps every lane: `send`, then `recv`."""
+        ...
+
+    def send(self, actions: np.ndarray) -> None:
+        """Starts a step of every lane; the games go on by themselves until `recv`.
 
         Args:
             actions: `[B]` integers in 0..A-1. A lane whose game is over ignores its action.
 
+        Raises:
+            ConfigError: if `actions` has a wrong type, shape or range; nothing is sent then.
+            RuntimeError: before `reset`, or if the last step has not been received.
+        """
+        ...
+
+    def recv(self) -> Timestep:
+        """Waits for the step that was sent.
+
         Returns:
-            Arrays that later steps never overwrite.
+            Arrays in lane order, whichever lane was ready first; later steps never overwrite them.
 
         Raises:
-            ConfigError: if `actions` has a wrong type, shape or range.
+            RuntimeError: if no step was sent.
         """
         ...
 

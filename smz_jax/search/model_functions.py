@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import mctx
 
+from smz_jax.config import require
 from smz_jax.types import Array, Networks, NodeEmbedding, Params
 
 
@@ -24,6 +25,19 @@ def normalised_entropy(logits: Array) -> Array:
     log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
     entropy = -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
     return jnp.clip(entropy / jnp.log(jnp.float32(logits.shape[-1])), 0.0, 1.0)
+
+
+def finite_scalars(values: Array) -> tuple[Array, Array]:
+    """Values `[B]` with 0 for each that is not finite, and how many were: int32 `[B]`."""
+    finite = jnp.isfinite(values)
+    return jnp.where(finite, values, 0.0).astype(jnp.float32), (~finite).astype(jnp.int32)
+
+
+def finite_logits(logits: Array) -> tuple[Array, Array]:
+    """Logits `[B, ...]`, all equal in a row where one is not finite, and 1 there: int32 `[B]`."""
+    finite = jnp.all(jnp.isfinite(logits), axis=-1)
+    logits = jnp.where(finite[..., None], logits, 0.0).astype(jnp.float32)
+    return logits, (~finite).astype(jnp.int32)
 
 
 def add_dirichlet_noise(
@@ -43,8 +57,45 @@ def mask_invalid(logits: Array, invalid_actions: Array) -> Array:
     return jnp.where(invalid_actions > 0, jnp.finfo(logits.dtype).min, logits)
 
 
+def check_model(
+    networks: Networks, params: Params, embedding: Array, invalid_actions: Array, num_actions: int
+) -> None:
+    """Checks, by shapes alone, that model, batch and number of actions fit each other.
+
+    Raises:
+        ConfigError: if they do not, or the batch is empty.
+    """
+    batch_size = embedding.shape[0]
+    require(batch_size >= 1, "search: batch size", batch_size, "at least 1")
+    shape = (batch_size, num_actions)
+    require(invalid_actions.shape == shape, "invalid_actions.shape", invalid_actions.shape, shape)
+    logits, _ = jax.eval_shape(networks.prediction, params, embedding)
+    require(logits.shape == shape, "model: policy logits' shape", logits.shape, shape)
+    actions = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
+    afterstate = jax.eval_shape(networks.afterstate_dynamics, params, embedding, actions)
+    expected = (embedding.shape, str(embedding.dtype))
+    given = (afterstate.shape, str(afterstate.dtype))
+    require(given == expected, "model: afterstate", given, f"as the embedding: {expected}")
+    logits, _ = jax.eval_shape(networks.afterstate_prediction, params, afterstate)
+    good = len(logits.shape) == 2 and logits.shape[0] == batch_size and logits.shape[1] >= 1
+    require(good, "model: chance logits' shape", logits.shape, f"({batch_size}, codebook size)")
+    code = jax.ShapeDtypeStruct(logits.shape, jnp.float32)
+    try:
+        state, _ = jax.eval_shape(networks.dynamics, params, afterstate, code)
+    except TypeError as error:
+        reason = str(error).split("\n")[0]
+        require(False, "model: codebook size", logits.shape[1], f"what the dynamics take: {reason}")
+    given = (state.shape, str(state.dtype))
+    require(given == expected, "model: next embedding", given, f"as the embedding: {expected}")
+
+
 def make_root(
-    networks: Networks, params: Params, embedding: Array, prior_logits: Array, value: Array
+    networks: Networks,
+    params: Params,
+    embedding: Array,
+    prior_logits: Array,
+    value: Array,
+    faults: Array,
 ) -> mctx.RootFnOutput:
     """A decision node as the root of a tree; priors `[B, A]` are padded to `[B, A + C]`."""
     batch_size = value.shape[0]
@@ -60,6 +111,7 @@ def make_root(
             state=embedding,
             is_chance=jnp.zeros(batch_size, bool),
             entropy=jnp.zeros(batch_size, jnp.float32),
+            faults=faults,
         ),
     )
 
@@ -82,9 +134,14 @@ def make_recurrent_fn(networks: Networks, *, num_actions: int, gamma: float) -> 
         del rng_key
         afterstate = networks.afterstate_dynamics(params, node.state, action)
         chance_logits, afterstate_value = networks.afterstate_prediction(params, afterstate)
+        chance_logits, bad_chance = finite_logits(chance_logits)
+        afterstate_value, bad_afterstate = finite_scalars(networks.value_of(afterstate_value))
         code = jax.nn.one_hot(action - num_actions, chance_logits.shape[-1], dtype=jnp.float32)
         state, reward = networks.dynamics(params, node.state, code)
         policy_logits, value = networks.prediction(params, state)
+        policy_logits, bad_policy = finite_logits(policy_logits)
+        value, bad_value = finite_scalars(networks.value_of(value))
+        reward, bad_reward = finite_scalars(networks.reward_of(reward))
 
         def pick(from_decision: Array, from_chance: Array) -> Array:
             shape = (-1,) + (1,) * (from_decision.ndim - 1)
@@ -94,18 +151,19 @@ def make_recurrent_fn(networks: Networks, *, num_actions: int, gamma: float) -> 
         no_outcomes = jnp.full_like(chance_logits, -jnp.inf)
         zeros = jnp.zeros(action.shape, jnp.float32)
         output = mctx.RecurrentFnOutput(
-            reward=pick(zeros, networks.reward_of(reward)),
+            reward=pick(zeros, reward),
             discount=pick(zeros + 1.0, zeros + gamma),
             prior_logits=pick(
                 jnp.concatenate([no_actions, chance_logits], axis=-1),
                 jnp.concatenate([policy_logits, no_outcomes], axis=-1),
             ),
-            value=pick(networks.value_of(afterstate_value), networks.value_of(value)),
+            value=pick(afterstate_value, value),
         )
         embedding = NodeEmbedding(
             state=pick(afterstate, state),
             is_chance=~node.is_chance,
             entropy=pick(normalised_entropy(chance_logits), zeros),
+            faults=pick(bad_chance + bad_afterstate, bad_policy + bad_value + bad_reward),
         )
         return output, embedding
 

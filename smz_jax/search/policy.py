@@ -1,16 +1,16 @@
 """Root policies: the searched one, and the bare policy head of the plain mode."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import mctx
 
 from smz_jax.config import Config
 from smz_jax.search import model_functions
-from smz_jax.search.selection import decision_view, make_action_selection
+from smz_jax.search.engines import gumbel_decision, make_batched_tree, make_mctx_tree
+from smz_jax.search.model_functions import check_model
+from smz_jax.search.selection import decision_view
 from smz_jax.types import Array, EnvSpec, Networks, Params, SearchOutput
 
 
@@ -33,9 +33,7 @@ def sample_by_temperature(rng_key: Array, action_weights: Array, temperature: Ar
 
 
 def make_search(networks: Networks, config: Config, spec: EnvSpec) -> Callable[..., SearchOutput]:
-    """The reference engine: `mctx.search` over decision and chance nodes.
-
-    Agrees with `mctx.stochastic_muzero_policy` visit for visit, and keeps the whole tree.
+    """The search of `config.search`, by its engine and root rule.
 
     Args:
         networks: the model.
@@ -44,18 +42,19 @@ def make_search(networks: Networks, config: Config, spec: EnvSpec) -> Callable[.
 
     Returns:
         `(params, rng_key, embedding, invalid_actions [B, A], temperature, noise) -> SearchOutput`;
-        `noise` scales the Dirichlet fraction: 1 in training, 0 in evaluation.
+        `noise` scales the root's noise (the Dirichlet fraction, or the Gumbel): 1 in training, 0
+        in evaluation. A gumbel root acts by its own rule and ignores the temperature. Values and
+        logits that are not finite are replaced (by 0; by equal ones) and counted.
+
+    Raises:
+        ConfigError: at the first trace, if the model's outputs do not fit the number of actions or
+            each other, or the batch is empty.
     """
-    settings = config.search
-    select = make_action_selection(
-        spec.num_actions,
-        pb_c_init=settings.pb_c_init,
-        pb_c_base=settings.pb_c_base,
-        q_epsilon=settings.q_epsilon,
-    )
-    recurrent_fn = model_functions.make_recurrent_fn(
-        networks, num_actions=spec.num_actions, gamma=config.learner.gamma
-    )
+    settings, num_actions = config.search, spec.num_actions
+    if settings.engine == "mctx":
+        grow_tree = make_mctx_tree(networks, config, num_actions)
+    else:
+        grow_tree = make_batched_tree(networks, config, num_actions)
 
     def search(
         params: Params,
@@ -65,40 +64,50 @@ def make_search(networks: Networks, config: Config, spec: EnvSpec) -> Callable[.
         temperature: Array,
         noise: Array | float,
     ) -> SearchOutput:
+        check_model(networks, params, embedding, invalid_actions, num_actions)
         policy_logits, value_logits = networks.prediction(params, embedding)
-        value = networks.value_of(value_logits)
-        # The order of splits is mctx's, so that the same key gives the same search.
-        rng_key, dirichlet_key, search_key = jax.random.split(rng_key, 3)
-        logits = model_functions.add_dirichlet_noise(
-            dirichlet_key,
-            policy_logits,
-            fraction=settings.dirichlet_fraction * noise,
-            alpha=settings.dirichlet_alpha,
-        )
-        logits = model_functions.mask_invalid(logits, invalid_actions)
-        tree: Any = mctx.search(
-            params,
-            search_key,
-            root=model_functions.make_root(networks, params, embedding, logits, value),
-            recurrent_fn=recurrent_fn,
-            root_action_selection_fn=functools.partial(select, depth=jnp.int32(0)),
-            interior_action_selection_fn=select,
-            num_simulations=settings.num_simulations,
-            max_depth=settings.max_depth,
-            invalid_actions=invalid_actions,
-        )
-        if settings.num_simulations == 0:
-            action_weights = jax.nn.softmax(logits)
+        policy_logits, faults = model_functions.finite_logits(policy_logits)
+        value, bad_value = model_functions.finite_scalars(networks.value_of(value_logits))
+        faults = faults + bad_value
+        if settings.root == "gumbel":
+            # The order of splits is mctx's, so that the same key gives the same search.
+            search_key, noise_key = jax.random.split(rng_key)
+            gumbel = noise * jax.random.gumbel(noise_key, policy_logits.shape, jnp.float32)
+            logits = model_functions.mask_invalid(policy_logits, invalid_actions)
         else:
-            action_weights = decision_view(tree, spec.num_actions).summary().visit_probs
+            rng_key, noise_key, search_key = jax.random.split(rng_key, 3)
+            gumbel = None
+            logits = model_functions.add_dirichlet_noise(
+                noise_key,
+                policy_logits,
+                fraction=settings.dirichlet_fraction * noise,
+                alpha=settings.dirichlet_alpha,
+            )
+            logits = model_functions.mask_invalid(logits, invalid_actions)
+        root = model_functions.make_root(networks, params, embedding, logits, value, faults)
+        tree = grow_tree(params, search_key, root, invalid_actions, gumbel)
+        if settings.root == "gumbel":
+            action, action_weights = gumbel_decision(tree, logits, gumbel, settings)
+        else:
+            action_weights = visit_weights(tree, logits, settings.num_simulations)
+            action = sample_by_temperature(rng_key, action_weights, temperature)
         return SearchOutput(
-            action=sample_by_temperature(rng_key, action_weights, temperature),
+            action=action,
             action_weights=action_weights,
             value=tree.node_values[:, 0],
             tree=tree,
+            faults=jnp.sum(tree.embeddings.faults, axis=1),
+            all_invalid=jnp.all(invalid_actions > 0, axis=-1),
         )
 
     return search
+
+
+def visit_weights(tree: Any, logits: Array, num_simulations: int) -> Array:
+    """Shares of the root's visits `[B, A]`; without any simulation, the masked prior."""
+    if num_simulations == 0:
+        return jax.nn.softmax(logits)
+    return decision_view(tree, logits.shape[-1]).summary().visit_probs
 
 
 def make_prior_policy(networks: Networks, q_epsilon: float) -> Callable[..., SearchOutput]:
@@ -128,8 +137,10 @@ def make_prior_policy(networks: Networks, q_epsilon: float) -> Callable[..., Sea
         epsilon: Array,
     ) -> SearchOutput:
         policy_logits, value_logits = networks.prediction(params, embedding)
+        policy_logits, faults = model_functions.finite_logits(policy_logits)
+        value, bad_value = model_functions.finite_scalars(networks.value_of(value_logits))
+        faults = faults + bad_value
         prior = jax.nn.softmax(model_functions.mask_invalid(policy_logits, invalid_actions))
-        value = networks.value_of(value_logits)
         # What the policy learns: its own prior would teach it nothing, so one step of improvement
         # by the afterstate values, Q relative to the value in units of the actions' spread.
         actions = jnp.arange(prior.shape[-1], dtype=jnp.int32)
@@ -148,6 +159,8 @@ def make_prior_policy(networks: Networks, q_epsilon: float) -> Callable[..., Sea
             action_weights=jax.nn.softmax(improved),
             value=value,
             tree=None,
+            faults=faults,
+            all_invalid=jnp.all(invalid_actions > 0, axis=-1),
         )
 
     return act

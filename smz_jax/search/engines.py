@@ -1,0 +1,177 @@
+"""The two engines that grow a tree, and the decision of a Gumbel root."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import mctx
+import numpy as np
+
+from smz_jax.config import Config, SearchConfig
+from smz_jax.search import gumbel as gumbel_rules
+from smz_jax.search import scores
+from smz_jax.search.batched import Score, make_grow
+from smz_jax.search.expansion import make_expand
+from smz_jax.search.model_functions import make_recurrent_fn
+from smz_jax.search.nodes import NewNode, as_mctx_tree
+from smz_jax.search.scores import Actions
+from smz_jax.search.selection import make_action_selection
+from smz_jax.types import Array, Networks, Params
+
+GrowTree = Callable[..., Any]
+"""`(params, rng_key, mctx.RootFnOutput, invalid_actions [B, A], gumbel [B, A] or None) ->
+mctx.Tree` whose embeddings are `NodeEmbedding`."""
+
+
+def make_mctx_tree(networks: Networks, config: Config, num_actions: int) -> GrowTree:
+    """The reference engine: `mctx.search` over decision and chance nodes.
+
+    Agrees with `mctx.stochastic_muzero_policy` visit for visit, and keeps the whole tree.
+    """
+    settings = config.search
+    select = make_action_selection(
+        num_actions,
+        pb_c_init=settings.pb_c_init,
+        pb_c_base=settings.pb_c_base,
+        q_epsilon=settings.q_epsilon,
+    )
+    recurrent_fn = make_recurrent_fn(
+        networks, num_actions=num_actions, gamma=config.learner.gamma
+    )
+
+    def grow_tree(
+        params: Params, rng_key: Array, root: Any, invalid_actions: Array, gumbel: None
+    ) -> Any:
+        del gumbel
+        return mctx.search(
+            params,
+            rng_key,
+            root=root,
+            recurrent_fn=recurrent_fn,
+            root_action_selection_fn=functools.partial(select, depth=jnp.int32(0)),
+            interior_action_selection_fn=select,
+            num_simulations=settings.num_simulations,
+            max_depth=settings.max_depth,
+            invalid_actions=invalid_actions,
+        )
+
+    return grow_tree
+
+
+def make_batched_tree(networks: Networks, config: Config, num_actions: int) -> GrowTree:
+    """The batched engine, see `batched.py`."""
+    settings = config.search
+    puct, completed = make_puct(settings), make_completed(settings)
+    table = gumbel_rules.halving_table(settings.gumbel_considered, settings.num_simulations)
+
+    def gumbel_interior(actions: Actions) -> Array:
+        return gumbel_rules.interior_score(actions, completed(actions))
+
+    grow = make_grow(
+        make_expand(
+            networks,
+            num_actions=num_actions,
+            gamma=config.learner.gamma,
+            collapse_threshold=settings.collapse_threshold,
+            rows_per_call=settings.rows_per_call,
+        ),
+        num_actions=num_actions,
+        num_simulations=settings.num_simulations,
+        max_depth=settings.max_depth,
+        interior_score=gumbel_interior if settings.interior == "gumbel" else puct,
+        breaks_ties=settings.interior != "gumbel",
+    )
+
+    def grow_tree(
+        params: Params, rng_key: Array, root: Any, invalid_actions: Array, gumbel: Array | None
+    ) -> Any:
+        valid = jnp.sum(1 - invalid_actions, axis=-1).astype(jnp.int32)
+        considered = jnp.minimum(settings.gumbel_considered, valid)
+
+        def root_score(actions: Actions, simulation: Array) -> Array:
+            if gumbel is None:
+                score = puct(actions)
+            else:
+                visits = jnp.asarray(table)[considered, simulation]
+                score = gumbel_rules.root_score(actions, completed(actions), gumbel, visits)
+            return jnp.where(invalid_actions > 0, -jnp.inf, score)
+
+        zeros = jnp.zeros_like(root.value)
+        node = NewNode(
+            value=root.value,
+            reward=zeros,
+            discount=zeros,
+            prior_logits=root.prior_logits,
+            is_chance=root.embedding.is_chance,
+            entropy=root.embedding.entropy,
+            faults=root.embedding.faults,
+            state=root.embedding.state,
+        )
+        nodes = grow(params, rng_key, node, root_score)
+        return as_mctx_tree(nodes, invalid_actions, extra_data=gumbel)
+
+    return grow_tree
+
+
+def make_puct(settings: SearchConfig) -> Score:
+    """PUCT with the Q-normalisation of the settings."""
+    scale = scores.scale_by_tree if settings.qtransform == "tree" else scores.scale_by_siblings
+
+    def puct(actions: Actions) -> Array:
+        value_score = scale(actions, settings.q_epsilon)
+        return scores.puct(
+            actions, value_score, pb_c_init=settings.pb_c_init, pb_c_base=settings.pb_c_base
+        )
+
+    return puct
+
+
+def make_completed(settings: SearchConfig) -> Score:
+    """The completed Q-values of the settings."""
+    return functools.partial(
+        gumbel_rules.completed_qvalues,
+        maxvisit_init=settings.gumbel_maxvisit_init,
+        value_scale=settings.gumbel_value_scale,
+        epsilon=settings.q_epsilon,
+    )
+
+
+def gumbel_decision(
+    tree: Any, logits: Array, gumbel: Array, settings: SearchConfig
+) -> tuple[Array, Array]:
+    """What a searched Gumbel root decides.
+
+    Args:
+        tree: `mctx.Tree`.
+        logits: `[B, A]` masked root priors.
+        gumbel: `[B, A]` the noise of the search.
+        settings: of the Gumbel rules.
+
+    Returns:
+        The best of the most visited actions, int32 `[B]`, and the policy target `[B, A]`: the prior
+        improved by completed Q-values.
+    """
+    num_actions = logits.shape[-1]
+    visits = tree.children_visits[:, 0, :num_actions]
+    unbounded = jnp.full(tree.node_values.shape[:1], np.inf, jnp.float32)
+    actions = Actions(
+        node_visits=tree.node_visits[:, 0],
+        node_value=tree.node_values[:, 0],
+        raw_value=tree.raw_values[:, 0],
+        prior_logits=logits,
+        prior_probs=jax.nn.softmax(logits),
+        visits=visits,
+        qvalues=tree.children_rewards[:, 0, :num_actions]
+        + tree.children_discounts[:, 0, :num_actions] * tree.children_values[:, 0, :num_actions],
+        low=unbounded,
+        high=-unbounded,
+    )
+    completed = make_completed(settings)(actions)
+    score = gumbel_rules.root_score(actions, completed, gumbel, jnp.max(visits, axis=-1))
+    invalid = tree.root_invalid_actions > 0
+    action = jnp.argmax(jnp.where(invalid, -jnp.inf, score), axis=-1).astype(jnp.int32)
+    # Invalid actions have the lowest logits there are; Q must not lift them.
+    improved = jnp.where(invalid, jnp.finfo(jnp.float32).min, logits + completed)
+    return action, jax.nn.softmax(improved)

@@ -1,0 +1,156 @@
+"""One new node for each row: the model's functions, each run only for the rows that need it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from smz_jax.search.model_functions import finite_logits, finite_scalars, normalised_entropy
+from smz_jax.search.nodes import NewNode
+from smz_jax.types import Array, Networks, Params
+
+
+def on_rows(
+    function: Callable[..., Any],
+    needed: Array,
+    inputs: Any,
+    outputs: Any,
+    rows_per_call: int | None,
+) -> Any:
+    """Runs `function` for the rows that need it, and for none if no row does.
+
+    Args:
+        function: of a batch of any size, row by row: `(inputs) -> outputs`.
+        needed: `[B]` bool.
+        inputs: pytree of `[B, ...]`.
+        outputs: pytree of `[B, ...]`; keeps its entries in rows that do not need the function.
+        rows_per_call: the needing rows are gathered and go through `function` this many at a time;
+            None: the whole batch goes through at once.
+
+    Returns:
+        `outputs` with the results.
+    """
+    (batch_size,) = needed.shape
+    if rows_per_call is None or rows_per_call >= batch_size:
+
+        def keep(old: Array, new: Array) -> Array:
+            return jnp.where(needed.reshape(-1, *(1,) * (old.ndim - 1)), new.astype(old.dtype), old)
+
+        return jax.lax.cond(
+            jnp.any(needed),
+            lambda: jax.tree.map(keep, outputs, function(inputs)),
+            lambda: outputs,
+        )
+    count = jnp.sum(needed, dtype=jnp.int32)
+    # Rows beyond the count are out of range: read as the last row, and never written.
+    (rows,) = jnp.nonzero(needed, size=batch_size + rows_per_call, fill_value=batch_size)
+
+    def call(carry: tuple[Array, Any]) -> tuple[Array, Any]:
+        done, outputs = carry
+        some = jax.lax.dynamic_slice_in_dim(rows, done, rows_per_call)
+        results = function(jax.tree.map(lambda x: x.at[some].get(mode="clip"), inputs))
+        outputs = jax.tree.map(
+            lambda old, new: old.at[some].set(new.astype(old.dtype), mode="drop"), outputs, results
+        )
+        return done + rows_per_call, outputs
+
+    _, outputs = jax.lax.while_loop(lambda carry: carry[0] < count, call, (jnp.int32(0), outputs))
+    return outputs
+
+
+def make_expand(
+    networks: Networks,
+    *,
+    num_actions: int,
+    gamma: float,
+    collapse_threshold: float,
+    rows_per_call: int | None,
+) -> Callable[..., NewNode]:
+    """The evaluation of one edge per row.
+
+    From a decision node an action leads to a chance node. Where its normalised H(sigma) is strictly
+    below `collapse_threshold`, and the row may collapse, the same call goes on through the most
+    likely outcome to the next decision node.
+
+    Args:
+        networks: the model.
+        num_actions: A.
+        gamma: discount of one step of the game.
+        collapse_threshold: 0 never collapses.
+        rows_per_call: see `on_rows`.
+
+    Returns:
+        `(params, state [B, ...], edge [B], from_chance [B], needed [B], may_collapse [B]) ->
+        NewNode`; rows that are not needed hold nothing of meaning.
+    """
+
+    def expand(
+        params: Params,
+        state: Array,
+        edge: Array,
+        from_chance: Array,
+        needed: Array,
+        may_collapse: Array,
+    ) -> NewNode:
+        def to_afterstate(inputs: tuple[Array, Array]):
+            afterstate = networks.afterstate_dynamics(params, *inputs)
+            chance_logits, value = networks.afterstate_prediction(params, afterstate)
+            chance_logits, bad_logits = finite_logits(chance_logits)
+            value, bad_value = finite_scalars(networks.value_of(value))
+            return afterstate, chance_logits, value, bad_logits + bad_value
+
+        def to_state(inputs: tuple[Array, Array]):
+            before, outcome = inputs
+            code = jax.nn.one_hot(outcome, num_outcomes, dtype=jnp.float32)
+            after, reward = networks.dynamics(params, before, code)
+            policy_logits, value = networks.prediction(params, after)
+            policy_logits, bad_logits = finite_logits(policy_logits)
+            value, bad_value = finite_scalars(networks.value_of(value))
+            reward, bad_reward = finite_scalars(networks.reward_of(reward))
+            return after, policy_logits, value, reward, bad_logits + bad_value + bad_reward
+
+        shapes = jax.eval_shape(to_afterstate, (state, edge))
+        num_outcomes = shapes[1].shape[-1]
+        zeros = jnp.zeros(edge.shape, jnp.float32)
+        afterstate, chance_logits, value, faults = on_rows(
+            to_afterstate,
+            needed & ~from_chance,
+            (state, edge),
+            (state, jnp.zeros(shapes[1].shape, jnp.float32), zeros, jnp.zeros_like(edge)),
+            rows_per_call,
+        )
+        # Of a chance node, or of the edge of a collapsed one.
+        entropy = jnp.where(from_chance, 0.0, normalised_entropy(chance_logits))
+        collapsed = needed & ~from_chance & may_collapse & (entropy < collapse_threshold)
+        outcome = edge - num_actions
+        if collapse_threshold > 0:
+            likely = jnp.argmax(chance_logits, axis=-1).astype(jnp.int32)
+            outcome = jnp.where(collapsed, likely, outcome)
+        to_decision = from_chance | collapsed
+        state, policy_logits, value, reward, more_faults = on_rows(
+            to_state,
+            needed & to_decision,
+            (afterstate, outcome),
+            (afterstate, jnp.zeros((*edge.shape, num_actions)), value, zeros, jnp.zeros_like(edge)),
+            rows_per_call,
+        )
+        is_decision = to_decision[:, None]
+        return NewNode(
+            value=value,
+            reward=reward,
+            discount=jnp.where(to_decision, jnp.float32(gamma), jnp.float32(1.0)),
+            prior_logits=jnp.concatenate(
+                [
+                    jnp.where(is_decision, policy_logits, -jnp.inf),
+                    jnp.where(is_decision, -jnp.inf, chance_logits),
+                ],
+                axis=-1,
+            ),
+            is_chance=~to_decision,
+            entropy=entropy,
+            faults=faults + more_faults,
+            state=state,
+        )
+
+    return expand

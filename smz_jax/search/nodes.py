@@ -1,0 +1,154 @@
+# pyright: reportCallIssue=false
+# (mctx's chex dataclasses look to pyright as if they took no arguments.)
+"""The nodes of a batch of search trees as plain arrays, one entry per node.
+
+A child's statistics are its own node's, so that nothing is stored twice and a backup writes two
+numbers per node. Written in place: XLA updates arrays that a loop carries without copying them.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import mctx
+
+from smz_jax.types import Array, NodeEmbedding
+
+UNVISITED = -1
+ROOT = 0
+
+
+class Nodes(NamedTuple):
+    """Nodes of B trees; node 0 is the root, node i + 1 is the one that simulation i added.
+
+    Edges 0..A-1 of a decision node are actions, edges A.. of a chance node are chance outcomes. An
+    edge from a decision node to a decision node is a collapsed chance node.
+    """
+
+    visits: Array  # [B, N] int32
+    value: Array  # [B, N] float32, mean of the returns seen through the node
+    raw_value: Array  # [B, N] float32, as the network gave it
+    reward: Array  # [B, N] float32, of the edge that leads to the node
+    discount: Array  # [B, N] float32, of that edge
+    parent: Array  # [B, N] int32
+    edge: Array  # [B, N] int32, which of the parent's edges
+    child: Array  # [B, N, A + C] int32, UNVISITED where there is none
+    prior_logits: Array  # [B, N, A + C] float32
+    prior_probs: Array  # [B, N, A + C] float32, 0 on the edges of the other kind
+    is_chance: Array  # [B, N] bool
+    entropy: Array  # [B, N] float32, see `NodeEmbedding`
+    faults: Array  # [B, N] int32, see `NodeEmbedding`
+    state: Array  # [B, N, ...] embedding of a decision node, or afterstate of a chance node
+
+
+class NewNode(NamedTuple):
+    """One new node of each tree."""
+
+    value: Array  # [B] float32
+    reward: Array  # [B] float32, of the edge that leads to it
+    discount: Array  # [B] float32
+    prior_logits: Array  # [B, A + C] float32, -inf on the edges of the other kind
+    is_chance: Array  # [B] bool
+    entropy: Array  # [B] float32
+    faults: Array  # [B] int32
+    state: Array  # [B, ...]
+
+
+def take(array: Array, node: Array) -> Array:
+    """Entries `[B, ...]` (or `[B, k, ...]`) of `array [B, N, ...]` at `node [B]` (or `[B, k]`).
+
+    Indices must be in range; flat, since XLA gathers several times faster without a batch axis.
+    """
+    batch_size, num_nodes = array.shape[:2]
+    rows = jnp.arange(batch_size, dtype=jnp.int32) * num_nodes
+    flat = array.reshape(batch_size * num_nodes, *array.shape[2:])
+    index = node + rows.reshape(-1, *(1,) * (node.ndim - 1))
+    return flat.at[index].get(mode="promise_in_bounds")
+
+
+def put(array: Array, node: Array, entries: Array) -> Array:
+    """`array [B, N]` with `entries [B]` at `node [B]`."""
+    rows = jnp.arange(array.shape[0], dtype=jnp.int32)
+    return array.at[rows, node].set(entries, unique_indices=True, mode="promise_in_bounds")
+
+
+def init_nodes(root: NewNode, num_nodes: int) -> Nodes:
+    """Trees of one node, with room for `num_nodes`."""
+    batch_size, num_edges = root.prior_logits.shape
+
+    def full(shape: tuple[int, ...], fill: Any, dtype: Any) -> Array:
+        return jnp.full((batch_size, num_nodes, *shape), fill, dtype)
+
+    nodes = Nodes(
+        visits=full((), 0, jnp.int32),
+        value=full((), 0, jnp.float32),
+        raw_value=full((), 0, jnp.float32),
+        reward=full((), 0, jnp.float32),
+        discount=full((), 0, jnp.float32),
+        parent=full((), UNVISITED, jnp.int32),
+        edge=full((), UNVISITED, jnp.int32),
+        child=full((num_edges,), UNVISITED, jnp.int32),
+        prior_logits=full((num_edges,), 0, jnp.float32),
+        prior_probs=full((num_edges,), 0, jnp.float32),
+        is_chance=full((), False, jnp.bool_),
+        entropy=full((), 0, jnp.float32),
+        faults=full((), 0, jnp.int32),
+        state=full(root.state.shape[1:], 0, root.state.dtype),
+    )
+    nothing = jnp.full((batch_size,), UNVISITED, jnp.int32)
+    return write_node(nodes, jnp.int32(ROOT), root, parent=nothing, edge=nothing)
+
+
+def write_node(nodes: Nodes, index: Array, new: NewNode, *, parent: Array, edge: Array) -> Nodes:
+    """Writes node `index` (the same in every tree) and its first visit; in place."""
+    fields = {
+        "visits": jnp.ones_like(parent),
+        "value": new.value,
+        "raw_value": new.value,
+        "reward": new.reward,
+        "discount": new.discount,
+        "parent": parent,
+        "edge": edge,
+        "prior_logits": new.prior_logits,
+        "prior_probs": jax.nn.softmax(new.prior_logits),
+        "is_chance": new.is_chance,
+        "entropy": new.entropy,
+        "faults": new.faults,
+        "state": new.state,
+    }
+    return nodes._replace(
+        **{
+            name: jax.lax.dynamic_update_index_in_dim(
+                getattr(nodes, name), entry.astype(getattr(nodes, name).dtype), index, axis=1
+            )
+            for name, entry in fields.items()
+        }
+    )
+
+
+def as_mctx_tree(nodes: Nodes, invalid_actions: Array, extra_data: Any = None) -> Any:
+    """The `mctx.Tree` of the same trees, children's statistics on the parents' edges."""
+    has_child = nodes.child != UNVISITED
+
+    def of_child(array: Array) -> Array:
+        batch_size, num_nodes, num_edges = nodes.child.shape
+        index = jnp.maximum(nodes.child, 0).reshape(batch_size, num_nodes * num_edges)
+        gathered = take(array, index).reshape(nodes.child.shape)
+        return jnp.where(has_child, gathered, jnp.zeros((), array.dtype))
+
+    return mctx.Tree(
+        node_visits=nodes.visits,
+        raw_values=nodes.raw_value,
+        node_values=nodes.value,
+        parents=nodes.parent,
+        action_from_parent=nodes.edge,
+        children_index=nodes.child,
+        children_prior_logits=nodes.prior_logits,
+        children_values=of_child(nodes.value),
+        children_visits=of_child(nodes.visits),
+        children_rewards=of_child(nodes.reward),
+        children_discounts=of_child(nodes.discount),
+        embeddings=NodeEmbedding(nodes.state, nodes.is_chance, nodes.entropy, nodes.faults),
+        root_invalid_actions=invalid_actions,
+        extra_data=extra_data,
+    )
