@@ -62,16 +62,21 @@ class Miner:
         self._post_pass = jax.jit(self._look, donate_argnums=(0, 1))
         self._merge = jax.jit(self._take, donate_argnums=0)
 
-    def watch(self, decision: Decision) -> None:
-        """The jitted post-pass over one step's trees; nothing returns to the host."""
-        tree = slim(decision.search.tree)
+    def watch(self, *decisions: Decision) -> None:
+        """The jitted post-pass over one step's trees; nothing returns to the host.
+
+        Args:
+            decisions: one for each pool of lanes, in their order. They are looked at together, so
+                that what is found does not depend on how the lanes are split.
+        """
+        trees = [slim(decision.search.tree) for decision in decisions]
         if self._found is None:
-            self._found = self._empty(tree, decision.embedding)
+            self._found = self._empty(trees)
         buckets, self._found = self._post_pass(
             self.state.buckets,
             self._found,
-            tree,
-            decision.embedding,
+            trees,
+            [decision.embedding for decision in decisions],
             self._step_in_rollout,
             self.steps >= self._warmup_steps,
         )
@@ -113,11 +118,12 @@ class Miner:
         nodes = macros.assign_buckets(buckets, tree.embeddings.state)
         return macros.tree_windows(tree, nodes, self._config.macro, self._num_actions)
 
-    def _empty(self, tree: Any, embedding: Array) -> Found:
+    def _empty(self, trees: list[Any]) -> Found:
         """Zeros in the shape of a rollout's findings."""
-        steps, lanes = self._config.rollout.length, embedding.shape[0]
+        steps, lanes = self._config.rollout.length, self._config.env.num_envs
         windows = None
-        if tree is not None:
+        if trees[0] is not None:
+            tree = jax.eval_shape(_join, trees)
             shapes, _ = jax.eval_shape(self._windows, self.state.buckets, tree)
             windows = jax.tree.map(lambda x: jnp.zeros((steps, *x.shape), x.dtype), shapes)
         return Found(
@@ -132,12 +138,14 @@ class Miner:
         self,
         buckets: BucketState,
         found: Found,
-        tree: Any,
-        embedding: Array,
+        trees: list[Any],
+        embeddings: list[Array],
         step: Array,
         frozen: Array,
     ) -> tuple[BucketState, Found]:
         """Writes one step's windows, buckets and entropy into `found`."""
+        # Joined first, else XLA adds up the mean pool by pool, and its last bits would differ.
+        tree, embedding = _join(trees), jax.lax.optimization_barrier(_join(embeddings))
         buckets = macros.update_buckets(buckets, embedding, frozen=frozen)
         bucket = found.bucket.at[step].set(macros.assign_buckets(buckets, embedding))
         if tree is None:
@@ -181,6 +189,11 @@ class Miner:
         counts = jax.tree.map(jnp.add, found.stats, stats)
         emptied = found._replace(stats=jax.tree.map(jnp.zeros_like, found.stats))
         return MacroState(table, state.buckets, carry), emptied, counts, found.entropy.mean()
+
+
+def _join(pools: list[Any]) -> Any:
+    """The pools' arrays as those of all lanes; None, the tree of the plain policy, stays None."""
+    return jax.tree.map(lambda *x: jnp.concatenate(x), *pools)
 
 
 def slim(tree: Any) -> Any:

@@ -1,6 +1,15 @@
-"""Games played for training: environment and search in turn, B lanes in step."""
+"""Games played for training: environment and search in turn, B lanes in step.
 
-from collections.abc import Callable
+The lanes may be split into two pools, so that the games of one step while the device searches for
+the other. Who waits for whom is fixed, never a matter of who is ready first:
+
+    search X | receive Y, which stepped meanwhile | fetch X's actions, send them | search Y | ...
+
+Actions are sent before the next search is dispatched, since an accelerator may hold the host until
+a search with loops of unknown length is done.
+"""
+
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import jax
@@ -16,7 +25,7 @@ from smz_jax.types import Array, EnvSpec, Networks, Params, SearchOutput, Timest
 
 
 class Decision(NamedTuple):
-    """What one jitted call decides for all lanes; stays on the device but for the action."""
+    """What one jitted call decides for a pool of lanes; stays on the device but for the action."""
 
     search: SearchOutput
     embedding: Array  # [B, ...] of the root
@@ -59,7 +68,7 @@ def exploration(settings: RolloutConfig, progress: float) -> tuple[float, float]
 def make_decide(
     networks: Networks, config: Config, spec: EnvSpec, *, policy: Literal["search", "prior"]
 ) -> Callable[..., Decision]:
-    """The jitted decision for all lanes.
+    """The jitted decision for a pool of lanes.
 
     Args:
         networks: the model.
@@ -121,32 +130,58 @@ class GameScores:
         return games
 
 
+class _Pool:
+    """One vector of games: where it stands, and what it did since the rollout began."""
+
+    def __init__(self, env: VectorEnv, rng_key: Array) -> None:
+        self.env, self.rng_key = env, rng_key
+        self.scores = GameScores(env.num_envs)
+        self.timestep: Timestep | None = None
+        self.clear()
+
+    def clear(self) -> None:
+        self.seen: list[Timestep] = []
+        self.followed: list[Timestep] = []
+        self.rows: list[Rows] = []
+
+    def note(self, decision: Decision) -> None:
+        self.rows.append(
+            Rows(
+                action=decision.search.action,
+                action_weights=decision.search.action_weights,
+                search_value=decision.search.value,
+                transition_entropy=decision.transition_entropy,
+            )
+        )
+
+
 class Actor:
-    """Plays `config.rollout.length` steps at a time in one vector of games.
+    """Plays `config.rollout.length` steps at a time.
 
     Args:
-        env: the games.
+        envs: the games, one vector for each pool; all of the same number of lanes.
         config: the run's settings.
         decide: as `make_decide` gives it.
-        rng_key: of the whole run's acting; step `count` folds its number into it.
-        timers: phases `environment` and `search` are counted.
-        watch: called with each step's `Decision` (the macro post-pass).
+        rng_key: of the whole run's acting; step `count` folds its number into it. Two pools split
+            it, so that they share no randomness.
+        timers: phases `environment` and `search` are counted. Each is the time that the host was
+            held up by it: with two pools, what the other one hides does not count.
+        watch: called with the `Decision` of each pool after each step (the macro post-pass).
     """
 
     def __init__(
         self,
-        env: VectorEnv,
+        envs: Sequence[VectorEnv],
         config: Config,
         decide: Callable[..., Decision],
         rng_key: Array,
         timers: PhaseTimers,
-        watch: Callable[[Decision], None],
+        watch: Callable[..., None],
     ) -> None:
-        self._env, self._config, self._timers, self._watch = env, config, timers, watch
-        self._decide = decide
-        self._rng_key = rng_key
-        self._scores = GameScores(env.num_envs)
-        self._timestep: Timestep | None = None
+        self._config, self._decide, self._timers, self._watch = config, decide, timers, watch
+        keys = [rng_key] if len(envs) == 1 else jax.random.split(rng_key, len(envs))
+        self._pools = [_Pool(env, key) for env, key in zip(envs, keys, strict=True)]
+        self._num_lanes = sum(env.num_envs for env in envs)
         self.count = 0  # steps of every lane so far; a resumed run sets it
 
     def rollout(self, params: Params) -> tuple[Trajectory, list[tuple[float, int]]]:
@@ -156,79 +191,91 @@ class Actor:
             params: the model's parameters.
 
         Returns:
-            The `Trajectory` `[B, T, ...]` and (raw score, length) of each game that ended.
+            The `Trajectory` `[B, T, ...]`, lanes in the order of the pools, and (raw score, length)
+            of each game that ended.
         """
-        config, timers = self._config, self._timers
-        progress = self.count * self._env.num_envs / config.total_env_steps
-        temperature, epsilon = (np.float32(x) for x in exploration(config.rollout, progress))
-        if self._timestep is None:
-            with timers("environment"):
-                self._timestep = self._env.reset()
-        seen: list[Timestep] = []
-        followed: list[Timestep] = []
-        rows: list[Rows] = []
+        config, timers, pools = self._config, self._timers, self._pools
+        progress = self.count * self._num_lanes / config.total_env_steps
+        settings = [np.float32(x) for x in exploration(config.rollout, progress)]
         games: list[tuple[float, int]] = []
+        for pool in pools:
+            pool.clear()
         for _ in range(config.rollout.length):
-            now = self._timestep
-            with timers("search"):
-                decision = self._decide(
-                    params,
-                    self._rng_key,
-                    np.int32(self.count),
-                    now.observation,
-                    now.invalid_actions,
-                    temperature,
-                    epsilon,
-                    np.float32(1.0),
-                )
-                action = np.asarray(decision.search.action)
+            decisions = []
+            for pool, other in zip(pools, pools[1:] + pools[:1], strict=True):
+                self._receive(pool, games)
+                decision = self._search(pool, params, settings)
+                self._receive(other, games)
+                with timers("search"):
+                    action = np.asarray(decision.search.action)
+                with timers("environment"):
+                    pool.env.send(action)
+                pool.note(decision)
+                decisions.append(decision)
             with timers("macros"):
-                self._watch(decision)
-            with timers("environment"):
-                self._timestep = self._env.step(action)
-                games += [game[1:3] for game in self._scores.add(self._timestep)]
-            seen.append(now)
-            followed.append(self._timestep)
-            rows.append(
-                Rows(
-                    action=decision.search.action,
-                    action_weights=decision.search.action_weights,
-                    search_value=decision.search.value,
-                    transition_entropy=decision.transition_entropy,
-                )
-            )
+                self._watch(*decisions)
             self.count += 1
+        for pool in pools:
+            self._receive(pool, games)
         with timers("replay"):
-            return join_rows(seen, followed, rows), games
+            return join_rows(pools), games
+
+    def _search(self, pool: _Pool, params: Params, settings: list[np.float32]) -> Decision:
+        """Dispatches a pool's search; where the device is asynchronous it runs on."""
+        now = pool.timestep
+        assert now is not None, "_receive comes first"
+        pool.seen.append(now)
+        with self._timers("search"):
+            return self._decide(
+                params,
+                pool.rng_key,
+                np.int32(self.count),
+                now.observation,
+                now.invalid_actions,
+                *settings,
+                np.float32(1.0),
+            )
+
+    def _receive(self, pool: _Pool, games: list[tuple[float, int]]) -> None:
+        """Waits for a pool's step, if one is on its way; at first, starts its games."""
+        with self._timers("environment"):
+            if pool.timestep is None:
+                pool.timestep = pool.env.reset()
+            elif len(pool.followed) < len(pool.rows):
+                pool.timestep = pool.env.recv()
+                pool.followed.append(pool.timestep)
+                games += [game[1:3] for game in pool.scores.add(pool.timestep)]
 
 
 @jax.jit
-def _stack(rows: list[Rows]) -> Rows:
-    return jax.tree.map(lambda *x: jnp.stack(x, axis=1), *rows)
+def _stack(pools: list[list[Rows]]) -> Rows:
+    stacked = [jax.tree.map(lambda *x: jnp.stack(x, axis=1), *rows) for rows in pools]
+    return jax.tree.map(lambda *x: jnp.concatenate(x), *stacked)
 
 
-def join_rows(seen: list[Timestep], followed: list[Timestep], rows: list[Rows]) -> Trajectory:
-    """Joins T steps into rows: what was seen at t, and what followed the action at t.
-
-    Args:
-        seen: T timesteps that were acted on.
-        followed: T timesteps that the actions led to.
-        rows: T searched rows.
+def join_rows(pools: Sequence[_Pool]) -> Trajectory:
+    """Joins the pools' T steps into rows: what was seen at t, and what followed the action at t.
 
     Returns:
-        `Trajectory` `[B, T, ...]`.
+        `Trajectory` `[B, T, ...]`, lanes in the order of the pools.
     """
-    stacked = _stack(rows)
-    over = np.stack([step.terminated for step in followed], axis=1)
-    invalid = np.stack([step.invalid_actions for step in seen], axis=1)
+
+    def joined(steps: list[list[Timestep]], read: Callable[[Timestep], np.ndarray]) -> np.ndarray:
+        parts = [np.stack([read(step) for step in pool], axis=1) for pool in steps]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    seen, followed = [pool.seen for pool in pools], [pool.followed for pool in pools]
+    rows = _stack([pool.rows for pool in pools])
+    over = joined(followed, lambda step: step.terminated)
+    invalid = joined(seen, lambda step: step.invalid_actions)
     return Trajectory(
-        frame=jnp.asarray(np.stack([step.observation[:, -1] for step in seen], axis=1)),
-        action=stacked.action,
-        reward=jnp.asarray(np.stack([step.reward for step in followed], axis=1)),
+        frame=jnp.asarray(joined(seen, lambda step: step.observation[:, -1])),
+        action=rows.action,
+        reward=jnp.asarray(joined(followed, lambda step: step.reward)),
         discount=jnp.asarray(np.where(over, np.float32(0), np.float32(1))),
-        is_first=jnp.asarray(np.stack([step.is_first for step in seen], axis=1)),
+        is_first=jnp.asarray(joined(seen, lambda step: step.is_first)),
         invalid_actions=jnp.asarray(invalid.astype(np.uint8)),
-        action_weights=stacked.action_weights,
-        search_value=stacked.search_value,
-        transition_entropy=stacked.transition_entropy,
+        action_weights=rows.action_weights,
+        search_value=rows.search_value,
+        transition_entropy=rows.transition_entropy,
     )

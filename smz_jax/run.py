@@ -52,19 +52,28 @@ class Run:
         self.iteration = 0
 
     def open_games(self, seed: int) -> None:
-        """Opens the training games and an actor that plays them."""
-        self.env = make_env(self.config.env, seed=seed)
+        """Opens the training games, one vector for each pool, and an actor that plays them."""
+        total, pools = self.config.env.num_envs, self.config.rollout.pools
+        self.envs = [
+            make_env(self.config.env, seed=seed, num_envs=total // pools, first_lane=lane)
+            for lane in range(0, total, total // pools)
+        ]
         decide = self.decide
         if self.config.rollout.policy == "prior":
             decide = make_decide(self.networks, self.config, self.spec, policy="prior")
         self.actor = Actor(
-            self.env,
+            self.envs,
             self.config,
             decide,
             self._acting_key,
             self.timers,
             watch=self.miner.watch,
         )
+
+    def close_games(self) -> None:
+        """Frees the emulators of the training games; may be called twice."""
+        for env in self.envs:
+            env.close()
 
     @property
     def env_steps(self) -> int:
@@ -102,7 +111,7 @@ class Run:
         self.train_state, self.replay_state = arrays["train"], arrays["replay"]
         self.miner.state = arrays["macros"]
         # Other games than those that the run began with.
-        self.env.close()
+        self.close_games()
         self.open_games(RESUMED_SEED + self.config.seed * 2**20 + counters["count"])
         self.miner.totals = type(self.miner.totals)(*counters["macro_totals"])
         self.actor.count = self.miner.steps = counters["count"]

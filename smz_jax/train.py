@@ -101,7 +101,7 @@ def train(config: Config, run_dir: Path, *, resume: bool = False) -> Outcome:
             progress.status("final evaluation: whole games, greedy, unseen seeds")
             final, sticky = final_evaluation(run, store, writer, stop)
         writer.close()
-        run.env.close()
+        run.close_games()
     timers.add("other", before + time.perf_counter() - start - timers.total)
     return Outcome(
         finished=final is not None,

@@ -130,6 +130,8 @@ class Networks(NamedTuple):
     frame_target: Callable[..., Any]  # (params, frame [B, H, W]) -> standardised [B, h*w]
     value_of: Callable[..., Array]  # (logits [..., S]) -> scalar [...]
     reward_of: Callable[..., Array]  # (logits [..., S]) -> scalar [...]
+    goes_on: Callable[..., Array] | None = None  # (params, embedding) -> [B] in [0, 1], 0 where
+    #        the game has ended: multiplies gamma in search; None: a model without ends
 
 
 class TrainState(NamedTuple):

@@ -100,3 +100,23 @@ def make_tabular_networks(states, actions):
         value_of=scalar,
         reward_of=scalar,
     )
+
+
+def deterministic(tables, seed=0):
+    """The same game with certain outcomes: one code a pair, by chance, has all the probability."""
+    generator = np.random.default_rng(seed)
+    states, actions, outcomes = tables.chance.shape
+    certain = generator.integers(0, outcomes, (states, actions))
+    return tables._replace(chance=200.0 * np.eye(outcomes)[certain])
+
+
+def with_ends(networks, ended):
+    """The networks, with the states of `ended` (a NumPy bool array) as true ends."""
+    actions_of = ended.shape[0]
+
+    def goes_on(params, embedding):
+        actions = embedding.shape[-1] // actions_of
+        state = jnp.argmax(embedding, axis=-1) // actions
+        return 1.0 - jnp.asarray(ended, jnp.float32)[state]
+
+    return networks._replace(goes_on=goes_on)

@@ -38,8 +38,10 @@ class ScriptedPool:
         self.index = 0
         return self._row()
 
-    def step(self, actions):
+    def send(self, actions):
         self.actions.append(int(actions[0]))
+
+    def recv(self):
         self.index += 1
         return self._row()
 
@@ -126,6 +128,35 @@ def test_time_limit(row, terminated, truncated):
     assert first.is_first[0]
     assert not (first.terminated[0] or first.game_over[0])
     assert pool.actions == [2, 2]  # no FIRE: the lane resets instead
+
+
+def test_calls_in_a_wrong_order_are_answered_and_do_no_harm():
+    """Where a library would hang or mix up steps; each wrong call leaves the game as it was."""
+    pool = ScriptedPool([(1, 3, False, False), (2, 3, False, False), (3, 3, False, False)])
+    env = AtariVectorEnv(pool, SPEC, EnvConfig(clip_rewards=False), 1, True)
+    with pytest.raises(RuntimeError, match=r"send\(\) before reset\(\)"):
+        env.send(np.array([0]))
+    env.reset()
+    with pytest.raises(RuntimeError, match=r"recv\(\) without send\(\)"):
+        env.recv()
+    with pytest.raises(ConfigError, match="actions = 9"):
+        env.send(np.array([9]))
+    given = np.array([2])
+    env.send(given)
+    given[0] = 7  # the caller's array is the caller's again
+    for wrong in (env.send, env.step):
+        with pytest.raises(RuntimeError, match=r"send\(\) before the step sent was received"):
+            wrong(np.array([0]))
+    with pytest.raises(RuntimeError, match=r"reset\(\) before the step sent was received"):
+        env.reset()
+    assert env.recv().reward.tolist() == [1.0] and env.step(np.array([0])).reward.tolist() == [2.0]
+    with pytest.raises(RuntimeError, match=r"recv\(\) without send\(\)"):
+        env.recv()
+    assert pool.actions == [2, 0]
+    env.close()
+    for call in (env.reset, env.recv, lambda: env.send(np.array([0]))):
+        with pytest.raises(RuntimeError, match="the environment is closed"):
+            call()
 
 
 def test_frame_stacker_against_lists():

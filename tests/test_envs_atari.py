@@ -190,6 +190,47 @@ def test_seeds(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_lanes_keep_their_order_whichever_is_ready_first(backend):
+    """Every few steps all games restart after 0 to 30 no-ops each, so that some lanes take ten
+    times as long as others; each lane must be what it is when it plays alone."""
+    config = {"backend": backend, "noop_max": 30, "sticky_prob": 0.25, "max_episode_steps": 5}
+    steps, lanes = 20, 6
+    actions = np.random.default_rng(0).integers(0, 4, (steps, lanes))
+
+    def play(env, mine):
+        timesteps = [env.reset()]
+        for row in actions[:, mine]:
+            env.send(row)
+            timesteps.append(env.recv())
+        env.close()
+        return type(timesteps[0])(*(np.stack(field) for field in zip(*timesteps, strict=True)))
+
+    together = [
+        play(make_env(EnvConfig(num_threads=n, **config), seed=2, num_envs=lanes), slice(None))
+        for n in (1, 4)
+    ]
+    for lane in range(lanes):
+        env = make_env(EnvConfig(**config), seed=2, num_envs=1, first_lane=lane)
+        alone = play(env, slice(lane, lane + 1))
+        for name in alone._fields:
+            for vector in together:
+                expected = getattr(vector, name)[:, lane]
+                np.testing.assert_array_equal(getattr(alone, name)[:, 0], expected, name)
+    first = together[0].observation[0]
+    assert any((first[lane] != first[0]).any() for lane in range(lanes))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_closing_while_the_games_step(backend):
+    env = make_env(EnvConfig(backend=backend), seed=0, num_envs=4)
+    env.reset()
+    env.send(np.zeros(4, np.int32))
+    env.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        env.recv()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_wrong_actions_never_reach_the_library(backend):
     env = make_env(EnvConfig(backend=backend), seed=0, num_envs=2)
     env.reset()

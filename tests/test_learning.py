@@ -140,7 +140,7 @@ def test_catch_is_learned_with_search():
     memory = replay.init()
     train_step = make_train_step(networks, replay, config, env.spec)
     actor = Actor(
-        env,
+        [env],
         config,
         make_decide(networks, config, env.spec, policy="search"),
         jax.random.key(1),

@@ -59,7 +59,7 @@ def mine(config):
         miner.watch(decision)
 
     actor = Actor(
-        env,
+        [env],
         config,
         make_decide(sharp, config, env.spec, policy=config.rollout.policy),
         jax.random.key(3),
@@ -157,6 +157,20 @@ def test_one_trace_each(mined):
     assert miner.steps == T * ROLLOUTS > WARMUP
     assert miner._post_pass._cache_size() == 1
     assert miner._merge._cache_size() == 1
+
+
+@pytest.mark.parametrize("policy", ["search", "prior"])
+def test_what_is_found_does_not_depend_on_how_lanes_are_split(mined, policy):
+    """The same decisions once more, one lane in a pool and two in the other; bit for bit."""
+    config = make_config(policy)
+    whole, rows, decisions, _ = mined if policy == "search" else mine(config)
+    miner = Miner(config, 3, jax.random.key(2), (8,))
+    for t, decision in enumerate(decisions):
+        miner.watch(*(jax.tree.map(lambda x, p=p: x[p], decision) for p in (slice(1), slice(1, 3))))
+        if (t + 1) % T == 0:
+            miner.end_rollout(jax.tree.map(lambda x, t=t: x[:, t + 1 - T : t + 1], rows))
+    jax.tree.map(np.testing.assert_array_equal, miner.state, whole.state)
+    assert miner.totals == whole.totals and (miner.state.table.length > 0).sum() > 10
 
 
 def test_plain_policy_mines_played_games_only():

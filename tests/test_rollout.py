@@ -7,17 +7,25 @@ import jax
 import numpy as np
 import pytest
 
-from smz_jax.config import Config, NetworkConfig, RolloutConfig, SearchConfig
+from smz_jax import rollout
+from smz_jax.config import Config, ConfigError, NetworkConfig, RolloutConfig, SearchConfig
 from smz_jax.metrics import PhaseTimers
 from smz_jax.networks import make_networks
-from smz_jax.rollout import Actor, GameScores, exploration, make_decide, scheduled
-from smz_jax.types import Timestep
+from smz_jax.rollout import (
+    Actor,
+    Decision,
+    GameScores,
+    exploration,
+    make_decide,
+    scheduled,
+)
+from smz_jax.types import SearchOutput, Timestep
 from tests.toy_env import CatchEnv
 
 B, T, GAME = 3, 13, 10  # a game of Catch has 10 rows, so that rollouts cut games
 
 
-def toy_config(**rollout) -> Config:
+def toy_config(**settings) -> Config:
     default = Config()
     network = NetworkConfig(
         family="mlp", embedding_size=8, hidden_size=8, codebook_size=4, value_support=5,
@@ -28,7 +36,8 @@ def toy_config(**rollout) -> Config:
         env=dataclasses.replace(default.env, num_envs=B, frame_stack=1),
         network=network,
         search=SearchConfig(num_simulations=4),
-        rollout=RolloutConfig(length=T, **rollout),
+        rollout=RolloutConfig(**{"length": T, **settings}),
+        learner=dataclasses.replace(default.learner, updates_per_env_step=0.0),
     )
 
 
@@ -48,17 +57,22 @@ def toy_networks():
     return networks, random_params(networks)
 
 
-def play(config, rollouts=2, seed=5):
-    """Rows of some rollouts joined along time, the games, and the decisions."""
-    networks, params = toy_networks()
+@functools.cache
+def toy_decide(config):
+    return make_decide(toy_networks()[0], config, CatchEnv(B, 0).spec, policy=config.rollout.policy)
+
+
+def play(config, rollouts=2, seeds=(5,), key=None):
+    """Rows of some rollouts joined along time, the games, and the decisions; a pool per seed."""
+    _, params = toy_networks()
     decisions = []
     actor = Actor(
-        CatchEnv(B, seed),
+        [CatchEnv(B, seed) for seed in seeds],
         config,
-        make_decide(networks, config, CatchEnv(B, seed).spec, policy=config.rollout.policy),
-        jax.random.key(1),
+        toy_decide(config),
+        jax.random.key(1) if key is None else key,
         PhaseTimers(),
-        decisions.append,
+        lambda *pools: decisions.extend(pools),
     )
     several, games = [], []
     for _ in range(rollouts):
@@ -217,7 +231,7 @@ def test_the_step_count_picks_the_randomness():
         config = toy_config(policy="prior", epsilon=1.0)  # compiles faster than a search
         key = jax.random.key(1)
         actor = Actor(
-            CatchEnv(B, 5),
+            [CatchEnv(B, 5)],
             config,
             make_decide(networks, config, CatchEnv(B, 5).spec, policy="prior"),
             key,
@@ -229,3 +243,147 @@ def test_the_step_count_picks_the_randomness():
 
     np.testing.assert_array_equal(first_actions(0), first_actions(0))
     assert (first_actions(0) != first_actions(26)).any()
+
+
+def assert_same(left, right):
+    jax.tree.map(np.testing.assert_array_equal, left, right)
+
+
+def test_one_pool_plays_as_the_plain_loop_does(searched):
+    """The loop as it was before there were pools: search, step, search, step; bit for bit."""
+    rows, games, _ = searched
+    config = toy_config()
+    env, scores, expected, ended = CatchEnv(B, 5), GameScores(B), [], []
+    _, params = toy_networks()
+    now = env.reset()
+    for count in range(2 * T):
+        if count % T == 0:
+            progress = count * B / config.total_env_steps
+            temperature, epsilon = exploration(config.rollout, progress)
+        decision = toy_decide(config)(
+            params,
+            jax.random.key(1),
+            np.int32(count),
+            now.observation,
+            now.invalid_actions,
+            np.float32(temperature),
+            np.float32(epsilon),
+            np.float32(1.0),
+        )
+        after = env.step(np.asarray(decision.search.action))
+        ended += [game[1:3] for game in scores.add(after)]
+        discount = 1.0 - after.terminated
+        expected.append((now.observation[:, -1], decision.search, after.reward, discount, now))
+        now = after
+    frame, search, reward, discount, seen = zip(*expected, strict=True)
+    along = functools.partial(np.stack, axis=1)
+    np.testing.assert_array_equal(rows.frame, along(frame))
+    for name in ("action", "action_weights"):
+        np.testing.assert_array_equal(
+            getattr(rows, name), along([getattr(x, name) for x in search])
+        )
+    np.testing.assert_array_equal(rows.search_value, along([x.value for x in search]))
+    np.testing.assert_array_equal(rows.reward, along(reward))
+    np.testing.assert_array_equal(rows.discount, along(discount))
+    np.testing.assert_array_equal(rows.is_first, along([x.is_first for x in seen]))
+    assert games == ended
+
+
+def test_each_of_two_pools_plays_as_if_it_were_alone():
+    """Lanes in the order of the pools, each with its own half of the key."""
+    config = toy_config(temperature_end=1.0)
+    both, games, decisions = play(config, seeds=(5, 6))
+    assert both.frame.shape == (2 * B, 2 * T, 10, 5) and len(decisions) == 2 * 2 * T
+    keys = jax.random.split(jax.random.key(1))
+    first, first_games, _ = play(config, seeds=(5,), key=keys[0])
+    second, second_games, _ = play(config, seeds=(6,), key=keys[1])
+    assert_same(jax.tree.map(lambda x: x[:B], both), first)
+    assert_same(jax.tree.map(lambda x: x[B:], both), second)
+    assert sorted(games) == sorted(first_games + second_games)
+    assert_same(play(config, seeds=(5, 6))[0], both)
+
+
+def test_two_pools_share_no_randomness():
+    """The same games twice, at first seen alike: only the keys can make the actions differ."""
+    rows, _, _ = play(toy_config(policy="prior", epsilon=1.0, epsilon_end=1.0), seeds=(5, 5))
+    np.testing.assert_array_equal(rows.frame[:B, 0], rows.frame[B:, 0])
+    assert 0.15 < (rows.action[:B] == rows.action[B:]).mean() < 0.55  # 1/3 by chance
+
+
+class Recorder:
+    """Stands for games and device: notes who is asked for what, and answers when asked."""
+
+    def __init__(self, events, name):
+        self.events, self.name, self.inner = events, name, CatchEnv(1, 0)
+        self.num_envs, self.spec = 1, self.inner.spec
+
+    def reset(self):
+        self.events.append(f"reset {self.name}")
+        return self.inner.reset()
+
+    def send(self, actions):
+        self.events.append(f"send {self.name}")
+        self.inner.send(actions)
+
+    def recv(self):
+        self.events.append(f"recv {self.name}")
+        return self.inner.recv()
+
+
+class Action:
+    """An action that is still being searched for."""
+
+    def __init__(self, events, name):
+        self.events, self.name = events, name
+
+    def __array__(self, dtype=None, copy=None):
+        self.events.append(f"fetch {self.name}")
+        return np.ones(1, np.int32)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (
+            "X",
+            "reset X, search X, fetch X, send X, watch, recv X, search X, fetch X, send X, watch, "
+            "recv X",
+        ),
+        (
+            "XY",
+            # Each search is dispatched while the other pool's games step, and each pool's games
+            # step while the other is searched for; nothing is received twice.
+            "reset X, search X, reset Y, fetch X, send X, search Y, recv X, fetch Y, send Y, "
+            "watch, search X, recv Y, fetch X, send X, search Y, recv X, fetch Y, send Y, watch, "
+            "recv Y",
+        ),
+    ],
+)
+def test_the_schedule_is_fixed(monkeypatch, names, expected):
+    events = []
+    order = iter(names * 2)
+
+    def decide(*_):
+        name = next(order)
+        events.append(f"search {name}")
+        search = SearchOutput(Action(events, name), None, None, None, None, None)
+        return Decision(search, None, None)
+
+    monkeypatch.setattr(rollout, "join_rows", lambda pools: None)
+    actor = Actor(
+        [Recorder(events, name) for name in names],
+        toy_config(length=2),
+        decide,
+        jax.random.key(0),
+        PhaseTimers(),
+        lambda *decisions: events.append("watch"),
+    )
+    actor.rollout(None)
+    assert ", ".join(events) == expected
+
+
+def test_pools_that_do_not_fit_are_named_in_one_line():
+    with pytest.raises(ConfigError, match=r"rollout\.pools = 3 is not allowed: it must be 1 or 2"):
+        RolloutConfig(pools=3)
+    with pytest.raises(ConfigError, match=r"rollout\.pools = 2 .* a divisor of env\.num_envs = 3"):
+        toy_config(pools=2)

@@ -137,7 +137,7 @@ def test_a_longer_run_goes_on_with_its_replay(finished, environment):
 
     run = Run(read_config(folder), PhaseTimers())
     run.restore(CheckpointStore(folder))
-    run.env.close()
+    run.close_games()
     assert int(run.replay.size(run.replay_state)) == STEPS + 64
     assert (run.env_steps, int(run.train_state.step), run.iteration) == (STEPS + 64, 15, 6)
 

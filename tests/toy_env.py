@@ -27,6 +27,7 @@ class CatchEnv:
         )
         self._height, self._width = height, width
         self._rng = np.random.default_rng(seed)
+        self._sent: np.ndarray | None = None
         self._over = np.ones(num_envs, np.bool_)
         self._row = np.zeros(num_envs, np.int64)
         self._ball = np.zeros(num_envs, np.int64)
@@ -37,7 +38,17 @@ class CatchEnv:
         return self._advance(np.ones(self.num_envs, np.int32))
 
     def step(self, actions: np.ndarray) -> Timestep:
-        return self._advance(check_actions(actions, self.num_envs, 3))
+        self.send(actions)
+        return self.recv()
+
+    def send(self, actions: np.ndarray) -> None:
+        assert self._sent is None, "send() before the step sent was received"
+        self._sent = check_actions(actions, self.num_envs, 3)
+
+    def recv(self) -> Timestep:
+        assert self._sent is not None, "recv() without send()"
+        actions, self._sent = self._sent, None
+        return self._advance(actions)
 
     def close(self) -> None:
         pass

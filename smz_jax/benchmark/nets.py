@@ -61,6 +61,7 @@ def with_certainty(networks: Networks) -> Networks:
         afterstate_dynamics=inner(networks.afterstate_dynamics),
         afterstate_prediction=afterstate_prediction,
         dynamics=inner(networks.dynamics),
+        goes_on=None if networks.goes_on is None else inner(networks.goes_on),
     )
 
 
@@ -144,9 +145,9 @@ def _hand_made(
         "decision": init(keys[0], outputs=CODEBOOK_SIZE, codes=NUM_ACTIONS),
         "chance": init(keys[1], outputs=NUM_ACTIONS, codes=CODEBOOK_SIZE),
     }
-    unused = [name for name in Networks._fields if name not in ("value_of", "reward_of")]
+    scalars = ("value_of", "reward_of", *Networks._field_defaults)
     networks = Networks(
-        **dict.fromkeys(unused, missing),
+        **{name: missing for name in Networks._fields if name not in scalars},
         value_of=lambda logits: logits[..., 0],
         reward_of=lambda logits: logits[..., 0],
     )._replace(

@@ -5,9 +5,8 @@
 Every search starts from embeddings: the representation is left out, the root's prediction is in.
 """
 
-import functools
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,35 +14,12 @@ import mctx
 import numpy as np
 
 from smz_jax.benchmark.nets import NUM_ACTIONS, Subject
+from smz_jax.benchmark.plan import Task
 from smz_jax.config import Config, SearchConfig
 from smz_jax.search import make_search
 from smz_jax.types import Array, EnvSpec, Networks, Params
 
 GAMMA = Config().learner.gamma
-
-
-class Task(NamedTuple):
-    """One thing to time: a search of a batch, or the networks' own work in it."""
-
-    engine: Literal["stock", "mctx", "batched", "networks"]
-    simulations: int
-    certain: bool = False  # a deterministic model
-    threshold: float = 0.0  # search.collapse_threshold
-    rows_per_call: int | None = None
-
-    @property
-    def program(self) -> "Task":
-        """What must be compiled for it: weights, and the floor's length, are arguments."""
-        shared = self._replace(certain=False)
-        return shared._replace(simulations=0) if self.engine == "networks" else shared
-
-    @property
-    def label(self) -> str:
-        """For people."""
-        parts = [self.engine, f"S {self.simulations}", "certain" if self.certain else ""]
-        parts.append("collapsing" if self.threshold else "")
-        parts.append(f"rows {self.rows_per_call}" if self.rows_per_call else "")
-        return " ".join(part for part in parts if part)
 
 
 def stock_search(networks: Networks, simulations: int) -> Callable[..., Any]:
@@ -57,7 +33,7 @@ def stock_search(networks: Networks, simulations: int) -> Callable[..., Any]:
         `(params, rng_key, embedding [B, ...]) -> mctx.PolicyOutput`.
     """
 
-    def decision_fn(params: Params, rng_key: Array, action: Array, embedding: Array):
+    def decision_fn(params: Params, rng_key: Array, action: Any, embedding: Any):
         del rng_key
         afterstate = networks.afterstate_dynamics(params, embedding, action)
         logits, value = networks.afterstate_prediction(params, afterstate)
@@ -66,7 +42,7 @@ def stock_search(networks: Networks, simulations: int) -> Callable[..., Any]:
         )
         return output, afterstate
 
-    def chance_fn(params: Params, rng_key: Array, outcome: Array, afterstate: Array):
+    def chance_fn(params: Params, rng_key: Array, outcome: Any, afterstate: Any):
         del rng_key
         codes = jax.eval_shape(networks.afterstate_prediction, params, afterstate)[0].shape[-1]
         code = jax.nn.one_hot(outcome, codes, dtype=jnp.float32)
@@ -201,5 +177,3 @@ def tree_bytes(program: Callable[..., Any], *arguments: Any) -> int | None:
     if tree is None:
         return None
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-

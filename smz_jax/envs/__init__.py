@@ -53,9 +53,7 @@ def make_env(
     check_env_id(config)
     from smz_jax.envs.atari import make_atari
 
-    return make_atari(
-        config, seed=seed, num_envs=lanes, first_lane=first_lane, training=training
-    )
+    return make_atari(config, seed=seed, num_envs=lanes, first_lane=first_lane, training=training)
 
 
 def make_spec(config: EnvConfig) -> EnvSpec:

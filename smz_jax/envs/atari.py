@@ -89,8 +89,8 @@ class AtariVectorEnv:
         self._pool = None
 
     def _open_pool(self) -> Pool:
-        _require(self._pool is not None, "the environment is closed")
-        assert self._pool is not None
+        if self._pool is None:
+            raise RuntimeError("the environment is closed")
         return self._pool
 
     def _timestep(self, raw: PoolStep) -> Timestep:

@@ -12,7 +12,8 @@ import numpy as np
 from smz_jax.config import Config, SearchConfig
 from smz_jax.search import gumbel as gumbel_rules
 from smz_jax.search import scores
-from smz_jax.search.batched import Score, make_grow
+from smz_jax.search.batched import make_grow
+from smz_jax.search.descent import Score
 from smz_jax.search.expansion import make_expand
 from smz_jax.search.model_functions import make_recurrent_fn
 from smz_jax.search.nodes import NewNode, as_mctx_tree
@@ -37,9 +38,7 @@ def make_mctx_tree(networks: Networks, config: Config, num_actions: int) -> Grow
         pb_c_base=settings.pb_c_base,
         q_epsilon=settings.q_epsilon,
     )
-    recurrent_fn = make_recurrent_fn(
-        networks, num_actions=num_actions, gamma=config.learner.gamma
-    )
+    recurrent_fn = make_recurrent_fn(networks, num_actions=num_actions, gamma=config.learner.gamma)
 
     def grow_tree(
         params: Params, rng_key: Array, root: Any, invalid_actions: Array, gumbel: None

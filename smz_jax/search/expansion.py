@@ -6,7 +6,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from smz_jax.search.model_functions import finite_logits, finite_scalars, normalised_entropy
+from smz_jax.search.model_functions import (
+    discount_after,
+    finite_logits,
+    finite_scalars,
+    normalised_entropy,
+)
 from smz_jax.search.nodes import NewNode
 from smz_jax.types import Array, Networks, Params
 
@@ -108,7 +113,15 @@ def make_expand(
             policy_logits, bad_logits = finite_logits(policy_logits)
             value, bad_value = finite_scalars(networks.value_of(value))
             reward, bad_reward = finite_scalars(networks.reward_of(reward))
-            return after, policy_logits, value, reward, bad_logits + bad_value + bad_reward
+            discount = discount_after(networks, params, after, gamma)
+            return (
+                after,
+                policy_logits,
+                value,
+                reward,
+                discount,
+                bad_logits + bad_value + bad_reward,
+            )
 
         shapes = jax.eval_shape(to_afterstate, (state, edge))
         num_outcomes = shapes[1].shape[-1]
@@ -128,18 +141,19 @@ def make_expand(
             likely = jnp.argmax(chance_logits, axis=-1).astype(jnp.int32)
             outcome = jnp.where(collapsed, likely, outcome)
         to_decision = from_chance | collapsed
-        state, policy_logits, value, reward, more_faults = on_rows(
+        no_logits = jnp.zeros((*edge.shape, num_actions), jnp.float32)
+        state, policy_logits, value, reward, discount, more_faults = on_rows(
             to_state,
             needed & to_decision,
             (afterstate, outcome),
-            (afterstate, jnp.zeros((*edge.shape, num_actions)), value, zeros, jnp.zeros_like(edge)),
+            (afterstate, no_logits, value, zeros, zeros + 1.0, jnp.zeros_like(edge)),
             rows_per_call,
         )
         is_decision = to_decision[:, None]
         return NewNode(
             value=value,
             reward=reward,
-            discount=jnp.where(to_decision, jnp.float32(gamma), jnp.float32(1.0)),
+            discount=discount,
             prior_logits=jnp.concatenate(
                 [
                     jnp.where(is_decision, policy_logits, -jnp.inf),

@@ -68,7 +68,7 @@ def completed_qvalues(
 
 
 def root_score(actions: Actions, completed: Array, gumbel: Array, considered_visit: Array) -> Array:
-    """gumbel + logits + completed Q of actions with `considered_visit [B]` visits; else -inf."""
+    """Gumbel + logits + completed Q of actions with `considered_visit [B]` visits; else -inf."""
     logits = actions.prior_logits - jnp.max(actions.prior_logits, axis=-1, keepdims=True)
     score = jnp.maximum(-1e9, gumbel + logits + completed)
     return jnp.where(actions.visits == considered_visit[..., None], score, -jnp.inf)

@@ -68,9 +68,10 @@ def check_model(
     batch_size = embedding.shape[0]
     require(batch_size >= 1, "search: batch size", batch_size, "at least 1")
     shape = (batch_size, num_actions)
-    require(invalid_actions.shape == shape, "invalid_actions.shape", invalid_actions.shape, shape)
+    given = invalid_actions.shape
+    require(given == shape, "invalid_actions.shape", given, str(shape))
     logits, _ = jax.eval_shape(networks.prediction, params, embedding)
-    require(logits.shape == shape, "model: policy logits' shape", logits.shape, shape)
+    require(logits.shape == shape, "model: policy logits' shape", logits.shape, str(shape))
     actions = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
     afterstate = jax.eval_shape(networks.afterstate_dynamics, params, embedding, actions)
     expected = (embedding.shape, str(embedding.dtype))
@@ -87,6 +88,12 @@ def check_model(
         require(False, "model: codebook size", logits.shape[1], f"what the dynamics take: {reason}")
     given = (state.shape, str(state.dtype))
     require(given == expected, "model: next embedding", given, f"as the embedding: {expected}")
+
+
+def discount_after(networks: Networks, params: Params, state: Array, gamma: float) -> Array:
+    """Discount `[B]` of the edge that led to the decision nodes `state`: gamma, 0 past an end."""
+    discount = jnp.full(state.shape[:1], gamma, jnp.float32)
+    return discount if networks.goes_on is None else discount * networks.goes_on(params, state)
 
 
 def make_root(
@@ -152,7 +159,7 @@ def make_recurrent_fn(networks: Networks, *, num_actions: int, gamma: float) -> 
         zeros = jnp.zeros(action.shape, jnp.float32)
         output = mctx.RecurrentFnOutput(
             reward=pick(zeros, reward),
-            discount=pick(zeros + 1.0, zeros + gamma),
+            discount=pick(zeros + 1.0, discount_after(networks, params, state, gamma)),
             prior_logits=pick(
                 jnp.concatenate([no_actions, chance_logits], axis=-1),
                 jnp.concatenate([policy_logits, no_outcomes], axis=-1),

@@ -86,7 +86,7 @@ def make_search(networks: Networks, config: Config, spec: EnvSpec) -> Callable[.
             logits = model_functions.mask_invalid(logits, invalid_actions)
         root = model_functions.make_root(networks, params, embedding, logits, value, faults)
         tree = grow_tree(params, search_key, root, invalid_actions, gumbel)
-        if settings.root == "gumbel":
+        if gumbel is not None:
             action, action_weights = gumbel_decision(tree, logits, gumbel, settings)
         else:
             action_weights = visit_weights(tree, logits, settings.num_simulations)

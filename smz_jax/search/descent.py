@@ -1,0 +1,190 @@
+"""The way down: all rows walk their trees in step, until each stands at an edge without a node."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from smz_jax.search.nodes import ROOT, UNVISITED, Nodes, take
+from smz_jax.search.scores import Actions
+from smz_jax.types import Array
+
+TIE_NOISE = 1e-7
+"""Scale of mctx's noise that breaks ties between scores."""
+TIE_MARGIN = 1e-6
+"""Scores nearer than this (relative above 1) may be decided by the noise."""
+
+Score = Callable[[Actions], Array]
+"""Scores `[B, A]` of the actions of B decision nodes."""
+
+
+class Walk(NamedTuple):
+    """Where each row stands: the last edge that it chose."""
+
+    parent: Array  # [B] int32
+    edge: Array  # [B] int32
+    child: Array  # [B] int32, UNVISITED where the edge has no node yet
+    depth: Array  # [B] int32, edges from the root to the child; a collapsed one counts two
+    walking: Array  # [B] bool, the child is a decision node to go on from
+
+
+class Bounds(NamedTuple):
+    """Running bounds of every Q(s, a) backed up in a tree; crossed before the first."""
+
+    low: Array  # [B] float32
+    high: Array  # [B] float32
+
+
+def tie_noise(simulate_key: Array, depth: Array, num_actions: int) -> Array:
+    """The noise `[B, A]` that mctx draws at `depth [B]`: a row's key, split once a level."""
+
+    def level(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        keys, chosen = carry
+        pairs = jax.vmap(jax.random.split)(keys)
+        return pairs[:, 0], jnp.where(index == depth, pairs[:, 1], chosen)
+
+    keys = jax.random.split(simulate_key, depth.shape[0])
+    _, chosen = jax.lax.fori_loop(0, jnp.max(depth) + 1, level, (keys, keys))
+    return TIE_NOISE * jax.vmap(lambda key: jax.random.uniform(key, (num_actions,)))(chosen)
+
+
+def choose(scores: Array, walking: Array, simulate_key: Array, depth: Array) -> Array:
+    """The best action of each row; noise is drawn only where it can decide.
+
+    Args:
+        scores: `[B, A]`.
+        walking: `[B]` bool, rows whose choice counts.
+        simulate_key: of this simulation.
+        depth: `[B]` int32.
+
+    Returns:
+        int32 `[B]`.
+    """
+    best = jnp.max(scores, axis=-1, keepdims=True)
+    near = scores >= best - TIE_MARGIN * jnp.maximum(1.0, jnp.abs(best))
+    tied = walking & (jnp.sum(near, axis=-1) > 1)
+    noisy = jax.lax.cond(
+        jnp.any(tied),
+        lambda: scores + tie_noise(simulate_key, depth, scores.shape[-1]),
+        lambda: scores,
+    )
+    return jnp.argmax(noisy, axis=-1).astype(jnp.int32)
+
+
+def look(nodes: Nodes, node: Array, bounds: Bounds, num_actions: int) -> Actions:
+    """The decision nodes `node [B]` as the scores see them."""
+    children = take(nodes.child, node)[:, :num_actions]
+    index = jnp.maximum(children, 0)
+    reward, discount = take(nodes.reward, index), take(nodes.discount, index)
+    return Actions(
+        node_visits=take(nodes.visits, node),
+        node_value=take(nodes.value, node),
+        raw_value=take(nodes.raw_value, node),
+        prior_logits=take(nodes.prior_logits, node)[:, :num_actions],
+        prior_probs=take(nodes.prior_probs, node)[:, :num_actions],
+        visits=jnp.where(children == UNVISITED, 0, take(nodes.visits, index)),
+        qvalues=reward + discount * take(nodes.value, index),
+        low=bounds.low,
+        high=bounds.high,
+    )
+
+
+def select_outcome(nodes: Nodes, node: Array, num_actions: int) -> Array:
+    """Arg max of sigma / (visits + 1) at chance nodes `node [B]`, see `select_chance_outcome`."""
+    children = take(nodes.child, node)[:, num_actions:]
+    visits = take(nodes.visits, jnp.maximum(children, 0))
+    visits = jnp.where(children == UNVISITED, 0, visits)
+    probs = take(nodes.prior_probs, node)[:, num_actions:]
+    return jnp.argmax(probs / (visits + 1), axis=-1).astype(jnp.int32)
+
+
+def advance(nodes: Nodes, walk: Walk, action: Array, *, num_actions: int, limit: int) -> Walk:
+    """A step of the game: from a decision node by `action [B]`, past a chance node by an outcome.
+
+    Args:
+        nodes: the trees.
+        walk: rows that are not walking stay as they are.
+        action: int32 `[B]`.
+        num_actions: A.
+        limit: longest path in edges.
+
+    Returns:
+        The walk after it.
+    """
+
+    def follow(node: Array, edge: Array) -> Array:
+        return take(nodes.child, node)[jnp.arange(node.shape[0]), edge]
+
+    node = jnp.maximum(walk.child, ROOT)
+    child = follow(node, action)
+    visited = child != UNVISITED
+    at = jnp.maximum(child, ROOT)
+    is_chance = visited & take(nodes.is_chance, at)
+    depth = walk.depth + jnp.where(visited & ~is_chance, 2, 1)
+    going = walk.walking & visited & (depth < limit)
+    at_chance = going & is_chance
+    outcome = jax.lax.cond(
+        jnp.any(at_chance),
+        lambda: select_outcome(nodes, at, num_actions),
+        lambda: jnp.zeros_like(action),
+    )
+    edge = num_actions + outcome
+    below = follow(at, edge)
+
+    def pick(after_outcome: Array, after_action: Array, before: Array) -> Array:
+        return jnp.where(at_chance, after_outcome, jnp.where(walk.walking, after_action, before))
+
+    return Walk(
+        parent=pick(child, node, walk.parent),
+        edge=pick(edge, action, walk.edge),
+        child=pick(below, child, walk.child),
+        depth=pick(depth + 1, depth, walk.depth),
+        walking=jnp.where(at_chance, (below != UNVISITED) & (depth + 1 < limit), going),
+    )
+
+
+def descend(
+    nodes: Nodes,
+    bounds: Bounds,
+    simulate_key: Array,
+    *,
+    root_score: Score,
+    interior_score: Score,
+    breaks_ties: bool,
+    num_actions: int,
+    limit: int,
+) -> Walk:
+    """Walks from the root to an edge without a node, or to the depth limit.
+
+    Args:
+        nodes: the trees.
+        bounds: of their Q-values.
+        simulate_key: of this simulation, as mctx derives it.
+        root_score: of the root's actions; -inf where invalid.
+        interior_score: of all others.
+        breaks_ties: between interior scores, by noise.
+        num_actions: A.
+        limit: longest path in edges.
+
+    Returns:
+        The edges that the rows stand at.
+    """
+    (batch_size,) = bounds.low.shape
+    root = jnp.full((batch_size,), ROOT, jnp.int32)
+    everyone = jnp.ones((batch_size,), jnp.bool_)
+    walk = Walk(root, root, child=root, depth=jnp.zeros_like(root), walking=everyone)
+
+    def step(walk: Walk) -> Walk:
+        node = jnp.maximum(walk.child, ROOT)
+        scores = interior_score(look(nodes, node, bounds, num_actions))
+        if breaks_ties:
+            action = choose(scores, walk.walking, simulate_key, walk.depth)
+        else:
+            action = jnp.argmax(scores, axis=-1).astype(jnp.int32)
+        return advance(nodes, walk, action, num_actions=num_actions, limit=limit)
+
+    at_root = root_score(look(nodes, root, bounds, num_actions))
+    action = choose(at_root, everyone, simulate_key, walk.depth)
+    walk = advance(nodes, walk, action, num_actions=num_actions, limit=limit)
+    return jax.lax.while_loop(lambda walk: jnp.any(walk.walking), step, walk)
