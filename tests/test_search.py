@@ -1,126 +1,26 @@
-"""The search against mctx itself, brute-force expectimax and hand-computed numbers."""
+"""Both engines against brute-force expectimax and hand-computed numbers; the root policies."""
 
-import functools
 import math
 
 import jax
 import jax.numpy as jnp
-import mctx
 import numpy as np
 import pytest
 
-from smz_jax.config import Config, LearnerConfig, SearchConfig
-from smz_jax.search import make_prior_policy, make_search
+from smz_jax.search import make_prior_policy
 from smz_jax.search.model_functions import normalised_entropy
 from smz_jax.search.policy import sample_by_temperature
 from smz_jax.search.selection import select_chance_outcome
-from smz_jax.types import EnvSpec
+from tests.search_runs import GAMMA, compiled_search, run_search
 from tests.tabular import as_params, embed, make_tabular_networks, random_tables
 
-GAMMA = 0.9
+both_engines = pytest.mark.parametrize("engine", ["batched", "mctx"])
 
 
-def config_for(simulations, max_depth=None, **search):
-    return Config(
-        search=SearchConfig(num_simulations=simulations, max_depth=max_depth, **search),
-        learner=LearnerConfig(gamma=GAMMA),
-    )
-
-
-@functools.cache
-def compiled_search(states, actions, simulations, depth, noise, options):
-    networks = make_tabular_networks(states, actions)
-    spec = EnvSpec("tabular", (1,), 1, np.dtype("float32"), actions, ("?",) * actions, 1)
-    search_fn = make_search(networks, config_for(simulations, depth, **dict(options)), spec)
-    return jax.jit(functools.partial(search_fn, noise=noise))
-
-
-def run_search(tables, state_ids, *, simulations, invalid=None, seed=0, noise=True, depth=None,
-               temperature=1.0, **search):  # fmt: skip
-    states, actions = tables.prior.shape
-    invalid = np.zeros((len(state_ids), actions), np.float32) if invalid is None else invalid
-    search_fn = compiled_search(
-        states, actions, simulations, depth, noise, tuple(sorted(search.items()))
-    )
-    return search_fn(
-        as_params(tables),
-        jax.random.key(seed),
-        embed(tables, state_ids),
-        invalid,
-        jnp.float32(temperature),
-    )
-
-
-@functools.cache
-def compiled_mctx(states, actions, outcomes, simulations, depth):
-    """mctx's own policy over the same networks."""
-    networks = make_tabular_networks(states, actions)
-
-    def decision_fn(params, key, action, embedding):
-        afterstate = networks.afterstate_dynamics(params, embedding, action)
-        logits, value = networks.afterstate_prediction(params, afterstate)
-        output = mctx.DecisionRecurrentFnOutput(chance_logits=logits, afterstate_value=value[:, 0])
-        return output, afterstate
-
-    def chance_fn(params, key, outcome, afterstate):
-        code = jax.nn.one_hot(outcome, outcomes)
-        embedding, reward = networks.dynamics(params, afterstate, code)
-        logits, value = networks.prediction(params, embedding)
-        output = mctx.ChanceRecurrentFnOutput(
-            action_logits=logits,
-            value=value[:, 0],
-            reward=reward[:, 0],
-            discount=jnp.full_like(value[:, 0], GAMMA),
-        )
-        return output, embedding
-
-    @jax.jit
-    def run(params, key, embedding, invalid):
-        logits, value = networks.prediction(params, embedding)
-        return mctx.stochastic_muzero_policy(
-            params,
-            key,
-            root=mctx.RootFnOutput(prior_logits=logits, value=value[:, 0], embedding=embedding),
-            decision_recurrent_fn=decision_fn,
-            chance_recurrent_fn=chance_fn,
-            num_simulations=simulations,
-            invalid_actions=invalid,
-            max_depth=depth,
-        )
-
-    return run
-
-
-def run_mctx(tables, state_ids, *, simulations, invalid, seed=0, depth=None):
-    run = compiled_mctx(*tables.chance.shape, simulations, depth)
-    return run(as_params(tables), jax.random.key(seed), embed(tables, state_ids), invalid)
-
-
-@pytest.mark.parametrize("simulations,depth,shape", [
-    (1, None, (3, 2)), (24, None, (4, 3)), (24, 3, (2, 5)),
-])  # fmt: skip
-def test_agrees_with_mctx_visit_for_visit(simulations, depth, shape):
-    actions, outcomes = shape
-    for seed in range(10):
-        tables = random_tables(seed, actions=actions, outcomes=outcomes)
-        generator = np.random.default_rng(seed)
-        invalid = (generator.random((4, actions)) < 0.3).astype(np.float32)
-        invalid[:, 0] = 0.0
-        options = {"simulations": simulations, "invalid": invalid, "seed": seed, "depth": depth}
-        ours = run_search(tables, [0, 1, 2, 3], **options)
-        theirs = run_mctx(tables, [0, 1, 2, 3], **options)
-        tree = theirs.search_tree
-        np.testing.assert_array_equal(ours.tree.node_visits, tree.node_visits)
-        np.testing.assert_array_equal(ours.tree.parents, tree.parents)
-        np.testing.assert_array_equal(ours.tree.action_from_parent, tree.action_from_parent)
-        np.testing.assert_array_equal(ours.action, theirs.action)
-        np.testing.assert_allclose(ours.action_weights, theirs.action_weights, atol=1e-6)
-        np.testing.assert_allclose(ours.tree.node_values, tree.node_values, atol=1e-5)
-
-
-def test_kinds_alternate_and_each_node_keeps_its_entropy():
+@both_engines
+def test_kinds_alternate_and_each_node_keeps_its_entropy(engine):
     tables = random_tables(3, actions=3, outcomes=4)
-    tree = run_search(tables, [0, 1], simulations=40).tree
+    tree = run_search(tables, [0, 1], engine=engine, simulations=40).tree
     networks, params = make_tabular_networks(5, 3), as_params(tables)
     tree = jax.device_get(tree)
     for row in range(2):
@@ -176,7 +76,8 @@ def expectimax(tables, state, depth):
     return np.array(values)
 
 
-def test_converges_to_expectimax():
+@both_engines
+def test_converges_to_expectimax(engine):
     checked = 0
     for seed in range(12):
         tables = random_tables(seed, states=7, layered=True)
@@ -185,7 +86,9 @@ def test_converges_to_expectimax():
         if gap < 0.3:
             continue
         checked += 1
-        output = run_search(tables, [0], simulations=400, noise=False, seed=seed, temperature=0.0)
+        output = run_search(
+            tables, [0], engine=engine, simulations=400, noise=0.0, seed=seed, temperature=0.0
+        )
         assert int(output.action[0]) == int(exact.argmax())
         visited = output.tree.children_visits[0, 0, :3] > 20
         q = output.tree.children_rewards[0, 0, :3] + output.tree.children_values[0, 0, :3]
@@ -193,10 +96,11 @@ def test_converges_to_expectimax():
     assert checked >= 4
 
 
-def test_zero_simulations_act_from_the_masked_prior():
+@both_engines
+def test_zero_simulations_act_from_the_masked_prior(engine):
     tables = random_tables(5)
     invalid = np.array([[0, 1, 0], [0, 0, 0]], np.float32)
-    output = run_search(tables, [0, 1], simulations=0, invalid=invalid, noise=False)
+    output = run_search(tables, [0, 1], engine=engine, simulations=0, invalid=invalid, noise=0.0)
     logits = tables.prior[[0, 1]].copy()
     logits[0, 1] = -np.inf
     expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -204,10 +108,13 @@ def test_zero_simulations_act_from_the_masked_prior():
     np.testing.assert_allclose(output.value, tables.value[[0, 1]], rtol=1e-5)
 
 
-def test_invalid_actions_are_never_chosen():
+@both_engines
+def test_invalid_actions_are_never_chosen(engine):
     tables = random_tables(6, actions=4)
     invalid = np.array([[0, 1, 1, 0]] * 64, np.float32)
-    output = run_search(tables, [0] * 64, simulations=9, invalid=invalid, temperature=5.0)
+    output = run_search(
+        tables, [0] * 64, engine=engine, simulations=9, invalid=invalid, temperature=5.0
+    )
     assert set(np.unique(output.action)) <= {0, 3}
     assert np.all(np.asarray(output.action_weights)[:, 1:3] == 0)
     policy = make_prior_policy(make_tabular_networks(5, 4), 0.1)
@@ -241,7 +148,8 @@ def test_temperature():
     assert np.all(np.asarray(greedy) == 0)
 
 
-def test_q_epsilon_keeps_tiny_differences_from_deciding():
+@both_engines
+def test_q_epsilon_keeps_tiny_differences_from_deciding(engine):
     tables = random_tables(8, actions=4)
     tables = tables._replace(
         prior=np.zeros((5, 4)),
@@ -249,21 +157,25 @@ def test_q_epsilon_keeps_tiny_differences_from_deciding():
         value=np.zeros(5),
         afterstate_value=np.full((5, 4), 1e-3) * np.arange(4),
     )
-    sharp = run_search(tables, [0], simulations=16, noise=False)
-    calm = run_search(tables, [0], simulations=16, noise=False, q_epsilon=1.0)
+    sharp = run_search(tables, [0], engine=engine, simulations=16, noise=0.0)
+    calm = run_search(tables, [0], engine=engine, simulations=16, noise=0.0, q_epsilon=1.0)
     assert calm.action_weights.max() < 0.5 < sharp.action_weights.max()
 
 
-def test_one_trace_per_configuration():
+@both_engines
+def test_one_trace_per_configuration(engine):
     tables = random_tables(9)
-    search_fn = compiled_search(5, 3, 5, None, True, ())
+    search_fn = compiled_search(5, 3, 5, None, 1.0, None, (("engine", engine),))
     for seed in range(3):
-        run_search(tables, [seed, 1], simulations=5, seed=seed, temperature=seed / 2)
+        run_search(tables, [seed, 1], engine=engine, simulations=5, seed=seed, temperature=seed / 2)
     assert search_fn._cache_size() == 1
 
 
-def test_max_depth_limits_the_tree():
-    tree = jax.device_get(run_search(random_tables(10), [0], simulations=30, depth=4).tree)
+@both_engines
+def test_max_depth_limits_the_tree(engine):
+    tree = jax.device_get(
+        run_search(random_tables(10), [0], engine=engine, simulations=30, depth=4).tree
+    )
     depths = []
     for node in range(1, 31):
         if tree.node_visits[0, node] > 0:
