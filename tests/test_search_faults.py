@@ -160,7 +160,7 @@ def test_bad_settings_get_one_line(field, value, message):
 
 
 @pytest.mark.parametrize("field,value", [
-    ("collapse_threshold", 0.1), ("root", "gumbel"), ("qtransform", "tree"), ("rows_per_call", 8),
+    ("collapse_threshold", 0.1), ("root", "gumbel"), ("qtransform", "tree"),
 ])  # fmt: skip
 def test_the_reference_engine_refuses_what_it_cannot_do(field, value):
     with pytest.raises(ConfigError, match=f"search.{field} = "):

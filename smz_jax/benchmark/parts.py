@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from smz_jax.benchmark.rollout import (
+    NOTEBOOK_LANES,
     NOTEBOOK_STEPS_PER_SECOND,
     acting_case,
     environment_case,
@@ -216,7 +217,7 @@ def speeds(seconds: dict[str, float], config: Config) -> dict[str, float]:
         "macro_share_of_search": share("macro"),
     }
     if "notebook" in seconds:
-        notebook = 32 / seconds["notebook"]
+        notebook = NOTEBOOK_LANES / seconds["notebook"]
         speed["macro_worst_share_of_search"] = share("macro_worst")
         speed["notebook_steps_per_second"] = notebook
         speed["notebook_ratio"] = notebook / NOTEBOOK_STEPS_PER_SECOND

@@ -113,7 +113,7 @@ def parts_table(result: dict[str, Any]) -> Table:
         result: as `parts.measure` gives it, with `preset`.
     """
     config, seconds, speed = result["config"], result["seconds"], result["speed"]
-    compiling, hardware = result["compile_seconds"], result["hardware"]
+    compiling = result["compile_seconds"]
     lanes, simulations = config["env"]["num_envs"], config["search"]["num_simulations"]
     length, batch = config["rollout"]["length"], config["learner"]["batch_size"]
 
@@ -123,8 +123,7 @@ def parts_table(result: dict[str, Any]) -> Table:
     table = Table(
         title=f"preset {result['preset']}: {config['network']['family']} network, {lanes} lanes, "
         f"{simulations} simulations",
-        caption=f"{hardware['device']}, {hardware['usable_cores']} cores; medians of "
-        f"{result['rounds']} interleaved rounds; load before: {hardware['load_before']:.1f}",
+        caption=_caption(result),
     )
     table.add_column("part")
     table.add_column("speed", justify="right")
