@@ -1,16 +1,28 @@
-"""Two pools of real games: repeatable bit for bit, the games of one pool, resumed."""
+"""Two pools in turn: the fixed schedule; real games that repeat bit for bit, and resume."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
+from smz_jax import rollout
 from smz_jax.checkpoint import CheckpointStore
-from smz_jax.config import Config, EnvConfig, NetworkConfig, RolloutConfig, SearchConfig
+from smz_jax.config import (
+    Config,
+    ConfigError,
+    EnvConfig,
+    NetworkConfig,
+    RolloutConfig,
+    SearchConfig,
+)
 from smz_jax.envs import make_env
 from smz_jax.metrics import PhaseTimers
+from smz_jax.rollout import Actor, Decision
 from smz_jax.run import Run
+from tests import test_rollout as toy
+from tests.toy_env import CatchEnv
 
 LANES, T = 4, 14
 
@@ -102,3 +114,105 @@ def test_a_run_with_two_pools_goes_on(run, rows, tmp_path):
     assert row["macros/trees"] == run.miner.totals.trees + LANES * T
     assert int(resumed.replay.size(resumed.replay_state)) == LANES * T
     assert resumed.decide._cache_size() == 1  # one program for both pools
+
+
+def test_each_of_two_pools_plays_as_if_it_were_alone():
+    """Lanes in the order of the pools, each with its own half of the key."""
+    config = toy.toy_config(temperature_end=1.0)
+    both, games, decisions = toy.play(config, seeds=(5, 6))
+    assert both.frame.shape == (2 * toy.B, 2 * toy.T, 10, 5) and len(decisions) == 2 * 2 * toy.T
+    keys = jax.random.split(jax.random.key(1))
+    first, first_games, _ = toy.play(config, seeds=(5,), key=keys[0])
+    second, second_games, _ = toy.play(config, seeds=(6,), key=keys[1])
+    assert_same(jax.tree.map(lambda x: x[: toy.B], both), first)
+    assert_same(jax.tree.map(lambda x: x[toy.B :], both), second)
+    assert sorted(games) == sorted(first_games + second_games)
+    assert_same(toy.play(config, seeds=(5, 6))[0], both)
+
+
+def test_two_pools_share_no_randomness():
+    """The same games twice, at first seen alike: only the keys can make the actions differ."""
+    rows, _, _ = toy.play(
+        toy.toy_config(policy="prior", epsilon=1.0, epsilon_end=1.0), seeds=(5, 5)
+    )
+    np.testing.assert_array_equal(rows.frame[: toy.B, 0], rows.frame[toy.B :, 0])
+    assert 0.15 < (rows.action[: toy.B] == rows.action[toy.B :]).mean() < 0.55  # 1/3 by chance
+
+
+class Recorder:
+    """Stands for games and device: notes who is asked for what, and answers when asked."""
+
+    def __init__(self, events, name):
+        self.events, self.name, self.inner = events, name, CatchEnv(1, 0)
+        self.num_envs, self.spec = 1, self.inner.spec
+
+    def reset(self):
+        self.events.append(f"reset {self.name}")
+        return self.inner.reset()
+
+    def send(self, actions):
+        self.events.append(f"send {self.name}")
+        self.inner.send(actions)
+
+    def recv(self):
+        self.events.append(f"recv {self.name}")
+        return self.inner.recv()
+
+
+class Action:
+    """An action that is still being searched for."""
+
+    def __init__(self, events, name):
+        self.events, self.name = events, name
+
+    def __array__(self, dtype=None, copy=None):
+        self.events.append(f"fetch {self.name}")
+        return np.ones(1, np.int32)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (
+            "X",
+            "reset X, search X, fetch X, send X, watch, recv X, search X, fetch X, send X, watch, "
+            "recv X",
+        ),
+        (
+            "XY",
+            # Each search is dispatched while the other pool's games step, and each pool's games
+            # step while the other is searched for; nothing is received twice.
+            "reset X, search X, reset Y, fetch X, send X, search Y, recv X, fetch Y, send Y, "
+            "watch, search X, recv Y, fetch X, send X, search Y, recv X, fetch Y, send Y, watch, "
+            "recv Y",
+        ),
+    ],
+)
+def test_the_schedule_is_fixed(monkeypatch, names, expected):
+    events = []
+    order = iter(names * 2)
+
+    def decide(*_):
+        name = next(order)
+        events.append(f"search {name}")
+        search = SimpleNamespace(action=Action(events, name), action_weights=None, value=None)
+        return Decision(search, None, None)
+
+    monkeypatch.setattr(rollout, "join_rows", lambda pools: None)
+    actor = Actor(
+        [Recorder(events, name) for name in names],
+        toy.toy_config(length=2),
+        decide,
+        jax.random.key(0),
+        PhaseTimers(),
+        lambda *decisions: events.append("watch"),
+    )
+    actor.rollout(None)
+    assert ", ".join(events) == expected
+
+
+def test_pools_that_do_not_fit_are_named_in_one_line():
+    with pytest.raises(ConfigError, match=r"rollout\.pools = 3 is not allowed: it must be 1 or 2"):
+        RolloutConfig(pools=3)
+    with pytest.raises(ConfigError, match=r"rollout\.pools = 2 .* a divisor of env\.num_envs = 3"):
+        toy.toy_config(pools=2)
