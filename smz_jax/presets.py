@@ -112,7 +112,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "network.bfloat16": True,
         "search.num_simulations": 50,
         "rollout.length": 32,
-        "rollout.pools": 2,
         "replay.capacity": 1_000_000,
         "replay.min_size": 20_000,
         "learner.batch_size": 256,

@@ -39,6 +39,8 @@ class Rows(NamedTuple):
     action_weights: Array  # [B, A]
     search_value: Array  # [B]
     transition_entropy: Array  # [B]
+    faults: Array  # [B] int32
+    all_invalid: Array  # [B] bool
 
 
 def scheduled(start: float, end: float, progress: float, kind: str) -> float:
@@ -151,6 +153,8 @@ class _Pool:
                 action_weights=decision.search.action_weights,
                 search_value=decision.search.value,
                 transition_entropy=decision.transition_entropy,
+                faults=decision.search.faults,
+                all_invalid=decision.search.all_invalid,
             )
         )
 
@@ -183,6 +187,7 @@ class Actor:
         self._pools = [_Pool(env, key) for env, key in zip(envs, keys, strict=True)]
         self._num_lanes = sum(env.num_envs for env in envs)
         self.count = 0  # steps of every lane so far; a resumed run sets it
+        self.faults: dict[str, Array] = {}  # of the last rollout, for the metrics
 
     def rollout(self, params: Params) -> tuple[Trajectory, list[tuple[float, int]]]:
         """Plays T steps.
@@ -218,7 +223,12 @@ class Actor:
         for pool in pools:
             self._receive(pool, games)
         with timers("replay"):
-            return join_rows(pools), games
+            rows = _stack([pool.rows for pool in pools])
+            self.faults = {
+                "search/faults": jnp.sum(rows.faults),
+                "search/all_invalid": jnp.sum(rows.all_invalid),
+            }
+            return join_rows(pools, rows), games
 
     def _search(self, pool: _Pool, params: Params, settings: list[np.float32]) -> Decision:
         """Dispatches a pool's search; where the device is asynchronous it runs on."""
@@ -253,8 +263,12 @@ def _stack(pools: list[list[Rows]]) -> Rows:
     return jax.tree.map(lambda *x: jnp.concatenate(x), *stacked)
 
 
-def join_rows(pools: Sequence[_Pool]) -> Trajectory:
+def join_rows(pools: Sequence[_Pool], rows: Rows) -> Trajectory:
     """Joins the pools' T steps into rows: what was seen at t, and what followed the action at t.
+
+    Args:
+        pools: after T steps.
+        rows: what the searches said, `[B, T, ...]`.
 
     Returns:
         `Trajectory` `[B, T, ...]`, lanes in the order of the pools.
@@ -265,7 +279,6 @@ def join_rows(pools: Sequence[_Pool]) -> Trajectory:
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     seen, followed = [pool.seen for pool in pools], [pool.followed for pool in pools]
-    rows = _stack([pool.rows for pool in pools])
     over = joined(followed, lambda step: step.terminated)
     invalid = joined(seen, lambda step: step.invalid_actions)
     return Trajectory(

@@ -160,6 +160,7 @@ class Run:
             / (time.perf_counter() - start),
             **self.scores.row(),
             **searched(rows),
+            **{name: int(count) for name, count in jax.device_get(self.actor.faults).items()},
             **found,
             **learned,
         }

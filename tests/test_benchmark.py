@@ -45,7 +45,7 @@ def test_ratios_by_hand():
         Task("batched", 8, certain=True): 2.5,
         Task("batched", 8, threshold=THRESHOLD): 2.1,
         Task("batched", 8, certain=True, threshold=THRESHOLD): 3.0,
-        Task("batched", 8, rows_per_call=3): 0.8,
+        Task("batched", 8, row_multiple=3): 0.8,
         Task("batched", 2): 0.4,
     }
     cell = plan.Cell("net", 5, 8)
@@ -53,7 +53,7 @@ def test_ratios_by_hand():
         cases=(plan.Case("net", 5, 8, 3.0, 7.0, 1.2),),
         detail=cell,
         growth=(plan.Cell("net", 5, 2), cell),
-        rows_per_call=(3,),
+        row_multiple=(3,),
         grid=(),
         reference=(),
     )

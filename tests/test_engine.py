@@ -104,12 +104,12 @@ def test_zero_simulations():
     np.testing.assert_allclose(ours.action_weights, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("rows_per_call", [1, 3, 4, 100])
-def test_rows_per_call_changes_nothing(rows_per_call):
+@pytest.mark.parametrize("row_multiple", [1, 3, 4, 100])
+def test_row_multiple_changes_nothing(row_multiple):
     tables = random_tables(2, actions=3, outcomes=4)
     options = {"simulations": 40, "engine": "batched", "collapse_threshold": 0.6}
     whole = run_search(tables, [0, 1, 2, 3, 4, 0, 2], **options)
-    parts = run_search(tables, [0, 1, 2, 3, 4, 0, 2], rows_per_call=rows_per_call, **options)
+    parts = run_search(tables, [0, 1, 2, 3, 4, 0, 2], row_multiple=row_multiple, **options)
     assert not differing_rows(parts.tree, whole.tree, 7).any()
     np.testing.assert_array_equal(parts.tree.embeddings.entropy, whole.tree.embeddings.entropy)
     np.testing.assert_array_equal(parts.tree.embeddings.state, whole.tree.embeddings.state)

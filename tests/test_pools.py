@@ -198,7 +198,7 @@ def test_the_schedule_is_fixed(monkeypatch, names, expected):
         search = SimpleNamespace(action=Action(events, name), action_weights=None, value=None)
         return Decision(search, None, None)
 
-    monkeypatch.setattr(rollout, "join_rows", lambda pools: None)
+    monkeypatch.setattr(rollout, "join_rows", lambda pools, rows: None)
     actor = Actor(
         [Recorder(events, name) for name in names],
         toy.toy_config(length=2),

@@ -17,7 +17,7 @@ class Task(NamedTuple):
     simulations: int
     certain: bool = False  # a deterministic model
     threshold: float = 0.0  # search.collapse_threshold
-    rows_per_call: int | None = None
+    row_multiple: int | None = None
 
     @property
     def program(self) -> "Task":
@@ -30,7 +30,7 @@ class Task(NamedTuple):
         """For people."""
         parts = [self.engine, f"S {self.simulations}", "certain" if self.certain else ""]
         parts.append("collapsing" if self.threshold else "")
-        parts.append(f"rows {self.rows_per_call}" if self.rows_per_call else "")
+        parts.append(f"rows {self.row_multiple}" if self.row_multiple else "")
         return " ".join(part for part in parts if part)
 
 
@@ -78,9 +78,9 @@ class Plan(NamedTuple):
     """Everything that one run of the benchmark measures."""
 
     cases: tuple[Case, ...]
-    detail: Cell  # where collapsing and rows_per_call are looked at; also one of the cases
+    detail: Cell  # where collapsing and row_multiple are looked at; also one of the cases
     growth: tuple[Cell, Cell]  # time per simulation of the second over that of the first
-    rows_per_call: tuple[int, ...]
+    row_multiple: tuple[int, ...]
     grid: tuple[Cell, ...]
     reference: tuple[Cell, ...]  # where engine mctx is timed beside stock mctx
 
@@ -112,7 +112,7 @@ def detail_tasks(plan: Plan) -> list[Task]:
         Task("batched", simulations, certain=True),
         Task("batched", simulations, threshold=THRESHOLD),
         Task("batched", simulations, certain=True, threshold=THRESHOLD),
-        *(Task("batched", simulations, rows_per_call=rows) for rows in plan.rows_per_call),
+        *(Task("batched", simulations, row_multiple=rows) for rows in plan.row_multiple),
     ]
 
 
@@ -173,8 +173,8 @@ def detail_figures(plan: Plan, seconds: Seconds) -> list[Figure]:
             name, "collapsing on / off, certain model", on_certain / plain_certain, limit, False
         ),
     ]
-    for rows, value in zip((None, *plan.rows_per_call), (plain, *blocks), strict=True):
-        what = f"stretch: rows_per_call {rows}, over both networks"
+    for rows, value in zip((None, *plan.row_multiple), (plain, *blocks), strict=True):
+        what = f"stretch: row_multiple {rows}, over both networks"
         figures.append(Figure(name, what, value / networks, STRETCH_LIMIT, False))
     low, high = plan.growth
     each = [seconds(x.network, x.batch, Task("batched", x.simulations)) / x.simulations
@@ -212,7 +212,7 @@ DEFAULT = Plan(
     cases=_CASES,
     detail=Cell("conv", 32, 50),
     growth=(Cell("conv", 32, 25), Cell("conv", 32, 200)),
-    rows_per_call=(8,),
+    row_multiple=(4, 8),
     grid=(
         Cell("conv", 8, 50),
         Cell("conv", 1, 25),
@@ -225,12 +225,12 @@ DEFAULT = Plan(
     reference=(Cell("conv", 32, 50),),
 )
 _ALL = _grid(("conv", "mlp"), (1, 8, 32, 128), (25, 50, 100, 200))
-FULL = DEFAULT._replace(grid=_ALL, reference=_ALL, rows_per_call=(4, 8, 16))
+FULL = DEFAULT._replace(grid=_ALL, reference=_ALL, row_multiple=(4, 8, 16))
 TINY = Plan(
     cases=(Case("tiny", 2, 4, 1.0, 1.0, 10.0),),
     detail=Cell("tiny", 2, 4),
     growth=(Cell("tiny", 2, 2), Cell("tiny", 2, 4)),
-    rows_per_call=(),
+    row_multiple=(),
     grid=(),
     reference=(),
 )

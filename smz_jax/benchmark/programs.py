@@ -155,7 +155,7 @@ def build(task: Task, subject: Subject) -> tuple[Callable[..., Any], Callable[..
             engine=task.engine,
             num_simulations=task.simulations,
             collapse_threshold=task.threshold,
-            rows_per_call=task.rows_per_call,
+            row_multiple=task.row_multiple,
         )
         search = engine_search(subject.networks, settings)
     return jax.jit(search), lambda task, batch: (

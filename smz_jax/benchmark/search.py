@@ -123,7 +123,7 @@ def cell_rows(plan: Plan, records: list[Record]) -> list[dict[str, Any]]:
             r["engine"]: r
             for r in at
             if r["simulations"] == cell.simulations and not r["certain"]
-            and not r["threshold"] and r["rows_per_call"] is None
+            and not r["threshold"] and r["row_multiple"] is None
         }  # fmt: skip
         if not plain:
             continue

@@ -74,7 +74,7 @@ def make_batched_tree(networks: Networks, config: Config, num_actions: int) -> G
             num_actions=num_actions,
             gamma=config.learner.gamma,
             collapse_threshold=settings.collapse_threshold,
-            rows_per_call=settings.rows_per_call,
+            row_multiple=settings.row_multiple,
         ),
         num_actions=num_actions,
         num_simulations=settings.num_simulations,

@@ -1,5 +1,6 @@
 """One new node for each row: the model's functions, each run only for the rows that need it."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +22,7 @@ def on_rows(
     needed: Array,
     inputs: Any,
     outputs: Any,
-    rows_per_call: int | None,
+    row_multiple: int | None,
 ) -> Any:
     """Runs `function` for the rows that need it, and for none if no row does.
 
@@ -30,14 +31,14 @@ def on_rows(
         needed: `[B]` bool.
         inputs: pytree of `[B, ...]`.
         outputs: pytree of `[B, ...]`; keeps its entries in rows that do not need the function.
-        rows_per_call: the needing rows are gathered and go through `function` this many at a time;
-            None: the whole batch goes through at once.
+        row_multiple: the needing rows are gathered, and `function` runs once on the next multiple
+            of this many rows (each multiple up to B is compiled); None: on the whole batch.
 
     Returns:
         `outputs` with the results.
     """
     (batch_size,) = needed.shape
-    if rows_per_call is None or rows_per_call >= batch_size:
+    if row_multiple is None or row_multiple >= batch_size:
 
         def keep(old: Array, new: Array) -> Array:
             return jnp.where(needed.reshape(-1, *(1,) * (old.ndim - 1)), new.astype(old.dtype), old)
@@ -47,21 +48,20 @@ def on_rows(
             lambda: jax.tree.map(keep, outputs, function(inputs)),
             lambda: outputs,
         )
-    count = jnp.sum(needed, dtype=jnp.int32)
-    # Rows beyond the count are out of range: read as the last row, and never written.
-    (rows,) = jnp.nonzero(needed, size=batch_size + rows_per_call, fill_value=batch_size)
+    # Rows beyond the needing ones are out of range: read as the last row, and never written.
+    (rows,) = jnp.nonzero(needed, size=batch_size, fill_value=batch_size)
 
-    def call(carry: tuple[Array, Any]) -> tuple[Array, Any]:
-        done, outputs = carry
-        some = jax.lax.dynamic_slice_in_dim(rows, done, rows_per_call)
+    def run_first(count: int) -> Any:
+        some = rows[:count]
         results = function(jax.tree.map(lambda x: x.at[some].get(mode="clip"), inputs))
-        outputs = jax.tree.map(
+        return jax.tree.map(
             lambda old, new: old.at[some].set(new.astype(old.dtype), mode="drop"), outputs, results
         )
-        return done + rows_per_call, outputs
 
-    _, outputs = jax.lax.while_loop(lambda carry: carry[0] < count, call, (jnp.int32(0), outputs))
-    return outputs
+    sizes = [*range(row_multiple, batch_size, row_multiple), batch_size]
+    branches = [lambda: outputs, *(functools.partial(run_first, size) for size in sizes)]
+    count = jnp.sum(needed, dtype=jnp.int32)
+    return jax.lax.switch((count + row_multiple - 1) // row_multiple, branches)
 
 
 def make_expand(
@@ -70,7 +70,7 @@ def make_expand(
     num_actions: int,
     gamma: float,
     collapse_threshold: float,
-    rows_per_call: int | None,
+    row_multiple: int | None,
 ) -> Callable[..., NewNode]:
     """The evaluation of one edge per row.
 
@@ -83,7 +83,7 @@ def make_expand(
         num_actions: A.
         gamma: discount of one step of the game.
         collapse_threshold: 0 never collapses.
-        rows_per_call: see `on_rows`.
+        row_multiple: see `on_rows`.
 
     Returns:
         `(params, state [B, ...], edge [B], from_chance [B], needed [B], may_collapse [B]) ->
@@ -131,7 +131,7 @@ def make_expand(
             needed & ~from_chance,
             (state, edge),
             (state, jnp.zeros(shapes[1].shape, jnp.float32), zeros, jnp.zeros_like(edge)),
-            rows_per_call,
+            row_multiple,
         )
         # Of a chance node, or of the edge of a collapsed one.
         entropy = jnp.where(from_chance, 0.0, normalised_entropy(chance_logits))
@@ -147,7 +147,7 @@ def make_expand(
             needed & to_decision,
             (afterstate, outcome),
             (afterstate, no_logits, value, zeros, zeros + 1.0, jnp.zeros_like(edge)),
-            rows_per_call,
+            row_multiple,
         )
         is_decision = to_decision[:, None]
         return NewNode(
