@@ -48,8 +48,9 @@ class TwinSearch:
     """`nodes[i + 1]` is what simulation i added: (Node, its parent's number, edge), or None."""
 
     def __init__(self, tables, state, *, simulations, gamma, invalid=None, max_depth=None,
-                 qtransform="siblings", threshold=0.0):  # fmt: skip
+                 qtransform="siblings", threshold=0.0, ended=None):  # fmt: skip
         self.tables, self.gamma, self.threshold = tables, gamma, threshold
+        self.ended = ended
         self.by_tree = qtransform == "tree"
         self.limit = math.inf if max_depth is None else max_depth
         self.invalid = set() if invalid is None else set(np.flatnonzero(invalid))
@@ -70,7 +71,8 @@ class TwinSearch:
     def after_outcome(self, place, outcome, **edge):
         reward = float(self.tables.reward[(*place, outcome)])
         state = int(self.tables.successor[(*place, outcome)])
-        return self.decision_node(state, reward=reward, discount=self.gamma, **edge)
+        discount = 0.0 if self.ended is not None and self.ended[state] else self.gamma
+        return self.decision_node(state, reward=reward, discount=discount, **edge)
 
     def new_child(self, node, edge, depth):
         if node.is_chance:
@@ -83,13 +85,13 @@ class TwinSearch:
         return Node(place, float(self.tables.afterstate_value[place]), sigma, entropy=entropy)
 
     def choose(self, node):
-        edges = [e for e in range(len(node.priors)) if node is not self.root or e not in self.invalid]
         score = self.outcome_score if node.is_chance else self.action_score
-        ranked = sorted(edges, key=lambda edge: score(node, edge), reverse=True)
-        if len(ranked) > 1:
-            gap = score(node, ranked[0]) - score(node, ranked[1])
-            self.margin = min(self.margin, gap)
-        return ranked[0]
+        closed = self.invalid if node is self.root else ()
+        edges = [edge for edge in range(len(node.priors)) if edge not in closed]
+        scores = sorted((score(node, edge), edge) for edge in edges)
+        if len(scores) > 1:
+            self.margin = min(self.margin, scores[-1][0] - scores[-2][0])
+        return scores[-1][1]
 
     def outcome_score(self, node, edge):
         child = node.children.get(edge)

@@ -195,9 +195,17 @@ def test_the_schedule_is_fixed(monkeypatch, names, expected):
     def decide(*_):
         name = next(order)
         events.append(f"search {name}")
-        search = SimpleNamespace(action=Action(events, name), action_weights=None, value=None)
+        count = np.zeros(1, np.int32)
+        search = SimpleNamespace(
+            action=Action(events, name),
+            action_weights=None,
+            value=None,
+            faults=count,
+            all_invalid=count,
+        )
         return Decision(search, None, None)
 
+    monkeypatch.setattr(rollout, "_stack", lambda pools: pools[0][0])
     monkeypatch.setattr(rollout, "join_rows", lambda pools, rows: None)
     actor = Actor(
         [Recorder(events, name) for name in names],

@@ -281,3 +281,24 @@ def test_one_pool_plays_as_the_plain_loop_does(searched):
     np.testing.assert_array_equal(rows.discount, along(discount))
     np.testing.assert_array_equal(rows.is_first, along([x.is_first for x in seen]))
     assert games == ended
+
+
+@pytest.mark.parametrize("policy", ["search", "prior"])
+def test_numbers_that_are_not_finite_are_counted(policy):
+    networks, params = toy_networks()
+    config = toy_config(policy=policy)
+    broken = networks._replace(
+        prediction=lambda p, x: jax.tree.map(lambda y: y * np.nan, networks.prediction(p, x))
+    )
+    spec = CatchEnv(B, 0).spec
+    decide = make_decide(broken, config, spec, policy=policy)
+    actor = Actor(
+        [CatchEnv(B, 1)], config, decide, jax.random.key(0), PhaseTimers(), lambda *pools: None
+    )
+    rows, _ = actor.rollout(params)
+    counts = jax.device_get(actor.faults)
+    roots = B * config.rollout.length
+    assert counts["search/faults"] >= 2 * roots  # each root's policy and value
+    assert (counts["search/faults"] > 2 * roots) == (policy == "search")  # and those below
+    assert counts["search/all_invalid"] == 0
+    assert np.isfinite(rows.action_weights).all() and np.isfinite(rows.search_value).all()

@@ -106,6 +106,7 @@ def test_metrics_tell_each_iteration(finished):
     assert all(row["loss/total"] is not None for row in rows[1:])
     assert all(row["macros/trees"] > 0 for row in rows)
     assert rows[-1]["macros/trees"] == STEPS
+    assert all(row["search/faults"] == row["search/all_invalid"] == 0 for row in rows)
 
 
 def test_a_second_start_in_the_same_folder_is_refused(finished, environment):

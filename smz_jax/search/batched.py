@@ -109,7 +109,7 @@ def make_grow(
     num_simulations: int,
     max_depth: int | None,
     interior_score: Score,
-    breaks_ties: bool,
+    breaks_ties: tuple[bool, bool],
 ) -> Callable[..., Nodes]:
     """The search.
 
@@ -119,7 +119,7 @@ def make_grow(
         num_simulations: nodes to add.
         max_depth: longest path in edges; None: no limit.
         interior_score: scores actions below the root.
-        breaks_ties: between interior scores, by noise.
+        breaks_ties: by noise, between root scores and between interior ones.
 
     Returns:
         `(params, rng_key, root NewNode, root_score) -> Nodes`, where `root_score(actions, index of

@@ -151,7 +151,7 @@ def descend(
     *,
     root_score: Score,
     interior_score: Score,
-    breaks_ties: bool,
+    breaks_ties: tuple[bool, bool],
     num_actions: int,
     limit: int,
 ) -> Walk:
@@ -163,7 +163,7 @@ def descend(
         simulate_key: of this simulation, as mctx derives it.
         root_score: of the root's actions; -inf where invalid.
         interior_score: of all others.
-        breaks_ties: between interior scores, by noise.
+        breaks_ties: by noise, between root scores and between interior ones.
         num_actions: A.
         limit: longest path in edges.
 
@@ -175,16 +175,16 @@ def descend(
     everyone = jnp.ones((batch_size,), jnp.bool_)
     walk = Walk(root, root, child=root, depth=jnp.zeros_like(root), walking=everyone)
 
-    def step(walk: Walk) -> Walk:
-        node = jnp.maximum(walk.child, ROOT)
-        scores = interior_score(look(nodes, node, bounds, num_actions))
-        if breaks_ties:
-            action = choose(scores, walk.walking, simulate_key, walk.depth)
+    def go(walk: Walk, score: Score, with_noise: bool) -> Walk:
+        actions = look(nodes, jnp.maximum(walk.child, ROOT), bounds, num_actions)
+        if with_noise:
+            action = choose(score(actions), walk.walking, simulate_key, walk.depth)
         else:
-            action = jnp.argmax(scores, axis=-1).astype(jnp.int32)
+            action = jnp.argmax(score(actions), axis=-1).astype(jnp.int32)
         return advance(nodes, walk, action, num_actions=num_actions, limit=limit)
 
-    at_root = root_score(look(nodes, root, bounds, num_actions))
-    action = choose(at_root, everyone, simulate_key, walk.depth)
-    walk = advance(nodes, walk, action, num_actions=num_actions, limit=limit)
-    return jax.lax.while_loop(lambda walk: jnp.any(walk.walking), step, walk)
+    at_root, below = breaks_ties
+    walk = go(walk, root_score, at_root)
+    return jax.lax.while_loop(
+        lambda walk: jnp.any(walk.walking), lambda walk: go(walk, interior_score, below), walk
+    )

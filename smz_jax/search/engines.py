@@ -63,7 +63,10 @@ def make_batched_tree(networks: Networks, config: Config, num_actions: int) -> G
     """The batched engine, see `batched.py`."""
     settings = config.search
     puct, completed = make_puct(settings), make_completed(settings)
-    table = gumbel_rules.halving_table(settings.gumbel_considered, settings.num_simulations)
+    table = gumbel_rules.halving_table(
+        settings.gumbel_considered,
+        max(settings.num_simulations, 1),  # looked at by a loop that never runs
+    )
 
     def gumbel_interior(actions: Actions) -> Array:
         return gumbel_rules.interior_score(actions, completed(actions))
@@ -80,7 +83,7 @@ def make_batched_tree(networks: Networks, config: Config, num_actions: int) -> G
         num_simulations=settings.num_simulations,
         max_depth=settings.max_depth,
         interior_score=gumbel_interior if settings.interior == "gumbel" else puct,
-        breaks_ties=settings.interior != "gumbel",
+        breaks_ties=(settings.root == "puct", settings.interior == "puct"),
     )
 
     def grow_tree(
