@@ -287,18 +287,17 @@ def test_one_pool_plays_as_the_plain_loop_does(searched):
 def test_numbers_that_are_not_finite_are_counted(policy):
     networks, params = toy_networks()
     config = toy_config(policy=policy)
-    broken = networks._replace(
-        prediction=lambda p, x: jax.tree.map(lambda y: y * np.nan, networks.prediction(p, x))
-    )
+    params = jax.tree.map(lambda x: np.nan * x, params)
     spec = CatchEnv(B, 0).spec
-    decide = make_decide(broken, config, spec, policy=policy)
+    decide = make_decide(networks, config, spec, policy=policy)
     actor = Actor(
         [CatchEnv(B, 1)], config, decide, jax.random.key(0), PhaseTimers(), lambda *pools: None
     )
     rows, _ = actor.rollout(params)
     counts = jax.device_get(actor.faults)
     roots = B * config.rollout.length
-    assert counts["search/faults"] >= 2 * roots  # each root's policy and value
-    assert (counts["search/faults"] > 2 * roots) == (policy == "search")  # and those below
+    if policy == "prior":  # each root's policy and value, and the value after each action
+        assert counts["search/faults"] == (2 + 3) * roots
+    assert counts["search/faults"] >= 2 * roots
     assert counts["search/all_invalid"] == 0
     assert np.isfinite(rows.action_weights).all() and np.isfinite(rows.search_value).all()

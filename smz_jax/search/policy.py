@@ -123,10 +123,11 @@ def make_prior_policy(networks: Networks, q_epsilon: float) -> Callable[..., Sea
         target) are the prior improved by one step.
     """
 
-    def afterstate_value(params: Params, embedding: Array, action: Array) -> Array:
+    def afterstate_value(params: Params, embedding: Array, action: Array) -> tuple[Array, Array]:
         actions = jnp.broadcast_to(action, embedding.shape[:1])
         afterstate = networks.afterstate_dynamics(params, embedding, actions)
-        return networks.value_of(networks.afterstate_prediction(params, afterstate)[1])
+        value = networks.value_of(networks.afterstate_prediction(params, afterstate)[1])
+        return model_functions.finite_scalars(value)
 
     def act(
         params: Params,
@@ -144,7 +145,7 @@ def make_prior_policy(networks: Networks, q_epsilon: float) -> Callable[..., Sea
         # What the policy learns: its own prior would teach it nothing, so one step of improvement
         # by the afterstate values, Q relative to the value in units of the actions' spread.
         actions = jnp.arange(prior.shape[-1], dtype=jnp.int32)
-        q = jax.vmap(lambda a: afterstate_value(params, embedding, a), out_axes=1)(actions)
+        q, bad_q = jax.vmap(lambda a: afterstate_value(params, embedding, a), out_axes=1)(actions)
         spread = jnp.maximum(jnp.ptp(q, axis=-1, keepdims=True), q_epsilon)
         improved = model_functions.mask_invalid(
             policy_logits + (q - value[:, None]) / spread, invalid_actions
@@ -159,7 +160,7 @@ def make_prior_policy(networks: Networks, q_epsilon: float) -> Callable[..., Sea
             action_weights=jax.nn.softmax(improved),
             value=value,
             tree=None,
-            faults=faults,
+            faults=faults + jnp.sum(bad_q, axis=-1),
             all_invalid=jnp.all(invalid_actions > 0, axis=-1),
         )
 
