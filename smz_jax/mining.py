@@ -151,13 +151,15 @@ class Miner:
         if tree is None:
             return buckets, found._replace(bucket=bucket)
         windows, stats = self._windows(buckets, tree)
-        chance = tree.embeddings.is_chance & (tree.node_visits > 0)
-        total = jnp.sum(jnp.where(chance, tree.embeddings.entropy, 0.0))
+        # A chance node, or the decision node at the end of a collapsed one: both follow an action.
+        edge = tree.action_from_parent
+        followed = (tree.node_visits > 0) & (edge >= 0) & (edge < self._num_actions)
+        total = jnp.sum(jnp.where(followed, tree.embeddings.entropy, 0.0))
         return buckets, Found(
             windows=jax.tree.map(lambda all_, new: all_.at[step].set(new), found.windows, windows),
             stats=jax.tree.map(jnp.add, found.stats, stats),
             bucket=bucket,
-            entropy=found.entropy.at[step].set(total / jnp.maximum(chance.sum(), 1)),
+            entropy=found.entropy.at[step].set(total / jnp.maximum(followed.sum(), 1)),
         )
 
     def _take(self, state: MacroState, found: Found, rows: Trajectory, frozen: Array):

@@ -96,6 +96,22 @@ def test_converges_to_expectimax(engine):
     assert checked >= 4
 
 
+def test_the_root_value_converges_to_expectimax():
+    """Every game solved, and the error of the root's value falls with the simulations."""
+    errors = {400: [], 4000: []}
+    for seed in range(12):
+        tables = random_tables(seed, states=7, layered=True)
+        exact = expectimax(tables, 0, 2)
+        for simulations, found in errors.items():
+            output = run_search(
+                tables, [0], engine="batched", simulations=simulations, noise=0.0, temperature=0.0
+            )
+            found.append(abs(output.value[0] - exact.max()))
+        assert int(output.action[0]) == int(exact.argmax())
+    assert max(errors[4000]) < 0.1
+    assert np.mean(errors[4000]) < 0.5 * np.mean(errors[400])
+
+
 @both_engines
 def test_zero_simulations_act_from_the_masked_prior(engine):
     tables = random_tables(5)
