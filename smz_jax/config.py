@@ -189,8 +189,8 @@ class SearchConfig:
     """The tree search."""
 
     engine: Literal["batched", "mctx"] = "batched"
-    """batched: this project's loop over plain arrays. mctx: the reference, several times slower; it
-    knows nothing of the settings marked "batched only"."""
+    """batched: this project's loop over plain arrays. mctx: the reference, slower the more
+    simulations; it knows nothing of the settings marked "batched only"."""
     num_simulations: int = 16
     """Expansions per search; a step of the game takes two (decision and chance), or one where the
     chance node is collapsed. 0: the prior."""
@@ -202,7 +202,8 @@ class SearchConfig:
     outcome in the same simulation. 0: never. Batched only."""
     root: Literal["puct", "gumbel"] = "puct"
     """puct: visit counts with Dirichlet noise. gumbel: sequential halving with Gumbel noise, and
-    completed Q-values as the policy target (Danihelka et al. 2022). Batched only."""
+    completed Q-values as the policy target (Danihelka et al. 2022); no Dirichlet noise, and the
+    rollout's temperature is not used. Batched only."""
     interior: Literal["puct", "gumbel"] = "puct"
     """Choice of actions below a gumbel root: PUCT, or the Gumbel interior rule."""
     qtransform: Literal["siblings", "tree"] = "siblings"
@@ -245,6 +246,8 @@ class SearchConfig:
             require(fits, f"search.{name}", value, f"{plain!r} where search.engine is mctx")
         fits = self.interior == "puct" or self.root == "gumbel"
         require(fits, "search.interior", self.interior, "'puct' where search.root is puct")
+        fits = self.interior == "puct" or self.qtransform == "siblings"
+        require(fits, "search.qtransform", self.qtransform, "'siblings' without PUCT in the tree")
         considered = self.gumbel_considered
         require(1 <= considered <= 1000, "search.gumbel_considered", considered, "in 1..1000")
         for name in ("gumbel_maxvisit_init", "gumbel_value_scale"):

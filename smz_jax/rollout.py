@@ -20,7 +20,7 @@ from smz_jax.config import Config, RolloutConfig
 from smz_jax.envs import VectorEnv
 from smz_jax.metrics import PhaseTimers
 from smz_jax.search import make_prior_policy, make_search
-from smz_jax.search.model_functions import normalised_entropy
+from smz_jax.search.model_functions import finite_logits, normalised_entropy
 from smz_jax.types import Array, EnvSpec, Networks, Params, SearchOutput, Timestep, Trajectory
 
 
@@ -105,6 +105,8 @@ def make_decide(
         # Of the model itself, since the search may never have expanded the action that was drawn.
         afterstate = networks.afterstate_dynamics(params, embedding, output.action)
         chance_logits, _ = networks.afterstate_prediction(params, afterstate)
+        chance_logits, bad_logits = finite_logits(chance_logits)
+        output = output._replace(faults=output.faults + bad_logits)
         return Decision(output, embedding, normalised_entropy(chance_logits))
 
     return jax.jit(decide)

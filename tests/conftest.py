@@ -1,5 +1,24 @@
 """Compiled programs are kept on disk between test runs, as the experiments keep them."""
 
+import gc
+from pathlib import Path
+
+import jax
+import pytest
+
 from smz_jax.launch import use_compile_cache
 
 use_compile_cache()
+MAPS = Path("/proc/self/maps")
+MOST_MAPS = 20_000
+"""Each program that XLA compiles for a CPU keeps memory maps; past the kernel's limit (65,530 by
+default) the process dies with a segmentation fault."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def bounded_memory_maps():
+    """Forgets compiled programs between test files when too many are held."""
+    yield
+    if MAPS.exists() and len(MAPS.read_bytes().splitlines()) > MOST_MAPS:
+        jax.clear_caches()
+        gc.collect()

@@ -48,7 +48,7 @@ class TwinSearch:
     """`nodes[i + 1]` is what simulation i added: (Node, its parent's number, edge), or None."""
 
     def __init__(self, tables, state, *, simulations, gamma, invalid=None, max_depth=None,
-                 qtransform="siblings", threshold=0.0, ended=None):  # fmt: skip
+                 qtransform="siblings", threshold=0.0, ended=None, root_logits=None):  # fmt: skip
         self.tables, self.gamma, self.threshold = tables, gamma, threshold
         self.ended = ended
         self.by_tree = qtransform == "tree"
@@ -57,6 +57,8 @@ class TwinSearch:
         self.bounds = [math.inf, -math.inf]
         self.margin = math.inf  # the least distance by which a choice was made
         self.root = self.decision_node(state)
+        if root_logits is not None:  # with the noise of another search
+            self.root.priors = softmax(np.asarray(root_logits[: len(self.root.priors)], float))
         for action in self.invalid:
             self.root.priors[action] = 0.0
         self.root.priors /= self.root.priors.sum()

@@ -5,7 +5,8 @@ import mctx
 import numpy as np
 import pytest
 
-from tests.search_runs import depths, random_invalid, run_mctx, run_search
+from tests.search_runs import GAMMA, depths, random_invalid, run_mctx, run_search
+from tests.search_twin import TwinSearch
 from tests.tabular import deterministic, random_tables
 
 ENDED = (False, True, False, False, True)
@@ -45,6 +46,22 @@ def differing_rows(tree, other, num_actions):
     return differs
 
 
+def twin_margin(tables, tree, row, options):
+    """The least distance between two best scores in a row's search, by the plain-Python twin."""
+    tables = tables._replace(prior=np.array(tables.prior))
+    twin = TwinSearch(
+        tables,
+        row % 5,
+        simulations=options["simulations"],
+        gamma=GAMMA,
+        invalid=options["invalid"][row],
+        max_depth=options["depth"],
+        ended=options["ended"],
+        root_logits=tree.children_prior_logits[row, 0],
+    )
+    return twin.margin
+
+
 def test_identical_to_mctx_on_200_random_models():
     rows = differing = 0
     for batch_size, actions, outcomes, simulations, depth, ended in SHAPES:
@@ -71,6 +88,8 @@ def test_identical_to_mctx_on_200_random_models():
             )
             rows += batch_size
             differing += int(differs.sum())
+            for row in np.flatnonzero(differs):  # only where two scores were nearly equal
+                assert twin_margin(tables, ours.tree, row, options) < 1e-6
     assert rows > 1000
     assert differing <= 0.01 * rows
 

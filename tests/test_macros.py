@@ -19,6 +19,8 @@ from smz_jax.macros import (
 )
 from smz_jax.types import NodeEmbedding
 from tests import macro_twin as twin
+from tests.search_runs import run_search
+from tests.tabular import deterministic, random_tables
 
 B, N, A, C = 4, 20, 3, 5
 ENTROPIES = np.array([0.0, 0.1, 0.2, 0.4, 0.7], np.float32)  # 0.2 and 0.4 are the thresholds
@@ -265,3 +267,31 @@ def test_carry_makes_many_rollouts_one(cuts):
     assert counts.tolist() == [seen, certain, len(found)]
     expected.merge(found, played=True)
     expected.assert_equals(table)
+
+
+@pytest.mark.parametrize("collapse_threshold", [0.05, 0.7])
+def test_windows_of_the_batched_engines_trees(collapse_threshold):
+    """Certain and random states mixed: collapsed and uncollapsed transitions in one tree."""
+    random = random_tables(3, actions=A, outcomes=C)
+    certain = deterministic(random, 3).chance
+    chance = np.where(np.arange(5)[:, None, None] % 2, certain, random.chance)
+    tree = run_search(
+        random._replace(chance=chance), [0, 1, 2], simulations=40, engine="batched",
+        collapse_threshold=collapse_threshold,
+    ).tree  # fmt: skip
+    is_chance, edge = tree.embeddings.is_chance, tree.action_from_parent
+    assert is_chance.any() and (~is_chance & (edge >= 0) & (edge < A)).any()
+    config = MacroConfig(tree_threshold=0.8, min_length=1, max_length=4)
+    buckets = (np.arange(tree.parents.size).reshape(tree.parents.shape) % 5).astype(np.int32)
+    windows, stats = jitted(config)[0](tree, buckets)
+    found, seen, sure = twin.tree_windows(tree, buckets, config)
+    assert (int(stats.transitions_tree), int(stats.certain_tree)) == (seen, sure)
+    assert len(found) > 10
+    ours, theirs = twin.as_sorted(windows), twin.rounded(found)
+    assert [window[0] for window in ours] == [window[0] for window in theirs]
+    for position in (1, 2, 3, 4):  # float32 sums of rewards
+        np.testing.assert_allclose(
+            [window[position] for window in ours],
+            [window[position] for window in theirs],
+            atol=1e-3,
+        )

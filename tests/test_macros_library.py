@@ -175,6 +175,11 @@ def test_buckets_are_the_arg_max_of_the_centred_projection(shape):
     seen = np.concatenate(batches).reshape(20, -1)
     np.testing.assert_allclose(state.mean, seen.mean(axis=0), rtol=1e-5)
     assert float(state.count) == 20
+    bad = np.concatenate([batches[0], np.full_like(batches[0][:1], np.nan)])
+    same = update_buckets(state, jnp.asarray(bad), frozen=jnp.array(False))
+    good = update_buckets(state, jnp.asarray(batches[0]), frozen=jnp.array(False))
+    np.testing.assert_allclose(same.mean, good.mean, rtol=1e-6)
+    assert float(same.count) == float(good.count)
     later = update_buckets(state, jnp.asarray(batches[0] + 9), frozen=jnp.array(True))
     assert np.array_equal(later.mean, state.mean) and float(later.count) == 20
 

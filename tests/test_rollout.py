@@ -296,8 +296,9 @@ def test_numbers_that_are_not_finite_are_counted(policy):
     rows, _ = actor.rollout(params)
     counts = jax.device_get(actor.faults)
     roots = B * config.rollout.length
-    if policy == "prior":  # each root's policy and value, and the value after each action
-        assert counts["search/faults"] == (2 + 3) * roots
-    assert counts["search/faults"] >= 2 * roots
+    if policy == "prior":  # a root's policy and value, each action's value, the drawn one's chances
+        assert counts["search/faults"] == (2 + 3 + 1) * roots
+    assert counts["search/faults"] >= 3 * roots
     assert counts["search/all_invalid"] == 0
-    assert np.isfinite(rows.action_weights).all() and np.isfinite(rows.search_value).all()
+    for field in (rows.action_weights, rows.search_value, rows.transition_entropy):
+        assert np.isfinite(field).all()

@@ -96,20 +96,32 @@ def test_converges_to_expectimax(engine):
     assert checked >= 4
 
 
-def test_the_root_value_converges_to_expectimax():
+@pytest.mark.parametrize("qtransform", ["siblings", "tree"])
+def test_the_root_value_converges_to_expectimax(qtransform):
     """Every game solved, and the error of the root's value falls with the simulations."""
     errors = {400: [], 4000: []}
+    options = {"engine": "batched", "noise": 0.0, "temperature": 0.0, "qtransform": qtransform}
     for seed in range(12):
         tables = random_tables(seed, states=7, layered=True)
         exact = expectimax(tables, 0, 2)
         for simulations, found in errors.items():
-            output = run_search(
-                tables, [0], engine="batched", simulations=simulations, noise=0.0, temperature=0.0
-            )
+            output = run_search(tables, [0], simulations=simulations, **options)
             found.append(abs(output.value[0] - exact.max()))
         assert int(output.action[0]) == int(exact.argmax())
-    assert max(errors[4000]) < 0.1
+    assert max(errors[4000]) < 0.15
     assert np.mean(errors[4000]) < 0.5 * np.mean(errors[400])
+
+
+@pytest.mark.parametrize("interior", ["puct", "gumbel"])
+def test_a_gumbel_roots_action_is_near_the_optimum(interior):
+    for seed in range(12):
+        tables = random_tables(seed, states=7, layered=True)
+        exact = expectimax(tables, 0, 2)
+        output = run_search(
+            tables, [0], engine="batched", simulations=1000, noise=0.0, root="gumbel",
+            interior=interior,
+        )  # fmt: skip
+        assert exact.max() - exact[output.action[0]] < 0.1
 
 
 @both_engines

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from smz_jax.config import Config, ConfigError, SearchConfig
+from smz_jax.config import Config, ConfigError, NetworkConfig, SearchConfig
+from smz_jax.networks import make_networks
 from smz_jax.search import make_prior_policy, make_search
 from smz_jax.search.expansion import make_expand, on_rows
 from smz_jax.types import EnvSpec
@@ -28,12 +29,18 @@ def poisoned(tables, bad, fields):
     return tables
 
 
-@both_engines
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_bad_number_stays_in_its_row_and_is_counted(engine, bad):
+@pytest.mark.parametrize("bad,engine,settings", [
+    (np.nan, "mctx", {}),
+    (np.inf, "mctx", {}),
+    (np.nan, "batched", {}),
+    (-np.inf, "batched", {}),
+    (np.nan, "batched", {"root": "gumbel", "interior": "gumbel", "row_multiple": 2}),
+    (np.nan, "batched", {"collapse_threshold": 0.6, "qtransform": "tree"}),
+])  # fmt: skip
+def test_a_bad_number_stays_in_its_row_and_is_counted(bad, engine, settings):
     fields = ("prior", "value", "afterstate_value", "chance", "reward")
     good = random_tables(1)._replace(successor=random_tables(1).successor % 4)
-    options = {"simulations": 16, "engine": engine}
+    options = {"simulations": 16, "engine": engine, **settings}
     clean = run_search(good, [0, 1, 2], **options)
     output = run_search(poisoned(good, bad, fields), [0, 4, 2], **options)
     for row in (0, 2):
@@ -132,7 +139,7 @@ def wrong_afterstate(networks):
 @pytest.mark.parametrize("change,options,message", [
     (None, {"actions": 4}, "policy logits' shape"),
     (None, {"batch_size": 0}, "batch size = 0 .*at least 1"),
-    (wrong_codebook, {}, "codebook size = 2"),
+    (wrong_codebook, {}, "model: dynamics does not take .*C or A do not fit"),
     (wrong_afterstate, {}, "afterstate"),
 ])  # fmt: skip
 def test_what_does_not_fit_gets_one_line(change, options, message):
@@ -141,6 +148,49 @@ def test_what_does_not_fit_gets_one_line(change, options, message):
     with pytest.raises(ConfigError, match=message) as caught:
         run_with(networks, **options)
     assert "\n" not in str(caught.value)
+
+
+def test_parameters_of_another_codebook_get_one_line():
+    spec = EnvSpec("toy", (5,), 1, np.dtype("float32"), 3, ("?",) * 3, 1)
+    models = [
+        make_networks(
+            NetworkConfig(family="mlp", embedding_size=8, hidden_size=8, codebook_size=codes), spec
+        )
+        for codes in (4, 8)
+    ]
+    search = make_search(models[0], Config(search=SearchConfig(num_simulations=2)), spec)
+    params = models[1].init(jax.random.key(0))
+    with pytest.raises(ConfigError, match=r"model: .* does not take .*C or A do not fit") as caught:
+        search(params, jax.random.key(0), jnp.zeros((2, 8)), jnp.zeros((2, 3)), jnp.float32(1), 1.0)
+    assert "\n" not in str(caught.value)
+
+
+@both_engines
+def test_a_bad_discount_is_replaced_and_counted(engine):
+    """`goes_on` of state 3 is NaN: its edges get discount 0, once counted for each node."""
+    tables = random_tables(2)
+    tables.successor[:, :, 0] = 3
+    output = run_search(
+        tables, [0, 1], simulations=30, engine=engine, ended=(0.0, 0.0, 0.0, np.nan, 0.0)
+    )
+    tree = output.tree
+    assert np.isfinite(output.value).all()
+    for row in range(2):
+        state = tree.embeddings.state[row].argmax(axis=-1) // 3
+        is_node = (tree.node_visits[row] > 0) & ~tree.embeddings.is_chance[row]
+        bad = is_node & (state == 3)
+        bad[0] = False  # nothing leads to the root
+        assert bad.any()
+        assert output.faults[row] == bad.sum()
+
+
+@both_engines
+def test_huge_numbers_cannot_overflow(engine):
+    tables = random_tables(3)
+    tables.reward[1:3] = 3e38
+    output = run_search(tables, [0, 1, 2], simulations=40, engine=engine)
+    assert np.isfinite(output.value).all() and np.isfinite(output.tree.node_values).all()
+    assert output.faults.sum() > 0
 
 
 @pytest.mark.parametrize("field,value,message", [

@@ -222,7 +222,7 @@ DEFAULT = Plan(
         Cell("mlp", 32, 50),
         Cell("mlp", 128, 50),
     ),
-    reference=(Cell("conv", 32, 50),),
+    reference=(Cell("conv", 32, 50), Cell("conv", 32, 100), Cell("flat2304", 32, 100)),
 )
 _ALL = _grid(("conv", "mlp"), (1, 8, 32, 128), (25, 50, 100, 200))
 FULL = DEFAULT._replace(grid=_ALL, reference=_ALL, row_multiple=(4, 8, 16))

@@ -55,8 +55,8 @@ def search_table(result: dict[str, Any]) -> Table:
         caption="; ".join(notes),
     )
     table.add_column("network")
-    for name in ("B", "S", "stock mctx", "batched", "x stock", "networks", "time / networks",
-                 "tree", "compile stock", "batched"):  # fmt: skip
+    for name in ("B", "S", "stock mctx", "engine mctx", "batched", "x stock", "networks",
+                 "time / networks", "tree", "compile stock", "batched"):  # fmt: skip
         table.add_column(name, justify="right")
     for row in result["cells"]:
         table.add_row(
@@ -64,6 +64,7 @@ def search_table(result: dict[str, Any]) -> Table:
             str(row["batch"]),
             str(row["simulations"]),
             f"{row['stock_searches_per_second']:,.0f}",
+            f"{row['mctx_searches_per_second']:,.0f}" if "mctx_searches_per_second" in row else "",
             f"{row['batched_searches_per_second']:,.0f}",
             f"{row['batched_over_stock']:.2f}",
             f"{row['networks_searches_per_second']:,.0f}",

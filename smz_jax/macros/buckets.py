@@ -52,17 +52,20 @@ def update_buckets(state: BucketState, embeddings: Array, *, frozen: Array) -> B
 
     Args:
         state: the state so far.
-        embeddings: [B, ...] of root states.
+        embeddings: [B, ...] of root states; rows that are not finite do not count.
         frozen: [] bool; true leaves the state as it is (warm-up is over).
 
     Returns:
         The new state.
     """
     flat = embeddings.reshape(embeddings.shape[0], -1).astype(jnp.float32)
-    count = state.count + flat.shape[0]
+    finite = jnp.all(jnp.isfinite(flat), axis=1, keepdims=True)
+    rows = jnp.sum(finite, dtype=jnp.float32)
+    offset = jnp.sum(jnp.where(finite, flat - state.mean, 0.0), axis=0) / jnp.maximum(rows, 1.0)
+    count = state.count + rows
     # A plain average at first, then one that forgets what the untrained model saw.
-    rate = jnp.maximum(flat.shape[0] / count, 0.01)
-    mean = state.mean + (jnp.mean(flat, axis=0) - state.mean) * rate
+    rate = jnp.maximum(rows / jnp.maximum(count, 1.0), 0.01)
+    mean = state.mean + offset * rate
     return BucketState(
         projection=state.projection,
         mean=jnp.where(frozen, state.mean, mean),

@@ -63,8 +63,9 @@ def make_batched_tree(networks: Networks, config: Config, num_actions: int) -> G
     """The batched engine, see `batched.py`."""
     settings = config.search
     puct, completed = make_puct(settings), make_completed(settings)
+    considered = min(settings.gumbel_considered, num_actions) if settings.root == "gumbel" else 0
     table = gumbel_rules.halving_table(
-        settings.gumbel_considered,
+        considered,
         max(settings.num_simulations, 1),  # looked at by a loop that never runs
     )
 
@@ -90,13 +91,13 @@ def make_batched_tree(networks: Networks, config: Config, num_actions: int) -> G
         params: Params, rng_key: Array, root: Any, invalid_actions: Array, gumbel: Array | None
     ) -> Any:
         valid = jnp.sum(1 - invalid_actions, axis=-1).astype(jnp.int32)
-        considered = jnp.minimum(settings.gumbel_considered, valid)
+        most_visits = jnp.asarray(table)[jnp.minimum(considered, valid)]
 
         def root_score(actions: Actions, simulation: Array) -> Array:
             if gumbel is None:
                 score = puct(actions)
             else:
-                visits = jnp.asarray(table)[considered, simulation]
+                visits = most_visits[:, simulation]
                 score = gumbel_rules.root_score(actions, completed(actions), gumbel, visits)
             return jnp.where(invalid_actions > 0, -jnp.inf, score)
 

@@ -64,6 +64,39 @@ def on_rows(
     return jax.lax.switch((count + row_multiple - 1) // row_multiple, branches)
 
 
+def to_afterstate(networks: Networks, params: Params, inputs: tuple[Array, Array]):
+    """A decision by the model: `(state, action)` to what a chance node holds.
+
+    Returns:
+        afterstate, chance logits `[B, C]`, value `[B]`, faults `[B]`.
+    """
+    afterstate = networks.afterstate_dynamics(params, *inputs)
+    chance_logits, value = networks.afterstate_prediction(params, afterstate)
+    chance_logits, bad_logits = finite_logits(chance_logits)
+    value, bad_value = finite_scalars(networks.value_of(value))
+    return afterstate, chance_logits, value, bad_logits + bad_value
+
+
+def to_state(
+    networks: Networks, params: Params, gamma: float, codes: int, inputs: tuple[Array, Array]
+):
+    """A chance outcome by the model: `(afterstate, outcome)` to what a decision node holds.
+
+    Returns:
+        state, policy logits `[B, A]`, value `[B]`, reward `[B]`, discount `[B]`, faults `[B]`.
+    """
+    afterstate, outcome = inputs
+    code = jax.nn.one_hot(outcome, codes, dtype=jnp.float32)
+    state, reward = networks.dynamics(params, afterstate, code)
+    policy_logits, value = networks.prediction(params, state)
+    policy_logits, bad_logits = finite_logits(policy_logits)
+    value, bad_value = finite_scalars(networks.value_of(value))
+    reward, bad_reward = finite_scalars(networks.reward_of(reward))
+    discount, bad_discount = discount_after(networks, params, state, gamma)
+    faults = bad_logits + bad_value + bad_reward + bad_discount
+    return state, policy_logits, value, reward, discount, faults
+
+
 def make_expand(
     networks: Networks,
     *,
@@ -98,39 +131,14 @@ def make_expand(
         needed: Array,
         may_collapse: Array,
     ) -> NewNode:
-        def to_afterstate(inputs: tuple[Array, Array]):
-            afterstate = networks.afterstate_dynamics(params, *inputs)
-            chance_logits, value = networks.afterstate_prediction(params, afterstate)
-            chance_logits, bad_logits = finite_logits(chance_logits)
-            value, bad_value = finite_scalars(networks.value_of(value))
-            return afterstate, chance_logits, value, bad_logits + bad_value
-
-        def to_state(inputs: tuple[Array, Array]):
-            before, outcome = inputs
-            code = jax.nn.one_hot(outcome, num_outcomes, dtype=jnp.float32)
-            after, reward = networks.dynamics(params, before, code)
-            policy_logits, value = networks.prediction(params, after)
-            policy_logits, bad_logits = finite_logits(policy_logits)
-            value, bad_value = finite_scalars(networks.value_of(value))
-            reward, bad_reward = finite_scalars(networks.reward_of(reward))
-            discount = discount_after(networks, params, after, gamma)
-            return (
-                after,
-                policy_logits,
-                value,
-                reward,
-                discount,
-                bad_logits + bad_value + bad_reward,
-            )
-
-        shapes = jax.eval_shape(to_afterstate, (state, edge))
-        num_outcomes = shapes[1].shape[-1]
-        zeros = jnp.zeros(edge.shape, jnp.float32)
-        afterstate, chance_logits, value, faults = on_rows(
-            to_afterstate,
+        decide = functools.partial(to_afterstate, networks, params)
+        logits = jax.eval_shape(decide, (state, edge))[1]
+        zeros, no_faults = jnp.zeros(edge.shape, jnp.float32), jnp.zeros_like(edge)
+        state, chance_logits, value, faults = on_rows(
+            decide,
             needed & ~from_chance,
             (state, edge),
-            (state, jnp.zeros(shapes[1].shape, jnp.float32), zeros, jnp.zeros_like(edge)),
+            (state, jnp.zeros(logits.shape, jnp.float32), zeros, no_faults),
             row_multiple,
         )
         # Of a chance node, or of the edge of a collapsed one.
@@ -143,21 +151,20 @@ def make_expand(
         to_decision = from_chance | collapsed
         no_logits = jnp.zeros((*edge.shape, num_actions), jnp.float32)
         state, policy_logits, value, reward, discount, more_faults = on_rows(
-            to_state,
+            functools.partial(to_state, networks, params, gamma, logits.shape[-1]),
             needed & to_decision,
-            (afterstate, outcome),
-            (afterstate, no_logits, value, zeros, zeros + 1.0, jnp.zeros_like(edge)),
+            (state, outcome),
+            (state, no_logits, value, zeros, zeros + 1.0, no_faults),
             row_multiple,
         )
-        is_decision = to_decision[:, None]
         return NewNode(
             value=value,
             reward=reward,
             discount=discount,
             prior_logits=jnp.concatenate(
                 [
-                    jnp.where(is_decision, policy_logits, -jnp.inf),
-                    jnp.where(is_decision, -jnp.inf, chance_logits),
+                    jnp.where(to_decision[:, None], policy_logits, -jnp.inf),
+                    jnp.where(to_decision[:, None], -jnp.inf, chance_logits),
                 ],
                 axis=-1,
             ),

@@ -9,12 +9,14 @@ game (Antonoglou et al. 2022, section 4.2).
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import mctx
+from flax.errors import FlaxError
 
-from smz_jax.config import require
+from smz_jax.config import ConfigError, require
 from smz_jax.types import Array, Networks, NodeEmbedding, Params
 
 
@@ -28,8 +30,11 @@ def normalised_entropy(logits: Array) -> Array:
 
 
 def finite_scalars(values: Array) -> tuple[Array, Array]:
-    """Values `[B]` with 0 for each that is not finite, and how many were: int32 `[B]`."""
-    finite = jnp.isfinite(values)
+    """Values `[B]` with 0 for each that is not finite, and how many were: int32 `[B]`.
+
+    Beyond 1e30 counts as not finite: sums of such values would overflow in a backup.
+    """
+    finite = jnp.abs(values) <= 1e30  # false of NaN
     return jnp.where(finite, values, 0.0).astype(jnp.float32), (~finite).astype(jnp.int32)
 
 
@@ -70,30 +75,45 @@ def check_model(
     shape = (batch_size, num_actions)
     given = invalid_actions.shape
     require(given == shape, "invalid_actions.shape", given, str(shape))
-    logits, _ = jax.eval_shape(networks.prediction, params, embedding)
-    require(logits.shape == shape, "model: policy logits' shape", logits.shape, str(shape))
-    actions = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
-    afterstate = jax.eval_shape(networks.afterstate_dynamics, params, embedding, actions)
     expected = (embedding.shape, str(embedding.dtype))
+
+    def shapes_of(name: str, *inputs: Any) -> Any:
+        try:
+            return jax.eval_shape(getattr(networks, name), params, *inputs)
+        except (TypeError, ValueError, FlaxError) as error:
+            given = [x.shape for x in inputs]
+            reason = str(error).strip().split("\n")[0]
+            raise ConfigError(
+                f"model: {name} does not take {given}, C or A do not fit its parameters: {reason}"
+            ) from None
+
+    logits, _ = shapes_of("prediction", embedding)
+    require(logits.shape == shape, "model: policy logits' shape", logits.shape, str(shape))
+    afterstate = shapes_of(
+        "afterstate_dynamics", embedding, jax.ShapeDtypeStruct((batch_size,), jnp.int32)
+    )
     given = (afterstate.shape, str(afterstate.dtype))
     require(given == expected, "model: afterstate", given, f"as the embedding: {expected}")
-    logits, _ = jax.eval_shape(networks.afterstate_prediction, params, afterstate)
+    logits, _ = shapes_of("afterstate_prediction", afterstate)
     good = len(logits.shape) == 2 and logits.shape[0] == batch_size and logits.shape[1] >= 1
     require(good, "model: chance logits' shape", logits.shape, f"({batch_size}, codebook size)")
-    code = jax.ShapeDtypeStruct(logits.shape, jnp.float32)
-    try:
-        state, _ = jax.eval_shape(networks.dynamics, params, afterstate, code)
-    except TypeError as error:
-        reason = str(error).split("\n")[0]
-        require(False, "model: codebook size", logits.shape[1], f"what the dynamics take: {reason}")
+    state, _ = shapes_of("dynamics", afterstate, jax.ShapeDtypeStruct(logits.shape, jnp.float32))
     given = (state.shape, str(state.dtype))
     require(given == expected, "model: next embedding", given, f"as the embedding: {expected}")
 
 
-def discount_after(networks: Networks, params: Params, state: Array, gamma: float) -> Array:
-    """Discount `[B]` of the edge that led to the decision nodes `state`: gamma, 0 past an end."""
+def discount_after(
+    networks: Networks, params: Params, state: Array, gamma: float
+) -> tuple[Array, Array]:
+    """Discount of the edge that led to the decision nodes `state`: gamma, 0 past an end.
+
+    Returns:
+        float32 `[B]`, and how many had to be replaced because they were not finite, int32 `[B]`.
+    """
     discount = jnp.full(state.shape[:1], gamma, jnp.float32)
-    return discount if networks.goes_on is None else discount * networks.goes_on(params, state)
+    if networks.goes_on is not None:
+        discount = discount * networks.goes_on(params, state)
+    return finite_scalars(discount)
 
 
 def make_root(
@@ -149,6 +169,8 @@ def make_recurrent_fn(networks: Networks, *, num_actions: int, gamma: float) -> 
         policy_logits, bad_policy = finite_logits(policy_logits)
         value, bad_value = finite_scalars(networks.value_of(value))
         reward, bad_reward = finite_scalars(networks.reward_of(reward))
+        discount, bad_discount = discount_after(networks, params, state, gamma)
+        bad_chance_step = bad_policy + bad_value + bad_reward + bad_discount
 
         def pick(from_decision: Array, from_chance: Array) -> Array:
             shape = (-1,) + (1,) * (from_decision.ndim - 1)
@@ -159,7 +181,7 @@ def make_recurrent_fn(networks: Networks, *, num_actions: int, gamma: float) -> 
         zeros = jnp.zeros(action.shape, jnp.float32)
         output = mctx.RecurrentFnOutput(
             reward=pick(zeros, reward),
-            discount=pick(zeros + 1.0, discount_after(networks, params, state, gamma)),
+            discount=pick(zeros + 1.0, discount),
             prior_logits=pick(
                 jnp.concatenate([no_actions, chance_logits], axis=-1),
                 jnp.concatenate([policy_logits, no_outcomes], axis=-1),
@@ -170,7 +192,7 @@ def make_recurrent_fn(networks: Networks, *, num_actions: int, gamma: float) -> 
             state=pick(afterstate, state),
             is_chance=~node.is_chance,
             entropy=pick(normalised_entropy(chance_logits), zeros),
-            faults=pick(bad_chance + bad_afterstate, bad_policy + bad_value + bad_reward),
+            faults=pick(bad_chance + bad_afterstate, bad_chance_step),
         )
         return output, embedding
 
