@@ -59,12 +59,13 @@ def search_table(result: dict[str, Any]) -> Table:
                  "time / networks", "tree", "compile stock", "batched"):  # fmt: skip
         table.add_column(name, justify="right")
     for row in result["cells"]:
+        reference = row["mctx_searches_per_second"]
         table.add_row(
             row["network"],
             str(row["batch"]),
             str(row["simulations"]),
             f"{row['stock_searches_per_second']:,.0f}",
-            f"{row['mctx_searches_per_second']:,.0f}" if "mctx_searches_per_second" in row else "",
+            "" if reference is None else f"{reference:,.0f}",
             f"{row['batched_searches_per_second']:,.0f}",
             f"{row['batched_over_stock']:.2f}",
             f"{row['networks_searches_per_second']:,.0f}",
