@@ -5,6 +5,7 @@ loads. `smz_jax/presets.py` holds the presets, `smz_jax/cli.py` the command line
 """
 
 import dataclasses
+import json
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -63,34 +64,44 @@ def _require_types(section: str, config: Any) -> None:
 class EnvConfig:
     """The environment and how its frames become observations."""
 
+    suite: Literal["atari", "gym", "pgx", "grid"] = "atari"
+    """atari: ALE's games. gym: any Gymnasium environment with discrete actions. pgx: 2048 and
+    MinAtar. grid: this project's world with known rules. Settings marked "Atari only" change
+    nothing in the others; the rewards of those are never clipped."""
     id: str = "Breakout"
-    """Name of the game as ALE spells it, e.g. Breakout, Pong, SpaceInvaders."""
-    backend: Literal["envpool", "ale"] = "envpool"
-    """Which library steps the emulators: envpool, or ale-py's own vector environment."""
+    """Name of the game: as ALE spells it (Breakout, SpaceInvaders), a Gymnasium or envpool id
+    (CartPole-v1), one of your own (my_module:MyEnv-v0), or pgx's (2048, minatar-breakout)."""
+    kwargs: str = "{}"
+    """What the environment itself takes, a JSON object: '{"is_slippery": true}'. Not in Atari."""
+    backend: Literal["envpool", "ale", "gymnasium"] = "envpool"
+    """Which library steps the games. Suite atari: envpool, or ale (ale-py's own vectors).
+    Suite gym: envpool (where it has the id and takes the kwargs, else Gymnasium), or gymnasium."""
     num_envs: int = 32
     """B: games played side by side."""
     mode: Literal["deterministic", "stochastic"] = "deterministic"
-    """deterministic: sticky actions 0, no random no-ops. stochastic: 0.25, up to 30 no-ops."""
+    """Atari only. deterministic: sticky actions 0, no random no-ops. stochastic: 0.25, up to 30
+    no-ops."""
     sticky_prob: float | None = None
-    """Chance that the emulator repeats the last action instead; unset: what `mode` says."""
+    """Atari only: chance that the emulator repeats the last action; unset: what `mode` says."""
     noop_max: int | None = None
-    """Up to this many random no-op frames at a game's start; unset: what `mode` says."""
+    """Atari only: up to this many random no-op frames at a game's start; unset: as in `mode`."""
     frame_skip: int = 4
-    """Emulator frames for one agent step; the last two are merged by their maximum."""
+    """Atari only: emulator frames for one agent step; the last two are merged by their maximum."""
     frame_size: int = 84
-    """Height and width of the grey frames, in pixels."""
+    """Height and width of the grey frames, in pixels. Observations that are no images have none."""
     frame_stack: int = 4
     """Newest frames that make one observation."""
     episodic_life: bool = True
-    """Training only: a lost life ends the episode for learning; the game itself goes on."""
+    """Atari only, in training: a lost life ends the episode for learning; the game goes on."""
     clip_rewards: bool = True
-    """Training only: learn from the sign of the reward. Scores are always raw."""
+    """Atari only, in training: learn from the sign of the reward. Scores are always raw."""
     fire_on_life_loss: bool = True
-    """Press FIRE at a game's start and after each lost life, in training and evaluation alike."""
+    """Atari only: press FIRE at a game's start and after each lost life, in evaluation too."""
     max_episode_steps: int = 27_000
-    """Agent steps after which a training game is cut off (truncated)."""
+    """Agent steps after which a training game is cut off (truncated), or at the environment's own
+    limit if that is shorter."""
     num_threads: int = 0
-    """Threads that step the emulators; 0 leaves it to the library."""
+    """Threads of envpool or ale; 0 leaves it to the library."""
 
     def __post_init__(self) -> None:
         """Validates; raises ConfigError in one line."""
@@ -107,6 +118,36 @@ class EnvConfig:
         steps = self.max_episode_steps
         require(1 <= steps <= 27_000, "env.max_episode_steps", steps, "in 1..27000")
         require(0 <= self.num_threads <= 256, "env.num_threads", self.num_threads, "in 0..256")
+        self._check_suite()
+
+    def _check_suite(self) -> None:
+        """Checks `kwargs` and `backend`; spells `kwargs` in one way, so that runs compare."""
+        allowed = "a JSON object, e.g. '{\"is_slippery\": true}'"
+        try:
+            options = json.loads(self.kwargs)
+            require(isinstance(options, dict), "env.kwargs", self.kwargs, allowed)
+            object.__setattr__(self, "kwargs", json.dumps(options, sort_keys=True))
+        except (ValueError, RecursionError):
+            raise ConfigError(
+                f"env.kwargs = {self.kwargs[:80]!r} is not allowed: it must be {allowed}"
+            ) from None
+        backend, suite = self.backend, self.suite
+        if suite == "atari":
+            require(backend != "gymnasium", "env.backend", backend, "envpool or ale in suite atari")
+            require(self.kwargs == "{}", "env.kwargs", self.kwargs, "left out in suite atari")
+        else:
+            allowed = f"envpool or gymnasium in suite {suite}"
+            require(backend != "ale", "env.backend", backend, allowed)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """`kwargs` as a dictionary."""
+        return json.loads(self.kwargs)
+
+    @property
+    def frames_per_step(self) -> int:
+        """Emulator frames for one agent step; 1 outside Atari."""
+        return self.frame_skip if self.suite == "atari" else 1
 
     @property
     def sticky(self) -> float:
@@ -484,7 +525,7 @@ class EvalConfig:
     max_steps: int = 3_000
     """Agent steps after which an evaluation game is cut off; the share of cut games is reported."""
     noop_max: int = 30
-    """Random no-op frames at each game's start."""
+    """Atari only: random no-op frames at each game's start."""
     every_env_steps: int = 0
     """Environment steps between two evaluations during training; 0: at the end only."""
     interim_games: int = 16
@@ -515,7 +556,7 @@ class Config:
     seed: int = 0
     """Seed of everything random in the run."""
     total_env_steps: int = 100_000
-    """Agent steps over all lanes; the run's whole length (4 emulator frames each)."""
+    """Agent steps over all lanes; the run's whole length (in Atari 4 emulator frames each)."""
     checkpoint_every_env_steps: int = 50_000
     """Environment steps between two checkpoints; one is always written at the end."""
     log_every: int = 1
@@ -533,6 +574,9 @@ class Config:
     def __post_init__(self) -> None:
         """Validates what spans sections; raises ConfigError in one line."""
         _require_types("", self)
+        column = self.eval.sticky_column
+        fits = not column or self.env.suite == "atari"
+        require(fits, "eval.sticky_column", column, "false outside suite atari")
         require(0 <= self.seed < 2**31, "seed", self.seed, "in 0..2147483647")
         require(self.log_every >= 1, "log_every", self.log_every, "at least 1")
         every = self.checkpoint_every_env_steps

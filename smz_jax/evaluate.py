@@ -163,8 +163,10 @@ def evaluate(
                 return None
             timestep = env.step(act(timestep, count))
             count += 1
-            for lane, score, length, cut in running.add(timestep):
+            for lane, score, length, truncated in running.add(timestep):
                 if len(played[lane]) < games_per_lane:
+                    # An environment's own, shorter time limit is an end like any other.
+                    cut = truncated and length >= config.eval.max_steps
                     played[lane].append((score, length, cut))
     finally:
         env.close()

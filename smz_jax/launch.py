@@ -78,7 +78,7 @@ def _run(experiment: str, invocation: Invocation) -> int:
         "command": invocation.command,
         "finished": outcome.finished,
         "env_steps": outcome.env_steps,
-        "env_frames": outcome.env_steps * config.env.frame_skip,
+        "env_frames": outcome.env_steps * config.env.frames_per_step,
         "learner_steps": outcome.learner_steps,
         "seconds_total": sum(outcome.seconds.values()),
         "seconds": outcome.seconds,

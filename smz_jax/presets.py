@@ -127,7 +127,199 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
-EXPERIMENT_PRESETS: dict[tuple[str, str], dict[str, Any]] = {}
+VECTOR: dict[str, Any] = {
+    "env.frame_stack": 1,
+    "network.family": "mlp",
+    "network.embedding_size": 64,
+    "network.hidden_size": 128,
+    "network.codebook_size": 8,
+    "network.encoder_input": "frames",
+}
+"""Base of the experiments whose observations are vectors; presets win over it."""
+
+_VECTOR_LAPTOP: dict[str, Any] = {
+    **VECTOR,
+    "env.num_envs": 16,
+    "env.noop_max": 0,
+    "network.encoder_noise": 1.0,
+    "search.num_simulations": 32,
+    "rollout.length": 32,
+    "rollout.temperature": 1.0,
+    "rollout.temperature_end": 0.25,
+    "learner.batch_size": 128,
+    "learner.unroll_steps": 5,
+    "learner.td_steps": 10,
+    "learner.gamma": 0.997,
+    # One CartPole run each: with stored search values the score stood still at 112, with the target
+    # network's (and more updates, an earlier target copy) it reached 500.
+    "learner.bootstrap": "target",
+    "learner.target_update_period": 100,
+    "eval.num_games": 100,
+    "eval.num_envs": 50,
+    "eval.interim_games": 50,
+}
+
+_CARTPOLE: dict[str, dict[str, Any]] = {
+    "tiny": {"network.value_support": 20},
+    "smoke": {
+        **VECTOR,
+        "network.value_support": 20,
+        "search.q_epsilon": 1e-8,
+        "search.num_simulations": 16,
+        "learner.unroll_steps": 5,
+        "learner.gamma": 0.997,
+        "learner.bootstrap": "target",
+        "learner.updates_per_env_step": 0.25,
+        "learner.schedule_steps": 1_000,
+        "learner.batch_size": 64,
+    },
+    "laptop": {
+        **_VECTOR_LAPTOP,
+        "total_env_steps": 61_440,
+        "checkpoint_every_env_steps": 20_480,
+        "network.value_support": 20,  # the transform of 333, the most that gamma lets add up, is 18
+        "network.reward_support": 2,
+        "search.q_epsilon": 1e-8,
+        "replay.capacity": 40_960,
+        "learner.updates_per_env_step": 0.25,
+        "macro.bucket_warmup_steps": 20_480,
+        "eval.every_env_steps": 10_240,
+    },
+    "gpu": {
+        **_VECTOR_LAPTOP,
+        "total_env_steps": 500_000,
+        "checkpoint_every_env_steps": 100_000,
+        "env.num_envs": 64,
+        "network.value_support": 20,
+        "network.reward_support": 2,
+        "network.bfloat16": False,
+        "search.num_simulations": 50,
+        "replay.capacity": 500_000,
+        "learner.batch_size": 256,
+        "learner.updates_per_env_step": 0.125,
+        "learner.updates_per_dispatch": 16,
+        "macro.bucket_warmup_steps": 50_000,
+        "eval.every_env_steps": 50_000,
+    },
+}
+
+_TWENTY48: dict[str, dict[str, Any]] = {
+    "tiny": {"network.value_support": 60, "network.reward_support": 20},
+    "smoke": {
+        **VECTOR,
+        "network.value_support": 120,
+        "network.reward_support": 40,
+        "search.q_epsilon": 1e-8,
+        "search.num_simulations": 16,
+        "learner.gamma": 0.997,
+        "learner.schedule_steps": 500,
+        "learner.batch_size": 64,
+        "eval.max_steps": 2_000,
+    },
+    "laptop": {
+        **_VECTOR_LAPTOP,
+        "total_env_steps": 122_880,
+        "checkpoint_every_env_steps": 30_720,
+        "env.num_envs": 32,
+        "network.embedding_size": 256,
+        "network.hidden_size": 256,
+        "network.codebook_size": 32,
+        "network.value_support": 150,  # the transform of 15,000 is 136
+        "network.reward_support": 64,  # of 2,048: 46
+        "search.q_epsilon": 1e-8,
+        "search.qtransform": "tree",  # values differ little beside their error
+        "learner.gamma": 0.999,  # Antonoglou et al. 2022, appendix
+        "learner.updates_per_env_step": 0.1875,
+        "replay.capacity": 122_880,
+        "macro.bucket_warmup_steps": 30_720,
+        "eval.num_games": 32,
+        "eval.num_envs": 32,
+        "eval.interim_games": 32,
+        "eval.max_steps": 10_000,
+        "eval.every_env_steps": 30_720,
+    },
+    "gpu": {
+        **_VECTOR_LAPTOP,
+        "env.num_envs": 256,
+        "network.embedding_size": 256,
+        "network.hidden_size": 512,
+        "network.num_blocks": 4,
+        "network.codebook_size": 32,
+        "network.value_support": 300,
+        "network.reward_support": 64,
+        "search.num_simulations": 100,  # as the paper
+        "learner.gamma": 0.999,
+        "learner.batch_size": 1_024,
+        "learner.updates_per_env_step": 0.03125,
+        "learner.updates_per_dispatch": 16,
+        "eval.num_games": 64,
+        "eval.num_envs": 64,
+        "eval.max_steps": 27_000,
+        "eval.every_env_steps": 1_000_000,
+    },
+}
+
+# Any environment: returns of an unknown size, so that the supports are wide.
+_GYM: dict[str, dict[str, Any]] = {
+    name: {**overrides, "network.value_support": 60, "network.reward_support": 30}
+    for name, overrides in _CARTPOLE.items()
+}
+
+_GRID_ALL: dict[str, Any] = {
+    "network.value_support": 2,
+    "network.reward_support": 2,
+    "learner.gamma": 0.97,
+    "eval.max_steps": 60,
+}
+"""The grid world: returns in [-1, 1], games of 60 steps at most."""
+_GRID_LAPTOP: dict[str, Any] = {
+    **VECTOR,
+    **_GRID_ALL,
+    "total_env_steps": 98_304,
+    "checkpoint_every_env_steps": 49_152,
+    "env.noop_max": 0,
+    "network.codebook_size": 32,
+    "network.encoder_noise": 0.0,
+    "search.num_simulations": 32,
+    "search.q_epsilon": 1e-8,
+    "rollout.length": 16,
+    "rollout.temperature": 1.0,
+    "rollout.temperature_end": 1.0,  # few games find the goal: standing still looks best for long
+    "replay.capacity": 65_536,
+    "learner.batch_size": 128,
+    "learner.td_steps": 5,
+    "learner.bootstrap": "target",
+    "learner.updates_per_env_step": 0.125,
+    "macro.bucket_warmup_steps": 16_384,
+    "eval.num_games": 512,
+    "eval.num_envs": 64,
+    "eval.every_env_steps": 24_576,
+    "eval.interim_games": 128,
+}
+_GRID: dict[str, dict[str, Any]] = {
+    "tiny": {**_GRID_ALL, "eval.max_steps": 40},
+    "smoke": {**VECTOR, **_GRID_ALL},
+    "laptop": _GRID_LAPTOP,
+    "gpu": {
+        **_GRID_LAPTOP,
+        "total_env_steps": 393_216,
+        "env.num_envs": 128,
+        "network.bfloat16": False,
+        "network.hidden_size": 256,
+        "macro.bucket_warmup_steps": 65_536,
+    },
+}
+
+EXPERIMENT_PRESETS: dict[tuple[str, str], dict[str, Any]] = {
+    (experiment, preset): overrides
+    for experiment, presets in (
+        ("cartpole", _CARTPOLE),
+        ("twenty48", _TWENTY48),
+        ("gym", _GYM),
+        ("gridworld", _GRID),
+    )
+    for preset, overrides in presets.items()
+}
 """Overrides that one experiment adds to one preset, by (experiment, preset)."""
 
 

@@ -16,7 +16,7 @@ CONFIG_NAME = "config.yaml"
 RUNS_ROOT = Path("runs")
 LIBRARIES = (
     *("jax", "jaxlib", "flax", "optax", "mctx", "chex", "numpy", "flashbax", "orbax-checkpoint"),
-    *("gymnasium", "ale-py", "envpool"),
+    *("gymnasium", "ale-py", "envpool", "pgx"),
 )
 
 

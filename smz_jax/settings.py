@@ -57,6 +57,10 @@ def _coerce(name: str, value: Any) -> Any:
     Text comes from flags, and from YAML 1.1, which reads 1e-3 as text.
     """
     kind = SETTINGS[name]
+    if name == "env.kwargs" and isinstance(value, Mapping):  # a file may nest it
+        return json.dumps(value, sort_keys=True)
+    if name == "env.id" and value == 2048:  # the game whose name YAML takes for a number
+        return "2048"
     if isinstance(kind, types.UnionType):
         if isinstance(value, str) and value.strip().lower() in ("none", "null"):
             return None

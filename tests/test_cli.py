@@ -244,8 +244,9 @@ def test_help_shows_every_setting_with_its_text_and_default(capsys):
         "python -m experiments.pong --preset smoke --seed 1",
         "report.html",
         "Windows per update. (default: 4)",  # the tiny preset's, not the dataclass's
-        "--env.id STR Name of the game as ALE spells it, e.g. Breakout, Pong, SpaceInvaders. "
-        "(default: Pong)",
+        "--env.id STR Name of the game: as ALE spells it (Breakout, SpaceInvaders), a Gymnasium or "
+        "envpool id (CartPole-v1), one of your own (my_module:MyEnv-v0), or pgx's (2048, "
+        "minatar-breakout). (default: Pong)",
         "(default: 13)",
         "--env.episodic_life, --env.no_episodic_life",
     ):

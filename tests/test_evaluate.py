@@ -96,11 +96,18 @@ def eval_config(**settings) -> Config:
 def test_each_lane_plays_equally_many_games_and_short_ones_are_not_preferred(scripted):
     short = [(1.0, 1, False), (2.0, 1, False), (3.0, 1, False), (100.0, 1, False)]
     scripted([short, [(10.0, 7, True)]])
-    result = evaluate(make_constant_policy(0), eval_config(num_games=5, num_envs=2), seed=1)
+    config = eval_config(num_games=5, num_envs=2, max_steps=7)
+    result = evaluate(make_constant_policy(0), config, seed=1)
     assert result["games"] == 6  # 5 on 2 lanes are 3 on each; lane 0's fourth and later are left
     assert result["scores"] == [1, 2, 3, 10, 10, 10]
     assert result["mean"] == 6.0 and result["length_mean"] == 4.0 and result["cut_share"] == 0.5
     assert result["iqm"] == pytest.approx((2 + 3 + 10 + 10) / 4)  # int(6 / 4) = 1 off each end
+
+
+def test_a_time_limit_of_the_environments_own_is_no_cut(scripted):
+    scripted([[(10.0, 7, True)]])
+    config = eval_config(num_games=1, num_envs=1, max_steps=8)
+    assert evaluate(make_constant_policy(0), config, seed=1)["cut_share"] == 0.0
 
 
 def test_more_lanes_than_games_are_not_opened(scripted):

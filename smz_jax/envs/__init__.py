@@ -2,22 +2,54 @@
 
 Importing it is cheap (no JAX, no emulator), so that settings can be checked before either loads.
 
-Differences between the two Atari backends, envpool (default) and ale (ale-py's own vector
-environment): see `smz_jax/envs/atari.py`.
+A suite (`EnvConfig.suite`) is a module with `spec_of(config)` and `open_games(config, *, seed,
+num_envs, first_lane, training)`, and a check of its ids that loads no JAX. Differences between the
+two Atari backends, envpool (default) and ale (ale-py's own vector environment): see
+`smz_jax/envs/atari.py`.
 """
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from smz_jax.config import EnvConfig, require
-from smz_jax.envs.games import check_env_id
 from smz_jax.envs.protocol import VectorEnv, check_actions
 
 if TYPE_CHECKING:
     from smz_jax.types import EnvSpec
 
 __all__ = ["VectorEnv", "check_actions", "check_env_id", "make_env", "make_spec"]
+
+
+def check_env_id(config: EnvConfig) -> None:
+    """Checks that the environment and its library exist, before JAX loads.
+
+    Raises:
+        ConfigError: in one line; names close matches of an unknown id.
+    """
+    if config.suite == "atari":
+        from smz_jax.envs.games import check_id
+    elif config.suite == "gym":
+        from smz_jax.envs.gym_ids import check_id
+    elif config.suite == "pgx":
+        from smz_jax.envs.pgx_ids import check_id
+    else:
+        from smz_jax.envs.grid_map import check_id
+    check_id(config)
+
+
+def _suite(config: EnvConfig) -> ModuleType:
+    """The module that opens the games of `config.suite`."""
+    if config.suite == "atari":
+        from smz_jax.envs import atari as suite
+    elif config.suite == "gym":
+        from smz_jax.envs import gym_env as suite
+    elif config.suite == "pgx":
+        from smz_jax.envs import pgx_env as suite
+    else:
+        from smz_jax.envs import grid_env as suite
+    return suite
 
 
 def make_env(
@@ -51,9 +83,9 @@ def make_env(
     require(0 <= seed < 2**63, "seed", seed, "at least 0")
     require(0 <= first_lane <= 4096, "first_lane", first_lane, "in 0..4096")
     check_env_id(config)
-    from smz_jax.envs.atari import make_atari
-
-    return make_atari(config, seed=seed, num_envs=lanes, first_lane=first_lane, training=training)
+    return _suite(config).open_games(
+        config, seed=seed, num_envs=lanes, first_lane=first_lane, training=training
+    )
 
 
 def make_spec(config: EnvConfig) -> EnvSpec:
@@ -63,6 +95,4 @@ def make_spec(config: EnvConfig) -> EnvSpec:
         ConfigError: as `make_env`.
     """
     check_env_id(config)
-    from smz_jax.envs.atari import atari_spec
-
-    return atari_spec(config)
+    return _suite(config).spec_of(config)

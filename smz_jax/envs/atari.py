@@ -123,11 +123,11 @@ def _require(condition: bool, message: str) -> None:
         raise RuntimeError(message)
 
 
-def make_atari(
+def open_games(
     config: EnvConfig, *, seed: int, num_envs: int, first_lane: int, training: bool
 ) -> AtariVectorEnv:
     """Opens a vector of Atari games; see `make_env`."""
-    spec = atari_spec(config)
+    spec = spec_of(config)
     # SeedSequence keeps the lanes of different runs apart (seed + lane would not); 0 means
     # "do not seed" to ale-py.
     seeds = np.random.SeedSequence(seed).generate_state(first_lane + num_envs).astype(np.int64)
@@ -151,7 +151,7 @@ def make_atari(
     return AtariVectorEnv(AlePool(args), spec, config, num_envs, training)
 
 
-def atari_spec(config: EnvConfig) -> EnvSpec:
+def spec_of(config: EnvConfig) -> EnvSpec:
     """Describes the game of `config`; see `make_spec`."""
     from smz_jax.envs.ale_backend import minimal_actions
 

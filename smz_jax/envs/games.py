@@ -9,7 +9,7 @@ from pathlib import Path
 from smz_jax.config import ConfigError, EnvConfig, require
 
 
-def check_env_id(config: EnvConfig) -> None:
+def check_id(config: EnvConfig) -> None:
     """Checks that the game and its library exist, without importing anything.
 
     Raises:

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from smz_jax.config import NetworkConfig
+from smz_jax.config import NetworkConfig, require
 from smz_jax.networks.heads import CodeHead, OneHead, Projector, Transition, TwoHeads
 from smz_jax.networks.layers import EmbeddingNorm, PixelNorm, min_max_scale
 from smz_jax.networks.torsos import make_torso
@@ -127,7 +127,15 @@ def make_networks(config: NetworkConfig, spec: EnvSpec) -> Networks:
 
     Returns:
         `Networks`; its functions take `params = {"params": ..., "batch_stats": ...}` first.
+
+    Raises:
+        ConfigError: if the observations are no images, and the family or the decoder is for images.
     """
+    if len(spec.frame_shape) != 2:
+        allowed = f"mlp: the observations of {spec.name} are no images"
+        require(config.family == "mlp", "network.family", config.family, allowed)
+        allowed = f"0: the observations of {spec.name} are no images"
+        require(config.decoder_size == 0, "network.decoder_size", config.decoder_size, allowed)
     model = Model(config, spec)
 
     def init(rng_key: Array) -> Params:

@@ -1,0 +1,132 @@
+"""Stochastic MuZero on a grid world whose rules are known: `python -m experiments.gridworld`.
+
+python -m experiments.gridworld show --env.kwargs '{"map": "corridors"}'
+    the map, the best actions, the returns to compare scores with
+python -m experiments.gridworld report RUN_DIR
+    what the model of a run holds to be random, against the truth: grid.json, figures/grid.png
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from smz_jax.cli import parse, run_main
+from smz_jax.config import Config, require
+
+BASE = {
+    "env.suite": "grid",
+    "env.id": "GridWorld",
+    "env.frame_stack": 1,
+    "env.max_episode_steps": 60,
+    "network.family": "mlp",
+    "network.encoder_input": "frames",
+}
+DESCRIPTION = (
+    "Stochastic MuZero on a grid world with known rules: slippery cells, pits, coins, a goal. "
+    '--env.kwargs \'{"map": "slippery"}\' picks the map: slippery, deterministic, corridors, tiny, '
+    "generated, or lines divided by /."
+)
+SEQUENCES, UNROLL_STEPS = 512, 5
+
+
+def show(config: Config) -> int:
+    """Prints the map, its best actions and the returns that scores are compared with."""
+    from smz_jax.envs.grid_figure import policy_text
+    from smz_jax.envs.grid_map import read_options
+    from smz_jax.envs.grid_rules import (
+        evaluation_returns,
+        is_random,
+        make_rules,
+        optimal_values,
+        reachable,
+    )
+
+    rules = make_rules(read_options(config.env)[0])
+    gamma, horizon = config.learner.gamma, config.eval.max_steps
+    _, action_value = optimal_values(rules, gamma)
+    maps = zip(rules.grid.rows, policy_text(rules, action_value).splitlines(), strict=True)
+    print("\n".join(f"{row}   {best}" for row, best in maps))
+    share = is_random(rules)[reachable(rules)].mean()
+    print(f"{rules.num_states} states, {share:.0%} of state-action pairs are random")
+    returns = evaluation_returns(rules, horizon, gamma)
+    print(
+        f"mean return of {horizon} steps at most: optimum {returns['optimum']:.4f}, best at gamma "
+        f"{gamma:g} {returns['discounted']:.4f}, random {returns['random']:.4f}"
+    )
+    return 0
+
+
+def grid_report(run_dir: Path) -> dict[str, Any]:
+    """Checks the last model of a run against the rules; writes grid.json and figures/grid.png.
+
+    Args:
+        run_dir: folder of a run of suite grid with a checkpoint.
+
+    Raises:
+        ConfigError: in one line, if the folder holds no such run.
+    """
+    from smz_jax.settings import from_dict, read_file
+
+    settings = read_file(run_dir / "config.yaml")
+    settings.pop("preset", None)
+    config = from_dict(settings, str(run_dir / "config.yaml"))
+    require(config.env.suite == "grid", "env.suite", config.env.suite, "grid for this report")
+    stack = config.env.frame_stack
+    require(stack == 1, "env.frame_stack", stack, "1 for this report")
+    from smz_jax.checkpoint import CheckpointStore
+    from smz_jax.metrics import PhaseTimers
+    from smz_jax.run import Run
+
+    run = Run(config, PhaseTimers())
+    try:
+        run.restore(CheckpointStore(run_dir))
+    finally:
+        run.close_games()
+    return _check_and_write(run, run_dir)
+
+
+def _check_and_write(run: Any, run_dir: Path) -> dict[str, Any]:
+    """The checks of a restored run, its JSON and its figure."""
+    from smz_jax.envs.grid_figure import grid_figure
+    from smz_jax.envs.grid_rules import evaluation_returns, optimal_values
+    from smz_jax.metrics import write_json
+    from smz_jax.model_check.grid import check_grid
+    from smz_jax.report.style import save_figure
+
+    config = run.config
+    result = check_grid(run.networks, config, run.train_state.params, run.replay_state)
+    gamma = config.learner.gamma
+    values, action_value = optimal_values(result.rules, gamma)
+    returns = evaluation_returns(result.rules, config.eval.max_steps, gamma)
+    summary = {**result.numbers, "returns": returns, "entropy": result.entropy}
+    write_json(run_dir / "grid.json", summary)
+    figure = grid_figure(result.rules, values, action_value, result.entropy)
+    save_figure(figure, run_dir / "figures" / "grid.png")
+    return summary
+
+
+def _report(words: list[str]) -> int:
+    """The command `report RUN_DIR`."""
+    require(len(words) == 1, "report", " ".join(words), "followed by the folder of a run")
+    run_dir = Path(words[0])
+    summary = grid_report(run_dir)
+    for name in ("roc_area", "entropy_error", "transition_entropy", "agreement", "code_perplexity"):
+        print(f"{name}: {summary[name]:.4f}")
+    print(f"wrote {run_dir / 'grid.json'} and {run_dir / 'figures' / 'grid.png'}")
+    return 0
+
+
+def main() -> int:
+    """Shows the map or checks a run; all else is an experiment like the others."""
+    words = sys.argv[1:]
+    if words[:1] == ["report"]:
+        return _report(words[1:])
+    return show(parse(words[1:], experiment="gridworld", base=BASE, description=DESCRIPTION).config)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] in (["show"], ["report"]):
+        run_main(main)
+    from smz_jax.launch import launch
+
+    launch("gridworld", BASE, DESCRIPTION)

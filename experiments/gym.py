@@ -1,0 +1,16 @@
+"""Stochastic MuZero on any Gymnasium environment: `python -m experiments.gym --env.id Acrobot-v1`.
+
+The action space must be Discrete. Observations that are images (`smz_jax/envs/gym_spaces.py` says
+which) suit `--network.family light --env.frame_stack 4`. Without `--env.id` it plays CartPole.
+"""
+
+from smz_jax.launch import launch
+from smz_jax.presets import VECTOR
+
+if __name__ == "__main__":
+    launch(
+        "gym",
+        {**VECTOR, "env.suite": "gym", "env.id": "CartPole-v1"},
+        "Stochastic MuZero on any Gymnasium environment with discrete actions: --env.id "
+        "FrozenLake-v1 --env.kwargs '{\"is_slippery\": true}', or --env.id my_module:MyEnv-v0.",
+    )

@@ -1,0 +1,113 @@
+"""The grid world drawn: as text in the terminal, and as a figure."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PolyCollection
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from smz_jax.envs.grid_map import CELLS, MOVES
+from smz_jax.envs.grid_rules import GridRules, greedy_policy, true_entropy
+
+ARROWS = "^>v<"
+COLOURS = dict(
+    zip(
+        CELLS,
+        ("#3A3A3A", "#FFFFFF", "#D6E8F5", "#CFE2F3", "#F5E6A8", "#222222", "#9BD3A5"),
+        strict=True,
+    )
+)
+CORNERS = ((-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5))
+
+
+def policy_text(rules: GridRules, action_value: np.ndarray) -> str:
+    """The map with an arrow for the best action of each state; pits and goals as they are."""
+    lines = [list(row) for row in rules.grid.rows]
+    best = greedy_policy(action_value).argmax(axis=1)
+    for (y, x), action, is_end in zip(rules.place, best, rules.terminal, strict=True):
+        if not is_end:
+            lines[y][x] = ARROWS[action]
+    return "\n".join("".join(line) for line in lines)
+
+
+def _draw_cells(axes: Axes, rules: GridRules, title: str) -> None:
+    height, width = rules.grid.size
+    for y, row in enumerate(rules.grid.rows):
+        for x, cell in enumerate(row):
+            corner = (x - 0.5, y - 0.5)
+            square = Rectangle(corner, 1, 1, facecolor=COLOURS[cell], edgecolor="#BBBBBB")
+            axes.add_patch(square)
+            if cell in "S$OG~":
+                colour = "white" if cell == "O" else "#777777"
+                shown = cell.replace("$", r"\$")
+                axes.text(x - 0.42, y - 0.22, shown, fontsize=7, color=colour)
+    axes.set_xlim(-0.5, width - 0.5)
+    axes.set_ylim(height - 0.5, -0.5)
+    axes.set_aspect("equal")
+    axes.set_axis_off()
+    axes.set_title(title, fontsize=11)
+
+
+def _draw_policy(
+    axes: Axes, rules: GridRules, values: np.ndarray, action_value: np.ndarray
+) -> None:
+    policy = greedy_policy(action_value)
+    for state, (y, x) in enumerate(rules.place):
+        if rules.terminal[state] or rules.paid[state]:
+            continue
+        axes.text(x, y + 0.38, f"{values[state]:.2f}", ha="center", fontsize=6, color="#444444")
+        for action in np.flatnonzero(policy[state]):
+            dy, dx = MOVES[action]
+            head = (x + 0.3 * dx, y + 0.3 * dy)
+            arrow = {"arrowstyle": "->", "color": "#0072B2", "lw": 1.2}
+            axes.annotate("", xy=head, xytext=(x, y), arrowprops=arrow)
+
+
+def _draw_pairs(axes: Axes, rules: GridRules, pairs: np.ndarray, top: float) -> PolyCollection:
+    """Four triangles in each cell, one for each action, coloured by `pairs [S, A]`."""
+    shapes, colours = [], []
+    for state, (y, x) in enumerate(rules.place):
+        if rules.terminal[state] or rules.paid[state]:
+            continue
+        for action in range(pairs.shape[1]):
+            edge = (CORNERS[action], CORNERS[(action + 1) % 4])
+            shapes.append([(x, y), *((x + dx, y + dy) for dx, dy in edge)])
+            colours.append(pairs[state, action])
+    found = PolyCollection(shapes, array=np.array(colours), cmap="viridis", edgecolors="#FFFFFF")
+    found.set_linewidth(0.4)
+    found.set_clim(0, top)
+    axes.add_collection(found)
+    return found
+
+
+def grid_figure(
+    rules: GridRules,
+    values: np.ndarray,
+    action_value: np.ndarray,
+    entropy: np.ndarray | None = None,
+) -> Figure:
+    """The map with optimal values and actions, and the true transition entropy of each pair.
+
+    Args:
+        rules: of the map.
+        values: `[S]` V*.
+        action_value: `[S, A]` Q*.
+        entropy: `[S, A]` the model's transition entropy in nats, drawn beside the true one.
+    """
+    columns = 2 if entropy is None else 3
+    figure = Figure(figsize=(4.6 * columns, 5), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, columns)
+    truth = true_entropy(rules)
+    _draw_cells(axes[0], rules, "optimal value and actions")
+    _draw_policy(axes[0], rules, values, action_value)
+    shown = [("true transition entropy (nats)", truth)]
+    if entropy is not None:
+        shown.append(("the model's transition entropy (nats)", entropy))
+    top = max(0.1, *(float(pairs.max()) for _, pairs in shown))
+    for panel, (title, pairs) in zip(axes[1:], shown, strict=True):
+        _draw_cells(panel, rules, title)
+        drawn = _draw_pairs(panel, rules, pairs, top)
+    figure.colorbar(drawn, ax=list(axes[1:]), shrink=0.7)
+    return figure

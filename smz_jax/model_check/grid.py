@@ -1,0 +1,172 @@
+"""All checks of a model of the grid world, from a run's parameters and its replay."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from smz_jax.config import Config
+from smz_jax.envs.grid_env import grid_observations, states_of
+from smz_jax.envs.grid_map import read_options
+from smz_jax.envs.grid_rules import (
+    NUM_ACTIONS,
+    GridRules,
+    make_rules,
+    mean_reward,
+    optimal_values,
+    reachable,
+    sample_paths,
+    state_distributions,
+    true_entropy,
+)
+from smz_jax.model_check.known_rules import (
+    open_loop_errors,
+    pair_entropies,
+    rules_check,
+    transition_codes,
+    unroll_errors,
+)
+from smz_jax.types import Networks, Params, Trajectory
+
+NUM_SEQUENCES, NUM_STEPS, NUM_SAMPLES = 256, 5, 64
+MAX_TRANSITIONS = 8192
+
+
+class Transitions(NamedTuple):
+    """Real transitions of the replay, newest last."""
+
+    state: np.ndarray  # [N] int32
+    action: np.ndarray  # [N] int32
+    after: np.ndarray  # [N] int32, the state after the step
+
+
+class GridCheck(NamedTuple):
+    """What a check found."""
+
+    rules: GridRules
+    entropy: np.ndarray  # [S, A] the model's transition entropy in nats
+    visits: np.ndarray  # [S, A] int64
+    numbers: dict[str, Any]  # as `rules_check`, and more: see `check_grid`
+
+
+def replay_rows(replay_state: Any) -> Trajectory:
+    """The rows held by a replay state, oldest first: NumPy, `[lanes, rows, ...]`."""
+    state = jax.device_get(replay_state)
+    index = int(state.current_index)
+    if state.is_full:
+        return jax.tree.map(lambda x: np.roll(x, -index, axis=1), state.experience)
+    return jax.tree.map(lambda x: x[:, :index], state.experience)
+
+
+def replay_transitions(rows: Trajectory, observations: np.ndarray) -> Transitions:
+    """The real transitions of stored rows; the step after a game's end is none.
+
+    Args:
+        rows: as `replay_rows` gives them.
+        observations: of each state, `[S, ...]`.
+    """
+    lanes, length = rows.action.shape
+    frames = np.asarray(rows.frame).reshape(lanes * length, *rows.frame.shape[2:])
+    states = states_of(frames, observations).reshape(lanes, length)
+    # Time first, so that the newest of all lanes come last.
+    real = ~np.asarray(rows.is_first)[:, 1:].T
+    return Transitions(
+        states[:, :-1].T[real], np.asarray(rows.action)[:, :-1].T[real], states[:, 1:].T[real]
+    )
+
+
+def check_grid(
+    networks: Networks, config: Config, params: Params, replay_state: Any, seed: int = 0
+) -> GridCheck:
+    """Checks a model of the grid world against its rules.
+
+    Args:
+        networks: the model.
+        config: the run's settings, suite grid, one frame in an observation.
+        params: the parameters to check.
+        replay_state: says which pairs were visited, and which transitions were stored.
+        seed: of the action sequences.
+
+    Returns:
+        `numbers` holds those of `rules_check`; `agreement` of the encoder's code with the most
+        likely one and `code_perplexity`, over the newest stored transitions; `unroll_reward`,
+        `unroll_value` and `open_loop_reward`, `open_loop_value`: errors after 1 to NUM_STEPS
+        random actions (`unroll_errors`, `open_loop_errors`), against V* at the run's gamma.
+    """
+    grid, kind = read_options(config.env)
+    rules = make_rules(grid)
+    frames = grid_observations(rules, kind)
+    stored = replay_transitions(replay_rows(replay_state), frames)
+    visits = np.zeros((rules.num_states, NUM_ACTIONS), np.int64)
+    np.add.at(visits, (stored.state, stored.action), 1)
+    observations = jnp.asarray(frames)[:, None]
+    of_pairs = jax.jit(functools.partial(pair_entropies, networks, num_actions=NUM_ACTIONS))
+    entropy, likely = jax.device_get(of_pairs(params, observations))
+    entropy = entropy.astype(np.float64)
+    newest = Transitions(*(x[-MAX_TRANSITIONS:] for x in stored))
+    encode = jax.jit(functools.partial(transition_codes, networks, config))
+    codes = np.asarray(
+        encode(params, observations[newest.state], newest.action, observations[newest.after])
+    )
+    used = np.bincount(codes) / len(codes)
+    used = used[used > 0]
+    numbers = rules_check(
+        entropy,
+        true_entropy(rules),
+        reachable=reachable(rules),
+        visits=visits,
+        codebook_size=config.network.codebook_size,
+    )
+    numbers["agreement"] = float(np.mean(codes == likely[newest.state, newest.action]))
+    numbers["code_perplexity"] = float(np.exp(-np.sum(used * np.log(used))))
+    starts = np.unique(newest.state)
+    numbers |= _sequence_errors(networks, config, params, rules, observations, starts, seed)
+    return GridCheck(rules, entropy, visits, numbers)
+
+
+def _sequence_errors(
+    networks: Networks,
+    config: Config,
+    params: Params,
+    rules: GridRules,
+    observations: jax.Array,
+    starts: np.ndarray,
+    seed: int,
+) -> dict[str, list[float]]:
+    """Errors along random action sequences from `starts`, with and without the real outcomes."""
+    generator = np.random.default_rng(seed)
+    start = generator.choice(starts, NUM_SEQUENCES)
+    actions = generator.integers(0, NUM_ACTIONS, (NUM_SEQUENCES, NUM_STEPS)).astype(np.int32)
+    states, rewards = sample_paths(rules, generator, start, actions)
+    values, _ = optimal_values(rules, config.learner.gamma)
+    means, expected = mean_reward(rules), ([], [])
+    for first, sequence in zip(start, actions, strict=True):
+        chances = state_distributions(rules, first, sequence)
+        rows = chances[:-1] * means[:, sequence].T
+        expected[0].append(rows.sum(axis=1))
+        expected[1].append(chances[1:] @ values)
+    told = jax.jit(functools.partial(unroll_errors, networks, config))(
+        params,
+        observations[states],
+        actions,
+        rewards.astype(np.float32),
+        values[states].astype(np.float32),
+        (~rules.terminal[states[:, :-1]]).astype(np.float32),
+    )
+    drawn = functools.partial(open_loop_errors, networks, num_samples=NUM_SAMPLES)
+    untold = jax.jit(drawn)(
+        params,
+        jax.random.key(seed),
+        observations[start],
+        actions,
+        np.array(expected[0], np.float32),
+        np.array(expected[1], np.float32),
+    )
+    found = {"unroll": told, "open_loop": untold}
+    return {
+        f"{kind}_{name}": np.asarray(errors, np.float64).tolist()
+        for kind, result in found.items()
+        for name, errors in result.items()
+    }

@@ -1,0 +1,182 @@
+"""Formulas of the model checks by hand, and the checks of any run's batch on an exact model."""
+
+import dataclasses
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from smz_jax.config import LossConfig
+from smz_jax.envs.grid_env import grid_observations
+from smz_jax.envs.grid_rules import sample_paths, true_entropy
+from smz_jax.losses import Batch, unrolled_loss
+from smz_jax.model_check import (
+    batch_check,
+    check_row,
+    entropy_nats,
+    gradient_shares,
+    roc_area,
+    rules_check,
+)
+from smz_jax.networks import make_networks
+from smz_jax.types import UnrollTargets
+from tests import test_losses, test_networks
+from tests.test_grid_check import CONFIG, OUTCOMES, PARAMS, RULES, STATES, VALUES, exact_networks
+
+# --- single formulas ------------------------------------------------------------------------------
+
+
+def test_roc_area_is_the_share_of_pairs_in_order():
+    generator = np.random.default_rng(0)
+    for size, values in ((7, 1000), (40, 1000), (60, 4), (25, 1)):
+        scores = generator.integers(0, values, size) / 7
+        positive = generator.random(size) < 0.4
+        positive[:2] = True, False
+        pairs = [
+            1.0 if a > b else 0.5 if a == b else 0.0
+            for a, b in itertools.product(scores[positive], scores[~positive])
+        ]
+        assert roc_area(scores, positive) == pytest.approx(np.mean(pairs))
+    assert roc_area(np.array([0.1, 0.9]), np.array([False, True])) == 1.0
+    assert np.isnan(roc_area(np.array([0.1, 0.9]), np.array([True, True])))
+
+
+def test_entropy_by_hand():
+    logits = jnp.log(jnp.asarray([[1 / 3, 1 / 3, 1 / 3], [0.5, 0.25, 0.25], [1.0, 1e-30, 1e-30]]))
+    np.testing.assert_allclose(
+        entropy_nats(logits), [1.0986123, 1.5 * 0.6931472, 0.0], rtol=1e-5, atol=1e-6
+    )
+
+
+def test_rules_check_by_hand():
+    truth = np.array([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+    model = np.array([[0.2, 0.7], [0.1, 0.0], [9.0, 9.0]])
+    found = rules_check(
+        model,
+        truth,
+        reachable=np.array([True, True, False]),
+        visits=np.array([[3, 1], [0, 0], [5, 5]]),
+        codebook_size=4,
+    )
+    # Random 0.7 and 0.1 against certain 0.2 and 0.0: three of four pairs in order.
+    assert found["roc_area"] == 0.75
+    assert found["entropy_error"] == pytest.approx((0.2 + 0.3) / 2)
+    assert found["entropy_random"] == pytest.approx(0.4)
+    assert found["entropy_certain"] == pytest.approx(0.1)
+    assert found["transition_entropy"] == pytest.approx((3 * 0.2 + 0.7) / 4 / np.log(4))
+    assert found["pairs_visited"] == 0.5
+
+
+# --- any run's batch ------------------------------------------------------------------------------
+
+
+def grid_batch(count=64, steps=3, seed=0):
+    """Windows of random play with their exact targets, some of them over the game's end."""
+    generator = np.random.default_rng(seed)
+    starts = generator.choice(np.flatnonzero(~RULES.terminal), count)
+    actions = generator.integers(0, 4, (count, steps)).astype(np.int32)
+    states, rewards = sample_paths(RULES, generator, starts, actions)
+    alive = (~RULES.terminal[states]).astype(np.float32)
+    frames = grid_observations(RULES, "vector")[states][:, :, None]
+    ones = np.ones((count, steps + 1), np.float32)
+    targets = UnrollTargets(
+        policy=np.full((count, steps + 1, 4), 0.25, np.float32),
+        value=VALUES[states].astype(np.float32),
+        reward=rewards.astype(np.float32),
+        value_mask=ones,
+        policy_mask=ones,
+        transition_mask=alive[:, :-1],
+    )
+    batch = Batch(frames, actions, targets, np.ones(count, np.float32))
+    return jax.tree.map(jnp.asarray, batch), states
+
+
+def test_batch_check_of_an_exact_model():
+    batch, states = grid_batch()
+    key = jax.random.key(0)
+    found = jax.device_get(batch_check(exact_networks(), CONFIG, PARAMS, key, batch))
+    before, after, actions = states[:, :-1], states[:, 1:], np.asarray(batch.actions)
+    real = ~RULES.terminal[before]
+    chances = RULES.probability[before, actions]
+    same = (RULES.next_state[before, actions] == after[..., None]) & (chances > 0)
+    code = same.argmax(axis=-1)[real]
+    share = np.bincount(code) / len(code)
+    share = share[share > 0]
+    entropy = true_entropy(RULES)[before, actions][real] / np.log(OUTCOMES)
+    assert found["code_perplexity"] == pytest.approx(np.exp(-np.sum(share * np.log(share))), 1e-4)
+    assert found["agreement"] == pytest.approx(np.mean(code == chances.argmax(axis=-1)[real]))
+    assert found["transition_entropy"] == pytest.approx(entropy.mean(), abs=1e-5)
+    bins = np.histogram(entropy, bins=20, range=(0, 1))[0] / len(entropy)
+    np.testing.assert_allclose(found["entropy_histogram"], bins, atol=1e-6)
+    variance = np.eye(STATES)[states[:, 0]].var(axis=0).mean()
+    assert found["embedding_variance"] == pytest.approx(variance, rel=1e-4)
+    np.testing.assert_allclose(found["reward_error"], 0, atol=1e-6)
+    np.testing.assert_allclose(found["value_error"], 0, atol=1e-6)
+    np.testing.assert_allclose(found["consistency"], 1, atol=1e-5)
+    row = check_row(found)
+    assert row["check/reward_error_2"] == found["reward_error"][2]
+    assert "check/value_error_3" in row and "check/entropy_histogram_19" in row
+    assert all(type(value) is float for value in row.values())
+
+
+def test_batch_check_counts_only_what_is_known():
+    batch, _ = grid_batch()
+    networks = exact_networks(reward_shift=0.25, value_shift=-0.5)
+    key = jax.random.key(0)
+    # Half of the rewards and values are unknown, and far off where they are.
+    unknown = jnp.arange(64) % 2 == 0
+    targets = batch.targets._replace(
+        reward=jnp.where(unknown[:, None], 99.0, batch.targets.reward),
+        value=jnp.where(unknown[:, None], 99.0, batch.targets.value),
+        value_mask=jnp.where(unknown[:, None], 0.0, batch.targets.value_mask),
+        transition_mask=jnp.ones_like(batch.targets.transition_mask),
+    )
+    shifted = batch_check(networks, CONFIG, PARAMS, key, batch._replace(targets=targets))
+    np.testing.assert_allclose(shifted["reward_error"], 0.25, atol=1e-5)
+    np.testing.assert_allclose(shifted["value_error"], 0.5, atol=1e-5)
+
+
+def test_batch_check_uses_running_statistics():
+    """The root's embedding is the search's own, not one that knows the rest of the batch."""
+    batch, _ = grid_batch()
+
+    def poisoned(params: Any, observation: Any) -> Any:
+        raise AssertionError("training mode")
+
+    networks = exact_networks()._replace(representation_train=poisoned)
+    batch_check(networks, CONFIG, PARAMS, jax.random.key(0), batch)
+
+
+def test_gradient_shares_are_those_of_each_term_alone():
+    config = test_losses.make_config(
+        1, reconstruction=0.0, commitment=0.0, code_entropy=0.0, consistency=0.0
+    )
+    networks = make_networks(config.network, test_losses.SPEC)
+    params = test_networks.random_params(networks)
+    batch = test_losses.make_batch(1)
+    key = jax.random.key(2)
+    shares = jax.jit(lambda p: gradient_shares(networks, config, p, key, batch))(params)
+    assert sum(map(float, shares.values())) == pytest.approx(1.0)
+    assert float(shares["commitment"]) == 0.0
+
+    def alone(name: str) -> float:
+        weights = {field.name: 0 for field in dataclasses.fields(LossConfig)}
+        weights[name] = getattr(config.loss, name)
+        single = dataclasses.replace(config, loss=LossConfig(**weights))
+        gradient, _ = jax.jit(jax.grad(unrolled_loss, has_aux=True), static_argnums=(2, 5))(
+            params["params"],
+            params["batch_stats"],
+            networks,
+            key,
+            batch,
+            single,
+            noise=jnp.float32(0),
+            commitment_scale=jnp.float32(1),
+        )
+        return float(jnp.sqrt(sum(jnp.sum(x**2) for x in jax.tree.leaves(gradient))))
+
+    ratio = float(shares["value"] / shares["reward"])
+    assert ratio == pytest.approx(alone("value") / alone("reward"), rel=1e-3)
