@@ -204,7 +204,12 @@ _CARTPOLE: dict[str, dict[str, Any]] = {
 }
 
 _TWENTY48: dict[str, dict[str, Any]] = {
-    "tiny": {"network.value_support": 60, "network.reward_support": 20},
+    "tiny": {
+        "network.value_support": 60,
+        "network.reward_support": 20,
+        "learner.unroll_steps": 1,
+        "macro.max_length": 2,
+    },
     "smoke": {
         **VECTOR,
         "network.value_support": 120,

@@ -5,7 +5,9 @@ step after its end, and illegal moves are masked. Each lane draws from a key of 
 raw: in 2048 the sum of the tiles merged, so that the return is the game's score.
 """
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -53,51 +55,63 @@ def open_games(
     return LanesVectorEnv(lanes, spec_of(config), num_envs)
 
 
+@functools.cache
+def compiled_game(game_id: str, limit: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The jitted start and step of a whole vector, shared by all vectors of a game.
+
+    Args:
+        game_id: pgx's name.
+        limit: steps after which a game is cut off.
+
+    Returns:
+        `(lane ids [B], key) -> lanes, LaneStep` and `(lanes, action [B]) -> lanes, LaneStep`.
+    """
+    game = pgx.make(game_id)  # pyright: ignore[reportArgumentType]
+
+    def start(lane: Lane) -> Lane:
+        key = jax.random.fold_in(lane.rng_key, lane.count)
+        return Lane(game.init(key), lane.rng_key, lane.count + 1, jnp.int32(0))
+
+    def advance(lane: Lane, action: Array) -> Lane:
+        key = jax.random.fold_in(lane.rng_key, lane.count)
+        state = game.step(lane.state, action, key)
+        return Lane(state, lane.rng_key, lane.count + 1, lane.elapsed + 1)
+
+    def seen(lane: Lane) -> LaneStep:
+        state = lane.state
+        return LaneStep(
+            frame=state.observation.reshape(-1),  # pyright: ignore[reportArgumentType]
+            reward=state.rewards[0] * (lane.elapsed > 0),
+            terminated=state.terminated,
+            truncated=state.truncated | (lane.elapsed >= limit),
+            valid_actions=state.legal_action_mask,
+        )
+
+    def begin(lane_id: Array, key: Array) -> tuple[Lane, LaneStep]:
+        key = jax.random.fold_in(key, lane_id)
+        empty = Lane(game.init(key), key, jnp.int32(0), jnp.int32(0))
+        lane = start(empty)
+        return lane, seen(lane)
+
+    def step(lane: Lane, action: Array) -> tuple[Lane, LaneStep]:
+        now = seen(lane)
+        over = now.terminated | now.truncated
+        # Both are computed for every lane under vmap in any case.
+        first, next_ = start(lane), advance(lane, action)
+        state = jax.tree.map(lambda a, b: jnp.where(over, a, b), first.state, next_.state)
+        elapsed = jnp.where(over, 0, next_.elapsed)
+        new = Lane(state, lane.rng_key, next_.count, elapsed)
+        return new, seen(new)
+
+    return jax.jit(jax.vmap(begin, in_axes=(0, None))), jax.jit(jax.vmap(step), donate_argnums=0)
+
+
 class PgxLanes:
     """See `Lanes`; `send` starts the step, which runs on while the host does other things."""
 
     def __init__(self, config: EnvConfig, seed: int, lanes: np.ndarray) -> None:
         """Opens the given lanes of a seed."""
-        game = pgx.make(config.id)  # pyright: ignore[reportArgumentType]
-        limit = config.max_episode_steps
-
-        def start(lane: Lane) -> Lane:
-            key = jax.random.fold_in(lane.rng_key, lane.count)
-            return Lane(game.init(key), lane.rng_key, lane.count + 1, jnp.int32(0))
-
-        def advance(lane: Lane, action: Array) -> Lane:
-            key = jax.random.fold_in(lane.rng_key, lane.count)
-            state = game.step(lane.state, action, key)
-            return Lane(state, lane.rng_key, lane.count + 1, lane.elapsed + 1)
-
-        def seen(lane: Lane) -> LaneStep:
-            state = lane.state
-            return LaneStep(
-                frame=state.observation.reshape(-1),  # pyright: ignore[reportArgumentType]
-                reward=state.rewards[0] * (lane.elapsed > 0),
-                terminated=state.terminated,
-                truncated=state.truncated | (lane.elapsed >= limit),
-                valid_actions=state.legal_action_mask,
-            )
-
-        def begin(lane_id: Array, key: Array) -> tuple[Lane, LaneStep]:
-            key = jax.random.fold_in(key, lane_id)
-            empty = Lane(game.init(key), key, jnp.int32(0), jnp.int32(0))
-            lane = start(empty)
-            return lane, seen(lane)
-
-        def step(lane: Lane, action: Array) -> tuple[Lane, LaneStep]:
-            now = seen(lane)
-            over = now.terminated | now.truncated
-            # Both are computed for every lane under vmap in any case.
-            first, next_ = start(lane), advance(lane, action)
-            state = jax.tree.map(lambda a, b: jnp.where(over, a, b), first.state, next_.state)
-            elapsed = jnp.where(over, 0, next_.elapsed)
-            new = Lane(state, lane.rng_key, next_.count, elapsed)
-            return new, seen(new)
-
-        self._begin = jax.jit(jax.vmap(begin, in_axes=(0, None)))
-        self._advance = jax.jit(jax.vmap(step), donate_argnums=0)
+        self._begin, self._advance = compiled_game(config.id, config.max_episode_steps)
         self._device = jax.local_devices(backend="cpu")[0]
         self._seed, self._ids, self._resets = seed, lanes, 0
 
