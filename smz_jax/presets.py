@@ -160,7 +160,7 @@ _VECTOR_LAPTOP: dict[str, Any] = {
 }
 
 _CARTPOLE: dict[str, dict[str, Any]] = {
-    "tiny": {"network.value_support": 20},
+    "tiny": {"network.value_support": 20, "learner.unroll_steps": 1},
     "smoke": {
         **VECTOR,
         "network.value_support": 20,
