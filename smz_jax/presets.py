@@ -207,8 +207,10 @@ _TWENTY48: dict[str, dict[str, Any]] = {
     "tiny": {
         "network.value_support": 60,
         "network.reward_support": 20,
+        "network.encoder_input": "embedding",
         "learner.unroll_steps": 1,
         "macro.max_length": 2,
+        "eval.baselines": False,  # each second counts at tiny: most go to compilation
     },
     "smoke": {
         **VECTOR,

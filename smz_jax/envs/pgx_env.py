@@ -89,8 +89,7 @@ def compiled_game(game_id: str, limit: int) -> tuple[Callable[..., Any], Callabl
 
     def begin(lane_id: Array, key: Array) -> tuple[Lane, LaneStep]:
         key = jax.random.fold_in(key, lane_id)
-        empty = Lane(game.init(key), key, jnp.int32(0), jnp.int32(0))
-        lane = start(empty)
+        lane = start(Lane(None, key, jnp.int32(0), jnp.int32(0)))
         return lane, seen(lane)
 
     def step(lane: Lane, action: Array) -> tuple[Lane, LaneStep]:
