@@ -7,12 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from smz_jax.search.model_functions import (
-    discount_after,
-    finite_logits,
-    finite_scalars,
-    normalised_entropy,
-)
+from smz_jax.search.model_functions import normalised_entropy, to_afterstate, to_state
 from smz_jax.search.nodes import NewNode
 from smz_jax.types import Array, Networks, Params
 
@@ -62,39 +57,6 @@ def on_rows(
     branches = [lambda: outputs, *(functools.partial(run_first, size) for size in sizes)]
     count = jnp.sum(needed, dtype=jnp.int32)
     return jax.lax.switch((count + row_multiple - 1) // row_multiple, branches)
-
-
-def to_afterstate(networks: Networks, params: Params, inputs: tuple[Array, Array]):
-    """A decision by the model: `(state, action)` to what a chance node holds.
-
-    Returns:
-        afterstate, chance logits `[B, C]`, value `[B]`, faults `[B]`.
-    """
-    afterstate = networks.afterstate_dynamics(params, *inputs)
-    chance_logits, value = networks.afterstate_prediction(params, afterstate)
-    chance_logits, bad_logits = finite_logits(chance_logits)
-    value, bad_value = finite_scalars(networks.value_of(value))
-    return afterstate, chance_logits, value, bad_logits + bad_value
-
-
-def to_state(
-    networks: Networks, params: Params, gamma: float, codes: int, inputs: tuple[Array, Array]
-):
-    """A chance outcome by the model: `(afterstate, outcome)` to what a decision node holds.
-
-    Returns:
-        state, policy logits `[B, A]`, value `[B]`, reward `[B]`, discount `[B]`, faults `[B]`.
-    """
-    afterstate, outcome = inputs
-    code = jax.nn.one_hot(outcome, codes, dtype=jnp.float32)
-    state, reward = networks.dynamics(params, afterstate, code)
-    policy_logits, value = networks.prediction(params, state)
-    policy_logits, bad_logits = finite_logits(policy_logits)
-    value, bad_value = finite_scalars(networks.value_of(value))
-    reward, bad_reward = finite_scalars(networks.reward_of(reward))
-    discount, bad_discount = discount_after(networks, params, state, gamma)
-    faults = bad_logits + bad_value + bad_reward + bad_discount
-    return state, policy_logits, value, reward, discount, faults
 
 
 def make_expand(

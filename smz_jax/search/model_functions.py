@@ -64,8 +64,11 @@ def mask_invalid(logits: Array, invalid_actions: Array) -> Array:
 
 def check_model(
     networks: Networks, params: Params, embedding: Array, invalid_actions: Array, num_actions: int
-) -> None:
+) -> int:
     """Checks, by shapes alone, that model, batch and number of actions fit each other.
+
+    Returns:
+        C, the number of chance outcomes.
 
     Raises:
         ConfigError: if they do not, or the batch is empty.
@@ -100,6 +103,7 @@ def check_model(
     state, _ = shapes_of("dynamics", afterstate, jax.ShapeDtypeStruct(logits.shape, jnp.float32))
     given = (state.shape, str(state.dtype))
     require(given == expected, "model: next embedding", given, f"as the embedding: {expected}")
+    return logits.shape[1]
 
 
 def discount_after(
@@ -116,21 +120,45 @@ def discount_after(
     return finite_scalars(discount)
 
 
+def to_afterstate(networks: Networks, params: Params, inputs: tuple[Array, Array]):
+    """A decision by the model: `(state, action)` to what a chance node holds.
+
+    Returns:
+        afterstate, chance logits `[B, C]`, value `[B]`, faults `[B]`.
+    """
+    afterstate = networks.afterstate_dynamics(params, *inputs)
+    chance_logits, value = networks.afterstate_prediction(params, afterstate)
+    chance_logits, bad_logits = finite_logits(chance_logits)
+    value, bad_value = finite_scalars(networks.value_of(value))
+    return afterstate, chance_logits, value, bad_logits + bad_value
+
+
+def to_state(
+    networks: Networks, params: Params, gamma: float, codes: int, inputs: tuple[Array, Array]
+):
+    """A chance outcome by the model: `(afterstate, outcome)` to what a decision node holds.
+
+    Returns:
+        state, policy logits `[B, A]`, value `[B]`, reward `[B]`, discount `[B]`, faults `[B]`.
+    """
+    afterstate, outcome = inputs
+    code = jax.nn.one_hot(outcome, codes, dtype=jnp.float32)
+    state, reward = networks.dynamics(params, afterstate, code)
+    policy_logits, value = networks.prediction(params, state)
+    policy_logits, bad_logits = finite_logits(policy_logits)
+    value, bad_value = finite_scalars(networks.value_of(value))
+    reward, bad_reward = finite_scalars(networks.reward_of(reward))
+    discount, bad_discount = discount_after(networks, params, state, gamma)
+    faults = bad_logits + bad_value + bad_reward + bad_discount
+    return state, policy_logits, value, reward, discount, faults
+
+
 def make_root(
-    networks: Networks,
-    params: Params,
-    embedding: Array,
-    prior_logits: Array,
-    value: Array,
-    faults: Array,
+    embedding: Array, prior_logits: Array, value: Array, faults: Array, codebook_size: int
 ) -> mctx.RootFnOutput:
     """A decision node as the root of a tree; priors `[B, A]` are padded to `[B, A + C]`."""
     batch_size = value.shape[0]
-    afterstate = jax.eval_shape(
-        networks.afterstate_dynamics, params, embedding, jnp.zeros(batch_size, jnp.int32)
-    )
-    chance_logits, _ = jax.eval_shape(networks.afterstate_prediction, params, afterstate)
-    padding = jnp.full((batch_size, chance_logits.shape[-1]), -jnp.inf, jnp.float32)
+    padding = jnp.full((batch_size, codebook_size), -jnp.inf, jnp.float32)
     return mctx.RootFnOutput(
         prior_logits=jnp.concatenate([prior_logits, padding], axis=-1),
         value=value,
@@ -159,18 +187,13 @@ def make_recurrent_fn(networks: Networks, *, num_actions: int, gamma: float) -> 
 
     def recurrent_fn(params: Params, rng_key: Array, action: Array, node: NodeEmbedding):
         del rng_key
-        afterstate = networks.afterstate_dynamics(params, node.state, action)
-        chance_logits, afterstate_value = networks.afterstate_prediction(params, afterstate)
-        chance_logits, bad_chance = finite_logits(chance_logits)
-        afterstate_value, bad_afterstate = finite_scalars(networks.value_of(afterstate_value))
-        code = jax.nn.one_hot(action - num_actions, chance_logits.shape[-1], dtype=jnp.float32)
-        state, reward = networks.dynamics(params, node.state, code)
-        policy_logits, value = networks.prediction(params, state)
-        policy_logits, bad_policy = finite_logits(policy_logits)
-        value, bad_value = finite_scalars(networks.value_of(value))
-        reward, bad_reward = finite_scalars(networks.reward_of(reward))
-        discount, bad_discount = discount_after(networks, params, state, gamma)
-        bad_chance_step = bad_policy + bad_value + bad_reward + bad_discount
+        afterstate, chance_logits, afterstate_value, afterstate_faults = to_afterstate(
+            networks, params, (node.state, action)
+        )
+        codes = chance_logits.shape[-1]
+        state, policy_logits, value, reward, discount, state_faults = to_state(
+            networks, params, gamma, codes, (node.state, action - num_actions)
+        )
 
         def pick(from_decision: Array, from_chance: Array) -> Array:
             shape = (-1,) + (1,) * (from_decision.ndim - 1)
@@ -192,7 +215,7 @@ def make_recurrent_fn(networks: Networks, *, num_actions: int, gamma: float) -> 
             state=pick(afterstate, state),
             is_chance=~node.is_chance,
             entropy=pick(normalised_entropy(chance_logits), zeros),
-            faults=pick(bad_chance + bad_afterstate, bad_chance_step),
+            faults=pick(afterstate_faults, state_faults),
         )
         return output, embedding
 

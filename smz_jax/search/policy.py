@@ -64,7 +64,7 @@ def make_search(networks: Networks, config: Config, spec: EnvSpec) -> Callable[.
         temperature: Array,
         noise: Array | float,
     ) -> SearchOutput:
-        check_model(networks, params, embedding, invalid_actions, num_actions)
+        codebook_size = check_model(networks, params, embedding, invalid_actions, num_actions)
         policy_logits, value_logits = networks.prediction(params, embedding)
         policy_logits, faults = model_functions.finite_logits(policy_logits)
         value, bad_value = model_functions.finite_scalars(networks.value_of(value_logits))
@@ -84,7 +84,7 @@ def make_search(networks: Networks, config: Config, spec: EnvSpec) -> Callable[.
                 alpha=settings.dirichlet_alpha,
             )
             logits = model_functions.mask_invalid(logits, invalid_actions)
-        root = model_functions.make_root(networks, params, embedding, logits, value, faults)
+        root = model_functions.make_root(embedding, logits, value, faults, codebook_size)
         tree = grow_tree(params, search_key, root, invalid_actions, gumbel)
         if gumbel is not None:
             action, action_weights = gumbel_decision(tree, logits, gumbel, settings)
