@@ -150,7 +150,7 @@ def compiled_stochastic(states, actions, simulations, settings):
             settings,
             params,
             key,
-            make_root(networks, params, embedding, logits, value, no_faults),
+            make_root(embedding, logits, value, no_faults, 3),
             recurrent_fn=make_recurrent_fn(networks, num_actions=actions, gamma=GAMMA),
             interior_action_selection_fn=below,
             num_simulations=simulations,
