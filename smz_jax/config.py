@@ -168,8 +168,9 @@ class EnvConfig:
 class NetworkConfig:
     """The six functions of the model."""
 
-    family: Literal["light", "mlp", "resnet"] = "light"
-    """light: small conv torso, flat embedding (CPUs). mlp: flat 256-wide. resnet: 6x6 planes."""
+    family: Literal["light", "mlp", "board", "resnet"] = "light"
+    """light: small conv torso, flat embedding (CPUs). mlp: flat 256-wide. board: one dense layer
+    shared by all lines of a board, flat embedding (pgx). resnet: 6x6 planes."""
     embedding_size: int = 256
     """Length of a flat embedding, or channels of the resnet's 6x6 planes."""
     hidden_size: int = 256
@@ -177,7 +178,8 @@ class NetworkConfig:
     num_blocks: int = 1
     """Residual blocks in each dynamics function (and per resolution in the resnet torso)."""
     torso_channels: int = 16
-    """Channels of the light torso's first layer; its second has twice as many."""
+    """Channels of the light torso's first layer (its second has twice as many); of a board's cells
+    (its lines have four times as many)."""
     codebook_size: int = 32
     """C: chance outcomes that the model can tell apart. 1 makes it plain MuZero."""
     encoder_input: Literal["frames", "embedding"] = "frames"
@@ -195,7 +197,11 @@ class NetworkConfig:
     reward_support: int = 300
     """Likewise for the reward."""
     decoder_size: int = 0
-    """Height and width of the frame that the auxiliary heads predict; 0: no such heads."""
+    """Height and width of the frame that the auxiliary heads predict; 0: no such heads. Vectors are
+    predicted whole, whatever the number."""
+    decoder_target: Literal["standardised", "difference"] = "standardised"
+    """What those heads predict: the next frame, each pixel by its own mean and deviation, or how it
+    differs from the frame before, all pixels by one deviation (large things count for more)."""
     input_norm: bool = True
     """Standardise each pixel by its running mean and deviation (frozen in search)."""
     embedding_norm: Literal["layer", "batch"] = "batch"
@@ -534,6 +540,9 @@ class EvalConfig:
     """Whether the final evaluation is repeated with sticky actions 0.25."""
     baselines: bool = True
     """Whether a random policy and every constant action are measured by the same code."""
+    check_model: bool = True
+    """Whether the model is checked on a replayed batch at each evaluation and checkpoint, and at
+    the end. The run itself is the same with and without."""
 
     def __post_init__(self) -> None:
         """Validates; raises ConfigError in one line."""

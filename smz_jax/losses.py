@@ -212,8 +212,9 @@ def loss_terms(
         cosine = consistency_loss(predicted, target).reshape(transition.shape)
         terms["consistency"] = cosine * transition
     if config.loss.reconstruction > 0:
-        frames = jnp.moveaxis(batch.observations[:, 1:, -1], 1, 0)
-        pixels = networks.frame_target(params, frames.reshape(-1, *frames.shape[2:]))
+        frames = jnp.moveaxis(batch.observations[:, :, -1], 1, 0)
+        pairs = (x.reshape(-1, *frames.shape[2:]) for x in (frames[1:], frames[:-1]))
+        pixels = networks.frame_target(params, *pairs)
         flat = u.embeddings[1:].reshape(-1, *u.embeddings.shape[2:])
         flat_after = u.afterstates.reshape(flat.shape)
         with_code, without = networks.decode(params, flat, flat_after)

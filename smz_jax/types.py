@@ -29,7 +29,7 @@ class EnvSpec(NamedTuple):
     """What the rest of the program must know of an environment."""
 
     name: str
-    frame_shape: tuple[int, ...]  # (84, 84) for Atari, (D,) for vectors
+    frame_shape: tuple[int, ...]  # (84, 84) for Atari, (D,) for vectors, [H, W, P] for boards
     frame_stack: int  # F
     frame_dtype: np.dtype
     num_actions: int  # A
@@ -127,7 +127,7 @@ class Networks(NamedTuple):
     representation_train: Callable[..., Any]  # (params, observation) -> embedding, batch_stats
     project: Callable[..., Any]  # (params, embedding, predict) -> [B, projection]
     decode: Callable[..., Any]  # (params, embedding, afterstate) -> frame [B, h*w] from each
-    frame_target: Callable[..., Any]  # (params, frame [B, H, W]) -> standardised [B, h*w]
+    frame_target: Callable[..., Any]  # (params, frame, frame before [B, ...]) -> [B, pixels]
     value_of: Callable[..., Array]  # (logits [..., S]) -> scalar [...]
     reward_of: Callable[..., Array]  # (logits [..., S]) -> scalar [...]
     goes_on: Callable[..., Array] | None = None  # (params, embedding) -> [B] in [0, 1], 0 where

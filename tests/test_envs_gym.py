@@ -256,9 +256,9 @@ def test_numbers_that_are_not_finite_are_named():
 
 def test_networks_for_images_are_refused_where_there_are_none():
     spec = make_spec(gym("CartPole-v1"))
-    for name, value in (("family", "light"), ("family", "resnet"), ("decoder_size", 21)):
+    for name, value in (("family", "light"), ("family", "board")):
         settings = {**parse().network.__dict__, name: value}
-        with pytest.raises(ConfigError, match=f"network.{name}.*CartPole-v1 are no images"):
+        with pytest.raises(ConfigError, match=f"network.{name}.*CartPole-v1 are vectors"):
             make_networks(type(parse().network)(**settings), spec)
 
 

@@ -15,8 +15,8 @@ def pgx(env_id="2048", **settings):
 
 
 def board_of(observation):
-    """`[496]` one-hot planes to the 4x4 exponents, 0 where a cell is empty."""
-    planes = observation.reshape(4, 4, 31)
+    """One-hot planes `[4, 4, 31]` to the 4x4 exponents, 0 where a cell is empty."""
+    planes = np.asarray(observation)
     assert (planes.sum(axis=-1) == 1).all()
     return planes.argmax(axis=-1)
 
@@ -121,9 +121,9 @@ def test_limit_truncates_and_lanes_do_not_depend_on_their_number():
 
 def test_spec_and_mistakes():
     spec = make_spec(pgx())
-    assert (spec.frame_shape, spec.frame_dtype, spec.frames_per_step) == ((496,), np.bool_, 1)
+    assert (spec.frame_shape, spec.frame_dtype, spec.frames_per_step) == ((4, 4, 31), np.bool_, 1)
     assert spec.action_names == ("LEFT", "UP", "RIGHT", "DOWN")
-    assert make_spec(pgx("minatar-breakout")).frame_shape == (400,)
+    assert make_spec(pgx("minatar-breakout")).frame_shape == (10, 10, 4)
     for bad, part in ((pgx("2084"), "did you mean 2048?"), (pgx(kwargs='{"a": 1}'), "left out")):
         with pytest.raises(ConfigError, match=part):
             check_env_id(bad)

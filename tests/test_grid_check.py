@@ -74,7 +74,7 @@ def exact_networks(certain=False, reward_shift=0.0, value_shift=0.0):
         representation_train=lambda params, x: (representation(params, x), {}),
         project=lambda params, x, predict: x,
         decode=lambda params, x, y: (x, y),
-        frame_target=lambda params, frame: frame,
+        frame_target=lambda params, frame, before: frame,
         value_of=lambda logits: logits[..., 0],
         reward_of=lambda logits: logits[..., 0],
     )

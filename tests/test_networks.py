@@ -16,8 +16,8 @@ from smz_jax.types import EnvSpec
 
 B, F, A, C = 4, 2, 3, 6  # no two sizes of this file agree, so that no axis passes for another
 VALUE_BINS, REWARD_BINS = 9, 5
-FRAMES = {"light": (12, 12), "mlp": (13,), "resnet": (48, 48)}
-EMBEDDING = {"light": (10,), "mlp": (10,), "resnet": (3, 3, 10)}
+FRAMES = {"light": (12, 12), "mlp": (13,), "board": (5, 7, 2), "resnet": (48, 48)}
+EMBEDDING = {"light": (10,), "mlp": (10,), "board": (10,), "resnet": (3, 3, 10)}
 
 
 def make_config(family, **overrides):
@@ -207,8 +207,37 @@ def test_frame_targets_are_standardised_and_averaged():
     stats = {"mean": jnp.full((12, 12), 0.5), "square": jnp.full((12, 12), 0.26), "count": 9.0}
     params = {**params, "batch_stats": {**params["batch_stats"], "pixel_norm": stats}}
     frame = np.full((1, 12, 12), 51, np.uint8)  # 0.2; the deviation is sqrt(0.01 + 1e-4)
-    got = networks.frame_target(params, jnp.asarray(frame))
+    got = networks.frame_target(params, jnp.asarray(frame), jnp.zeros_like(frame))
     np.testing.assert_allclose(got, np.full((1, 9), -0.3 / np.sqrt(0.0101)), rtol=1e-4)
+
+
+def test_frame_differences_are_measured_by_one_deviation():
+    config = make_config("mlp", decoder_size=4, decoder_target="difference")
+    networks = make_networks(config, make_spec((4, 4)))
+    params = random_params(networks)
+    # Variances 0.01 and 0.03 in the halves, 1e-4 added: 0.0201 on average.
+    square = jnp.full((4, 4), 0.26).at[2:].set(0.28)
+    stats = {"mean": jnp.full((4, 4), 0.5), "square": square, "count": 9.0}
+    params = {**params, "batch_stats": {**params["batch_stats"], "pixel_norm": stats}}
+    frame, before = np.full((1, 4, 4), 51, np.uint8), np.full((1, 4, 4), 51, np.uint8)
+    before[0, 3, 1], frame[0, 0, 2] = 255, 0
+    expected = np.zeros(16)
+    expected[13], expected[2] = -0.8 / np.sqrt(0.0201), -0.2 / np.sqrt(0.0201)
+    got = networks.frame_target(params, jnp.asarray(frame), jnp.asarray(before))
+    np.testing.assert_allclose(got, expected[None], rtol=1e-4, atol=1e-6)
+
+
+def test_vectors_are_predicted_whole():
+    config = make_config("mlp", decoder_size=1)
+    networks = make_networks(config, make_spec((13,)))
+    params = random_params(networks)
+    stats = {"mean": jnp.arange(13.0), "square": jnp.arange(13.0) ** 2 + 4, "count": 9.0}
+    params = {**params, "batch_stats": {**params["batch_stats"], "pixel_norm": stats}}
+    frame = np.arange(13.0, dtype=np.float32)[None] + 1
+    got = networks.frame_target(params, jnp.asarray(frame), jnp.zeros_like(frame))
+    np.testing.assert_allclose(got, np.full((1, 13), 0.5), rtol=1e-4)
+    state = networks.representation(params, jnp.zeros((2, F, 13), jnp.float32))
+    assert [x.shape for x in networks.decode(params, state, state)] == [(2, 13), (2, 13)]
 
 
 def test_pixel_norm_running_statistics_are_those_of_the_newest_frames():
@@ -304,3 +333,31 @@ def test_encoder_input_is_what_the_config_says():
             one, two = (encode(params, after, jnp.full((B, 10), x)) for x in (0.1, 0.9))
             assert bool((one == two).all()) == (not config.encoder_sees_afterstate)
             assert float(jnp.std(one, axis=0).max()) > 1e-3
+
+
+@pytest.mark.parametrize("height,width", [(3, 3), (3, 4)])
+def test_board_torso_sees_rows_and_columns_alike(height, width):
+    """Cell by cell and line by line in NumPy; a square board's rows and columns share weights."""
+    channels, planes, stack = 2, 5, 2
+    torso = make_torso(make_config("board", torso_channels=channels), features=7, dtype=jnp.float32)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(3, stack, height, width, planes)).astype(np.float32)
+    params = torso.init(jax.random.key(0), x)
+    layers = [(np.asarray(p["kernel"]), np.asarray(p["bias"]) + 0.1 * i) for i, p in
+              enumerate(params["params"].values())]  # fmt: skip
+    for i, layer in enumerate(params["params"].values()):
+        layer["bias"] += 0.1 * i
+    assert len(layers) == (3 if height == width else 4)
+    for row in range(3):
+
+        def cell(y, x_, row=row):
+            features = np.concatenate([x[row, f, y, x_] for f in range(stack)])
+            return np.maximum(features @ layers[0][0] + layers[0][1], 0)
+
+        lines = [np.concatenate([cell(y, c) for c in range(width)]) for y in range(height)]
+        columns = [np.concatenate([cell(y, c) for y in range(height)]) for c in range(width)]
+        of_columns = layers[1] if height == width else layers[2]
+        seen = [np.maximum(line @ layers[1][0] + layers[1][1], 0) for line in lines]
+        seen += [np.maximum(line @ of_columns[0] + of_columns[1], 0) for line in columns]
+        expected = np.concatenate(seen) @ layers[-1][0] + layers[-1][1]
+        np.testing.assert_allclose(torso.apply(params, x)[row], expected, rtol=1e-4, atol=1e-5)

@@ -6,7 +6,6 @@ raw: in 2048 the sum of the tiles merged, so that the return is the game's score
 """
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -31,13 +30,13 @@ class Lane(NamedTuple):
 
 
 def spec_of(config: EnvConfig) -> EnvSpec:
-    """Describes the game of `config`; see `make_spec`. The planes are flattened into a vector."""
+    """Describes the game of `config`; see `make_spec`. A frame is a board `[H, W, planes]`."""
     game = pgx.make(config.id)  # pyright: ignore[reportArgumentType]
     state = jax.eval_shape(game.init, jax.random.key(0))  # pgx's own properties play a game
     observation, num_actions = state.observation, state.legal_action_mask.shape[0]
     return EnvSpec(
         name=config.id,
-        frame_shape=(math.prod(observation.shape),),
+        frame_shape=observation.shape,
         frame_stack=config.frame_stack,
         frame_dtype=np.dtype(observation.dtype),
         num_actions=num_actions,
@@ -80,7 +79,7 @@ def compiled_game(game_id: str, limit: int) -> tuple[Callable[..., Any], Callabl
     def seen(lane: Lane) -> LaneStep:
         state = lane.state
         return LaneStep(
-            frame=state.observation.reshape(-1),  # pyright: ignore[reportArgumentType]
+            frame=state.observation,  # pyright: ignore[reportArgumentType]
             reward=state.rewards[0] * (lane.elapsed > 0),
             terminated=state.terminated,
             truncated=state.truncated | (lane.elapsed >= limit),

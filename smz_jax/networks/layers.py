@@ -32,6 +32,12 @@ def batch_standardise(x: Array) -> Array:
     return ((x32 - mean) * jax.lax.rsqrt(variance + 1e-5)).astype(x.dtype)
 
 
+def as_float(observation: Array) -> Array:
+    """Bytes as numbers in [0, 1]; numbers as they are. Gives float32."""
+    is_bytes = observation.dtype == jnp.uint8
+    return observation.astype(jnp.float32) * (1 / 255 if is_bytes else 1.0)
+
+
 class PixelNorm(nn.Module):
     """Standardises each pixel by its running mean and deviation over all frames seen.
 
@@ -43,25 +49,36 @@ class PixelNorm(nn.Module):
     enabled: bool = True
     momentum: float = 0.99
 
-    @nn.compact
+    def setup(self) -> None:
+        """Makes the running statistics."""
+        if self.enabled:
+            shape = self.frame_shape
+            self.mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
+            self.square = self.variable("batch_stats", "square", jnp.ones, shape, jnp.float32)
+            self.count = self.variable("batch_stats", "count", jnp.zeros, (), jnp.float32)
+
+    def variance(self) -> Array:
+        """Of each pixel, `[*frame_shape]`."""
+        return jnp.maximum(self.square.value - jnp.square(self.mean.value), 0.0) + 1e-4
+
     def __call__(self, observation: Array, train: bool) -> Array:
         """Maps `[B, F, *frame_shape]` (uint8 or float) to float32 of about unit variance."""
-        is_bytes = observation.dtype == jnp.uint8
-        x = observation.astype(jnp.float32) * (1 / 255 if is_bytes else 1.0)
+        x = as_float(observation)
         if not self.enabled:
             return x
-        mean = self.variable("batch_stats", "mean", jnp.zeros, self.frame_shape, jnp.float32)
-        square = self.variable("batch_stats", "square", jnp.ones, self.frame_shape, jnp.float32)
-        count = self.variable("batch_stats", "count", jnp.zeros, (), jnp.float32)
         if train and not self.is_initializing():
             # The first updates are plain averages, so that the zeros at the start leave no trace.
-            count.value = count.value + 1
-            step = jnp.maximum(1 / count.value, 1 - self.momentum)
+            self.count.value = self.count.value + 1
+            step = jnp.maximum(1 / self.count.value, 1 - self.momentum)
             newest = x[:, -1]
-            mean.value += step * (newest.mean(axis=0) - mean.value)
-            square.value += step * (jnp.square(newest).mean(axis=0) - square.value)
-        deviation = jnp.sqrt(jnp.maximum(square.value - jnp.square(mean.value), 0.0) + 1e-4)
-        return jnp.clip((x - mean.value) / deviation, -5.0, 5.0)
+            self.mean.value += step * (newest.mean(axis=0) - self.mean.value)
+            self.square.value += step * (jnp.square(newest).mean(axis=0) - self.square.value)
+        return jnp.clip((x - self.mean.value) / jnp.sqrt(self.variance()), -5.0, 5.0)
+
+    def difference(self, frame: Array, before: Array) -> Array:
+        """`frame - before`, both `[B, *frame_shape]`, over the deviation of a pixel on average."""
+        x = as_float(frame) - as_float(before)
+        return x / jnp.sqrt(self.variance().mean()) if self.enabled else x
 
 
 class EmbeddingNorm(nn.Module):

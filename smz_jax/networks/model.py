@@ -6,6 +6,7 @@ as = phi(s, a)     afterstate_dynamics     (sigma, Q) = psi(as) afterstate_predi
 """
 
 import functools
+import math
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -32,7 +33,7 @@ class Model(nn.Module):
         dtype = self.dtype
         values = 2 * c.value_support + 1
         rewards = 2 * c.reward_support + 1
-        pixels = c.decoder_size**2
+        pixels = self.decoded_pixels
         self.pixel_norm = PixelNorm(self.spec.frame_shape, c.input_norm)
         self.representation_torso = make_torso(c, features=c.embedding_size, dtype=dtype)
         self.representation_norm = EmbeddingNorm(c.embedding_norm)
@@ -49,6 +50,12 @@ class Model(nn.Module):
         if pixels:
             self.state_decoder = OneHead(c.hidden_size, pixels, dtype)
             self.afterstate_decoder = OneHead(c.hidden_size, pixels, dtype)
+
+    @property
+    def decoded_pixels(self) -> int:
+        """Length of what the auxiliary heads predict; 0: there are none."""
+        size, shape = self.config.decoder_size, self.spec.frame_shape
+        return 0 if not size else size**2 if len(shape) == 2 else math.prod(shape)
 
     @property
     def dtype(self) -> jnp.dtype:
@@ -89,15 +96,22 @@ class Model(nn.Module):
         return self.projector(embedding, predict)
 
     def decode(self, embedding: Array, afterstate: Array) -> tuple[Array, Array]:
-        """Next frames `[B, decoder_size^2]` as the next state and the afterstate foresee them."""
+        """Next frames `[B, pixels]` as the next state and the afterstate foresee them."""
         return self.state_decoder(embedding), self.afterstate_decoder(afterstate)
 
-    def frame_target(self, frame: Array) -> Array:
-        """Standardised frames `[B, H, W]`, area-resized to `[B, decoder_size^2]`."""
-        x = self.pixel_norm(frame[:, None], False)[:, 0]
-        size = self.config.decoder_size
-        small = jax.image.resize(x, (x.shape[0], size, size), "linear", antialias=True)
-        return small.reshape(x.shape[0], -1)
+    def frame_target(self, frame: Array, before: Array) -> Array:
+        """What `decode` is to foresee of a frame `[B, *frame_shape]` that follows another.
+
+        Images become `[B, decoder_size^2]`, resized by area; all else `[B, its length]`.
+        """
+        if self.config.decoder_target == "difference":
+            x = self.pixel_norm.difference(frame, before)
+        else:
+            x = self.pixel_norm(frame[:, None], False)[:, 0]
+        if x.ndim == 3:
+            size = self.config.decoder_size
+            x = jax.image.resize(x, (x.shape[0], size, size), "linear", antialias=True)
+        return x.reshape(x.shape[0], -1)
 
     def everything(self, observation: Array, action: Array) -> None:
         """Calls each sub-network once; used to initialise the parameters."""
@@ -109,7 +123,7 @@ class Model(nn.Module):
         code = jax.nn.softmax(self.encoder(after, afterstate))
         embedding, _ = self.dynamics(afterstate, code)
         self.project(embedding, True)
-        if self.config.decoder_size:
+        if self.decoded_pixels:
             self.decode(embedding, afterstate)
 
 
@@ -129,13 +143,14 @@ def make_networks(config: NetworkConfig, spec: EnvSpec) -> Networks:
         `Networks`; its functions take `params = {"params": ..., "batch_stats": ...}` first.
 
     Raises:
-        ConfigError: if the observations are no images, and the family or the decoder is for images.
+        ConfigError: if the family is not for the kind of observation.
     """
-    if len(spec.frame_shape) != 2:
-        allowed = f"mlp: the observations of {spec.name} are no images"
-        require(config.family == "mlp", "network.family", config.family, allowed)
-        allowed = f"0: the observations of {spec.name} are no images"
-        require(config.decoder_size == 0, "network.decoder_size", config.decoder_size, allowed)
+    kind, families = {
+        2: ("images", ("light", "mlp", "resnet")),
+        3: ("boards", ("board", "mlp")),
+    }.get(len(spec.frame_shape), ("vectors", ("mlp",)))
+    allowed = f"{' or '.join(families)}: the observations of {spec.name} are {kind}"
+    require(config.family in families, "network.family", config.family, allowed)
     model = Model(config, spec)
 
     def init(rng_key: Array) -> Params:
