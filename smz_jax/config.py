@@ -169,17 +169,16 @@ class NetworkConfig:
     """The six functions of the model."""
 
     family: Literal["light", "mlp", "board", "resnet"] = "light"
-    """light: small conv torso, flat embedding (CPUs). mlp: flat 256-wide. board: one dense layer
-    shared by all lines of a board, flat embedding (pgx). resnet: 6x6 planes."""
+    """light: small conv torso, flat embedding (CPUs). mlp: flat 256-wide. board: planes of a board's
+    size, weights shared by its lines (pgx). resnet: 6x6 planes."""
     embedding_size: int = 256
-    """Length of a flat embedding, or channels of the resnet's 6x6 planes."""
+    """Length of a flat embedding, or channels of the planes of resnet and board."""
     hidden_size: int = 256
     """Width of the hidden layers of dynamics and heads."""
     num_blocks: int = 1
     """Residual blocks in each dynamics function (and per resolution in the resnet torso)."""
     torso_channels: int = 16
-    """Channels of the light torso's first layer (its second has twice as many); of a board's cells
-    (its lines have four times as many)."""
+    """Channels of the light torso's first layer; its second has twice as many."""
     codebook_size: int = 32
     """C: chance outcomes that the model can tell apart. 1 makes it plain MuZero."""
     encoder_input: Literal["frames", "embedding"] = "frames"

@@ -10,14 +10,14 @@ import pytest
 from smz_jax.config import NetworkConfig
 from smz_jax.networks import make_networks
 from smz_jax.networks.heads import TwoHeads
-from smz_jax.networks.layers import PixelNorm, min_max_scale
+from smz_jax.networks.layers import PixelNorm, ResidualLines, min_max_scale
 from smz_jax.networks.torsos import make_torso, patches
 from smz_jax.types import EnvSpec
 
 B, F, A, C = 4, 2, 3, 6  # no two sizes of this file agree, so that no axis passes for another
 VALUE_BINS, REWARD_BINS = 9, 5
 FRAMES = {"light": (12, 12), "mlp": (13,), "board": (5, 7, 2), "resnet": (48, 48)}
-EMBEDDING = {"light": (10,), "mlp": (10,), "board": (10,), "resnet": (3, 3, 10)}
+EMBEDDING = {"light": (10,), "mlp": (10,), "board": (5, 7, 10), "resnet": (3, 3, 10)}
 
 
 def make_config(family, **overrides):
@@ -335,29 +335,31 @@ def test_encoder_input_is_what_the_config_says():
             assert float(jnp.std(one, axis=0).max()) > 1e-3
 
 
-@pytest.mark.parametrize("height,width", [(3, 3), (3, 4)])
-def test_board_torso_sees_rows_and_columns_alike(height, width):
-    """Cell by cell and line by line in NumPy; a square board's rows and columns share weights."""
-    channels, planes, stack = 2, 5, 2
-    torso = make_torso(make_config("board", torso_channels=channels), features=7, dtype=jnp.float32)
+def test_residual_lines_are_the_same_for_each_row_and_each_column():
+    """Line by line in NumPy, the one-hot's map beside the cells."""
+    height, width, features = 3, 4, 5
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(3, stack, height, width, planes)).astype(np.float32)
-    params = torso.init(jax.random.key(0), x)
-    layers = [(np.asarray(p["kernel"]), np.asarray(p["bias"]) + 0.1 * i) for i, p in
-              enumerate(params["params"].values())]  # fmt: skip
-    for i, layer in enumerate(params["params"].values()):
-        layer["bias"] += 0.1 * i
-    assert len(layers) == (3 if height == width else 4)
-    for row in range(3):
+    x = rng.normal(size=(2, height, width, features)).astype(np.float32)
+    one_hot = np.eye(6, dtype=np.float32)[[4, 1]]
+    block = ResidualLines(7, jnp.dtype(jnp.float32), map_channels=2)
+    shapes = jax.eval_shape(block.init, jax.random.key(0), x, one_hot)
+    params = jax.tree.map(lambda s: rng.normal(size=s.shape).astype(np.float32), shapes)
+    got = block.apply(params, x, one_hot)
+    p = params["params"]
+    normed = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+    normed = normed * p["LayerNorm_0"]["scale"] + p["LayerNorm_0"]["bias"]
+    for row in range(2):
+        code = one_hot[row].argmax()
+        places = p["DenseGeneral_0"]["kernel"][code] + p["DenseGeneral_0"]["bias"]
+        cells = np.concatenate([normed[row], places], axis=-1)
 
-        def cell(y, x_, row=row):
-            features = np.concatenate([x[row, f, y, x_] for f in range(stack)])
-            return np.maximum(features @ layers[0][0] + layers[0][1], 0)
+        def moved(line, first, second):
+            hidden = np.maximum(line @ p[first]["kernel"] + p[first]["bias"], 0)
+            return (hidden @ p[second]["kernel"] + p[second]["bias"]).reshape(-1, features)
 
-        lines = [np.concatenate([cell(y, c) for c in range(width)]) for y in range(height)]
-        columns = [np.concatenate([cell(y, c) for y in range(height)]) for c in range(width)]
-        of_columns = layers[1] if height == width else layers[2]
-        seen = [np.maximum(line @ layers[1][0] + layers[1][1], 0) for line in lines]
-        seen += [np.maximum(line @ of_columns[0] + of_columns[1], 0) for line in columns]
-        expected = np.concatenate(seen) @ layers[-1][0] + layers[-1][1]
-        np.testing.assert_allclose(torso.apply(params, x)[row], expected, rtol=1e-4, atol=1e-5)
+        expected = x[row].copy()
+        for y in range(height):
+            expected[y] += moved(cells[y].reshape(-1), "Dense_0", "Dense_1")
+        for column in range(width):
+            expected[:, column] += moved(cells[:, column].reshape(-1), "Dense_2", "Dense_3")
+        np.testing.assert_allclose(got[row], expected, rtol=1e-4, atol=1e-4)

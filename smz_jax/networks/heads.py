@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from smz_jax.networks.layers import (
     Linear,
     ResidualConv,
+    ResidualLines,
     ResidualMlp,
     Trunk,
     batch_standardise,
@@ -19,12 +20,14 @@ class Transition(nn.Module):
     """`embedding, one-hot -> embedding`: the body of both dynamics functions.
 
     A one-hot (action or chance code) joins a flat embedding as extra features, and planes as
-    extra constant planes (MuZero, appendix E). The result is min-max scaled.
+    extra constant planes (MuZero, appendix E), or a board with `lines` as learned ones. The result
+    is min-max scaled.
     """
 
     hidden_size: int
     num_blocks: int
     dtype: jnp.dtype
+    lines: bool = False
 
     @nn.compact
     def __call__(self, embedding: Array, one_hot: Array) -> Array:
@@ -34,6 +37,10 @@ class Transition(nn.Module):
         if x.ndim == 2:
             for _ in range(self.num_blocks):
                 x = ResidualMlp(self.hidden_size, self.dtype)(x, one_hot)
+            return min_max_scale(x)
+        if self.lines:
+            for _ in range(self.num_blocks):
+                x = ResidualLines(self.hidden_size, self.dtype)(x, one_hot)
             return min_max_scale(x)
         planes = jnp.broadcast_to(one_hot[:, None, None], (*x.shape[:3], one_hot.shape[-1]))
         x = x + nn.Conv(x.shape[-1], (3, 3), dtype=self.dtype)(jnp.concatenate([x, planes], -1))

@@ -125,6 +125,37 @@ class ResidualConv(nn.Module):
         return x + nn.Conv(self.channels, (3, 3), dtype=self.dtype)(h)
 
 
+class ResidualLines(nn.Module):
+    """Pre-activation residual block on a board: each line's cells together, weights shared.
+
+    What a move does to a line (in 2048: slide and merge) is the same for all rows, and for all
+    columns; where an outcome falls is not, so that a one-hot enters as a map of its own.
+    """
+
+    hidden_size: int
+    dtype: jnp.dtype
+    map_channels: int = 8
+
+    @nn.compact
+    def __call__(self, x: Array, one_hot: Array | None = None) -> Array:
+        """`[B, H, W, D]` in and out, `one_hot [B, X]`."""
+        height, width, features = x.shape[1:]
+        h = nn.LayerNorm(dtype=self.dtype)(x)
+        if one_hot is not None:
+            board = (height, width, self.map_channels)
+            places = nn.DenseGeneral(board, dtype=self.dtype)(one_hot.astype(self.dtype))
+            h = jnp.concatenate([h, places], axis=-1)
+
+        def lines(cells: Array) -> Array:
+            batch, count, length, _ = cells.shape
+            seen = cells.reshape(batch, count, -1)
+            seen = nn.relu(nn.Dense(self.hidden_size, dtype=self.dtype)(seen))
+            seen = nn.Dense(length * features, dtype=self.dtype)(seen)
+            return seen.reshape(batch, count, length, features)
+
+        return x + lines(h) + lines(h.transpose(0, 2, 1, 3)).transpose(0, 2, 1, 3)
+
+
 class Trunk(nn.Module):
     """Flattens an embedding (planes through a 1x1 convolution first) into a hidden layer."""
 

@@ -38,12 +38,14 @@ class Model(nn.Module):
         self.representation_torso = make_torso(c, features=c.embedding_size, dtype=dtype)
         self.representation_norm = EmbeddingNorm(c.embedding_norm)
         self.prediction_head = TwoHeads(c.hidden_size, self.spec.num_actions, values, dtype)
-        self.afterstate_transition = Transition(c.hidden_size, c.num_blocks, dtype)
+        lines = c.family == "board"
+        self.afterstate_transition = Transition(c.hidden_size, c.num_blocks, dtype, lines)
         self.afterstate_head = TwoHeads(c.hidden_size, c.codebook_size, values, dtype)
-        self.dynamics_transition = Transition(c.hidden_size, c.num_blocks, dtype)
+        self.dynamics_transition = Transition(c.hidden_size, c.num_blocks, dtype, lines)
         self.reward_head = OneHead(c.hidden_size, rewards, dtype)
         if c.encoder_input == "frames":
-            features = c.hidden_size if c.family != "resnet" else c.embedding_size
+            spatial = c.family in ("resnet", "board")
+            features = c.embedding_size if spatial else c.hidden_size
             self.encoder_torso = make_torso(c, features=features, dtype=dtype, slim=True)
         self.encoder_head = CodeHead(c.hidden_size, c.codebook_size, dtype)
         self.projector = Projector(c.hidden_size, dtype)

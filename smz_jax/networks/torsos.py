@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from smz_jax.networks.layers import ResidualConv
+from smz_jax.networks.layers import ResidualConv, ResidualLines
 from smz_jax.types import Array
 
 
@@ -57,32 +57,20 @@ class MlpTorso(nn.Module):
 
 
 class BoardTorso(nn.Module):
-    """One dense layer shared by all cells of a board, one by all its lines, one on everything.
+    """A dense layer shared by all cells of a board, then lines that see their cells together."""
 
-    What a line of cells does (tiles that merge in 2048, say) is the same for each row and column:
-    with the lines' weights shared, far less play tells the rewards of 2048.
-    """
-
-    channels: int
+    hidden_size: int
     features: int
     dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """`[B, F, H, W, planes]` to `[B, features]`."""
+        """`[B, F, H, W, planes]` to `[B, H, W, features]`."""
         batch, stack, height, width, planes = x.shape
         x = x.astype(self.dtype).transpose(0, 2, 3, 1, 4)
         x = x.reshape(batch, height, width, stack * planes)
-        x = nn.relu(nn.Dense(self.channels, dtype=self.dtype)(x))
-        lines = [
-            x.reshape(batch, height, width * self.channels),
-            x.transpose(0, 2, 1, 3).reshape(batch, width, height * self.channels),
-        ]
-        if height == width:
-            lines = [jnp.concatenate(lines, axis=1)]
-        seen = [nn.relu(nn.Dense(4 * self.channels, dtype=self.dtype)(x)) for x in lines]
-        flat = jnp.concatenate([x.reshape(batch, -1) for x in seen], axis=-1)
-        return nn.Dense(self.features, dtype=self.dtype)(flat)
+        x = nn.Dense(self.features, dtype=self.dtype)(x)
+        return ResidualLines(self.hidden_size, self.dtype)(x)
 
 
 class ResNetTorso(nn.Module):
@@ -121,8 +109,8 @@ def make_torso(config, *, features: int, dtype: jnp.dtype, slim: bool = False) -
         channels = max(1, config.torso_channels // (2 if slim else 1))
         return LightTorso(channels, features, dtype)
     if config.family == "board":
-        channels = max(1, config.torso_channels // (2 if slim else 1))
-        return BoardTorso(channels, features, dtype)
+        hidden = max(1, config.hidden_size // (2 if slim else 1))
+        return BoardTorso(hidden, features, dtype)
     if config.family == "mlp":
         return MlpTorso(config.hidden_size, features, dtype)
     return ResNetTorso(features, config.num_blocks, dtype)
