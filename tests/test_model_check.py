@@ -62,7 +62,8 @@ def test_rules_check_by_hand():
         codebook_size=4,
     )
     # Random 0.7 and 0.1 against certain 0.2 and 0.0: three of four pairs in order.
-    assert found["roc_area"] == 0.75
+    assert found["roc_area_reachable"] == 0.75
+    assert found["roc_area"] == 1.0  # 0.7 above 0.2; the other state was never visited
     assert found["entropy_error"] == pytest.approx((0.2 + 0.3) / 2)
     assert found["entropy_random"] == pytest.approx(0.4)
     assert found["entropy_certain"] == pytest.approx(0.1)

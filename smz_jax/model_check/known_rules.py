@@ -100,10 +100,11 @@ def rules_check(
         codebook_size: C.
 
     Returns:
-        `roc_area` of entropy as a classifier of random against certain reachable pairs (NaN if
-        there is one kind alone); `entropy_error`, the mean |H(model) - H(true)| over the pairs
-        visited; `entropy_random`, `entropy_certain`, means over reachable pairs;
-        `transition_entropy`, the mean normalised one over visits; `pairs_visited`, their share.
+        `roc_area` of entropy as a classifier of random against certain pairs (NaN if there is one
+        kind alone), and `entropy_error`, the mean |H(model) - H(true)|, both over the pairs
+        visited; `roc_area_reachable`, `entropy_random`, `entropy_certain` over reachable pairs,
+        also those never seen; `transition_entropy`, the mean normalised one over visits;
+        `pairs_visited`, their share.
     """
     pairs = np.broadcast_to(reachable[:, None], entropy.shape)
     random = true_entropy > 1e-9
@@ -115,7 +116,8 @@ def rules_check(
     weights = np.where(seen, visits, 0)
     scale = np.log(codebook_size) if codebook_size > 1 else 1.0
     return {
-        "roc_area": roc_area(entropy[pairs], random[pairs]),
+        "roc_area": roc_area(entropy[seen], random[seen]),
+        "roc_area_reachable": roc_area(entropy[pairs], random[pairs]),
         "entropy_error": mean(np.abs(entropy - true_entropy), seen),
         "entropy_random": mean(entropy, pairs & random),
         "entropy_certain": mean(entropy, pairs & ~random),
