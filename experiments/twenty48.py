@@ -5,11 +5,11 @@ moves are masked in search, policy target and acting; rewards are the game's own
 """
 
 from smz_jax.launch import launch
-from smz_jax.presets import VECTOR
+from smz_jax.presets import BOARD
 
 if __name__ == "__main__":
     launch(
         "twenty48",
-        {**VECTOR, "env.suite": "pgx", "env.id": "2048"},
+        {**BOARD, "env.suite": "pgx", "env.id": "2048"},
         "Stochastic MuZero on 2048 (pgx): plays, searches, learns, finds macros and reports.",
     )

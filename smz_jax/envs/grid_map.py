@@ -35,15 +35,16 @@ OBSERVATIONS = ("vector", "image")
 
 SLIPPERY = """
 S..~~~.S
-~..~~~~~
-~...~#~.
-..G~..~.
-O~O~.~~~
+~..~S~~~
+~...~#~S
+S.G~..~.
+O~OS.~~~
 .~.~O.~.
-.O~~....
+.O~~.S..
 S.O..~~S
 """
-"""Nearly half slippery, six pits; the best policy reaches the goal in 95 games of 100."""
+"""Two fifths slippery, six pits. Starts all over it: from the corners alone, play that has learned
+to fear the pits stands still and never sees the rest."""
 
 CORRIDORS = """
 S....#..
