@@ -140,6 +140,11 @@ VECTOR: dict[str, Any] = {
 BOARD: dict[str, Any] = {**VECTOR, "network.family": "board", "network.input_norm": False}
 """Base of the experiments whose observations are boards of cells with one-hot contents."""
 
+_GUMBEL: dict[str, Any] = {"search.root": "gumbel", "search.interior": "gumbel"}
+"""Sequential halving and completed Q-values. On seed 0 of CartPole the evaluation reached 500 after
+15,000 steps where PUCT's stood at 150 until 41,000; on the slippery grid PUCT settled on walking
+into a wall where a fifth of the starts are (0.70 to 0.79 in four runs; 0.87 with Gumbel)."""
+
 _VECTOR_LAPTOP: dict[str, Any] = {
     **VECTOR,
     "env.num_envs": 16,
@@ -166,6 +171,7 @@ _CARTPOLE: dict[str, dict[str, Any]] = {
     "tiny": {"network.value_support": 20, "learner.unroll_steps": 1},
     "smoke": {
         **VECTOR,
+        **_GUMBEL,
         "network.value_support": 20,
         "search.q_epsilon": 1e-8,
         "search.num_simulations": 16,
@@ -178,6 +184,7 @@ _CARTPOLE: dict[str, dict[str, Any]] = {
     },
     "laptop": {
         **_VECTOR_LAPTOP,
+        **_GUMBEL,
         "total_env_steps": 61_440,
         "checkpoint_every_env_steps": 20_480,
         "network.value_support": 20,  # the transform of 333, the most that gamma lets add up, is 18
@@ -190,6 +197,7 @@ _CARTPOLE: dict[str, dict[str, Any]] = {
     },
     "gpu": {
         **_VECTOR_LAPTOP,
+        **_GUMBEL,
         "total_env_steps": 500_000,
         "checkpoint_every_env_steps": 100_000,
         "env.num_envs": 64,
@@ -303,9 +311,7 @@ _GRID_LAPTOP: dict[str, Any] = {
     "network.decoder_size": 1,
     "search.num_simulations": 32,
     "search.q_epsilon": 1e-8,
-    # PUCT settled on walking into a wall where a fifth of the starts are: 0.70 to 0.79, seed 0.
-    "search.root": "gumbel",
-    "search.interior": "gumbel",
+    **_GUMBEL,
     "search.gumbel_considered": 4,
     "rollout.length": 16,
     "replay.capacity": 131_072,
