@@ -185,14 +185,15 @@ _CARTPOLE: dict[str, dict[str, Any]] = {
     "laptop": {
         **_VECTOR_LAPTOP,
         **_GUMBEL,
-        "total_env_steps": 61_440,
-        "checkpoint_every_env_steps": 20_480,
+        # Once all games last to the limit, failures leave the replay and the score falls again.
+        "total_env_steps": 40_960,
+        "checkpoint_every_env_steps": 10_240,
         "network.value_support": 20,  # the transform of 333, the most that gamma lets add up, is 18
         "network.reward_support": 2,
         "search.q_epsilon": 1e-8,
         "replay.capacity": 40_960,
         "learner.updates_per_env_step": 0.25,
-        "macro.bucket_warmup_steps": 20_480,
+        "macro.bucket_warmup_steps": 10_240,
         "eval.every_env_steps": 10_240,
     },
     "gpu": {
@@ -296,7 +297,7 @@ _GYM: dict[str, dict[str, Any]] = {
 _GRID_ALL: dict[str, Any] = {
     "network.value_support": 2,
     "network.reward_support": 2,
-    "learner.gamma": 0.97,
+    "learner.gamma": 0.95,  # the policy best at 0.85 to 0.99 is the same; a step counts for more
     "eval.max_steps": 60,
 }
 """The grid world: returns in [-1, 1], games of 60 steps at most."""
@@ -309,16 +310,19 @@ _GRID_LAPTOP: dict[str, Any] = {
     "network.codebook_size": 32,
     "network.encoder_noise": 0.0,
     "network.decoder_size": 1,
-    "search.num_simulations": 32,
+    "search.num_simulations": 48,
     "search.q_epsilon": 1e-8,
     **_GUMBEL,
     "search.gumbel_considered": 4,
     "rollout.length": 16,
-    "replay.capacity": 131_072,
+    # Half of the run: with all of it old policy targets held the prior back (0.88 of 0.92, seed 1),
+    # with a quarter (0.915) rare pairs were forgotten (ROC area 0.974 against 0.994).
+    "replay.capacity": 65_536,
     "learner.batch_size": 128,
     "learner.td_steps": 5,
     "learner.bootstrap": "target",
     "learner.updates_per_env_step": 0.125,
+    "loss.value": 1.0,
     "loss.code_entropy": 0.1,
     "loss.reconstruction": 2.0,
     "macro.bucket_warmup_steps": 16_384,

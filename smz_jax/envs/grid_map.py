@@ -40,10 +40,10 @@ S..~~~.S
 S.G~..~.
 O~OS.~~~
 .~.~O.~.
-.O~~.S..
-S.O..~~S
+..~~.S..
+S....~~S
 """
-"""Two fifths slippery, six pits. Starts all over it: from the corners alone, play that has learned
+"""Two fifths slippery, three pits. Starts all over it: from the corners alone, play that has learned
 to fear the pits stands still and never sees the rest."""
 
 CORRIDORS = """
