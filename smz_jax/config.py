@@ -169,8 +169,8 @@ class NetworkConfig:
     """The six functions of the model."""
 
     family: Literal["light", "mlp", "board", "resnet"] = "light"
-    """light: small conv torso, flat embedding (CPUs). mlp: flat 256-wide. board: planes of a board's
-    size, weights shared by its lines (pgx). resnet: 6x6 planes."""
+    """light: small conv torso, flat embedding (CPUs). mlp: flat 256-wide. board: planes of a
+    board's size, weights shared by its lines (pgx). resnet: 6x6 planes."""
     embedding_size: int = 256
     """Length of a flat embedding, or channels of the planes of resnet and board."""
     hidden_size: int = 256

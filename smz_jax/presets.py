@@ -253,8 +253,8 @@ _TWENTY48: dict[str, dict[str, Any]] = {
         # Short of sight: with the paper's 0.999 the value of the far future drowned what a move
         # changes, and 20,000 updates learned nothing. Two moves ahead are worth six times random.
         "learner.gamma": 0.95,
-        # Play is cheap, and old boards were overfitted: few updates a step. Twice as many on half of
-        # the batch scored 3,920 where whole batches had 3,170 (seed 0, 82,000 to 94,000 steps).
+        # Play is cheap, and old boards were overfitted: few updates a step. Twice as many on half
+        # of the batch scored 3,920 where whole ones had 3,170 (seed 0, 82,000 to 94,000 steps).
         "learner.updates_per_env_step": 0.0703125,
         "learner.batch_size": 64,
         "learner.learning_rate": 1.5e-3,

@@ -43,8 +43,8 @@ O~OS.~~~
 ..~~.S..
 S....~~S
 """
-"""Two fifths slippery, three pits. Starts all over it: from the corners alone, play that has learned
-to fear the pits stands still and never sees the rest."""
+"""Two fifths slippery, three pits. Starts all over it: from the corners alone, play that has
+learned to fear the pits stands still and never sees the rest."""
 
 CORRIDORS = """
 S....#..
