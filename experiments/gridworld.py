@@ -3,7 +3,8 @@
 python -m experiments.gridworld show --env.kwargs '{"map": "corridors"}'
     the map, the best actions, the returns to compare scores with
 python -m experiments.gridworld report RUN_DIR
-    what the model of a run holds to be random, against the truth: grid.json, figures/grid.png
+    what the model of a run holds to be random, against the truth: grid.json, figures/grid.png.
+    A run does so by itself at its end, and logs `rules/...` at each check of its model
 """
 
 import sys
@@ -26,7 +27,6 @@ DESCRIPTION = (
     '--env.kwargs \'{"map": "slippery"}\' picks the map: slippery, deterministic, corridors, tiny, '
     "generated, or lines divided by /."
 )
-SEQUENCES, UNROLL_STEPS = 512, 5
 
 
 def show(config: Config) -> int:
@@ -86,9 +86,9 @@ def grid_report(run_dir: Path) -> dict[str, Any]:
 
 
 def _check_and_write(run: Any, run_dir: Path) -> dict[str, Any]:
-    """The checks of a restored run, its JSON and its figure."""
+    """The checks of a run, its JSON and its figure; gives the numbers, those of pairs apart."""
     from smz_jax.envs.grid_figure import grid_figure
-    from smz_jax.envs.grid_rules import evaluation_returns, optimal_values
+    from smz_jax.envs.grid_rules import evaluation_returns, optimal_values, true_entropy
     from smz_jax.metrics import write_json
     from smz_jax.model_check.grid import check_grid
     from smz_jax.report.style import save_figure
@@ -98,11 +98,41 @@ def _check_and_write(run: Any, run_dir: Path) -> dict[str, Any]:
     gamma = config.learner.gamma
     values, action_value = optimal_values(result.rules, gamma)
     returns = evaluation_returns(result.rules, config.eval.max_steps, gamma)
-    summary = {**result.numbers, "returns": returns, "entropy": result.entropy}
-    write_json(run_dir / "grid.json", summary)
+    truth = true_entropy(result.rules)
+    summary = {**result.numbers, "returns": returns}
+    pairs = {
+        "entropy": result.entropy,
+        "true_entropy": truth,
+        "entropy_errors": abs(result.entropy - truth),
+        "visits": result.visits,
+    }
+    write_json(run_dir / "grid.json", {**summary, **pairs})
     figure = grid_figure(result.rules, values, action_value, result.entropy)
     save_figure(figure, run_dir / "figures" / "grid.png")
     return summary
+
+
+def _is_checkable(config: Config) -> bool:
+    """Whether a run is of suite grid, with single frames that tell the state."""
+    return config.env.suite == "grid" and config.env.frame_stack == 1
+
+
+def rules_course(run: Any) -> dict[str, float]:
+    """The transition entropies against the rules, for the metrics: at each check of the model."""
+    from smz_jax.model_check.grid import check_pairs
+
+    if not _is_checkable(run.config):
+        return {}
+    params = run.train_state.params
+    check, _ = check_pairs(run.networks, run.config, params, run.replay_state)
+    return {f"rules/{name}": number for name, number in check.numbers.items()}
+
+
+def rules_at_the_end(run: Any, run_dir: Path) -> dict[str, Any]:
+    """What the command `report` writes, at the end of a run; its numbers for the summary."""
+    if not _is_checkable(run.config):
+        return {}
+    return {"rules": _check_and_write(run, run_dir)}
 
 
 def _report(words: list[str]) -> int:
@@ -129,4 +159,4 @@ if __name__ == "__main__":
         run_main(main)
     from smz_jax.launch import launch
 
-    launch("gridworld", BASE, DESCRIPTION)
+    launch("gridworld", BASE, DESCRIPTION, on_check=rules_course, on_finish=rules_at_the_end)

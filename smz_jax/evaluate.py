@@ -1,6 +1,7 @@
 """Whole games, raw scores: the agent greedy and without noise, random and constant policies."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -18,35 +19,43 @@ ActFn = Callable[[Timestep, int], np.ndarray]
 """`(timestep, step count) -> actions [B]`."""
 
 
-def make_agent(decide: Callable[..., Decision]) -> Callable[[Params, int], ActFn]:
-    """The searched policy for evaluation: greedy, no noise.
+class Agent:
+    """The searched policy for evaluation: greedy, no noise; counts what its searches complain of.
 
     Args:
         decide: as `make_decide` gives it with policy `search`.
-
-    Returns:
-        `(params, seed) -> act`.
+        params: the model's parameters.
+        seed: of the searches.
     """
 
-    def with_params(params: Params, seed: int) -> ActFn:
-        key = jax.random.key(seed)
+    def __init__(self, decide: Callable[..., Decision], params: Params, seed: int) -> None:
+        self._decide, self._params, self._key = decide, params, jax.random.key(seed)
+        self.faults = self.all_invalid = 0  # as in `SearchOutput`, summed over all searches so far
 
-        def act(timestep: Timestep, count: int) -> np.ndarray:
-            decision = decide(
-                params,
-                key,
-                np.int32(count),
-                timestep.observation,
-                timestep.invalid_actions,
-                np.float32(0.0),
-                np.float32(0.0),
-                np.float32(0.0),
-            )
-            return np.asarray(decision.search.action)
+    def __call__(self, timestep: Timestep, count: int) -> np.ndarray:
+        """Actions `[B]` of step `count`."""
+        decision = self._decide(
+            self._params,
+            self._key,
+            np.int32(count),
+            timestep.observation,
+            timestep.invalid_actions,
+            np.float32(0.0),
+            np.float32(0.0),
+            np.float32(0.0),
+        )
+        search = decision.search
+        action, faults, all_invalid = jax.device_get(
+            (search.action, search.faults, search.all_invalid)
+        )
+        self.faults += int(faults.sum())
+        self.all_invalid += int(all_invalid.sum())
+        return action
 
-        return act
 
-    return with_params
+def make_agent(decide: Callable[..., Decision]) -> Callable[[Params, int], Agent]:
+    """`(params, seed) -> Agent`, given `decide` as `make_decide` gives it with policy `search`."""
+    return functools.partial(Agent, decide)
 
 
 def make_random_policy(seed: int) -> ActFn:
@@ -141,8 +150,11 @@ def evaluate(
         should_stop: asked at every step; evaluation then gives up.
 
     Returns:
-        See `summarise_games`; None if it was stopped.
+        See `summarise_games`; of an `Agent` also `search_faults` and `search_all_invalid`, over all
+        searches of this evaluation. None if it was stopped.
     """
+    agent = act if isinstance(act, Agent) else None
+    before = (agent.faults, agent.all_invalid) if agent else (0, 0)
     num_games = config.eval.num_games if num_games is None else num_games
     lanes = min(config.eval.num_envs, num_games)
     games_per_lane = math.ceil(num_games / lanes)
@@ -170,7 +182,11 @@ def evaluate(
                     played[lane].append((score, length, cut))
     finally:
         env.close()
-    return summarise_games([game for games in played for game in games], seed=seed)
+    result = summarise_games([game for games in played for game in games], seed=seed)
+    if agent:
+        result["search_faults"] = agent.faults - before[0]
+        result["search_all_invalid"] = agent.all_invalid - before[1]
+    return result
 
 
 def evaluate_baselines(config: Config, spec: EnvSpec, *, seed: int, **options) -> dict[str, Any]:
@@ -203,5 +219,8 @@ def baseline_row(baselines: dict[str, Any]) -> dict[str, float]:
 
 def evaluation_row(result: dict[str, Any]) -> dict[str, float]:
     """An evaluation as part of a metrics row."""
-    names = ("mean", "mean_low", "mean_high", "iqm", "length_mean", "cut_share")
-    return {f"eval/{name}": result[name] for name in names}
+    names = (
+        "mean", "mean_low", "mean_high", "iqm", "length_mean", "cut_share", "search_faults",
+        "search_all_invalid",
+    )  # fmt: skip
+    return {f"eval/{name}": result[name] for name in names if name in result}

@@ -8,7 +8,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,13 @@ from smz_jax.run_dir import check_run_dir, git_commit, prepare_run_dir, versions
 
 
 def launch(
-    experiment: str, base: Mapping[str, Any], description: str, argv: Sequence[str] | None = None
+    experiment: str,
+    base: Mapping[str, Any],
+    description: str,
+    argv: Sequence[str] | None = None,
+    *,
+    on_check: Callable[[Any], dict[str, float]] | None = None,
+    on_finish: Callable[[Any, Path], dict[str, Any]] | None = None,
 ) -> None:
     """Runs an experiment from the command line and exits.
 
@@ -30,11 +36,15 @@ def launch(
         base: the experiment's own overrides, dotted.
         description: one or two sentences for `--help`.
         argv: arguments; unset: those of the process.
+        on_check: `(smz_jax.run.Run) -> metrics`, called at each check of the model; they go into
+            the same row of metrics.jsonl.
+        on_finish: `(Run, folder) -> entries`, called after the final evaluation; they go into
+            summary.json.
     """
 
     def main() -> int:
         invocation = parse(argv, experiment=experiment, base=base, description=description)
-        return _run(experiment, invocation)
+        return _run(experiment, invocation, on_check=on_check, on_finish=on_finish)
 
     run_main(main)
 
@@ -51,7 +61,7 @@ def use_compile_cache() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
-def _run(experiment: str, invocation: Invocation) -> int:
+def _run(experiment: str, invocation: Invocation, **hooks: Any) -> int:
     """Prepares the folder, trains, writes the summary and the report; gives the exit code."""
     from smz_jax.envs import check_env_id
 
@@ -63,14 +73,17 @@ def _run(experiment: str, invocation: Invocation) -> int:
 
     invocation = choose_preset(invocation, has_accelerator=jax.default_backend() != "cpu")
     config = invocation.config
+    if invocation.preset == "tiny":  # runs for seconds: optimised programs would not pay
+        jax.config.update("jax_disable_most_optimizations", True)
     from smz_jax.train import train
 
     run_dir = prepare_run_dir(invocation)
     if invocation.resume:
         (run_dir / "summary.json").unlink(missing_ok=True)  # it tells of an end that was none
     print(f"preset {invocation.preset}, seed {config.seed}, folder {run_dir}", flush=True)
-    outcome = train(config, run_dir, resume=invocation.resume)
+    outcome = train(config, run_dir, resume=invocation.resume, **hooks)
     summary = {
+        **outcome.findings,
         "experiment": config.experiment,
         "name": run_dir.name,
         "seed": config.seed,
@@ -86,6 +99,7 @@ def _run(experiment: str, invocation: Invocation) -> int:
         "evaluation_sticky": outcome.evaluation_sticky,
         "baselines": outcome.baselines,
         "macros": outcome.library["stats"],
+        "model_check": outcome.model_check,
         "versions": versions(),
         "commit": git_commit(),
         "platform": f"{platform.platform()}, {os.cpu_count()} cores, {jax.devices()[0]}",
@@ -150,6 +164,12 @@ def format_summary(summary: Mapping[str, Any], config: Config) -> str:
         best = max(baselines["constant"], key=lambda name: baselines["constant"][name]["mean"])
         result = baselines["constant"][best]
         lines.append(f"best constant action: {best}, mean {_score(result)}")
+    if model := summary["model_check"]:
+        lines.append(
+            f"model: {model['code_perplexity']:.2f} codes in use (perplexity), "
+            f"{model['agreement']:.0%} of them foreseen, mean transition entropy "
+            f"{model['transition_entropy']:.3f} of ln C"
+        )
     total = max(summary["seconds_total"], 1e-9)
     phases = sorted(summary["seconds"].items(), key=lambda item: -item[1])
     lines.append("time: " + ", ".join(f"{k} {v:.0f} s ({v / total:.0%})" for k, v in phases if v))

@@ -1,6 +1,7 @@
 """The parts of a run and all state that they carry, from a fresh start or a checkpoint."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from smz_jax.evaluate import make_agent
 from smz_jax.learner import init_train_state, make_train_step
 from smz_jax.metrics import PhaseTimers, RunningScores
 from smz_jax.mining import Miner
+from smz_jax.model_check import make_check
 from smz_jax.networks import make_networks
 from smz_jax.replay import check_memory, make_replay
 from smz_jax.rollout import Actor, make_decide
@@ -22,6 +24,18 @@ from smz_jax.types import EnvSpec, Trajectory
 
 RESUMED_SEED = 4_000_000_007
 """Games after a resume never repeat those of a seed's start or of an evaluation."""
+CHECK_KEY = 3_000_003
+"""Checks of the model have randomness of their own: a run is the same with and without them."""
+
+
+def optimised(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """Compiles at XLA's usual level even where the rest of a run is not (`launch`, preset tiny).
+
+    At level 0 XLA may compute the operand of a maximum twice, with different roundings: no entry
+    equals the maximum then, and its gradient is 0 / 0.
+    """
+    level = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+    return jax.jit(function, compiler_options=level, **options)
 
 
 class Run:
@@ -34,9 +48,12 @@ class Run:
         keys = jax.random.split(jax.random.key(config.seed), 3)
         self.networks = make_networks(config.network, self.spec)
         self.replay = make_replay(config, self.spec)
-        self.train_step = make_train_step(self.networks, self.replay, config, self.spec)
+        self.train_step = optimised(
+            make_train_step(self.networks, self.replay, config, self.spec), donate_argnums=(0, 1)
+        )
         self.decide = make_decide(self.networks, config, self.spec, policy="search")
         self.agent = make_agent(self.decide)
+        self.check_batch = optimised(make_check(self.networks, self.replay, config, self.spec))
         self.train_state = init_train_state(self.networks, config, keys[0])
         self.replay_state = self.replay.init()
         embedding = jax.eval_shape(
@@ -122,6 +139,25 @@ class Run:
             self.timers.add(phase, seconds)
         return sum(counters["seconds"].values())
 
+    @property
+    def learns(self) -> bool:
+        """Whether the replay holds enough to learn from."""
+        return self.env_steps >= self.config.replay.min_size and bool(
+            self.config.updates_per_iteration
+        )
+
+    def check(self) -> dict[str, np.ndarray]:
+        """Checks the model on one replayed batch; changes nothing.
+
+        Returns:
+            As `make_check` gives it; empty before there is something to learn from.
+        """
+        if not self.learns:
+            return {}
+        key = jax.random.fold_in(jax.random.key(self.config.seed), CHECK_KEY)
+        key = jax.random.fold_in(key, self.iteration)
+        return jax.device_get(self.check_batch(self.train_state, self.replay_state, key))
+
     def learn(self) -> dict[str, float]:
         """The updates of one iteration; their metrics, averaged."""
         several = []
@@ -137,7 +173,7 @@ class Run:
 
     def iterate(self) -> dict[str, Any]:
         """One rollout, its macros, and the updates that are due; gives a metrics row."""
-        config, timers = self.config, self.timers
+        timers = self.timers
         first_step, start = self.env_steps, time.perf_counter()
         rows, games = self.actor.rollout(self.train_state.params)
         for score, length in games:
@@ -147,7 +183,7 @@ class Run:
         with timers("replay"):
             self.replay_state = self.replay.add_donated(self.replay_state, rows)
         learned: dict[str, Any] = {}
-        if self.env_steps >= config.replay.min_size and config.updates_per_iteration:
+        if self.learns:
             with timers("learning"):
                 learned = self.learn()
         self.iteration += 1

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,12 +13,17 @@ from smz_jax.checkpoint import CheckpointStore
 from smz_jax.config import Config
 from smz_jax.evaluate import baseline_row, evaluate, evaluate_baselines, evaluation_row
 from smz_jax.metrics import MetricsWriter, PhaseTimers, write_json
+from smz_jax.model_check import check_row
 from smz_jax.progress import Progress
 from smz_jax.run import Run
 from smz_jax.signals import StopSignal
 
 # Seeds of evaluations never meet a training seed, nor the final ones those that chose the best.
 INTERIM_SEED, FINAL_SEED = 1_000_003, 2_000_003
+OnCheck = Callable[[Run], dict[str, float]]
+"""What an experiment's own check of the model finds: metrics by their full names."""
+OnFinish = Callable[[Run, Path], dict[str, Any]]
+"""What an experiment does at the end of a finished run in its folder: entries of summary.json."""
 COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 
 
@@ -29,6 +35,8 @@ class Outcome(NamedTuple):
     evaluation: dict[str, Any] | None
     evaluation_sticky: dict[str, Any] | None
     baselines: dict[str, Any] | None
+    model_check: dict[str, Any]  # of the last parameters, as `Run.check`
+    findings: dict[str, Any]  # what the experiment's own `on_finish` gave
     library: dict[str, Any]  # as macros.json
     seconds: dict[str, float]
     env_steps: int
@@ -45,13 +53,22 @@ def count_compilation(timers: PhaseTimers) -> None:
     jax.monitoring.register_event_duration_secs_listener(listen)
 
 
-def train(config: Config, run_dir: Path, *, resume: bool = False) -> Outcome:
+def train(
+    config: Config,
+    run_dir: Path,
+    *,
+    resume: bool = False,
+    on_check: OnCheck | None = None,
+    on_finish: OnFinish | None = None,
+) -> Outcome:
     """Runs an experiment to its end, or to a signal.
 
     Args:
         config: the run's settings.
         run_dir: its folder; metrics, macros and checkpoints go there.
         resume: go on from the folder's last checkpoint.
+        on_check: called at each check of the model; its metrics go into the same row.
+        on_finish: called after the final evaluation.
 
     Returns:
         How it ended.
@@ -80,26 +97,38 @@ def train(config: Config, run_dir: Path, *, resume: bool = False) -> Outcome:
             row["wall_seconds"] = before + time.perf_counter() - start
             row |= {f"time/{phase}": seconds for phase, seconds in timers.seconds.items()}
             every = config.eval.every_env_steps
-            if every and run.env_steps - evaluated >= every:
+            evaluation_due = bool(every) and run.env_steps - evaluated >= every
+            is_last = run.env_steps >= config.total_env_steps
+            save_due = run.env_steps - saved >= config.checkpoint_every_env_steps and not is_last
+            first_updates = row["learner_steps"] == config.updates_per_iteration > 0
+            noted = evaluation_due or save_due or first_updates
+            if noted and not is_last and not stop:
+                row |= check_model(run, on_check)[1]
+            if evaluation_due:
                 evaluated = run.env_steps
                 row |= interim_evaluation(run, store, stop)
-            if run.iteration % config.log_every == 0 or "eval/mean" in row:
+            if run.iteration % config.log_every == 0 or noted:
                 writer.write(row)
             progress.update(run.env_steps, row)
             if baselines is None and not stop:  # after the first sign of life, for the user's sake
                 baselines = measure_baselines(run, run_dir, writer, progress, stop, resume)
-            is_due = run.env_steps - saved >= config.checkpoint_every_env_steps
-            if is_due and run.env_steps < config.total_env_steps:
+            if save_due:
                 saved = run.env_steps
                 run.save(store, run_dir)
         if baselines is None and not stop:  # a finished run, resumed
             baselines = measure_baselines(run, run_dir, writer, progress, stop, resume)
         progress.status("saving a checkpoint")
         run.save(store, run_dir)
-        final = sticky = None
+        final, sticky, model, findings = None, None, {}, {}
         if not stop:
             progress.status("final evaluation: whole games, greedy, unseen seeds")
+            model, row = check_model(run, on_check)
+            if row:
+                writer.write({"env_steps": run.env_steps, **row})
             final, sticky = final_evaluation(run, store, writer, stop)
+            if final is not None and on_finish:
+                with timers("evaluation"):
+                    findings = on_finish(run, run_dir)
         writer.close()
         run.close_games()
     timers.add("other", before + time.perf_counter() - start - timers.total)
@@ -109,6 +138,8 @@ def train(config: Config, run_dir: Path, *, resume: bool = False) -> Outcome:
         evaluation=final,
         evaluation_sticky=sticky,
         baselines=baselines,
+        model_check=model,
+        findings=findings,
         library=run.library(),
         seconds=timers.seconds,
         env_steps=run.env_steps,
@@ -141,6 +172,19 @@ def measure_baselines(
         write_json(path, baselines)
         writer.write({"env_steps": run.env_steps, **baseline_row(baselines)})
     return baselines
+
+
+def check_model(run: Run, on_check: OnCheck | None) -> tuple[dict[str, Any], dict[str, float]]:
+    """The model checked as it is now: what was found, and a metrics row with the hook's findings.
+
+    Both are empty where checks are turned off, or before there is something to learn from.
+    """
+    if not run.config.eval.check_model:
+        return {}, {}
+    with run.timers("evaluation"):
+        found = run.check()
+        own = on_check(run) if found and on_check else {}
+        return found, check_row(found) | own
 
 
 def interim_evaluation(run: Run, store: CheckpointStore, stop: StopSignal) -> dict[str, Any]:

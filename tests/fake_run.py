@@ -107,6 +107,7 @@ def make_rows(config: dict, iterations: int = 98, target: float = 9.0) -> list[d
         if i % 20 == 0:
             mean = 1.6 + (target - 1.6) * share
             row |= {"eval/mean": mean, "eval/mean_low": mean - 1.1, "eval/mean_high": mean + 1.2}
+            row |= check_entries(share)
         rows.append(row)
     return rows
 
@@ -126,6 +127,55 @@ def _learner(rng: np.random.Generator, share: float, i: int) -> dict:
         "model/agreement": 0.2 + 0.5 * share,
         "model/embedding_variance": 0.02 + 0.05 * share,
     }
+
+
+SHARES = {"policy": 0.3, "value": 0.2, "reward": 0.1, "chance": 0.3, "code_entropy": 0.1}
+
+
+def check_entries(share: float) -> dict:
+    """A check of the model as in metrics.jsonl, with 3 unroll steps; `share` of the run is over."""
+    row = {
+        "check/code_perplexity": 1 + 8 * share,
+        "check/agreement": 0.3 + 0.5 * share,
+        "check/embedding_variance": 0.02 + 0.04 * share,
+        "check/transition_entropy": 1 - 0.8 * share,
+        "check/encoder_gradient": 0.02,
+    }
+    row |= {f"check/reward_error_{i}": (1.2 - share) * (i + 1) / 10 for i in range(3)}
+    row |= {f"check/value_error_{i}": (1.2 - share) * (i + 1) for i in range(4)}
+    row |= {f"check/consistency_{i}": share * (1 - i / 10) for i in range(3)}
+    histogram = np.exp(-((np.arange(20) / 20 - (1 - share)) ** 2) * 40)
+    row |= {
+        f"check/entropy_histogram_{i}": float(x) for i, x in enumerate(histogram / histogram.sum())
+    }
+    row |= {f"check/gradient_share/{name}": part for name, part in SHARES.items()}
+    return row | {"check/gradient_share/commitment": 0.0}
+
+
+def add_rules(path: Path) -> dict:
+    """Adds what a run of the grid world has; gives its grid.json: two states, three actions."""
+    lines = []
+    for row in map(json.loads, (path / "metrics.jsonl").read_text().splitlines()):
+        if "check/agreement" in row:
+            share = row["env_steps"] / 100_000
+            row |= {
+                "rules/roc_area": 0.5 + 0.5 * share,
+                "rules/entropy_error": 1 - share,
+                "rules/entropy_random": 1.0,
+                "rules/entropy_certain": 1 - share,
+            }
+        lines.append(json.dumps(row) + "\n")
+    (path / "metrics.jsonl").write_text("".join(lines))
+    grid = {
+        "roc_area": 0.987,
+        "entropy_error": 0.123,
+        "entropy_errors": [[0.1, 0.2, 9.0], [0.05, 0.4, 0.3]],
+        "true_entropy": [[0.0, 1.0, 1.0], [0.0, 0.0, 1.0]],
+        "visits": [[5, 1, 0], [2, 3, 4]],
+        "returns": {"optimum": 0.79, "random": -0.74},
+    }
+    (path / "grid.json").write_text(json.dumps(grid))
+    return grid
 
 
 def _macros(share: float, i: int) -> dict:

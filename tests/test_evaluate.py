@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -10,14 +11,15 @@ from smz_jax.config import Config, EvalConfig, NetworkConfig, SearchConfig
 from smz_jax.evaluate import (
     evaluate,
     evaluate_baselines,
+    evaluation_row,
     make_agent,
     make_constant_policy,
     make_random_policy,
     summarise_games,
 )
 from smz_jax.networks import make_networks
-from smz_jax.rollout import make_decide
-from smz_jax.types import EnvSpec, Timestep
+from smz_jax.rollout import Decision, make_decide
+from smz_jax.types import EnvSpec, SearchOutput, Timestep
 from tests.test_rollout import random_params
 from tests.toy_env import CatchEnv
 
@@ -128,6 +130,36 @@ def test_the_games_are_those_of_an_evaluation(scripted):
     sticky = dataclasses.replace(config, env=dataclasses.replace(config.env, mode="stochastic"))
     evaluate(make_constant_policy(0), sticky, seed=99)
     assert asked["settings"].sticky == 0.25
+
+
+def test_an_evaluation_reports_the_faults_of_its_own_searches(scripted):
+    """Step t of the searches has t faults on lane 0, one on lane 1, and no valid action there."""
+    scripted([[(1.0, 2, False)]] * 2)
+    asked = []
+
+    def decide(params, key, count, observation, invalid, temperature, epsilon, noise):
+        asked.append((params, int(count), float(temperature), float(epsilon), float(noise)))
+        search = SearchOutput(
+            action=jnp.zeros(2, jnp.int32),
+            action_weights=jnp.ones((2, 3)),
+            value=jnp.zeros(2),
+            tree=None,
+            faults=jnp.asarray([count, 1]),
+            all_invalid=jnp.asarray([False, True]),
+        )
+        return Decision(search, jnp.zeros((2, 4)), jnp.zeros(2))
+
+    agent = make_agent(decide)("params", 3)
+    config = eval_config(num_games=4, num_envs=2)
+    # Two games of two steps on each lane, and the step between them that only resets: 0 to 4.
+    result = evaluate(agent, config, seed=1)
+    assert (result["search_faults"], result["search_all_invalid"]) == (0 + 1 + 2 + 3 + 4 + 5, 5)
+    assert asked == [("params", count, 0.0, 0.0, 0.0) for count in range(5)]
+    again = evaluate(agent, config, seed=1)
+    assert again == result  # of this evaluation alone
+    row = evaluation_row(result)
+    assert (row["eval/search_faults"], row["eval/search_all_invalid"]) == (15, 5)
+    assert "eval/search_faults" not in evaluation_row(summarise_games([(1.0, 2, False)]))
 
 
 def test_a_stopped_evaluation_gives_nothing_and_closes(scripted):

@@ -17,7 +17,7 @@ from smz_jax.model_check import (
     batch_check,
     check_row,
     entropy_nats,
-    gradient_shares,
+    gradient_check,
     roc_area,
     rules_check,
 )
@@ -140,6 +140,53 @@ def test_batch_check_counts_only_what_is_known():
     np.testing.assert_allclose(shifted["value_error"], 0.5, atol=1e-5)
 
 
+def test_each_unroll_step_against_plain_loops():
+    """An exact model, targets and next observations that are off by random amounts."""
+    batch, states = grid_batch(count=24)
+    rewards, steps = np.asarray(batch.targets.reward), batch.actions.shape[1]
+    generator = np.random.default_rng(5)
+    draw = generator.normal
+    targets = batch.targets._replace(
+        value=draw(size=(24, steps + 1)).astype(np.float32),
+        reward=draw(size=(24, steps)).astype(np.float32),
+        value_mask=generator.integers(0, 2, (24, steps + 1)).astype(np.float32),
+        transition_mask=generator.integers(0, 2, (24, steps)).astype(np.float32),
+    )
+    # Too little noise to change which outcome it was.
+    noise = generator.integers(0, 60, batch.observations[:, 1:].shape)
+    frames = np.asarray(batch.observations).astype(np.int64)
+    frames[:, 1:] = np.abs(frames[:, 1:] - noise)
+    noisy = batch._replace(observations=jnp.asarray(frames, jnp.uint8), targets=targets)
+    networks, key = exact_networks(), jax.random.key(0)
+    found = jax.jit(lambda x: batch_check(networks, CONFIG, PARAMS, key, x))(noisy)
+    found = jax.device_get(found)
+
+    for step in range(steps + 1):
+        known = [b for b in range(24) if targets.value_mask[b, step]]
+        errors = [abs(VALUES[states[b, step]] - targets.value[b, step]) for b in known]
+        assert float(found["value_error"][step]) == pytest.approx(np.mean(errors), rel=1e-4)
+        if step:
+            errors = [abs(rewards[b, step - 1] - targets.reward[b, step - 1]) for b in known]
+            assert float(found["reward_error"][step - 1]) == pytest.approx(
+                np.mean(errors), rel=1e-4
+            )
+    real = {
+        (b, k): frames[b, k + 1, -1] / 255
+        for b in range(24)
+        for k in range(steps)
+        if targets.transition_mask[b, k]
+    }
+    centre = np.mean(list(real.values()), axis=0)
+    for step in range(steps):
+        cosines = []
+        for (b, k), after in real.items():
+            if k == step:
+                x, y = np.eye(STATES)[states[b, k + 1]] - centre, after - centre
+                cosines.append(x @ y / np.linalg.norm(x) / np.linalg.norm(y))
+        assert 0.2 < np.mean(cosines) < 0.99
+        assert float(found["consistency"][step]) == pytest.approx(np.mean(cosines), rel=1e-4)
+
+
 def test_batch_check_uses_running_statistics():
     """The root's embedding is the search's own, not one that knows the rest of the batch."""
     batch, _ = grid_batch()
@@ -151,33 +198,67 @@ def test_batch_check_uses_running_statistics():
     batch_check(networks, CONFIG, PARAMS, jax.random.key(0), batch)
 
 
-def test_gradient_shares_are_those_of_each_term_alone():
-    config = test_losses.make_config(
-        1, reconstruction=0.0, commitment=0.0, code_entropy=0.0, consistency=0.0
+TERMS = tuple(field.name for field in dataclasses.fields(LossConfig) if field.type is float)
+GRADIENT_CONFIG = test_losses.make_config(1)
+GRADIENT_KEY = jax.random.key(2)
+
+
+def gradient_model():
+    networks = make_networks(GRADIENT_CONFIG.network, test_losses.SPEC)
+    return networks, test_networks.random_params(networks)
+
+
+def gradient_of(weights, networks, params, batch):
+    """Gradient of the training loss itself under other weights."""
+    config = dataclasses.replace(GRADIENT_CONFIG, loss=LossConfig(**weights))
+    gradient, _ = jax.jit(jax.grad(unrolled_loss, has_aux=True), static_argnums=(2, 5))(
+        params["params"],
+        params["batch_stats"],
+        networks,
+        GRADIENT_KEY,
+        batch,
+        config,
+        noise=jnp.float32(0),
+        commitment_scale=jnp.float32(1),
     )
-    networks = make_networks(config.network, test_losses.SPEC)
-    params = test_networks.random_params(networks)
+    return gradient
+
+
+def plain_norm(tree):
+    return float(np.sqrt(sum(np.sum(np.square(x)) for x in jax.tree.leaves(tree))))
+
+
+def test_gradient_shares_are_those_of_each_term_alone():
+    networks, params = gradient_model()
     batch = test_losses.make_batch(1)
-    key = jax.random.key(2)
-    shares = jax.jit(lambda p: gradient_shares(networks, config, p, key, batch))(params)
-    assert sum(map(float, shares.values())) == pytest.approx(1.0)
-    assert float(shares["commitment"]) == 0.0
+    run = jax.jit(lambda p: gradient_check(networks, GRADIENT_CONFIG, p, GRADIENT_KEY, batch))
+    found = {name: float(x) for name, x in run(params).items()}
+    shares = {name: found[name] for name in found if name.startswith("gradient_share/")}
+    assert set(shares) == {f"gradient_share/{name}" for name in TERMS}
+    assert sum(shares.values()) == pytest.approx(1.0) and min(shares.values()) > 0
+    none = dict.fromkeys(TERMS, 0.0)
+    norms = {}
+    for name in ("value", "chance", "code_entropy"):
+        weights = none | {name: getattr(GRADIENT_CONFIG.loss, name)}
+        norms[name] = plain_norm(gradient_of(weights, networks, params, batch))
+    for name, norm in norms.items():
+        ratio = found[f"gradient_share/{name}"] / found["gradient_share/value"]
+        assert ratio == pytest.approx(norm / norms["value"], rel=1e-3), name
 
-    def alone(name: str) -> float:
-        weights = {field.name: 0 for field in dataclasses.fields(LossConfig)}
-        weights[name] = getattr(config.loss, name)
-        single = dataclasses.replace(config, loss=LossConfig(**weights))
-        gradient, _ = jax.jit(jax.grad(unrolled_loss, has_aux=True), static_argnums=(2, 5))(
-            params["params"],
-            params["batch_stats"],
-            networks,
-            key,
-            batch,
-            single,
-            noise=jnp.float32(0),
-            commitment_scale=jnp.float32(1),
-        )
-        return float(jnp.sqrt(sum(jnp.sum(x**2) for x in jax.tree.leaves(gradient))))
+    full = {name: getattr(GRADIENT_CONFIG.loss, name) for name in TERMS}
+    gradient = gradient_of(full | {"commitment": 0.0, "code_entropy": 0.0}, networks, params, batch)
+    of_encoder = [part for name, part in gradient.items() if name.startswith("encoder")]
+    assert found["encoder_gradient"] == pytest.approx(plain_norm(of_encoder), rel=1e-3)
+    assert found["encoder_gradient"] > 1e-3
 
-    ratio = float(shares["value"] / shares["reward"])
-    assert ratio == pytest.approx(alone("value") / alone("reward"), rel=1e-3)
+
+def test_a_code_without_a_straight_through_gradient_is_seen():
+    """An integer index in the code's place: commitment and entropy still reach the encoder."""
+    networks, params = gradient_model()
+    cut = networks._replace(
+        dynamics=lambda p, x, code: networks.dynamics(p, x, jax.lax.stop_gradient(code))
+    )
+    batch = test_losses.make_batch(1)
+    found = jax.jit(lambda p: gradient_check(cut, GRADIENT_CONFIG, p, GRADIENT_KEY, batch))(params)
+    assert float(found["encoder_gradient"]) == 0.0
+    assert float(found["gradient_share/commitment"]) > 0.0

@@ -85,11 +85,12 @@ def test_a_run_leaves_everything(finished):
     assert list((folder / "tensorboard").iterdir()) and list(
         (folder / "checkpoints/last").iterdir()
     )
-    assert len(list((folder / "figures").glob("*.png"))) == 13
+    assert len(list((folder / "figures").glob("*.png"))) == 16
     assert "data:image/png" in (folder / "report.html").read_text()
     macros = json.loads((folder / "macros.json").read_text())
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["finished"] and summary["macros"] == macros["stats"]
+    assert summary["model_check"]["code_perplexity"] >= 1
     assert (summary["env_steps"], summary["env_frames"]) == (STEPS, 4 * STEPS)
     assert summary["evaluation"]["games"] == summary["baselines"]["random"]["games"] == 4
     names = {"NOOP", "FIRE", "RIGHT", "LEFT"}

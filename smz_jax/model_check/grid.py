@@ -47,8 +47,13 @@ class GridCheck(NamedTuple):
 
     rules: GridRules
     entropy: np.ndarray  # [S, A] the model's transition entropy in nats
+    likely: np.ndarray  # [S, A] the model's most likely code
     visits: np.ndarray  # [S, A] int64
     numbers: dict[str, Any]  # as `rules_check`, and more: see `check_grid`
+
+
+# Compiled once for each model, so that a run may be checked again and again.
+_entropies_of = jax.jit(pair_entropies, static_argnums=0, static_argnames="num_actions")
 
 
 def replay_rows(replay_state: Any) -> Trajectory:
@@ -77,6 +82,41 @@ def replay_transitions(rows: Trajectory, observations: np.ndarray) -> Transition
     )
 
 
+def check_pairs(
+    networks: Networks, config: Config, params: Params, replay_state: Any
+) -> tuple[GridCheck, Transitions]:
+    """Checks the transition entropies alone, which is cheap: for the course of a run.
+
+    Args:
+        networks: the model.
+        config: the run's settings, suite grid, one frame in an observation.
+        params: the parameters to check.
+        replay_state: says which pairs were visited.
+
+    Returns:
+        The check, its `numbers` those of `rules_check`; and the stored transitions.
+    """
+    grid, kind = read_options(config.env)
+    rules = make_rules(grid)
+    frames = grid_observations(rules, kind)
+    stored = replay_transitions(replay_rows(replay_state), frames)
+    visits = np.zeros((rules.num_states, NUM_ACTIONS), np.int64)
+    np.add.at(visits, (stored.state, stored.action), 1)
+    observations = jnp.asarray(frames)[:, None]
+    entropy, likely = jax.device_get(
+        _entropies_of(networks, params, observations, num_actions=NUM_ACTIONS)
+    )
+    entropy = entropy.astype(np.float64)
+    numbers = rules_check(
+        entropy,
+        true_entropy(rules),
+        reachable=reachable(rules),
+        visits=visits,
+        codebook_size=config.network.codebook_size,
+    )
+    return GridCheck(rules, entropy, likely, visits, numbers), stored
+
+
 def check_grid(
     networks: Networks, config: Config, params: Params, replay_state: Any, seed: int = 0
 ) -> GridCheck:
@@ -95,16 +135,9 @@ def check_grid(
         `unroll_value` and `open_loop_reward`, `open_loop_value`: errors after 1 to NUM_STEPS
         random actions (`unroll_errors`, `open_loop_errors`), against V* at the run's gamma.
     """
-    grid, kind = read_options(config.env)
-    rules = make_rules(grid)
-    frames = grid_observations(rules, kind)
-    stored = replay_transitions(replay_rows(replay_state), frames)
-    visits = np.zeros((rules.num_states, NUM_ACTIONS), np.int64)
-    np.add.at(visits, (stored.state, stored.action), 1)
-    observations = jnp.asarray(frames)[:, None]
-    of_pairs = jax.jit(functools.partial(pair_entropies, networks, num_actions=NUM_ACTIONS))
-    entropy, likely = jax.device_get(of_pairs(params, observations))
-    entropy = entropy.astype(np.float64)
+    check, stored = check_pairs(networks, config, params, replay_state)
+    kind = read_options(config.env)[1]
+    observations = jnp.asarray(grid_observations(check.rules, kind))[:, None]
     newest = Transitions(*(x[-MAX_TRANSITIONS:] for x in stored))
     encode = jax.jit(functools.partial(transition_codes, networks, config))
     codes = np.asarray(
@@ -112,18 +145,15 @@ def check_grid(
     )
     used = np.bincount(codes) / len(codes)
     used = used[used > 0]
-    numbers = rules_check(
-        entropy,
-        true_entropy(rules),
-        reachable=reachable(rules),
-        visits=visits,
-        codebook_size=config.network.codebook_size,
-    )
-    numbers["agreement"] = float(np.mean(codes == likely[newest.state, newest.action]))
-    numbers["code_perplexity"] = float(np.exp(-np.sum(used * np.log(used))))
+    likely = check.likely[newest.state, newest.action]
+    numbers = {
+        **check.numbers,
+        "agreement": float(np.mean(codes == likely)),
+        "code_perplexity": float(np.exp(-np.sum(used * np.log(used)))),
+    }
     starts = np.unique(newest.state)
-    numbers |= _sequence_errors(networks, config, params, rules, observations, starts, seed)
-    return GridCheck(rules, entropy, visits, numbers)
+    numbers |= _sequence_errors(networks, config, params, check.rules, observations, starts, seed)
+    return check._replace(numbers=numbers)
 
 
 def _sequence_errors(

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from smz_jax.config import require
 from smz_jax.metrics import atomic_write_text
-from smz_jax.report import curves, findings
+from smz_jax.report import curves, findings, model, rules
 from smz_jax.report.data import RunData, load_runs
 from smz_jax.report.page import FigureBlock, render_page
 from smz_jax.report.style import RC, save_figure
@@ -85,12 +85,44 @@ FIGURES: tuple[tuple[str, Draw, str], ...] = (
     ),
     (
         "model",
-        findings.model_figure,
-        "A perplexity near 1 means that all outcomes share one code; a variance near 0 that all "
-        "states look the same to the model.",
+        model.model_figure,
+        "Lines: the batches learned from, whose codes may be drawn with noise. Dots: checks of one "
+        "replayed batch without noise, as the search sees the model. A perplexity near 1 means "
+        "that all outcomes share one code; a variance near 0 that all states look the same to the "
+        "model. Agreement: how often the outcome that the model held for likeliest came.",
+    ),
+    (
+        "unroll_errors",
+        model.unroll_errors_figure,
+        "The model is unrolled along replayed games, told by its own codes what happened, and "
+        "compared with what was seen: above at the last check, by the number of steps that it "
+        "looked ahead (root: before the first), below over the run. Errors near 0 and a cosine "
+        "near 1 are good; errors that grow with the step add up. Past a game's end rewards and "
+        "values are 0, and count.",
+    ),
+    (
+        "entropy_hist",
+        model.entropy_figure,
+        "How random the model holds replayed transitions to be. All at 0: it takes everything "
+        "for certain. All at 1: its codes say nothing that it could foresee.",
+    ),
+    (
+        "gradient_shares",
+        model.gradient_figure,
+        "What the model is learning from: the norm of each weighted loss's own gradient, as a "
+        "share of their sum. A loss with a large share decides what the model becomes.",
     ),
 )
 """Name, drawing function and caption of every figure, in the order of the page."""
+
+RULES_FIGURE = (
+    "rules",
+    rules.rules_figure,
+    "The world's rules are known, so that the model's transition entropy H can be compared with "
+    "the true one. ROC area: the chance that a random transition has a higher entropy than a "
+    "certain one (1: always, 0.5: guessing). Orange: random by the rules, blue: certain.",
+)
+"""Likewise, shown where some run has it."""
 
 
 def build_report(run_dirs: Sequence[Path], out_dir: Path | None = None) -> Path:
@@ -115,16 +147,32 @@ def build_report(run_dirs: Sequence[Path], out_dir: Path | None = None) -> Path:
     out = Path(run_dirs[0] if out_dir is None else out_dir)
     _require_writable(out)
     blocks = []
+    shown = [*FIGURES, *([RULES_FIGURE] if rules.has_rules(runs) else [])]
     with rc_context(RC), warnings.catch_warnings():
         # A run's name may hold letters that the figures' font lacks; the page shows it in full.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        for name, draw, caption in FIGURES:
+        for name, draw, caption in shown:
             path = out / "figures" / f"{name}.png"
             save_figure(draw(runs), path)
             blocks.append(FigureBlock(name, caption, path.read_bytes()))
+    blocks += [block for run in runs if (block := _grid_block(run, len(runs) > 1))]
     page = out / "report.html"
     atomic_write_text(page, render_page(runs, blocks))
     return page
+
+
+def _grid_block(run: RunData, several: bool) -> FigureBlock | None:
+    """The picture of its map that a run of the grid world has drawn, if it is there."""
+    path = run.path / "figures" / "grid.png"
+    if not path.is_file():
+        return None
+    caption = f"{run.label}. " if several else ""
+    caption += (
+        "Left: the map, with the value of each cell and the best actions. Middle: how random each "
+        "action's outcome is by the rules, a triangle for each action of a cell. Right: how random "
+        "the model holds it to be; the more alike the two, the better it knows what is chance."
+    )
+    return FigureBlock("grid" + (f" {run.label}" if several else ""), caption, path.read_bytes())
 
 
 def _require_writable(out: Path) -> None:

@@ -34,6 +34,24 @@ def is_macro_list(value: Any) -> bool:
     return value is None or (isinstance(value, list) and all(map(is_macro, value)))
 
 
+def _is_pairs(value: Any) -> bool:
+    """Whether a part of `grid.json` has one number for each state and action."""
+    if not isinstance(value, list) or not all(isinstance(row, list) for row in value):
+        return False
+    return len({len(row) for row in value}) == 1 and all(is_number(x) for row in value for x in row)
+
+
+def is_grid(value: dict[str, Any]) -> bool:
+    """Whether `grid.json` has what the figures of known rules show, pair by pair."""
+    names = ("entropy_errors", "true_entropy", "visits")
+    given = [value[name] for name in names if name in value]
+    if not all(map(_is_pairs, given)):
+        return False
+    returns = value.get("returns")
+    shapes = {(len(pairs), len(pairs[0])) for pairs in given}
+    return len(shapes) <= 1 and (returns is None or isinstance(returns, dict))
+
+
 def _is_evaluation(value: Any) -> bool:
     """Whether an evaluation holds numbers only, beside its list of scores."""
     return isinstance(value, dict) and all(
@@ -69,6 +87,7 @@ SUMMARY: dict[str, Callable[[Any], bool]] = {
     "evaluation_sticky": _is_evaluation,
     "baselines": _is_baselines,
     "macros": _is_mapping,
+    "model_check": _is_mapping,
     "versions": _is_mapping,
 }
 """What each key of `summary.json` must be, where it is given and not null."""

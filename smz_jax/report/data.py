@@ -1,5 +1,6 @@
 """Reads what a run left on disk, at any time of its life, and asks simple questions of it."""
 
+import itertools
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ import yaml
 
 from smz_jax.config import ConfigError, require
 from smz_jax.metrics import METRICS_FILE, read_metrics
-from smz_jax.report.checks import is_macro_list, is_number, wrong_keys
+from smz_jax.report.checks import is_grid, is_macro_list, is_number, wrong_keys
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 
@@ -48,6 +49,7 @@ class RunData:
     config_text: str = ""
     summary: dict[str, Any] = field(default_factory=dict)
     macro_file: dict[str, Any] = field(default_factory=dict)
+    grid: dict[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -97,6 +99,16 @@ class RunData:
             if is_number(row.get(key)) and is_number(row.get("env_steps"))
         ]
         return [x for x, _ in points], [y for _, y in points]
+
+    def vectors(self, key: str) -> list[tuple[float, list[float]]]:
+        """Environment steps and values of a metric that is logged as `key_0`, `key_1`, ..."""
+        found = []
+        for row in self.rows:
+            entries = (row.get(f"{key}_{i}") for i in itertools.count())
+            values = list(itertools.takewhile(is_number, entries))
+            if values and is_number(row.get("env_steps")):
+                found.append((row["env_steps"], values))
+        return found
 
     def last(self, key: str) -> float | None:
         """Newest finite value of a metric, or None."""
@@ -196,6 +208,10 @@ def load_run(path: Path) -> RunData:
     if not is_macro_list(run.macro_file.get("macros")):
         run.macro_file = {}
         run.problems.append("macros.json is damaged: left out")
+    run.grid = _read_mapping(run, "grid.json")
+    if run.grid and not is_grid(run.grid):
+        run.grid = {}
+        run.problems.append("grid.json is damaged: left out")
     run.config = _read_mapping(run, "config.yaml")
     if run.config:
         run.config_text = (path / "config.yaml").read_text("utf-8", errors="replace")

@@ -1,4 +1,4 @@
-"""Figures of what a run has found or spent: macros, generality, seconds, the model's health."""
+"""Figures of what a run has found or spent: macros, generality, seconds."""
 
 from collections.abc import Sequence
 
@@ -218,40 +218,3 @@ def _time_stacks(axes: Axes, runs: Sequence[RunData]) -> None:
         axes.barh(places, seconds, left=left, color=colour, label=plot_text(phase))
         left += seconds
     axes.set_yticks(places, [plot_text(shorten(run.label)) for run in runs])
-
-
-def model_figure(runs: Sequence[RunData]) -> Figure:
-    """Whether the model is alive: codes in use, agreement, embedding variance, gradients."""
-    figure, panels = new_figure("Health of the model", 2, 2)
-    groups = make_groups(runs)
-    parts = (
-        ("model/code_perplexity", "codes in use (perplexity)"),
-        ("model/agreement", "codes predicted right (agreement)"),
-        ("model/embedding_variance", "variance of the embedding over a batch"),
-        ("learner/grad_norm", "gradient norm, before clipping"),
-    )
-    for number, (axes, (key, title)) in enumerate(zip(panels, parts, strict=True)):
-        drawn = [draw_group(axes, group, key, label=len(runs) > 1) for group in groups]
-        axes.set_title(title)
-        axes.tick_params(labelsize=9)
-        steps_axis(axes, label=number >= 2)
-        if any(drawn):
-            axes.set_ylim(bottom=0)
-        else:
-            note_empty(axes)
-    panels[1].set_ylim(0, 1.02)
-    if panels[0].lines:
-        panels[0].axhline(1.0, color=VERMILLION, linestyle="--", linewidth=1.3)
-        panels[0].annotate(
-            "1 = collapsed",
-            (0.99, 1.0),
-            xycoords=("axes fraction", "data"),
-            xytext=(0, -4),
-            textcoords="offset points",
-            ha="right",
-            va="top",
-            color=VERMILLION,
-            fontsize=9,
-        )
-    add_legend(figure)
-    return figure

@@ -8,6 +8,7 @@ from typing import Any
 
 from smz_jax.progress import short_count
 from smz_jax.report.data import RunData, Score, group_seeds, macro_name
+from smz_jax.report.rules import rules_rows
 from smz_jax.report.verdict import (
     find_warnings,
     meaning,
@@ -61,6 +62,8 @@ def render_page(runs: Sequence[RunData], figures: Sequence[FigureBlock]) -> str:
     if len(runs) > 1:
         parts.append(_comparison(runs))
     parts += ["<h2>Evaluation</h2>", *(_evaluation(run, len(runs) > 1) for run in runs)]
+    if any(run.grid for run in runs):
+        parts.append(_rules(runs))
     parts += ["<h2>Figures</h2>", *map(_figure, figures)]
     parts += ["<h2>Macros</h2>", *(_macros(run, len(runs) > 1) for run in runs)]
     parts += ["<h2>Time</h2>", *(_time(run, len(runs) > 1) for run in runs)]
@@ -202,6 +205,11 @@ def _evaluation_row(label: str, values: dict[str, Any]) -> tuple[str, ...]:
         number("length_mean", "{:,.0f}"),
         number("cut_share", "{:.0%}"),
     )
+
+
+def _rules(runs: Sequence[RunData]) -> str:
+    note = "Pairs: of a state and an action. H: entropy of what follows, 0 where it is certain."
+    return f'<h2>Known rules</h2>{table(*rules_rows(runs))}<p class="quiet">{note}</p>'
 
 
 def _figure(block: FigureBlock) -> str:

@@ -104,6 +104,26 @@ def counts_axis(axes: Axes) -> None:
     axes.set_ylim(0, max(axes.get_ylim()[1] * 1.03, 1.05))
 
 
+def from_zero(axes: Axes) -> None:
+    """Makes the vertical axis begin at 0, with some air above what is drawn."""
+    axes.set_ylim(0, 1.05 * axes.get_ylim()[1] or 1.0)
+
+
+def note_line(axes: Axes, height: float, text: str, colour: str, *, above: bool) -> None:
+    """A word beside a horizontal line, at its right end."""
+    axes.annotate(
+        text,
+        (0.99, height),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, 4 if above else -4),
+        textcoords="offset points",
+        ha="right",
+        va="bottom" if above else "top",
+        color=colour,
+        fontsize=9,
+    )
+
+
 def note_empty(axes: Axes, text: str = "nothing recorded yet") -> None:
     """Says so in the middle of a panel that holds no data; a figure of nothing else is low."""
     figure = axes.figure
@@ -163,8 +183,12 @@ def mean_curve(curves: Sequence[Curve]) -> Curve:
 
 def draw_group(axes: Axes, group: Group, key: str, label: bool) -> bool:
     """Draws a metric of a group: its run, or its seeds thin and their mean thick."""
+    return draw_curves(axes, group, [run.curve(key) for run in group.runs], label)
+
+
+def draw_curves(axes: Axes, group: Group, curves: Sequence[Curve], label: bool) -> bool:
+    """Draws one curve of each run of a group; several are thin, with their mean."""
     name = group.label if label else None
-    curves = [run.curve(key) for run in group.runs]
     mean = mean_curve(curves)
     if not mean[0]:
         drawn = [draw_curve(axes, c, group.colour, name, group.dash) for c in curves if c[0]]

@@ -115,7 +115,8 @@ def find_warnings(runs: Sequence[RunData]) -> list[str]:
     for run in runs:
         name = f"{run.label}: " if len(runs) > 1 else ""
         found += [
-            name + text for text in (*run.problems, *_model(run), *_macros(run), *_games(run))
+            name + text
+            for text in (*run.problems, *_model(run), *_codes(run), *_macros(run), *_games(run))
         ]
     games = sorted({run.game for run in runs})
     if len(games) > 1:
@@ -139,6 +140,14 @@ def _model(run: RunData) -> list[str]:
             "Every transition then looks certain, and macros found mean little."
         )
     return found
+
+
+def _codes(run: RunData) -> list[str]:
+    """What the last check of the model says of its chance codes."""
+    gradient = run.last("check/encoder_gradient")
+    if gradient == 0 and run.setting("network", "codebook_size") != 1:
+        return ["No gradient reached the encoder through its codes at the last check."]
+    return []
 
 
 def _macros(run: RunData) -> list[str]:
@@ -169,6 +178,11 @@ def _games(run: RunData) -> list[str]:
         found.append(
             f"{cut:.1%} of the evaluation games were cut off at the step limit "
             f"({run.setting('eval', 'max_steps')} steps): their scores count as they stood."
+        )
+    if faults := evaluation.get("search_faults"):
+        found.append(
+            f"In the evaluation's searches {short_count(faults)} outputs of the model were not "
+            "finite and were replaced: the training is broken."
         )
     games = evaluation.get("games")
     if games and games < 30:
