@@ -37,6 +37,8 @@ LAYERS = {
     "run": 4,
     "train": 4,
     "benchmark": 4,
+    "encoders": 4,
+    "proof": 4,
     "launch": 4,
 }
 LIGHT = ("config", "presets", "settings", "cli", "run_dir")
