@@ -168,7 +168,12 @@ _VECTOR_LAPTOP: dict[str, Any] = {
 }
 
 _CARTPOLE: dict[str, dict[str, Any]] = {
-    "tiny": {"network.value_support": 20, "learner.unroll_steps": 1},
+    # Each second counts at tiny: most go to compilation.
+    "tiny": {
+        "network.value_support": 20,
+        "learner.unroll_steps": 1,
+        "eval.check_model": False,
+    },
     "smoke": {
         **VECTOR,
         **_GUMBEL,
@@ -219,10 +224,12 @@ _TWENTY48: dict[str, dict[str, Any]] = {
     "tiny": {
         "network.value_support": 60,
         "network.reward_support": 20,
+        "network.family": "mlp",  # compiles faster
         "network.encoder_input": "embedding",
         "learner.unroll_steps": 1,
         "macro.max_length": 2,
-        "eval.baselines": False,  # each second counts at tiny: most go to compilation
+        "eval.baselines": False,
+        "eval.check_model": False,
     },
     "smoke": {
         **BOARD,
@@ -333,7 +340,7 @@ _GRID_LAPTOP: dict[str, Any] = {
     "eval.interim_games": 128,
 }
 _GRID: dict[str, dict[str, Any]] = {
-    "tiny": {**_GRID_ALL, "eval.max_steps": 40},
+    "tiny": {**_GRID_ALL, "eval.max_steps": 40, "eval.check_model": False},
     "smoke": {**VECTOR, **_GRID_ALL},
     "laptop": _GRID_LAPTOP,
     "gpu": {

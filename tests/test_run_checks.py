@@ -21,6 +21,7 @@ from smz_jax.train import train
 CHECKED_AT = [64, 96, 128, 160]  # first updates; checkpoint; evaluation; end
 FLAGS = [
     "--preset=tiny",
+    "--eval.check_model",
     "--total_env_steps=160",
     "--checkpoint_every_env_steps=96",
     "--eval.every_env_steps=128",
