@@ -29,7 +29,7 @@ usage: python -m experiments.benchmark [search | rollout] [flags]
 Each prints tables. Flags:
 
   --preset NAME   tiny, smoke, laptop or gpu (unset: gpu with an accelerator, else laptop)
-  --seconds N     time for each part, above 0 (default: 3, at tiny 0.3); compilation comes on top
+  --seconds N     time for each part, above 0 (default: 3, at tiny 0.1); compilation comes on top
   --json PATH     also write the numbers there, with hardware, versions and settings
 
 Every setting of a run can be changed too, e.g. --search.num_simulations 8 or --config my.yaml:
@@ -161,7 +161,7 @@ def measure_settings(
 
     invocation = choose_preset(invocation, has_accelerator=jax.default_backend() != "cpu")
     preset = str(invocation.preset)
-    each = read_seconds(seconds, 0.3 if preset == "tiny" else 3.0)
+    each = read_seconds(seconds, 0.1 if preset == "tiny" else 3.0)
     if command == "rollout":
         result = {"preset": preset, **rollout.measure(invocation.config, each, preset)}
         return result, [tables.rollout_table(result), tables.figures_table(result)]
