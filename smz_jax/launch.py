@@ -5,7 +5,6 @@ about two seconds.
 """
 
 import os
-import platform
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import Any
 
 from smz_jax.cli import Invocation, choose_preset, parse, run_main
 from smz_jax.config import Config
-from smz_jax.run_dir import check_run_dir, git_commit, prepare_run_dir, versions
+from smz_jax.run_dir import check_run_dir, git_commit, hardware, prepare_run_dir, versions
 
 
 def launch(
@@ -102,7 +101,7 @@ def _run(experiment: str, invocation: Invocation, **hooks: Any) -> int:
         "model_check": outcome.model_check,
         "versions": versions(),
         "commit": git_commit(),
-        "platform": f"{platform.platform()}, {os.cpu_count()} cores, {jax.devices()[0]}",
+        "platform": hardware(jax.devices()[0]),
     }
     return _finish(experiment, run_dir, config, summary, outcome)
 

@@ -147,6 +147,11 @@ def _write_config(run_dir: Path, invocation: Invocation) -> None:
     os.replace(partial, run_dir / CONFIG_NAME)
 
 
+def hardware(device: object) -> str:
+    """System, number of cores and a device of JAX, for the records."""
+    return f"{platform.platform()}, {os.cpu_count()} cores, {device}"
+
+
 def versions() -> dict[str, str]:
     """Versions of Python, the platform and each library, without importing any of them."""
     found = {"python": platform.python_version(), "platform": platform.platform()}

@@ -1,8 +1,6 @@
 """What all finished jobs of a folder say: results.json, table.md, encoders.png."""
 
 import json
-import os
-import platform
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ from matplotlib import rc_context
 from smz_jax.encoders.figures import figure, markdown_table
 from smz_jax.metrics import atomic_write_text, read_metrics, write_json
 from smz_jax.report.style import RC, save_figure
-from smz_jax.run_dir import git_commit, versions
+from smz_jax.run_dir import git_commit, hardware, versions
 
 
 def collect_results(run_dir: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -39,8 +37,7 @@ def write_report(run_dir: Path, command: str) -> str:
     results, rows = collect_results(run_dir)
     table = markdown_table(results)
     about = {"command": command, "commit": git_commit(), "versions": versions()}
-    device = f"{platform.platform()}, {os.cpu_count()} cores, {jax.devices()[0]}"
-    write_json(run_dir / "results.json", {**about, "platform": device, "results": results})
+    write_json(run_dir / "results.json", {**about, "platform": hardware(jax.devices()[0]), "results": results})
     atomic_write_text(run_dir / "table.md", table)
     with rc_context(RC):
         drawing = figure(rows)

@@ -1,10 +1,10 @@
 """What `experiments.encoders` left: its results.json as one run of the proof."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from smz_jax.metrics import read_metrics
 from smz_jax.proof.worlds import ENCODER_VARIANT, STICKY
 from smz_jax.report.checks import is_number
 from smz_jax.report.data import Curve
@@ -41,8 +41,7 @@ def roc_curve(path: Path) -> Curve:
     """ROC area over updates, with sticky actions, of one run."""
     steps, areas = [], []
     for rows in sorted((path / "jobs").glob(f"{ENCODER_VARIANT}-sticky{STICKY[0]:g}-*/rows.jsonl")):
-        for line in rows.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
+        for row in read_metrics(rows):
             if is_number(row.get("roc")):
                 steps.append(row["updates"])
                 areas.append(row["roc"])
