@@ -37,7 +37,8 @@ def write_report(run_dir: Path, command: str) -> str:
     results, rows = collect_results(run_dir)
     table = markdown_table(results)
     about = {"command": command, "commit": git_commit(), "versions": versions()}
-    write_json(run_dir / "results.json", {**about, "platform": hardware(jax.devices()[0]), "results": results})
+    about |= {"platform": hardware(jax.devices()[0])}
+    write_json(run_dir / "results.json", {**about, "results": results})
     atomic_write_text(run_dir / "table.md", table)
     with rc_context(RC):
         drawing = figure(rows)
