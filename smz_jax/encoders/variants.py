@@ -55,6 +55,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "standardised": ("next frame, each pixel standardised", {}),
     "difference": ("how the next frame differs, in grey values", DIFFERENCE),
+    "difference-embedding": (
+        "difference, the encoder sees the embedding of what followed",
+        {**DIFFERENCE, "network.encoder_input": "embedding"},
+    ),
     "difference-cosine": (
         "difference, and cosine consistency",
         {**DIFFERENCE, "loss.consistency": 2.0},
