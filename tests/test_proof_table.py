@@ -128,7 +128,7 @@ def test_first_encoder_gradient(tmp_path):
 
 
 def worse(factor):
-    """A twin's grid.json: its errors when told what happened are larger, a little different from seed to seed."""
+    """A twin's grid.json: larger errors when told, a little different from seed to seed."""
 
     def of(seed):
         names = ("unroll_reward", "unroll_value")

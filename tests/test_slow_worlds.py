@@ -1,7 +1,7 @@
 """What the proof asks of a world, of seed 0: a whole run at `laptop`, minutes to an hour each.
 
-    python -m pytest -m slow                          all of it, hours
-    python -m pytest -m slow -k "cartpole or grid"    about ten minutes
+python -m pytest -m slow                          all of it, hours
+python -m pytest -m slow -k "cartpole or grid"    about ten minutes
 """
 
 import subprocess
