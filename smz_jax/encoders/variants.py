@@ -59,6 +59,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "difference, the encoder sees the embedding of what followed",
         {**DIFFERENCE, "network.encoder_input": "embedding"},
     ),
+    "recipe": (
+        "difference-embedding at an eighth of the weight, as the presets of the Atari games",
+        {**DIFFERENCE, "network.encoder_input": "embedding", "loss.reconstruction": 50.0},
+    ),
     "difference-cosine": (
         "difference, and cosine consistency",
         {**DIFFERENCE, "loss.consistency": 2.0},
