@@ -102,6 +102,10 @@ class EnvConfig:
     limit if that is shorter."""
     num_threads: int = 0
     """Threads of envpool or ale; 0 leaves it to the library."""
+    rebuild_every: int = 4_096
+    """Training: steps of each lane after which the games are cut off and opened anew with a seed
+    that follows from the run's. A resumed run plays the steps since the last time again, so that
+    it goes on bit for bit."""
 
     def __post_init__(self) -> None:
         """Validates; raises ConfigError in one line."""
@@ -131,6 +135,8 @@ class EnvConfig:
             raise ConfigError(
                 f"env.kwargs = {self.kwargs[:80]!r} is not allowed: it must be {allowed}"
             ) from None
+        every = self.rebuild_every
+        require(1 <= every <= 10**9, "env.rebuild_every", every, "in 1..10^9")
         backend, suite = self.backend, self.suite
         if suite == "atari":
             require(backend != "gymnasium", "env.backend", backend, "envpool or ale in suite atari")
@@ -567,6 +573,9 @@ class Config:
     """Agent steps over all lanes; the run's whole length (in Atari 4 emulator frames each)."""
     checkpoint_every_env_steps: int = 50_000
     """Environment steps between two checkpoints; one is always written at the end."""
+    keep_checkpoint_every_env_steps: int = 0
+    """Checkpoints at multiples of so many environment steps are kept; 0: the newest two, and the
+    best by evaluation."""
     log_every: int = 1
     """Iterations between two rows of metrics.jsonl."""
     env: EnvConfig = field(default_factory=EnvConfig)
@@ -589,6 +598,10 @@ class Config:
         require(self.log_every >= 1, "log_every", self.log_every, "at least 1")
         every = self.checkpoint_every_env_steps
         require(every >= 1, "checkpoint_every_env_steps", every, "at least 1")
+        keep = self.keep_checkpoint_every_env_steps
+        allowed = f"0 or a multiple of checkpoint_every_env_steps = {every}"
+        fits = keep >= 0 and keep % every == 0
+        require(fits, "keep_checkpoint_every_env_steps", keep, allowed)
         total = self.total_env_steps
         require(total <= 10**12, "total_env_steps", total, "at most 10^12")
         per_iteration = self.env.num_envs * self.rollout.length

@@ -24,6 +24,7 @@ PHASES = (
     "replay",
     "learning",
     "evaluation",
+    "checkpoint",
     "compilation",
     "other",
 )

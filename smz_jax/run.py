@@ -9,9 +9,10 @@ import jax
 import numpy as np
 
 from smz_jax import macros
-from smz_jax.checkpoint import CheckpointStore
-from smz_jax.config import Config
-from smz_jax.envs import make_env, make_spec
+from smz_jax.checkpoint import CheckpointStore, take_rows
+from smz_jax.config import Config, ConfigError
+from smz_jax.envs import VectorEnv, make_env, make_spec
+from smz_jax.envs.rebuilt import RebuiltEnv
 from smz_jax.evaluate import make_agent
 from smz_jax.learner import init_train_state, make_train_step
 from smz_jax.metrics import PhaseTimers, RunningScores
@@ -20,12 +21,18 @@ from smz_jax.model_check import make_check
 from smz_jax.networks import make_networks
 from smz_jax.replay import check_memory, make_replay
 from smz_jax.rollout import Actor, make_decide
+from smz_jax.settings import flat_dict
 from smz_jax.types import EnvSpec, Trajectory
 
-RESUMED_SEED = 4_000_000_007
-"""Games after a resume never repeat those of a seed's start or of an evaluation."""
 CHECK_KEY = 3_000_003
 """Checks of the model have randomness of their own: a run is the same with and without them."""
+
+
+def games_seed(seed: int, number: int) -> int:
+    """Seed of the training games after a number of rebuilds; the run's own before the first."""
+    if number == 0:
+        return seed
+    return int(np.random.SeedSequence((seed, number)).generate_state(1)[0]) >> 1
 
 
 def optimised(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
@@ -63,18 +70,24 @@ class Run:
         )
         self.miner = Miner(config, self.spec.num_actions, keys[1], embedding.shape[1:])
         self._acting_key = keys[2]
-        self.open_games(config.seed)
+        self.open_games()
         self.scores = RunningScores()
         self.best = -float("inf")
         self.iteration = 0
 
-    def open_games(self, seed: int) -> None:
+    def open_games(self) -> None:
         """Opens the training games, one vector for each pool, and an actor that plays them."""
-        total, pools = self.config.env.num_envs, self.config.rollout.pools
-        self.envs = [
-            make_env(self.config.env, seed=seed, num_envs=total // pools, first_lane=lane)
-            for lane in range(0, total, total // pools)
-        ]
+        config = self.config
+        lanes = config.env.num_envs // config.rollout.pools
+
+        def pool(first_lane: int) -> RebuiltEnv:
+            def make(number: int) -> VectorEnv:
+                seed = games_seed(config.seed, number)
+                return make_env(config.env, seed=seed, num_envs=lanes, first_lane=first_lane)
+
+            return RebuiltEnv(make, config.env.rebuild_every)
+
+        self.envs = [pool(lane) for lane in range(0, config.env.num_envs, lanes)]
         decide = self.decide
         if self.config.rollout.policy == "prior":
             decide = make_decide(self.networks, self.config, self.spec, policy="prior")
@@ -99,11 +112,13 @@ class Run:
 
     @property
     def arrays(self) -> dict[str, Any]:
-        """The device state that a checkpoint holds."""
+        """What a checkpoint holds beside the replay's rows and `counters`."""
         return {
             "train": self.train_state,
-            "replay": self.replay_state,
+            # Its rows are saved apart, those that changed alone.
+            "replay": self.replay_state.replace(experience=None),
             "macros": self.miner.state,
+            "games": self.actor.games,
         }
 
     @property
@@ -118,26 +133,45 @@ class Run:
             "seconds": self.timers.seconds,
         }
 
-    def restore(self, store: CheckpointStore) -> float:
-        """Goes on from the last checkpoint; games begin anew, replay and the rest continue.
+    def restore(self, store: CheckpointStore) -> tuple[float, list[str]]:
+        """Goes on from the newest good checkpoint, as if the run had never been stopped.
 
         Returns:
-            Seconds that the run took before.
+            Seconds that the run took before, and a line for each newer checkpoint that is damaged.
+
+        Raises:
+            ConfigError: in one line, if there is none, or it is of another run.
         """
-        arrays, counters = store.restore("last", self.arrays)
-        self.train_state, self.replay_state = arrays["train"], arrays["replay"]
+        found = store.restore(
+            "last", self.arrays, experience=self.replay_state.experience, fits=self._check_fit
+        )
+        arrays, counters = found.state, found.extra
+        self.train_state = arrays["train"]
+        self.replay_state = arrays["replay"].replace(experience=found.rows)
         self.miner.state = arrays["macros"]
-        # Other games than those that the run began with.
-        self.close_games()
-        self.open_games(RESUMED_SEED + self.config.seed * 2**20 + counters["count"])
         self.miner.totals = type(self.miner.totals)(*counters["macro_totals"])
-        self.actor.count = self.miner.steps = counters["count"]
+        self.actor.restore(arrays["games"], counters["count"])
+        self.miner.steps = counters["count"]
         self.iteration = counters["iteration"]
         self.best = -float("inf") if counters["best"] is None else counters["best"]
         self.scores = RunningScores(counters["games"])
         for phase, seconds in counters["seconds"].items():
             self.timers.add(phase, seconds)
-        return sum(counters["seconds"].values())
+        return sum(counters["seconds"].values()), found.damaged
+
+    def _check_fit(self, manifest: dict[str, Any]) -> None:
+        """Raises ConfigError in one line where a checkpoint is of a run with other settings."""
+        ours, theirs = flat_dict(self.config), manifest["config"]
+        differing = [
+            f"{name}: {theirs.get(name)!r} in it, {ours.get(name)!r} here"
+            for name in {**ours, **theirs}
+            if ours.get(name) != theirs.get(name) and name != "total_env_steps"
+        ]
+        if differing:
+            more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
+            raise ConfigError(
+                f"the checkpoint is of a run with other settings: {', '.join(differing[:5])}{more}"
+            )
 
     @property
     def learns(self) -> bool:
@@ -210,10 +244,22 @@ class Run:
             self.spec.action_names,
         )
 
-    def save(self, store: CheckpointStore, run_dir: Path) -> None:
-        """Saves everything that the run needs to go on, and the macro library."""
-        with self.timers("other"):
-            store.save("last", self.arrays, self.counters)
+    def save(self, store: CheckpointStore, run_dir: Path, *, block: bool = True) -> None:
+        """Saves everything that the run needs to go on, and the macro library.
+
+        Args:
+            store: the run's checkpoints.
+            run_dir: its folder.
+            block: wait for the disk; else what is still to do goes on beside the training.
+
+        Raises:
+            OSError, ValueError: if this save or the one before it could not be written.
+        """
+        with self.timers("checkpoint"):
+            store.wait()
+            count = self.actor.count
+            rows = take_rows(self.replay_state.experience, count, store.saved_rows)
+            store.save("last", self.env_steps, self.arrays, self.counters, rows, block=block)
             macros.write_macros_json(run_dir / "macros.json", self.library())
 
 

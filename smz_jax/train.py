@@ -9,13 +9,15 @@ from typing import Any, NamedTuple
 
 import jax
 
-from smz_jax.checkpoint import CheckpointStore
+from smz_jax.checkpoint import CheckpointStore, Damage
 from smz_jax.config import Config
 from smz_jax.evaluate import baseline_row, evaluate, evaluate_baselines, evaluation_row
 from smz_jax.metrics import MetricsWriter, PhaseTimers, write_json
 from smz_jax.model_check import check_row
 from smz_jax.progress import Progress
 from smz_jax.run import Run
+from smz_jax.run_dir import versions
+from smz_jax.settings import flat_dict
 from smz_jax.signals import StopSignal
 
 # Seeds of evaluations never meet a training seed, nor the final ones those that chose the best.
@@ -32,6 +34,7 @@ class Outcome(NamedTuple):
 
     finished: bool
     signal_number: int | None  # what stopped it
+    saved: bool  # the last checkpoint could be written
     evaluation: dict[str, Any] | None
     evaluation_sticky: dict[str, Any] | None
     baselines: dict[str, Any] | None
@@ -81,31 +84,33 @@ def train(
     count_compilation(timers)
     with Progress(config.total_env_steps, config.experiment) as progress, StopSignal() as stop:
         progress.status("opening the games and making the networks")
-        run, store = Run(config, timers), CheckpointStore(run_dir)
+        run, store = Run(config, timers), make_store(config, run_dir)
         before = 0.0
         if resume and store.exists("last"):
-            before = run.restore(store)
+            before, damaged = run.restore(store)
+            for line in damaged:
+                progress.message(f"{line}: going on from the one before it")
+            store.set_aside("last", run.env_steps)
             progress.message(f"resumed at {run.env_steps:,} environment steps")
         elif resume:
             progress.message("no checkpoint had been written: starting over")
         writer = MetricsWriter(run_dir, run.env_steps if resume else None)
         baselines = None
         progress.status("compiling search and training step (cached for the next start)")
-        saved = evaluated = run.env_steps
         while run.env_steps < config.total_env_steps and not stop:
             row = run.iterate()
             row["wall_seconds"] = before + time.perf_counter() - start
             row |= {f"time/{phase}": seconds for phase, seconds in timers.seconds.items()}
-            every = config.eval.every_env_steps
-            evaluation_due = bool(every) and run.env_steps - evaluated >= every
+            evaluation_due = is_due(config, run.env_steps, config.eval.every_env_steps)
             is_last = run.env_steps >= config.total_env_steps
-            save_due = run.env_steps - saved >= config.checkpoint_every_env_steps and not is_last
+            save_due = not is_last and is_due(
+                config, run.env_steps, config.checkpoint_every_env_steps
+            )
             first_updates = row["learner_steps"] == config.updates_per_iteration > 0
             noted = evaluation_due or save_due or first_updates
             if noted and not is_last and not stop:
                 row |= check_model(run, on_check)[1]
             if evaluation_due:
-                evaluated = run.env_steps
                 row |= interim_evaluation(run, store, stop)
             if run.iteration % config.log_every == 0 or noted:
                 writer.write(row)
@@ -113,12 +118,13 @@ def train(
             if baselines is None and not stop:  # after the first sign of life, for the user's sake
                 baselines = measure_baselines(run, run_dir, writer, progress, stop, resume)
             if save_due:
-                saved = run.env_steps
-                run.save(store, run_dir)
+                writer.flush()
+                save(run, store, run_dir, progress, block=False)
         if baselines is None and not stop:  # a finished run, resumed
             baselines = measure_baselines(run, run_dir, writer, progress, stop, resume)
         progress.status("saving a checkpoint")
-        run.save(store, run_dir)
+        writer.flush()
+        saved = save(run, store, run_dir, progress, block=True)
         final, sticky, model, findings = None, None, {}, {}
         if not stop:
             progress.status("final evaluation: whole games, greedy, unseen seeds")
@@ -135,6 +141,7 @@ def train(
     return Outcome(
         finished=final is not None,
         signal_number=stop.number,
+        saved=saved,
         evaluation=final,
         evaluation_sticky=sticky,
         baselines=baselines,
@@ -145,6 +152,37 @@ def train(
         env_steps=run.env_steps,
         learner_steps=int(run.train_state.step),
     )
+
+
+def make_store(config: Config, run_dir: Path) -> CheckpointStore:
+    """The checkpoints of a run; each says what run it is of."""
+    about = {"config": flat_dict(config), "versions": versions()}
+    return CheckpointStore(run_dir, about=about, keep_every=config.keep_checkpoint_every_env_steps)
+
+
+def is_due(config: Config, env_steps: int, every: int) -> bool:
+    """Whether the last iteration went past a multiple of `every` environment steps; 0: never.
+
+    A matter of the steps alone, so that a resumed run does the same at the same steps.
+    """
+    before = env_steps - config.env.num_envs * config.rollout.length
+    return bool(every) and env_steps // every > before // every
+
+
+def save(
+    run: Run, store: CheckpointStore, run_dir: Path, progress: Progress, *, block: bool
+) -> bool:
+    """Saves a checkpoint; gives whether it, and the one before it, could be written.
+
+    A full disk is reported and the training goes on: the former checkpoint is whole.
+    """
+    try:
+        run.save(store, run_dir, block=block)
+    except (OSError, ValueError, Damage) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        progress.message(f"a checkpoint could not be written ({reason}); the former one is kept")
+        return False
+    return True
 
 
 def measure_baselines(
@@ -201,7 +239,7 @@ def interim_evaluation(run: Run, store: CheckpointStore, stop: StopSignal) -> di
         return {}
     if result["mean"] > run.best:
         run.best = result["mean"]
-        store.save("best", {"params": run.train_state.params}, run.counters)
+        store.save("best", run.env_steps, {"params": run.train_state.params}, run.counters)
     return evaluation_row(result)
 
 
@@ -210,7 +248,7 @@ def final_evaluation(
 ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     """The score of the last parameters, and with sticky actions 0.25 where that is asked for."""
     if not store.exists("best"):
-        store.save("best", {"params": run.train_state.params}, run.counters)
+        store.save("best", run.env_steps, {"params": run.train_state.params}, run.counters)
     sticky = None
     with run.timers("evaluation"):
         act = run.agent(run.train_state.params, run.config.seed)

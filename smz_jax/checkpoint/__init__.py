@@ -6,5 +6,6 @@ replay's rows in chunks that are written once, `store` keeps the steps of a run.
 
 from smz_jax.checkpoint.rows import RowChunks, SavedRows, take_rows
 from smz_jax.checkpoint.store import CheckpointStore, Kind, Restored
+from smz_jax.checkpoint.sums import Damage
 
-__all__ = ["CheckpointStore", "Kind", "Restored", "RowChunks", "SavedRows", "take_rows"]
+__all__ = ["CheckpointStore", "Damage", "Kind", "Restored", "RowChunks", "SavedRows", "take_rows"]

@@ -67,7 +67,7 @@ class CheckpointStore:
 
     Args:
         run_dir: folder of the run; checkpoints are kept below it, nothing is made before a save.
-        versions: goes into every manifest.
+        about: goes into every manifest: settings, versions.
         keep_every: steps of `last` at multiples of so many environment steps are never dropped; 0
             drops all but the newest.
     """
@@ -76,11 +76,11 @@ class CheckpointStore:
         self,
         run_dir: Path | str,
         *,
-        versions: Mapping[str, str] | None = None,
+        about: Mapping[str, Any] | None = None,
         keep_every: int = 0,
     ) -> None:
         self._root = Path(run_dir).absolute() / "checkpoints"
-        self._versions, self._keep_every = dict(versions or {}), keep_every
+        self._about, self._keep_every = dict(about or {}), keep_every
         self._thread: threading.Thread | None = None
         self._failure: Exception | None = None
         self._sets = {name: RowFiles(self._root / f"rows-{name}") for name in SETS}
@@ -141,7 +141,7 @@ class CheckpointStore:
             "kind": kind,
             "step": step,
             "extra": dict(extra or {}),
-            "versions": self._versions,
+            **self._about,
             "leaves": {name: describe(leaf) for name, leaf in leaves.items()},
         }
 
