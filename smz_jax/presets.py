@@ -213,6 +213,7 @@ _CARTPOLE: dict[str, dict[str, Any]] = {
         "network.reward_support": 2,
         "network.bfloat16": False,
         "search.num_simulations": 50,
+        "search.q_epsilon": 2.0,
         "replay.capacity": 500_000,
         "learner.batch_size": 256,
         "learner.updates_per_env_step": 0.125,
