@@ -191,6 +191,9 @@ class NetworkConfig:
     """What e sees of the observation after the step: its own torso, or the target embedding."""
     encoder_sees_afterstate: bool = True
     """Whether e also sees the afterstate (gradient stopped)."""
+    reward_sees_afterstate: bool = False
+    """Whether the reward is predicted from the afterstate as well as from the next state: where it
+    is settled by the move itself, as in 2048, the next state alone need not tell it."""
     encoder_noise: float = 1.0
     """Scale of the Gumbel noise on the code logits at the start of training; 0 turns it off."""
     encoder_noise_end: float = 0.0

@@ -151,7 +151,8 @@ def test_an_exact_model_passes():
     assert 0.3 < numbers["agreement"] < 0.9
     np.testing.assert_allclose(numbers["unroll_reward"], 0, atol=1e-6)
     np.testing.assert_allclose(numbers["unroll_value"], 0, atol=1e-6)
-    # 256 sequences of 64 draws: what remains is the draws' own noise.
+    np.testing.assert_allclose(numbers["unroll_own_value"], 0, atol=1e-6)
+    # 1,024 sequences of 64 draws: what remains is the draws' own noise.
     assert max(numbers["open_loop_reward"] + numbers["open_loop_value"]) < 0.02
     assert check.visits.sum() == real.sum()
 
@@ -174,5 +175,6 @@ def test_errors_of_a_model_that_is_off_by_a_constant():
     numbers = check_grid(networks, CONFIG, PARAMS, wrap(rows, 0)).numbers
     np.testing.assert_allclose(numbers["unroll_reward"], 0.25, atol=1e-5)
     np.testing.assert_allclose(numbers["unroll_value"], 0.5, atol=1e-5)
+    assert max(numbers["unroll_own_value"]) < 0.2  # it is off at the real states too, but the ends
     np.testing.assert_allclose(numbers["open_loop_reward"][0], 0.25, atol=0.01)
     np.testing.assert_allclose(numbers["open_loop_value"], 0.5, atol=0.02)

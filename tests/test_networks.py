@@ -335,6 +335,26 @@ def test_encoder_input_is_what_the_config_says():
             assert float(jnp.std(one, axis=0).max()) > 1e-3
 
 
+@pytest.mark.parametrize("sees", [False, True])
+@pytest.mark.parametrize("family", ["mlp", "board"])
+def test_the_reward_may_see_the_afterstate_past_the_next_state(family, sees):
+    """Two afterstates with one next state: an identity that scales to [0, 1] makes them equal."""
+    spec = make_spec((13,) if family == "mlp" else (4, 4, 3))
+    config = make_config(family, reward_sees_afterstate=sees)
+    networks = make_networks(config, spec)
+    params = random_params(networks)
+    blocks = params["params"]["dynamics_transition"]
+    params["params"]["dynamics_transition"] = jax.tree.map(jnp.zeros_like, blocks)
+    shape = (B, 10) if family == "mlp" else (B, 4, 4, 10)
+    one = jnp.asarray(np.random.default_rng(0).uniform(size=shape), jnp.float32)
+    code = jax.nn.one_hot(jnp.zeros(B, jnp.int32), config.codebook_size)
+    (state, reward), (other_state, other) = (
+        networks.dynamics(params, x, code) for x in (one, 0.5 * one + 0.1)
+    )
+    np.testing.assert_allclose(state, other_state, atol=1e-5)
+    assert (np.abs(reward - other).max() > 1e-2) == sees
+
+
 def test_residual_lines_are_the_same_for_each_row_and_each_column():
     """Line by line in NumPy, the one-hot's map beside the cells."""
     height, width, features = 3, 4, 5

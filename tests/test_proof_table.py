@@ -45,6 +45,7 @@ GRID = {
     "open_loop_value": [0.1, 0.1, 0.1, 0.1],
     "unroll_reward": [0.01, 0.02, 0.03, 0.04],
     "unroll_value": [0.1, 0.2, 0.3, 0.4],
+    "unroll_own_value": [0.1, 0.2, 0.3, 0.4],
 }
 
 
@@ -131,7 +132,7 @@ def worse(factor):
     """A twin's grid.json: larger errors when told, a little different from seed to seed."""
 
     def of(seed):
-        names = ("unroll_reward", "unroll_value")
+        names = ("unroll_reward", "unroll_own_value")
         return {x: [e * factor * (1 + seed / 100) for e in GRID[x]] for x in names}
 
     return of
@@ -180,7 +181,7 @@ def test_one_seed_of_twins_says_nothing(tmp_path):
 
 
 def test_an_error_that_is_not_known_stays_in_its_place(tmp_path):
-    names = ("open_loop_reward", "open_loop_value", "unroll_reward", "unroll_value")
+    names = ("open_loop_reward", "open_loop_value", "unroll_reward", "unroll_own_value")
     for name in ("grid-slippery", "grid-twin"):
         some = {key: [None, 0.2, None, 0.4] for key in names}
         write_world(tmp_path, name, (0.7, 0.7), lambda _, some=some: some)

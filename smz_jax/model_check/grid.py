@@ -30,7 +30,9 @@ from smz_jax.model_check.known_rules import (
 )
 from smz_jax.types import Networks, Params, Trajectory
 
-NUM_SEQUENCES, NUM_STEPS, NUM_SAMPLES = 256, 5, 64
+NUM_SEQUENCES, NUM_STEPS, NUM_SAMPLES = 1024, 5, 64
+RANDOM_SHARE = 0.25
+"""Share of random actions in the sequences; the others are best where they were chosen."""
 MAX_TRANSITIONS = 8192
 
 
@@ -133,7 +135,10 @@ def check_grid(
         `numbers` holds those of `rules_check`; `agreement` of the encoder's code with the most
         likely one and `code_perplexity`, over the newest stored transitions; `unroll_reward`,
         `unroll_value` and `open_loop_reward`, `open_loop_value`: errors after 1 to NUM_STEPS
-        random actions (`unroll_errors`, `open_loop_errors`), against V* at the run's gamma.
+        actions of `draw_sequences`, whose outcomes are drawn anew (`unroll_errors`,
+        `open_loop_errors`), against V* at the run's gamma; `unroll_own_value` against what the
+        model says of the state that was really reached, which leaves out what its values are off
+        by anyway (they are those of the policy that played).
     """
     check, stored = check_pairs(networks, config, params, replay_state)
     kind = read_options(config.env)[1]
@@ -152,8 +157,35 @@ def check_grid(
         "code_perplexity": float(np.exp(-np.sum(used * np.log(used)))),
     }
     starts = np.unique(newest.state)
-    numbers |= _sequence_errors(networks, config, params, check.rules, observations, starts, seed)
+    seen = np.bincount(stored.after, minlength=check.rules.num_states) > 0
+    seen[stored.state] = True
+    numbers |= _sequence_errors(
+        networks, config, params, check.rules, observations, starts, seen, seed
+    )
     return check._replace(numbers=numbers)
+
+
+def draw_sequences(
+    rules: GridRules, generator: np.random.Generator, start: np.ndarray, action_value: np.ndarray
+) -> np.ndarray:
+    """Action sequences `[N, NUM_STEPS]` as a good player with some random actions played them.
+
+    Of random actions most lead where no good player has been, where every model errs.
+
+    Args:
+        rules: of the map.
+        generator: of the draws.
+        start: `[N]` states; what follows is one draw, and the sequences are fixed by it.
+        action_value: Q* `[S, A]`.
+    """
+    state, actions = start, []
+    for _ in range(NUM_STEPS):
+        any_action = generator.integers(0, NUM_ACTIONS, len(start))
+        at_random = generator.random(len(start)) < RANDOM_SHARE
+        action = np.where(at_random, any_action, action_value[state].argmax(axis=1))
+        actions.append(action.astype(np.int32))
+        state = sample_paths(rules, generator, state, action[:, None])[0][:, 1]
+    return np.stack(actions, axis=1)
 
 
 def _sequence_errors(
@@ -163,27 +195,39 @@ def _sequence_errors(
     rules: GridRules,
     observations: jax.Array,
     starts: np.ndarray,
+    seen: np.ndarray,
     seed: int,
 ) -> dict[str, list[float]]:
-    """Errors along random action sequences from `starts`, with and without the real outcomes."""
+    """Errors along action sequences from `starts`, with and without the real outcomes.
+
+    Told what happened, steps count as long as the states that were reached are `seen` `[S]`: of
+    others no model was told anything.
+    """
     generator = np.random.default_rng(seed)
     start = generator.choice(starts, NUM_SEQUENCES)
-    actions = generator.integers(0, NUM_ACTIONS, (NUM_SEQUENCES, NUM_STEPS)).astype(np.int32)
+    values, action_value = optimal_values(rules, config.learner.gamma)
+    actions = draw_sequences(rules, generator, start, action_value)
     states, rewards = sample_paths(rules, generator, start, actions)
-    values, _ = optimal_values(rules, config.learner.gamma)
     means, expected = mean_reward(rules), ([], [])
     for first, sequence in zip(start, actions, strict=True):
         chances = state_distributions(rules, first, sequence)
         rows = chances[:-1] * means[:, sequence].T
         expected[0].append(rows.sum(axis=1))
         expected[1].append(chances[1:] @ values)
-    told = jax.jit(functools.partial(unroll_errors, networks, config))(
-        params,
-        observations[states],
-        actions,
-        rewards.astype(np.float32),
-        values[states].astype(np.float32),
-        (~rules.terminal[states[:, :-1]]).astype(np.float32),
+    _, own_logits = networks.prediction(params, networks.representation(params, observations))
+    own = np.where(rules.terminal, 0.0, np.asarray(networks.value_of(own_logits)))
+    known = np.minimum.accumulate(seen[states], axis=1)[:, 1:]
+    compare = jax.jit(functools.partial(unroll_errors, networks, config))
+    told, told_own = (
+        compare(
+            params,
+            observations[states],
+            actions,
+            rewards.astype(np.float32),
+            reference[states].astype(np.float32),
+            (known & ~rules.terminal[states[:, :-1]]).astype(np.float32),
+        )
+        for reference in (values, own)
     )
     drawn = functools.partial(open_loop_errors, networks, num_samples=NUM_SAMPLES)
     untold = jax.jit(drawn)(
@@ -194,7 +238,7 @@ def _sequence_errors(
         np.array(expected[0], np.float32),
         np.array(expected[1], np.float32),
     )
-    found = {"unroll": told, "open_loop": untold}
+    found = {"unroll": {**told, "own_value": told_own["value"]}, "open_loop": untold}
     return {
         f"{kind}_{name}": np.asarray(errors, np.float64).tolist()
         for kind, result in found.items()

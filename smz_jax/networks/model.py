@@ -85,7 +85,9 @@ class Model(nn.Module):
     def dynamics(self, afterstate: Array, chance_code: Array) -> tuple[Array, Array]:
         """g: `chance_code [B, C]` is the one-hot that carries the straight-through gradient."""
         embedding = self.dynamics_transition(afterstate, chance_code)
-        return embedding, self.reward_head(embedding)
+        if not self.config.reward_sees_afterstate:
+            return embedding, self.reward_head(embedding)
+        return embedding, self.reward_head(jnp.concatenate([embedding, afterstate], axis=-1))
 
     def encoder(self, after: Array, afterstate: Array) -> Array:
         """e: code logits `[B, C]` from the observation after the step (or its embedding)."""
