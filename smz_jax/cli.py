@@ -48,7 +48,7 @@ __all__ = [
 VALIDATION_PRESET = "laptop"
 """With no preset named, flags are checked against this one until the machine has decided."""
 
-_OWN_FLAGS = ("preset", "config", "run_dir", "resume")
+_OWN_FLAGS = ("preset", "config", "run_dir", "resume", "init_from")
 
 _HEADER = """{description}
 
@@ -60,7 +60,9 @@ Examples:
   {command} --config my.yaml --search.num_simulations 8
       settings from a file, one of them changed
   {command} --resume --run_dir runs/{experiment}/20260101-120000-seed0
-      go on with a run that was stopped
+      go on with a run that was stopped, bit for bit; so does experiments.resume with the folder
+  {command} --init_from runs/{experiment}/20260101-120000-seed0@best
+      a new run that begins with the weights of another one
 
 A run leaves in its folder: config.yaml, metrics.jsonl, tensorboard/, macros.json, summary.json,
 checkpoints/, figures/ and report.html. Later wins: defaults, experiment, preset, file, flags.
@@ -80,6 +82,7 @@ class Invocation:
     explicit: dict[str, Any]  # dotted overrides of file and flags, flags winning
     base: dict[str, Any]  # dotted overrides of the experiment itself
     command: str  # what was typed, for the records of the run
+    init_from: str | None = None  # folder of a run, with @step or @best: weights to begin with
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,8 @@ class _Options:
     """Folder of the run. Unset: runs/<experiment>/<time>-seed<seed>."""
     resume: bool = False
     """Go on with the run in --run_dir. Its settings stay; total_env_steps may be raised."""
+    init_from: str | None = None
+    """RUN_DIR, RUN_DIR@STEP or RUN_DIR@best: begin with these weights. Unset: at random."""
 
 
 def _read_flags(argv: Sequence[str]) -> dict[str, Any]:
@@ -191,7 +196,10 @@ def parse(
     try:
         flags = _read_flags([token for token in argv if token not in ("-h", "--help")])
         config_path, run_dir = _own_path(flags, "config"), _own_path(flags, "run_dir")
-        resume = flags.pop("resume", False)
+        resume, init_from = flags.pop("resume", False), flags.pop("init_from", None)
+        require(init_from != "", "init_from", init_from, "RUN_DIR, RUN_DIR@STEP or RUN_DIR@best")
+        allowed = "left out with --resume: a run goes on with its own weights"
+        require(not (resume and init_from), "init_from", init_from, allowed)
         from_file = {} if config_path is None else read_file(config_path)
         preset = flags.pop("preset", from_file.pop("preset", None))
         saved = run_dir / "config.yaml" if resume and run_dir and preset is None else None
@@ -203,7 +211,7 @@ def parse(
     except ConfigError:
         if not wants_help:
             raise
-        chosen = VALIDATION_PRESET
+        chosen, init_from = VALIDATION_PRESET, None
         config = resolve(base, chosen, {}, {})
     if wants_help:
         _print_help(command, experiment, description, config, chosen)
@@ -215,6 +223,7 @@ def parse(
         explicit={**from_file, **flags},
         base=base,
         command=shlex.join([*command.split(), *argv]),
+        init_from=init_from,
     )
 
 

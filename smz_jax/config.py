@@ -451,6 +451,8 @@ class LearnerConfig:
     """Learner steps between two copies into the target network."""
     dynamics_gradient_scale: float = 0.5
     """Gradient that passes into the embedding at each unroll step (MuZero)."""
+    max_skipped: int = 10
+    """Updates with a loss or gradient that is not finite are skipped; with more the run stops."""
     updates_per_dispatch: int = 1
     """Updates in one compiled call (lax.scan); 1 is fastest on a CPU, more on an accelerator."""
     schedule_steps: int = 4_000
@@ -466,6 +468,7 @@ class LearnerConfig:
             ("target_update_period", 1, 10**9),
             ("warmup_steps", 0, 10**9),
             ("schedule_steps", 1, 10**9),
+            ("max_skipped", 0, 10**9),
             ("updates_per_dispatch", 1, 10_000),
         ):
             value = getattr(self, name)

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from smz_jax import macros
-from smz_jax.checkpoint import CheckpointStore, take_rows
+from smz_jax.checkpoint import CheckpointStore, Kind, take_rows
 from smz_jax.config import Config, ConfigError
 from smz_jax.envs import VectorEnv, make_env, make_spec
 from smz_jax.envs.rebuilt import RebuiltEnv
@@ -74,6 +75,7 @@ class Run:
         self.scores = RunningScores()
         self.best = -float("inf")
         self.iteration = 0
+        self.skipped = 0  # updates whose loss or gradient was not finite
 
     def open_games(self) -> None:
         """Opens the training games, one vector for each pool, and an actor that plays them."""
@@ -129,6 +131,7 @@ class Run:
             "iteration": self.iteration,
             "best": self.best if np.isfinite(self.best) else None,
             "games": self.scores.games,
+            "skipped": self.skipped,
             "macro_totals": list(self.miner.totals),
             "seconds": self.timers.seconds,
         }
@@ -152,12 +155,34 @@ class Run:
         self.miner.totals = type(self.miner.totals)(*counters["macro_totals"])
         self.actor.restore(arrays["games"], counters["count"])
         self.miner.steps = counters["count"]
-        self.iteration = counters["iteration"]
+        self.iteration, self.skipped = counters["iteration"], counters["skipped"]
         self.best = -float("inf") if counters["best"] is None else counters["best"]
         self.scores = RunningScores(counters["games"])
         for phase, seconds in counters["seconds"].items():
             self.timers.add(phase, seconds)
         return sum(counters["seconds"].values()), found.damaged
+
+    def load_weights(self, run_dir: Path, kind: Kind, step: int | None) -> int:
+        """Begins with the parameters of another run; optimiser and counters stay fresh.
+
+        Args:
+            run_dir: folder of that run.
+            kind: `last` or `best`.
+            step: of the checkpoint; unset: the newest good one.
+
+        Returns:
+            The step whose weights were taken.
+
+        Raises:
+            ConfigError: in one line, if there is none, or its model is another one.
+        """
+        state: dict[str, Any] = {"params": self.train_state.params}
+        store = CheckpointStore(run_dir)
+        found = store.restore_part(kind, state if kind == "best" else {"train": state}, step=step)
+        params = (found.state if kind == "best" else found.state["train"])["params"]
+        target = jax.tree.map(jnp.copy, params)
+        self.train_state = self.train_state._replace(params=params, target_params=target)
+        return found.step
 
     def _check_fit(self, manifest: dict[str, Any]) -> None:
         """Raises ConfigError in one line where a checkpoint is of a run with other settings."""
@@ -178,6 +203,17 @@ class Run:
         """Whether the replay holds enough to learn from."""
         return self.env_steps >= self.config.replay.min_size and bool(
             self.config.updates_per_iteration
+        )
+
+    @property
+    def fault(self) -> str | None:
+        """Why the run must not go on, in one line; None: it may."""
+        most = self.config.learner.max_skipped
+        if self.skipped <= most:
+            return None
+        return (
+            f"{self.skipped} updates were skipped because their loss or gradient was not finite "
+            f"(learner.max_skipped = {most}); the last good checkpoint is kept"
         )
 
     def check(self) -> dict[str, np.ndarray]:
@@ -203,7 +239,9 @@ class Run:
             )
             several.append(metrics)
         rows = jax.device_get(several)
-        return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+        self.skipped += int(sum(np.sum(row.pop("learner/skipped")) for row in rows))
+        averaged = {name: float(np.nanmean([row[name] for row in rows])) for name in rows[0]}
+        return {**averaged, "learner/skipped": self.skipped}
 
     def iterate(self) -> dict[str, Any]:
         """One rollout, its macros, and the updates that are due; gives a metrics row."""

@@ -16,7 +16,7 @@ from smz_jax.metrics import MetricsWriter, PhaseTimers, write_json
 from smz_jax.model_check import check_row
 from smz_jax.progress import Progress
 from smz_jax.run import Run
-from smz_jax.run_dir import versions
+from smz_jax.run_dir import Weights, versions
 from smz_jax.settings import flat_dict
 from smz_jax.signals import StopSignal
 
@@ -35,6 +35,7 @@ class Outcome(NamedTuple):
     finished: bool
     signal_number: int | None  # what stopped it
     saved: bool  # the last checkpoint could be written
+    fault: str | None  # why the run stopped by itself
     evaluation: dict[str, Any] | None
     evaluation_sticky: dict[str, Any] | None
     baselines: dict[str, Any] | None
@@ -61,6 +62,7 @@ def train(
     run_dir: Path,
     *,
     resume: bool = False,
+    weights: Weights | None = None,
     on_check: OnCheck | None = None,
     on_finish: OnFinish | None = None,
 ) -> Outcome:
@@ -69,7 +71,8 @@ def train(
     Args:
         config: the run's settings.
         run_dir: its folder; metrics, macros and checkpoints go there.
-        resume: go on from the folder's last checkpoint.
+        resume: go on from the folder's newest good checkpoint.
+        weights: folder, kind and step of a checkpoint whose parameters a new run begins with.
         on_check: called at each check of the model; its metrics go into the same row.
         on_finish: called after the final evaluation.
 
@@ -94,11 +97,15 @@ def train(
             progress.message(f"resumed at {run.env_steps:,} environment steps")
         elif resume:
             progress.message("no checkpoint had been written: starting over")
+        if weights is not None:
+            progress.message(f"weights of step {run.load_weights(*weights):,} of {weights[0]}")
         writer = MetricsWriter(run_dir, run.env_steps if resume else None)
         baselines = None
         progress.status("compiling search and training step (cached for the next start)")
-        while run.env_steps < config.total_env_steps and not stop:
+        fault = None
+        while run.env_steps < config.total_env_steps and not stop and not fault:
             row = run.iterate()
+            fault = run.fault
             row["wall_seconds"] = before + time.perf_counter() - start
             row |= {f"time/{phase}": seconds for phase, seconds in timers.seconds.items()}
             evaluation_due = is_due(config, run.env_steps, config.eval.every_env_steps)
@@ -124,9 +131,10 @@ def train(
             baselines = measure_baselines(run, run_dir, writer, progress, stop, resume)
         progress.status("saving a checkpoint")
         writer.flush()
-        saved = save(run, store, run_dir, progress, block=True)
+        # What went wrong is kept out of the checkpoints: the last good one stays the newest.
+        saved = not fault and save(run, store, run_dir, progress, block=True)
         final, sticky, model, findings = None, None, {}, {}
-        if not stop:
+        if not stop and not fault:
             progress.status("final evaluation: whole games, greedy, unseen seeds")
             model, row = check_model(run, on_check)
             if row:
@@ -142,6 +150,7 @@ def train(
         finished=final is not None,
         signal_number=stop.number,
         saved=saved,
+        fault=fault,
         evaluation=final,
         evaluation_sticky=sticky,
         baselines=baselines,

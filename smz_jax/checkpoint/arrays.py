@@ -62,19 +62,24 @@ def write_arrays(path: Path, arrays: list[np.ndarray]) -> None:
         checkpointer.save(path, args=ocp.args.PyTreeSave(item, save_args=save_args))
 
 
-def read_arrays(path: Path, wanted: dict[str, Any]) -> list[Any]:
+def read_arrays(
+    path: Path, wanted: dict[str, Any], positions: list[int] | None = None
+) -> list[Any]:
     """Reads what `write_arrays` wrote; NumPy leaves come back as NumPy, numbers as numbers.
 
     Args:
         path: folder of the arrays.
         wanted: leaves as they were saved, arrays or abstract, by name and in order.
+        positions: of these leaves among those that were saved; unset: they are all.
     """
-    templates = {f"{i:05d}": leaf for i, leaf in enumerate(wanted.values())}
+    numbers = range(len(wanted)) if positions is None else positions
+    templates = {f"{i:05d}": leaf for i, leaf in zip(numbers, wanted.values(), strict=True)}
     stored = {name: leaf for name, leaf in templates.items() if np.prod(np.shape(leaf)) > 0}
     restore_args = {name: _restore_args(leaf) for name, leaf in stored.items()}
     item = {name: 0 for name in stored}
     with _make_checkpointer() as checkpointer:
-        args = ocp.args.PyTreeRestore(item=item, restore_args=restore_args)
+        partial = positions is not None
+        args = ocp.args.PyTreeRestore(item=item, restore_args=restore_args, partial_restore=partial)
         arrays = checkpointer.restore(path, args=args)
     return [_as_template(arrays.get(name), leaf) for name, leaf in templates.items()]
 

@@ -325,6 +325,28 @@ class CheckpointStore:
         state = jax.tree_util.tree_unflatten(treedef, leaves)
         return Restored(state, manifest["extra"], rows, found, damaged)
 
+    def restore_part(self, kind: Kind, abstract_state: Any, *, step: int | None = None) -> Restored:
+        """Reads some leaves of a step, found by their names: weights for another run.
+
+        Args:
+            kind: `last` or `best`.
+            abstract_state: a part of the pytree that was saved.
+            step: this one; unset: the newest good one.
+
+        Raises:
+            ConfigError: in one line, if there is none, all are damaged, or it does not fit.
+        """
+        found, manifest, damaged = self.newest_good(kind, step)
+        folder = self.path(kind, found)
+        wanted, saved = named_leaves(abstract_state), manifest["leaves"]
+        if text := unfit({name: x for name, x in saved.items() if name in wanted}, wanted):
+            raise ConfigError(f"checkpoint {str(folder)!r} is of another model: {text}")
+        positions = [list(saved).index(name) for name in wanted]
+        leaves = read_arrays(folder / "state", wanted, positions)
+        treedef = jax.tree_util.tree_structure(abstract_state)
+        state = jax.tree_util.tree_unflatten(treedef, leaves)
+        return Restored(state, manifest["extra"], None, found, damaged)
+
     def set_aside(self, kind: Kind, newer_than: int) -> None:
         """Renames steps that a run walked back from; the next good save drops them."""
         for step in self.steps(kind):
