@@ -72,19 +72,19 @@ def write_json(path: Path, value: Any) -> None:
     Raises:
         OSError: if it cannot be written.
     """
-    atomic_write_text(path, json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+    atomic_write_text(path, json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Turns `value` into what strict JSON can hold."""
     if value is None or isinstance(value, (str, bool)):
         return value
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if hasattr(value, "tolist"):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, Integral):
         return int(value)
     if isinstance(value, Path):
@@ -164,11 +164,11 @@ class MetricsWriter:
             row: names and values; `env_steps` is the step shown by TensorBoard (without it, the
                 one of the row before). Numbers that are not finite are written as null.
         """
-        plain = _plain(row)
-        self._file.write(json.dumps(plain, allow_nan=False).encode() + b"\n")
+        values = plain(row)
+        self._file.write(json.dumps(values, allow_nan=False).encode() + b"\n")
         self._file.flush()
-        self._env_steps = plain.get("env_steps") or self._env_steps
-        for name, value in plain.items():
+        self._env_steps = values.get("env_steps") or self._env_steps
+        for name, value in values.items():
             if isinstance(value, (int, float)) and name != "env_steps":
                 self._tensorboard.add_scalar(name, value, self._env_steps)
 

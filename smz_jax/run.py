@@ -16,7 +16,7 @@ from smz_jax.envs import VectorEnv, make_env, make_spec
 from smz_jax.envs.rebuilt import RebuiltEnv
 from smz_jax.evaluate import make_agent
 from smz_jax.learner import init_train_state, make_train_step
-from smz_jax.metrics import PhaseTimers, RunningScores
+from smz_jax.metrics import PhaseTimers, RunningScores, plain
 from smz_jax.mining import Miner
 from smz_jax.model_check import make_check
 from smz_jax.networks import make_networks
@@ -75,6 +75,9 @@ class Run:
         self.scores = RunningScores()
         self.best = -float("inf")
         self.iteration = 0
+        self.unfinished: dict[str, Any] | None = (
+            None  # row of an iteration that waits for its checks
+        )
         self.skipped = 0  # updates whose loss or gradient was not finite
 
     def open_games(self) -> None:
@@ -132,6 +135,7 @@ class Run:
             "best": self.best if np.isfinite(self.best) else None,
             "games": self.scores.games,
             "skipped": self.skipped,
+            "unfinished": plain(self.unfinished),
             "macro_totals": list(self.miner.totals),
             "seconds": self.timers.seconds,
         }
@@ -156,6 +160,7 @@ class Run:
         self.actor.restore(arrays["games"], counters["count"])
         self.miner.steps = counters["count"]
         self.iteration, self.skipped = counters["iteration"], counters["skipped"]
+        self.unfinished = counters["unfinished"]
         self.best = -float("inf") if counters["best"] is None else counters["best"]
         self.scores = RunningScores(counters["games"])
         for phase, seconds in counters["seconds"].items():

@@ -103,8 +103,8 @@ def train(
         baselines = None
         progress.status("compiling search and training step (cached for the next start)")
         fault = None
-        while run.env_steps < config.total_env_steps and not stop and not fault:
-            row = run.iterate()
+        while not (stop or fault) and (run.unfinished or run.env_steps < config.total_env_steps):
+            row = run.unfinished or run.iterate()
             fault = run.fault
             row["wall_seconds"] = before + time.perf_counter() - start
             row |= {f"time/{phase}": seconds for phase, seconds in timers.seconds.items()}
@@ -119,6 +119,10 @@ def train(
                 row |= check_model(run, on_check)[1]
             if evaluation_due:
                 row |= interim_evaluation(run, store, stop)
+            if noted and stop:
+                run.unfinished = row  # its evaluation is made when the run goes on
+                break
+            run.unfinished = None
             if run.iteration % config.log_every == 0 or noted:
                 writer.write(row)
             progress.update(run.env_steps, row)
