@@ -76,7 +76,7 @@ def test_machine_decides_without_a_preset():
 @pytest.mark.parametrize("preset", PRESET_NAMES)
 def test_presets_are_valid_and_name_real_settings(preset):
     assert set(PRESETS[preset]) <= set(SETTINGS)
-    expected = preset_overrides(preset, "breakout")
+    expected = preset_overrides(preset, "pong")
     flat = cli.flat_dict(parse("--preset", preset, base={}).config)
     assert {name: flat[name] for name in expected} == expected
 
