@@ -9,7 +9,7 @@ import yaml
 from experiments.benchmark import check_spelling
 from smz_jax import cli
 from smz_jax.config import Config, ConfigError
-from smz_jax.presets import EXPERIMENT_PRESETS, PRESET_NAMES, PRESETS
+from smz_jax.presets import EXPERIMENT_PRESETS, PRESET_NAMES, PRESETS, preset_overrides
 from smz_jax.settings import SETTINGS
 
 BASE = {"env.id": "Pong", "learner.weight_decay": 0.5}
@@ -76,8 +76,9 @@ def test_machine_decides_without_a_preset():
 @pytest.mark.parametrize("preset", PRESET_NAMES)
 def test_presets_are_valid_and_name_real_settings(preset):
     assert set(PRESETS[preset]) <= set(SETTINGS)
+    expected = preset_overrides(preset, "pong")
     flat = cli.flat_dict(parse("--preset", preset, base={}).config)
-    assert {name: flat[name] for name in PRESETS[preset]} == PRESETS[preset]
+    assert {name: flat[name] for name in expected} == expected
 
 
 # --- flags --------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from matplotlib import image
 
 from smz_jax.proof import criteria, figure, results, table, twins
 from smz_jax.proof.plan import make_plan
-from smz_jax.proof.worlds import WORLDS, Choice
+from smz_jax.proof.worlds import ENCODER_VARIANT, WORLDS, Choice
 from tests.fake_run import evaluation, write_run
 
 
@@ -193,11 +193,11 @@ def write_encoders(out, seed, entropies=(0.6, 0.1), **changes):
     """What `experiments.encoders` leaves for one seed."""
     jobs = []
     for sticky, entropy in zip((0.25, 0.0), entropies, strict=True):
-        job = {"variant": "difference", "sticky": sticky, "seed": seed, "seconds": 600.0}
+        job = {"variant": ENCODER_VARIANT, "sticky": sticky, "seed": seed, "seconds": 600.0}
         ends = {"entropy_low": entropy - 0.05, "entropy_high": entropy + 0.05}
         job |= {"roc": 0.92, "roc_open": 0.95, "code_perplexity": 6.0, "code_gain": 0.3}
         jobs.append({**job, "entropy": entropy, **ends, **changes})
-        name = f"difference-sticky{sticky:g}-seed{seed}"
+        name = f"{ENCODER_VARIANT}-sticky{sticky:g}-seed{seed}"
         folder = out / "encoders" / f"seed{seed}" / "jobs" / name
         folder.mkdir(parents=True)
         rows = [{"updates": 0, "roc": 0.5 + sticky}, {"updates": 9, "roc": None}]
@@ -240,8 +240,8 @@ def test_encoders_know_the_command():
     own, _ = encoders.read_command(job.arguments())
     made = encoders.read_jobs(own, encoders.read_sizes(own, "laptop"))
     assert [(x.variant, x.sticky, x.seed) for x in made] == [
-        ("difference", 0.25, 1),
-        ("difference", 0.0, 1),
+        (ENCODER_VARIANT, 0.25, 1),
+        (ENCODER_VARIANT, 0.0, 1),
     ]
 
 

@@ -67,7 +67,8 @@ class Job:
         """Flags of a first start."""
         seed = ["--seed" if self.world.is_run else "--seeds", str(self.seed)]
         fixed = ["--preset", self.preset, *seed, "--run_dir", str(self.run_dir)]
-        return [*fixed, *self.world.arguments]
+        more = self.world.at_laptop if self.preset == "laptop" else ()
+        return [*fixed, *self.world.arguments, *more]
 
     def is_finished(self) -> bool:
         """Whether the run's own result says so."""
