@@ -67,6 +67,7 @@ def wait_for_steps(process, folder, steps):
 def kill_and_resume(environment, folder, generator, kills):
     """Kills at random moments; each restart goes on from a whole step, at most one save back."""
     process = begin(environment, folder)
+    wait_for_steps(process, folder, 3 * EVERY)  # before its first save a run starts over
     for _ in range(kills):
         before = played(folder)
         wait_for_steps(process, folder, before + EVERY)
