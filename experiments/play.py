@@ -119,6 +119,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         except OSError as error:
             reason = f"cannot be written: {error.strerror}"
             raise ConfigError(f"out = {str(arguments.out)!r} {reason}") from None
+        except KeyboardInterrupt:  # a second signal
+            print("interrupted: no video is kept", file=sys.stderr)
     return 128 + stop.number if stop.number is not None else 0
 
 

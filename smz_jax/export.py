@@ -190,11 +190,10 @@ def _read_sums(folder: Path) -> dict[str, str]:
         _refuse(folder, f"{SUMS} is missing ({error.strerror})")
     if len(data) > MAX_SUMS_BYTES:
         _refuse(folder, f"{SUMS} has {len(data):,} bytes, more than an export's")
-    text = data.decode("ascii", "replace")
-    body, found, own = text.rpartition(_OWN_SUM)
-    if not found or own != _sum(body.encode("ascii", "replace")) + "\n":
+    body, found, own = data.rpartition(_OWN_SUM.encode())
+    if not found or own != f"{_sum(body)}\n".encode():
         _refuse(folder, f"{SUMS} does not agree with its own last line")
-    lines = body.splitlines()
+    lines = body.decode("utf-8", "replace").splitlines()
     head = re.fullmatch(_HEAD.strip().format(r"(\d+)"), lines[0] if lines else "")
     if head is None:
         _refuse(folder, f"{SUMS} does not begin as an export's")

@@ -7,6 +7,7 @@ seed gives the same game.
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -103,6 +104,7 @@ def _why_not_drawn(config: EnvConfig) -> str:
     from smz_jax.envs.gym_env import GymnasiumLanes
     from smz_jax.envs.gym_ids import find
 
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame else looks for a display
     try:
         lanes = GymnasiumLanes(config, find(config), np.ones(1, np.int64))
         try:

@@ -26,7 +26,7 @@ class Moment(NamedTuple):
     step: int  # actions played before in this game
     score: float  # raw rewards so far
     timestep: Timestep  # of one lane
-    action: int | None  # None: the game is over
+    action: int | None  # None: the game is over; the next two are NaN then
     value: float  # of the root of the search, in units of the rewards learned from
     transition_entropy: float  # normalised H(sigma) of the action
     macro: Followed | None  # followed by this action and those before
@@ -105,7 +105,7 @@ def play(
             end = next(iter(scores.add(timestep)), None)
         _, score, length, truncated = end
         cut = truncated and length >= config.eval.max_steps
-        yield Moment(game, length, score, timestep, None, value, entropy, None, cut)
+        yield Moment(game, length, score, timestep, None, float("nan"), float("nan"), None, cut)
         if game < num_games:
             timestep = env.step(np.zeros(1, np.int32))  # ignored: the lane begins its next game
             scores.add(timestep)

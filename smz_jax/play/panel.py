@@ -33,9 +33,6 @@ class Panel:
         if moment.step == 0:
             self._values.clear()
             self._entropies.clear()
-        if moment.action is not None:
-            self._values.append(moment.value)
-            self._entropies.append(moment.transition_entropy)
         height = max(screen.height, LEAST_HEIGHT)
         size = (screen.width + WIDTH + screen.width % 2, height + height % 2)
         image = Image.new("RGB", size, BACKGROUND)
@@ -45,10 +42,14 @@ class Panel:
         draw.text((left, 28), f"game {moment.game}, step {moment.step:,}", FAINT, self._small)
         draw.text((left, 46), f"score {moment.score:g}", INK, self._large)
         self._decision(draw, left, moment)
-        value, entropy = f"{moment.value:.3f}", f"{moment.transition_entropy:.3f}"
-        self._course(draw, left, 196, f"value {value}", self._values, None, ACCENT)
-        label = f"transition entropy {entropy}"
-        self._course(draw, left, 276, label, self._entropies, (0.0, 1.0), WARM)
+        labels = ["value", "transition entropy"]
+        if moment.action is not None:
+            self._values.append(moment.value)
+            self._entropies.append(moment.transition_entropy)
+            labels = [f"value {moment.value:.3f}"]
+            labels += [f"transition entropy {moment.transition_entropy:.3f}"]
+        self._course(draw, left, 196, labels[0], self._values, None, ACCENT)
+        self._course(draw, left, 276, labels[1], self._entropies, (0.0, 1.0), WARM)
         return image
 
     def _decision(self, draw: ImageDraw.ImageDraw, left: int, moment: Moment) -> None:

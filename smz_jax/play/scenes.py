@@ -141,7 +141,7 @@ def _tiles(board: np.ndarray) -> Image.Image:
             number = str(2 ** int(power))
             font = ImageFont.load_default(side * (0.42 if len(number) < 4 else 0.3))
             middle = (x * side + side / 2, y * side + side / 2)
-            draw.text(middle, number, "#3C3A38" if power < 3 else "#FFFFFF", font, "mm")
+            draw.text(middle, number, "#3C3A38" if power < 5 else "#FFFFFF", font, "mm")
     return image
 
 

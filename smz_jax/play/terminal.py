@@ -39,11 +39,11 @@ def picture_text(image: Image.Image, columns: int, lines: int) -> str:
 
 def words(moment: Moment, action_names: Sequence[str]) -> str:
     """What the panel of a video says, in two lines."""
-    action = "game over" if moment.action is None else action_names[moment.action]
-    line = (
-        f"game {moment.game}  step {moment.step}  score {moment.score:g}  action {action}  "
-        f"value {moment.value:.3f}  entropy {moment.transition_entropy:.3f}"
-    )
+    line = f"game {moment.game}  step {moment.step}  score {moment.score:g}  "
+    if moment.action is None:
+        return line + "game over\n"
+    thoughts = f"value {moment.value:.3f}  entropy {moment.transition_entropy:.3f}"
+    line += f"action {action_names[moment.action]}  {thoughts}"
     macro = "none"
     if moment.macro is not None:
         names = [action_names[action] for action in moment.macro.actions]
