@@ -94,7 +94,7 @@ def _write_mp4(path: Path, pictures: Iterator[Image.Image], size: tuple[int, int
             code = process.wait()
         if code:
             errors.seek(0)
-            text = errors.read().decode("utf-8", "replace")
+            text = " ".join(errors.read().decode("utf-8", "replace").split())
             raise ConfigError(f"ffmpeg gave up with code {code}: {text[:300]}; a .gif needs none")
 
 
