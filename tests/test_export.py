@@ -194,6 +194,9 @@ def test_a_file_that_is_gone_is_named(copied, name):
     refused(copied, f"{name} is missing")
     (copied / name).mkdir()
     refused(copied, f"{name} is missing")
+    (copied / name).rmdir()
+    (copied / name).symlink_to("/dev/null")  # as a pipe or a device that never ends would be
+    refused(copied, f"{name} is missing")
 
 
 @pytest.mark.parametrize("pair", list(itertools.combinations(FILES, 2)))
