@@ -5,6 +5,7 @@ Flags are read here from the fields of `Config`, so that every mistake is one li
 `--env.episodic_life` and `--env.no_episodic_life`; it also takes `true` or `false` as its value.
 """
 
+import argparse
 import dataclasses
 import os
 import shlex
@@ -32,6 +33,7 @@ from smz_jax.settings import (
 
 __all__ = [
     "Invocation",
+    "OneLineParser",
     "choose_preset",
     "config_from_yaml",
     "config_to_yaml",
@@ -238,6 +240,14 @@ def choose_preset(invocation: Invocation, has_accelerator: bool) -> Invocation:
     preset = "gpu" if has_accelerator else VALIDATION_PRESET
     config = resolve(invocation.base, preset, {}, invocation.explicit)
     return dataclasses.replace(invocation, config=config, preset=preset)
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Of the commands that take no settings: answers a mistake in one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises ConfigError."""
+        raise ConfigError(" ".join(message.split()))
 
 
 def run_main(main: Callable[[], int | None]) -> NoReturn:

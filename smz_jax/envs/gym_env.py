@@ -15,6 +15,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from smz_jax.config import ConfigError, EnvConfig
 from smz_jax.envs.gym_ids import Found, find, open_envpool, open_single
+from smz_jax.envs.protocol import lane_seeds
 from smz_jax.envs.vector import LaneStep, LanesVectorEnv
 from smz_jax.types import EnvSpec
 
@@ -39,9 +40,7 @@ def open_games(
     """Opens a vector of games; see `make_env`."""
     del training  # rewards are raw and games are whole in any case
     found = find(config)
-    # SeedSequence keeps the lanes of different runs apart (seed + lane would not).
-    seeds = np.random.SeedSequence(seed).generate_state(first_lane + num_envs).astype(np.int64)
-    seeds = np.maximum(seeds[first_lane:] % 2**31, 1)
+    seeds = lane_seeds(seed, num_envs, first_lane)
     lanes = EnvpoolLanes if found.library == "envpool" else GymnasiumLanes
     return LanesVectorEnv(lanes(config, found, seeds), spec_of(config), num_envs)
 
@@ -104,6 +103,10 @@ class GymnasiumLanes:
     def recv(self) -> LaneStep:
         """See `Lanes.recv`."""
         return self._step(*self._envs.step(self._actions))
+
+    def render(self) -> np.ndarray:
+        """The first lane's picture `[H, W, 3]` uint8; needs kwargs with `render_mode` rgb_array."""
+        return np.asarray(self._envs.envs[0].render(), np.uint8)
 
     def close(self) -> None:
         """See `Lanes.close`."""

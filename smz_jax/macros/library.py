@@ -194,6 +194,20 @@ def read_macros_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"{source} is not a readable macro library: {reason}") from None
+    check_library(document, source)
+    return document
+
+
+def check_library(document: Any, source: Path) -> None:
+    """Checks a library that was read from JSON.
+
+    Args:
+        document: what was read.
+        source: the file, for the message.
+
+    Raises:
+        ConfigError: in one line, if it is damaged or of another schema.
+    """
     _check(isinstance(document, dict), source, "it holds no object")
     schema = document.get("schema")
     _check(schema == SCHEMA, source, f"schema = {schema!r}, allowed is {SCHEMA}")
@@ -209,7 +223,6 @@ def read_macros_json(path: str | os.PathLike[str]) -> dict[str, Any]:
         _check(False, source, f"config: {error}")
     for index, macro in enumerate(document["macros"]):
         _check_macro(macro, index, len(document["action_names"]), source)
-    return document
 
 
 def rank_macros(
