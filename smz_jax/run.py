@@ -181,13 +181,12 @@ class Run:
         Raises:
             ConfigError: in one line, if there is none, or its model is another one.
         """
-        state: dict[str, Any] = {"params": self.train_state.params}
-        store = CheckpointStore(run_dir)
-        found = store.restore_part(kind, state if kind == "best" else {"train": state}, step=step)
-        params = (found.state if kind == "best" else found.state["train"])["params"]
+        params, found = CheckpointStore(run_dir).restore_params(
+            kind, self.train_state.params, step=step
+        )
         target = jax.tree.map(jnp.copy, params)
         self.train_state = self.train_state._replace(params=params, target_params=target)
-        return found.step
+        return found
 
     def _check_fit(self, manifest: dict[str, Any]) -> None:
         """Raises ConfigError in one line where a checkpoint is of a run with other settings."""

@@ -8,13 +8,12 @@ import jax
 import numpy as np
 
 from smz_jax.checkpoint import CheckpointStore
-from smz_jax.config import Config, ConfigError, require
+from smz_jax.config import ConfigError, require
 from smz_jax.envs import make_spec
 from smz_jax.export import Exported, check_new_folder, is_export, read_export, write_export
 from smz_jax.macros.library import read_macros_json
-from smz_jax.metrics import PhaseTimers, read_metrics
+from smz_jax.metrics import read_metrics
 from smz_jax.networks import make_networks
-from smz_jax.run import Run
 from smz_jax.run_dir import read_config, versions
 from smz_jax.types import EnvSpec, Networks, Params
 
@@ -67,11 +66,8 @@ def read_run(run_dir: Path, checkpoint: Checkpoint) -> Exported:
         require(False, "checkpoint", checkpoint, allowed)
     extra = store.read_manifest(checkpoint)["extra"]
     spec = make_spec(config.env)
-    if checkpoint == "best":
-        abstract = abstract_params(make_networks(config.network, spec))
-        params = store.restore("best", {"params": abstract})[0]["params"]
-    else:
-        params = _last_params(config, store)
+    abstract = abstract_params(make_networks(config.network, spec))
+    params, _ = store.restore_params(checkpoint, abstract)
     env_steps = extra["count"] * config.env.num_envs if "count" in extra else None
     summary = _read_json(run_dir / "summary.json") or {}
     about = {
@@ -93,15 +89,6 @@ def read_run(run_dir: Path, checkpoint: Checkpoint) -> Exported:
         scores=score_table(run_dir, env_steps),
         macros=read_macros_json(macros_path) if macros_path.exists() else None,
     )
-
-
-def _last_params(config: Config, store: CheckpointStore) -> Params:
-    """The parameters that the run would go on with; reads its whole state."""
-    run = Run(config, PhaseTimers())
-    try:
-        return store.restore("last", run.arrays)[0]["train"].params
-    finally:
-        run.close_games()
 
 
 def _read_json(path: Path) -> Any:

@@ -41,7 +41,7 @@ from smz_jax.checkpoint.sums import (
     write_manifest,
 )
 from smz_jax.config import ConfigError
-from smz_jax.types import Trajectory
+from smz_jax.types import Params, TrainState, Trajectory
 
 Kind = Literal["last", "best"]
 
@@ -325,27 +325,34 @@ class CheckpointStore:
         state = jax.tree_util.tree_unflatten(treedef, leaves)
         return Restored(state, manifest["extra"], rows, found, damaged)
 
-    def restore_part(self, kind: Kind, abstract_state: Any, *, step: int | None = None) -> Restored:
-        """Reads some leaves of a step, found by their names: weights for another run.
+    def restore_params(
+        self, kind: Kind, abstract_params: Params, *, step: int | None = None
+    ) -> tuple[Params, int]:
+        """Reads the model's parameters alone, to play with or for a new run to begin with.
 
         Args:
-            kind: `last` or `best`.
-            abstract_state: a part of the pytree that was saved.
+            kind: `last` or `best`, which hold them at different places.
+            abstract_params: as they were saved, arrays or abstract.
             step: this one; unset: the newest good one.
+
+        Returns:
+            The parameters and the step they are of.
 
         Raises:
             ConfigError: in one line, if there is none, all are damaged, or it does not fit.
         """
-        found, manifest, damaged = self.newest_good(kind, step)
+        state: Any = {"params": abstract_params}
+        if kind == "last":
+            state = {"train": TrainState(abstract_params, None, None, None, None)}  # type: ignore[arg-type]
+        found, manifest, _ = self.newest_good(kind, step)
         folder = self.path(kind, found)
-        wanted, saved = named_leaves(abstract_state), manifest["leaves"]
+        wanted, saved = named_leaves(state), manifest["leaves"]
         if text := unfit({name: x for name, x in saved.items() if name in wanted}, wanted):
             raise ConfigError(f"checkpoint {str(folder)!r} is of another model: {text}")
         positions = [list(saved).index(name) for name in wanted]
         leaves = read_arrays(folder / "state", wanted, positions)
-        treedef = jax.tree_util.tree_structure(abstract_state)
-        state = jax.tree_util.tree_unflatten(treedef, leaves)
-        return Restored(state, manifest["extra"], None, found, damaged)
+        treedef = jax.tree_util.tree_structure(abstract_params)
+        return jax.tree_util.tree_unflatten(treedef, leaves), found
 
     def set_aside(self, kind: Kind, newer_than: int) -> None:
         """Renames steps that a run walked back from; the next good save drops them."""
