@@ -7,6 +7,7 @@ Flags are read here from the fields of `Config`, so that every mistake is one li
 
 import argparse
 import dataclasses
+import errno
 import os
 import shlex
 import signal
@@ -49,6 +50,9 @@ __all__ = [
 
 VALIDATION_PRESET = "laptop"
 """With no preset named, flags are checked against this one until the machine has decided."""
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""No space, no quota, or a file that must not grow."""
 
 _OWN_FLAGS = ("preset", "config", "run_dir", "resume", "init_from")
 
@@ -254,8 +258,8 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
     """Runs `main` and exits with its code.
 
     A `ConfigError` is one line on stderr and code 2. A signal that `main` does not handle itself
-    is one line too: 130 after Ctrl-C, 143 after SIGTERM. A closed pipe (`--help | head`) is no
-    error.
+    is one line too: 130 after Ctrl-C, 143 after SIGTERM; and so is a full disk, with code 1. A
+    closed pipe (`--help | head`) is no error.
     """
     stopped_by = signal.SIGINT
 
@@ -277,4 +281,13 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        print(
+            f"error: {error.strerror}: {error.filename or 'a file of the run'}; make room and go on "
+            "with --resume: what was saved before is kept",
+            file=sys.stderr,
+        )
+        code = 1
     sys.exit(code)

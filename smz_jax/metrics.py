@@ -145,7 +145,9 @@ class MetricsWriter:
 
     def __init__(self, run_dir: Path, resume_at_env_steps: int | None = None):
         # Importing TensorBoard's writer takes long, and a report never needs it.
-        from tensorboardX import SummaryWriter
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.summary import scalar
 
         run_dir = Path(run_dir)
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -153,8 +155,17 @@ class MetricsWriter:
         if path.exists():
             _cut(path, resume_at_env_steps)
         self._file = open(path, "ab")  # noqa: SIM115 - open as long as the run
-        purge = None if resume_at_env_steps is None else resume_at_env_steps + 1
-        self._tensorboard = SummaryWriter(str(run_dir / "tensorboard"), purge_step=purge)
+        # Not `SummaryWriter`: its queue fills up, and the run hangs, once its thread met a full disk.
+        (run_dir / "tensorboard").mkdir(exist_ok=True)
+        self._events = EventsWriter(
+            str(run_dir / "tensorboard" / "events"), f".{time.time_ns()}"
+        )
+        self._event = lambda step, **of: self._events.write_event(
+            Event(wall_time=time.time(), step=step, **of)
+        )
+        self._scalar = scalar
+        if resume_at_env_steps is not None:  # TensorBoard drops what it has from here on
+            self._event(resume_at_env_steps + 1, session_log=SessionLog(status=SessionLog.START))
         self._env_steps = 0
 
     def write(self, row: Mapping[str, float | int | str]) -> None:
@@ -170,20 +181,20 @@ class MetricsWriter:
         self._env_steps = values.get("env_steps") or self._env_steps
         for name, value in values.items():
             if isinstance(value, (int, float)) and name != "env_steps":
-                self._tensorboard.add_scalar(name, value, self._env_steps)
+                self._event(self._env_steps, summary=self._scalar(name, value))
 
     def flush(self) -> None:
         """Forces everything written so far to the disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
-        self._tensorboard.flush()
+        self._events.flush()
 
     def close(self) -> None:
         """Flushes and closes; harmless when done twice."""
         if not self._file.closed:
             self.flush()
             self._file.close()
-            self._tensorboard.close()
+            self._events.close()
 
 
 def _cut(path: Path, env_steps: int | None) -> None:

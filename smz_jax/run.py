@@ -79,6 +79,7 @@ class Run:
             None  # row of an iteration that waits for its checks
         )
         self.skipped = 0  # updates whose loss or gradient was not finite
+        self._former_restarts = 0
 
     def open_games(self) -> None:
         """Opens the training games, one vector for each pool, and an actor that plays them."""
@@ -135,6 +136,7 @@ class Run:
             "best": self.best if np.isfinite(self.best) else None,
             "games": self.scores.games,
             "skipped": self.skipped,
+            "restarts": self.restarts,
             "unfinished": plain(self.unfinished),
             "macro_totals": list(self.miner.totals),
             "seconds": self.timers.seconds,
@@ -160,6 +162,7 @@ class Run:
         self.actor.restore(arrays["games"], counters["count"])
         self.miner.steps = counters["count"]
         self.iteration, self.skipped = counters["iteration"], counters["skipped"]
+        self._former_restarts = counters["restarts"]
         self.unfinished = counters["unfinished"]
         self.best = -float("inf") if counters["best"] is None else counters["best"]
         self.scores = RunningScores(counters["games"])
@@ -201,6 +204,11 @@ class Run:
             raise ConfigError(
                 f"the checkpoint is of a run with other settings: {', '.join(differing[:5])}{more}"
             )
+
+    @property
+    def restarts(self) -> int:
+        """How often games that failed were opened anew."""
+        return self._former_restarts + sum(env.restarts for env in self.envs)
 
     @property
     def learns(self) -> bool:
@@ -270,6 +278,7 @@ class Run:
             "learner_steps": int(self.train_state.step),
             "speed/env_steps_per_second": (self.env_steps - first_step)
             / (time.perf_counter() - start),
+            "rollout/restarts": self.restarts,
             **self.scores.row(),
             **searched(rows),
             **{name: int(count) for name, count in jax.device_get(self.actor.faults).items()},

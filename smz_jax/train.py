@@ -11,6 +11,7 @@ import jax
 
 from smz_jax.checkpoint import CheckpointStore, Damage
 from smz_jax.config import Config
+from smz_jax.envs import GameFault
 from smz_jax.evaluate import baseline_row, evaluate, evaluate_baselines, evaluation_row
 from smz_jax.metrics import MetricsWriter, PhaseTimers, write_json
 from smz_jax.model_check import check_row
@@ -104,7 +105,11 @@ def train(
         progress.status("compiling search and training step (cached for the next start)")
         fault = None
         while not (stop or fault) and (run.unfinished or run.env_steps < config.total_env_steps):
-            row = run.unfinished or run.iterate()
+            try:
+                row = run.unfinished or run.iterate()
+            except GameFault as error:
+                fault = f"{error}; the last good checkpoint is kept"
+                break
             fault = run.fault
             row["wall_seconds"] = before + time.perf_counter() - start
             row |= {f"time/{phase}": seconds for phase, seconds in timers.seconds.items()}
@@ -118,7 +123,7 @@ def train(
             if noted and not is_last and not stop:
                 row |= check_model(run, on_check)[1]
             if evaluation_due:
-                row |= interim_evaluation(run, store, stop)
+                row |= interim_evaluation(run, store, progress, stop)
             if noted and stop:
                 run.unfinished = row  # its evaluation is made when the run goes on
                 break
@@ -143,7 +148,9 @@ def train(
             model, row = check_model(run, on_check)
             if row:
                 writer.write({"env_steps": run.env_steps, **row})
-            final, sticky = final_evaluation(run, store, writer, stop)
+            if not store.exists("best"):
+                save_best(run, store, progress)
+            final, sticky = final_evaluation(run, writer, stop)
             if final is not None and on_finish:
                 with timers("evaluation"):
                     findings = on_finish(run, run_dir)
@@ -185,12 +192,18 @@ def is_due(config: Config, env_steps: int, every: int) -> bool:
 def save(
     run: Run, store: CheckpointStore, run_dir: Path, progress: Progress, *, block: bool
 ) -> bool:
-    """Saves a checkpoint; gives whether it, and the one before it, could be written.
+    """Saves a checkpoint; gives whether it could be written, as far as that is known by now.
 
     A full disk is reported and the training goes on: the former checkpoint is whole.
     """
+    note_failures(progress, store.wait)  # of the save before, which goes on beside the training
+    return note_failures(progress, lambda: run.save(store, run_dir, block=block))
+
+
+def note_failures(progress: Progress, write: Callable[[], None]) -> bool:
+    """Calls `write`, which saves a checkpoint; reports in a line what kept it from that."""
     try:
-        run.save(store, run_dir, block=block)
+        write()
     except (OSError, ValueError, Damage) as error:
         reason = (str(error).splitlines() or [""])[0]
         progress.message(f"a checkpoint could not be written ({reason}); the former one is kept")
@@ -238,7 +251,9 @@ def check_model(run: Run, on_check: OnCheck | None) -> tuple[dict[str, Any], dic
         return found, check_row(found) | own
 
 
-def interim_evaluation(run: Run, store: CheckpointStore, stop: StopSignal) -> dict[str, Any]:
+def interim_evaluation(
+    run: Run, store: CheckpointStore, progress: Progress, stop: StopSignal
+) -> dict[str, Any]:
     """An evaluation during training; keeps the best parameters so far."""
     with run.timers("evaluation"):
         result = evaluate(
@@ -252,16 +267,26 @@ def interim_evaluation(run: Run, store: CheckpointStore, stop: StopSignal) -> di
         return {}
     if result["mean"] > run.best:
         run.best = result["mean"]
-        store.save("best", run.env_steps, {"params": run.train_state.params}, run.counters)
+        save_best(run, store, progress)
     return evaluation_row(result)
 
 
+def save_best(run: Run, store: CheckpointStore, progress: Progress) -> None:
+    """Keeps the parameters as the best so far; a full disk is reported as in `save`."""
+    with run.timers("checkpoint"):
+        note_failures(progress, store.wait)
+        note_failures(
+            progress,
+            lambda: store.save(
+                "best", run.env_steps, {"params": run.train_state.params}, run.counters
+            ),
+        )
+
+
 def final_evaluation(
-    run: Run, store: CheckpointStore, writer: MetricsWriter, stop: StopSignal
+    run: Run, writer: MetricsWriter, stop: StopSignal
 ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     """The score of the last parameters, and with sticky actions 0.25 where that is asked for."""
-    if not store.exists("best"):
-        store.save("best", run.env_steps, {"params": run.train_state.params}, run.counters)
     sticky = None
     with run.timers("evaluation"):
         act = run.agent(run.train_state.params, run.config.seed)

@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 
 from smz_jax.config import ConfigError
+from smz_jax.envs.protocol import GameFault
 from smz_jax.envs.rebuilt import MAX_RESTARTS, RebuiltEnv
+from smz_jax.envs.vector import LaneStep, LanesVectorEnv
 from smz_jax.rollout import GameScores
+from smz_jax.types import EnvSpec
 from tests.toy_env import CatchEnv
 
 LANES, EVERY = 3, 7
@@ -100,10 +103,60 @@ def test_games_that_fail_are_opened_anew():
 def test_games_that_fail_again_and_again_are_given_up():
     env = RebuiltEnv(lambda number: Failing(number, {1}), 100)
     env.reset()
-    with pytest.raises(OSError, match="died"):
+    with pytest.raises(GameFault, match="failed 4 times .*: the emulator died"):
         for _ in range(100):
             env.step(np.zeros(LANES, np.int32))
     assert env.restarts == MAX_RESTARTS + 1
+
+
+def test_games_that_cannot_be_opened_anew_are_given_up():
+    def opened(number):
+        if number:
+            raise OSError("no memory")
+        return make(0)
+
+    env = RebuiltEnv(opened, EVERY)
+    env.reset()
+    with pytest.raises(GameFault, match="no memory"):
+        play(env, None, EVERY + 1)
+    env.close()
+
+
+class Nowhere:
+    """Lanes of which one gives numbers that are not finite at a given step."""
+
+    def __init__(self, number, what):
+        self._what, self._left = what, 3 if number == 0 else -1
+
+    def reset(self):
+        return self._step()
+
+    def send(self, actions):
+        pass
+
+    def recv(self):
+        return self._step()
+
+    def close(self):
+        pass
+
+    def _step(self):
+        self._left -= 1
+        no = np.zeros(LANES, np.bool_)
+        values = {"frame": np.zeros((LANES, 2), np.float32), "reward": np.ones(LANES, np.float32)}
+        if self._left == 0:
+            values[self._what].flat[-1] = np.nan
+        return LaneStep(**values, terminated=no, truncated=no)
+
+
+@pytest.mark.parametrize("what", ["frame", "reward"])
+def test_numbers_that_are_not_finite_end_the_games_and_reach_nobody(what):
+    spec = EnvSpec("nowhere", (2,), 1, np.dtype(np.float32), 3, ("a", "b", "c"), 1)
+    env = RebuiltEnv(lambda number: LanesVectorEnv(Nowhere(number, what), spec, LANES), 100)
+    seen = [env.reset(), *(env.step(np.zeros(LANES, np.int32)) for _ in range(4))]
+    assert all(np.isfinite(field).all() for step in seen for field in step)
+    assert [step.game_over.all() for step in seen] == [False, False, True, False, False]
+    assert not seen[2].reward.any() and seen[3].is_first.all() and env.restarts == 1
 
 
 def test_wrong_actions_are_no_failure_of_the_games():

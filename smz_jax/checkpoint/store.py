@@ -13,6 +13,7 @@ step whole. A restore verifies every sum first and walks back from a damaged ste
 good one.
 """
 
+import errno
 import os
 import re
 import shutil
@@ -186,6 +187,7 @@ class CheckpointStore:
         saved = turn.write(rows) if rows else None
         partial = final.with_name(final.name + ".partial")
         partial.mkdir()
+        _check_room(partial, sum(array.nbytes for array in arrays))
         write_arrays(partial / "state", arrays)
         listed = {"set": self._turn, **saved.as_json()} if saved else None
         write_manifest(partial, {**manifest, "rows": listed, "files": sums_below(partial)})
@@ -362,6 +364,14 @@ class CheckpointStore:
                 aside = path.with_name(path.name + ".damaged")
                 shutil.rmtree(aside, ignore_errors=True)
                 os.replace(path, aside)
+
+
+def _check_room(folder: Path, size: int) -> None:
+    """Raises OSError where arrays cannot fit: Orbax would say so in a hundred lines."""
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        need = f"a checkpoint needs {size / 2**20:.1f} MiB, {free / 2**20:.1f} are free"
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {need}", str(folder))
 
 
 def _other(name: str) -> str:

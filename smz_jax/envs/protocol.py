@@ -6,10 +6,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from smz_jax.config import require
+from smz_jax.config import ConfigError, require
 
 if TYPE_CHECKING:
     from smz_jax.types import EnvSpec, Timestep
+
+
+class GameFault(ConfigError):
+    """The games gave numbers that are not finite, or failed too often to go on."""
 
 
 class VectorEnv(Protocol):

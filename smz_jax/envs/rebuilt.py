@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from smz_jax.config import ConfigError
-from smz_jax.envs.protocol import VectorEnv
+from smz_jax.envs.protocol import GameFault, VectorEnv
 from smz_jax.types import Timestep
 
 MAX_RESTARTS = 3
@@ -32,7 +32,8 @@ class RebuiltEnv:
 
     The step before a rebuild truncates every game that is not over, so that its last observation
     is a final one like any other; the next step ignores its actions and starts the new games. An
-    error of the library does the same at once, with what was seen last.
+    error of the library, and a number that is not finite, does the same at once, with what was seen
+    last: nothing is learned from such a step.
     """
 
     def __init__(self, make: Callable[[int], VectorEnv], every: int) -> None:
@@ -71,6 +72,7 @@ class RebuiltEnv:
         timestep = self.reset()
         for actions in state.actions[: int(state.count)]:
             timestep = self.step(actions)
+        self.restarts = 0  # those before are not this process's
         return timestep
 
     def reset(self) -> Timestep:
@@ -91,21 +93,16 @@ class RebuiltEnv:
         try:
             self._env.send(actions)
             self._actions.append(np.asarray(actions, np.int32))
-        except ConfigError:
-            raise
         except Exception as error:
             self._fail(error)
 
     def recv(self) -> Timestep:
         """Waits for the step that was sent; see `VectorEnv.recv`."""
         if self._due:
-            self._rebuild(self._number + 1)
-            return self.reset()
+            return self._reopen()
         if not self._failed:
             try:
                 self._last = self._env.recv()
-            except ConfigError:
-                raise
             except Exception as error:
                 self._fail(error)
         assert self._last is not None
@@ -119,6 +116,15 @@ class RebuiltEnv:
     def close(self) -> None:
         """Frees the games; see `VectorEnv.close`."""
         self._env.close()
+
+    def _reopen(self) -> Timestep:
+        """Opens the next games; tries again where they fail at once."""
+        while True:
+            try:
+                self._rebuild(self._number + 1)
+                return self.reset()
+            except Exception as error:
+                self._fail(error)
 
     def _rebuild(self, number: int) -> None:
         self._env.close()
@@ -146,11 +152,21 @@ class RebuiltEnv:
         )
 
     def _fail(self, error: Exception) -> None:
-        """Notes an error of the library; raises it where there were too many."""
+        """Notes an error of the games; gives up where there were too many, or it is none of them.
+
+        Raises:
+            GameFault: in one line, after `MAX_RESTARTS` in a row.
+            ConfigError: if it is that: wrong actions or settings.
+        """
+        if isinstance(error, ConfigError) and not isinstance(error, GameFault):
+            raise error
         self.restarts += 1
         self._failures += 1
         if self._failures > MAX_RESTARTS:
-            raise error
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise GameFault(
+                f"the games failed {self._failures} times with no rebuild between: {reason}"
+            ) from error
         self._failed = True
         self._env = _Closed(self._env)
 
