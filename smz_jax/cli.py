@@ -284,9 +284,10 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise
+        where = error.filename or "a file of the run"
         print(
-            f"error: {error.strerror}: {error.filename or 'a file of the run'}; make room and go on "
-            "with --resume: what was saved before is kept",
+            f"error: {error.strerror}: {where}; make room and go on with --resume: what was saved "
+            "before is kept",
             file=sys.stderr,
         )
         code = 1

@@ -146,7 +146,7 @@ class MetricsWriter:
     def __init__(self, run_dir: Path, resume_at_env_steps: int | None = None):
         # Importing TensorBoard's writer takes long, and a report never needs it.
         from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.proto.event_pb2 import Event, SessionLog  # type: ignore[attr-defined]
         from tensorboardX.summary import scalar
 
         run_dir = Path(run_dir)
@@ -155,11 +155,9 @@ class MetricsWriter:
         if path.exists():
             _cut(path, resume_at_env_steps)
         self._file = open(path, "ab")  # noqa: SIM115 - open as long as the run
-        # Not `SummaryWriter`: its queue fills up, and the run hangs, once its thread met a full disk.
+        # Not `SummaryWriter`: once its thread met a full disk its queue fills up, and all hangs.
         (run_dir / "tensorboard").mkdir(exist_ok=True)
-        self._events = EventsWriter(
-            str(run_dir / "tensorboard" / "events"), f".{time.time_ns()}"
-        )
+        self._events = EventsWriter(str(run_dir / "tensorboard" / "events"), f".{time.time_ns()}")
         self._event = lambda step, **of: self._events.write_event(
             Event(wall_time=time.time(), step=step, **of)
         )

@@ -2,8 +2,8 @@
 
 python -m tests.full_disk FOLDER tmpfs|limit FIRST LAST [resume]
 
-Before iteration FIRST the disk becomes full (`tmpfs`: FOLDER's file system is filled up; `limit`: no
-file may grow beyond a size that the metrics keep below), before iteration LAST there is room again.
+Before iteration FIRST the disk becomes full (`tmpfs`: FOLDER's file system is filled up; `limit`:
+no file may grow beyond a size that the metrics keep below), before iteration LAST there is room.
 """
 
 import os

@@ -103,7 +103,7 @@ def test_games_that_fail_are_opened_anew():
 def test_games_that_fail_again_and_again_are_given_up():
     env = RebuiltEnv(lambda number: Failing(number, {1}), 100)
     env.reset()
-    with pytest.raises(GameFault, match="failed 4 times .*: the emulator died"):
+    with pytest.raises(GameFault, match=r"failed 4 times .*: the emulator died"):
         for _ in range(100):
             env.step(np.zeros(LANES, np.int32))
     assert env.restarts == MAX_RESTARTS + 1
