@@ -186,7 +186,8 @@ class NetworkConfig:
     torso_channels: int = 16
     """Channels of the light torso's first layer; its second has twice as many."""
     codebook_size: int = 32
-    """C: chance outcomes that the model can tell apart. 1 makes it plain MuZero."""
+    """C: chance outcomes that the model can tell apart. 1 makes the model MuZero's, and its search
+    as deep with `search.collapse_threshold` above 0."""
     encoder_input: Literal["frames", "embedding"] = "frames"
     """What e sees of the observation after the step: its own torso, or the target embedding."""
     encoder_sees_afterstate: bool = True

@@ -17,7 +17,13 @@ from smz_jax.envs.grid_rules import (
     sample_paths,
     true_entropy,
 )
-from smz_jax.model_check.grid import check_grid, replay_rows, replay_transitions
+from smz_jax.model_check.grid import (
+    NUM_STEPS,
+    check_grid,
+    draw_sequences,
+    replay_rows,
+    replay_transitions,
+)
 from smz_jax.types import Networks, Trajectory
 
 MAP = "S~$/O~./.~G"
@@ -136,6 +142,23 @@ def test_replayed_transitions_are_the_real_ones():
         np.testing.assert_array_equal(np.stack(found, axis=1), expected)
 
 
+def test_sequences_are_those_of_a_good_player_whatever_a_run_has_seen():
+    _, action_value = optimal_values(RULES, CONFIG.learner.gamma)
+    start, actions = draw_sequences(RULES, np.random.default_rng(3), 4_000, action_value)
+    assert actions.shape == (4_000, NUM_STEPS) and not RULES.terminal[start].any()
+    assert reachable(RULES)[start].all() and len(np.unique(start)) > 3
+    # 3 in 4 actions are the best ones, and of random ones some.
+    best = np.mean(actions[:, 0] == action_value[start].argmax(axis=1))
+    assert 0.75 < best < 0.75 + 0.25 * 0.5
+    (one, two) = (
+        check_grid(exact_networks(), CONFIG, PARAMS, wrap(played_rows(seed=seed)[0], 0))
+        for seed in (1, 2)
+    )
+    assert (one.visits != two.visits).any()
+    keys = [x for x in one.numbers if x.startswith(("unroll", "open_loop"))]
+    assert len(keys) == 5 and all(one.numbers[x] == two.numbers[x] for x in keys)
+
+
 def test_an_exact_model_passes():
     rows, states = played_rows()
     check = check_grid(exact_networks(), CONFIG, PARAMS, wrap(rows, 11))
@@ -166,7 +189,7 @@ def test_a_model_that_calls_everything_certain_fails():
     assert check.numbers["entropy_error"] == pytest.approx(expected, abs=1e-5)
     # Told what happened it is right; left to itself it expects what it holds for certain.
     assert max(check.numbers["unroll_value"]) < 1e-6
-    assert min(check.numbers["open_loop_value"]) > 0.1
+    assert min(check.numbers["open_loop_value"]) > 0.05
 
 
 def test_errors_of_a_model_that_is_off_by_a_constant():

@@ -31,8 +31,10 @@ from smz_jax.model_check.known_rules import (
 from smz_jax.types import Networks, Params, Trajectory
 
 NUM_SEQUENCES, NUM_STEPS, NUM_SAMPLES = 1024, 5, 64
+WARM_STEPS = 64
+"""The sequences start where a player is after up to so many steps."""
 RANDOM_SHARE = 0.25
-"""Share of random actions in the sequences; the others are best where they were chosen."""
+"""Share of random actions of that player; the others are best where they are chosen."""
 MAX_TRANSITIONS = 8192
 
 
@@ -156,36 +158,46 @@ def check_grid(
         "agreement": float(np.mean(codes == likely)),
         "code_perplexity": float(np.exp(-np.sum(used * np.log(used)))),
     }
-    starts = np.unique(newest.state)
-    seen = np.bincount(stored.after, minlength=check.rules.num_states) > 0
-    seen[stored.state] = True
-    numbers |= _sequence_errors(
-        networks, config, params, check.rules, observations, starts, seen, seed
-    )
+    numbers |= _sequence_errors(networks, config, params, check.rules, observations, seed)
     return check._replace(numbers=numbers)
 
 
 def draw_sequences(
-    rules: GridRules, generator: np.random.Generator, start: np.ndarray, action_value: np.ndarray
-) -> np.ndarray:
-    """Action sequences `[N, NUM_STEPS]` as a good player with some random actions played them.
+    rules: GridRules, generator: np.random.Generator, count: int, action_value: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Action sequences as a good player with some random actions plays them, from where it is.
 
-    Of random actions most lead where no good player has been, where every model errs.
+    They depend on the rules and the generator alone: every model is asked the same. Of random
+    actions most lead where no good player has been, where every model errs.
 
     Args:
         rules: of the map.
         generator: of the draws.
-        start: `[N]` states; what follows is one draw, and the sequences are fixed by it.
+        count: N.
         action_value: Q* `[S, A]`.
+
+    Returns:
+        Start states `[N]`, none of them terminal, and actions `[N, NUM_STEPS]` int32.
     """
-    state, actions = start, []
-    for _ in range(NUM_STEPS):
-        any_action = generator.integers(0, NUM_ACTIONS, len(start))
-        at_random = generator.random(len(start)) < RANDOM_SHARE
+
+    def first() -> np.ndarray:
+        return generator.choice(rules.num_states, count, p=rules.start)
+
+    state = start = first()
+    actions = []
+    moment = generator.integers(0, WARM_STEPS, count)
+    for step in range(WARM_STEPS + NUM_STEPS):
+        if step < WARM_STEPS:  # a game that is over is followed by the next
+            state = np.where(rules.terminal[state], first(), state)
+            start = np.where(step <= moment, state, start)
+        if step == WARM_STEPS:
+            state = start
+        at_random = generator.random(count) < RANDOM_SHARE
+        any_action = generator.integers(0, NUM_ACTIONS, count)
         action = np.where(at_random, any_action, action_value[state].argmax(axis=1))
         actions.append(action.astype(np.int32))
         state = sample_paths(rules, generator, state, action[:, None])[0][:, 1]
-    return np.stack(actions, axis=1)
+    return start, np.stack(actions[WARM_STEPS:], axis=1)
 
 
 def _sequence_errors(
@@ -194,19 +206,12 @@ def _sequence_errors(
     params: Params,
     rules: GridRules,
     observations: jax.Array,
-    starts: np.ndarray,
-    seen: np.ndarray,
     seed: int,
 ) -> dict[str, list[float]]:
-    """Errors along action sequences from `starts`, with and without the real outcomes.
-
-    Told what happened, steps count as long as the states that were reached are `seen` `[S]`: of
-    others no model was told anything.
-    """
+    """Errors along the action sequences of a seed, with and without the real outcomes."""
     generator = np.random.default_rng(seed)
-    start = generator.choice(starts, NUM_SEQUENCES)
     values, action_value = optimal_values(rules, config.learner.gamma)
-    actions = draw_sequences(rules, generator, start, action_value)
+    start, actions = draw_sequences(rules, generator, NUM_SEQUENCES, action_value)
     states, rewards = sample_paths(rules, generator, start, actions)
     means, expected = mean_reward(rules), ([], [])
     for first, sequence in zip(start, actions, strict=True):
@@ -216,7 +221,6 @@ def _sequence_errors(
         expected[1].append(chances[1:] @ values)
     _, own_logits = networks.prediction(params, networks.representation(params, observations))
     own = np.where(rules.terminal, 0.0, np.asarray(networks.value_of(own_logits)))
-    known = np.minimum.accumulate(seen[states], axis=1)[:, 1:]
     compare = jax.jit(functools.partial(unroll_errors, networks, config))
     told, told_own = (
         compare(
@@ -225,7 +229,7 @@ def _sequence_errors(
             actions,
             rewards.astype(np.float32),
             reference[states].astype(np.float32),
-            (known & ~rules.terminal[states[:, :-1]]).astype(np.float32),
+            (~rules.terminal[states[:, :-1]]).astype(np.float32),
         )
         for reference in (values, own)
     )

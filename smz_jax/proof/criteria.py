@@ -37,7 +37,9 @@ class Figure:
     estimate: Estimate | None
     asked: str
     reached: bool | None
-    """None: nothing is asked, or nothing is known."""
+    """By the mean; None: nothing is asked, or nothing is known."""
+    seeds_reached: tuple[bool, ...] = ()
+    """Of each seed; empty where none is asked by itself."""
 
 
 def _score(one: Finished) -> float | None:
@@ -127,6 +129,7 @@ MEASURES: dict[str, tuple[Measure, ...]] = {
         Measure("episodes", _games, ("at least", 100)),
         Measure("minutes", _minutes, ("at most", 10.0)),
     ),
+    "cartpole-twin": (Measure("minutes", _minutes),),
     "2048": (_OVER_RANDOM, Measure("minutes", _minutes)),
     "2048-twin": (Measure("score / random", _over_random), Measure("minutes", _minutes)),
     "breakout": (_OVER_RANDOM, *_CURVE),
@@ -135,6 +138,7 @@ MEASURES: dict[str, tuple[Measure, ...]] = {
     "encoders": (
         Measure("ROC area, sticky 0.25", encoder_value(0.25, "roc"), ("at least", 0.9)),
         Measure("away from walls", encoder_value(0.25, "roc_open")),
+        Measure("ROC area by the change of action alone", encoder_value(0.25, "roc_actions")),
         Measure("code perplexity", encoder_value(0.25, "code_perplexity"), ("above", 1.5)),
         Measure("minutes of training", _sticky_minutes, ("at most", 60.0)),
         Measure("entropy at sticky 0 / at 0.25", entropy_ratio, ("at most", 1 / 3)),
@@ -149,12 +153,14 @@ def judge(measures: Sequence[Measure], runs: Sequence[Finished]) -> list[Figure]
     figures = []
     for measure in measures:
         estimate = over_seeds([measure.read(one) for one in runs])
-        asked, reached = "", None
+        asked, reached, each = "", None, ()
         if measure.bound is not None:
             kind, limit = measure.bound
             asked = f"{kind} {limit:.3g}"
-            reached = None if estimate is None else BOUNDS[kind](estimate.mean, limit)
-        figures.append(Figure(measure.name, estimate, asked, reached))
+            if estimate is not None:
+                reached = BOUNDS[kind](estimate.mean, limit)
+                each = tuple(BOUNDS[kind](value, limit) for value in estimate.values)
+        figures.append(Figure(measure.name, estimate, asked, reached, each))
     return figures
 
 

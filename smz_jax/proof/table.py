@@ -10,9 +10,10 @@ from smz_jax.metrics import atomic_write_text, write_json
 from smz_jax.proof import criteria, results, twins
 from smz_jax.proof.criteria import ALL, Figure
 from smz_jax.proof.results import Estimate, Finished
-from smz_jax.proof.worlds import WORLDS, World
+from smz_jax.proof.worlds import ONE_CODE, WORLDS, World
 from smz_jax.report.verdict import number_text
 
+TWIN_SETTINGS = tuple(word.removeprefix("--") for word in ONE_CODE[::2])
 YES_NO = {True: "yes", False: "no", None: "-"}
 COLUMNS = (
     "experiment",
@@ -21,7 +22,7 @@ COLUMNS = (
     "seeds",
     "hardware",
     "time",
-    "score (mean, 95 % interval)",
+    "score: mean (95 % interval) of seeds",
     "random",
     "best constant action",
     "optimum or published",
@@ -32,9 +33,10 @@ HOW = (
     "Scores are raw and of whole games: greedy, without noise, every lane the same number of "
     "games, seeds that never chose a checkpoint, the last parameters. Intervals are 95 %, by "
     "Student's t over the means of the seeds. \N{DAGGER}: a single seed; the interval of its score "
-    "is the bootstrap interval over its own games, which says nothing of other seeds. A figure is "
-    "reached when its mean over seeds is. Time is the mean over seeds, with compilation and all "
-    "evaluations."
+    'is the bootstrap interval over its own games, which says nothing of other seeds. After "of" '
+    "stand the seeds themselves. A figure is reached when its mean over seeds is, and how many "
+    "seeds reach it alone is said where not all do. Time is the mean over seeds, with compilation "
+    "and all evaluations."
 )
 
 
@@ -79,7 +81,7 @@ def make_report(out: Path) -> Report:
         problems += wrong
     for world in WORLDS.values():
         both = [*runs.get(world.twin_of or "", [])[:1], *runs[world.name][:1]]
-        problems += results.unlike(both, ("seed", "network.codebook_size")) if world.twin_of else []
+        problems += results.unlike(both, ("seed", *TWIN_SETTINGS)) if world.twin_of else []
     comparisons = twins.compare(runs["grid-slippery"], runs["grid-twin"])
     if not (runs["grid-slippery"] and runs["grid-twin"]):
         comparisons = []
@@ -114,7 +116,7 @@ def make_row(world: World, runs: Sequence[Finished]) -> Row:
         known=world.known,
         asked=world.asked,
         figures=figures,
-        reached=criteria.verdict(figures),
+        reached=criteria.verdict(figures) if len(runs) >= len(world.seeds) else None,
     )
 
 
@@ -135,23 +137,48 @@ def short(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def estimate_text(estimate: Estimate | None, number=short) -> str:
-    """`12.3 (11.0 to 13.6)`, a dagger where it is of one seed alone; `-` for none."""
+def estimate_text(estimate: Estimate | None, number=short, *, seeds: bool = False) -> str:
+    """`12.3 (11.0 to 13.6)`, a dagger where it is of one seed alone; `-` for none.
+
+    With `seeds` the values of several seeds follow: `12.3 (11.0 to 13.6) of 12, 12.6, 12.3`.
+    """
     if estimate is None:
         return "-"
     mark = "\N{DAGGER}" if len(estimate.values) == 1 else ""
     if estimate.low is None or estimate.high is None:
         return number(estimate.mean) + mark
-    return f"{number(estimate.mean)} ({number(estimate.low)} to {number(estimate.high)}){mark}"
+    each = ""
+    if seeds and len(estimate.values) > 1:
+        each = " of " + ", ".join(map(number, estimate.values))
+    return (
+        f"{number(estimate.mean)} ({number(estimate.low)} to {number(estimate.high)}){mark}{each}"
+    )
 
 
 def figure_text(figure: Figure) -> str:
     """`ROC area at least 0.99: 0.995 (0.992 to 0.998)`."""
     known = estimate_text(figure.estimate)
+    if not all(figure.seeds_reached):
+        known = f"{estimate_text(figure.estimate, seeds=True)}, {seeds_text(figure)}"
     if figure.estimate is None:
         known = "not known" if figure.reached is None else YES_NO[figure.reached]
     asked = f" {figure.asked}" if figure.asked not in ("", ALL) else ""
     return f"{figure.name}{asked}: {known}"
+
+
+def seeds_text(figure: Figure) -> str:
+    """`2 of 3 seeds`: how many reach the figure by themselves."""
+    return f"{sum(figure.seeds_reached)} of {len(figure.seeds_reached)} seeds"
+
+
+def _reached_text(row: Row) -> str:
+    """`yes`, `no` or `-`, and by how many seeds where not all reach everything."""
+    if len(row.seeds) < len(row.seeds_asked):
+        return "not all seeds yet" if any(x.asked for x in row.figures) else YES_NO[None]
+    each = [x for x in row.figures if x.seeds_reached]
+    fewest = min(each, key=lambda x: sum(x.seeds_reached), default=None)
+    some = fewest is not None and not all(fewest.seeds_reached)
+    return YES_NO[row.reached] + (f" ({seeds_text(fewest)})" if some and fewest else "")
 
 
 def readme_rows(report: Report) -> str:
@@ -172,23 +199,30 @@ def _cells(row: Row) -> list[str]:
         seeds if len(row.seeds) >= len(row.seeds_asked) else f"{seeds} ({count})",
         "; ".join(row.hardware) or "not recorded",
         "-" if row.minutes is None else f"{row.minutes.mean:.1f} min",
-        f"**{estimate_text(row.score, number_text)}**" if row.score else "-",
+        estimate_text(row.score, number_text, seeds=True),
         estimate_text(row.random, number_text),
         constant,
         row.known or ("-" if row.optimum is None else f"optimum {number_text(row.optimum)}"),
         "; ".join(figure_text(x) for x in row.figures if x.asked) or row.asked,
-        YES_NO[row.reached],
+        _reached_text(row),
     ]
 
 
 def figures_markdown(report: Report) -> str:
     """Every figure of every world, also those that are only shown."""
     lines = [
-        [row.title, x.name, estimate_text(x.estimate), x.asked or "-", YES_NO[x.reached]]
+        [
+            row.title,
+            x.name,
+            estimate_text(x.estimate, seeds=True),
+            x.asked or "-",
+            YES_NO[x.reached],
+        ]
         for row in report.rows
         for x in row.figures
     ]
-    return _markdown(("experiment", "figure", "mean over seeds", "asked", "reached"), lines)
+    header = ("experiment", "figure", "mean (95 % interval) of seeds", "asked", "reached")
+    return _markdown(header, lines)
 
 
 def twins_markdown(report: Report) -> str:

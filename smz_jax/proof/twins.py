@@ -1,13 +1,13 @@
 """A model with chance codes beside the same model with a single one, the deterministic twin.
 
-Both are asked about the same action sequences from the same states of a world with known rules.
+Both are asked about the same action sequences from the same states of a world with known rules,
+fixed by the rules and a seed of their own (`model_check.grid.draw_sequences`).
 
 - `unroll`: as in training, the model is unrolled over the actions while its own encoder sees what
   came of each, and is set against what really happened. That is what chance codes are for: a model
-  with one code has no way to be told and can at best predict the mean. Steps count as long as the
-  states reached are among those that the run had seen. The verdict rests on the reward, and on the
-  value against what the same model says of the state really reached (own value); against V* both
-  models are off by what their policies lack as well.
+  with one code has no way to be told and can at best predict the mean. The verdict rests on the
+  reward, and on the value against what the same model says of the state really reached (own value);
+  against V* both models are off by what their policies lack as well.
 - `open_loop`: each model is told the start and the actions, nothing else. The one with codes draws
   them from its own sigma, and the mean of what it then predicts is set against the exact
   expectation; the twin's one prediction is set against the same. Either could be right here: to

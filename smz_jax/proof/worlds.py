@@ -12,8 +12,8 @@ ENCODER_VARIANT = "difference-embedding"
 ENCODER_SIZES = ("--transitions", "300000", "--updates", "20000", "--eval_every", "500")
 """More play than the comparison has: on 40,000 steps the variants overfit."""
 STICKY = (0.25, 0.0)
-ONE_CODE = ("--network.codebook_size", "1")
-"""A single chance outcome: plain MuZero in the same code."""
+ONE_CODE = ("--network.codebook_size", "1", "--search.collapse_threshold", "0.01")
+"""A single chance outcome, and no simulations spent on it: plain MuZero in the same code."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,17 @@ _ALL = (
         "cartpole",
         "mean return at least 475 over 100 episodes in at most 10 minutes",
         minutes=5,
+        known="500 (the environment's step limit)",
+        highest=500.0,
+    ),
+    World(
+        "cartpole-twin",
+        "CartPole-v1, deterministic twin",
+        "cartpole",
+        "beside the model with chance codes",
+        minutes=5,
+        arguments=ONE_CODE,
+        twin_of="cartpole",
         known="500 (the environment's step limit)",
         highest=500.0,
     ),
