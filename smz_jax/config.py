@@ -514,6 +514,17 @@ class MacroConfig:
     states begin to be counted. It must be the mean of a model that has begun to learn."""
     deterministic_threshold: float = 0.1
     """A macro with a mean entropy below this is reported as deterministic."""
+    distance_threshold: float = 0.5
+    """A trial is near if the foreseen end is no farther from the real one than this share of its
+    mean distance from the ends of other windows."""
+    reward_threshold: float = 0.25
+    """A trial is paid if the errors of its rewards sum up to no more than this."""
+    min_trials: int = 20
+    """Trials that are asked for before a macro is called sound or refuted."""
+    sound_share: float = 0.8
+    """Share of trials that must hold, by the lower bound of its interval."""
+    evidence_decay: float = 0.98
+    """Evidence is multiplied by this at every pass: the model that it was of goes on learning."""
 
     def __post_init__(self) -> None:
         """Validates; raises ConfigError in one line."""
@@ -521,9 +532,17 @@ class MacroConfig:
         require(1 <= self.min_length <= 8, "macro.min_length", self.min_length, "in 1..8")
         low = self.min_length
         require(low <= self.max_length <= 8, "macro.max_length", self.max_length, f"in {low}..8")
-        for name in ("play_threshold", "tree_threshold", "deterministic_threshold"):
+        for name in (
+            *("play_threshold", "tree_threshold", "deterministic_threshold"),
+            *("sound_share", "evidence_decay"),
+        ):
             value = getattr(self, name)
             require(0 <= value <= 1, f"macro.{name}", value, "in [0, 1]")
+        distance, error = self.distance_threshold, self.reward_threshold
+        require(0 <= distance <= 1, "macro.distance_threshold", distance, "in [0, 1]")
+        require(0 <= error <= 1e6, "macro.reward_threshold", error, "in [0, 10^6]")
+        trials = self.min_trials
+        require(1 <= trials <= 10**6, "macro.min_trials", trials, "in 1..1000000")
         seen = self.min_occurrences
         require(1 <= seen <= 10**9, "macro.min_occurrences", seen, "in 1..1000000000")
         require(8 <= self.capacity <= 2**20, "macro.capacity", self.capacity, "in 8..1048576")

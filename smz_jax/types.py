@@ -167,6 +167,12 @@ class MacroTable(NamedTuple):
     buckets: Array  # [M, num_buckets] bool, start-state buckets seen
     play_count: Array  # [M] int32, the part of count that was really played
     dropped: Array  # [] int32, entries dropped because the table was full
+    # Evidence, forgotten slowly: `smz_jax.macros.evidence`.
+    trials: Array  # [M] float32, replayed windows of these actions that the model held certain
+    held: Array  # [M] float32, of those: near, paid and agreed
+    near: Array  # [M] float32, the end was as foreseen
+    paid: Array  # [M] float32, the rewards were
+    agreed: Array  # [M] float32, the codes were
 
 
 class MacroStats(NamedTuple):

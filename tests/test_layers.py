@@ -32,6 +32,7 @@ LAYERS = {
     "checkpoint": 3,
     "metrics": 3,
     "mining": 3,
+    "trials": 3,
     "progress": 3,
     "report": 3,
     "signals": 3,

@@ -5,6 +5,7 @@ package reads trees and rows of play; it knows no network.
 """
 
 from smz_jax.macros.buckets import BucketState, assign_buckets, init_buckets, update_buckets
+from smz_jax.macros.evidence import Trials, outcomes, status, weigh
 from smz_jax.macros.keys import PackedWindows, unpack_windows
 from smz_jax.macros.library import (
     format_rankings,
@@ -22,19 +23,23 @@ __all__ = [
     "PackedWindows",
     "PlayCarry",
     "PlayRows",
+    "Trials",
     "assign_buckets",
     "format_rankings",
     "init_buckets",
     "init_carry",
     "init_table",
     "merge",
+    "outcomes",
     "play_windows",
     "rank_macros",
     "read_macros_json",
+    "status",
     "summarise",
     "table_stats",
     "tree_windows",
     "unpack_windows",
     "update_buckets",
+    "weigh",
     "write_macros_json",
 ]

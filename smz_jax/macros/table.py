@@ -14,6 +14,8 @@ from smz_jax.types import MacroTable
 
 Array = jax.Array
 
+EVIDENCE = ("trials", "held", "near", "paid", "agreed")
+"""Fields that a sequence keeps for as long as it is in the table."""
 _SMALLEST_BUFFER = 4096  # below it, a sort costs less than the compilation of another
 
 
@@ -41,6 +43,7 @@ def init_table(config: MacroConfig, num_actions: int) -> MacroTable:
         buckets=jnp.zeros((size, config.num_buckets), jnp.bool_),
         play_count=jnp.zeros((size,), jnp.int32),
         dropped=jnp.zeros((), jnp.int32),
+        **{name: jnp.zeros((size,), jnp.float32) for name in EVIDENCE},
     )
 
 
@@ -107,6 +110,12 @@ def _move(table: MacroTable, windows: PackedWindows, slot: Array, played: Array)
         buckets=buckets.at[new, windows.bucket].set(True, mode="drop"),
         play_count=moved_sum(table.play_count, jnp.where(played, windows.weight, 0)),
         dropped=table.dropped,
+        **{
+            name: jnp.zeros_like(getattr(table, name))
+            .at[old]
+            .set(getattr(table, name), mode="drop")
+            for name in EVIDENCE
+        },
     )
 
 

@@ -1,0 +1,151 @@
+"""Repeatability: whether what a macro claims is what happened, over replayed windows.
+
+Certainty is the model's own word: a codebook that has collapsed holds everything to be certain. So
+wherever the model holds a replayed window to be certain, which is a trial of the macro with these
+actions, its open-loop prediction is set against what really followed. A trial holds if
+
+- near: the embedding that the model foresees at the end is as near to the real one as
+  `macro.distance_threshold` allows, a share of its distance from the ends of other windows;
+- paid: the absolute errors of its rewards, summed over the window, stay within
+  `macro.reward_threshold`;
+- agreed: the encoder, told what happened at each step, gives the code that was foreseen.
+
+Evidence is forgotten slowly (`macro.evidence_decay` for each pass): the model goes on learning. A
+macro is `sound` once the lower bound of its share of held trials reaches `macro.sound_share`,
+`refuted` once the upper bound falls below it, `candidate` in between and before `macro.min_trials`.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from smz_jax.config import MacroConfig
+from smz_jax.macros.keys import pack
+from smz_jax.types import MacroTable
+
+Array = jax.Array
+
+CANDIDATE, SOUND, REFUTED = 0, 1, 2
+STATUS_NAMES = ("candidate", "sound", "refuted")
+Z = 1.6448536
+"""Quantile of the one-sided 95 % bounds."""
+
+
+class Trials(NamedTuple):
+    """What the model foresaw over K steps of replayed windows, and how that compares; [B, K] each.
+
+    Step k is the transition after k earlier ones; `valid` is false from a game's end on.
+    """
+
+    action: Array  # int32
+    entropy: Array  # float32, normalised, of the step's sigma
+    distance: Array  # float32, of the embedding foreseen after the step, as `relative_distance`
+    reward_error: Array  # float32, absolute
+    agrees: Array  # bool, the encoder's code is the likeliest one
+    valid: Array  # bool, a real transition that follows real ones
+
+
+class Outcomes(NamedTuple):
+    """Trials as windows; [lengths, B] each. Where no macro was tried the key is (0, 0)."""
+
+    key_high: Array  # uint32
+    key_low: Array  # uint32
+    near: Array  # bool
+    paid: Array  # bool
+    agreed: Array  # bool
+
+
+def outcomes(trials: Trials, config: MacroConfig) -> Outcomes:
+    """Judges every window that starts at the root: one for each length.
+
+    Args:
+        trials: over K steps; lengths beyond K are left out.
+        config: lengths and thresholds.
+
+    Returns:
+        Windows that the model holds to be certain throughout, and what came of them.
+    """
+    steps = trials.action.shape[1]
+    certain = jnp.isfinite(trials.entropy) & (trials.entropy < config.play_threshold)
+    applies = jnp.cumprod(certain & trials.valid, axis=1).astype(jnp.bool_)
+    finite = jnp.isfinite(trials.reward_error)
+    error = jnp.cumsum(jnp.where(finite, trials.reward_error, jnp.inf), axis=1)
+    agreed = jnp.cumprod(trials.agrees, axis=1).astype(jnp.bool_)
+    repeats = jnp.cumprod(trials.action == trials.action[:, :1], axis=1).astype(jnp.bool_)
+    rows = []
+    for length in range(config.min_length, min(config.max_length, steps) + 1):
+        last = length - 1
+        tried = applies[:, last]
+        if not config.include_repeats:
+            tried &= ~repeats[:, last]
+        high, low = pack(trials.action[:, :length])
+        rows.append(
+            Outcomes(
+                key_high=jnp.where(tried, high, 0),
+                key_low=jnp.where(tried, low, 0),
+                near=trials.distance[:, last] <= config.distance_threshold,
+                paid=error[:, last] <= config.reward_threshold,
+                agreed=agreed[:, last],
+            )
+        )
+    return jax.tree.map(lambda *x: jnp.stack(x), *rows)
+
+
+def weigh(table: MacroTable, found: Outcomes, config: MacroConfig) -> MacroTable:
+    """Adds what came of a pass's windows to the evidence of the macros that they are trials of.
+
+    Args:
+        table: the table; only its evidence changes.
+        found: windows of any number; those of sequences that are not in the table count for none.
+        config: gives `evidence_decay`.
+
+    Returns:
+        The table with `trials`, `held`, `near`, `paid` and `agreed` after the pass.
+    """
+    flat = jax.tree.map(jnp.ravel, found)
+    high, low = pack(table.actions)
+    is_trial = (flat.key_high != 0)[:, None]
+    matches = is_trial & (flat.key_high[:, None] == high) & (flat.key_low[:, None] == low)
+
+    def added(former: Array, counts: Array) -> Array:
+        total = jnp.sum(matches & counts[:, None], axis=0, dtype=jnp.float32)
+        return former * jnp.float32(config.evidence_decay) + total
+
+    held = flat.near & flat.paid & flat.agreed
+    return table._replace(
+        trials=added(table.trials, jnp.ones_like(held)),
+        held=added(table.held, held),
+        near=added(table.near, flat.near),
+        paid=added(table.paid, flat.paid),
+        agreed=added(table.agreed, flat.agreed),
+    )
+
+
+def wilson(successes: Array, trials: Array) -> tuple[Array, Array]:
+    """One-sided 95 % bounds of a share (Wilson 1927's score interval); 0 and 1 without a trial.
+
+    Args:
+        successes: any shape, at least 0.
+        trials: at least as many.
+
+    Returns:
+        The lower and the upper bound, float32.
+    """
+    count = jnp.maximum(trials, 1e-6)
+    share, z2 = successes / count, Z * Z
+    centre = (share + z2 / (2 * count)) / (1 + z2 / count)
+    spread = Z * jnp.sqrt(jnp.maximum(share * (1 - share), 0) / count + z2 / (4 * count**2))
+    spread /= 1 + z2 / count
+    low = jnp.where(trials > 0, centre - spread, 0.0)
+    high = jnp.where(trials > 0, centre + spread, 1.0)
+    return jnp.clip(low, 0.0, 1.0), jnp.clip(high, 0.0, 1.0)
+
+
+def status(table: MacroTable, config: MacroConfig) -> Array:
+    """`CANDIDATE`, `SOUND` or `REFUTED` for each slot, [M] int32; empty slots are candidates."""
+    low, high = wilson(table.held, table.trials)
+    judged = (table.length > 0) & (table.trials >= config.min_trials)
+    sound = judged & (low >= config.sound_share) & (table.count >= config.min_occurrences)
+    refuted = judged & (high < config.sound_share)
+    return jnp.where(sound, SOUND, jnp.where(refuted, REFUTED, CANDIDATE)).astype(jnp.int32)
