@@ -23,10 +23,13 @@ from smz_jax.networks import make_networks
 from smz_jax.replay import check_memory, make_replay
 from smz_jax.rollout import Actor, make_decide
 from smz_jax.settings import flat_dict
+from smz_jax.trials import make_trial_pass
 from smz_jax.types import EnvSpec, Trajectory
 
 CHECK_KEY = 3_000_003
 """Checks of the model have randomness of their own: a run is the same with and without them."""
+TRIAL_KEY = 4_000_003
+"""Of the windows on which macros are tried."""
 
 
 def games_seed(seed: int, number: int) -> int:
@@ -62,6 +65,8 @@ class Run:
         self.decide = make_decide(self.networks, config, self.spec, policy="search")
         self.agent = make_agent(self.decide)
         self.check_batch = optimised(make_check(self.networks, self.replay, config, self.spec))
+        trial_pass = make_trial_pass(self.networks, self.replay, config, self.spec)
+        self.trial_pass = optimised(trial_pass, donate_argnums=3)
         self.train_state = init_train_state(self.networks, config, keys[0])
         self.replay_state = self.replay.init()
         embedding = jax.eval_shape(
@@ -255,6 +260,14 @@ class Run:
         averaged = {name: float(np.nanmean([row[name] for row in rows])) for name in rows[0]}
         return {**averaged, "learner/skipped": self.skipped}
 
+    def try_macros(self) -> None:
+        """One pass of evidence over replayed windows; stays on the device."""
+        key = jax.random.fold_in(jax.random.key(self.config.seed), TRIAL_KEY)
+        key = jax.random.fold_in(key, self.iteration)
+        state = self.miner.state
+        table = self.trial_pass(self.train_state.params, self.replay_state, key, state.table)
+        self.miner.state = state._replace(table=table)
+
     def iterate(self) -> dict[str, Any]:
         """One rollout, its macros, and the updates that are due; gives a metrics row."""
         timers = self.timers
@@ -270,6 +283,8 @@ class Run:
         if self.learns:
             with timers("learning"):
                 learned = self.learn()
+            with timers("macros"):
+                self.try_macros()
         self.iteration += 1
         return {
             "iteration": self.iteration,

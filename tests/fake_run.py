@@ -222,6 +222,11 @@ def make_macros(seed: int, number: int = 120) -> list[dict]:
             "buckets": list(range(min(1 + count // 40, 64))),
             "source": "play" if played else "tree",
             "deterministic": entropy < 0.1,
+            "status": ("candidate", "sound", "refuted")[count % 3],
+            "trials": float(count),
+            **dict.fromkeys(("held", "near", "paid", "agreed"), 0.9),
+            "held_low": 0.85,
+            "held_high": 0.95,
         }
     return list(found.values())
 
@@ -266,6 +271,6 @@ def write_run(
     (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     if finished:
         (path / "summary.json").write_text(json.dumps(make_summary(settings, score)))
-        macros = {"schema": 1, "action_names": ACTION_NAMES, "macros": make_macros(seed)}
+        macros = {"schema": 2, "action_names": ACTION_NAMES, "macros": make_macros(seed)}
         (path / "macros.json").write_text(json.dumps(macros))
     return path

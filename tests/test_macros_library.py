@@ -46,6 +46,12 @@ def small_table():
         buckets=jnp.array([[i in row[4] for i in range(4)] for row in rows]),
         play_count=jnp.array([row[5] for row in rows], jnp.int32),
         dropped=jnp.int32(7),
+        # Sound; never tried; refuted; a candidate.
+        trials=jnp.array([40, 0, 40, 5, 0, 0, 0, 0], jnp.float32),
+        held=jnp.array([38, 0, 10, 5, 0, 0, 0, 0], jnp.float32),
+        near=jnp.array([39, 0, 20, 5, 0, 0, 0, 0], jnp.float32),
+        paid=jnp.array([40, 0, 30, 5, 0, 0, 0, 0], jnp.float32),
+        agreed=jnp.array([38, 0, 10, 5, 0, 0, 0, 0], jnp.float32),
     )
 
 
@@ -65,6 +71,7 @@ def test_statistics_by_hand():
         {
             "total": 3, "play": 2, "tree": 1, "candidates": 1, "dropped": 7, "deterministic": 1,
             "generality_mean": 2.0, "generality_max": 3, "entropy_mean": (0.05 + 0.15 + 0.2) / 3,
+            "sound": 1, "refuted": 1,
         }
     )  # fmt: skip
     whole = document()["stats"]
@@ -95,6 +102,12 @@ def test_macros_are_decoded_and_sorted_by_count():
     assert first["total_reward"] == 5.0 and first["mean_reward"] == pytest.approx(0.5)
     assert first["buckets"] == [0, 1] and first["generality"] == 2
     assert [macro["source"] for macro in macros] == ["tree", "play", "play"]
+    assert [macro["status"] for macro in macros] == ["sound", "refuted", "candidate"]
+    assert [macro["trials"] for macro in macros] == [40, 40, 0]
+    assert [macro["held"] for macro in macros] == pytest.approx([0.95, 0.25, 0])
+    assert first["near"] == pytest.approx(39 / 40) and first["paid"] == 1
+    assert first["held_low"] < 0.95 < first["held_high"]
+    assert (macros[2]["held_low"], macros[2]["held_high"]) == (0, 1)
 
 
 def test_rankings():
@@ -110,8 +123,10 @@ def test_rankings():
         "Most general macros", "Most deterministic macros", "Most frequent macros",
     ]  # fmt: skip
     rows = [line.split() for line in lines if line.lstrip().startswith("1 ")]
-    assert rows[0] == ["1", "FIRE", "→", "RIGHT", "→", "RIGHT", "3", "3", "3", "0.150", "play"]
-    assert rows[1] == rows[2] == ["1", "NOOP", "→", "FIRE", "2", "2", "10", "0.050", "tree"]
+    assert rows[0] == ["1", "FIRE", "→", "RIGHT", "→", "RIGHT", "3", "3", "3", "0.150", "play",
+                       "0%", "0", "candidate"]  # fmt: skip
+    assert rows[1] == rows[2] == ["1", "NOOP", "→", "FIRE", "2", "2", "10", "0.050", "tree",
+                                  "95%", "40", "sound"]  # fmt: skip
 
 
 def test_json_round_trip_is_whole_and_atomic(tmp_path):
@@ -129,7 +144,7 @@ def test_json_round_trip_is_whole_and_atomic(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda d: d.update(schema=2), "schema = 2, allowed is 1"),
+        (lambda d: d.update(schema=1), "schema = 1, allowed is 2"),
         (lambda d: d.update(action_names="NOOP"), "action_names"),
         (lambda d: d.pop("macros"), "macros is missing"),
         (lambda d: d.pop("stats"), "stats is missing"),
@@ -142,6 +157,8 @@ def test_json_round_trip_is_whole_and_atomic(tmp_path):
         (lambda d: d["macros"][0].update(actions=[0, 4]), "4, allowed is 0..3"),
         (lambda d: d["macros"][0].update(length=3), "length"),
         (lambda d: d["macros"][0].update(source="dream"), "source = 'dream'"),
+        (lambda d: d["macros"][0].update(status="true"), "status = 'true'"),
+        (lambda d: d["macros"][0].update(near=1.5), "near = 1.5, allowed is 0 to 1"),
     ],
 )
 def test_a_damaged_library_is_refused_in_one_line(tmp_path, damage, message):

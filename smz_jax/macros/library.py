@@ -11,9 +11,10 @@ import jax
 import numpy as np
 
 from smz_jax.config import ConfigError, MacroConfig
+from smz_jax.macros.evidence import CANDIDATE, STATUS_NAMES, status, wilson
 from smz_jax.types import MacroStats, MacroTable
 
-SCHEMA = 1
+SCHEMA = 2
 _ARROW = " → "
 _MACRO_FIELDS: dict[str, type | tuple[type, ...]] = {
     "actions": list,
@@ -28,7 +29,16 @@ _MACRO_FIELDS: dict[str, type | tuple[type, ...]] = {
     "buckets": list,
     "source": str,
     "deterministic": bool,
+    "status": str,
+    "trials": (int, float),
+    "held": (int, float),
+    "held_low": (int, float),
+    "held_high": (int, float),
+    "near": (int, float),
+    "paid": (int, float),
+    "agreed": (int, float),
 }
+_SHARES = ("held", "held_low", "held_high", "near", "paid", "agreed")
 
 
 def decode(actions: Sequence[int], action_names: Sequence[str]) -> str:
@@ -46,12 +56,13 @@ def table_stats(table: MacroTable, config: MacroConfig) -> dict[str, float]:
     Returns:
         Of the macros (entries seen `min_occurrences` times): `total`, `play` and `tree` (by
         source), `generality_mean` and `generality_max` (start-state buckets), `entropy_mean`, and
-        `deterministic` (how many); of the rest: `candidates`; and `dropped`. Means over no macros
-        are 0.
+        `deterministic`, `sound` and `refuted` (how many); of the rest, sequences seen too rarely:
+        `candidates`; and `dropped`. Means over no macros are 0.
     """
     host = jax.device_get(table)
     macro = (host.length > 0) & (host.count >= config.min_occurrences)
     total = int(macro.sum())
+    states = np.asarray(status(host, config))
     generality = host.buckets[macro].sum(axis=-1)
     entropy = host.entropy_sum[macro] / host.count[macro]
     play = int((host.play_count[macro] > 0).sum())
@@ -65,6 +76,11 @@ def table_stats(table: MacroTable, config: MacroConfig) -> dict[str, float]:
         "generality_max": float(generality.max()) if total else 0.0,
         "entropy_mean": float(entropy.mean()) if total else 0.0,
         "deterministic": float((entropy < config.deterministic_threshold).sum()),
+        **{
+            name: float((macro & (states == state)).sum())
+            for state, name in enumerate(STATUS_NAMES)
+            if state != CANDIDATE
+        },
     }
 
 
@@ -100,9 +116,13 @@ def summarise(
 
     Returns:
         `schema`, `action_names`, `config`, `stats` (those of `table_stats` and of the run) and
-        `macros`, most frequent first, ties in the order of their actions.
+        `macros`, most frequent first, ties in the order of their actions. `trials` and the shares
+        of them that `held` (with its bounds), were `near`, `paid` and `agreed` are those of
+        `macros.evidence`; shares of no trials are 0.
     """
     host = jax.device_get(table)
+    states, bounds = np.asarray(status(host, config)), wilson(host.held, host.trials)
+    low, high = (np.asarray(bound) for bound in bounds)
     slots = np.flatnonzero((host.length > 0) & (host.count >= config.min_occurrences))
     macros = []
     for slot in sorted(slots, key=lambda slot: (-host.count[slot], tuple(host.actions[slot]))):
@@ -124,6 +144,14 @@ def summarise(
                 "buckets": buckets,
                 "source": "play" if host.play_count[slot] > 0 else "tree",
                 "deterministic": entropy < config.deterministic_threshold,
+                "status": STATUS_NAMES[states[slot]],
+                "trials": float(host.trials[slot]),
+                **{
+                    name: _rate(float(getattr(host, name)[slot]), float(host.trials[slot]))
+                    for name in ("held", "near", "paid", "agreed")
+                },
+                "held_low": float(low[slot]),
+                "held_high": float(high[slot]),
             }
         )
     return {
@@ -174,6 +202,11 @@ def _check_macro(macro: Any, index: int, num_actions: int, path: Path) -> None:
     _check(macro["generality"] == len(macro["buckets"]), path, f"{where}.generality is wrong")
     _check(macro["count"] > 0, path, f"{where}.count = {macro['count']}, allowed is at least 1")
     _check(macro["source"] in ("play", "tree"), path, f"{where}.source = {macro['source']!r}")
+    state = macro["status"]
+    _check(state in STATUS_NAMES, path, f"{where}.status = {state!r}")
+    for name in _SHARES:
+        share = macro[name]
+        _check(0 <= share <= 1, path, f"{where}.{name} = {share}, allowed is 0 to 1")
 
 
 def read_macros_json(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -268,13 +301,17 @@ def format_rankings(document: Mapping[str, Any], top: int = 10) -> str:
     width = max(len("macro"), *(len(macro["names"]) for macro in document["macros"]))
     lines: list[str] = []
     for by, title in titles.items():
-        head = f"{'#':>3}  {'macro':<{width}}  states  length    count  entropy  source"
+        head = (
+            f"{'#':>3}  {'macro':<{width}}  states  length    count  entropy  source   held  trials"
+            "  status"
+        )
         lines += [title, head, "-" * len(head)]
         for rank, macro in enumerate(rank_macros(document, by, top), start=1):  # type: ignore
             lines.append(
                 f"{rank:>3}  {macro['names']:<{width}}  {macro['generality']:>6}  "
                 f"{macro['length']:>6}  {macro['count']:>7}  {macro['mean_entropy']:>7.3f}  "
-                f"{macro['source']}"
+                f"{macro['source']:<6}  {macro['held']:>5.0%}  {macro['trials']:>6.0f}  "
+                f"{macro['status']}"
             )
         lines.append("")
     return "\n".join(lines).rstrip()
