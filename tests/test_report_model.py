@@ -231,6 +231,19 @@ def test_faults_of_the_evaluation_are_told(tmp_path):
     assert any("7 outputs of the model" in text for text in find_warnings([load_run(path)]))
 
 
+def test_games_that_repeat_each_other_are_told(tmp_path):
+    path = write_run(tmp_path / "a" / "b", iterations=20)
+    words = "Of the 32 evaluation games only"
+    for distinct, told in ((None, False), (4, True), (9, True), (10, False)):
+        edit(path, "summary.json", lambda s, n=distinct: s["evaluation"].update(distinct=n))
+        found = [text for text in find_warnings([load_run(path)]) if words in text]
+        assert [f"only {distinct} differ in score or length" in text for text in found] == (
+            [True] if told else []
+        )
+    edit(path, "summary.json", lambda s: s["evaluation"].update(games=4, distinct=4))
+    assert not any("differ" in text for text in find_warnings([load_run(path)]))
+
+
 def test_groups_keep_their_colours(several):
     groups = make_groups(several)
     axes = model.model_figure(several).axes[0]
