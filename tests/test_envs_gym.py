@@ -272,7 +272,16 @@ def test_one_hots_have_a_limit():
 
 
 def test_an_environment_that_raises_ends_a_run_in_one_line(tmp_path):
-    flags = ("--preset", "tiny", "--env.id", CORRIDOR, "--env.kwargs", '{"spoil": "step"}')
+    flags = (
+        "--preset",
+        "tiny",
+        "--env.id",
+        CORRIDOR,
+        "--env.kwargs",
+        '{"spoil": "step"}',
+        "--rollout.policy",
+        "prior",
+    )
     with pytest.raises(ConfigError) as excinfo:
         train(parse(*flags, "--eval.no_baselines"), tmp_path)
     message = str(excinfo.value)

@@ -208,5 +208,5 @@ def test_show_prints_values_and_draws(tmp_path, monkeypatch, capsys):
     assert f"optimal values at gamma 0.9:\n{values[0]:.2f} {values[1]:.2f}    G\n" in out
     assert image.imread(tmp_path / "figures" / "grid.png").shape[1] > 900
     (tmp_path / "config.yaml").touch()
-    with pytest.raises(ConfigError, match="run_dir = .* a folder without a run"):
+    with pytest.raises(ConfigError, match="a folder without a run"):
         gridworld.main()

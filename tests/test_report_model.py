@@ -59,6 +59,16 @@ def test_health_has_a_dot_for_each_check(run):
         assert list(dots.get_xdata()) == CHECKED
         np.testing.assert_allclose(dots.get_ydata(), expected(f"check/{name}", CHECKED))
         assert axes.get_ylim()[1] > max(dots.get_ydata())
+    (legend,) = model.model_figure([run]).legends
+    assert "check of one batch, without noise" in [text.get_text() for text in legend.get_texts()]
+    note = model.model_figure([run]).axes[0].texts[0]
+    assert note.get_text() == "1 = collapsed" and note.get_va() == "bottom"  # above the line
+
+
+def test_captions_say_how_large_the_batch_of_a_check_is(tmp_path):
+    settings = {"learner": {"batch_size": 32, "unroll_steps": 2}}
+    text = build_report([write_run(tmp_path / "a" / "b", iterations=4, **settings)]).read_text()
+    assert text.count("of one batch (32 windows of 2 steps): small differences are noise") == 2
 
 
 def test_unroll_errors_are_the_recorded_ones(run):

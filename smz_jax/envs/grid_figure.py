@@ -77,7 +77,7 @@ def _draw_policy(
 def _draw_pairs(
     axes: Axes, rules: GridRules, pairs: np.ndarray, top: float, strength: np.ndarray
 ) -> PolyCollection:
-    """Four triangles in each cell, one for each action: colour `pairs`, opacity `strength` [S, A]."""
+    """A triangle for each action of a cell: its colour by `pairs`, opacity `strength`, `[S, A]`."""
     shapes, colours, opacities = [], [], []
     for state, (y, x) in enumerate(rules.place):
         if rules.terminal[state] or rules.paid[state]:
@@ -122,7 +122,8 @@ def grid_figure(
     shown = [("true transition entropy (nats)", truth, whole)]
     if entropy is not None:
         strength = whole if visits is None else np.where(visits > 0, 1.0, FADED)
-        shown.append(("the model's transition entropy (nats)", entropy, strength))
+        title = "the model's (faded: not visited)" if visits is not None else "the model's"
+        shown.append((title, entropy, strength))
     top = max(0.1, *(float(pairs.max()) for _, pairs, _ in shown))
     drawn = []
     for panel, (title, pairs, strength) in zip(axes[1:], shown, strict=True):
