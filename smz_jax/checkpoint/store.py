@@ -40,7 +40,7 @@ from smz_jax.checkpoint.sums import (
     verify_folder,
     write_manifest,
 )
-from smz_jax.config import ConfigError
+from smz_jax.config import ConfigError, require
 from smz_jax.types import Params, TrainState, Trajectory
 
 Kind = Literal["last", "best"]
@@ -80,6 +80,10 @@ class CheckpointStore:
         keep_every: int = 0,
     ) -> None:
         self._root = Path(run_dir).absolute() / "checkpoints"
+        # Old steps and rows are deleted here: what lies elsewhere is none of this run's.
+        for name in ("last", "best", *(f"rows-{name}" for name in SETS)):
+            path = self._root / name
+            require(not path.is_symlink(), "checkpoints", str(path), "a folder of its own, no link")
         self._about, self._keep_every = dict(about or {}), keep_every
         self._thread: threading.Thread | None = None
         self._failure: Exception | None = None
@@ -182,7 +186,7 @@ class CheckpointStore:
         final.parent.mkdir(parents=True, exist_ok=True)
         turn = self._sets[self._turn]
         for stale in [*final.parent.glob("*.partial"), *turn.folder.glob(".*.tmp")]:
-            shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
+            _drop(stale)
         saved = turn.write(rows) if rows else None
         partial = final.with_name(final.name + ".partial")
         partial.mkdir()
@@ -211,7 +215,7 @@ class CheckpointStore:
             if kind == "best" or not (self._keep_every and step % self._keep_every == 0):
                 _remove(self.path(kind, step))
         for damaged in (self._root / kind).glob("*.damaged"):
-            shutil.rmtree(damaged)
+            _drop(damaged)
         if kind == "last":
             self._prune_rows()
 
@@ -219,12 +223,11 @@ class CheckpointStore:
         listed: dict[str, set[str]] = {name: set() for name in SETS}
         for step in self.steps("last"):
             try:
-                rows = read_manifest(self.path("last", step)).get("rows")
-            except Damage:
-                return  # what it needs is not known: nothing is dropped
-            if rows:
-                files = SavedRows.from_json(rows).files.values()
-                listed[rows["set"]] |= {name for name, _, _ in files}
+                if rows := read_manifest(self.path("last", step)).get("rows"):
+                    files = SavedRows.from_json(rows).files.values()
+                    listed[rows["set"]] |= {name for name, _, _ in files}
+            except Exception:  # damaged: what it needs is not known, and nothing is dropped
+                return
         for name, files in self._sets.items():
             files.prune(listed[name])
 
@@ -236,6 +239,9 @@ class CheckpointStore:
         if missing := {"format", "kind", "step", "extra", "leaves", "rows"} - set(manifest):
             raise Damage(f"the manifest lacks {sorted(missing)[0]}")
         if manifest["format"] == FORMAT:
+            for name in ("extra", "leaves"):
+                if not isinstance(manifest[name], dict):
+                    raise Damage(f"the manifest's {name} are no mapping")
             if manifest["step"] != int(folder.name) or manifest["kind"] != folder.parent.name:
                 raise Damage(f"it is the step {manifest['step']} of {manifest['kind']!r}")
             if rows := manifest["rows"]:
@@ -265,7 +271,7 @@ class CheckpointStore:
             folder = self.path(kind, one)
             try:
                 manifest = self._verify(folder)
-            except (Damage, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            except Exception as error:  # a forged manifest may hold anything
                 damaged.append(f"checkpoint {str(folder)!r} is damaged: {_reason(error)}")
                 continue
             if manifest["format"] != FORMAT:
@@ -360,7 +366,7 @@ class CheckpointStore:
             if step > newer_than:
                 path = self.path(kind, step)
                 aside = path.with_name(path.name + ".damaged")
-                shutil.rmtree(aside, ignore_errors=True)
+                _drop(aside)
                 os.replace(path, aside)
 
 
@@ -371,9 +377,17 @@ def _other(name: str) -> str:
 def _remove(folder: Path) -> None:
     """Deletes a step; a kill meanwhile leaves no half checkpoint."""
     doomed = folder.with_name(folder.name + ".old.partial")
-    shutil.rmtree(doomed, ignore_errors=True)
+    _drop(doomed)
     os.replace(folder, doomed)
-    shutil.rmtree(doomed)
+    _drop(doomed)
+
+
+def _drop(path: Path) -> None:
+    """Deletes a folder, a file or a link, but not what a link points to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _reason(error: Exception) -> str:
