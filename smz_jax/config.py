@@ -11,7 +11,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-
 MAX_BYTES = 10**12
 """More than any machine holds in one array; what this one holds is asked when JAX has begun."""
 
@@ -326,7 +325,8 @@ class SearchConfig:
         fits = self.interior == "puct" or self.root == "gumbel"
         require(fits, "search.interior", self.interior, "'puct' where search.root is puct")
         fits = self.interior == "puct" or self.qtransform == "siblings"
-        require(fits, "search.qtransform", self.qtransform, "'siblings' where search.interior is gumbel")
+        allowed = "'siblings' where search.interior is gumbel"
+        require(fits, "search.qtransform", self.qtransform, allowed)
         considered = self.gumbel_considered
         require(1 <= considered <= 1000, "search.gumbel_considered", considered, "in 1..1000")
         for name in ("gumbel_maxvisit_init", "gumbel_value_scale"):
@@ -682,7 +682,8 @@ class Config:
         )
         capacity, size = self.replay.capacity, self.replay.min_size
         fits = capacity // lanes >= window + length
-        allowed = f"at least env.num_envs x ({rows}, + rollout.length) = {lanes * (window + length)}"
+        least = lanes * (window + length)
+        allowed = f"at least env.num_envs x ({rows}, + rollout.length) = {least}"
         require(fits, "replay.capacity", capacity, allowed)
         fits = self.learner.updates_per_env_step == 0 or size >= lanes * window
         allowed = f"at least env.num_envs x ({rows}) = {lanes * window}"

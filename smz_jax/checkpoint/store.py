@@ -13,11 +13,12 @@ step whole. A restore verifies every sum first and walks back from a damaged ste
 good one.
 """
 
+import contextlib
 import os
 import re
 import shutil
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -83,7 +84,8 @@ class CheckpointStore:
         # Old steps and rows are deleted here: what lies elsewhere is none of this run's.
         for name in ("last", "best", *(f"rows-{name}" for name in SETS)):
             path = self._root / name
-            require(not path.is_symlink(), "checkpoints", str(path), "a folder of its own, no link")
+            allowed = "a folder of the run's own, no link"
+            require(not path.is_symlink(), f"checkpoints/{name}", str(path), allowed)
         self._about, self._keep_every = dict(about or {}), keep_every
         self._thread: threading.Thread | None = None
         self._failure: Exception | None = None
@@ -317,16 +319,12 @@ class CheckpointStore:
         if text := unfit(manifest["leaves"], wanted):
             raise ConfigError(f"checkpoint {str(folder)!r} does not fit this run: {text}")
         rows = None
-        try:
+        with _readable(folder):
             leaves = read_arrays(folder / "state", wanted)
             if experience is not None and (listed := manifest["rows"]):
                 files = self._sets[listed["set"]]
                 files.saved, self._turn = SavedRows.from_json(listed), _other(listed["set"])
                 rows = read_rows(files.folder, files.saved, experience)
-        except Exception as error:  # its bytes are as written: written by another version
-            raise ConfigError(
-                f"checkpoint {str(folder)!r} cannot be read: {_reason(error)}"
-            ) from None
         treedef = jax.tree_util.tree_structure(abstract_state)
         state = jax.tree_util.tree_unflatten(treedef, leaves)
         return Restored(state, manifest["extra"], rows, found, damaged)
@@ -356,7 +354,8 @@ class CheckpointStore:
         if text := unfit({name: x for name, x in saved.items() if name in wanted}, wanted):
             raise ConfigError(f"checkpoint {str(folder)!r} is of another model: {text}")
         positions = [list(saved).index(name) for name in wanted]
-        leaves = read_arrays(folder / "state", wanted, positions)
+        with _readable(folder):
+            leaves = read_arrays(folder / "state", wanted, positions)
         treedef = jax.tree_util.tree_structure(abstract_params)
         return jax.tree_util.tree_unflatten(treedef, leaves), found
 
@@ -368,6 +367,15 @@ class CheckpointStore:
                 aside = path.with_name(path.name + ".damaged")
                 _drop(aside)
                 os.replace(path, aside)
+
+
+@contextlib.contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    """Raises ConfigError in one line where bytes as written are of another version, or forged."""
+    try:
+        yield
+    except Exception as error:
+        raise ConfigError(f"checkpoint {str(folder)!r} cannot be read: {_reason(error)}") from None
 
 
 def _other(name: str) -> str:

@@ -171,10 +171,11 @@ def _check_macro(macro: Any, index: int, action_names: Sequence[str], path: Path
         _check(is_kind and is_number, path, f"{where}.{name} = {shorten(value)}")
     for action in macro["actions"]:
         is_action = type(action) is int and 0 <= action < num_actions
-        _check(is_action, path, f"{where}.actions has {shorten(action)}, allowed is 0..{num_actions - 1}")
+        allowed = f"allowed is 0..{num_actions - 1}"
+        _check(is_action, path, f"{where}.actions has {shorten(action)}, {allowed}")
     _check(macro["length"] == len(macro["actions"]) > 0, path, f"{where}.length is wrong")
     _check(macro["generality"] == len(macro["buckets"]), path, f"{where}.generality is wrong")
-    are_buckets = all(type(bucket) is int and 0 <= bucket for bucket in macro["buckets"])
+    are_buckets = all(type(bucket) is int and bucket >= 0 for bucket in macro["buckets"])
     _check(are_buckets, path, f"{where}.buckets = {shorten(macro['buckets'])}")
     _check(macro["count"] > 0, path, f"{where}.count = {macro['count']}, allowed is at least 1")
     source = macro["source"]
