@@ -228,7 +228,7 @@ def parse(
         resume=resume,
         explicit={**from_file, **flags},
         base=base,
-        command="".join(x if x.isprintable() else " " for x in typed),
+        command="".join(x if x.isprintable() else " " for x in typed[:10_000]),
         init_from=None if weights is None else str(weights),
     )
 

@@ -153,8 +153,9 @@ class EnvConfig:
             options = json.loads(self.kwargs, object_pairs_hook=unique)
             plain = json.dumps(options, sort_keys=True, allow_nan=False)
         except (ValueError, RecursionError):
-            options = plain = None
-        require(isinstance(options, dict), "env.kwargs", self.kwargs, allowed)
+            options, plain = None, ""
+        fits = isinstance(options, dict) and len(plain) <= 10_000
+        require(fits, "env.kwargs", self.kwargs, f"{allowed}, of at most 10,000 characters")
         object.__setattr__(self, "kwargs", plain)
         every = self.rebuild_every
         require(1 <= every <= 10**9, "env.rebuild_every", every, "in 1..10^9")

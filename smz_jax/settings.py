@@ -147,11 +147,11 @@ class _Loader(yaml.SafeLoader):
     """YAML's safe loader, refusing a key that is given twice, and aliases (a few can be huge)."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """As the base class; raises ComposerError on an alias."""
+        """As the base class; raises MarkedYAMLError on an alias."""
         if self.check_event(yaml.AliasEvent):
             event = self.peek_event()
             message = f"the alias {shorten(event.anchor)} is not allowed: values are written out"
-            raise yaml.composer.ComposerError(None, None, message, event.start_mark)
+            raise yaml.MarkedYAMLError(problem=message, problem_mark=event.start_mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -180,7 +180,7 @@ def _parse_text(text: str, source: str, is_json: bool) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         at = f" line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{source}{at}: damaged YAML: {error.problem[:200]}") from None
+        raise ConfigError(f"{source}{at}: damaged YAML: {str(error.problem)[:200]}") from None
     except json.JSONDecodeError as error:
         raise ConfigError(f"{source} line {error.lineno}: damaged JSON: {error.msg}") from None
     except Exception as error:  # PyYAML raises anything where a tag does not fit its text
