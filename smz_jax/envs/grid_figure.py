@@ -89,7 +89,7 @@ def _draw_pairs(
             opacities.append(strength[state, action])
     found = PolyCollection(shapes, array=np.array(colours), cmap="viridis", edgecolors="#FFFFFF")
     found.set_linewidth(0.4)
-    found.set_alpha(np.array(opacities))
+    found.set_alpha(opacities)
     found.set_clim(0, top)
     axes.add_collection(found)
     return found
