@@ -1,7 +1,8 @@
 """Stochastic MuZero on a grid world whose rules are known: `python -m experiments.gridworld`.
 
 python -m experiments.gridworld show --env.kwargs '{"map": "corridors"}'
-    the map, the best actions, the returns to compare scores with
+    the map, the best actions and values, the returns to compare scores with; with --run_dir DIR
+    also drawn, as DIR/figures/grid.png
 python -m experiments.gridworld report RUN_DIR
     what the model of a run holds to be random, against the truth: grid.json, figures/grid.png.
     A run does so by itself at its end, and logs `rules/...` at each check of its model
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from smz_jax.cli import parse, run_main
-from smz_jax.config import Config, require
+from smz_jax.config import Config, ConfigError, require
 
 BASE = {
     "env.suite": "grid",
@@ -29,9 +30,19 @@ DESCRIPTION = (
 )
 
 
-def show(config: Config) -> int:
-    """Prints the map, its best actions and the returns that scores are compared with."""
-    from smz_jax.envs.grid_figure import policy_text
+def show(config: Config, run_dir: Path | None) -> int:
+    """Prints the map, its best actions and values, and the returns to compare scores with.
+
+    Args:
+        config: its environment, gamma and evaluation's step limit count.
+        run_dir: gets figures/grid.png; None: no figure.
+
+    Raises:
+        ConfigError: in one line, if the folder holds a run, or cannot be written.
+    """
+    free = run_dir is None or not (run_dir / "config.yaml").exists()
+    require(free, "run_dir", str(run_dir), "a folder without a run: `report` draws that one's")
+    from smz_jax.envs.grid_figure import grid_figure, policy_text, values_text
     from smz_jax.envs.grid_map import read_options
     from smz_jax.envs.grid_rules import (
         evaluation_returns,
@@ -43,9 +54,10 @@ def show(config: Config) -> int:
 
     rules = make_rules(read_options(config.env)[0])
     gamma, horizon = config.learner.gamma, config.eval.max_steps
-    _, action_value = optimal_values(rules, gamma)
+    values, action_value = optimal_values(rules, gamma)
     maps = zip(rules.grid.rows, policy_text(rules, action_value).splitlines(), strict=True)
     print("\n".join(f"{row}   {best}" for row, best in maps))
+    print(f"\noptimal values at gamma {gamma:g}:\n{values_text(rules, values)}\n")
     share = is_random(rules)[reachable(rules)].mean()
     print(f"{rules.num_states} states, {share:.0%} of state-action pairs are random")
     returns = evaluation_returns(rules, horizon, gamma)
@@ -53,6 +65,15 @@ def show(config: Config) -> int:
         f"mean return of {horizon} steps at most: optimum {returns['optimum']:.4f}, best at gamma "
         f"{gamma:g} {returns['discounted']:.4f}, random {returns['random']:.4f}"
     )
+    if run_dir is not None:
+        from smz_jax.report.style import save_figure
+
+        path = run_dir / "figures" / "grid.png"
+        try:
+            save_figure(grid_figure(rules, values, action_value), path)
+        except OSError as error:
+            raise ConfigError(f"run_dir = {str(run_dir)!r} cannot be written: {error}") from None
+        print(f"wrote {path}")
     return 0
 
 
@@ -107,7 +128,7 @@ def _check_and_write(run: Any, run_dir: Path) -> dict[str, Any]:
         "visits": result.visits,
     }
     write_json(run_dir / "grid.json", {**summary, **pairs})
-    figure = grid_figure(result.rules, values, action_value, result.entropy)
+    figure = grid_figure(result.rules, values, action_value, result.entropy, result.visits)
     save_figure(figure, run_dir / "figures" / "grid.png")
     return summary
 
@@ -151,7 +172,8 @@ def main() -> int:
     words = sys.argv[1:]
     if words[:1] == ["report"]:
         return _report(words[1:])
-    return show(parse(words[1:], experiment="gridworld", base=BASE, description=DESCRIPTION).config)
+    asked = parse(words[1:], experiment="gridworld", base=BASE, description=DESCRIPTION)
+    return show(asked.config, asked.run_dir)
 
 
 if __name__ == "__main__":

@@ -149,7 +149,9 @@ def main() -> int:
     if arguments.table:
         jobs = finished_jobs(folder)
     else:
-        jobs = make_plan(choice, preset, folder, single_core=arguments.single_core)
+        jobs = make_plan(
+            choice, preset, folder, single_core=arguments.single_core, to_list=arguments.list
+        )
     from smz_jax.proof.runner import this_machine
 
     machine = this_machine(arguments.jobs, preset)

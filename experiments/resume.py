@@ -5,6 +5,7 @@ flags are passed on (`--total_env_steps 500000` goes on for longer). The run goe
 from its newest good checkpoint, as if it had never been stopped.
 """
 
+import os
 import re
 import runpy
 import sys
@@ -39,7 +40,7 @@ def main() -> int:
         return 0
     if words[0].startswith("-"):
         raise ConfigError(f"unexpected argument {words[0]!r}: the folder of a run comes first")
-    name = find_experiment(Path(words[0]).expanduser())
+    name = find_experiment(Path(os.path.expanduser(words[0])))
     sys.argv = [f"experiments.{name}", "--resume", "--run_dir", words[0], *words[1:]]
     runpy.run_module(f"experiments.{name}", run_name="__main__")
     return 0

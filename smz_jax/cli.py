@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
-from smz_jax.config import Config, ConfigError, require
+from smz_jax.config import Config, ConfigError, require, shorten
 from smz_jax.presets import PRESET_NAMES
 from smz_jax.settings import (
     SETTINGS,
@@ -121,14 +121,16 @@ def _read_flags(argv: Sequence[str]) -> dict[str, Any]:
         token = tokens.pop(0)
         typed, equals, value = token.partition("=")
         if not typed.startswith("--"):
-            raise ConfigError(f"unexpected argument {token!r}: settings are given as --name value")
+            told = "settings are given as --name value"
+            raise ConfigError(f"unexpected argument {shorten(token)}: {told}")
         name = typed[2:].replace("-", "_")
         if name in negated and not equals:
             found[negated[name]] = False
             continue
         if name not in kinds:
             hint = suggest(name, list(kinds), prefix="--") or "; --help lists all settings"
-            raise ConfigError(f"unknown flag {typed}{hint}")
+            is_plain = typed.isprintable() and len(typed) <= 80
+            raise ConfigError(f"unknown flag {typed if is_plain else shorten(typed)}{hint}")
         if not equals and tokens and not tokens[0].startswith("--"):
             value, equals = tokens.pop(0), "="
         if not equals:
@@ -158,11 +160,12 @@ def _print_help(command: str, experiment: str, description: str, defaults: Confi
     tyro.cli(shown, args=["--help"], prog=command, description=header, use_underscores=True)
 
 
-def _own_path(flags: dict[str, Any], name: str) -> Path | None:
-    """Takes the path flag `name` out of `flags`; raises ConfigError if it is empty."""
+def _own_path(flags: dict[str, Any], name: str, allowed: str = "a path") -> Path | None:
+    """Takes the path flag `name` out of `flags`; raises ConfigError if it can be none."""
     value = flags.pop(name, None)
-    require(value != "", name, value, "a path")
-    return None if value is None else Path(value).expanduser()
+    fits = value is None or (value.isprintable() and 0 < len(value) <= 4096)
+    require(fits, name, value, f"{allowed}, printable and of at most 4096 characters")
+    return None if value is None else Path(os.path.expanduser(value))
 
 
 def _saved_preset(config_file: Path) -> str | None:
@@ -202,14 +205,14 @@ def parse(
     try:
         flags = _read_flags([token for token in argv if token not in ("-h", "--help")])
         config_path, run_dir = _own_path(flags, "config"), _own_path(flags, "run_dir")
-        resume, init_from = flags.pop("resume", False), flags.pop("init_from", None)
-        require(init_from != "", "init_from", init_from, "RUN_DIR, RUN_DIR@STEP or RUN_DIR@best")
+        resume = flags.pop("resume", False)
+        weights = _own_path(flags, "init_from", "RUN_DIR, RUN_DIR@STEP or RUN_DIR@best")
         allowed = "left out with --resume: a run goes on with its own weights"
-        require(not (resume and init_from), "init_from", init_from, allowed)
+        require(not (resume and weights), "init_from", str(weights), allowed)
         from_file = {} if config_path is None else read_file(config_path)
         preset = flags.pop("preset", from_file.pop("preset", None))
         saved = run_dir / "config.yaml" if resume and run_dir and preset is None else None
-        if saved is not None and saved.is_file():
+        if saved is not None and os.path.isfile(saved):  # of a Path it may raise
             from_file = {**read_file(saved), **from_file}
             preset = _saved_preset(saved)
         chosen = VALIDATION_PRESET if preset is None else preset
@@ -217,10 +220,11 @@ def parse(
     except ConfigError:
         if not wants_help:
             raise
-        chosen, init_from = VALIDATION_PRESET, None
+        chosen = VALIDATION_PRESET
         config = resolve(base, chosen, {}, {})
     if wants_help:
         _print_help(command, experiment, description, config, chosen)
+    typed = shlex.join([*command.split(), *argv])
     return Invocation(
         config=config,
         preset=preset,
@@ -228,8 +232,8 @@ def parse(
         resume=resume,
         explicit={**from_file, **flags},
         base=base,
-        command=shlex.join([*command.split(), *argv]),
-        init_from=init_from,
+        command="".join(x if x.isprintable() else " " for x in typed[:10_000]),
+        init_from=None if weights is None else str(weights),
     )
 
 

@@ -85,7 +85,9 @@ def make_constant_policy(action: int) -> ActFn:
 def summarise_games(games: list[tuple[float, int, bool]], seed: int = 0) -> dict[str, Any]:
     """Statistics of finished games, with 95 % bootstrap intervals (percentile, 2,000 resamples).
 
-    The interquartile mean is the mean of the middle half (Agarwal et al. 2021).
+    The interquartile mean is the mean of the middle half (Agarwal et al. 2021). `distinct` counts
+    the games that differ in score or length: where a game without chance repeats itself, the
+    intervals are those of copies.
 
     Args:
         games: (raw score, length in agent steps, cut off) of each.
@@ -114,6 +116,7 @@ def summarise_games(games: list[tuple[float, int, bool]], seed: int = 0) -> dict
     iqm_low, iqm_high = interval(trimmed)
     return {
         "games": len(games),
+        "distinct": len({game[:2] for game in games}),
         "mean": float(scores.mean()),
         "mean_low": mean_low,
         "mean_high": mean_high,

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from smz_jax.config import Config, ConfigError, require
+from smz_jax.config import Config, ConfigError, require, shorten
 from smz_jax.run_dir import CONFIG_NAME
 from smz_jax.settings import config_from_yaml, config_to_yaml
 
@@ -39,6 +39,7 @@ MAX_SUMS_BYTES = 10_000
 
 _HEAD = "# smz_jax export, format {}\n"
 _OWN_SUM = "# the lines above: "
+_ARRAY_NAME = re.compile(r"\w+(/\w+)*", re.ASCII)
 _ABOUT_FIELDS = {"experiment": str, "seed": int, "checkpoint": str, "action_names": list}
 
 
@@ -175,21 +176,22 @@ def _refuse(folder: Path, problem: str) -> NoReturn:
     raise ConfigError(f"export {str(folder)!r} is damaged: {' '.join(problem.split())}")
 
 
-def _read_file(path: Path) -> bytes:
-    """The bytes of a plain file; anything else (a folder, a pipe that never ends) is missing."""
-    if not path.is_file():
+def _read_file(path: Path, limit: int = -1) -> bytes:
+    """The bytes of a plain file; anything else (a link, a folder, an endless pipe) is missing."""
+    if path.is_symlink() or not path.is_file():
         raise FileNotFoundError(0, "no such file")
-    return path.read_bytes()
+    with path.open("rb") as file:
+        return file.read(limit)
 
 
 def _read_sums(folder: Path) -> dict[str, str]:
     """Sums by file name, checked by the file's own last line; raises ConfigError."""
     try:
-        data = _read_file(folder / SUMS)
+        data = _read_file(folder / SUMS, MAX_SUMS_BYTES + 1)
     except OSError as error:
         _refuse(folder, f"{SUMS} is missing ({error.strerror})")
     if len(data) > MAX_SUMS_BYTES:
-        _refuse(folder, f"{SUMS} has {len(data):,} bytes, more than an export's")
+        _refuse(folder, f"{SUMS} has more than the {MAX_SUMS_BYTES:,} bytes of an export's")
     body, found, own = data.rpartition(_OWN_SUM.encode())
     if not found or own != f"{_sum(body)}\n".encode():
         _refuse(folder, f"{SUMS} does not agree with its own last line")
@@ -219,7 +221,10 @@ def _check_about(folder: Path, about: Any, scores: Any) -> None:
     for name, kind in _ABOUT_FIELDS.items():
         value = about.get(name) if is_object else None
         if not isinstance(value, kind) or isinstance(value, bool):
-            _refuse(folder, f"{ABOUT}: {name} = {value!r}")
+            _refuse(folder, f"{ABOUT}: {name} = {shorten(value)}")
+    for name in (about["experiment"], about["checkpoint"], *about["action_names"]):
+        if not isinstance(name, str) or not name.isprintable():  # they are written to a terminal
+            _refuse(folder, f"{ABOUT}: {shorten(name)} is no plain text")
     if not isinstance(scores, list) or not all(isinstance(row, dict) for row in scores):
         _refuse(folder, f"{SCORES} is not a list of rows")
 
@@ -228,24 +233,30 @@ def _read_weights(folder: Path, data: bytes) -> dict[str, np.ndarray]:
     """Arrays of `weights.npz`; raises ConfigError for objects, and for what would grow if unpacked.
 
     NumPy refuses objects by itself, and opens anything that is no zip archive as a pickle: which is
-    why it must be one.
+    why it must be one. Members that overlap, or claim more than there is, hold more than the file.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            stored = all(x.file_size == x.compress_size for x in archive.infolist())
-        if not stored:
+            members = archive.infolist()
+        if any(x.compress_type != zipfile.ZIP_STORED for x in members):
             raise ValueError("it is compressed")
+        if sum(x.file_size for x in members) > len(data):
+            raise ValueError("it claims to hold more than its own bytes")
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             weights = {name: arrays[name] for name in arrays.files}
+        if len(weights) != len(members):
+            raise ValueError("it holds a name twice")
         _check_weights(weights, WEIGHTS)
-    except (ValueError, OSError, KeyError, EOFError, MemoryError, zipfile.BadZipFile) as error:
+    except Exception as error:  # zipfile and NumPy raise anything over bytes made on purpose
         _refuse(folder, f"{WEIGHTS}: {str(error)[:200]}")
     return weights
 
 
 def _check_weights(weights: dict[str, Any], source: str) -> None:
-    """Raises ConfigError naming the first entry that is no array of finite numbers."""
+    """Raises ConfigError naming the first entry that is no array of finite numbers, or misnamed."""
     for name, array in weights.items():
+        is_name = _ARRAY_NAME.fullmatch(name) is not None
+        require(is_name, f"a name in {source}", name, "a path in the parameters")
         is_numbers = isinstance(array, np.ndarray) and array.dtype.kind in "biuf"
         found = "finite" if is_numbers and np.isfinite(array).all() else "no finite numbers"
         require(found == "finite", f"{name} of {source}", found, "an array of finite numbers")

@@ -180,9 +180,11 @@ def format_summary(summary: Mapping[str, Any], config: Config) -> str:
     for name, label in columns:
         result = summary[name]
         if result:
+            repeats = result["distinct"] < result["games"]
+            different = f" ({result['distinct']} different)" if repeats else ""
             lines.append(
                 f"score{label}: mean {_score(result)}, median {result['median']:g}, "
-                f"interquartile mean {result['iqm']:.2f}, {result['games']} games, "
+                f"interquartile mean {result['iqm']:.2f}, {result['games']} games{different}, "
                 f"{result['cut_share']:.0%} cut off at {config.eval.max_steps:,} steps"
             )
     baselines = summary["baselines"]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from smz_jax import macros
-from smz_jax.checkpoint import CheckpointStore, Kind, take_rows
+from smz_jax.checkpoint import CheckpointStore, Kind, Restored, take_rows
 from smz_jax.config import Config, ConfigError
 from smz_jax.envs import VectorEnv, make_env, make_spec
 from smz_jax.envs.rebuilt import RebuiltEnv
@@ -159,6 +159,15 @@ class Run:
         found = store.restore(
             "last", self.arrays, experience=self.replay_state.experience, fits=self._check_fit
         )
+        try:
+            return self._take(found), found.damaged
+        except (LookupError, TypeError, AttributeError) as error:  # its sums are right: forged
+            what = f"the counters of checkpoint {found.step} are wrong"
+            text = f"{type(error).__name__} {error}".splitlines()[0][:200]
+            raise ConfigError(f"{what}: {text}") from None
+
+    def _take(self, found: Restored) -> float:
+        """Goes on from what was restored; gives the seconds that the run took before."""
         arrays, counters = found.state, found.extra
         self.train_state = arrays["train"]
         self.replay_state = arrays["replay"].replace(experience=found.rows)
@@ -173,7 +182,7 @@ class Run:
         self.scores = RunningScores(counters["games"])
         for phase, seconds in counters["seconds"].items():
             self.timers.add(phase, seconds)
-        return sum(counters["seconds"].values()), found.damaged
+        return sum(counters["seconds"].values())
 
     def load_weights(self, run_dir: Path, kind: Kind, step: int | None) -> int:
         """Begins with the parameters of another run; optimiser and counters stay fresh.
@@ -198,7 +207,8 @@ class Run:
 
     def _check_fit(self, manifest: dict[str, Any]) -> None:
         """Raises ConfigError in one line where a checkpoint is of a run with other settings."""
-        ours, theirs = flat_dict(self.config), manifest["config"]
+        ours, theirs = flat_dict(self.config), manifest.get("config")
+        theirs = theirs if isinstance(theirs, dict) else {}
         differing = [
             f"{name}: {theirs.get(name)!r} in it, {ours.get(name)!r} here"
             for name in {**ours, **theirs}

@@ -4,7 +4,6 @@ import fcntl
 import importlib.metadata
 import os
 import platform
-import re
 import subprocess
 import time
 from pathlib import Path
@@ -91,9 +90,6 @@ def check_run_dir(invocation: Invocation) -> None:
     if run_dir is None:
         allowed = "given with --resume: the folder of the run to go on with"
         require(not invocation.resume, "run_dir", None, allowed)
-        name = invocation.config.experiment
-        plain = re.fullmatch(r"[A-Za-z0-9_][\w.-]*", name) is not None
-        require(plain, "experiment", name, "a plain name of letters, digits, _ . -")
         return
     try:
         is_folder = run_dir.is_dir() or not run_dir.exists()
@@ -136,10 +132,9 @@ def prepare_run_dir(invocation: Invocation) -> Path:
 
 def _write_config(run_dir: Path, invocation: Invocation) -> None:
     """Writes the resolved settings; a kill leaves the former file or the new one, never half."""
-    command = invocation.command.replace("\n", " ")
     header = (
         "# The resolved settings of this run: --config with this file repeats it.\n"
-        f"# command: {command}\n# preset: {invocation.preset}\n"
+        f"# command: {invocation.command}\n# preset: {invocation.preset}\n"
     )
     path = run_dir / CONFIG_NAME
     if path.exists():  # a resumed run keeps what its first start was called with
@@ -188,14 +183,15 @@ def find_weights(init_from: str) -> Weights:
         ConfigError: in one line, if that is no folder of a run, or no such checkpoint is there.
     """
     name, _, which = init_from.rpartition("@") if "@" in init_from else (init_from, "", "last")
-    folder = Path(name).expanduser()
+    folder = Path(os.path.expanduser(name))
     allowed = "RUN_DIR, RUN_DIR@STEP or RUN_DIR@best"
-    require(which in ("last", "best") or which.isdecimal(), "init_from", init_from, allowed)
+    is_step = which.isdecimal() and len(which) <= 12
+    require(which in ("last", "best") or is_step, "init_from", init_from, allowed)
     read_config(folder)
     kind: Literal["last", "best"] = "best" if which == "best" else "last"
     there = folder / "checkpoints" / kind
     require(there.is_dir(), "init_from", init_from, f"a run with checkpoints in {str(there)!r}")
-    return folder, kind, int(which) if which.isdecimal() else None
+    return folder, kind, int(which) if is_step else None
 
 
 def hardware(device: object) -> str:

@@ -68,7 +68,8 @@ def read_run(run_dir: Path, checkpoint: Checkpoint) -> Exported:
     spec = make_spec(config.env)
     abstract = abstract_params(make_networks(config.network, spec))
     params, _ = store.restore_params(checkpoint, abstract)
-    env_steps = extra["count"] * config.env.num_envs if "count" in extra else None
+    count = extra.get("count")
+    env_steps = count * config.env.num_envs if isinstance(count, int) else None
     summary = _read_json(run_dir / "summary.json") or {}
     about = {
         "experiment": config.experiment,

@@ -1,5 +1,7 @@
 """Small Gymnasium environments, registered as a user would: `tests.gym_worlds:Corridor-v0`."""
 
+import sys
+
 import gymnasium
 import numpy as np
 from gymnasium import spaces
@@ -11,7 +13,10 @@ class Corridor(gymnasium.Env):
     The end at the right pays 1 and ends the game; each step pays a random fraction of 0.1.
     """
 
-    def __init__(self, length: int = 6, spoil: str = ""):
+    def __init__(self, length: int = 6, spoil: str = "", seed: int = 0):
+        del seed
+        if spoil == "init":
+            sys.exit(4)
         self.length, self.spoil = length, spoil
         self.observation_space = spaces.Dict(
             {"z": spaces.Box(-1, 1, (2,), np.float64), "cell": spaces.Discrete(length, start=2)}
@@ -35,6 +40,8 @@ class Corridor(gymnasium.Env):
         assert action != 5 and not (action == 3 and self.cell == 0), "an invalid move was played"
         self.cell += {3: -1, 4: 1}[int(action)]
         done = self.cell == self.length - 1
+        if self.spoil == "step" and done:
+            raise KeyError("spoilt\nin two lines")
         reward = float(done) + 0.1 * self.np_random.uniform()
         return *((seen := self._seen())[:1]), reward, done, False, seen[1]
 

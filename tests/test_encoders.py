@@ -12,7 +12,7 @@ from experiments.encoders import make_parser, read_command
 from smz_jax.config import ConfigError, EnvConfig
 from smz_jax.encoders.compare import Plan, _Training, compare, prepare
 from smz_jax.encoders.diagnose import intervals, look_at, make_look, perplexity, summarise
-from smz_jax.encoders.figures import curve, markdown_table
+from smz_jax.encoders.figures import curve, figure, markdown_table
 from smz_jax.encoders.frames import (
     Transitions,
     held_out_transitions,
@@ -433,3 +433,24 @@ def test_curve_is_averaged_over_seeds():
     np.testing.assert_allclose(y, [0.6, 0.8])
     assert curve(rows, "difference", 0.25, "roc") == ([], [])
     assert curve(rows, "difference", 0.0, "roc_open") == ([], [])
+
+
+def test_a_variant_looks_the_same_in_every_figure():
+    def rows(*cases):
+        return [
+            {"variant": name, "sticky": p, "seed": 0, "updates": at, "roc": 0.5, "entropy": 0.5}
+            for name, p in cases
+            for at in (0, 10)
+        ]
+
+    def look(*cases):
+        drawn = figure(rows(*cases))
+        lines = {x.get_label(): (x.get_color(), x.get_linestyle()) for x in drawn.axes[0].lines}
+        return lines, drawn.get_suptitle()
+
+    few, title = look(("difference-embedding", 0.25), ("made-up", 0.25))
+    many, both = look(*((name, p) for name in VARIANTS for p in (0.25, 0.0)), ("made-up", 0.25))
+    assert few["difference-embedding"] == many["difference-embedding"]
+    assert few["made-up"] == many["made-up"]
+    assert len({many[name] for name in VARIANTS}) == len(VARIANTS)
+    assert "sticky 0.25;" in title and "sticky 0.25 (one panel: also 0);" in both

@@ -227,7 +227,9 @@ def test_kwargs_from_flags_and_files(tmp_path):
         ({"env_id": "CartPol-v1"}, ["env.id = 'CartPol-v1'", "did you mean", "CartPole-v1"]),
         ({"env_id": "Qqqqqq-v1"}, ["Gymnasium or envpool knows", "CartPole-v1"]),
         ({"env_id": "no_such_module:X-v0"}, ["no_such_module:X-v0", "ModuleNotFoundError"]),
-        ({"env_id": "tests.gym_worlds:Corido-v0"}, ["did you mean Corridor-v0"]),
+        ({"env_id": "tests.gym_worlds:Corido-v0"}, ["did you mean tests.gym_worlds:Corridor-v0"]),
+        ({"env_id": "tests.gym_quits:Any-v0"}, ["can be imported", "SystemExit: 3"]),
+        ({"env_id": CORRIDOR, "kwargs": '{"spoil": "init"}'}, ["cannot be opened: SystemExit: 4"]),
         ({"env_id": "Pendulum-v1"}, ["action space of Pendulum-v1", "Box", "Discrete"]),
         ({"env_id": "tests.gym_worlds:Odd-v0"}, ["action space", "Box", "Discrete"]),
         (
@@ -239,6 +241,15 @@ def test_kwargs_from_flags_and_files(tmp_path):
         ({"env_id": "CartPole-v1", "kwargs": "[1]"}, ["env.kwargs", "[1]", "JSON object"]),
         ({"env_id": "CartPole-v1", "kwargs": "{1"}, ["env.kwargs", "{1", "JSON object"]),
         ({"env_id": "CartPole-v1", "backend": "ale"}, ["env.backend", "envpool or gymnasium"]),
+        *(
+            ({"env_id": env_id, "kwargs": f'{{"max_episode_steps": {limit}}}'},
+             [f"max_episode_steps = {shown} is not allowed: it must be a whole number above 0"])
+            for env_id in ("CartPole-v1", CORRIDOR)
+            for limit, shown in ((-5, -5), (0, 0), ('"ten"', "'ten'"), ("true", True))
+        ),
+        ({"env_id": "CartPole-v1", "kwargs": '{"num_envs": 3}'}, ["env.kwargs.num_envs = 3"]),
+        ({"env_id": "CartPole-v1", "kwargs": '{"seed": 7}'}, ["env.kwargs.seed = 7", "left out"]),
+        ({"env_id": CORRIDOR, "kwargs": '{"render_mode": "human"}'}, ["kwargs.render_mode"]),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_line(settings, parts):
@@ -246,6 +257,36 @@ def test_mistakes_are_one_line(settings, parts):
         check_env_id(gym(**settings))
     message = str(excinfo.value)
     assert "\n" not in message and all(part in message for part in parts), message
+
+
+def test_a_users_own_environment_may_take_what_envpool_may_not():
+    check_env_id(gym(CORRIDOR, kwargs='{"seed": 7}'))
+
+
+def test_one_hots_have_a_limit():
+    assert make_coder(spaces.Discrete(65_536), 84).frame_shape == (65_536,)
+    for space in (spaces.Discrete(65_537), spaces.MultiDiscrete([65_535, 2])):
+        with pytest.raises(ConfigError, match="at most 65,536 numbers") as excinfo:
+            make_coder(spaces.Dict({"a": space}), 84)
+        assert "\n" not in str(excinfo.value) and str(space) in str(excinfo.value)
+
+
+def test_an_environment_that_raises_ends_a_run_in_one_line(tmp_path):
+    flags = (
+        "--preset",
+        "tiny",
+        "--env.id",
+        CORRIDOR,
+        "--env.kwargs",
+        '{"spoil": "step"}',
+        "--rollout.policy",
+        "prior",
+    )
+    with pytest.raises(ConfigError) as excinfo:
+        train(parse(*flags, "--eval.no_baselines"), tmp_path)
+    message = str(excinfo.value)
+    assert "env.id = 'Corridor-v0' failed while it was played: KeyError: 'spoilt" in message
+    assert "gym_worlds.py, line " in message and "\n" not in message
 
 
 def test_numbers_that_are_not_finite_are_named():

@@ -17,6 +17,7 @@ from smz_jax.evaluate import (
     make_random_policy,
     summarise_games,
 )
+from smz_jax.launch import format_summary
 from smz_jax.networks import make_networks
 from smz_jax.rollout import Decision, make_decide
 from smz_jax.types import EnvSpec, SearchOutput, Timestep
@@ -178,6 +179,25 @@ def test_statistics_by_hand():
     assert (result["mean"], result["median"], result["iqm"]) == (17.75, 7.0, (4 + 6 + 8 + 10) / 4)
     assert (result["min"], result["max"], result["games"]) == (0.0, 100.0, 8)
     assert (result["length_mean"], result["cut_share"]) == (4.5, 1 / 8)
+    assert result["distinct"] == 8
+
+
+def test_games_that_repeat_each_other_are_counted_once():
+    """Another length or another score is another game; whether it was cut off is not asked."""
+    games = [(5.0, 90, False)] * 14 + [(5.0, 91, False)] * 8 + [(11.0, 90, False), (11.0, 90, True)]
+    result = summarise_games(games)
+    assert result["distinct"] == 3
+    numbers = ("env_steps", "env_frames", "learner_steps", "seconds_total", "seed")
+    rates = ("total", "play", "tree", "candidates", "certain_rate_play", "certain_rate_tree")
+    summary = {
+        **dict.fromkeys(numbers, 0),
+        **dict.fromkeys(("baselines", "model_check", "evaluation_sticky")),
+        "experiment": "breakout",
+        "seconds": {},
+        "macros": dict.fromkeys(rates, 0.0),
+    }
+    for played, text in ((games, "24 games (3 different), 4% cut"), (games[13:15], "2 games, 0%")):
+        assert text in format_summary({**summary, "evaluation": summarise_games(played)}, Config())
 
 
 def test_intervals_against_a_plain_bootstrap():

@@ -4,12 +4,14 @@ import json
 
 import numpy as np
 import pytest
+from matplotlib import image
 from scipy import stats
 
+from experiments import gridworld
 from smz_jax.config import ConfigError, EnvConfig
 from smz_jax.envs import make_env, make_spec
 from smz_jax.envs.grid_env import _cumulative, grid_observations, states_of
-from smz_jax.envs.grid_figure import grid_figure, policy_text
+from smz_jax.envs.grid_figure import FADED, grid_figure, policy_text, values_text
 from smz_jax.envs.grid_map import read_map
 from smz_jax.envs.grid_rules import make_rules, optimal_values, true_entropy
 
@@ -180,3 +182,31 @@ def test_drawings():
     assert len(figure.axes) == 4  # three panels and a colour bar
     shown = figure.axes[1].collections[0].get_array()
     assert shown.max() == pytest.approx(np.log(2)) and len(shown) == 4 * 4
+    colours = {figure.axes[0].patches[i].get_facecolor() for i in (1, 2, 5)}
+    assert len(colours) == 3  # floor, pit, goal
+    visits = np.zeros((rules.num_states, 4), int)
+    visits[1, 2] = 3  # the second cell, downwards
+    figure = grid_figure(rules, values, action_value, true_entropy(rules), visits)
+    true, own = (figure.axes[i].collections[0].get_alpha() for i in (1, 2))
+    assert np.all(true == 1) and own[4 + 2] == 1 and np.all(np.delete(own, 4 + 2) == FADED)
+
+
+def test_values_are_printed_by_hand():
+    """Discounted by one half a step; a step costs nothing."""
+    rules = make_rules(read_map("S.G/.#O/$..", step_cost=0, prize=0))
+    values, _ = optimal_values(rules, 0.5)
+    assert values_text(rules, values) == "0.50 1.00    G\n0.25    #    O\n0.12 0.06 0.03"
+
+
+def test_show_prints_values_and_draws(tmp_path, monkeypatch, capsys):
+    words = ["gridworld", "show", "--env.kwargs", '{"map": "S~G"}', "--run_dir", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", [*words, "--learner.gamma", "0.9"])
+    assert gridworld.main() == 0
+    out = capsys.readouterr().out
+    rules = make_rules(read_map("S~G"))
+    values, _ = optimal_values(rules, 0.9)
+    assert f"optimal values at gamma 0.9:\n{values[0]:.2f} {values[1]:.2f}    G\n" in out
+    assert image.imread(tmp_path / "figures" / "grid.png").shape[1] > 900
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(ConfigError, match="a folder without a run"):
+        gridworld.main()

@@ -3,6 +3,7 @@
 import functools
 import json
 import re
+import time
 
 import numpy as np
 import pytest
@@ -84,7 +85,9 @@ def test_deterministic_is_the_same_map_without_chance():
         ({"prize": float("nan")}, "a number"),
         ({"walls": 0.1}, "one of map, observation, slip"),
         ({"map": "generated", "walls": 0.9, "pits": 0.2}, "add up to at most 1"),
-        ({"map": "generated", "size": 1}, "in 2..64"),
+        ({"map": "generated", "size": 1}, "env.kwargs.size = 1 is not allowed: it must be a whole"),
+        ({"map": "generated", "seed": 5, "size": 2.0}, "env.kwargs.size = 2.0"),
+        ({"map": "generated", "seed": True}, "env.kwargs.seed = True"),
         ({"map": "generated", "size": 4, "walls": 1.0, "slippery": 0, "pits": 0}, "no map of seed"),
         ({"map": "generated", "slip": -1}, "in [0, 1]"),
         ({"observation": "sound"}, "one of vector, image"),
@@ -181,6 +184,22 @@ def test_reachable_states():
     rules = make_rules(read_map("S.#./..G./###./...."))
     places = {tuple(map(int, place)) for place in rules.place[reachable(rules)]}
     assert places == {(0, 0), (0, 1), (1, 0), (1, 1)}
+
+
+def test_reachable_states_of_the_largest_map():
+    """In far less than a second, where products of S x S matrices took minutes."""
+    grid = generate_map(0, 64, slippery=0.0, pits=0.15, walls=0.2, coins=0.05)
+    found, queue = set(grid.find("S")), grid.find("S")
+    for place in queue:  # grows as it is walked
+        after = {grid.step(place, way) for way in range(4)} - found
+        found |= after
+        queue += [(y, x) for y, x in after if grid.rows[y][x] not in "OG"]
+    rules = make_rules(grid)
+    start = time.process_time()
+    reached = reachable(rules)
+    assert time.process_time() - start < 1
+    assert sorted({tuple(map(int, place)) for place in rules.place[reached]}) == sorted(queue)
+    assert 1000 < len(queue) < len(set(map(tuple, rules.place.tolist()))) - 100
 
 
 def test_state_distributions_by_monte_carlo():

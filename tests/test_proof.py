@@ -18,6 +18,7 @@ from rich.console import Console
 
 from experiments import proof
 from smz_jax.config import ConfigError
+from smz_jax.proof import plan as plans
 from smz_jax.proof import watch
 from smz_jax.proof.plan import check_same, make_plan, settings_of
 from smz_jax.proof.runner import Machine, Runner, this_machine
@@ -155,6 +156,7 @@ def test_sigterm_is_passed_on_and_the_run_goes_on_later(made_up):
     def stop_when_it_runs():
         wait_for(made_up / "fake" / "seed8" / "metrics.jsonl")
         busy.append(_refusal(lambda: plan(made_up, (8,))))
+        busy.append([job.state for job in plan(made_up, (8, 1), to_list=True)])
         os.kill(os.getpid(), signal.SIGTERM)
 
     busy = []
@@ -163,7 +165,10 @@ def test_sigterm_is_passed_on_and_the_run_goes_on_later(made_up):
         thread.start()
         ended = run(plan(made_up, (8, 1)), Machine(CORES[:1], True), stop)
     thread.join()
-    assert busy == [f"fake seed 8 is still running in {made_up}/fake/seed8: wait, or stop it"]
+    assert busy == [
+        f"fake seed 8 is still running in {made_up}/fake/seed8: wait, or stop it",
+        ["running", "new"],
+    ]
     assert stop.number == signal.SIGTERM
     assert {seed: (x.kind, x.code) for seed, x in ended.items()} == {
         8: ("stopped", 143),
@@ -176,6 +181,17 @@ def test_sigterm_is_passed_on_and_the_run_goes_on_later(made_up):
     command = jobs[0].command()
     assert command and command[-1] == "--resume"
     assert {x.kind for x in run(jobs).values()} == {"finished"}
+
+
+def test_a_list_shows_what_is_running_and_refuses_nothing(made_up, monkeypatch, capsys):
+    folder = made_up / "cartpole" / "seed0"
+    monkeypatch.setattr(plans, "busy_folders", lambda: {folder.resolve()})
+    words = ["proof", "--worlds", "cartpole", "--seeds", "0", "1", "--run_dir", str(made_up)]
+    monkeypatch.setattr(sys, "argv", [*words, "--list"])
+    assert proof.main() == 0
+    listed = capsys.readouterr().out
+    assert "cartpole seed 0: running, 1 core" in listed and "cartpole seed 1: to run" in listed
+    assert "0 of 2 finished" in listed
 
 
 def wait_for(path, seconds=30.0):

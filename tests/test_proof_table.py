@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from matplotlib import image
+from matplotlib.figure import Figure
 
 from smz_jax.proof import criteria, figure, results, table, twins
 from smz_jax.proof.plan import make_plan
@@ -291,3 +292,15 @@ def test_figure(tmp_path):
     for made, path in ((report, "proof.png"), (table.make_report(tmp_path / "none"), "none.png")):
         figure.proof_figure(made, tmp_path / path)
         assert (image.imread(tmp_path / path)[..., :3].min(axis=-1) < 0.9).mean() > 0.003
+
+
+def test_the_final_evaluation_is_joined_to_an_earlier_step_alone(tmp_path, monkeypatch):
+    write_world(tmp_path, "breakout", (4.0, 5.0))
+    report = table.make_report(tmp_path)
+    courses = iter([([1, 2, 2], [3.0, 4.0, 9.0]), ([1, 2, 3], [3.0, 4.0, 9.0])])
+    monkeypatch.setattr(figure, "evaluations", lambda one: next(courses))
+    axes = Figure().subplots()
+    figure.draw_world(axes, report.rows[0], report.runs["breakout"])
+    same, same_final, later, later_final = (list(line.get_xdata()) for line in axes.lines[:4])
+    assert (same, same_final, later, later_final) == ([1, 2], [2], [1, 2, 3], [3])
+    assert axes.get_title() in ("breakout", "breakout (asked: reached)")

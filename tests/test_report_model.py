@@ -59,6 +59,17 @@ def test_health_has_a_dot_for_each_check(run):
         assert list(dots.get_xdata()) == CHECKED
         np.testing.assert_allclose(dots.get_ydata(), expected(f"check/{name}", CHECKED))
         assert axes.get_ylim()[1] > max(dots.get_ydata())
+    (legend,) = model.model_figure([run]).legends
+    assert "check of one batch, without noise" in [text.get_text() for text in legend.get_texts()]
+    note = model.model_figure([run]).axes[0].texts[0]
+    assert note.get_text() == "1 = collapsed" and note.get_va() == "bottom"  # above the line
+
+
+def test_captions_say_how_large_the_batch_of_a_check_is(tmp_path):
+    settings = {"learner": {"batch_size": 32, "unroll_steps": 2}}
+    text = build_report([write_run(tmp_path / "a" / "b", iterations=4, **settings)]).read_text()
+    words = "of one batch (32 windows of 2 steps): small differences are noise"
+    assert text.count(words) == 4  # two captions, each an alternative text too
 
 
 def test_unroll_errors_are_the_recorded_ones(run):
@@ -229,6 +240,19 @@ def test_faults_of_the_evaluation_are_told(tmp_path):
     assert not any("not finite" in text for text in find_warnings([load_run(path)]))
     edit(path, "summary.json", lambda s: s["evaluation"].update(search_faults=7))
     assert any("7 outputs of the model" in text for text in find_warnings([load_run(path)]))
+
+
+def test_games_that_repeat_each_other_are_told(tmp_path):
+    path = write_run(tmp_path / "a" / "b", iterations=20)
+    words = "Of the 32 evaluation games only"
+    for distinct, told in ((None, False), (4, True), (9, True), (10, False)):
+        edit(path, "summary.json", lambda s, n=distinct: s["evaluation"].update(distinct=n))
+        found = [text for text in find_warnings([load_run(path)]) if words in text]
+        assert [f"only {distinct} differ in score or length" in text for text in found] == (
+            [True] if told else []
+        )
+    edit(path, "summary.json", lambda s: s["evaluation"].update(games=4, distinct=4))
+    assert not any("differ" in text for text in find_warnings([load_run(path)]))
 
 
 def test_groups_keep_their_colours(several):

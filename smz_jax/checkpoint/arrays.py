@@ -71,6 +71,9 @@ def read_arrays(
         path: folder of the arrays.
         wanted: leaves as they were saved, arrays or abstract, by name and in order.
         positions: of these leaves among those that were saved; unset: they are all.
+
+    Raises:
+        ValueError: if an array has another shape or type than its leaf.
     """
     numbers = range(len(wanted)) if positions is None else positions
     templates = {f"{i:05d}": leaf for i, leaf in zip(numbers, wanted.values(), strict=True)}
@@ -81,7 +84,10 @@ def read_arrays(
         partial = positions is not None
         args = ocp.args.PyTreeRestore(item=item, restore_args=restore_args, partial_restore=partial)
         arrays = checkpointer.restore(path, args=args)
-    return [_as_template(arrays.get(name), leaf) for name, leaf in templates.items()]
+    leaves = [_as_template(arrays.get(name), leaf) for name, leaf in templates.items()]
+    if text := unfit(dict(zip(wanted, map(describe, leaves), strict=True)), wanted):
+        raise ValueError(text)
+    return leaves
 
 
 def _restore_args(leaf: Any) -> ocp.RestoreArgs:

@@ -8,6 +8,7 @@ between two folders, so that two steps share no file: what damages one leaves th
 
 import hashlib
 import io
+import math
 import re
 import zipfile
 from collections.abc import Mapping
@@ -24,6 +25,8 @@ from smz_jax.types import Trajectory
 
 RANGE_BYTES = 2**24
 """Rows of all lanes in one file take about so much before compression."""
+HEAD_BYTES = 1024
+"""More than what NumPy writes before the numbers of an array."""
 _NAME = re.compile(r"\d{5}-[0-9a-f]{16}\.npz")
 
 
@@ -112,13 +115,22 @@ def pack(rows: Trajectory) -> bytes:
     return buffer.getvalue()
 
 
-def unpack(data: bytes) -> Trajectory:
-    """The rows of `pack`; raises Damage for anything else. Objects are refused."""
+def unpack(data: bytes, limit: float = math.inf) -> Trajectory:
+    """The rows of `pack`; raises Damage for anything else. Objects are refused.
+
+    Args:
+        data: of the file.
+        limit: bytes that it may hold when unpacked.
+    """
     try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        if size > limit:
+            raise ValueError(f"it holds {size:,} bytes, where {limit:,} are rows")
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             arrays: Any = {name: file[name] for name in Trajectory._fields}
             return Trajectory(**arrays)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # zipfile and NumPy raise anything over bytes made on purpose
         raise Damage(f"no rows: {(str(error).splitlines() or [''])[0][:120]}") from None
 
 
@@ -160,10 +172,16 @@ class RowFiles:
         for name, _, _ in saved.files.values():
             if not _NAME.fullmatch(name):
                 raise Damage(f"{name!r} is no name of a file of rows")
-        ranges = -(-saved.ring_rows // saved.range_rows)
-        played = min(saved.total, saved.ring_rows)
-        wanted = set(changed_ranges(saved.ring_rows, saved.range_rows, 0, played))
-        if not wanted <= set(saved.files) <= set(range(ranges)):
+        ring, size = saved.ring_rows, saved.range_rows
+        good = 1 <= size <= ring and saved.total >= 0
+        ranges = -(-ring // size) if good else 0
+        played = -(-min(saved.total, ring) // size) if good else 0  # ranges that hold some
+        # Counted before they are listed: a forged manifest may tell of any number.
+        good = good and played <= len(saved.files) and all(0 <= x < ranges for x in saved.files)
+        wanted = set(range(played)) if good else set()
+        if good and saved.total > range_start(ranges - 1, ring, size):
+            wanted.add(ranges - 1)
+        if not good or not wanted <= set(saved.files):
             raise Damage("the manifest does not list the rows that were played")
         files = {name: (size, digest) for name, size, digest in saved.files.values()}
         try:
@@ -193,10 +211,12 @@ def read_rows(folder: Path, saved: SavedRows, experience: Trajectory) -> Traject
     """
     ring: list[np.ndarray] = [np.zeros(x.shape, x.dtype) for x in experience]
     for number, (name, _, _) in sorted(saved.files.items()):
-        rows = unpack((folder / name).read_bytes())
         start = range_start(number, saved.ring_rows, saved.range_rows)
+        stop = start + saved.range_rows
+        limit = sum(into[:, start:stop].nbytes + HEAD_BYTES for into in ring)
+        rows = unpack((folder / name).read_bytes(), limit)
         for field, into, found in zip(Trajectory._fields, ring, rows, strict=True):
-            part = into[:, start : start + saved.range_rows]
+            part = into[:, start:stop]
             if part.shape != found.shape or part.dtype != found.dtype:
                 there = f"{found.dtype} {list(found.shape)}"
                 wanted = f"{part.dtype} {list(part.shape)}"

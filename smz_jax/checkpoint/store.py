@@ -13,12 +13,13 @@ step whole. A restore verifies every sum first and walks back from a damaged ste
 good one.
 """
 
+import contextlib
 import errno
 import os
 import re
 import shutil
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -41,7 +42,7 @@ from smz_jax.checkpoint.sums import (
     verify_folder,
     write_manifest,
 )
-from smz_jax.config import ConfigError
+from smz_jax.config import ConfigError, require
 from smz_jax.types import Params, TrainState, Trajectory
 
 Kind = Literal["last", "best"]
@@ -81,6 +82,11 @@ class CheckpointStore:
         keep_every: int = 0,
     ) -> None:
         self._root = Path(run_dir).absolute() / "checkpoints"
+        # Old steps and rows are deleted here: what lies elsewhere is none of this run's.
+        for name in ("last", "best", *(f"rows-{name}" for name in SETS)):
+            path = self._root / name
+            allowed = "a folder of the run's own, no link"
+            require(not path.is_symlink(), f"checkpoints/{name}", str(path), allowed)
         self._about, self._keep_every = dict(about or {}), keep_every
         self._thread: threading.Thread | None = None
         self._failure: Exception | None = None
@@ -183,7 +189,7 @@ class CheckpointStore:
         final.parent.mkdir(parents=True, exist_ok=True)
         turn = self._sets[self._turn]
         for stale in [*final.parent.glob("*.partial"), *turn.folder.glob(".*.tmp")]:
-            shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
+            _drop(stale)
         saved = turn.write(rows) if rows else None
         partial = final.with_name(final.name + ".partial")
         partial.mkdir()
@@ -213,7 +219,7 @@ class CheckpointStore:
             if kind == "best" or not (self._keep_every and step % self._keep_every == 0):
                 _remove(self.path(kind, step))
         for damaged in (self._root / kind).glob("*.damaged"):
-            shutil.rmtree(damaged)
+            _drop(damaged)
         if kind == "last":
             self._prune_rows()
 
@@ -221,12 +227,11 @@ class CheckpointStore:
         listed: dict[str, set[str]] = {name: set() for name in SETS}
         for step in self.steps("last"):
             try:
-                rows = read_manifest(self.path("last", step)).get("rows")
-            except Damage:
-                return  # what it needs is not known: nothing is dropped
-            if rows:
-                files = SavedRows.from_json(rows).files.values()
-                listed[rows["set"]] |= {name for name, _, _ in files}
+                if rows := read_manifest(self.path("last", step)).get("rows"):
+                    files = SavedRows.from_json(rows).files.values()
+                    listed[rows["set"]] |= {name for name, _, _ in files}
+            except Exception:  # damaged: what it needs is not known, and nothing is dropped
+                return
         for name, files in self._sets.items():
             files.prune(listed[name])
 
@@ -238,6 +243,9 @@ class CheckpointStore:
         if missing := {"format", "kind", "step", "extra", "leaves", "rows"} - set(manifest):
             raise Damage(f"the manifest lacks {sorted(missing)[0]}")
         if manifest["format"] == FORMAT:
+            for name in ("extra", "leaves"):
+                if not isinstance(manifest[name], dict):
+                    raise Damage(f"the manifest's {name} are no mapping")
             if manifest["step"] != int(folder.name) or manifest["kind"] != folder.parent.name:
                 raise Damage(f"it is the step {manifest['step']} of {manifest['kind']!r}")
             if rows := manifest["rows"]:
@@ -267,7 +275,7 @@ class CheckpointStore:
             folder = self.path(kind, one)
             try:
                 manifest = self._verify(folder)
-            except (Damage, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            except Exception as error:  # a forged manifest may hold anything
                 damaged.append(f"checkpoint {str(folder)!r} is damaged: {_reason(error)}")
                 continue
             if manifest["format"] != FORMAT:
@@ -313,16 +321,12 @@ class CheckpointStore:
         if text := unfit(manifest["leaves"], wanted):
             raise ConfigError(f"checkpoint {str(folder)!r} does not fit this run: {text}")
         rows = None
-        try:
+        with _readable(folder):
             leaves = read_arrays(folder / "state", wanted)
             if experience is not None and (listed := manifest["rows"]):
                 files = self._sets[listed["set"]]
                 files.saved, self._turn = SavedRows.from_json(listed), _other(listed["set"])
                 rows = read_rows(files.folder, files.saved, experience)
-        except Exception as error:  # its bytes are as written: written by another version
-            raise ConfigError(
-                f"checkpoint {str(folder)!r} cannot be read: {_reason(error)}"
-            ) from None
         treedef = jax.tree_util.tree_structure(abstract_state)
         state = jax.tree_util.tree_unflatten(treedef, leaves)
         return Restored(state, manifest["extra"], rows, found, damaged)
@@ -352,7 +356,8 @@ class CheckpointStore:
         if text := unfit({name: x for name, x in saved.items() if name in wanted}, wanted):
             raise ConfigError(f"checkpoint {str(folder)!r} is of another model: {text}")
         positions = [list(saved).index(name) for name in wanted]
-        leaves = read_arrays(folder / "state", wanted, positions)
+        with _readable(folder):
+            leaves = read_arrays(folder / "state", wanted, positions)
         treedef = jax.tree_util.tree_structure(abstract_params)
         return jax.tree_util.tree_unflatten(treedef, leaves), found
 
@@ -362,7 +367,7 @@ class CheckpointStore:
             if step > newer_than:
                 path = self.path(kind, step)
                 aside = path.with_name(path.name + ".damaged")
-                shutil.rmtree(aside, ignore_errors=True)
+                _drop(aside)
                 os.replace(path, aside)
 
 
@@ -374,6 +379,15 @@ def _check_room(folder: Path, size: int) -> None:
         raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {need}", str(folder))
 
 
+@contextlib.contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    """Raises ConfigError in one line where bytes as written are of another version, or forged."""
+    try:
+        yield
+    except Exception as error:
+        raise ConfigError(f"checkpoint {str(folder)!r} cannot be read: {_reason(error)}") from None
+
+
 def _other(name: str) -> str:
     return SETS[1 - SETS.index(name)]
 
@@ -381,9 +395,17 @@ def _other(name: str) -> str:
 def _remove(folder: Path) -> None:
     """Deletes a step; a kill meanwhile leaves no half checkpoint."""
     doomed = folder.with_name(folder.name + ".old.partial")
-    shutil.rmtree(doomed, ignore_errors=True)
+    _drop(doomed)
     os.replace(folder, doomed)
-    shutil.rmtree(doomed)
+    _drop(doomed)
+
+
+def _drop(path: Path) -> None:
+    """Deletes a folder, a file or a link, but not what a link points to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _reason(error: Exception) -> str:

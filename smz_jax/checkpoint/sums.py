@@ -127,6 +127,9 @@ def verify_folder(folder: Path) -> dict[str, Any]:
     Raises:
         Damage: naming the file that is missing, was changed, or was not there.
     """
+    for path in [folder, *folder.rglob("*")]:
+        if path.is_symlink():
+            raise Damage(f"{path.name} is a link: a checkpoint holds files of its own")
     manifest = read_manifest(folder)
     files = manifest.get("files")
     if not isinstance(files, dict):

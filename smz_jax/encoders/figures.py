@@ -76,7 +76,8 @@ def figure(rows: Rows) -> Figure:
     """
     worlds = _worlds(rows)
     about = f", sticky {worlds[0]:g}" if worlds else ""
-    title = f"Encoders on stored frames of Breakout{about}; H is normalised"
+    about += "".join(f" (one panel: also {sticky:g})" for sticky in worlds[1:][-1:])
+    title = f"Encoders on Breakout's frames{about}; H is normalised"
     drawing, panels = new_figure(title, rows=3, columns=2)
     if not worlds:
         note_empty(panels[0])
@@ -107,7 +108,10 @@ def figure(rows: Rows) -> Figure:
 
 def _panel(axes: Axes, rows: Rows, keys: Sequence[tuple[str, float, float]], title: str) -> None:
     """Draws every variant's curves of `(key, sticky, strength)`."""
-    for number, name in enumerate(_names(rows)):
+    known = list(VARIANTS)  # a variant looks the same in every figure
+    for name in _names(rows):
+        known += [] if name in known else [name]
+        number = known.index(name)
         colour = RUN_COLOURS[number % len(RUN_COLOURS)]
         dash: Any = DASHES[number // len(RUN_COLOURS) % len(DASHES)]
         for key, sticky, strength in keys:

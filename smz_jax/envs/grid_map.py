@@ -198,9 +198,10 @@ def generate_map(
     Raises:
         ConfigError: if a value is not allowed, or no such map with a way to the goal is found.
     """
-    whole = all(isinstance(x, int) and not isinstance(x, bool) for x in (seed, size))
-    require(whole and seed >= 0, "env.kwargs.seed", seed, "a whole number, at least 0")
-    require(whole and 2 <= size <= MAX_SIZE, "env.kwargs.size", size, f"in 2..{MAX_SIZE}")
+    good = type(seed) is int and seed >= 0
+    require(good, "env.kwargs.seed", seed, "a whole number, at least 0")
+    good = type(size) is int and 2 <= size <= MAX_SIZE
+    require(good, "env.kwargs.size", size, f"a whole number in 2..{MAX_SIZE}")
     shares = {"slippery": slippery, "pits": pits, "walls": walls, "coins": coins}
     for name, share in shares.items():
         require(0 <= _number(name, share) <= 1, f"env.kwargs.{name}", share, "in [0, 1]")

@@ -122,10 +122,11 @@ def is_random(rules: GridRules) -> np.ndarray:
 
 def reachable(rules: GridRules) -> np.ndarray:
     """States that an episode can be in when an action is chosen: `[S]` bool, no ends."""
-    leads = transition_matrix(rules).max(axis=1) > 0
-    found = rules.start > 0
-    for _ in range(rules.num_states):
-        found = found | (found @ leads)
+    found = newest = rules.start > 0
+    while newest.any():
+        after = rules.next_state[newest][rules.probability[newest] > 0]
+        newest = np.isin(np.arange(rules.num_states), after) & ~found
+        found = found | newest
     return found & ~rules.terminal
 
 

@@ -7,6 +7,8 @@ environment gives them. `info["action_mask"]` (1 = valid), where an environment 
 for which library plays what.
 """
 
+import traceback
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -14,8 +16,8 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from smz_jax.config import ConfigError, EnvConfig
-from smz_jax.envs.gym_ids import Found, find, open_envpool, open_single
-from smz_jax.envs.protocol import lane_seeds
+from smz_jax.envs.gym_ids import Found, error_text, find, open_envpool, open_single
+from smz_jax.envs.protocol import GameFault, lane_seeds
 from smz_jax.envs.vector import LaneStep, LanesVectorEnv
 from smz_jax.types import EnvSpec
 
@@ -88,9 +90,20 @@ class GymnasiumLanes:
         self._seeds: list[int | None] = [int(seed) for seed in seeds]
         self._found = found
 
+    def _call(self, function: Callable[[], Any]) -> Any:
+        """What `function` of the games gives; raises GameFault for whatever they raise."""
+        try:
+            return function()
+        except (Exception, SystemExit) as error:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            raise GameFault(
+                f"env.id = {self._found.name!r} failed while it was played: {error_text(error)} "
+                f"({last.filename}, line {last.lineno})"
+            ) from error
+
     def reset(self) -> LaneStep:
         """See `Lanes.reset`."""
-        observation, info = self._envs.reset(seed=self._seeds)
+        observation, info = self._call(lambda: self._envs.reset(seed=self._seeds))
         self._seeds = [None] * len(self._seeds)
         no = np.zeros(len(self._seeds), np.bool_)
         zeros = np.zeros(len(self._seeds), np.float32)
@@ -102,7 +115,7 @@ class GymnasiumLanes:
 
     def recv(self) -> LaneStep:
         """See `Lanes.recv`."""
-        return self._step(*self._envs.step(self._actions))
+        return self._step(*self._call(lambda: self._envs.step(self._actions)))
 
     def render(self) -> np.ndarray:
         """The first lane's picture `[H, W, 3]` uint8; needs kwargs with `render_mode` rgb_array."""

@@ -20,6 +20,12 @@ from smz_jax.config import ConfigError, EnvConfig, require
 from smz_jax.envs.gym_spaces import Coder, make_coder
 
 MAX_ACTIONS = 10_000
+OURS = {"id", "disable_env_checker", "render_mode"}
+ENVPOOLS = {
+    "num_envs", "batch_size", "num_threads", "seed", "env_seed", "env_type", "max_num_players",
+    "gym_reset_return_info",
+}  # fmt: skip
+"""Arguments that are set here; those of envpool are free in an environment of the user's own."""
 
 
 class Found(NamedTuple):
@@ -52,6 +58,7 @@ def find(config: EnvConfig) -> Found:
     Raises:
         ConfigError: as `check_id`.
     """
+    _check_options(config)
     name = _gymnasium_id(config.id)
     own_limit = config.options.get("max_episode_steps")
     if _envpool_has(config, name or config.id):
@@ -80,6 +87,16 @@ def find(config: EnvConfig) -> Found:
         first_action=int(action.start),
         max_episode_steps=min(int(own_limit), limit) if own_limit and own_limit > 0 else limit,
     )
+
+
+def _check_options(config: EnvConfig) -> None:
+    """Raises ConfigError for kwargs that the libraries would misread without a word."""
+    for name, value in config.options.items():
+        is_ours = name in OURS or (name in ENVPOOLS and ":" not in config.id)
+        require(not is_ours, f"env.kwargs.{name}", value, "left out: other settings decide it")
+    limit = config.options.get("max_episode_steps", 1)
+    good = type(limit) is int and limit > 0
+    require(good, "env.kwargs.max_episode_steps", limit, "a whole number above 0")
 
 
 def open_single(config: EnvConfig, name: str, max_episode_steps: int | None) -> gymnasium.Env:
@@ -130,10 +147,14 @@ def _quietly(make: Callable[[], Any], config: EnvConfig) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return make()
-    except Exception as error:  # anything may go wrong in an environment's own constructor
-        text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    except (Exception, SystemExit) as error:  # an environment's own constructor may do anything
         what = f"env.id = {config.id!r} with env.kwargs = {config.kwargs}"
-        raise ConfigError(f"{what} cannot be opened: {text}") from None
+        raise ConfigError(f"{what} cannot be opened: {error_text(error)}") from None
+
+
+def error_text(error: BaseException) -> str:
+    """An error in one line of at most 300 characters."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
 def _gymnasium_id(env_id: str) -> str | None:
@@ -142,9 +163,9 @@ def _gymnasium_id(env_id: str) -> str | None:
     if colon:
         try:
             importlib.import_module(module)
-        except Exception as error:  # the user's own module may raise anything
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            require(False, "env.id", env_id, f"an id whose module can be imported ({reason})")
+        except (Exception, SystemExit) as error:  # the user's own module may do anything
+            reason = f"an id whose module can be imported ({error_text(error)})"
+            require(False, "env.id", env_id, reason)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -177,10 +198,12 @@ def _import_envpool() -> Any:
 def _near(config: EnvConfig) -> str:
     """`, did you mean ...?` for an unknown id."""
     known = set(gymnasium.registry)
-    if config.backend == "envpool" and importlib.util.find_spec("envpool") is not None:
+    module, colon, wanted = config.id.rpartition(":")
+    has_envpool = importlib.util.find_spec("envpool") is not None
+    if config.backend == "envpool" and has_envpool and not colon:
         known |= set(_import_envpool().list_all_envs())
-    plain = {_plain(name): name for name in sorted(known)}
-    wanted = _plain(config.id.rpartition(":")[2])
+    plain = {_plain(name): module + colon + name for name in sorted(known)}
+    wanted = _plain(wanted)
     close = difflib.get_close_matches(wanted, plain, n=3, cutoff=0.6)
     if not close:
         return " that Gymnasium or envpool knows, such as CartPole-v1"

@@ -3,7 +3,9 @@
 An image is a uint8 Box of rank 2, or of rank 3 with one or three channels (first or last), at least
 16 pixels high and wide: it becomes grey (ITU-R 601 weights) and is resized to `env.frame_size` by
 area, and may be stacked. Everything else becomes a vector in the order of `gymnasium.spaces.
-flatten`: numbers as they are, Discrete and MultiDiscrete as one-hots, Dict and Tuple joined.
+flatten`: numbers as they are, Discrete and MultiDiscrete as one-hots, Dict and Tuple joined. The
+same id may have other spaces by `env.backend` and is then learned from other inputs: Blackjack-v1
+is three numbers in envpool and 45 bits of one-hots in Gymnasium.
 """
 
 import math
@@ -16,6 +18,7 @@ from gymnasium import spaces
 from smz_jax.config import require
 
 MIN_IMAGE = 16
+MAX_ONE_HOT = 65_536
 GREY = np.array([0.299, 0.587, 0.114], np.float32)
 
 
@@ -90,10 +93,11 @@ def _size(space: spaces.Space) -> int:
         return sum(_size(inner) for inner in space.spaces.values())
     if isinstance(space, spaces.Tuple):
         return sum(_size(inner) for inner in space.spaces)
-    if isinstance(space, spaces.Discrete):
-        return int(space.n)
-    if isinstance(space, spaces.MultiDiscrete):
-        return int(space.nvec.sum())
+    if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
+        size = int(space.n if isinstance(space, spaces.Discrete) else space.nvec.sum())
+        allowed = f"a one-hot of at most {MAX_ONE_HOT:,} numbers"
+        require(size <= MAX_ONE_HOT, "the observation space of env.id", str(space), allowed)
+        return size
     allowed = "made of Box, Discrete, MultiDiscrete, MultiBinary, Dict and Tuple"
     known = isinstance(space, (spaces.Box, spaces.MultiBinary))
     require(known, "the observation space of env.id", str(space), allowed)

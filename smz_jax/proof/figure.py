@@ -66,7 +66,10 @@ def draw_world(axes: Axes, row: Row, runs: Sequence[Finished]) -> None:
     for one in runs:
         colour = SEED_COLOURS[one.seed % len(SEED_COLOURS)]
         steps, scores = evaluations(one)
-        axes.plot(steps, scores, "o-", color=colour, label=f"seed {one.seed}", markersize=4)
+        # A final evaluation of the very parameters of the one before is no progress: no line.
+        end = -1 if steps[-2:-1] == steps[-1:] else None
+        line = (steps[:end], scores[:end])
+        axes.plot(*line, "o-", color=colour, label=f"seed {one.seed}", markersize=4)
         axes.plot(steps[-1:], scores[-1:], "D", color=colour, markersize=7)
     if row.random is not None:
         axes.axhline(row.random.mean, color=GREY, linewidth=1.4, label="random policy")
@@ -79,8 +82,8 @@ def draw_world(axes: Axes, row: Row, runs: Sequence[Finished]) -> None:
         axes.axhline(limit, color=GREEN, linestyle="-.", linewidth=1.4, label="asked")
     if not WORLDS[row.world].is_run:
         axes.set_ylabel("ROC area, sticky 0.25")
-    verdict = {True: ": reached", False: ": not reached", None: ""}[row.reached]
-    axes.set_title(plot_text(row.title + verdict))
+    verdict = {True: " (asked: reached)", False: " (asked: not reached)", None: ""}[row.reached]
+    axes.set_title(plot_text(row.world + verdict))
     steps_axis(axes)
     if not WORLDS[row.world].is_run:
         axes.set_xlabel("updates")

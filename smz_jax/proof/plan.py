@@ -14,8 +14,8 @@ from smz_jax.proof.worlds import ENCODER_VARIANT, STICKY, WORLDS, Choice, World
 from smz_jax.run_dir import CONFIG_NAME, read_config
 from smz_jax.settings import config_from_yaml, diff
 
-State = Literal["new", "resume", "finished"]
-STATES = {"new": "to run", "resume": "to go on", "finished": "finished"}
+State = Literal["new", "resume", "running", "finished"]
+STATES = {"new": "to run", "resume": "to go on", "running": "running", "finished": "finished"}
 
 # Runs an experiment's own module up to the point where it would begin, so that its settings are
 # those of the very command, experiment's base included, in a fifth of a second.
@@ -154,7 +154,9 @@ def busy_folders() -> set[Path]:
     return found
 
 
-def make_plan(choice: Choice, preset: str, out: Path, *, single_core: bool = False) -> list[Job]:
+def make_plan(
+    choice: Choice, preset: str, out: Path, *, single_core: bool = False, to_list: bool = False
+) -> list[Job]:
     """The jobs of a proof in the order of the worlds; writes nothing.
 
     Args:
@@ -162,6 +164,7 @@ def make_plan(choice: Choice, preset: str, out: Path, *, single_core: bool = Fal
         preset: of every run.
         out: the folder of the proof; a run is in `out/<world>/seed<seed>`.
         single_core: give every job one core, also where its world would take more.
+        to_list: the plan is only shown: a run that is going on is no fault, its state is `running`.
 
     Raises:
         ConfigError: in one line, if a folder holds a run with other settings, or one that is still
@@ -175,6 +178,9 @@ def make_plan(choice: Choice, preset: str, out: Path, *, single_core: bool = Fal
             cores = 1 if single_core else world.cores
             job = Job(world, seed, preset, folder, "new", cores)
             if folder.resolve() in busy:
+                if to_list:
+                    jobs.append(dataclasses.replace(job, state="running"))
+                    continue
                 raise ConfigError(f"{job.name} is still running in {folder}: wait, or stop it")
             if (folder / CONFIG_NAME).exists():
                 expected = expected or settings_of(job)

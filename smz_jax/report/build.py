@@ -115,6 +115,9 @@ FIGURES: tuple[tuple[str, Draw, str], ...] = (
 )
 """Name, drawing function and caption of every figure, in the order of the page."""
 
+OF_ONE_BATCH = ("unroll_errors", "entropy_hist")
+"""Figures whose caption says how large the batch of a check is."""
+
 RULES_FIGURE = (
     "rules",
     rules.rules_figure,
@@ -152,6 +155,7 @@ def build_report(run_dirs: Sequence[Path], out_dir: Path | None = None) -> Path:
         # A run's name may hold letters that the figures' font lacks; the page shows it in full.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         for name, draw, caption in shown:
+            caption += _batch_note(runs) if name in OF_ONE_BATCH else ""
             path = out / "figures" / f"{name}.png"
             save_figure(draw(runs), path)
             blocks.append(FigureBlock(name, caption, path.read_bytes()))
@@ -159,6 +163,17 @@ def build_report(run_dirs: Sequence[Path], out_dir: Path | None = None) -> Path:
     page = out / "report.html"
     atomic_write_text(page, render_page(runs, blocks))
     return page
+
+
+def _batch_note(runs: Sequence[RunData]) -> str:
+    """How much a check of the model is drawn from, where the settings are known."""
+    sizes = [
+        [run.setting("learner", name) for name in ("batch_size", "unroll_steps")] for run in runs
+    ]
+    known = dict.fromkeys(f"{x} windows of {k} steps" for x, k in sizes if x and k)
+    if not known:
+        return ""
+    return f" Each check is of one batch ({' or '.join(known)}): small differences are noise."
 
 
 def _grid_block(run: RunData, several: bool) -> FigureBlock | None:
@@ -170,7 +185,8 @@ def _grid_block(run: RunData, several: bool) -> FigureBlock | None:
     caption += (
         "Left: the map, with the value of each cell and the best actions. Middle: how random each "
         "action's outcome is by the rules, a triangle for each action of a cell. Right: how random "
-        "the model holds it to be; the more alike the two, the better it knows what is chance."
+        "the model holds it to be, faded where the run has not been; the more alike the two, the "
+        "better it knows what is chance."
     )
     return FigureBlock("grid" + (f" {run.label}" if several else ""), caption, path.read_bytes())
 

@@ -73,7 +73,9 @@ def model_figure(runs: Sequence[RunData]) -> Figure:
     panels[1].set_ylim(0, 1.02)
     if panels[0].lines:
         panels[0].axhline(1.0, color=VERMILLION, linestyle="--", linewidth=1.3)
-        note_line(panels[0], 1.0, "1 = collapsed", VERMILLION, above=False)
+        note_line(panels[0], 1.0, "1 = collapsed", VERMILLION, above=True)
+    if any(run.curve("check/code_perplexity")[0] for run in runs):
+        panels[3].plot([], [], "o", color=GREY, label="check of one batch, without noise")
     add_legend(figure)
     return figure
 

@@ -7,6 +7,8 @@ from smz_jax.report.data import RunData, Score
 
 DEAD_PERPLEXITY = 1.5
 """Below this the codebook is as good as collapsed: all outcomes share one code."""
+FEW_GAMES = 10
+"""With fewer different games than this an interval over all of them says little."""
 
 
 def number_text(value: float) -> str:
@@ -187,4 +189,10 @@ def _games(run: RunData) -> list[str]:
     games = evaluation.get("games")
     if games and games < 30:
         found.append(f"The evaluation has only {games} games: its interval is rough.")
+    distinct = evaluation.get("distinct")
+    if games and distinct and distinct < min(FEW_GAMES, games):
+        found.append(
+            f"Of the {games} evaluation games only {distinct} differ in score or length: if the "
+            "others repeat them, as without chance they do, the interval is too narrow."
+        )
     return found
