@@ -81,6 +81,7 @@ def test_games_are_those_of_envpool_bit_for_bit(game, steps, least_ends, setting
         np.testing.assert_array_equal(ours.frame, stack[0, -1])
         assert (ours.reward, ours.lives) == (reward[0], info["lives"][0])
         assert ours.terminated == over[0]
+        assert not (over[0] and ours.invalid_actions.any())
         in_game += 1
         must_fire = bool(info["lives"][0] < before and not over[0] and not noops)
         before, scores = info["lives"][0], scores + (reward[0] != 0)
@@ -96,19 +97,30 @@ def test_games_are_those_of_envpool_bit_for_bit(game, steps, least_ends, setting
 
 
 def test_a_restored_game_goes_on_as_it_did_whatever_was_played_in_between():
-    """Sticky too, in the frames at once after it: ale-py forgets the action to be repeated."""
     emulator, other = opened(sticky_prob=0.25), Emulator(EnvConfig(sticky_prob=0.25))
     emulator.reset(3)
     played(emulator, random_actions(emulator, 60))
-    played(emulator, [RIGHT, RIGHT])
     state = emulator.clone()
     went_on = played(emulator, random_actions(emulator, 25, seed=1))
-    for between in ([LEFT] * 3, [RIGHT] * 3, random_actions(emulator, 40, seed=2)):
+    for between in ([], [RIGHT] * 3, random_actions(emulator, 40, seed=2)):
         played(emulator, between)
         emulator.restore(state)
         assert played(emulator, random_actions(emulator, 25, seed=1)) == went_on
     other.restore(state)
     assert played(other, random_actions(emulator, 25, seed=1)) == went_on
+
+
+def test_the_action_that_a_sticky_frame_repeats_is_restored():
+    """ale-py forgets it; it shows only where the very first frame repeats, one time in four."""
+    emulator = opened(sticky_prob=0.25)
+    emulator.reset(4)
+    for _ in range(10):
+        played(emulator, [LEFT, RIGHT])
+        state = emulator.clone()
+        went_on = played(emulator, [0, 0])
+        played(emulator, [LEFT] * 3)
+        emulator.restore(state)
+        assert played(emulator, [0, 0]) == went_on
 
 
 def test_what_a_restored_emulator_shows_is_what_the_state_showed():
@@ -145,17 +157,18 @@ def test_chance_follows_from_the_seed_and_from_nothing_else():
 
 
 def test_a_sequence_from_a_state_is_what_envpool_plays_there():
-    emulator = opened()
-    before, sequence = random_actions(emulator, 10), np.array([RIGHT, RIGHT, LEFT, 0, LEFT, FIRE])
+    emulator = opened(id="SpaceInvaders")
+    before, sequence = random_actions(emulator, 10), random_actions(emulator, 30, seed=1)
     emulator.reset(1)
     played(emulator, before)
     state = emulator.clone()
     played(emulator, random_actions(emulator, 40, seed=3))
     runs = play_sequence(emulator, state, sequence, [1, 2, 3])
-    pool = raw_envpool("Breakout", 9)
+    pool = raw_envpool("SpaceInvaders", 9)
     pool.reset()
     steps = [pool.step(np.array([action], np.int32)) for action in (*before, *sequence)][10:]
-    assert len(runs) == 3 and (runs[0].lives == 5).all()  # no FIRE in place of an action
+    assert len(runs) == 3 and runs[0].rewards.any()
+    assert (runs[0].lives == 3).all()  # or FIRE would have taken the place of an action
     for run in runs:
         np.testing.assert_array_equal(run.frames, [stack[0, -1] for stack, *_ in steps])
         np.testing.assert_array_equal(run.rewards, [reward[0] for _, reward, *_ in steps])
@@ -168,18 +181,20 @@ def test_a_sequence_from_a_state_is_what_envpool_plays_there():
 def test_a_sequence_stops_where_the_game_ends():
     emulator = opened(fire_on_life_loss=False)
     emulator.reset(0)
-    lives, states = [], []
-    while not emulator.step(FIRE).terminated:
+    steps, states = [], [emulator.clone()]
+    while not steps or not steps[-1].terminated:
+        steps.append(emulator.step(FIRE))
         states.append(emulator.clone())
-        lives.append(states[-1].step.lives)
     with pytest.raises(RuntimeError, match="the game's end"):
         emulator.step(FIRE)
-    (run,) = play_sequence(emulator, states[-3], [FIRE] * 10, [0])
-    assert run.terminated and run.frames.shape == (3, 84, 84)
-    np.testing.assert_array_equal(run.lives, [*lives[-2:], emulator.clone().step.lives])
-    over = emulator.clone()
+    for left in (1, 3):
+        play_sequence(emulator, states[0], [FIRE] * 9, [0])
+        (run,) = play_sequence(emulator, states[-1 - left], [FIRE] * 10, [0])
+        assert run.terminated
+        np.testing.assert_array_equal(run.frames, [step.frame for step in steps[-left:]])
+        np.testing.assert_array_equal(run.lives, [step.lives for step in steps[-left:]])
     with pytest.raises(ConfigError, match="end of a game"):
-        play_sequence(emulator, over, [FIRE], [0])
+        play_sequence(emulator, states[-1], [FIRE], [0])
     assert not emulator.restore(states[-3]).terminated
     assert not emulator.step(FIRE).terminated
 
@@ -188,10 +203,10 @@ def test_resizing_by_area_by_hand():
     """Rows and columns of 5 become 2: each takes 1, 1 and 1/2 of its pixels, over 5/2."""
     screen = np.zeros((5, 5), np.uint8)
     screen[0, :3] = (200, 100, 50)
-    screen[2] = 80
-    # Row 0: (200 + 100 + 25) * 0.4 = 130 and 25 * 0.4 = 10; row 2 is shared: 80 / 2.
-    expected = [[(130 + 40) * 0.4, (10 + 40) * 0.4], [40 * 0.4, 40 * 0.4]]
-    np.testing.assert_array_equal(resize_area(screen, 2), np.array(expected, np.uint8))
+    screen[2] = 84
+    # Row 0: (200 + 100 + 25) * 0.4 = 130 and 25 * 0.4 = 10; row 2 is shared: 84 / 2.
+    expected = [[68.8, 20.8], [16.8, 16.8]]  # (130 + 42) * 0.4, (10 + 42) * 0.4, 42 * 0.4
+    np.testing.assert_array_equal(resize_area(screen, 2), np.rint(expected))
     np.testing.assert_array_equal(resize_area(screen, 5), screen)
 
 
@@ -233,6 +248,8 @@ def test_wrong_calls_never_reach_the_emulator():
         emulator.reset(0, noops=-1)
     with pytest.raises(ConfigError, match="state = 'breakout'"):
         fresh.restore(state)
+    with pytest.raises(ConfigError, match=r"observation.shape = \(4, 84, 84\)"):
+        opened(frame_skip=3, frame_size=61).restore(state)
     assert emulator.clone().step is state.step
     untouched = played(emulator, [LEFT])
     emulator.reset(0)
