@@ -35,6 +35,7 @@ BORDER = b"\0"
 """Follows each piece in a text; an action is the byte `action + 1`, as in the keys."""
 
 _ROUNDS = 4
+_WORTH_A_ROUND = 1e-3
 _UNIT = 1 << 16
 
 Phrase = tuple[int, ...]
@@ -82,7 +83,7 @@ class Encoding:
     @property
     def bits_per_action(self) -> float:
         """With the library, its dictionary included."""
-        return self.bits / max(self.actions, 1) if self.actions else 0.0
+        return self.bits / self.actions if self.actions else 0.0
 
     @property
     def plain_bits_per_action(self) -> float:
@@ -204,7 +205,7 @@ def dictionary_bits(phrases: Sequence[bytes], num_actions: int) -> float:
 
 
 def cheapest(text: bytes, costs: Mapping[bytes, int]) -> list[bytes]:
-    """The rewriting of least total cost (Viterbi); of equal ones, that with the later, longer ends.
+    """The rewriting of least total cost (Viterbi); ties go to the longer last symbol.
 
     Args:
         text: actions and borders as bytes.
@@ -252,9 +253,7 @@ def symbol_costs(
     return {**dict(zip(symbols, prices, strict=True)), BORDER: 0}
 
 
-def _measure(
-    pieces: Sequence[Piece], symbols: list[list[bytes]], kinds: int
-) -> Parse:
+def _measure(pieces: Sequence[Piece], symbols: list[list[bytes]], kinds: int) -> Parse:
     counts: Counter[bytes] = Counter()
     for piece, parsed in zip(pieces, symbols, strict=True):
         for symbol, count in Counter(parsed).items():
@@ -271,13 +270,13 @@ def parse_pieces(pieces: Sequence[Piece], phrases: Sequence[bytes], num_actions:
     if not phrases:
         return best
     costs = {symbol: 1 for symbol in symbol_costs(best.counts, phrases, num_actions)}
-    before = None
+    before = np.inf
     for _ in range(_ROUNDS):
         found = _measure(pieces, [cheapest(piece.text, costs) for piece in pieces], kinds)
         if found.bits < best.bits:
             best = found
-        if found.counts == before:
+        if found.bits > before * (1 - _WORTH_A_ROUND):
             break
-        before = found.counts
+        before = found.bits
         costs = symbol_costs(found.counts, phrases, num_actions)
     return best

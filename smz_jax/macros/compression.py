@@ -3,7 +3,8 @@
 `select` merges neighbouring symbols of play greedily (`merging`), lets the macros so found compete
 for play under the code of `coding`, and takes away, one by one, those that are missed least,
 down to the library of the fewest bits. The empty library is on that way, so that the result is
-never longer than plain play. What was kept is merged on, until nothing more is saved.
+never longer than plain play. All allowed macros at once are a second start (in short play no
+single merge pays for its macro); the better of the two is merged on, until nothing more is saved.
 
 Macros that the search supports but play has rarely shown may count too: with `visits`, the search
 is taken for imagined play. To the pieces of play come pieces that consist of one macro alone, that
@@ -27,9 +28,9 @@ from smz_jax.macros.coding import (
     Parse,
     Phrase,
     Piece,
+    cheapest,
     check_phrases,
     check_streams,
-    cheapest,
     dictionary_bits,
     parse_pieces,
     phrase_bits,
@@ -253,17 +254,17 @@ def select(
     allowed, play = check_phrases(macros, num_actions), check_streams(streams, num_actions)
     pieces = [play, *_imagined(play, allowed, visits, tree_share)]
     seen = [text for text in sorted(allowed) if any(text in piece.text for piece in pieces)]
-    parsed = parse_pieces(pieces, [], num_actions)
-    texts: list[bytes] = []
-    saved: list[float] = []
+    best: tuple[list[bytes], list[float], Parse] = [], [], parse_pieces(pieces, [], num_actions)
+    proposals = [set(seen)]
     for _ in range(_ROUNDS):
-        found = merge_pairs(pieces, parsed.symbols, seen, num_actions)
-        if found <= set(texts):
+        merged = merge_pairs(pieces, best[2].symbols, seen, num_actions)
+        proposals.append(merged | set(best[0]))
+        found = [_refine(pieces, sorted(texts), num_actions) for texts in proposals]
+        better = max(found, key=lambda library: sum(library[1]))
+        if sum(better[1]) <= sum(best[1]) + _NOTHING:
             break
-        better = _refine(pieces, sorted(found | set(texts)), num_actions)
-        if sum(better[1]) <= sum(saved) + _NOTHING:
-            break
-        texts, saved, parsed = better
+        best, proposals = better, []
+    texts, saved, parsed = best
     alone = parse_pieces([play], texts, num_actions) if len(pieces) > 1 else parsed
     return Selection(
         phrases=tuple(to_phrase(text) for text in texts),
