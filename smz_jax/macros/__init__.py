@@ -5,6 +5,9 @@ package reads trees and rows of play; it knows no network.
 """
 
 from smz_jax.macros.buckets import BucketState, assign_buckets, init_buckets, update_buckets
+from smz_jax.macros.coding import Encoding
+from smz_jax.macros.compression import Selection, encode, expand, parse, prefix_share, select
+from smz_jax.macros.controls import random_macros, shuffled
 from smz_jax.macros.evidence import Trials, outcomes, status, weigh
 from smz_jax.macros.keys import PackedWindows, unpack_windows
 from smz_jax.macros.library import (
@@ -20,20 +23,29 @@ from smz_jax.macros.windows import PlayCarry, PlayRows, init_carry, play_windows
 
 __all__ = [
     "BucketState",
+    "Encoding",
     "PackedWindows",
     "PlayCarry",
     "PlayRows",
+    "Selection",
     "Trials",
     "assign_buckets",
+    "encode",
+    "expand",
     "format_rankings",
     "init_buckets",
     "init_carry",
     "init_table",
     "merge",
     "outcomes",
+    "parse",
     "play_windows",
+    "prefix_share",
+    "random_macros",
     "rank_macros",
     "read_macros_json",
+    "select",
+    "shuffled",
     "status",
     "summarise",
     "table_stats",
