@@ -319,7 +319,7 @@ class Run:
         with self.timers("checkpoint"):
             store.wait()
             count = self.actor.count
-            rows = take_rows(self.replay_state.experience, count, store.saved_rows)
+            rows = take_rows(self.replay_state.experience, count, store.saved_rows(self.env_steps))
             store.save("last", self.env_steps, self.arrays, self.counters, rows, block=block)
             macros.write_macros_json(run_dir / "macros.json", self.library())
 

@@ -177,7 +177,12 @@ def train(
 def make_store(config: Config, run_dir: Path) -> CheckpointStore:
     """The checkpoints of a run; each says what run it is of."""
     about = {"config": flat_dict(config), "versions": versions()}
-    return CheckpointStore(run_dir, about=about, keep_every=config.keep_checkpoint_every_env_steps)
+    return CheckpointStore(
+        run_dir,
+        about=about,
+        keep_every=config.keep_checkpoint_every_env_steps,
+        stride=config.env.num_envs * config.rollout.length,
+    )
 
 
 def is_due(config: Config, env_steps: int, every: int) -> bool:

@@ -137,6 +137,14 @@ def test_the_newest_two_are_kept_those_asked_for_and_one_best(tmp_path):
         checkpoints.restore("last", template, step=130)
 
 
+def test_steps_that_never_meet_a_multiple_are_kept_past_it(tmp_path):
+    """With 48 steps an iteration the first ones at or past 200, 400, 600 and 800 stay."""
+    checkpoints = CheckpointStore(tmp_path, keep_every=200, stride=48)
+    for step in range(96, 1000, 48):
+        checkpoints.save("last", step, {"x": jnp.int32(step)})
+    assert checkpoints.steps("last") == [240, 432, 624, 816, 912, 960]
+
+
 def test_a_step_may_be_saved_again(tmp_path):
     checkpoints = CheckpointStore(tmp_path)
     for value in (1, 2):

@@ -195,6 +195,9 @@ class RowFiles:
         for path in self.folder.iterdir() if self.folder.is_dir() else []:
             if path.name not in listed:
                 path.unlink()
+        self._verified &= listed
+        if self.saved and not {name for name, _, _ in self.saved.files.values()} <= listed:
+            self.saved = None  # the next save here writes everything anew
 
 
 def read_rows(folder: Path, saved: SavedRows, experience: Trajectory) -> Trajectory:

@@ -70,7 +70,7 @@ class CheckpointStore:
     Args:
         run_dir: folder of the run; checkpoints are kept below it, nothing is made before a save.
         about: goes into every manifest: settings, versions.
-        keep_every: steps of `last` at multiples of so many environment steps are never dropped; 0
+        keep_every: the first step of `last` at or past each multiple is never dropped; 0
             drops all but the newest.
     """
 
@@ -80,6 +80,7 @@ class CheckpointStore:
         *,
         about: Mapping[str, Any] | None = None,
         keep_every: int = 0,
+        stride: int = 1,
     ) -> None:
         self._root = Path(run_dir).absolute() / "checkpoints"
         # Old steps and rows are deleted here: what lies elsewhere is none of this run's.
@@ -87,11 +88,12 @@ class CheckpointStore:
             path = self._root / name
             allowed = "a folder of the run's own, no link"
             require(not path.is_symlink(), f"checkpoints/{name}", str(path), allowed)
-        self._about, self._keep_every = dict(about or {}), keep_every
+        self._about, self._keep_every, self._stride = dict(about or {}), keep_every, stride
         self._thread: threading.Thread | None = None
         self._failure: Exception | None = None
         self._sets = {name: RowFiles(self._root / f"rows-{name}") for name in SETS}
         self._turn = SETS[0]  # whose turn it is to take the rows
+        self._newest: tuple[int, str] | None = None  # step and set that this process knows of
 
     # --- what is there ---
 
@@ -109,9 +111,13 @@ class CheckpointStore:
         """Folder of a step."""
         return self._root / kind / f"{step:012d}"
 
-    @property
-    def saved_rows(self) -> SavedRows | None:
-        """Rows that need not be saved again at the next save."""
+    def saved_rows(self, step: int) -> SavedRows | None:
+        """Rows that need not be saved again at the next save, which is of `step`.
+
+        The newest step again goes where it was: the other set is that of the step before it.
+        """
+        if self._newest and self._newest[0] == step:
+            self._turn = self._newest[1]
         return self._sets[self._turn].saved
 
     # --- saving ---
@@ -133,7 +139,7 @@ class CheckpointStore:
             step: environment steps.
             state: any pytree of arrays, numbers and random keys; it is copied before this returns.
             extra: what JSON can hold beside it: counters, scores.
-            rows: the replay's rows, as `take_rows` gives them against `saved_rows`.
+            rows: the replay's rows, as `take_rows` gives them against `saved_rows(step)`.
             block: wait until it is written; else `wait` or the next save does.
 
         Raises:
@@ -207,7 +213,7 @@ class CheckpointStore:
             turn.saved = None  # the next save here writes everything anew
             raise
         if saved:
-            turn.saved = saved
+            turn.saved, self._newest = saved, (step, self._turn)
             self._turn = _other(self._turn)
         self._prune(kind, step)
 
@@ -216,7 +222,8 @@ class CheckpointStore:
         kept = 1 if kind == "best" else KEPT
         older = [step for step in self.steps(kind) if step != newest]
         for step in older if kept == 1 else older[: -(kept - 1)]:
-            if kind == "best" or not (self._keep_every and step % self._keep_every == 0):
+            every, before = self._keep_every, step - self._stride
+            if kind == "best" or not every or step // every == before // every:
                 _remove(self.path(kind, step))
         for damaged in (self._root / kind).glob("*.damaged"):
             _drop(damaged)
@@ -325,7 +332,8 @@ class CheckpointStore:
             leaves = read_arrays(folder / "state", wanted)
             if experience is not None and (listed := manifest["rows"]):
                 files = self._sets[listed["set"]]
-                files.saved, self._turn = SavedRows.from_json(listed), _other(listed["set"])
+                files.saved, self._newest = SavedRows.from_json(listed), (found, listed["set"])
+                self._turn = _other(listed["set"])
                 rows = read_rows(files.folder, files.saved, experience)
         treedef = jax.tree_util.tree_structure(abstract_state)
         state = jax.tree_util.tree_unflatten(treedef, leaves)
