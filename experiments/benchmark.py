@@ -13,10 +13,11 @@ from smz_jax.config import ConfigError, require
 from smz_jax.settings import SETTINGS, suggest
 
 OWN_FLAGS = ("json", "seconds", "full")
-COMMANDS = ("search", "rollout")
+COMMANDS = ("search", "rollout", "soak")
+SOAK_SECONDS = 1800.0
 
 HELP = """\
-usage: python -m experiments.benchmark [search | rollout] [flags]
+usage: python -m experiments.benchmark [search | rollout | soak] [flags]
 
   python -m experiments.benchmark [--preset NAME] [settings]
       each part of a run: the environment, the search, a rollout, the training step, the macro
@@ -25,6 +26,9 @@ usage: python -m experiments.benchmark [search | rollout] [flags]
       the search engines against stock mctx and against the networks alone: under 4 minutes
   python -m experiments.benchmark rollout [--preset NAME] [settings]
       environment alone, search alone, both in turn, both overlapped (two pools of lanes)
+  python -m experiments.benchmark soak [--seconds N] [--preset NAME] [settings]
+      trains on Breakout at the sizes of smoke for half an hour, or N seconds: whether memory, open
+      files, compilations and speed stay as they were
 
 Each prints tables. Flags:
 
@@ -90,7 +94,7 @@ def take_command(argv: list[str]) -> str | None:
         return None
     command = argv.pop(0)
     if command not in COMMANDS:
-        hint = suggest(command, COMMANDS) or "; there are " + " and ".join(COMMANDS)
+        hint = suggest(command, COMMANDS) or "; there are " + ", ".join(COMMANDS)
         raise ConfigError(f"unknown command {command!r}{hint}")
     return command
 
@@ -154,13 +158,16 @@ def read_settings(argv: list[str], seconds: str | None) -> Invocation:
 def measure_settings(
     command: str | None, invocation: Invocation, seconds: str | None
 ) -> tuple[dict[str, Any], list[Any]]:
-    """Measures the parts of a run, or acting; gives the numbers and the tables."""
+    """Measures the parts of a run, acting, or a long run; gives the numbers and the tables."""
     import jax
 
-    from smz_jax.benchmark import parts, rollout, tables
+    from smz_jax.benchmark import parts, rollout, soak, tables
 
     invocation = choose_preset(invocation, has_accelerator=jax.default_backend() != "cpu")
     preset = str(invocation.preset)
+    if command == "soak":
+        result = soak.measure(invocation.config, read_seconds(seconds, SOAK_SECONDS), preset)
+        return result, [tables.soak_table(result)]
     each = read_seconds(seconds, 0.1 if preset == "tiny" else 3.0)
     if command == "rollout":
         result = {"preset": preset, **rollout.measure(invocation.config, each, preset)}
@@ -208,6 +215,8 @@ def main() -> int:
         require(preset is None or (preset == "tiny" and not is_full), "preset", preset, allowed)
         read_seconds(seconds, 1.0)
     else:
+        if command == "soak" and not any(x.split("=")[0] == "--preset" for x in argv):
+            argv += ["--preset", "smoke"]
         invocation = read_settings(argv, seconds)
     if json_path is not None:
         check_writable(Path(json_path))

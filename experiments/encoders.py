@@ -5,9 +5,8 @@ import dataclasses
 import shlex
 import sys
 from pathlib import Path
-from typing import NoReturn
 
-from smz_jax.cli import Invocation, choose_preset, parse, run_main
+from smz_jax.cli import Invocation, OneLineParser, choose_preset, parse, run_main
 from smz_jax.config import ConfigError, require
 from smz_jax.encoders.variants import (
     BASE,
@@ -47,18 +46,10 @@ variants:
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """Answers a mistake in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raises ConfigError."""
-        raise ConfigError(message)
-
-
 def make_parser() -> argparse.ArgumentParser:
     """The flags of this experiment; those of a run's settings are left to `parse`."""
     described = "".join(f"  {name:20} {text}\n" for name, (text, _) in VARIANTS.items())
-    parser = _Parser(
+    parser = OneLineParser(
         "python -m experiments.encoders",
         description=HELP + described,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -4,9 +4,8 @@ import argparse
 import shlex
 import sys
 from pathlib import Path
-from typing import NoReturn
 
-from smz_jax.cli import run_main
+from smz_jax.cli import OneLineParser, run_main
 from smz_jax.config import ConfigError, require
 from smz_jax.presets import PRESET_NAMES
 from smz_jax.proof.plan import STATES, Job, Result, finished_jobs, make_plan
@@ -41,21 +40,13 @@ unless worlds or seeds are named.
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """Answers a wrong argument in one line, without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raises ConfigError."""
-        raise ConfigError(" ".join(message.split()))
-
-
 def make_parser() -> argparse.ArgumentParser:
     """The command line with its help."""
     worlds = "\n".join(
         f"  {world.name} ({', '.join(map(str, world.seeds))}): {world.asked}"
         for world in WORLDS.values()
     )
-    parser = _Parser(
+    parser = OneLineParser(
         prog="python -m experiments.proof",
         description="Runs what the table of results names, and writes the table.",
         epilog=EXAMPLES.replace("{worlds}", worlds),

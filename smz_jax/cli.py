@@ -5,7 +5,9 @@ Flags are read here from the fields of `Config`, so that every mistake is one li
 `--env.episodic_life` and `--env.no_episodic_life`; it also takes `true` or `false` as its value.
 """
 
+import argparse
 import dataclasses
+import errno
 import os
 import shlex
 import signal
@@ -15,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
-from smz_jax.config import Config, ConfigError, require
+from smz_jax.config import Config, ConfigError, require, shorten
 from smz_jax.presets import PRESET_NAMES
 from smz_jax.settings import (
     SETTINGS,
@@ -32,6 +34,7 @@ from smz_jax.settings import (
 
 __all__ = [
     "Invocation",
+    "OneLineParser",
     "choose_preset",
     "config_from_yaml",
     "config_to_yaml",
@@ -48,7 +51,10 @@ __all__ = [
 VALIDATION_PRESET = "laptop"
 """With no preset named, flags are checked against this one until the machine has decided."""
 
-_OWN_FLAGS = ("preset", "config", "run_dir", "resume")
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""No space, no quota, or a file that must not grow."""
+
+_OWN_FLAGS = ("preset", "config", "run_dir", "resume", "init_from")
 
 _HEADER = """{description}
 
@@ -60,7 +66,9 @@ Examples:
   {command} --config my.yaml --search.num_simulations 8
       settings from a file, one of them changed
   {command} --resume --run_dir runs/{experiment}/20260101-120000-seed0
-      go on with a run that was stopped
+      go on with a run that was stopped, bit for bit; so does experiments.resume with the folder
+  {command} --init_from runs/{experiment}/20260101-120000-seed0@best
+      a new run that begins with the weights of another one
 
 A run leaves in its folder: config.yaml, metrics.jsonl, tensorboard/, macros.json, summary.json,
 checkpoints/, figures/ and report.html. Later wins: defaults, experiment, preset, file, flags.
@@ -80,6 +88,7 @@ class Invocation:
     explicit: dict[str, Any]  # dotted overrides of file and flags, flags winning
     base: dict[str, Any]  # dotted overrides of the experiment itself
     command: str  # what was typed, for the records of the run
+    init_from: str | None = None  # folder of a run, with @step or @best: weights to begin with
 
 
 @dataclass(frozen=True)
@@ -95,6 +104,8 @@ class _Options:
     """Folder of the run. Unset: runs/<experiment>/<time>-seed<seed>."""
     resume: bool = False
     """Go on with the run in --run_dir. Its settings stay; total_env_steps may be raised."""
+    init_from: str | None = None
+    """RUN_DIR, RUN_DIR@STEP or RUN_DIR@best: begin with these weights. Unset: at random."""
 
 
 def _read_flags(argv: Sequence[str]) -> dict[str, Any]:
@@ -110,14 +121,16 @@ def _read_flags(argv: Sequence[str]) -> dict[str, Any]:
         token = tokens.pop(0)
         typed, equals, value = token.partition("=")
         if not typed.startswith("--"):
-            raise ConfigError(f"unexpected argument {token!r}: settings are given as --name value")
+            told = "settings are given as --name value"
+            raise ConfigError(f"unexpected argument {shorten(token)}: {told}")
         name = typed[2:].replace("-", "_")
         if name in negated and not equals:
             found[negated[name]] = False
             continue
         if name not in kinds:
             hint = suggest(name, list(kinds), prefix="--") or "; --help lists all settings"
-            raise ConfigError(f"unknown flag {typed}{hint}")
+            is_plain = typed.isprintable() and len(typed) <= 80
+            raise ConfigError(f"unknown flag {typed if is_plain else shorten(typed)}{hint}")
         if not equals and tokens and not tokens[0].startswith("--"):
             value, equals = tokens.pop(0), "="
         if not equals:
@@ -147,11 +160,12 @@ def _print_help(command: str, experiment: str, description: str, defaults: Confi
     tyro.cli(shown, args=["--help"], prog=command, description=header, use_underscores=True)
 
 
-def _own_path(flags: dict[str, Any], name: str) -> Path | None:
-    """Takes the path flag `name` out of `flags`; raises ConfigError if it is empty."""
+def _own_path(flags: dict[str, Any], name: str, allowed: str = "a path") -> Path | None:
+    """Takes the path flag `name` out of `flags`; raises ConfigError if it can be none."""
     value = flags.pop(name, None)
-    require(value != "", name, value, "a path")
-    return None if value is None else Path(value).expanduser()
+    fits = value is None or (value.isprintable() and 0 < len(value) <= 4096)
+    require(fits, name, value, f"{allowed}, printable and of at most 4096 characters")
+    return None if value is None else Path(os.path.expanduser(value))
 
 
 def _saved_preset(config_file: Path) -> str | None:
@@ -192,10 +206,13 @@ def parse(
         flags = _read_flags([token for token in argv if token not in ("-h", "--help")])
         config_path, run_dir = _own_path(flags, "config"), _own_path(flags, "run_dir")
         resume = flags.pop("resume", False)
+        weights = _own_path(flags, "init_from", "RUN_DIR, RUN_DIR@STEP or RUN_DIR@best")
+        allowed = "left out with --resume: a run goes on with its own weights"
+        require(not (resume and weights), "init_from", str(weights), allowed)
         from_file = {} if config_path is None else read_file(config_path)
         preset = flags.pop("preset", from_file.pop("preset", None))
         saved = run_dir / "config.yaml" if resume and run_dir and preset is None else None
-        if saved is not None and saved.is_file():
+        if saved is not None and os.path.isfile(saved):  # of a Path it may raise
             from_file = {**read_file(saved), **from_file}
             preset = _saved_preset(saved)
         chosen = VALIDATION_PRESET if preset is None else preset
@@ -207,6 +224,7 @@ def parse(
         config = resolve(base, chosen, {}, {})
     if wants_help:
         _print_help(command, experiment, description, config, chosen)
+    typed = shlex.join([*command.split(), *argv])
     return Invocation(
         config=config,
         preset=preset,
@@ -214,7 +232,8 @@ def parse(
         resume=resume,
         explicit={**from_file, **flags},
         base=base,
-        command=shlex.join([*command.split(), *argv]),
+        command="".join(x if x.isprintable() else " " for x in typed[:10_000]),
+        init_from=None if weights is None else str(weights),
     )
 
 
@@ -231,12 +250,20 @@ def choose_preset(invocation: Invocation, has_accelerator: bool) -> Invocation:
     return dataclasses.replace(invocation, config=config, preset=preset)
 
 
+class OneLineParser(argparse.ArgumentParser):
+    """Of the commands that take no settings: answers a mistake in one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises ConfigError."""
+        raise ConfigError(" ".join(message.split()))
+
+
 def run_main(main: Callable[[], int | None]) -> NoReturn:
     """Runs `main` and exits with its code.
 
     A `ConfigError` is one line on stderr and code 2. A signal that `main` does not handle itself
-    is one line too: 130 after Ctrl-C, 143 after SIGTERM. A closed pipe (`--help | head`) is no
-    error.
+    is one line too: 130 after Ctrl-C, 143 after SIGTERM; and so is a full disk, with code 1. A
+    closed pipe (`--help | head`) is no error.
     """
     stopped_by = signal.SIGINT
 
@@ -258,4 +285,14 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        where = error.filename or "a file of the run"
+        print(
+            f"error: {error.strerror}: {where}; make room and go on with --resume: what was saved "
+            "before is kept",
+            file=sys.stderr,
+        )
+        code = 1
     sys.exit(code)

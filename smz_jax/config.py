@@ -6,12 +6,34 @@ loads. `smz_jax/presets.py` holds the presets, `smz_jax/cli.py` the command line
 
 import dataclasses
 import json
+import re
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
+
+MAX_BYTES = 10**12
+"""More than any machine holds in one array; what this one holds is asked when JAX has begun."""
 
 
 class ConfigError(ValueError):
     """A setting is wrong; the message is one line naming field, value and what is allowed."""
+
+
+def shorten(value: Any) -> str:
+    """A value as Python writes it, in at most 80 printable characters."""
+    try:
+        shown = repr(value)
+    except ValueError:  # of a number: Python writes 4,300 digits at most
+        shown = f"a number of {value.bit_length()} bits"
+    return shown if len(shown) <= 80 else shown[:77] + "..."
+
+
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Dict of JSON pairs; raises ValueError on a duplicate key."""
+    for key, count in Counter(key for key, _ in pairs).most_common(1):
+        if count > 1:
+            raise ValueError(f"{shorten(key)} is given twice")
+    return dict(pairs)
 
 
 def require(condition: bool, field_name: str, value: Any, allowed: str) -> None:
@@ -27,13 +49,11 @@ def require(condition: bool, field_name: str, value: Any, allowed: str) -> None:
         ConfigError: if `condition` is false.
     """
     if not condition:
-        shown = repr(value)
-        shown = shown if len(shown) <= 80 else shown[:77] + "..."
-        raise ConfigError(f"{field_name} = {shown} is not allowed: it must be {allowed}")
+        raise ConfigError(f"{field_name} = {shorten(value)} is not allowed: it must be {allowed}")
 
 
 def _require_types(section: str, config: Any) -> None:
-    """Checks that numbers are numbers and finite; YAML files may hold anything."""
+    """Checks types, and that the device can hold a number; YAML files may hold anything."""
     for spec in dataclasses.fields(config):
         value = getattr(config, spec.name)
         name = f"{section}.{spec.name}" if section else spec.name
@@ -48,11 +68,12 @@ def _require_types(section: str, config: Any) -> None:
             require(isinstance(value, bool), name, value, "true or false")
         elif kind.startswith("int"):
             is_int = isinstance(value, int) and not isinstance(value, bool)
-            require(is_int, name, value, "a whole number")
+            fits = is_int and abs(value) <= 10**12
+            require(fits, name, value, "a whole number, at most 10^12")
         elif kind.startswith("float"):
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            finite = is_number and value == value and abs(value) != float("inf")
-            require(finite, name, value, "a finite number")
+            fits = is_number and (value == 0 or 1e-30 <= abs(value) <= 1e30)  # NaN is in no range
+            require(fits, name, value, "a finite number, 0 or of a size in 1e-30..1e30")
         elif kind.startswith("str"):
             require(isinstance(value, str), name, value, "text")
         elif kind.startswith("Literal"):
@@ -102,11 +123,16 @@ class EnvConfig:
     limit if that is shorter."""
     num_threads: int = 0
     """Threads of envpool or ale; 0 leaves it to the library."""
+    rebuild_every: int = 4_096
+    """Training: steps of each lane after which the games are cut off and opened anew with a seed
+    that follows from the run's. A resumed run plays the steps since the last time again, so that
+    it goes on bit for bit."""
 
     def __post_init__(self) -> None:
         """Validates; raises ConfigError in one line."""
         _require_types("env", self)
-        require(self.id != "", "env.id", self.id, "the name of a game")
+        is_name = 0 < len(self.id) <= 200 and self.id.isprintable()
+        require(is_name, "env.id", self.id, "the name of a game")
         require(1 <= self.num_envs <= 4096, "env.num_envs", self.num_envs, "in 1..4096")
         sticky = self.sticky_prob
         require(sticky is None or 0 <= sticky < 1, "env.sticky_prob", sticky, "in [0, 1)")
@@ -124,19 +150,23 @@ class EnvConfig:
         """Checks `kwargs` and `backend`; spells `kwargs` in one way, so that runs compare."""
         allowed = "a JSON object, e.g. '{\"is_slippery\": true}'"
         try:
-            options = json.loads(self.kwargs)
-            require(isinstance(options, dict), "env.kwargs", self.kwargs, allowed)
-            object.__setattr__(self, "kwargs", json.dumps(options, sort_keys=True))
+            options = json.loads(self.kwargs, object_pairs_hook=unique)
+            plain = json.dumps(options, sort_keys=True, allow_nan=False)
         except (ValueError, RecursionError):
-            raise ConfigError(
-                f"env.kwargs = {self.kwargs[:80]!r} is not allowed: it must be {allowed}"
-            ) from None
+            options, plain = None, ""
+        fits = isinstance(options, dict) and len(plain) <= 10_000
+        require(fits, "env.kwargs", self.kwargs, f"{allowed}, of at most 10,000 characters")
+        object.__setattr__(self, "kwargs", plain)
+        every = self.rebuild_every
+        require(1 <= every <= 10**9, "env.rebuild_every", every, "in 1..10^9")
         backend, suite = self.backend, self.suite
         if suite == "atari":
-            require(backend != "gymnasium", "env.backend", backend, "envpool or ale in suite atari")
-            require(self.kwargs == "{}", "env.kwargs", self.kwargs, "left out in suite atari")
+            allowed = "envpool or ale where env.suite is atari"
+            require(backend != "gymnasium", "env.backend", backend, allowed)
+            allowed = "left out where env.suite is atari"
+            require(self.kwargs == "{}", "env.kwargs", self.kwargs, allowed)
         else:
-            allowed = f"envpool or gymnasium in suite {suite}"
+            allowed = f"envpool or gymnasium where env.suite is {suite}"
             require(backend != "ale", "env.backend", backend, allowed)
 
     @property
@@ -297,7 +327,8 @@ class SearchConfig:
         fits = self.interior == "puct" or self.root == "gumbel"
         require(fits, "search.interior", self.interior, "'puct' where search.root is puct")
         fits = self.interior == "puct" or self.qtransform == "siblings"
-        require(fits, "search.qtransform", self.qtransform, "'siblings' without PUCT in the tree")
+        allowed = "'siblings' where search.interior is gumbel"
+        require(fits, "search.qtransform", self.qtransform, allowed)
         considered = self.gumbel_considered
         require(1 <= considered <= 1000, "search.gumbel_considered", considered, "in 1..1000")
         for name in ("gumbel_maxvisit_init", "gumbel_value_scale"):
@@ -375,9 +406,10 @@ class ReplayConfig:
     def __post_init__(self) -> None:
         """Validates; raises ConfigError in one line."""
         _require_types("replay", self)
-        require(self.capacity >= 1, "replay.capacity", self.capacity, "at least 1")
-        size = self.min_size
-        require(1 <= size <= self.capacity, "replay.min_size", size, f"in 1..{self.capacity}")
+        capacity, size = self.capacity, self.min_size
+        require(1 <= capacity <= 10**9, "replay.capacity", capacity, "in 1..10^9")
+        allowed = f"in 1..{capacity} (replay.capacity)"
+        require(1 <= size <= capacity, "replay.min_size", size, allowed)
         for name in ("priority_exponent", "importance_exponent"):
             value = getattr(self, name)
             require(0 <= value <= 1, f"replay.{name}", value, "in [0, 1]")
@@ -446,6 +478,8 @@ class LearnerConfig:
     """Learner steps between two copies into the target network."""
     dynamics_gradient_scale: float = 0.5
     """Gradient that passes into the embedding at each unroll step (MuZero)."""
+    max_skipped: int = 10
+    """Updates with a loss or gradient that is not finite are skipped; with more the run stops."""
     updates_per_dispatch: int = 1
     """Updates in one compiled call (lax.scan); 1 is fastest on a CPU, more on an accelerator."""
     schedule_steps: int = 4_000
@@ -461,6 +495,7 @@ class LearnerConfig:
             ("target_update_period", 1, 10**9),
             ("warmup_steps", 0, 10**9),
             ("schedule_steps", 1, 10**9),
+            ("max_skipped", 0, 10**9),
             ("updates_per_dispatch", 1, 10_000),
         ):
             value = getattr(self, name)
@@ -510,8 +545,9 @@ class MacroConfig:
         """Validates; raises ConfigError in one line."""
         _require_types("macro", self)
         require(1 <= self.min_length <= 8, "macro.min_length", self.min_length, "in 1..8")
-        low = self.min_length
-        require(low <= self.max_length <= 8, "macro.max_length", self.max_length, f"in {low}..8")
+        low, high = self.min_length, self.max_length
+        allowed = f"in {low}..8, from macro.min_length on"
+        require(low <= high <= 8, "macro.max_length", high, allowed)
         for name in ("play_threshold", "tree_threshold", "deterministic_threshold"):
             value = getattr(self, name)
             require(0 <= value <= 1, f"macro.{name}", value, "in [0, 1]")
@@ -571,6 +607,9 @@ class Config:
     """Agent steps over all lanes; the run's whole length (in Atari 4 emulator frames each)."""
     checkpoint_every_env_steps: int = 50_000
     """Environment steps between two checkpoints; one is always written at the end."""
+    keep_checkpoint_every_env_steps: int = 0
+    """Checkpoints at multiples of so many environment steps are kept; 0: the newest two, and the
+    best by evaluation."""
     log_every: int = 1
     """Iterations between two rows of metrics.jsonl."""
     env: EnvConfig = field(default_factory=EnvConfig)
@@ -586,69 +625,90 @@ class Config:
     def __post_init__(self) -> None:
         """Validates what spans sections; raises ConfigError in one line."""
         _require_types("", self)
-        column = self.eval.sticky_column
-        fits = not column or self.env.suite == "atari"
-        require(fits, "eval.sticky_column", column, "false outside suite atari")
+        is_plain = re.fullmatch(r"[A-Za-z0-9_][\w.-]{0,99}", self.experiment) is not None
+        allowed = "a plain name of letters, digits, _ . -"
+        require(is_plain, "experiment", self.experiment, allowed)
         require(0 <= self.seed < 2**31, "seed", self.seed, "in 0..2147483647")
         require(self.log_every >= 1, "log_every", self.log_every, "at least 1")
         every = self.checkpoint_every_env_steps
         require(every >= 1, "checkpoint_every_env_steps", every, "at least 1")
-        total = self.total_env_steps
-        require(total <= 10**12, "total_env_steps", total, "at most 10^12")
-        per_iteration = self.env.num_envs * self.rollout.length
-        require(
-            self.total_env_steps >= per_iteration,
-            "total_env_steps",
-            self.total_env_steps,
-            f"at least one iteration: env.num_envs x rollout.length = {per_iteration}",
-        )
-        require(
-            self.env.num_envs % self.rollout.pools == 0,
-            "rollout.pools",
-            self.rollout.pools,
-            f"a divisor of env.num_envs = {self.env.num_envs}",
-        )
-        require(
-            self.loss.reconstruction == 0 or self.network.decoder_size > 0,
-            "loss.reconstruction",
-            self.loss.reconstruction,
-            "0 while network.decoder_size is 0",
-        )
-        rate = self.learner.updates_per_env_step
-        require(
-            rate == 0 or self.updates_per_iteration >= 1,
-            "learner.updates_per_env_step",
-            rate,
-            f"0, or at least one update per {per_iteration} steps (an iteration)",
-        )
+        keep = self.keep_checkpoint_every_env_steps
+        allowed = f"0 or a multiple of checkpoint_every_env_steps = {every}"
+        fits = keep >= 0 and keep % every == 0
+        require(fits, "keep_checkpoint_every_env_steps", keep, allowed)
+        self._check_suite()
+        self._check_iteration()
+        self._check_windows()
+        self._check_bytes()
+
+    def _check_suite(self) -> None:
+        """What goes with which kind of environment, and with which kind of network."""
+        suite, family = self.env.suite, self.network.family
+        column = self.eval.sticky_column
+        allowed = f"false where env.suite is {suite}"
+        require(not column or suite == "atari", "eval.sticky_column", column, allowed)
+        allowed = "light, mlp or resnet where env.suite is atari"
+        require(suite != "atari" or family != "board", "network.family", family, allowed)
+        size = self.env.frame_size
+        allowed = "at least 48 where network.family is resnet"
+        require(family != "resnet" or size >= 48, "env.frame_size", size, allowed)
+        weight = self.loss.reconstruction
+        allowed = "0 while network.decoder_size is 0"
+        fits = weight == 0 or self.network.decoder_size > 0
+        require(fits, "loss.reconstruction", weight, allowed)
+
+    def _check_iteration(self) -> None:
+        """One iteration: a rollout of every lane, and the updates after it."""
+        lanes, pools, total = self.env.num_envs, self.rollout.pools, self.total_env_steps
+        steps = lanes * self.rollout.length
+        allowed = f"at least one iteration: env.num_envs x rollout.length = {steps}"
+        require(total >= steps, "total_env_steps", total, allowed)
+        allowed = f"a divisor of env.num_envs = {lanes}"
+        require(lanes % pools == 0, "rollout.pools", pools, allowed)
+        rate, updates = self.learner.updates_per_env_step, self.updates_per_iteration
+        allowed = f"0, or at least one update per {steps} steps (env.num_envs x rollout.length)"
+        require(rate == 0 or updates >= 1, "learner.updates_per_env_step", rate, allowed)
         dispatch = self.learner.updates_per_dispatch
-        require(
-            self.updates_per_iteration % dispatch == 0,
-            "learner.updates_per_dispatch",
-            dispatch,
-            f"a divisor of the {self.updates_per_iteration} updates of an iteration",
+        allowed = (
+            f"a divisor of the {updates} updates of an iteration "
+            "(learner.updates_per_env_step x env.num_envs x rollout.length)"
         )
-        rows = self.replay.capacity // self.env.num_envs
+        require(updates % dispatch == 0, "learner.updates_per_dispatch", dispatch, allowed)
+
+    def _check_windows(self) -> None:
+        """The replay holds whole windows of every lane."""
+        lanes, length = self.env.num_envs, self.rollout.length
         window = self.window_rows
-        require(
-            rows >= window + self.rollout.length,
-            "replay.capacity",
-            self.replay.capacity,
-            f"at least env.num_envs x (window of {window} rows + rollout.length) = "
-            f"{self.env.num_envs * (window + self.rollout.length)}",
+        rows = (
+            f"window of {window} rows from env.frame_stack, learner.unroll_steps, learner.td_steps"
         )
-        require(
-            rate == 0 or self.replay.min_size >= self.env.num_envs * window,
-            "replay.min_size",
-            self.replay.min_size,
-            f"at least env.num_envs x (window of {window} rows) = {self.env.num_envs * window}",
-        )
-        require(
-            self.network.family != "resnet" or self.env.frame_size >= 48,
-            "env.frame_size",
-            self.env.frame_size,
-            "at least 48 with network.family = resnet",
-        )
+        capacity, size = self.replay.capacity, self.replay.min_size
+        fits = capacity // lanes >= window + length
+        least = lanes * (window + length)
+        allowed = f"at least env.num_envs x ({rows}, + rollout.length) = {least}"
+        require(fits, "replay.capacity", capacity, allowed)
+        fits = self.learner.updates_per_env_step == 0 or size >= lanes * window
+        allowed = f"at least env.num_envs x ({rows}) = {lanes * window}"
+        require(fits, "replay.min_size", size, allowed)
+
+    def _check_bytes(self) -> None:
+        """No array is larger than any machine; in suites of unknown frames each has one byte."""
+        pixels = self.env.frame_size**2 if self.env.suite == "atari" else 1
+        search, embedding = self.search.num_simulations, self.network.embedding_size
+        capacity, batch = self.replay.capacity, self.learner.batch_size
+        window = self.window_rows
+        for name, value, needed, factors in (
+            ("replay.capacity", capacity, capacity * pixels, "env.frame_size^2"),
+            ("learner.batch_size", batch, batch * window * pixels, "a window of env.frame_size^2"),
+            (
+                "search.num_simulations",
+                search,
+                4 * search * self.env.num_envs * embedding,
+                "4 x env.num_envs x network.embedding_size",
+            ),
+        ):
+            allowed = f"smaller: times {factors} it is {needed:,} of at most {MAX_BYTES:,} bytes"
+            require(needed <= MAX_BYTES, name, value, allowed)
 
     @property
     def updates_per_iteration(self) -> int:

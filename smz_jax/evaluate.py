@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from scipy import stats
 
-from smz_jax.config import Config
+from smz_jax.config import Config, EnvConfig
 from smz_jax.envs import make_env
 from smz_jax.rollout import Decision, GameScores
 from smz_jax.types import EnvSpec, Params, Timestep
@@ -30,6 +30,7 @@ class Agent:
 
     def __init__(self, decide: Callable[..., Decision], params: Params, seed: int) -> None:
         self._decide, self._params, self._key = decide, params, jax.random.key(seed)
+        self.decision: Decision | None = None  # the last one, on the device
         self.faults = self.all_invalid = 0  # as in `SearchOutput`, summed over all searches so far
 
     def __call__(self, timestep: Timestep, count: int) -> np.ndarray:
@@ -44,6 +45,7 @@ class Agent:
             np.float32(0.0),
             np.float32(0.0),
         )
+        self.decision = decision
         search = decision.search
         action, faults, all_invalid = jax.device_get(
             (search.action, search.faults, search.all_invalid)
@@ -130,6 +132,21 @@ def summarise_games(games: list[tuple[float, int, bool]], seed: int = 0) -> dict
     }
 
 
+def game_settings(config: Config, sticky_prob: float | None = None) -> EnvConfig:
+    """The environment's settings in evaluation, which differ from those of training.
+
+    Args:
+        config: the run's settings.
+        sticky_prob: overrides the environment's sticky actions.
+    """
+    return dataclasses.replace(
+        config.env,
+        noop_max=config.eval.noop_max,
+        max_episode_steps=config.eval.max_steps,
+        sticky_prob=config.env.sticky if sticky_prob is None else sticky_prob,
+    )
+
+
 def evaluate(
     act: ActFn,
     config: Config,
@@ -161,12 +178,7 @@ def evaluate(
     num_games = config.eval.num_games if num_games is None else num_games
     lanes = min(config.eval.num_envs, num_games)
     games_per_lane = math.ceil(num_games / lanes)
-    settings = dataclasses.replace(
-        config.env,
-        noop_max=config.eval.noop_max,
-        max_episode_steps=config.eval.max_steps,
-        sticky_prob=config.env.sticky if sticky_prob is None else sticky_prob,
-    )
+    settings = game_settings(config, sticky_prob)
     env = make_env(settings, seed=seed, num_envs=lanes, training=False)
     try:
         played: list[list[tuple[float, int, bool]]] = [[] for _ in range(lanes)]

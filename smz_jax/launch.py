@@ -13,7 +13,16 @@ from typing import Any
 
 from smz_jax.cli import Invocation, choose_preset, parse, run_main
 from smz_jax.config import Config
-from smz_jax.run_dir import check_run_dir, git_commit, hardware, prepare_run_dir, versions
+from smz_jax.run_dir import (
+    RunLock,
+    Weights,
+    check_run_dir,
+    find_weights,
+    git_commit,
+    hardware,
+    prepare_run_dir,
+    versions,
+)
 
 
 def launch(
@@ -27,8 +36,9 @@ def launch(
 ) -> None:
     """Runs an experiment from the command line and exits.
 
-    Exit codes: 0 finished; 2 a wrong setting (one line on stderr); 130 after Ctrl-C and 143 after
-    SIGTERM, with a checkpoint saved and the command to go on printed.
+    Exit codes: 0 finished; 1 the last checkpoint could not be written, or too many updates were
+    not finite; 2 a wrong setting (one line on stderr); 130 after Ctrl-C and 143 after SIGTERM, with
+    a checkpoint saved and the command to go on printed.
 
     Args:
         experiment: name of the experiment's module.
@@ -66,21 +76,36 @@ def _run(experiment: str, invocation: Invocation, **hooks: Any) -> int:
 
     check_env_id(invocation.config.env)
     check_run_dir(invocation)
+    weights = find_weights(invocation.init_from) if invocation.init_from else None
     print(f"{invocation.config.experiment}: starting JAX", flush=True)
     use_compile_cache()
     import jax
 
     invocation = choose_preset(invocation, has_accelerator=jax.default_backend() != "cpu")
-    config = invocation.config
     if invocation.preset == "tiny":  # runs for seconds: optimised programs would not pay
         jax.config.update("jax_disable_most_optimizations", True)
+    run_dir = prepare_run_dir(invocation)
+    with RunLock(run_dir):
+        return _train(experiment, invocation, run_dir, weights, **hooks)
+
+
+def _train(
+    experiment: str,
+    invocation: Invocation,
+    run_dir: Path,
+    weights: Weights | None,
+    **hooks: Any,
+) -> int:
+    """Trains in a folder that is locked, writes the summary and the report; gives the exit code."""
+    import jax
+
     from smz_jax.train import train
 
-    run_dir = prepare_run_dir(invocation)
+    config = invocation.config
     if invocation.resume:
         (run_dir / "summary.json").unlink(missing_ok=True)  # it tells of an end that was none
     print(f"preset {invocation.preset}, seed {config.seed}, folder {run_dir}", flush=True)
-    outcome = train(config, run_dir, resume=invocation.resume, **hooks)
+    outcome = train(config, run_dir, resume=invocation.resume, weights=weights, **hooks)
     summary = {
         **outcome.findings,
         "experiment": config.experiment,
@@ -88,6 +113,7 @@ def _run(experiment: str, invocation: Invocation, **hooks: Any) -> int:
         "seed": config.seed,
         "preset": invocation.preset,
         "command": invocation.command,
+        "init_from": invocation.init_from,
         "finished": outcome.finished,
         "env_steps": outcome.env_steps,
         "env_frames": outcome.env_steps * config.env.frames_per_step,
@@ -124,10 +150,13 @@ def _finish(
         go_on = [sys.executable, "-m", module, "--resume", "--run_dir", str(run_dir)]
         print(
             f"stopped after {outcome.env_steps:,} of {config.total_env_steps:,} environment steps; "
-            f"a checkpoint is saved. Go on with:\n  {shlex.join(go_on)}"
+            f"{'a' if outcome.saved else 'no new'} checkpoint is saved. Go on with:\n"
+            f"  {shlex.join(go_on)}"
         )
         return 128 + outcome.signal_number
-    return 0
+    if outcome.fault:
+        print(f"error: {outcome.fault}", file=sys.stderr)
+    return 0 if outcome.saved and not outcome.fault else 1
 
 
 def _score(result: Mapping[str, Any]) -> str:

@@ -174,7 +174,7 @@ def make_update(networks: Networks, config: Config, spec: EnvSpec) -> Callable:
         rise = (state.step - loss.commitment_start) / learner.schedule_steps
         commitment_scale = jnp.clip(rise, 0.0, 1.0).astype(jnp.float32)
         gradient_fn = jax.value_and_grad(unrolled_loss, has_aux=True)
-        (_, (metrics, batch_stats, unrolled)), gradient = gradient_fn(
+        (total, (metrics, batch_stats, unrolled)), gradient = gradient_fn(
             state.params["params"],
             state.params["batch_stats"],
             networks,
@@ -184,6 +184,7 @@ def make_update(networks: Networks, config: Config, spec: EnvSpec) -> Callable:
             noise=noise,
             commitment_scale=commitment_scale,
         )
+        grad_norm = optax.global_norm(gradient)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params["params"])
         trained = optax.apply_updates(state.params["params"], updates)
         params = {"params": trained, "batch_stats": batch_stats}
@@ -200,14 +201,23 @@ def make_update(networks: Networks, config: Config, spec: EnvSpec) -> Callable:
         error = jnp.abs(root_value - batch.targets.value[:, 0]) * batch.targets.value_mask[:, 0]
         mask = jnp.moveaxis(batch.targets.transition_mask, 1, 0)
         metrics |= model_metrics(unrolled, mask)
-        metrics["learner/grad_norm"] = optax.global_norm(gradient)
+        metrics["learner/grad_norm"] = grad_norm
         metrics["learner/learning_rate"] = schedule(state.step)
         metrics["learner/value_target"] = batch.targets.value[:, 0].mean()
         metrics["learner/value_error"] = error.mean()
+        # Nothing that is not finite reaches the state; another batch may do better.
+        finite = jnp.isfinite(total) & jnp.isfinite(grad_norm)
+        finite &= jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(params)]))
+        metrics["learner/skipped"] = ~finite
+        trained_state = (params, target, opt_state, step)
+        kept = (state.params, state.target_params, state.opt_state, state.step)
+        params, target, opt_state, step = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old), trained_state, kept
+        )
         new_state = TrainState(
             params=params, target_params=target, opt_state=opt_state, rng_key=rng_key, step=step
         )
-        return new_state, error, metrics
+        return new_state, jnp.where(finite, error, jnp.nan), metrics
 
     return update
 
@@ -228,7 +238,7 @@ def make_train_step(networks: Networks, replay: Replay, config: Config, spec: En
 
     Returns:
         `(TrainState, replay_state) -> (TrainState, replay_state, metrics)`, jitted; the metrics
-        are averaged over the updates.
+        are averaged over the updates, but for `learner/skipped`, a count.
     """
     update = make_update(networks, config, spec)
     length = config.learner.updates_per_dispatch
@@ -246,6 +256,9 @@ def make_train_step(networks: Networks, replay: Replay, config: Config, spec: En
             carry, metrics = one((state, replay_state), None)
             return *carry, metrics
         carry, metrics = jax.lax.scan(one, (state, replay_state), length=length)
-        return *carry, jax.tree.map(lambda x: x.mean(axis=0), metrics)
+        # An update that was skipped has no numbers; how many were is a sum.
+        averaged = jax.tree.map(lambda x: jnp.nanmean(x, axis=0), metrics)
+        skipped = jnp.sum(metrics["learner/skipped"], dtype=jnp.int32)
+        return *carry, averaged | {"learner/skipped": skipped}
 
     return jax.jit(train, donate_argnums=(0, 1))

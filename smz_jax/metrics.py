@@ -24,6 +24,7 @@ PHASES = (
     "replay",
     "learning",
     "evaluation",
+    "checkpoint",
     "compilation",
     "other",
 )
@@ -71,19 +72,19 @@ def write_json(path: Path, value: Any) -> None:
     Raises:
         OSError: if it cannot be written.
     """
-    atomic_write_text(path, json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+    atomic_write_text(path, json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Turns `value` into what strict JSON can hold."""
     if value is None or isinstance(value, (str, bool)):
         return value
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if hasattr(value, "tolist"):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, Integral):
         return int(value)
     if isinstance(value, Path):
@@ -144,7 +145,9 @@ class MetricsWriter:
 
     def __init__(self, run_dir: Path, resume_at_env_steps: int | None = None):
         # Importing TensorBoard's writer takes long, and a report never needs it.
-        from tensorboardX import SummaryWriter
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog  # type: ignore[attr-defined]
+        from tensorboardX.summary import scalar
 
         run_dir = Path(run_dir)
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -152,8 +155,15 @@ class MetricsWriter:
         if path.exists():
             _cut(path, resume_at_env_steps)
         self._file = open(path, "ab")  # noqa: SIM115 - open as long as the run
-        purge = None if resume_at_env_steps is None else resume_at_env_steps + 1
-        self._tensorboard = SummaryWriter(str(run_dir / "tensorboard"), purge_step=purge)
+        # Not `SummaryWriter`: once its thread met a full disk its queue fills up, and all hangs.
+        (run_dir / "tensorboard").mkdir(exist_ok=True)
+        self._events = EventsWriter(str(run_dir / "tensorboard" / "events"), f".{time.time_ns()}")
+        self._event = lambda step, **of: self._events.write_event(
+            Event(wall_time=time.time(), step=step, **of)
+        )
+        self._scalar = scalar
+        if resume_at_env_steps is not None:  # TensorBoard drops what it has from here on
+            self._event(resume_at_env_steps + 1, session_log=SessionLog(status=SessionLog.START))
         self._env_steps = 0
 
     def write(self, row: Mapping[str, float | int | str]) -> None:
@@ -163,26 +173,26 @@ class MetricsWriter:
             row: names and values; `env_steps` is the step shown by TensorBoard (without it, the
                 one of the row before). Numbers that are not finite are written as null.
         """
-        plain = _plain(row)
-        self._file.write(json.dumps(plain, allow_nan=False).encode() + b"\n")
+        values = plain(row)
+        self._file.write(json.dumps(values, allow_nan=False).encode() + b"\n")
         self._file.flush()
-        self._env_steps = plain.get("env_steps") or self._env_steps
-        for name, value in plain.items():
+        self._env_steps = values.get("env_steps") or self._env_steps
+        for name, value in values.items():
             if isinstance(value, (int, float)) and name != "env_steps":
-                self._tensorboard.add_scalar(name, value, self._env_steps)
+                self._event(self._env_steps, summary=self._scalar(name, value))
 
     def flush(self) -> None:
         """Forces everything written so far to the disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
-        self._tensorboard.flush()
+        self._events.flush()
 
     def close(self) -> None:
         """Flushes and closes; harmless when done twice."""
         if not self._file.closed:
             self.flush()
             self._file.close()
-            self._tensorboard.close()
+            self._events.close()
 
 
 def _cut(path: Path, env_steps: int | None) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 
 from smz_jax.config import Config, RolloutConfig
 from smz_jax.envs import VectorEnv
+from smz_jax.envs.rebuilt import GamesState
 from smz_jax.metrics import PhaseTimers
 from smz_jax.search import make_prior_policy, make_search
 from smz_jax.search.model_functions import finite_logits, normalised_entropy
@@ -119,8 +120,16 @@ class GameScores:
         self.score = np.zeros(num_envs, np.float64)
         self.length = np.zeros(num_envs, np.int64)
 
-    def add(self, timestep: Timestep) -> list[tuple[int, float, int, bool]]:
-        """Counts one step; returns (lane, score, length, truncated) of games that ended."""
+    def add(
+        self, timestep: Timestep, cut: np.ndarray | None = None
+    ) -> list[tuple[int, float, int, bool]]:
+        """Counts one step; returns (lane, score, length, truncated) of games that ended.
+
+        Args:
+            timestep: the step.
+            cut: `[B]` bool, games that ended for no reason of their own (`RebuiltEnv`): they are
+                not returned.
+        """
         counts = ~timestep.is_first
         self.score += np.where(counts, timestep.raw_reward, 0.0)
         self.length += counts
@@ -128,10 +137,19 @@ class GameScores:
         games = [
             (int(i), float(self.score[i]), int(self.length[i]), bool(timestep.truncated[i]))
             for i in ended
+            if cut is None or not cut[i]
         ]
         self.score[ended] = 0.0
         self.length[ended] = 0
         return games
+
+
+class PoolState(NamedTuple):
+    """Where the games of a pool stand; NumPy."""
+
+    env: GamesState
+    score: np.ndarray  # [B] float64, of the games in progress
+    length: np.ndarray  # [B] int64
 
 
 class _Pool:
@@ -232,6 +250,26 @@ class Actor:
             }
             return join_rows(pools, rows), games
 
+    @property
+    def games(self) -> list[PoolState]:
+        """Where the games of each pool stand, which are `RebuiltEnv`s; between two rollouts."""
+        return [
+            PoolState(pool.env.state, pool.scores.score.copy(), pool.scores.length.copy())  # type: ignore[attr-defined]
+            for pool in self._pools
+        ]
+
+    def restore(self, games: Sequence[PoolState], count: int) -> None:
+        """Goes on with games where they stood.
+
+        Args:
+            games: as `games` gave them, of as many pools.
+            count: steps of every lane so far.
+        """
+        for pool, state in zip(self._pools, games, strict=True):
+            pool.timestep = pool.env.restore(state.env)  # type: ignore[attr-defined]
+            pool.scores.score, pool.scores.length = state.score.copy(), state.length.copy()
+        self.count = count
+
     def _search(self, pool: _Pool, params: Params, settings: list[np.float32]) -> Decision:
         """Dispatches a pool's search; where the device is asynchronous it runs on."""
         now = pool.timestep
@@ -256,7 +294,8 @@ class Actor:
             elif len(pool.followed) < len(pool.rows):
                 pool.timestep = pool.env.recv()
                 pool.followed.append(pool.timestep)
-                games += [game[1:3] for game in pool.scores.add(pool.timestep)]
+                cut = getattr(pool.env, "cut", None)
+                games += [game[1:3] for game in pool.scores.add(pool.timestep, cut)]
 
 
 @jax.jit

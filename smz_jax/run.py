@@ -6,26 +6,34 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from smz_jax import macros
-from smz_jax.checkpoint import CheckpointStore
-from smz_jax.config import Config
-from smz_jax.envs import make_env, make_spec
+from smz_jax.checkpoint import CheckpointStore, Kind, Restored, take_rows
+from smz_jax.config import Config, ConfigError
+from smz_jax.envs import VectorEnv, make_env, make_spec
+from smz_jax.envs.rebuilt import RebuiltEnv
 from smz_jax.evaluate import make_agent
 from smz_jax.learner import init_train_state, make_train_step
-from smz_jax.metrics import PhaseTimers, RunningScores
+from smz_jax.metrics import PhaseTimers, RunningScores, plain
 from smz_jax.mining import Miner
 from smz_jax.model_check import make_check
 from smz_jax.networks import make_networks
 from smz_jax.replay import check_memory, make_replay
 from smz_jax.rollout import Actor, make_decide
+from smz_jax.settings import flat_dict
 from smz_jax.types import EnvSpec, Trajectory
 
-RESUMED_SEED = 4_000_000_007
-"""Games after a resume never repeat those of a seed's start or of an evaluation."""
 CHECK_KEY = 3_000_003
 """Checks of the model have randomness of their own: a run is the same with and without them."""
+
+
+def games_seed(seed: int, number: int) -> int:
+    """Seed of the training games after a number of rebuilds; the run's own before the first."""
+    if number == 0:
+        return seed
+    return int(np.random.SeedSequence((seed, number)).generate_state(1)[0]) >> 1
 
 
 def optimised(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
@@ -63,18 +71,29 @@ class Run:
         )
         self.miner = Miner(config, self.spec.num_actions, keys[1], embedding.shape[1:])
         self._acting_key = keys[2]
-        self.open_games(config.seed)
+        self.open_games()
         self.scores = RunningScores()
         self.best = -float("inf")
         self.iteration = 0
+        self.unfinished: dict[str, Any] | None = (
+            None  # row of an iteration that waits for its checks
+        )
+        self.skipped = 0  # updates whose loss or gradient was not finite
+        self._former_restarts = 0
 
-    def open_games(self, seed: int) -> None:
+    def open_games(self) -> None:
         """Opens the training games, one vector for each pool, and an actor that plays them."""
-        total, pools = self.config.env.num_envs, self.config.rollout.pools
-        self.envs = [
-            make_env(self.config.env, seed=seed, num_envs=total // pools, first_lane=lane)
-            for lane in range(0, total, total // pools)
-        ]
+        config = self.config
+        lanes = config.env.num_envs // config.rollout.pools
+
+        def pool(first_lane: int) -> RebuiltEnv:
+            def make(number: int) -> VectorEnv:
+                seed = games_seed(config.seed, number)
+                return make_env(config.env, seed=seed, num_envs=lanes, first_lane=first_lane)
+
+            return RebuiltEnv(make, config.env.rebuild_every)
+
+        self.envs = [pool(lane) for lane in range(0, config.env.num_envs, lanes)]
         decide = self.decide
         if self.config.rollout.policy == "prior":
             decide = make_decide(self.networks, self.config, self.spec, policy="prior")
@@ -99,11 +118,13 @@ class Run:
 
     @property
     def arrays(self) -> dict[str, Any]:
-        """The device state that a checkpoint holds."""
+        """What a checkpoint holds beside the replay's rows and `counters`."""
         return {
             "train": self.train_state,
-            "replay": self.replay_state,
+            # Its rows are saved apart, those that changed alone.
+            "replay": self.replay_state.replace(experience=None),
             "macros": self.miner.state,
+            "games": self.actor.games,
         }
 
     @property
@@ -114,36 +135,107 @@ class Run:
             "iteration": self.iteration,
             "best": self.best if np.isfinite(self.best) else None,
             "games": self.scores.games,
+            "skipped": self.skipped,
+            "restarts": self.restarts,
+            "unfinished": plain(self.unfinished),
             "macro_totals": list(self.miner.totals),
             "seconds": self.timers.seconds,
         }
 
-    def restore(self, store: CheckpointStore) -> float:
-        """Goes on from the last checkpoint; games begin anew, replay and the rest continue.
+    def restore(self, store: CheckpointStore) -> tuple[float, list[str]]:
+        """Goes on from the newest good checkpoint, as if the run had never been stopped.
 
         Returns:
-            Seconds that the run took before.
+            Seconds that the run took before, and a line for each newer checkpoint that is damaged.
+
+        Raises:
+            ConfigError: in one line, if there is none, or it is of another run.
         """
-        arrays, counters = store.restore("last", self.arrays)
-        self.train_state, self.replay_state = arrays["train"], arrays["replay"]
+        found = store.restore(
+            "last", self.arrays, experience=self.replay_state.experience, fits=self._check_fit
+        )
+        try:
+            return self._take(found), found.damaged
+        except (LookupError, TypeError, AttributeError) as error:  # its sums are right: forged
+            what = f"the counters of checkpoint {found.step} are wrong"
+            text = f"{type(error).__name__} {error}".splitlines()[0][:200]
+            raise ConfigError(f"{what}: {text}") from None
+
+    def _take(self, found: Restored) -> float:
+        """Goes on from what was restored; gives the seconds that the run took before."""
+        arrays, counters = found.state, found.extra
+        self.train_state = arrays["train"]
+        self.replay_state = arrays["replay"].replace(experience=found.rows)
         self.miner.state = arrays["macros"]
-        # Other games than those that the run began with.
-        self.close_games()
-        self.open_games(RESUMED_SEED + self.config.seed * 2**20 + counters["count"])
         self.miner.totals = type(self.miner.totals)(*counters["macro_totals"])
-        self.actor.count = self.miner.steps = counters["count"]
-        self.iteration = counters["iteration"]
+        self.actor.restore(arrays["games"], counters["count"])
+        self.miner.steps = counters["count"]
+        self.iteration, self.skipped = counters["iteration"], counters["skipped"]
+        self._former_restarts = counters["restarts"]
+        self.unfinished = counters["unfinished"]
         self.best = -float("inf") if counters["best"] is None else counters["best"]
         self.scores = RunningScores(counters["games"])
         for phase, seconds in counters["seconds"].items():
             self.timers.add(phase, seconds)
         return sum(counters["seconds"].values())
 
+    def load_weights(self, run_dir: Path, kind: Kind, step: int | None) -> int:
+        """Begins with the parameters of another run; optimiser and counters stay fresh.
+
+        Args:
+            run_dir: folder of that run.
+            kind: `last` or `best`.
+            step: of the checkpoint; unset: the newest good one.
+
+        Returns:
+            The step whose weights were taken.
+
+        Raises:
+            ConfigError: in one line, if there is none, or its model is another one.
+        """
+        params, found = CheckpointStore(run_dir).restore_params(
+            kind, self.train_state.params, step=step
+        )
+        target = jax.tree.map(jnp.copy, params)
+        self.train_state = self.train_state._replace(params=params, target_params=target)
+        return found
+
+    def _check_fit(self, manifest: dict[str, Any]) -> None:
+        """Raises ConfigError in one line where a checkpoint is of a run with other settings."""
+        ours, theirs = flat_dict(self.config), manifest.get("config")
+        theirs = theirs if isinstance(theirs, dict) else {}
+        differing = [
+            f"{name}: {theirs.get(name)!r} in it, {ours.get(name)!r} here"
+            for name in {**ours, **theirs}
+            if ours.get(name) != theirs.get(name) and name != "total_env_steps"
+        ]
+        if differing:
+            more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
+            raise ConfigError(
+                f"the checkpoint is of a run with other settings: {', '.join(differing[:5])}{more}"
+            )
+
+    @property
+    def restarts(self) -> int:
+        """How often games that failed were opened anew."""
+        return self._former_restarts + sum(env.restarts for env in self.envs)
+
     @property
     def learns(self) -> bool:
         """Whether the replay holds enough to learn from."""
         return self.env_steps >= self.config.replay.min_size and bool(
             self.config.updates_per_iteration
+        )
+
+    @property
+    def fault(self) -> str | None:
+        """Why the run must not go on, in one line; None: it may."""
+        most = self.config.learner.max_skipped
+        if self.skipped <= most:
+            return None
+        return (
+            f"{self.skipped} updates were skipped because their loss or gradient was not finite "
+            f"(learner.max_skipped = {most}); the last good checkpoint is kept"
         )
 
     def check(self) -> dict[str, np.ndarray]:
@@ -169,7 +261,9 @@ class Run:
             )
             several.append(metrics)
         rows = jax.device_get(several)
-        return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+        self.skipped += int(sum(np.sum(row.pop("learner/skipped")) for row in rows))
+        averaged = {name: float(np.nanmean([row[name] for row in rows])) for name in rows[0]}
+        return {**averaged, "learner/skipped": self.skipped}
 
     def iterate(self) -> dict[str, Any]:
         """One rollout, its macros, and the updates that are due; gives a metrics row."""
@@ -194,6 +288,7 @@ class Run:
             "learner_steps": int(self.train_state.step),
             "speed/env_steps_per_second": (self.env_steps - first_step)
             / (time.perf_counter() - start),
+            "rollout/restarts": self.restarts,
             **self.scores.row(),
             **searched(rows),
             **{name: int(count) for name, count in jax.device_get(self.actor.faults).items()},
@@ -210,10 +305,22 @@ class Run:
             self.spec.action_names,
         )
 
-    def save(self, store: CheckpointStore, run_dir: Path) -> None:
-        """Saves everything that the run needs to go on, and the macro library."""
-        with self.timers("other"):
-            store.save("last", self.arrays, self.counters)
+    def save(self, store: CheckpointStore, run_dir: Path, *, block: bool = True) -> None:
+        """Saves everything that the run needs to go on, and the macro library.
+
+        Args:
+            store: the run's checkpoints.
+            run_dir: its folder.
+            block: wait for the disk; else what is still to do goes on beside the training.
+
+        Raises:
+            OSError, ValueError: if this save or the one before it could not be written.
+        """
+        with self.timers("checkpoint"):
+            store.wait()
+            count = self.actor.count
+            rows = take_rows(self.replay_state.experience, count, store.saved_rows(self.env_steps))
+            store.save("last", self.env_steps, self.arrays, self.counters, rows, block=block)
             macros.write_macros_json(run_dir / "macros.json", self.library())
 
 

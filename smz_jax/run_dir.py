@@ -1,19 +1,22 @@
 """The folder of a run: where it is, whether it may be used, and what is written there first."""
 
+import fcntl
 import importlib.metadata
 import os
 import platform
-import re
 import subprocess
 import time
 from pathlib import Path
+from typing import Literal
 
 from smz_jax.cli import Invocation
 from smz_jax.config import Config, ConfigError, require
 from smz_jax.settings import config_from_yaml, config_to_yaml, diff
 
-CONFIG_NAME = "config.yaml"
+CONFIG_NAME, LOCK_NAME = "config.yaml", ".lock"
 RUNS_ROOT = Path("runs")
+Weights = tuple[Path, Literal["last", "best"], int | None]
+"""Folder, kind of checkpoint and step (None: the newest good one) of another run."""
 LIBRARIES = (
     *("jax", "jaxlib", "flax", "optax", "mctx", "chex", "numpy", "flashbax", "orbax-checkpoint"),
     *("gymnasium", "ale-py", "envpool", "pgx"),
@@ -87,9 +90,6 @@ def check_run_dir(invocation: Invocation) -> None:
     if run_dir is None:
         allowed = "given with --resume: the folder of the run to go on with"
         require(not invocation.resume, "run_dir", None, allowed)
-        name = invocation.config.experiment
-        plain = re.fullmatch(r"[A-Za-z0-9_][\w.-]*", name) is not None
-        require(plain, "experiment", name, "a plain name of letters, digits, _ . -")
         return
     try:
         is_folder = run_dir.is_dir() or not run_dir.exists()
@@ -132,10 +132,9 @@ def prepare_run_dir(invocation: Invocation) -> Path:
 
 def _write_config(run_dir: Path, invocation: Invocation) -> None:
     """Writes the resolved settings; a kill leaves the former file or the new one, never half."""
-    command = invocation.command.replace("\n", " ")
     header = (
         "# The resolved settings of this run: --config with this file repeats it.\n"
-        f"# command: {command}\n# preset: {invocation.preset}\n"
+        f"# command: {invocation.command}\n# preset: {invocation.preset}\n"
     )
     path = run_dir / CONFIG_NAME
     if path.exists():  # a resumed run keeps what its first start was called with
@@ -145,6 +144,54 @@ def _write_config(run_dir: Path, invocation: Invocation) -> None:
     partial = run_dir / f"{CONFIG_NAME}.partial"
     partial.write_text(header + config_to_yaml(invocation.config), encoding="utf-8")
     os.replace(partial, run_dir / CONFIG_NAME)
+
+
+class RunLock:
+    """Keeps a second process out of a run's folder for as long as this one lives.
+
+    The lock is the kernel's (`flock`): it goes with the process, also when that is killed.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        """Takes the lock; raises ConfigError in one line if another process holds it."""
+        self._file = open(run_dir / LOCK_NAME, "a+", encoding="utf-8")  # noqa: SIM115
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._file.seek(0)
+            holder = self._file.read().strip() or "unknown"
+            self._file.close()
+            allowed = f"a folder that no other process uses: process {holder} does"
+            raise ConfigError(
+                f"run_dir = {str(run_dir)!r} is not allowed: it must be {allowed}"
+            ) from None
+        self._file.truncate(0)
+        self._file.write(f"{os.getpid()}\n")
+        self._file.flush()
+
+    def __enter__(self) -> "RunLock":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._file.close()
+
+
+def find_weights(init_from: str) -> Weights:
+    """Where `--init_from` points to: folder, kind of checkpoint, and step if one was named.
+
+    Raises:
+        ConfigError: in one line, if that is no folder of a run, or no such checkpoint is there.
+    """
+    name, _, which = init_from.rpartition("@") if "@" in init_from else (init_from, "", "last")
+    folder = Path(os.path.expanduser(name))
+    allowed = "RUN_DIR, RUN_DIR@STEP or RUN_DIR@best"
+    is_step = which.isdecimal() and len(which) <= 12
+    require(which in ("last", "best") or is_step, "init_from", init_from, allowed)
+    read_config(folder)
+    kind: Literal["last", "best"] = "best" if which == "best" else "last"
+    there = folder / "checkpoints" / kind
+    require(there.is_dir(), "init_from", init_from, f"a run with checkpoints in {str(there)!r}")
+    return folder, kind, int(which) if is_step else None
 
 
 def hardware(device: object) -> str:

@@ -4,9 +4,11 @@ Dataclass defaults < the experiment's own base < preset < file < flags. Imports 
 library and yaml, so that a mistake is answered before JAX or an environment loads.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import json
+import stat
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,10 +17,11 @@ from typing import Any
 
 import yaml
 
-from smz_jax.config import Config, ConfigError, require
+from smz_jax.config import Config, ConfigError, require, shorten, unique
 from smz_jax.presets import PRESET_NAMES, preset_overrides
 
-MAX_FILE_BYTES = 1_000_000
+MAX_FILE_BYTES = 50_000
+"""Ten times what all settings take; YAML of this size is read in a second."""
 
 
 def _leaf_types() -> Iterator[tuple[str, Any]]:
@@ -58,7 +61,8 @@ def _coerce(name: str, value: Any) -> Any:
     """
     kind = SETTINGS[name]
     if name == "env.kwargs" and isinstance(value, Mapping):  # a file may nest it
-        return json.dumps(value, sort_keys=True)
+        with contextlib.suppress(TypeError, ValueError):  # dates and bytes are YAML, not JSON
+            return json.dumps(value, sort_keys=True)
     if name == "env.id" and value == 2048:  # the game whose name YAML takes for a number
         return "2048"
     if isinstance(kind, types.UnionType):
@@ -79,7 +83,7 @@ def _coerce(name: str, value: Any) -> Any:
         if isinstance(value, str) and value.strip().lstrip("+-").replace("_", "").isdecimal():
             return int(value)
         number = float(value)  # 1e5 is a whole number too
-        return int(number) if number.is_integer() else value
+        return int(number) if number.is_integer() and abs(number) < 2**53 else value
     except (ValueError, OverflowError):
         return value
 
@@ -101,7 +105,7 @@ def _flatten(tree: Mapping[Any, Any], source: str) -> dict[str, Any]:
         for name, leaf in items:
             if name not in SETTINGS:
                 hint = suggest(name, list(SETTINGS)) or "; --help lists all settings"
-                raise ConfigError(f"unknown setting {name!r} in {source}{hint}")
+                raise ConfigError(f"unknown setting {shorten(name)} in {source}{hint}")
             if name in flat:
                 raise ConfigError(f"{source}: {name!r} is given twice, dotted and in its section")
             flat[name] = leaf
@@ -140,7 +144,15 @@ def diff(a: Config, b: Config) -> list[str]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, refusing a key that is given twice."""
+    """YAML's safe loader, refusing a key that is given twice, and aliases (a few can be huge)."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """As the base class; raises MarkedYAMLError on an alias."""
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            message = f"the alias {shorten(event.anchor)} is not allowed: values are written out"
+            raise yaml.MarkedYAMLError(problem=message, problem_mark=event.start_mark)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """As the base class; raises ConstructorError on a duplicate key."""
@@ -149,19 +161,10 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key, yaml.ScalarNode):
                 continue
             if key.value in seen:
-                message = f"{key.value!r} is given twice"
+                message = f"{shorten(key.value)} is given twice"
                 raise yaml.constructor.ConstructorError(None, None, message, key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Dict of JSON pairs; raises ValueError on a duplicate key."""
-    found = dict(pairs)
-    for key, _ in pairs if len(found) != len(pairs) else ():
-        if sum(key == other for other, _ in pairs) > 1:
-            raise ValueError(f"{key!r} is given twice")
-    return found
 
 
 def _parse_text(text: str, source: str, is_json: bool) -> dict[str, Any]:
@@ -170,16 +173,18 @@ def _parse_text(text: str, source: str, is_json: bool) -> dict[str, Any]:
     Raises:
         ConfigError: in one line with the file and the line, where the document is damaged.
     """
+    size = len(text)
+    require(size <= MAX_FILE_BYTES, source, size, f"a file of at most {MAX_FILE_BYTES:,} bytes")
     try:
-        tree = json.loads(text, object_pairs_hook=_unique) if is_json else yaml.load(text, _Loader)
+        tree = json.loads(text, object_pairs_hook=unique) if is_json else yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         at = f" line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{source}{at}: damaged YAML: {error.problem}") from None
+        raise ConfigError(f"{source}{at}: damaged YAML: {str(error.problem)[:200]}") from None
     except json.JSONDecodeError as error:
         raise ConfigError(f"{source} line {error.lineno}: damaged JSON: {error.msg}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # PyYAML raises anything where a tag does not fit its text
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise ConfigError(f"{source}: damaged file: {reason}") from None
     tree = {} if tree is None else tree
     require(isinstance(tree, dict), source, tree, "a mapping of settings")
@@ -194,12 +199,15 @@ def read_file(path: Path) -> dict[str, Any]:
         ConfigError: in one line, if the file is missing, damaged, or names an unknown setting.
     """
     try:
-        require(path.stat().st_size <= MAX_FILE_BYTES, "config", str(path), "a file under 1 MB")
+        found = path.stat()
+        is_plain = stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)  # a pipe never ends
+        allowed = f"a plain file of at most {MAX_FILE_BYTES:,} bytes"
+        require(is_plain and found.st_size <= MAX_FILE_BYTES, "config", str(path), allowed)
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        message = f"config = {str(path)!r} is not allowed: it must be a readable YAML or JSON file"
-        raise ConfigError(f"{message} ({reason})") from None
+        require(False, "config", str(path), f"a readable YAML or JSON file ({reason})")
+        raise
     return _parse_text(text, str(path), path.suffix.lower() == ".json")
 
 

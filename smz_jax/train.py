@@ -9,13 +9,16 @@ from typing import Any, NamedTuple
 
 import jax
 
-from smz_jax.checkpoint import CheckpointStore
+from smz_jax.checkpoint import CheckpointStore, Damage
 from smz_jax.config import Config
+from smz_jax.envs import GameFault
 from smz_jax.evaluate import baseline_row, evaluate, evaluate_baselines, evaluation_row
 from smz_jax.metrics import MetricsWriter, PhaseTimers, write_json
 from smz_jax.model_check import check_row
 from smz_jax.progress import Progress
 from smz_jax.run import Run
+from smz_jax.run_dir import Weights, versions
+from smz_jax.settings import flat_dict
 from smz_jax.signals import StopSignal
 
 # Seeds of evaluations never meet a training seed, nor the final ones those that chose the best.
@@ -32,6 +35,8 @@ class Outcome(NamedTuple):
 
     finished: bool
     signal_number: int | None  # what stopped it
+    saved: bool  # the last checkpoint could be written
+    fault: str | None  # why the run stopped by itself
     evaluation: dict[str, Any] | None
     evaluation_sticky: dict[str, Any] | None
     baselines: dict[str, Any] | None
@@ -58,6 +63,7 @@ def train(
     run_dir: Path,
     *,
     resume: bool = False,
+    weights: Weights | None = None,
     on_check: OnCheck | None = None,
     on_finish: OnFinish | None = None,
 ) -> Outcome:
@@ -66,7 +72,8 @@ def train(
     Args:
         config: the run's settings.
         run_dir: its folder; metrics, macros and checkpoints go there.
-        resume: go on from the folder's last checkpoint.
+        resume: go on from the folder's newest good checkpoint.
+        weights: folder, kind and step of a checkpoint whose parameters a new run begins with.
         on_check: called at each check of the model; its metrics go into the same row.
         on_finish: called after the final evaluation.
 
@@ -81,51 +88,69 @@ def train(
     count_compilation(timers)
     with Progress(config.total_env_steps, config.experiment) as progress, StopSignal() as stop:
         progress.status("opening the games and making the networks")
-        run, store = Run(config, timers), CheckpointStore(run_dir)
+        run, store = Run(config, timers), make_store(config, run_dir)
         before = 0.0
         if resume and store.exists("last"):
-            before = run.restore(store)
+            before, damaged = run.restore(store)
+            for line in damaged:
+                progress.message(f"{line}: going on from the one before it")
+            store.set_aside("last", run.env_steps)
             progress.message(f"resumed at {run.env_steps:,} environment steps")
         elif resume:
             progress.message("no checkpoint had been written: starting over")
+        if weights is not None:
+            progress.message(f"weights of step {run.load_weights(*weights):,} of {weights[0]}")
         writer = MetricsWriter(run_dir, run.env_steps if resume else None)
         baselines = None
         progress.status("compiling search and training step (cached for the next start)")
-        saved = evaluated = run.env_steps
-        while run.env_steps < config.total_env_steps and not stop:
-            row = run.iterate()
+        fault = None
+        while not (stop or fault) and (run.unfinished or run.env_steps < config.total_env_steps):
+            try:
+                row = run.unfinished or run.iterate()
+            except GameFault as error:
+                fault = f"{error}; the last good checkpoint is kept"
+                break
+            fault = run.fault
             row["wall_seconds"] = before + time.perf_counter() - start
             row |= {f"time/{phase}": seconds for phase, seconds in timers.seconds.items()}
-            every = config.eval.every_env_steps
-            evaluation_due = bool(every) and run.env_steps - evaluated >= every
+            evaluation_due = is_due(config, run.env_steps, config.eval.every_env_steps)
             is_last = run.env_steps >= config.total_env_steps
-            save_due = run.env_steps - saved >= config.checkpoint_every_env_steps and not is_last
+            save_due = not is_last and is_due(
+                config, run.env_steps, config.checkpoint_every_env_steps
+            )
             first_updates = row["learner_steps"] == config.updates_per_iteration > 0
             noted = evaluation_due or save_due or first_updates
             if noted and not is_last and not stop:
                 row |= check_model(run, on_check)[1]
             if evaluation_due:
-                evaluated = run.env_steps
-                row |= interim_evaluation(run, store, stop)
+                row |= interim_evaluation(run, store, progress, stop)
+            if noted and stop:
+                run.unfinished = row  # its evaluation is made when the run goes on
+                break
+            run.unfinished = None
             if run.iteration % config.log_every == 0 or noted:
                 writer.write(row)
             progress.update(run.env_steps, row)
             if baselines is None and not stop:  # after the first sign of life, for the user's sake
                 baselines = measure_baselines(run, run_dir, writer, progress, stop, resume)
             if save_due:
-                saved = run.env_steps
-                run.save(store, run_dir)
+                writer.flush()
+                save(run, store, run_dir, progress, block=False)
         if baselines is None and not stop:  # a finished run, resumed
             baselines = measure_baselines(run, run_dir, writer, progress, stop, resume)
         progress.status("saving a checkpoint")
-        run.save(store, run_dir)
+        writer.flush()
+        # What went wrong is kept out of the checkpoints: the last good one stays the newest.
+        saved = not fault and save(run, store, run_dir, progress, block=True)
         final, sticky, model, findings = None, None, {}, {}
-        if not stop:
+        if not stop and not fault:
             progress.status("final evaluation: whole games, greedy, unseen seeds")
             model, row = check_model(run, on_check)
             if row:
                 writer.write({"env_steps": run.env_steps, **row})
-            final, sticky = final_evaluation(run, store, writer, stop)
+            if not store.exists("best"):
+                save_best(run, store, progress)
+            final, sticky = final_evaluation(run, writer, stop)
             if final is not None and on_finish:
                 with timers("evaluation"):
                     findings = on_finish(run, run_dir)
@@ -135,6 +160,8 @@ def train(
     return Outcome(
         finished=final is not None,
         signal_number=stop.number,
+        saved=saved,
+        fault=fault,
         evaluation=final,
         evaluation_sticky=sticky,
         baselines=baselines,
@@ -145,6 +172,48 @@ def train(
         env_steps=run.env_steps,
         learner_steps=int(run.train_state.step),
     )
+
+
+def make_store(config: Config, run_dir: Path) -> CheckpointStore:
+    """The checkpoints of a run; each says what run it is of."""
+    about = {"config": flat_dict(config), "versions": versions()}
+    return CheckpointStore(
+        run_dir,
+        about=about,
+        keep_every=config.keep_checkpoint_every_env_steps,
+        stride=config.env.num_envs * config.rollout.length,
+    )
+
+
+def is_due(config: Config, env_steps: int, every: int) -> bool:
+    """Whether the last iteration went past a multiple of `every` environment steps; 0: never.
+
+    A matter of the steps alone, so that a resumed run does the same at the same steps.
+    """
+    before = env_steps - config.env.num_envs * config.rollout.length
+    return bool(every) and env_steps // every > before // every
+
+
+def save(
+    run: Run, store: CheckpointStore, run_dir: Path, progress: Progress, *, block: bool
+) -> bool:
+    """Saves a checkpoint; gives whether it could be written, as far as that is known by now.
+
+    A full disk is reported and the training goes on: the former checkpoint is whole.
+    """
+    note_failures(progress, store.wait)  # of the save before, which goes on beside the training
+    return note_failures(progress, lambda: run.save(store, run_dir, block=block))
+
+
+def note_failures(progress: Progress, write: Callable[[], None]) -> bool:
+    """Calls `write`, which saves a checkpoint; reports in a line what kept it from that."""
+    try:
+        write()
+    except (OSError, ValueError, Damage) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        progress.message(f"a checkpoint could not be written ({reason}); the former one is kept")
+        return False
+    return True
 
 
 def measure_baselines(
@@ -187,7 +256,9 @@ def check_model(run: Run, on_check: OnCheck | None) -> tuple[dict[str, Any], dic
         return found, check_row(found) | own
 
 
-def interim_evaluation(run: Run, store: CheckpointStore, stop: StopSignal) -> dict[str, Any]:
+def interim_evaluation(
+    run: Run, store: CheckpointStore, progress: Progress, stop: StopSignal
+) -> dict[str, Any]:
     """An evaluation during training; keeps the best parameters so far."""
     with run.timers("evaluation"):
         result = evaluate(
@@ -201,16 +272,26 @@ def interim_evaluation(run: Run, store: CheckpointStore, stop: StopSignal) -> di
         return {}
     if result["mean"] > run.best:
         run.best = result["mean"]
-        store.save("best", {"params": run.train_state.params}, run.counters)
+        save_best(run, store, progress)
     return evaluation_row(result)
 
 
+def save_best(run: Run, store: CheckpointStore, progress: Progress) -> None:
+    """Keeps the parameters as the best so far; a full disk is reported as in `save`."""
+    with run.timers("checkpoint"):
+        note_failures(progress, store.wait)
+        note_failures(
+            progress,
+            lambda: store.save(
+                "best", run.env_steps, {"params": run.train_state.params}, run.counters
+            ),
+        )
+
+
 def final_evaluation(
-    run: Run, store: CheckpointStore, writer: MetricsWriter, stop: StopSignal
+    run: Run, writer: MetricsWriter, stop: StopSignal
 ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     """The score of the last parameters, and with sticky actions 0.25 where that is asked for."""
-    if not store.exists("best"):
-        store.save("best", {"params": run.train_state.params}, run.counters)
     sticky = None
     with run.timers("evaluation"):
         act = run.agent(run.train_state.params, run.config.seed)

@@ -22,3 +22,11 @@ def bounded_memory_maps():
     if MAPS.exists() and len(MAPS.read_bytes().splitlines()) > MOST_MAPS:
         jax.clear_caches()
         gc.collect()
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory):
+    """Folder of a finished run, not to be changed."""
+    from tests.tiny_run import make_run
+
+    return make_run(tmp_path_factory.mktemp("tiny") / "run")

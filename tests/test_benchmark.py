@@ -3,6 +3,7 @@
 import functools
 import json
 import math
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from experiments import benchmark as command
-from smz_jax.benchmark import plan, rollout, search, timing
+from smz_jax.benchmark import plan, rollout, search, soak, timing
 from smz_jax.benchmark.nets import CODEBOOK_SIZE, NUM_ACTIONS, SUBJECTS
 from smz_jax.benchmark.plan import THRESHOLD, Figure, Task
 from smz_jax.benchmark.programs import build, tree_bytes
@@ -360,7 +361,7 @@ def test_help_teaches_each_command(monkeypatch, capsys):
 
 @pytest.mark.parametrize("argv,message", [
     (["serch"], "unknown command 'serch'; did you mean search?"),
-    (["tree"], "unknown command 'tree'; there are search and rollout"),
+    (["tree"], "unknown command 'tree'; there are search, rollout, soak"),
     (["search", "--env.id", "Pong"], "--env.id does not go with search"),
     (["search", "--resume"], "--resume does not go with search"),
     (["search", "--fll"], "unknown flag --fll; did you mean --full?"),
@@ -398,3 +399,31 @@ def test_a_mistake_is_answered_before_jax_loads():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout == "2 False\n"
     assert done.stderr.count("\n") == 1
+
+
+def test_thirds_of_a_long_run_by_hand():
+    minute = [soak.Sample(t, (100 + t) * 2**20, 9 + (t > 50), 5 + (t > 10)) for t in range(1, 61)]
+    rows = [
+        {"iteration": t, "wall_seconds": t, "speed/env_steps_per_second": 1000 - t}
+        for t in range(1, 61)
+    ]
+    thirds = soak.summarise(minute, [*rows, {"env_steps": 3}], 60)
+    # Of seconds 1 to 20, 21 to 40 and 41 to 60.
+    assert [third["memory_mib"] for third in thirds] == [110.5, 130.5, 150.5]
+    assert [third["open_files"] for third in thirds] == [9, 9, 10]
+    assert [third["compilations"] for third in thirds] == [6, 0, 0]
+    assert [third["steps_per_second"] for third in thirds] == [989.5, 969.5, 949.5]
+    figures = {x.case: x for x in soak.judge(thirds)}
+    assert figures["memory"].value == pytest.approx(150.5 / 130.5)
+    verdicts = {name: x.reached for name, x in figures.items()}
+    assert verdicts == {"memory": False, "open files": False, "compilations": True, "speed": True}
+
+
+def test_soak_trains_until_the_time_is_over(monkeypatch, capsys, tmp_path):
+    """And stops like a run that was told to: no handler, no folder is left."""
+    handler, path = signal.getsignal(signal.SIGTERM), tmp_path / "soak.json"
+    words = ["soak", "--preset", "tiny", "--seconds", "4", "--json", str(path)]
+    assert "environment steps/s" in run_main(monkeypatch, capsys, *words, "--env.id", "Pong")
+    result = json.loads(path.read_text())
+    assert result["samples"][-1]["seconds"] >= 4 and len(result["thirds"]) == 3
+    assert signal.getsignal(signal.SIGTERM) is handler

@@ -1,8 +1,6 @@
-"""Checkpoints: exact round trips, a kill at any moment, one-line refusals."""
+"""Checkpoints of a state without rows: round trips, a kill at any moment, one-line refusals."""
 
-import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,8 +15,7 @@ import numpy as np
 import optax
 import pytest
 
-import smz_jax.checkpoint as checkpoint
-from smz_jax.checkpoint import CheckpointStore
+from smz_jax.checkpoint import CheckpointStore, arrays, store
 from smz_jax.config import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,33 +55,36 @@ def assert_same(found, expected):
 
 
 def test_round_trip_is_exact(tmp_path):
-    store = CheckpointStore(tmp_path)
+    checkpoints = CheckpointStore(tmp_path, about={"versions": {"jax": "1"}})
     state = example_state()
-    store.save("last", state, {"best_score": 1.5, "iteration": 4})
-    restored, extra = CheckpointStore(tmp_path).restore("last", example_state(seed=9))
-    assert_same(restored, state)
-    assert extra == {"best_score": 1.5, "iteration": 4}
-    assert store.read_manifest("last")["extra"]["iteration"] == 4
+    checkpoints.save("last", 64, state, {"best_score": 1.5, "iteration": 4})
+    found = CheckpointStore(tmp_path).restore("last", example_state(seed=9))
+    assert_same(found.state, state)
+    assert found.extra == {"best_score": 1.5, "iteration": 4}
+    assert (found.step, found.rows, found.damaged) == (64, None, [])
+    manifest = checkpoints.read_manifest("last")
+    assert manifest["versions"] == {"jax": "1"} and manifest["extra"]["iteration"] == 4
 
 
 def test_known_numbers_come_back(tmp_path):
     """Against numbers written out here, not against what was saved."""
-    store = CheckpointStore(tmp_path)
-    store.save("best", {"a": jnp.asarray([1, 2, 300], jnp.int32), "b": jnp.bfloat16(0.5)})
+    checkpoints = CheckpointStore(tmp_path)
+    state = {"a": jnp.asarray([1, 2, 300], jnp.int32), "b": jnp.bfloat16(0.5)}
+    checkpoints.save("best", 1, state)
     template = {
         "a": jax.ShapeDtypeStruct((3,), jnp.int32),
         "b": jax.ShapeDtypeStruct((), jnp.bfloat16),
     }
-    restored, _ = store.restore("best", template)
+    restored = checkpoints.restore("best", template).state
     np.testing.assert_array_equal(restored["a"], np.array([1, 2, 300], np.int32))
     assert np.asarray(restored["b"]) == ml_dtypes.bfloat16(0.5)
-    assert isinstance(restored["a"], jax.Array)
 
 
 def test_restored_key_draws_the_same_numbers(tmp_path):
-    store = CheckpointStore(tmp_path)
-    store.save("last", {"key": jax.random.key(3)})
-    restored, _ = store.restore("last", jax.eval_shape(lambda: {"key": jax.random.key(0)}))
+    checkpoints = CheckpointStore(tmp_path)
+    checkpoints.save("last", 1, {"key": jax.random.key(3)})
+    template = jax.eval_shape(lambda: {"key": jax.random.key(0)})
+    restored = checkpoints.restore("last", template).state
     np.testing.assert_array_equal(
         jax.random.uniform(restored["key"], (4,)), jax.random.uniform(jax.random.key(3), (4,))
     )
@@ -92,66 +92,112 @@ def test_restored_key_draws_the_same_numbers(tmp_path):
 
 def test_chunked_array_is_whole(tmp_path, monkeypatch):
     """Many chunks, with a remainder at the edge."""
-    monkeypatch.setattr(checkpoint, "CHUNK_BYTES", 10_000)
+    monkeypatch.setattr(arrays, "CHUNK_BYTES", 10_000)
     frames = np.arange(5 * 101 * 84, dtype=np.uint32).astype(np.uint8).reshape(5, 101, 84)
-    store = CheckpointStore(tmp_path)
-    store.save("last", {"frames": jnp.asarray(frames)})
-    restored, _ = store.restore("last", {"frames": jax.ShapeDtypeStruct(frames.shape, jnp.uint8)})
-    np.testing.assert_array_equal(restored["frames"], frames)
+    checkpoints = CheckpointStore(tmp_path)
+    checkpoints.save("last", 1, {"frames": jnp.asarray(frames)})
+    template = {"frames": jax.ShapeDtypeStruct(frames.shape, jnp.uint8)}
+    np.testing.assert_array_equal(checkpoints.restore("last", template).state["frames"], frames)
 
 
 def test_restored_state_can_be_donated(tmp_path):
-    store = CheckpointStore(tmp_path)
-    store.save("last", {"x": jnp.arange(1000)})
-    restored, _ = store.restore("last", {"x": jax.ShapeDtypeStruct((1000,), jnp.int32)})
+    checkpoints = CheckpointStore(tmp_path)
+    checkpoints.save("last", 1, {"x": jnp.arange(1000)})
+    template = {"x": jax.ShapeDtypeStruct((1000,), jnp.int32)}
+    restored = checkpoints.restore("last", template).state
     total = jax.jit(lambda tree: tree["x"].at[0].set(5), donate_argnums=0)(restored)
     assert int(total.sum()) == 999 * 1000 // 2 + 5
 
 
-def test_newest_wins_and_older_goes(tmp_path):
-    """Newest by order of saving; kinds are apart."""
-    store = CheckpointStore(tmp_path)
-    assert not store.exists("last")
-    store.save("best", {"x": jnp.int32(7)})
-    for step in (64, 128, 96):
-        store.save("last", {"x": jnp.int32(step)})
-    assert [p.name for p in (tmp_path / "checkpoints/last").iterdir()] == ["000003"]
+def test_what_is_saved_is_what_was_there_when_save_was_called(tmp_path):
+    """The run goes on while the save is written, and its next step reuses the memory."""
+    checkpoints = CheckpointStore(tmp_path)
+    state = {"x": jnp.zeros(100_000), "host": np.zeros(3)}
+    checkpoints.save("last", 1, state, block=False)
+    state["host"][:] = 5
+    for _ in range(3):
+        state["x"] = jax.jit(lambda x: x + 1, donate_argnums=0)(state["x"])
+    checkpoints.wait()
+    restored = checkpoints.restore("last", {"x": jnp.ones(100_000), "host": np.ones(3)}).state
+    assert not restored["x"].any() and not restored["host"].any()
+
+
+def test_the_newest_two_are_kept_those_asked_for_and_one_best(tmp_path):
+    checkpoints = CheckpointStore(tmp_path, keep_every=100)
+    assert not checkpoints.exists("last")
+    for step in (60, 100, 130, 160, 190):
+        checkpoints.save("last", step, {"x": jnp.int32(step)})
+        checkpoints.save("best", step, {"x": jnp.int32(-step)})
+    assert checkpoints.steps("last") == [100, 160, 190] and checkpoints.steps("best") == [190]
     template = {"x": jnp.int32(0)}
-    assert int(store.restore("last", template)[0]["x"]) == 96
-    assert int(store.restore("best", template)[0]["x"]) == 7
+    assert int(checkpoints.restore("last", template).state["x"]) == 190
+    assert int(checkpoints.restore("last", template, step=100).state["x"]) == 100
+    assert int(checkpoints.restore("best", template).state["x"]) == -190
+    with pytest.raises(ConfigError, match=r"no checkpoint 130 in .*: 100, 160, 190"):
+        checkpoints.restore("last", template, step=130)
 
 
-@pytest.mark.parametrize("moment", ["_write_arrays", "rename", "switched", "prune"])
+def test_steps_that_never_meet_a_multiple_are_kept_past_it(tmp_path):
+    """With 48 steps an iteration the first ones at or past 200, 400, 600 and 800 stay."""
+    checkpoints = CheckpointStore(tmp_path, keep_every=200, stride=48)
+    for step in range(96, 1000, 48):
+        checkpoints.save("last", step, {"x": jnp.int32(step)})
+    assert checkpoints.steps("last") == [240, 432, 624, 816, 912, 960]
+
+
+def test_a_step_may_be_saved_again(tmp_path):
+    checkpoints = CheckpointStore(tmp_path)
+    for value in (1, 2):
+        checkpoints.save("last", 64, {"x": jnp.int32(value)})
+    assert int(checkpoints.restore("last", {"x": jnp.int32(0)}).state["x"]) == 2
+    assert checkpoints.steps("last") == [64]
+
+
+@pytest.mark.parametrize("moment", ["arrays", "manifest", "rename", "verify", "prune"])
 def test_interrupted_save_leaves_the_former_whole(tmp_path, monkeypatch, moment):
-    """The save dies while writing, before and after the switch, and while deleting the older."""
-    store = CheckpointStore(tmp_path)
-    store.save("last", {"x": jnp.int32(1)})
+    """The save dies while writing, before and after the switch, and while deleting an older one."""
+    checkpoints = CheckpointStore(tmp_path)
+    for step in (1, 2):
+        checkpoints.save("last", step, {"x": jnp.int32(step)})
 
     def die(*_, **__):
-        raise KeyboardInterrupt
+        raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        if moment == "_write_arrays":
-            patch.setattr(CheckpointStore, "_write_arrays", die)
+        if moment == "arrays":
+            patch.setattr(store, "write_arrays", die)
+        elif moment == "manifest":
+            patch.setattr(store, "write_manifest", die)
         elif moment == "rename":
-            patch.setattr(checkpoint.os, "replace", die)
-        elif moment == "switched":  # two complete ones are there: the newer counts
-            replace = checkpoint.os.replace
-            patch.setattr(
-                checkpoint.os,
-                "replace",
-                lambda a, b: replace(a, b) if str(a).endswith(".partial") else die(),
-            )
+            patch.setattr(store.os, "replace", die)
+        elif moment == "verify":
+            patch.setattr(CheckpointStore, "_verify", die)
         else:
-            patch.setattr(checkpoint.shutil, "rmtree", die)
-        with pytest.raises(KeyboardInterrupt):
-            store.save("last", {"x": jnp.int32(2)})
-    expected = 2 if moment in ("switched", "prune") else 1
+            patch.setattr(store.shutil, "rmtree", die)
+        with pytest.raises(OSError, match="No space left"):
+            checkpoints.save("last", 3, {"x": jnp.int32(3)})
+    expected = 3 if moment in ("verify", "prune") else 2
     template = {"x": jnp.int32(0)}
-    assert int(CheckpointStore(tmp_path).restore("last", template)[0]["x"]) == expected
-    store.save("last", {"x": jnp.int32(3)})
-    assert int(store.restore("last", template)[0]["x"]) == 3
-    assert len(list((tmp_path / "checkpoints/last").iterdir())) == 1
+    assert int(CheckpointStore(tmp_path).restore("last", template).state["x"]) == expected
+    checkpoints.save("last", 4, {"x": jnp.int32(4)})
+    assert int(checkpoints.restore("last", template).state["x"]) == 4
+    assert len(checkpoints.steps("last")) == 2
+    assert len(list((tmp_path / "checkpoints/last").iterdir())) == 2
+
+
+def test_a_save_in_the_background_tells_of_its_failure_once(tmp_path, monkeypatch):
+    checkpoints = CheckpointStore(tmp_path)
+
+    def die(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write_arrays", die)
+        checkpoints.save("last", 1, {"x": jnp.int32(1)}, block=False)
+        with pytest.raises(OSError, match="No space left"):
+            checkpoints.wait()
+    checkpoints.wait()
+    assert not checkpoints.exists("last")
 
 
 KILLED = """
@@ -161,7 +207,7 @@ store = CheckpointStore(sys.argv[1])
 step = 0
 while True:
     step += 1
-    store.save("last", {"x": jnp.full((500, 500), step), "y": jnp.int32(step)})
+    store.save("last", step, {"x": jnp.full((500, 500), step), "y": jnp.int32(step)})
     if step == 1:
         print("saving", flush=True)
 """
@@ -178,7 +224,7 @@ def test_killed_process_leaves_a_whole_checkpoint(tmp_path, wait):
     writer.send_signal(signal.SIGKILL)
     writer.wait()
     template = {"x": jax.ShapeDtypeStruct((500, 500), jnp.int32), "y": jnp.int32(0)}
-    restored, _ = CheckpointStore(tmp_path).restore("last", template)
+    restored = CheckpointStore(tmp_path).restore("last", template).state
     assert int(restored["y"]) >= 1
     assert bool((restored["x"] == restored["y"]).all())
 
@@ -200,49 +246,8 @@ def one_line(excinfo) -> str:
     ],
 )
 def test_other_shapes_and_structures_are_refused(tmp_path, template, expected):
-    store = CheckpointStore(tmp_path)
-    store.save("last", {"w": jnp.ones((3, 4), jnp.float32)})
+    checkpoints = CheckpointStore(tmp_path)
+    checkpoints.save("last", 1, {"w": jnp.ones((3, 4), jnp.float32)})
     with pytest.raises(ConfigError) as excinfo:
-        store.restore("last", template)
+        checkpoints.restore("last", template)
     assert expected in one_line(excinfo)
-
-
-def test_missing_and_damaged_are_refused(tmp_path):
-    store = CheckpointStore(tmp_path)
-    with pytest.raises(ConfigError) as excinfo:
-        store.restore("last", {})
-    assert "no checkpoint" in one_line(excinfo)
-    state = {"x": jnp.arange(10_000)}
-    folder = store.save("last", state)
-    for file in (folder / "state").rglob("*"):
-        if file.is_file():
-            file.write_bytes(bytes(file.stat().st_size))
-    with pytest.raises(ConfigError) as excinfo:
-        store.restore("last", state)
-    assert "damaged" in one_line(excinfo) and str(folder) in str(excinfo.value)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "format": 99}))
-    with pytest.raises(ConfigError, match="format 99"):
-        store.restore("last", state)
-    (folder / "manifest.json").write_text("{")
-    with pytest.raises(ConfigError) as excinfo:
-        store.restore("last", state)
-    assert "damaged" in one_line(excinfo)
-
-
-@pytest.mark.parametrize("damage", ["gone", "cut"])
-def test_missing_or_cut_array_file_is_named_before_orbax_reads(tmp_path, monkeypatch, damage):
-    store = CheckpointStore(tmp_path)
-    state = {"x": jnp.arange(10_000)}
-    folder = store.save("last", state)
-    chunk = next(path for path in sorted((folder / "state").rglob("d/*")) if path.is_file())
-    size = chunk.stat().st_size
-    if damage == "gone":
-        shutil.rmtree(chunk.parent)
-    else:
-        chunk.write_bytes(chunk.read_bytes()[:-1])
-    monkeypatch.setattr(checkpoint, "_make_checkpointer", lambda: pytest.fail("Orbax was called"))
-    with pytest.raises(ConfigError) as excinfo:
-        store.restore("last", state)
-    words = "is missing" if damage == "gone" else f"has {size - 1} of {size} bytes"
-    assert f"state/{chunk.relative_to(folder / 'state')} {words}" in one_line(excinfo)

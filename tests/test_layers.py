@@ -27,6 +27,7 @@ LAYERS = {
     "learner": 3,
     "rollout": 3,
     "evaluate": 3,
+    "export": 3,
     "model_check": 3,
     "checkpoint": 3,
     "metrics": 3,
@@ -39,6 +40,8 @@ LAYERS = {
     "benchmark": 4,
     "encoders": 4,
     "proof": 4,
+    "trained": 4,
+    "play": 4,
     "launch": 4,
 }
 LIGHT = ("config", "presets", "settings", "cli", "run_dir")

@@ -349,6 +349,7 @@ def test_four_updates_in_one_dispatch_are_four_dispatches():
 GOLDEN = [
     {
         "learner/grad_norm": 5.2581,
+        "learner/skipped": 0.0,
         "learner/learning_rate": 0.002,
         "learner/value_error": 0.74216,
         "learner/value_target": -0.026598,
@@ -368,6 +369,7 @@ GOLDEN = [
     },
     {
         "learner/grad_norm": 5.0741,
+        "learner/skipped": 0.0,
         "learner/learning_rate": 0.00204,
         "learner/value_error": 0.73355,
         "learner/value_target": -0.026598,
@@ -416,3 +418,41 @@ def test_fresh_state_copies_its_target_network():
     shared = [a is b for a, b in pairs]
     assert not any(shared), "donation needs memory of its own for each"
     assert learner.total_learner_steps(config) == 400
+
+
+@pytest.mark.parametrize("field", ["frame", "reward", "action_weights", "search_value"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_changes_nothing_but_the_key(field, value):
+    """At every entry: one number of one window, and the update is left out."""
+    rows = make_rows()
+    spoilt = getattr(rows, field)
+    row = ROOT + N if field == "search_value" else ROOT  # one that the root's target is made of
+    spoilt = spoilt.at[(0, row) + (0,) * (spoilt.ndim - 2)].set(value)
+    before = start_state(step=5)
+    after, memory, metrics = train(before, rows._replace(**{field: spoilt}))
+    assert bool(metrics["learner/skipped"])
+    assert_same(after._replace(rng_key=before.rng_key), before)
+    assert not np.array_equal(plain(after.rng_key), plain(before.rng_key))
+    assert np.isnan(memory["priorities"]).all()  # which a real replay leaves as they were
+    after, _, metrics = train(after)
+    assert not bool(metrics["learner/skipped"]) and int(after.step) == 6
+
+
+def test_updates_that_are_skipped_are_counted_also_within_a_dispatch():
+    rows = make_rows()
+    spoilt = rows._replace(reward=rows.reward.at[0, ROOT].set(np.nan))
+    _, _, metrics = train(start_state(step=5), spoilt, dispatch=2)
+    assert int(metrics["learner/skipped"]) == 2  # not a share: `learner.max_skipped` is a number
+    _, _, metrics = train(start_state(step=5), dispatch=2)
+    assert int(metrics["learner/skipped"]) == 0 and np.isfinite(metrics["loss/total"])
+
+
+def test_parameters_that_are_not_finite_are_never_written():
+    """Also where loss and gradient are finite: an optimiser's state that overflows."""
+    before = start_state(step=5)
+    spoilt = jax.tree.map(
+        lambda x: jnp.full_like(x, jnp.inf) if x.dtype == jnp.float32 else x, before.opt_state
+    )
+    after, _, metrics = train(before._replace(opt_state=spoilt))
+    assert bool(metrics["learner/skipped"])
+    assert_same(after.params, before.params)

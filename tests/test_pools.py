@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from smz_jax import rollout
-from smz_jax.checkpoint import CheckpointStore
 from smz_jax.config import (
     Config,
     ConfigError,
@@ -21,6 +20,7 @@ from smz_jax.envs import make_env
 from smz_jax.metrics import PhaseTimers
 from smz_jax.rollout import Actor, Decision
 from smz_jax.run import Run
+from smz_jax.train import make_store
 from tests import test_rollout as toy
 from tests.toy_env import CatchEnv
 
@@ -59,7 +59,7 @@ def play(run, config):
     """A rollout in newly opened games; the run's programs are compiled once for all."""
     run.close_games()
     run.config = config
-    run.open_games(config.seed)
+    run.open_games()
     rows, _ = run.actor.rollout(run.train_state.params)
     run.miner.end_rollout(rows)
     return jax.device_get(rows)
@@ -101,7 +101,7 @@ def test_the_games_are_those_of_one_pool(run, rows):
 
 
 def test_a_run_with_two_pools_goes_on(run, rows, tmp_path):
-    store = CheckpointStore(tmp_path)
+    store = make_store(make_config(), tmp_path)
     run.actor.count = T
     run.save(store, tmp_path)
     resumed = Run(make_config(), PhaseTimers())

@@ -101,7 +101,7 @@ def test_a_run_is_bit_for_bit_the_same_without_checks(folders, restored):
         return [row for row in rows if set(row) != {"env_steps"}]
 
     assert told(checked) == told(plain)
-    arrays, _ = CheckpointStore(plain).restore("last", restored.arrays)
+    arrays = CheckpointStore(plain).restore("last", restored.arrays).state
 
     def plain_arrays(tree):
         is_key = lambda x: jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)  # noqa: E731

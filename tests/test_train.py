@@ -157,7 +157,8 @@ def test_sigterm_saves_and_the_printed_command_goes_on(finished, environment, tm
     stopped_at = iterations(folder)[-1]["env_steps"]
     assert 64 <= stopped_at < steps
     summary = json.loads((folder / "summary.json").read_text())
-    assert not summary["finished"] and summary["env_steps"] == stopped_at
+    # The row of an iteration whose checks were still to come is written when the run goes on.
+    assert not summary["finished"] and summary["env_steps"] - stopped_at in (0, LANES * LENGTH)
     match = re.search(r"Go on with:\s+(.*)", out)
     assert match is not None
     command = shlex.split(match[1])

@@ -108,6 +108,35 @@ def rollout_table(result: dict[str, Any]) -> Table:
     return table
 
 
+def soak_table(result: dict[str, Any]) -> Table:
+    """Memory, open files, compilations and speed in each third of a long run.
+
+    Args:
+        result: as `soak.measure` gives it.
+    """
+    table = Table(
+        title=f"{result['seconds'] / 60:.1f} minutes at preset {result['preset']}: "
+        f"{result['env_steps']:,} steps, {result['learner_steps']:,} updates"
+    )
+    for name in ("third", "memory", "open files", "compilations", "environment steps/s"):
+        table.add_column(name, justify="right")
+    for name, third in zip(("first", "second", "last"), result["thirds"], strict=True):
+        table.add_row(
+            name,
+            f"{third['memory_mib']:,.0f} MiB",
+            str(third["open_files"]),
+            str(third["compilations"]),
+            f"{third['steps_per_second']:,.0f}",
+        )
+    cells = [
+        f"[{'green' if figure['reached'] else 'red'}]{figure['value']:.2f}"
+        f" ({'at least' if figure['at_least'] else 'at most'} {figure['target']:g})[/]"
+        for figure in result["figures"]
+    ]
+    table.add_row("last / second", *cells[:2], cells[2].replace(".00", ""), cells[3])
+    return table
+
+
 def parts_table(result: dict[str, Any]) -> Table:
     """The measurement as a table for people.
 

@@ -212,14 +212,15 @@ class _Training:
         """Goes on from the checkpoint, if there is one; later rows are dropped."""
         if not self._store.exists("last"):
             return
-        self._state, extra = self._store.restore("last", self._state)
+        found = self._store.restore("last", self._state)
+        self._state, extra = found.state, found.extra
         self._updates, self._seconds = int(extra["updates"]), float(extra["seconds"])
         rows = read_metrics(self._folder / "rows.jsonl")
         self._rows = [row for row in rows if row["updates"] <= self._updates]
 
     def _save(self) -> None:
         extra = {"updates": self._updates, "seconds": self._seconds}
-        self._store.save("last", self._state, extra)
+        self._store.save("last", self._updates, self._state, extra)
 
     def _note(self, metrics: dict[str, float]) -> None:
         """One look at the model, as a row."""

@@ -14,12 +14,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from smz_jax.config import EnvConfig, require
-from smz_jax.envs.protocol import VectorEnv, check_actions
+from smz_jax.envs.protocol import GameFault, VectorEnv, check_actions
 
 if TYPE_CHECKING:
     from smz_jax.types import EnvSpec
 
-__all__ = ["VectorEnv", "check_actions", "check_env_id", "make_env", "make_spec"]
+__all__ = ["GameFault", "VectorEnv", "check_actions", "check_env_id", "make_env", "make_spec"]
 
 
 def check_env_id(config: EnvConfig) -> None:

@@ -1,5 +1,7 @@
 """Pool of Atari emulators from ale-py's vector environment, and ALE's names of the actions."""
 
+from typing import Any
+
 import ale_py
 import numpy as np
 from ale_py import roms
@@ -16,9 +18,10 @@ class AlePool:
     truncated game would be bootstrapped.
     """
 
-    def __init__(self, args: PoolArgs) -> None:
-        """Opens the pool."""
+    def __init__(self, args: PoolArgs, **picture: Any) -> None:
+        """Opens the pool; `picture` overrides ale-py's settings of the frames."""
         num_envs = len(args.seeds)
+        picture = {"img_height": args.frame_size, "img_width": args.frame_size, **picture}
         self._pool = ale_py.AtariVectorEnv(
             args.rom,
             num_envs=num_envs,
@@ -30,9 +33,8 @@ class AlePool:
             use_fire_reset=args.fire_reset,
             repeat_action_probability=args.sticky,
             max_num_frames_per_episode=_NO_LIMIT,
-            img_height=args.frame_size,
-            img_width=args.frame_size,
             reward_clipping=False,
+            **picture,
         )
         self._max_steps = args.max_episode_steps
         self._seeds: np.ndarray | None = args.seeds
@@ -71,13 +73,61 @@ class AlePool:
         self._pool.close()
 
 
+class AleScreenPool:
+    """An `AlePool` of one lane that also shows the emulator's own RGB screen; see `Pool`.
+
+    A second emulator of the same seed is sent the same actions (ale-py draws no-ops and sticky
+    actions from the seed alone). Its frame is what `getScreenRGB` gives: the last one of those
+    skipped, neither merged nor resized.
+    """
+
+    def __init__(self, args: PoolArgs) -> None:
+        """Opens both."""
+        height, width = _load(args.rom).getScreenDims()
+        args = args._replace(num_threads=1)
+        screen = {"img_height": height, "img_width": width, "grayscale": False, "maxpool": False}
+        self._pools = (AlePool(args), AlePool(args, **screen))
+        self.screen = np.zeros((height, width, 3), np.uint8)
+
+    def reset(self) -> PoolStep:
+        """See `Pool.reset`."""
+        return self._seen(*(pool.reset() for pool in self._pools))
+
+    def send(self, actions: np.ndarray) -> None:
+        """See `Pool.send`."""
+        for pool in self._pools:
+            pool.send(actions)
+
+    def recv(self) -> PoolStep:
+        """See `Pool.recv`."""
+        return self._seen(*(pool.recv() for pool in self._pools))
+
+    def close(self) -> None:
+        """See `Pool.close`."""
+        for pool in self._pools:
+            pool.close()
+
+    def _seen(self, step: PoolStep, shown: PoolStep) -> PoolStep:
+        for ours, theirs in zip(step[1:], shown[1:], strict=True):
+            if not np.array_equal(ours, theirs):
+                raise RuntimeError("two emulators of one seed went apart")
+        self.screen = shown.frame[0]
+        return step
+
+
+def _load(rom: str) -> ale_py.ALEInterface:
+    """A single emulator of a game, which says nothing."""
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+    ale = ale_py.ALEInterface()
+    ale.loadROM(str(roms.get_rom_path(rom)))
+    return ale
+
+
 def minimal_actions(rom: str) -> tuple[str, ...]:
     """Names of a game's minimal action set, in the order in which both libraries index it.
 
     Args:
         rom: the ROM's name, e.g. `space_invaders`.
     """
-    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
-    ale = ale_py.ALEInterface()
-    ale.loadROM(str(roms.get_rom_path(rom)))
+    ale = _load(rom)
     return tuple(action.name for action in ale.getMinimalActionSet())

@@ -27,7 +27,7 @@ from smz_jax.config import EnvConfig
 from smz_jax.envs.frames import FrameStacker
 from smz_jax.envs.games import games
 from smz_jax.envs.pool import Pool, PoolArgs, PoolStep
-from smz_jax.envs.protocol import check_actions
+from smz_jax.envs.protocol import check_actions, lane_seeds
 from smz_jax.types import EnvSpec, Timestep
 
 
@@ -128,12 +128,21 @@ def open_games(
 ) -> AtariVectorEnv:
     """Opens a vector of Atari games; see `make_env`."""
     spec = spec_of(config)
-    # SeedSequence keeps the lanes of different runs apart (seed + lane would not); 0 means
-    # "do not seed" to ale-py.
-    seeds = np.random.SeedSequence(seed).generate_state(first_lane + num_envs).astype(np.int64)
-    args = PoolArgs(
+    args = pool_args(config, spec, lane_seeds(seed, num_envs, first_lane))
+    if config.backend == "envpool":
+        from smz_jax.envs.envpool_backend import EnvpoolPool
+
+        return AtariVectorEnv(EnvpoolPool(args), spec, config, num_envs, training)
+    from smz_jax.envs.ale_backend import AlePool
+
+    return AtariVectorEnv(AlePool(args), spec, config, num_envs, training)
+
+
+def pool_args(config: EnvConfig, spec: EnvSpec, seeds: np.ndarray) -> PoolArgs:
+    """What a backend needs to open the games of `config` in lanes of the given seeds."""
+    return PoolArgs(
         rom=games(config.backend)[config.id],
-        seeds=np.maximum(seeds[first_lane:] % 2**31, 1),
+        seeds=seeds,
         noops=config.noops,
         fire_reset=_fire_index(config, spec.action_names) is not None,
         sticky=config.sticky,
@@ -142,13 +151,6 @@ def open_games(
         max_episode_steps=config.max_episode_steps,
         num_threads=config.num_threads,
     )
-    if config.backend == "envpool":
-        from smz_jax.envs.envpool_backend import EnvpoolPool
-
-        return AtariVectorEnv(EnvpoolPool(args), spec, config, num_envs, training)
-    from smz_jax.envs.ale_backend import AlePool
-
-    return AtariVectorEnv(AlePool(args), spec, config, num_envs, training)
 
 
 def spec_of(config: EnvConfig) -> EnvSpec:

@@ -17,6 +17,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from smz_jax.config import ConfigError, EnvConfig
 from smz_jax.envs.gym_ids import Found, error_text, find, open_envpool, open_single
+from smz_jax.envs.protocol import GameFault, lane_seeds
 from smz_jax.envs.vector import LaneStep, LanesVectorEnv
 from smz_jax.types import EnvSpec
 
@@ -41,9 +42,7 @@ def open_games(
     """Opens a vector of games; see `make_env`."""
     del training  # rewards are raw and games are whole in any case
     found = find(config)
-    # SeedSequence keeps the lanes of different runs apart (seed + lane would not).
-    seeds = np.random.SeedSequence(seed).generate_state(first_lane + num_envs).astype(np.int64)
-    seeds = np.maximum(seeds[first_lane:] % 2**31, 1)
+    seeds = lane_seeds(seed, num_envs, first_lane)
     lanes = EnvpoolLanes if found.library == "envpool" else GymnasiumLanes
     return LanesVectorEnv(lanes(config, found, seeds), spec_of(config), num_envs)
 
@@ -92,12 +91,12 @@ class GymnasiumLanes:
         self._found = found
 
     def _call(self, function: Callable[[], Any]) -> Any:
-        """What `function` of the games gives; raises ConfigError for whatever they raise."""
+        """What `function` of the games gives; raises GameFault for whatever they raise."""
         try:
             return function()
         except (Exception, SystemExit) as error:
             last = traceback.extract_tb(error.__traceback__)[-1]
-            raise ConfigError(
+            raise GameFault(
                 f"env.id = {self._found.name!r} failed while it was played: {error_text(error)} "
                 f"({last.filename}, line {last.lineno})"
             ) from error
@@ -117,6 +116,10 @@ class GymnasiumLanes:
     def recv(self) -> LaneStep:
         """See `Lanes.recv`."""
         return self._step(*self._call(lambda: self._envs.step(self._actions)))
+
+    def render(self) -> np.ndarray:
+        """The first lane's picture `[H, W, 3]` uint8; needs kwargs with `render_mode` rgb_array."""
+        return np.asarray(self._envs.envs[0].render(), np.uint8)
 
     def close(self) -> None:
         """See `Lanes.close`."""

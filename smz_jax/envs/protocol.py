@@ -6,10 +6,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from smz_jax.config import require
+from smz_jax.config import ConfigError, require
 
 if TYPE_CHECKING:
     from smz_jax.types import EnvSpec, Timestep
+
+
+class GameFault(ConfigError):
+    """The games gave numbers that are not finite, or failed too often to go on."""
 
 
 class VectorEnv(Protocol):
@@ -82,3 +86,14 @@ def check_actions(actions: Any, num_envs: int, num_actions: int) -> np.ndarray:
     worst = low if low < 0 else high
     require(low >= 0 and high < num_actions, "actions", worst, f"in 0..{num_actions - 1}")
     return array.astype(np.int32)
+
+
+def lane_seeds(seed: int, num_envs: int, first_lane: int) -> np.ndarray:
+    """Seeds of lanes first_lane to first_lane + B - 1, for libraries that take a number each.
+
+    Returns:
+        `[B]` int64 in 1..2^31-1: 0 means "do not seed" to ale-py. SeedSequence keeps the lanes of
+        different runs apart (seed + lane would not).
+    """
+    seeds = np.random.SeedSequence(seed).generate_state(first_lane + num_envs).astype(np.int64)
+    return np.maximum(seeds[first_lane:] % 2**31, 1)

@@ -4,9 +4,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from smz_jax.config import ConfigError
 from smz_jax.envs.frames import FrameStacker
-from smz_jax.envs.protocol import check_actions
+from smz_jax.envs.protocol import GameFault, check_actions
 from smz_jax.types import EnvSpec, Timestep
 
 
@@ -126,7 +125,7 @@ class LanesVectorEnv:
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             rows = ~np.isfinite(values).reshape(self.num_envs, -1).all(axis=1)
             lane = int(np.flatnonzero(rows)[0])
-            raise ConfigError(
+            raise GameFault(
                 f"env.id = {self.spec.name!r} is not allowed: its {what} must be finite numbers; "
                 f"lane {lane} gave one that is not"
             )

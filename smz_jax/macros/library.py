@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from smz_jax.config import ConfigError, MacroConfig
+from smz_jax.config import ConfigError, MacroConfig, shorten
 from smz_jax.types import MacroStats, MacroTable
 
 SCHEMA = 1
@@ -159,21 +160,28 @@ def _check(condition: bool, path: Path, problem: str) -> None:
         raise ConfigError(f"{path} is not a macro library: {problem}")
 
 
-def _check_macro(macro: Any, index: int, num_actions: int, path: Path) -> None:
+def _check_macro(macro: Any, index: int, action_names: Sequence[str], path: Path) -> None:
     """Raises ConfigError unless one entry of `macros` has every field and agrees with itself."""
-    where = f"macros[{index}]"
+    where, num_actions = f"macros[{index}]", len(action_names)
     _check(isinstance(macro, dict), path, f"{where} is not an object")
     for name, kind in _MACRO_FIELDS.items():
         value = macro.get(name)
         is_kind = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-        _check(is_kind, path, f"{where}.{name} = {value!r}")
+        is_number = not isinstance(value, float) or math.isfinite(value)
+        _check(is_kind and is_number, path, f"{where}.{name} = {shorten(value)}")
     for action in macro["actions"]:
         is_action = type(action) is int and 0 <= action < num_actions
-        _check(is_action, path, f"{where}.actions has {action!r}, allowed is 0..{num_actions - 1}")
+        allowed = f"allowed is 0..{num_actions - 1}"
+        _check(is_action, path, f"{where}.actions has {shorten(action)}, {allowed}")
     _check(macro["length"] == len(macro["actions"]) > 0, path, f"{where}.length is wrong")
     _check(macro["generality"] == len(macro["buckets"]), path, f"{where}.generality is wrong")
+    are_buckets = all(type(bucket) is int and bucket >= 0 for bucket in macro["buckets"])
+    _check(are_buckets, path, f"{where}.buckets = {shorten(macro['buckets'])}")
     _check(macro["count"] > 0, path, f"{where}.count = {macro['count']}, allowed is at least 1")
-    _check(macro["source"] in ("play", "tree"), path, f"{where}.source = {macro['source']!r}")
+    source = macro["source"]
+    _check(source in ("play", "tree"), path, f"{where}.source = {shorten(source)}")
+    names = decode(macro["actions"], action_names)
+    _check(macro["names"] == names, path, f"{where}.names = {shorten(macro['names'])}")
 
 
 def read_macros_json(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -191,14 +199,30 @@ def read_macros_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     source = Path(path)
     try:
         document = json.loads(source.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"{source} is not a readable macro library: {reason}") from None
+    check_library(document, source)
+    return document
+
+
+def check_library(document: Any, source: Path) -> None:
+    """Checks a library that was read from JSON.
+
+    Args:
+        document: what was read.
+        source: the file, for the message.
+
+    Raises:
+        ConfigError: in one line, if it is damaged or of another schema.
+    """
     _check(isinstance(document, dict), source, "it holds no object")
     schema = document.get("schema")
-    _check(schema == SCHEMA, source, f"schema = {schema!r}, allowed is {SCHEMA}")
+    _check(schema == SCHEMA, source, f"schema = {shorten(schema)}, allowed is {SCHEMA}")
     names = document.get("action_names")
-    named = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    named = isinstance(names, list) and all(
+        isinstance(name, str) and name.isprintable() for name in names
+    )
     _check(named, source, "action_names is not a list of names")
     for part in ("stats", "config"):
         _check(isinstance(document.get(part), dict), source, f"{part} is missing")
@@ -208,8 +232,7 @@ def read_macros_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     except (TypeError, ConfigError) as error:
         _check(False, source, f"config: {error}")
     for index, macro in enumerate(document["macros"]):
-        _check_macro(macro, index, len(document["action_names"]), source)
-    return document
+        _check_macro(macro, index, document["action_names"], source)
 
 
 def rank_macros(

@@ -1,0 +1,187 @@
+"""Games that can be gone on with: the library's games are closed and opened anew on a schedule.
+
+envpool cannot clone its games, and the generators of sticky actions and random no-ops are out of
+reach. So a vector is rebuilt every `every` steps of its lanes, with a seed that follows from the
+run's seed and the rebuild's number: in a run that is stopped and in one that never was. What a
+checkpoint needs is the number and the actions since; they are played again.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from smz_jax.config import ConfigError
+from smz_jax.envs.protocol import GameFault, VectorEnv
+from smz_jax.types import Timestep
+
+MAX_RESTARTS = 3
+"""Rebuilds after an error of the library between two that are due."""
+
+
+class GamesState(NamedTuple):
+    """Where games stand; NumPy, of fixed shapes."""
+
+    number: np.ndarray  # [] int64, rebuilds so far
+    count: np.ndarray  # [] int64, n, steps since the last one
+    actions: np.ndarray  # [every, B] int32, the first n
+
+
+class RebuiltEnv:
+    """A `VectorEnv` of games that are rebuilt.
+
+    The step before a rebuild truncates every game that is not over, so that its last observation
+    is a final one like any other; the next step ignores its actions and starts the new games. An
+    error of the library, and a number that is not finite, does the same at once, with what was seen
+    last: nothing is learned from such a step.
+    """
+
+    def __init__(self, make: Callable[[int], VectorEnv], every: int) -> None:
+        """Opens the first games.
+
+        Args:
+            make: opens the games of a rebuild, given its number.
+            every: steps of each lane between two rebuilds.
+        """
+        self._make, self._every = make, every
+        self._env: VectorEnv | _Closed = make(0)
+        self.spec, self.num_envs = self._env.spec, self._env.num_envs
+        self.restarts = 0  # errors of the library so far
+        self.cut = np.zeros(self.num_envs, np.bool_)
+        """`[B]`, games that the last step cut off: their scores are not those of whole games."""
+        self._number = self._failures = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._actions: list[np.ndarray] = []
+        self._last: Timestep | None = None
+        self._due = self._failed = False
+
+    @property
+    def state(self) -> GamesState:
+        """What `restore` needs; not while a step is on its way."""
+        actions = np.zeros((self._every, self.num_envs), np.int32)
+        count = len(self._actions)
+        if count:
+            actions[:count] = self._actions
+        return GamesState(np.array(self._number, np.int64), np.array(count, np.int64), actions)
+
+    def restore(self, state: GamesState) -> Timestep:
+        """Opens the games of a state and plays its actions again; gives the last step."""
+        self._rebuild(int(state.number))
+        timestep = self.reset()
+        for actions in state.actions[: int(state.count)]:
+            timestep = self.step(actions)
+        self.restarts = 0  # those before are not this process's
+        return timestep
+
+    def reset(self) -> Timestep:
+        """Starts a new game in every lane; see `VectorEnv.reset`."""
+        first = self._last = self._env.reset()
+        self.cut = np.zeros(self.num_envs, np.bool_)
+        return first
+
+    def step(self, actions: np.ndarray) -> Timestep:
+        """Steps every lane; see `VectorEnv.step`."""
+        self.send(actions)
+        return self.recv()
+
+    def send(self, actions: np.ndarray) -> None:
+        """Starts a step of every lane, or a rebuild where one is due; see `VectorEnv.send`."""
+        if self._due:
+            return
+        try:
+            self._env.send(actions)
+            self._actions.append(np.asarray(actions, np.int32))
+        except Exception as error:
+            self._fail(error)
+
+    def recv(self) -> Timestep:
+        """Waits for the step that was sent; see `VectorEnv.recv`."""
+        if self._due:
+            return self._reopen()
+        if not self._failed:
+            try:
+                self._last = self._env.recv()
+            except Exception as error:
+                self._fail(error)
+        assert self._last is not None
+        if self._failed or len(self._actions) >= self._every:
+            if not self._failed:
+                self._failures = 0
+            return self._cut_off(self._last)
+        self.cut = np.zeros(self.num_envs, np.bool_)
+        return self._last
+
+    def close(self) -> None:
+        """Frees the games; see `VectorEnv.close`."""
+        self._env.close()
+
+    def _reopen(self) -> Timestep:
+        """Opens the next games; tries again where they fail at once."""
+        while True:
+            try:
+                self._rebuild(self._number + 1)
+                return self.reset()
+            except Exception as error:
+                self._fail(error)
+
+    def _rebuild(self, number: int) -> None:
+        self._env.close()
+        self._number = number
+        self._env = self._make(number)
+        self._begin()
+
+    def _cut_off(self, last: Timestep) -> Timestep:
+        """The step as one after which every game is over."""
+        self._due = True
+        if self._failed:  # nothing came of the actions: the games end where they were seen last
+            nothing = np.zeros_like(last.reward)
+            over = np.zeros_like(last.game_over)
+            last = last._replace(
+                reward=nothing,
+                raw_reward=nothing,
+                terminated=over,
+                truncated=over,
+                game_over=over,
+                is_first=last.game_over,
+            )
+        self.cut = ~last.game_over
+        return last._replace(
+            truncated=last.truncated | self.cut, game_over=np.ones(self.num_envs, np.bool_)
+        )
+
+    def _fail(self, error: Exception) -> None:
+        """Notes an error of the games; gives up where there were too many, or it is none of them.
+
+        Raises:
+            GameFault: in one line, after `MAX_RESTARTS` in a row.
+            ConfigError: if it is that: wrong actions or settings.
+        """
+        if isinstance(error, ConfigError) and not isinstance(error, GameFault):
+            raise error
+        self.restarts += 1
+        self._failures += 1
+        if self._failures > MAX_RESTARTS:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise GameFault(
+                f"the games failed {self._failures} times with no rebuild between: {reason}"
+            ) from error
+        self._failed = True
+        self._env = _Closed(self._env)
+
+
+class _Closed:
+    """Stands in for games that failed: all that is left to do is to close them."""
+
+    def __init__(self, env: Any) -> None:
+        self._env = env
+
+    def close(self) -> None:
+        try:
+            self._env.close()
+        except Exception:  # it failed before
+            return
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(f"the games failed: {name} is not there any more")
