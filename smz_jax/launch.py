@@ -4,6 +4,7 @@ Heavy libraries are imported only after the settings are checked, so that a mist
 about two seconds.
 """
 
+import contextlib
 import os
 import shlex
 import sys
@@ -84,8 +85,8 @@ def _run(experiment: str, invocation: Invocation, **hooks: Any) -> int:
     invocation = choose_preset(invocation, has_accelerator=jax.default_backend() != "cpu")
     if invocation.preset == "tiny":  # runs for seconds: optimised programs would not pay
         jax.config.update("jax_disable_most_optimizations", True)
-    run_dir = prepare_run_dir(invocation)
-    with RunLock(run_dir):
+    with contextlib.ExitStack() as locks:
+        run_dir = prepare_run_dir(invocation, lambda folder: locks.enter_context(RunLock(folder)))
         return _train(experiment, invocation, run_dir, weights, **hooks)
 
 

@@ -200,10 +200,17 @@ def _cut(path: Path, env_steps: int | None) -> None:
     limit = math.inf if env_steps is None else env_steps
     data = path.read_bytes()
     kept = b"".join(
-        line + b"\n" for line, row in _rows(path, data) if (row.get("env_steps") or 0) <= limit
+        line + b"\n"
+        for line, row in _rows(path, data)
+        if (row.get("env_steps") or 0) <= limit and not (env_steps is not None and _is_final(row))
     )
     if kept != data:
         atomic_write_bytes(path, kept)
+
+
+def _is_final(row: Mapping[str, Any]) -> bool:
+    """Whether a row is of a run's end: a resumed run comes to it again."""
+    return "iteration" not in row and any(x.startswith(("eval/", "check/")) for x in row)
 
 
 class PhaseTimers:

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import jax
 
 from smz_jax.checkpoint import CheckpointStore, Damage
-from smz_jax.config import Config
+from smz_jax.config import Config, ConfigError
 from smz_jax.envs import GameFault
 from smz_jax.evaluate import baseline_row, evaluate, evaluate_baselines, evaluation_row
-from smz_jax.metrics import MetricsWriter, PhaseTimers, write_json
+from smz_jax.metrics import METRICS_FILE, MetricsWriter, PhaseTimers, read_metrics, write_json
 from smz_jax.model_check import check_row
 from smz_jax.progress import Progress
 from smz_jax.run import Run
@@ -97,6 +97,7 @@ def train(
             store.set_aside("last", run.env_steps)
             progress.message(f"resumed at {run.env_steps:,} environment steps")
         elif resume:
+            check_nothing_lost(config, run_dir)
             progress.message("no checkpoint had been written: starting over")
         if weights is not None:
             progress.message(f"weights of step {run.load_weights(*weights):,} of {weights[0]}")
@@ -140,6 +141,7 @@ def train(
             baselines = measure_baselines(run, run_dir, writer, progress, stop, resume)
         progress.status("saving a checkpoint")
         writer.flush()
+        note_failures(progress, store.wait)
         # What went wrong is kept out of the checkpoints: the last good one stays the newest.
         saved = not fault and save(run, store, run_dir, progress, block=True)
         final, sticky, model, findings = None, None, {}, {}
@@ -151,14 +153,14 @@ def train(
             if not store.exists("best"):
                 save_best(run, store, progress)
             final, sticky = final_evaluation(run, writer, stop)
-            if final is not None and on_finish:
+            if final is not None and on_finish and not stop:
                 with timers("evaluation"):
                     findings = on_finish(run, run_dir)
         writer.close()
         run.close_games()
     timers.add("other", before + time.perf_counter() - start - timers.total)
     return Outcome(
-        finished=final is not None,
+        finished=final is not None and not stop,
         signal_number=stop.number,
         saved=saved,
         fault=fault,
@@ -174,6 +176,19 @@ def train(
     )
 
 
+def check_nothing_lost(config: Config, run_dir: Path) -> None:
+    """Raises ConfigError where a run to go on with has no checkpoint but must have had one."""
+    path = run_dir / METRICS_FILE
+    rows = read_metrics(path) if path.exists() else []
+    reached = max((row.get("env_steps") or 0 for row in rows), default=0)
+    # A save goes on beside the training: the first may not have been complete before the second.
+    if reached > 2 * config.checkpoint_every_env_steps:
+        raise ConfigError(
+            f"no checkpoint is left in {str(run_dir / 'checkpoints')!r}, though the run had reached "
+            f"{reached:,} environment steps: start a new one, or delete {path.name} to start over"
+        )
+
+
 def make_store(config: Config, run_dir: Path) -> CheckpointStore:
     """The checkpoints of a run; each says what run it is of."""
     about = {"config": flat_dict(config), "versions": versions()}
@@ -181,8 +196,13 @@ def make_store(config: Config, run_dir: Path) -> CheckpointStore:
         run_dir,
         about=about,
         keep_every=config.keep_checkpoint_every_env_steps,
-        stride=config.env.num_envs * config.rollout.length,
+        stride=steps_per_iteration(config),
     )
+
+
+def steps_per_iteration(config: Config) -> int:
+    """Environment steps of one iteration."""
+    return config.env.num_envs * config.rollout.length
 
 
 def is_due(config: Config, env_steps: int, every: int) -> bool:
@@ -190,7 +210,7 @@ def is_due(config: Config, env_steps: int, every: int) -> bool:
 
     A matter of the steps alone, so that a resumed run does the same at the same steps.
     """
-    before = env_steps - config.env.num_envs * config.rollout.length
+    before = env_steps - steps_per_iteration(config)
     return bool(every) and env_steps // every > before // every
 
 
@@ -227,10 +247,13 @@ def measure_baselines(
     """Random and constant policies, once per run; a resumed one reads what was measured."""
     if not run.config.eval.baselines:
         return None
-    path = run_dir / "baselines.json"
+    path, first = run_dir / "baselines.json", steps_per_iteration(run.config)
     if resume:
         with contextlib.suppress(OSError, ValueError):
-            return json.loads(path.read_text(encoding="utf-8"))
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if not any("baseline/random" in row for row in read_metrics(run_dir / METRICS_FILE)):
+                writer.write({"env_steps": first, **baseline_row(found)})
+            return found
     progress.status("measuring the random and the constant policies")
     with run.timers("evaluation"):
         seed = FINAL_SEED + run.config.seed
@@ -239,7 +262,8 @@ def measure_baselines(
         )
     if not stop:
         write_json(path, baselines)
-        writer.write({"env_steps": run.env_steps, **baseline_row(baselines)})
+        # Of the first iteration, whenever they are measured: a resumed run writes the same row.
+        writer.write({"env_steps": first, **baseline_row(baselines)})
     return baselines
 
 

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from smz_jax.checkpoint.sums import Damage, sum_of, verify_files
+from smz_jax.checkpoint.sums import Damage, sum_of, sync, verify_files
 from smz_jax.metrics import atomic_write_bytes
 from smz_jax.types import Trajectory
 
@@ -156,7 +156,10 @@ class RowFiles:
             path = self.folder / f"{number:05d}-{digest[:16]}.npz"
             if not path.exists() or sum_of(path)[1] != digest:
                 atomic_write_bytes(path, data)
+                self._verified.discard(path.name)
             files[number] = (path.name, len(data), digest)
+        if self.folder.is_dir():
+            sync(self.folder)
         return SavedRows(chunks.ring_rows, chunks.range_rows, chunks.total, files)
 
     def verify(self, saved: SavedRows, *, again: bool = True) -> None:

@@ -38,6 +38,7 @@ from smz_jax.checkpoint.sums import (
     Damage,
     read_manifest,
     sums_below,
+    sync,
     sync_below,
     verify_folder,
     write_manifest,
@@ -105,6 +106,7 @@ class CheckpointStore:
 
     def exists(self, kind: Kind) -> bool:
         """Whether a complete checkpoint of this kind is there."""
+        self._recover(kind)
         return bool(self.steps(kind))
 
     def path(self, kind: Kind, step: int) -> Path:
@@ -163,6 +165,9 @@ class CheckpointStore:
                 self._write(kind, step, arrays, manifest, rows)
             except Exception as error:  # reported by `wait`, in the thread of the run
                 self._failure = error
+                with contextlib.suppress(OSError):  # what was written takes room for nothing
+                    self._clear(kind)
+                    self._prune_rows()
 
         self._thread = threading.Thread(target=work, name="checkpoint")
         self._thread.start()
@@ -194,8 +199,7 @@ class CheckpointStore:
         final = self.path(kind, step)
         final.parent.mkdir(parents=True, exist_ok=True)
         turn = self._sets[self._turn]
-        for stale in [*final.parent.glob("*.partial"), *turn.folder.glob(".*.tmp")]:
-            _drop(stale)
+        self._clear(kind)
         saved = turn.write(rows) if rows else None
         partial = final.with_name(final.name + ".partial")
         partial.mkdir()
@@ -204,9 +208,13 @@ class CheckpointStore:
         listed = {"set": self._turn, **saved.as_json()} if saved else None
         write_manifest(partial, {**manifest, "rows": listed, "files": sums_below(partial)})
         sync_below(partial)
-        if final.exists():  # the same step again
-            _remove(final)
+        former = final.with_name(final.name + ".former")
+        if final.exists():  # the same step again: whatever happens, one of the two is whole
+            shutil.rmtree(former, ignore_errors=True)
+            os.replace(final, former)
         os.replace(partial, final)
+        sync(final.parent)
+        shutil.rmtree(former, ignore_errors=True)
         try:
             self._verify(final, again=False)
         except Damage:
@@ -216,6 +224,18 @@ class CheckpointStore:
             turn.saved, self._newest = saved, (step, self._turn)
             self._turn = _other(self._turn)
         self._prune(kind, step)
+
+    def _clear(self, kind: Kind) -> None:
+        """Drops what saves that were cut short left."""
+        below = self._root / kind
+        for left in [*below.glob("*.partial"), *self._sets[self._turn].folder.glob(".*.tmp")]:
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+    def _recover(self, kind: Kind) -> None:
+        """Takes back a step whose replacement never came: the process was killed between."""
+        for former in (self._root / kind).glob("*.former"):
+            final = former.with_suffix("")
+            shutil.rmtree(former) if final.exists() else os.replace(former, final)
 
     def _prune(self, kind: Kind, newest: int) -> None:
         """Drops steps that a newer, verified one replaces, then rows that no step lists."""
@@ -271,6 +291,7 @@ class CheckpointStore:
         Raises:
             ConfigError: in one line, if there is none, or if it has another format.
         """
+        self._recover(kind)
         steps = self.steps(kind)
         if step is not None:
             if step not in steps:

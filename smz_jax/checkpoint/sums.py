@@ -43,11 +43,16 @@ def sums_below(folder: Path) -> dict[str, list[Any]]:
 def sync_below(folder: Path) -> None:
     """Forces every file and folder below `folder` to the disk, so that a power cut keeps them."""
     for path in [*folder.rglob("*"), folder]:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        sync(path)
+
+
+def sync(path: Path) -> None:
+    """Forces a file, or which names a folder holds, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
