@@ -184,8 +184,8 @@ def check_nothing_lost(config: Config, run_dir: Path) -> None:
     # A save goes on beside the training: the first may not have been complete before the second.
     if reached > 2 * config.checkpoint_every_env_steps:
         raise ConfigError(
-            f"no checkpoint is left in {str(run_dir / 'checkpoints')!r}, though the run had reached "
-            f"{reached:,} environment steps: start a new one, or delete {path.name} to start over"
+            f"no checkpoint is left in {str(run_dir / 'checkpoints')!r}, though the run came to "
+            f"{reached:,} steps: start a new run, or delete {path.name} to start over"
         )
 
 

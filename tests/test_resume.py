@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 import signal
 
 import jax
@@ -27,13 +28,14 @@ def make_config(experiment="gridworld", *flags):
     }
     common = ("--total_env_steps", str(STEPS), "--checkpoint_every_env_steps", "96")
     common += ("--env.rebuild_every", "19", "--eval.every_env_steps", "128")
-    common += ("--eval.no_baselines", "--macro.bucket_warmup_steps", "128")
+    common += ("--macro.bucket_warmup_steps", "128")
     argv = ["--preset", "tiny", *common, *flags]
     return parse(argv, experiment=experiment, base=bases[experiment]).config
 
 
 GRID = make_config("gridworld", "--network.family", "mlp", "--network.no_input_norm")
-STICKY = make_config("breakout", "--env.mode", "stochastic", "--eval.no_check_model")
+STICKY = make_config("breakout", "--env.mode", "stochastic", "--eval.no_check_model",
+                     "--eval.no_baselines")  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -78,8 +80,8 @@ def state_of(config, folder):
 
 
 def told(folder):
-    """Rows of metrics without times."""
-    rows = read_metrics(folder / "metrics.jsonl")
+    """Rows of metrics without times, by steps: a baseline may be measured after the resume."""
+    rows = sorted(read_metrics(folder / "metrics.jsonl"), key=lambda row: row["env_steps"])
     return [{k: v for k, v in row.items() if not k.startswith(TIMES)} for row in rows]
 
 
@@ -137,6 +139,20 @@ def test_a_damaged_checkpoint_is_walked_back_from_and_the_end_is_the_same(
     manifest.write_bytes(manifest.read_bytes()[:-9])
     assert_goes_on(GRID, tmp_path, whole, monkeypatch, [], resume=True)
     assert "is damaged: manifest.json" in capsys.readouterr().out
+
+
+def test_a_finished_run_that_is_resumed_says_the_same_again(tmp_path, whole, monkeypatch):
+    run_to(GRID, tmp_path, monkeypatch)
+    assert_goes_on(GRID, tmp_path, whole, monkeypatch, [], resume=True)
+
+
+def test_a_run_whose_checkpoints_are_gone_is_not_started_over(tmp_path, monkeypatch):
+    run_to(GRID, tmp_path, monkeypatch, 8)
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    shutil.rmtree(tmp_path / "checkpoints")
+    with pytest.raises(ConfigError, match=r"no checkpoint is left .* came to 224 steps"):
+        train(GRID, tmp_path, resume=True)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path, monkeypatch):
