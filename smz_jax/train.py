@@ -101,7 +101,11 @@ def train(
             progress.message("no checkpoint had been written: starting over")
         if weights is not None:
             progress.message(f"weights of step {run.load_weights(*weights):,} of {weights[0]}")
-        writer = MetricsWriter(run_dir, run.env_steps if resume else None)
+        writer = MetricsWriter(
+            run_dir,
+            run.env_steps if resume else None,
+            end_comes_again=resume and run.env_steps >= config.total_env_steps,
+        )
         baselines = None
         progress.status("compiling search and training step (cached for the next start)")
         fault = None

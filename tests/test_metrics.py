@@ -82,9 +82,9 @@ def test_rows_of_the_end_are_cut_on_resume_since_it_comes_again(tmp_path):
         {"env_steps": 20, "eval/mean": 5.0},
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    MetricsWriter(tmp_path).close()
+    MetricsWriter(tmp_path, resume_at_env_steps=20).close()  # the run goes on for longer
     assert read_metrics(path) == rows
-    MetricsWriter(tmp_path, resume_at_env_steps=20).close()
+    MetricsWriter(tmp_path, resume_at_env_steps=20, end_comes_again=True).close()
     assert read_metrics(path) == rows[:2]
 
 
