@@ -27,6 +27,7 @@ def train(folder, *words):
     return [sys.executable, "-m", "tests.full_disk", str(folder), *words]
 
 
+@pytest.mark.slow
 def test_saves_fail_for_a_while_and_the_training_goes_on(tmp_path):
     """No file may grow as large as a checkpoint's; the metrics still can."""
     done = run(*train(tmp_path, "limit", "3", "7"))

@@ -112,11 +112,12 @@ def assert_goes_on(config, folder, whole, monkeypatch, stops, *, resume=False):
     assert told(folder) == rows
 
 
-@pytest.mark.parametrize("stops", [[4], [1, 3]])
+@pytest.mark.parametrize("stops", [[4], pytest.param([1, 3], marks=pytest.mark.slow)])
 def test_a_stopped_run_of_the_grid_goes_on_bit_for_bit(tmp_path, whole, monkeypatch, stops):
     assert_goes_on(GRID, tmp_path, whole, monkeypatch, stops)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_with_sticky_actions_goes_on_bit_for_bit(tmp_path, whole, monkeypatch):
     """envpool's generators are out of reach: the games since the last rebuild are played again."""
     assert_goes_on(STICKY, tmp_path, whole, monkeypatch, [5])
