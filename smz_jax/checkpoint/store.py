@@ -229,7 +229,8 @@ class CheckpointStore:
         """Drops what saves that were cut short left."""
         below = self._root / kind
         for left in [*below.glob("*.partial"), *self._sets[self._turn].folder.glob(".*.tmp")]:
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+            is_folder = left.is_dir() and not left.is_symlink()
+            shutil.rmtree(left) if is_folder else left.unlink()
 
     def _recover(self, kind: Kind) -> None:
         """Takes back a step whose replacement never came: the process was killed between."""
