@@ -52,8 +52,7 @@ print('whole', C('{tmp_path}').newest_good('last')[::2])"
     done = run(*TMPFS, "tmpfs", "20m", str(tmp_path), "sh", "-c", inner)
     errors = [line for line in done.stderr.splitlines() if line.startswith("error")]
     assert len(errors) == 1 and "No space left on device" in errors[0], done.stderr
-    # A save under way at that moment leaves lines of Orbax's own before it.
-    assert any(line.startswith("error") for line in done.stderr.split("Traceback")[-1].splitlines())
+    # (A save under way at that moment leaves lines of Orbax's own around it.)
     assert "code 1" in done.stdout and "finished True, saved True" in done.stdout
     whole = re.search(
         r"whole \((\d+), \[\]\)", done.stdout
