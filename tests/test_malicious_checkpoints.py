@@ -218,7 +218,7 @@ class FakeStore:
 
     def restore(self, kind, state, *, experience, fits):
         fits(self.config)
-        replay = SimpleNamespace(replace=lambda experience: None)
+        replay = SimpleNamespace(replace=lambda experience: SimpleNamespace(experience=None))
         return Restored({"train": 1, "replay": replay, "macros": 1}, self.extra, None, 64, [])
 
 
