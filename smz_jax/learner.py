@@ -211,8 +211,9 @@ def make_update(networks: Networks, config: Config, spec: EnvSpec) -> Callable:
         metrics["learner/skipped"] = ~finite
         trained_state = (params, target, opt_state, step)
         kept = (state.params, state.target_params, state.opt_state, state.step)
-        params, target, opt_state, step = jax.tree.map(
-            lambda new, old: jnp.where(finite, new, old), trained_state, kept
+        # A branch, for XLA would repeat the test of all layers within a choice for each of them.
+        params, target, opt_state, step = jax.lax.cond(
+            finite, lambda new, old: new, lambda new, old: old, trained_state, kept
         )
         new_state = TrainState(
             params=params, target_params=target, opt_state=opt_state, rng_key=rng_key, step=step

@@ -1,7 +1,6 @@
 """The parts of a run and all state that they carry, from a fresh start or a checkpoint."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +35,6 @@ def games_seed(seed: int, number: int) -> int:
     return int(np.random.SeedSequence((seed, number)).generate_state(1)[0]) >> 1
 
 
-def optimised(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """Compiles at XLA's usual level even where the rest of a run is not (`launch`, preset tiny).
-
-    At level 0 XLA may compute the operand of a maximum twice, with different roundings: no entry
-    equals the maximum then, and its gradient is 0 / 0.
-    """
-    level = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
-    return jax.jit(function, compiler_options=level, **options)
-
-
 class Run:
     """The parts of a run and the state that they carry; made once, before the loop."""
 
@@ -56,12 +45,10 @@ class Run:
         keys = jax.random.split(jax.random.key(config.seed), 3)
         self.networks = make_networks(config.network, self.spec)
         self.replay = make_replay(config, self.spec)
-        self.train_step = optimised(
-            make_train_step(self.networks, self.replay, config, self.spec), donate_argnums=(0, 1)
-        )
+        self.train_step = make_train_step(self.networks, self.replay, config, self.spec)
         self.decide = make_decide(self.networks, config, self.spec, policy="search")
         self.agent = make_agent(self.decide)
-        self.check_batch = optimised(make_check(self.networks, self.replay, config, self.spec))
+        self.check_batch = make_check(self.networks, self.replay, config, self.spec)
         self.train_state = init_train_state(self.networks, config, keys[0])
         self.replay_state = self.replay.init()
         embedding = jax.eval_shape(
