@@ -9,6 +9,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -79,10 +80,8 @@ def compile_fast() -> None:
     XLA reads its flags once in a process, and aborts at one that it does not know: it gets this
     one only in the version that was tried.
     """
-    import jaxlib
-
     flags = os.environ.get("XLA_FLAGS", "")
-    if jaxlib.__version__ == "0.10.2" and FAST_COMPILE not in flags:
+    if metadata.version("jaxlib") == "0.10.2" and FAST_COMPILE not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {FAST_COMPILE}".strip()
 
 
