@@ -91,16 +91,17 @@ def train(
         run, store = Run(config, timers), make_store(config, run_dir)
         before = 0.0
         if resume and store.exists("last"):
-            before, damaged = run.restore(store)
-            for line in damaged:
-                progress.message(f"{line}: going on from the one before it")
+            before, notes = run.restore(store)
+            for line in notes:
+                progress.message(line)
             store.set_aside("last", run.env_steps)
             progress.message(f"resumed at {run.env_steps:,} environment steps")
         elif resume:
             check_nothing_lost(config, run_dir)
             progress.message("no checkpoint had been written: starting over")
         if weights is not None:
-            progress.message(f"weights of step {run.load_weights(*weights):,} of {weights[0]}")
+            progress.message(run.load_weights(*weights))
+            save(run, store, run_dir, progress, block=True)  # to go on from, whatever happens
         writer = MetricsWriter(
             run_dir,
             run.env_steps if resume else None,

@@ -219,7 +219,9 @@ class FakeStore:
     def restore(self, kind, state, *, experience, fits):
         fits(self.config)
         replay = SimpleNamespace(replace=lambda experience: SimpleNamespace(experience=None))
-        return Restored({"train": 1, "replay": replay, "macros": 1}, self.extra, None, 64, [])
+        return Restored(
+            {"train": 1, "replay": replay, "macros": 1}, self.extra, None, 64, [], self.config
+        )
 
 
 def test_forged_counters_and_settings_end_the_run_in_one_line():
@@ -228,13 +230,13 @@ def test_forged_counters_and_settings_end_the_run_in_one_line():
     going: Any = SimpleNamespace(
         config=Config(),
         arrays={},
-        replay_state=SimpleNamespace(experience=None),
         miner=SimpleNamespace(totals=totals),
     )
     going._check_fit = lambda manifest: Run._check_fit(going, manifest)
     going._take = lambda found: Run._take(going, found)
 
     def restore(extra, manifest, words):
+        going.replay_state = SimpleNamespace(experience=None)
         with pytest.raises(ConfigError, match=words) as caught:
             Run.restore(going, FakeStore(extra, manifest))  # type: ignore[arg-type]
         assert "\n" not in str(caught.value)

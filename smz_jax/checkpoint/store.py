@@ -48,7 +48,7 @@ from smz_jax.types import Params, TrainState, Trajectory
 
 Kind = Literal["last", "best"]
 
-FORMAT = 2
+FORMAT = 3
 SETS = ("a", "b")
 KEPT = 2
 """Newest steps of `last` that are kept: one to go on from, one to walk back to."""
@@ -63,6 +63,7 @@ class Restored(NamedTuple):
     rows: Trajectory | None  # the replay's ring, if it was saved with the step
     step: int
     damaged: list[str]  # a line for each newer step that could not be used
+    manifest: dict[str, Any]
 
 
 class CheckpointStore:
@@ -359,11 +360,11 @@ class CheckpointStore:
                 rows = read_rows(files.folder, files.saved, experience)
         treedef = jax.tree_util.tree_structure(abstract_state)
         state = jax.tree_util.tree_unflatten(treedef, leaves)
-        return Restored(state, manifest["extra"], rows, found, damaged)
+        return Restored(state, manifest["extra"], rows, found, damaged, manifest)
 
     def restore_params(
         self, kind: Kind, abstract_params: Params, *, step: int | None = None
-    ) -> tuple[Params, int]:
+    ) -> tuple[Params, dict[str, Any]]:
         """Reads the model's parameters alone, to play with or for a new run to begin with.
 
         Args:
@@ -372,7 +373,7 @@ class CheckpointStore:
             step: this one; unset: the newest good one.
 
         Returns:
-            The parameters and the step they are of.
+            The parameters and the manifest of the step they are of.
 
         Raises:
             ConfigError: in one line, if there is none, all are damaged, or it does not fit.
@@ -389,7 +390,7 @@ class CheckpointStore:
         with _readable(folder):
             leaves = read_arrays(folder / "state", wanted, positions)
         treedef = jax.tree_util.tree_structure(abstract_params)
-        return jax.tree_util.tree_unflatten(treedef, leaves), found
+        return jax.tree_util.tree_unflatten(treedef, leaves), manifest
 
     def set_aside(self, kind: Kind, newer_than: int) -> None:
         """Renames steps that a run walked back from; the next good save drops them."""
