@@ -211,8 +211,9 @@ def make_update(networks: Networks, config: Config, spec: EnvSpec) -> Callable:
         metrics["learner/skipped"] = ~finite
         trained_state = (params, target, opt_state, step)
         kept = (state.params, state.target_params, state.opt_state, state.step)
-        params, target, opt_state, step = jax.tree.map(
-            lambda new, old: jnp.where(finite, new, old), trained_state, kept
+        # A branch, for XLA would repeat the test of all layers within a choice for each of them.
+        params, target, opt_state, step = jax.lax.cond(
+            finite, lambda new, old: new, lambda new, old: old, trained_state, kept
         )
         new_state = TrainState(
             params=params, target_params=target, opt_state=opt_state, rng_key=rng_key, step=step
@@ -238,7 +239,7 @@ def make_train_step(networks: Networks, replay: Replay, config: Config, spec: En
 
     Returns:
         `(TrainState, replay_state) -> (TrainState, replay_state, metrics)`, jitted; the metrics
-        are averaged over the updates.
+        are averaged over the updates, but for `learner/skipped`, a count.
     """
     update = make_update(networks, config, spec)
     length = config.learner.updates_per_dispatch
@@ -256,6 +257,9 @@ def make_train_step(networks: Networks, replay: Replay, config: Config, spec: En
             carry, metrics = one((state, replay_state), None)
             return *carry, metrics
         carry, metrics = jax.lax.scan(one, (state, replay_state), length=length)
-        return *carry, jax.tree.map(lambda x: x.mean(axis=0), metrics)
+        # An update that was skipped has no numbers; how many were is a sum.
+        averaged = jax.tree.map(lambda x: jnp.nanmean(x, axis=0), metrics)
+        skipped = jnp.sum(metrics["learner/skipped"], dtype=jnp.int32)
+        return *carry, averaged | {"learner/skipped": skipped}
 
     return jax.jit(train, donate_argnums=(0, 1))

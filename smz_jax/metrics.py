@@ -137,13 +137,20 @@ class MetricsWriter:
         run_dir: folder of the run; made if need be.
         resume_at_env_steps: where a resumed run goes on; rows beyond it, which the resumed run
             will write again, are cut off first. Unset: every whole row is kept.
+        end_comes_again: the run resumed is at its end, whose rows it will write again too.
 
     Raises:
         ConfigError: if an existing `metrics.jsonl` is damaged.
         OSError: if the folder cannot be written.
     """
 
-    def __init__(self, run_dir: Path, resume_at_env_steps: int | None = None):
+    def __init__(
+        self,
+        run_dir: Path,
+        resume_at_env_steps: int | None = None,
+        *,
+        end_comes_again: bool = False,
+    ):
         # Importing TensorBoard's writer takes long, and a report never needs it.
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import Event, SessionLog  # type: ignore[attr-defined]
@@ -153,7 +160,7 @@ class MetricsWriter:
         run_dir.mkdir(parents=True, exist_ok=True)
         path = run_dir / METRICS_FILE
         if path.exists():
-            _cut(path, resume_at_env_steps)
+            _cut(path, resume_at_env_steps, end_comes_again)
         self._file = open(path, "ab")  # noqa: SIM115 - open as long as the run
         # Not `SummaryWriter`: once its thread met a full disk its queue fills up, and all hangs.
         (run_dir / "tensorboard").mkdir(exist_ok=True)
@@ -195,15 +202,22 @@ class MetricsWriter:
             self._events.close()
 
 
-def _cut(path: Path, env_steps: int | None) -> None:
-    """Rewrites the file without a torn last line and without rows beyond `env_steps`."""
+def _cut(path: Path, env_steps: int | None, end_comes_again: bool) -> None:
+    """Rewrites the file without a torn last line, rows beyond `env_steps`, and the end's own."""
     limit = math.inf if env_steps is None else env_steps
     data = path.read_bytes()
     kept = b"".join(
-        line + b"\n" for line, row in _rows(path, data) if (row.get("env_steps") or 0) <= limit
+        line + b"\n"
+        for line, row in _rows(path, data)
+        if (row.get("env_steps") or 0) <= limit and not (end_comes_again and _is_final(row))
     )
     if kept != data:
         atomic_write_bytes(path, kept)
+
+
+def _is_final(row: Mapping[str, Any]) -> bool:
+    """Whether a row is of a run's end: a resumed run comes to it again."""
+    return "iteration" not in row and any(x.startswith(("eval/", "check/")) for x in row)
 
 
 class PhaseTimers:

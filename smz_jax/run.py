@@ -1,7 +1,6 @@
 """The parts of a run and all state that they carry, from a fresh start or a checkpoint."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from smz_jax.model_check import make_check
 from smz_jax.networks import make_networks
 from smz_jax.replay import check_memory, make_replay
 from smz_jax.rollout import Actor, make_decide
+from smz_jax.run_dir import versions
 from smz_jax.settings import flat_dict
 from smz_jax.trials import make_trial_pass
 from smz_jax.types import EnvSpec, Trajectory
@@ -39,14 +39,24 @@ def games_seed(seed: int, number: int) -> int:
     return int(np.random.SeedSequence((seed, number)).generate_state(1)[0]) >> 1
 
 
-def optimised(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """Compiles at XLA's usual level even where the rest of a run is not (`launch`, preset tiny).
+def abstract(tree: Any) -> Any:
+    """Shapes and dtypes in place of what is on the device; NumPy arrays and numbers stay."""
 
-    At level 0 XLA may compute the operand of a maximum twice, with different roundings: no entry
-    equals the maximum then, and its gradient is 0 / 0.
-    """
-    level = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
-    return jax.jit(function, compiler_options=level, **options)
+    def shape_of(x: Any) -> Any:
+        return jax.ShapeDtypeStruct(x.shape, x.dtype) if isinstance(x, jax.Array) else x
+
+    return jax.tree.map(shape_of, tree)
+
+
+def differing(theirs: Any, ours: dict[str, Any]) -> str:
+    """Where a manifest has other values than those of `ours`, the first five; empty: nowhere."""
+    theirs = theirs if isinstance(theirs, dict) else {}
+    found = [
+        f"{name}: {theirs.get(name)!r} in it, {value!r} here"
+        for name, value in ours.items()
+        if theirs.get(name) != value
+    ]
+    return ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
 
 
 class Run:
@@ -59,14 +69,12 @@ class Run:
         keys = jax.random.split(jax.random.key(config.seed), 3)
         self.networks = make_networks(config.network, self.spec)
         self.replay = make_replay(config, self.spec)
-        self.train_step = optimised(
-            make_train_step(self.networks, self.replay, config, self.spec), donate_argnums=(0, 1)
-        )
+        self.train_step = make_train_step(self.networks, self.replay, config, self.spec)
         self.decide = make_decide(self.networks, config, self.spec, policy="search")
         self.agent = make_agent(self.decide)
-        self.check_batch = optimised(make_check(self.networks, self.replay, config, self.spec))
+        self.check_batch = make_check(self.networks, self.replay, config, self.spec)
         trial_pass = make_trial_pass(self.networks, self.replay, config, self.spec)
-        self.trial_pass = optimised(trial_pass, donate_argnums=3)
+        self.trial_pass = jax.jit(trial_pass, donate_argnums=3)
         self.train_state = init_train_state(self.networks, config, keys[0])
         self.replay_state = self.replay.init()
         embedding = jax.eval_shape(
@@ -150,17 +158,24 @@ class Run:
     def restore(self, store: CheckpointStore) -> tuple[float, list[str]]:
         """Goes on from the newest good checkpoint, as if the run had never been stopped.
 
+        The fresh replay is freed first, so that there is one at a time.
+
         Returns:
-            Seconds that the run took before, and a line for each newer checkpoint that is damaged.
+            Seconds that the run took before, and what the user should know, in lines: newer
+            checkpoints that are damaged, libraries that have other versions now.
 
         Raises:
             ConfigError: in one line, if there is none, or it is of another run.
         """
-        found = store.restore(
-            "last", self.arrays, experience=self.replay_state.experience, fits=self._check_fit
-        )
+        arrays, experience = abstract((self.arrays, self.replay_state.experience))
+        del self.replay_state
+        found = store.restore("last", arrays, experience=experience, fits=self._check_fit)
+        notes = [f"{line}: going on from the one before it" for line in found.damaged]
+        theirs = found.manifest.get("versions")
+        if other := differing(theirs, versions()):
+            notes.append(f"not bit for bit, the checkpoint is of other versions: {other}")
         try:
-            return self._take(found), found.damaged
+            return self._take(found), notes
         except (LookupError, TypeError, AttributeError) as error:  # its sums are right: forged
             what = f"the counters of checkpoint {found.step} are wrong"
             text = f"{type(error).__name__} {error}".splitlines()[0][:200]
@@ -184,7 +199,7 @@ class Run:
             self.timers.add(phase, seconds)
         return sum(counters["seconds"].values())
 
-    def load_weights(self, run_dir: Path, kind: Kind, step: int | None) -> int:
+    def load_weights(self, run_dir: Path, kind: Kind, step: int | None) -> str:
         """Begins with the parameters of another run; optimiser and counters stay fresh.
 
         Args:
@@ -193,32 +208,30 @@ class Run:
             step: of the checkpoint; unset: the newest good one.
 
         Returns:
-            The step whose weights were taken.
+            A line for the user: the step whose weights were taken, and in what its game and
+            its model were set otherwise.
 
         Raises:
             ConfigError: in one line, if there is none, or its model is another one.
         """
-        params, found = CheckpointStore(run_dir).restore_params(
+        params, manifest = CheckpointStore(run_dir).restore_params(
             kind, self.train_state.params, step=step
         )
         target = jax.tree.map(jnp.copy, params)
         self.train_state = self.train_state._replace(params=params, target_params=target)
-        return found
+        ours = flat_dict(self.config)
+        matters = {x: ours[x] for x in ours if x == "env.id" or x.startswith("network.")}
+        other = differing(manifest.get("config"), matters)
+        return f"weights of step {manifest['step']:,} of {run_dir}{other and f' ({other})'}"
 
     def _check_fit(self, manifest: dict[str, Any]) -> None:
         """Raises ConfigError in one line where a checkpoint is of a run with other settings."""
-        ours, theirs = flat_dict(self.config), manifest.get("config")
-        theirs = theirs if isinstance(theirs, dict) else {}
-        differing = [
-            f"{name}: {theirs.get(name)!r} in it, {ours.get(name)!r} here"
-            for name in {**ours, **theirs}
-            if ours.get(name) != theirs.get(name) and name != "total_env_steps"
-        ]
-        if differing:
-            more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
-            raise ConfigError(
-                f"the checkpoint is of a run with other settings: {', '.join(differing[:5])}{more}"
-            )
+        theirs = manifest.get("config")
+        every = {name: None for name in theirs} if isinstance(theirs, dict) else {}
+        ours = {**every, **flat_dict(self.config)}
+        ours.pop("total_env_steps")
+        if other := differing(theirs, ours):
+            raise ConfigError(f"the checkpoint is of a run with other settings: {other}")
 
     @property
     def restarts(self) -> int:
@@ -334,7 +347,7 @@ class Run:
         with self.timers("checkpoint"):
             store.wait()
             count = self.actor.count
-            rows = take_rows(self.replay_state.experience, count, store.saved_rows)
+            rows = take_rows(self.replay_state.experience, count, store.saved_rows(self.env_steps))
             store.save("last", self.env_steps, self.arrays, self.counters, rows, block=block)
             macros.write_macros_json(run_dir / "macros.json", self.library())
 

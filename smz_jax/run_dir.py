@@ -6,8 +6,9 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from smz_jax.cli import Invocation
 from smz_jax.config import Config, ConfigError, require
@@ -106,7 +107,9 @@ def _unusable(run_dir: Path, error: OSError) -> ConfigError:
     return ConfigError(f"run_dir = {str(run_dir)!r} is not allowed: {reason}")
 
 
-def prepare_run_dir(invocation: Invocation) -> Path:
+def prepare_run_dir(
+    invocation: Invocation, before_writing: Callable[[Path], Any] = lambda folder: None
+) -> Path:
     """Makes or checks the folder of the run and writes `config.yaml` into it.
 
     A resumed run keeps its settings, except that `total_env_steps` may be raised; schedules over
@@ -114,6 +117,7 @@ def prepare_run_dir(invocation: Invocation) -> Path:
 
     Args:
         invocation: after `choose_preset`, so that what is written is what runs.
+        before_writing: called with the folder, e.g. to lock it; what it raises is raised.
 
     Raises:
         ConfigError: in one line, if the folder cannot be used.
@@ -124,6 +128,7 @@ def prepare_run_dir(invocation: Invocation) -> Path:
         if run_dir is None:
             run_dir = _new_folder(invocation.config)
         run_dir.mkdir(parents=True, exist_ok=True)
+        before_writing(run_dir)
         _write_config(run_dir, invocation)
     except OSError as error:
         raise _unusable(run_dir or RUNS_ROOT, error) from None
@@ -153,11 +158,16 @@ class RunLock:
     """
 
     def __init__(self, run_dir: Path) -> None:
-        """Takes the lock; raises ConfigError in one line if another process holds it."""
+        """Takes the lock.
+
+        Raises:
+            ConfigError: in one line, if another process holds it.
+            OSError: if the file system cannot lock, or the file cannot be written.
+        """
         self._file = open(run_dir / LOCK_NAME, "a+", encoding="utf-8")  # noqa: SIM115
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             self._file.seek(0)
             holder = self._file.read().strip() or "unknown"
             self._file.close()

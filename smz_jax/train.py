@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import jax
 
 from smz_jax.checkpoint import CheckpointStore, Damage
-from smz_jax.config import Config
+from smz_jax.config import Config, ConfigError
 from smz_jax.envs import GameFault
 from smz_jax.evaluate import baseline_row, evaluate, evaluate_baselines, evaluation_row
-from smz_jax.metrics import MetricsWriter, PhaseTimers, write_json
+from smz_jax.metrics import METRICS_FILE, MetricsWriter, PhaseTimers, read_metrics, write_json
 from smz_jax.model_check import check_row
 from smz_jax.progress import Progress
 from smz_jax.run import Run
@@ -91,16 +91,22 @@ def train(
         run, store = Run(config, timers), make_store(config, run_dir)
         before = 0.0
         if resume and store.exists("last"):
-            before, damaged = run.restore(store)
-            for line in damaged:
-                progress.message(f"{line}: going on from the one before it")
+            before, notes = run.restore(store)
+            for line in notes:
+                progress.message(line)
             store.set_aside("last", run.env_steps)
             progress.message(f"resumed at {run.env_steps:,} environment steps")
         elif resume:
+            check_nothing_lost(config, run_dir)
             progress.message("no checkpoint had been written: starting over")
         if weights is not None:
-            progress.message(f"weights of step {run.load_weights(*weights):,} of {weights[0]}")
-        writer = MetricsWriter(run_dir, run.env_steps if resume else None)
+            progress.message(run.load_weights(*weights))
+            save(run, store, run_dir, progress, block=True)  # to go on from, whatever happens
+        writer = MetricsWriter(
+            run_dir,
+            run.env_steps if resume else None,
+            end_comes_again=resume and run.env_steps >= config.total_env_steps,
+        )
         baselines = None
         progress.status("compiling search and training step (cached for the next start)")
         fault = None
@@ -140,6 +146,7 @@ def train(
             baselines = measure_baselines(run, run_dir, writer, progress, stop, resume)
         progress.status("saving a checkpoint")
         writer.flush()
+        note_failures(progress, store.wait)
         # What went wrong is kept out of the checkpoints: the last good one stays the newest.
         saved = not fault and save(run, store, run_dir, progress, block=True)
         final, sticky, model, findings = None, None, {}, {}
@@ -151,14 +158,14 @@ def train(
             if not store.exists("best"):
                 save_best(run, store, progress)
             final, sticky = final_evaluation(run, writer, stop)
-            if final is not None and on_finish:
+            if final is not None and on_finish and not stop:
                 with timers("evaluation"):
                     findings = on_finish(run, run_dir)
         writer.close()
         run.close_games()
     timers.add("other", before + time.perf_counter() - start - timers.total)
     return Outcome(
-        finished=final is not None,
+        finished=final is not None and not stop,
         signal_number=stop.number,
         saved=saved,
         fault=fault,
@@ -174,10 +181,33 @@ def train(
     )
 
 
+def check_nothing_lost(config: Config, run_dir: Path) -> None:
+    """Raises ConfigError where a run to go on with has no checkpoint but must have had one."""
+    path = run_dir / METRICS_FILE
+    rows = read_metrics(path) if path.exists() else []
+    reached = max((row.get("env_steps") or 0 for row in rows), default=0)
+    # A save goes on beside the training: the first may not have been complete before the second.
+    if reached > 2 * config.checkpoint_every_env_steps:
+        raise ConfigError(
+            f"no checkpoint is left in {str(run_dir / 'checkpoints')!r}, though the run came to "
+            f"{reached:,} steps: start a new run, or delete {path.name} to start over"
+        )
+
+
 def make_store(config: Config, run_dir: Path) -> CheckpointStore:
     """The checkpoints of a run; each says what run it is of."""
     about = {"config": flat_dict(config), "versions": versions()}
-    return CheckpointStore(run_dir, about=about, keep_every=config.keep_checkpoint_every_env_steps)
+    return CheckpointStore(
+        run_dir,
+        about=about,
+        keep_every=config.keep_checkpoint_every_env_steps,
+        stride=steps_per_iteration(config),
+    )
+
+
+def steps_per_iteration(config: Config) -> int:
+    """Environment steps of one iteration."""
+    return config.env.num_envs * config.rollout.length
 
 
 def is_due(config: Config, env_steps: int, every: int) -> bool:
@@ -185,7 +215,7 @@ def is_due(config: Config, env_steps: int, every: int) -> bool:
 
     A matter of the steps alone, so that a resumed run does the same at the same steps.
     """
-    before = env_steps - config.env.num_envs * config.rollout.length
+    before = env_steps - steps_per_iteration(config)
     return bool(every) and env_steps // every > before // every
 
 
@@ -222,10 +252,13 @@ def measure_baselines(
     """Random and constant policies, once per run; a resumed one reads what was measured."""
     if not run.config.eval.baselines:
         return None
-    path = run_dir / "baselines.json"
+    path, first = run_dir / "baselines.json", steps_per_iteration(run.config)
     if resume:
         with contextlib.suppress(OSError, ValueError):
-            return json.loads(path.read_text(encoding="utf-8"))
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if not any("baseline/random" in row for row in read_metrics(run_dir / METRICS_FILE)):
+                writer.write({"env_steps": first, **baseline_row(found)})
+            return found
     progress.status("measuring the random and the constant policies")
     with run.timers("evaluation"):
         seed = FINAL_SEED + run.config.seed
@@ -234,7 +267,8 @@ def measure_baselines(
         )
     if not stop:
         write_json(path, baselines)
-        writer.write({"env_steps": run.env_steps, **baseline_row(baselines)})
+        # Of the first iteration, whenever they are measured: a resumed run writes the same row.
+        writer.write({"env_steps": first, **baseline_row(baselines)})
     return baselines
 
 

@@ -137,6 +137,36 @@ def test_the_newest_two_are_kept_those_asked_for_and_one_best(tmp_path):
         checkpoints.restore("last", template, step=130)
 
 
+def test_a_kill_between_the_two_renames_of_a_step_saved_again_loses_nothing(tmp_path):
+    CheckpointStore(tmp_path).save("best", 60, {"x": jnp.int32(7)})
+    final = CheckpointStore(tmp_path).path("best", 60)
+    final.rename(final.with_name(final.name + ".former"))
+    assert CheckpointStore(tmp_path).exists("best")
+    assert int(CheckpointStore(tmp_path).restore("best", {"x": jnp.int32(0)}).state["x"]) == 7
+    assert [x.name for x in final.parent.iterdir()] == [final.name]
+
+
+def test_what_a_failed_save_wrote_is_dropped(tmp_path, monkeypatch):
+    checkpoints = CheckpointStore(tmp_path)
+    checkpoints.save("last", 60, {"x": jnp.int32(7)})
+
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(store, "write_arrays", full)
+    with pytest.raises(OSError, match="No space"):
+        checkpoints.save("last", 70, {"x": jnp.int32(8)})
+    assert [x.name for x in (tmp_path / "checkpoints" / "last").iterdir()] == ["000000000060"]
+
+
+def test_steps_that_never_meet_a_multiple_are_kept_past_it(tmp_path):
+    """With 48 steps an iteration the first ones at or past 200, 400, 600 and 800 stay."""
+    checkpoints = CheckpointStore(tmp_path, keep_every=200, stride=48)
+    for step in range(96, 1000, 48):
+        checkpoints.save("last", step, {"x": jnp.int32(step)})
+    assert checkpoints.steps("last") == [240, 432, 624, 816, 912, 960]
+
+
 def test_a_step_may_be_saved_again(tmp_path):
     checkpoints = CheckpointStore(tmp_path)
     for value in (1, 2):

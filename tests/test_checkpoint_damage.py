@@ -56,7 +56,7 @@ def state_of(total):
 
 
 def save(checkpoints, total):
-    chunks = take_rows(make_rows(total), total, checkpoints.saved_rows)
+    chunks = take_rows(make_rows(total), total, checkpoints.saved_rows(total))
     checkpoints.save("last", total, state_of(total), {"total": total}, chunks)
     return sorted(chunks.ranges)
 
@@ -102,6 +102,35 @@ def test_a_resumed_store_goes_on_with_what_is_there(run):
     # The folder whose turn comes again holds step 32: what was played since is all that is written.
     assert save(checkpoints, 49) == [0, 2]
     assert_restores(run, 49)
+
+
+@pytest.mark.parametrize("resumed", [True, False])
+def test_the_newest_step_saved_again_leaves_every_later_step_whole(run, resumed):
+    """A run that is stopped in the evaluation of a step saves it, and again when it goes on."""
+    checkpoints = CheckpointStore(run)
+    checkpoints.restore("last", state_of(0), experience=EMPTY)
+    if not resumed:  # both times by the same process
+        save(checkpoints, 40)
+    newest = 32 if resumed else 40
+    assert save(checkpoints, newest) == []  # it goes where it was: the other step keeps its files
+    for step in CheckpointStore(run).steps("last"):
+        CheckpointStore(run).newest_good("last", step)
+    for total in (48, 50, 56, 64):
+        save(checkpoints, total)
+        assert_restores(run, total)
+        assert len(CheckpointStore(run).steps("last")) == 2
+
+
+def test_a_file_that_vanished_is_noticed_by_the_next_save(run):
+    checkpoints = CheckpointStore(run)
+    checkpoints.restore("last", state_of(0), experience=EMPTY)
+    save(checkpoints, 48)
+    for path in (run / "checkpoints" / "rows-b").iterdir():
+        path.unlink()
+    with pytest.raises(Damage, match="is missing"):
+        save(checkpoints, 49)  # known, and verified before
+    save(checkpoints, 50)
+    assert_restores(run, 50)
 
 
 def test_rows_that_no_step_lists_are_dropped(run):
@@ -261,7 +290,7 @@ def test_objects_are_refused():
 
 def test_another_format_is_refused(run):
     forge(run, lambda manifest: manifest.update(format=99))
-    with pytest.raises(ConfigError, match="has format 99: this version reads format 2"):
+    with pytest.raises(ConfigError, match="has format 99: this version reads format 3"):
         CheckpointStore(run).restore("last", state_of(0))
 
 

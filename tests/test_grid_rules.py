@@ -82,7 +82,7 @@ def test_deterministic_is_the_same_map_without_chance():
         ({"map": 3}, "text"),
         ({"slip": 1.5}, "in [0, 1]"),
         ({"slip": True}, "a number"),
-        ({"prize": float("nan")}, "a number"),
+        ({"prize": float("nan")}, "a JSON object"),
         ({"walls": 0.1}, "one of map, observation, slip"),
         ({"map": "generated", "walls": 0.9, "pits": 0.2}, "add up to at most 1"),
         ({"map": "generated", "size": 1}, "env.kwargs.size = 1 is not allowed: it must be a whole"),
@@ -94,8 +94,8 @@ def test_deterministic_is_the_same_map_without_chance():
     ],
 )
 def test_what_cannot_be_played_is_answered_in_one_line(kwargs, message):
-    config = EnvConfig(suite="grid", id="GridWorld", kwargs=json.dumps(kwargs))
     with pytest.raises(ConfigError, match=re.escape(message)) as caught:
+        config = EnvConfig(suite="grid", id="GridWorld", kwargs=json.dumps(kwargs))
         check_env_id(config)
     assert "\n" not in str(caught.value)
 

@@ -99,8 +99,11 @@ def test_a_second_process_is_kept_out(environment, tmp_path):
     folder = tmp_path / "run"
     first = begin(environment, folder)
     wait_for_steps(first, folder, 1)
-    second = start(environment, folder, "experiments.resume", str(folder))
+    settings = (folder / "config.yaml").read_bytes()
+    longer = ("--total_env_steps", "9600")
+    second = start(environment, folder, "experiments.resume", str(folder), *longer)
     _, err = second.communicate(timeout=SECONDS)
+    assert (folder / "config.yaml").read_bytes() == settings
     assert second.returncode == 2 and err.count("\n") == 1
     assert re.search(rf"no other process uses: process {first.pid} does", err)
     first.send_signal(signal.SIGKILL)

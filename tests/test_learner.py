@@ -438,6 +438,15 @@ def test_what_is_not_finite_changes_nothing_but_the_key(field, value):
     assert not bool(metrics["learner/skipped"]) and int(after.step) == 6
 
 
+def test_updates_that_are_skipped_are_counted_also_within_a_dispatch():
+    rows = make_rows()
+    spoilt = rows._replace(reward=rows.reward.at[0, ROOT].set(np.nan))
+    _, _, metrics = train(start_state(step=5), spoilt, dispatch=2)
+    assert int(metrics["learner/skipped"]) == 2  # not a share: `learner.max_skipped` is a number
+    _, _, metrics = train(start_state(step=5), dispatch=2)
+    assert int(metrics["learner/skipped"]) == 0 and np.isfinite(metrics["loss/total"])
+
+
 def test_parameters_that_are_not_finite_are_never_written():
     """Also where loss and gradient are finite: an optimiser's state that overflows."""
     before = start_state(step=5)

@@ -73,6 +73,21 @@ def test_resume_cuts_later_rows_and_a_torn_line(tmp_path):
     assert [p.name for p in tmp_path.glob(".*.tmp")] == []
 
 
+def test_rows_of_the_end_are_cut_on_resume_since_it_comes_again(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    rows = [
+        {"env_steps": 10, "baseline/random": 1.0},
+        {"env_steps": 20, "iteration": 2, "eval/mean": 3.0},
+        {"env_steps": 20, "check/code_perplexity": 4.0},
+        {"env_steps": 20, "eval/mean": 5.0},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    MetricsWriter(tmp_path, resume_at_env_steps=20).close()  # the run goes on for longer
+    assert read_metrics(path) == rows
+    MetricsWriter(tmp_path, resume_at_env_steps=20, end_comes_again=True).close()
+    assert read_metrics(path) == rows[:2]
+
+
 def test_a_torn_line_is_cut_also_without_resume(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"env_steps": 0}\n{"env')

@@ -10,7 +10,7 @@ import pytest
 from smz_jax.config import NetworkConfig
 from smz_jax.networks import make_networks
 from smz_jax.networks.heads import TwoHeads
-from smz_jax.networks.layers import PixelNorm, ResidualLines, min_max_scale
+from smz_jax.networks.layers import PixelNorm, ResidualLines, highest, min_max_scale
 from smz_jax.networks.torsos import make_torso, patches
 from smz_jax.types import EnvSpec
 
@@ -288,6 +288,17 @@ def test_batch_norm_momentum():
     (norm,) = stats["representation_norm"].values()
     np.testing.assert_allclose(norm["mean"], 0.05 * np.mean(raw, axis=0), rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(norm["var"], 0.95 + 0.05 * np.var(raw, axis=0), rtol=1e-3)
+
+
+def test_the_gradient_of_the_highest_is_shared_by_ties():
+    x = jnp.asarray([[2.0, 4.0, 4.0], [7.0, 1.0, 3.0], [5.0, 5.0, 5.0]])
+    weights = jnp.asarray([[1.0], [2.0], [3.0]])
+    gradient = jax.grad(lambda x: (highest(x) * weights).sum())(x)
+    np.testing.assert_allclose(gradient, [[0.0, 0.5, 0.5], [2.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
+    plain = jax.grad(lambda x: (x.max(axis=1, keepdims=True) * weights).sum())(x)
+    np.testing.assert_array_equal(gradient, plain)
+    same = jnp.asarray([[0.3, 0.3, 0.3]])  # a constant embedding: no 0 / 0
+    assert np.isfinite(jax.grad(lambda x: min_max_scale(x)[0, 0])(same)).all()
 
 
 def test_min_max_scale_by_hand():

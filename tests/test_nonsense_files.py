@@ -31,13 +31,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 RAW_FILES = {
     "a lone surrogate": b'env: {id: "\\ud800"}',
-    "aliases": b"seed: &a [1]\nlog_every: *a\n",
+    "an alias": b"seed: &a 1\nlog_every: *a\n",
     "an endless alias": b"seed: &a [*a]\n",
-    "a bomb of aliases": "".join(
-        [f"a0: &a0 {['x'] * 9}\n", *(f"a{n + 1}: &a{n + 1} {[f'*a{n}'] * 9}\n" for n in range(40))]
-    )
-    .replace("'", "")
-    .encode(),
+    "a bomb of aliases": b"seed: [&a0 [x]%s]\n"
+    % b"".join(b", &a%d [%s]" % (n + 1, b", ".join([b"*a%d" % n] * 9)) for n in range(20)),
     "a bomb of merges": b"a: &a {x: 1}\nb: {<<: [*a, *a, *a]}\n",
     "a merge of nothing": b"<<: 1\n",
     "an object": b"seed: !!python/object/apply:os.system ['touch TRACE']\n",

@@ -177,6 +177,10 @@ def test_twins_with_other_settings_are_named(tmp_path):
         path.write_text(text.replace("num_envs: 32", f"num_envs: {lanes}"))
     (problem,) = table.make_report(tmp_path).problems
     assert problem.endswith("2048/seed0: env.num_envs")
+    # A setting that an older run knows nothing of is at its default there.
+    assert "reward_sees_afterstate" not in text
+    path.write_text(text.replace("network:\n", "network:\n  reward_sees_afterstate: false\n"))
+    assert table.make_report(tmp_path).problems == []
 
 
 def test_one_seed_of_twins_says_nothing(tmp_path):

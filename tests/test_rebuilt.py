@@ -109,6 +109,37 @@ def test_games_that_fail_again_and_again_are_given_up():
     assert env.restarts == MAX_RESTARTS + 1
 
 
+@pytest.mark.parametrize("steps", [3, 4, 5])
+def test_games_that_failed_are_restored_as_they_were(steps):
+    """Saved at the failure, which is the third step of the first games, and after it."""
+    env = RebuiltEnv(lambda number: Failing(number, {3} if number == 0 else set()), EVERY)
+    seen = [env.reset(), *play(env, None, steps)]
+    other = RebuiltEnv(make, EVERY)
+    assert_same([other.restore(env.state)], [seen[-1]])
+    np.testing.assert_array_equal(other.cut, env.cut)
+    assert_same(play(other, None, 20, seed=1), play(env, None, 20, seed=1))
+    assert other.restarts == 0
+
+
+def test_games_that_fail_while_they_are_restored_are_tried_again_and_then_given_up():
+    env = RebuiltEnv(make, EVERY)
+    seen = [env.reset(), *play(env, None, 5)]
+    opened = []
+
+    def failing(times):
+        def failing_at_first(number):
+            opened.append(number)
+            return Failing(number, {2} if 1 < len(opened) <= times + 1 else set())
+
+        opened.clear()
+        return RebuiltEnv(failing_at_first, EVERY)
+
+    assert_same([failing(MAX_RESTARTS).restore(env.state)], [seen[-1]])
+    with pytest.raises(GameFault, match=r"failed 4 times when the 5 steps .*: the emulator died"):
+        failing(MAX_RESTARTS + 1).restore(env.state)
+    assert set(opened) == {0}  # other games would be another run
+
+
 def test_games_that_cannot_be_opened_anew_are_given_up():
     def opened(number):
         if number:

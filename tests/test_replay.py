@@ -237,7 +237,7 @@ def test_memory_refusal_says_needed_and_free():
     with pytest.raises(cfg.ConfigError):
         rp.check_memory(big, make_spec(4, (84, 84)), available_bytes=needed - 1)
     rp.check_memory(make_config(), make_spec())
-    huge = make_config(lanes=32, capacity=10**9, stack=4, min_size=1000)
+    huge = make_config(lanes=32, capacity=10**8, stack=4, min_size=1000)
     with pytest.raises(cfg.ConfigError, match="GB free"):
         rp.check_memory(huge, make_spec(4, (84, 84)))
 

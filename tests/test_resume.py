@@ -2,7 +2,11 @@
 
 import dataclasses
 import os
+import shutil
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -13,6 +17,7 @@ from smz_jax.cli import parse
 from smz_jax.config import ConfigError
 from smz_jax.metrics import PhaseTimers, read_metrics
 from smz_jax.run import Run
+from smz_jax.run_dir import versions
 from smz_jax.train import make_store, train
 
 STEPS = 320
@@ -27,13 +32,14 @@ def make_config(experiment="gridworld", *flags):
     }
     common = ("--total_env_steps", str(STEPS), "--checkpoint_every_env_steps", "96")
     common += ("--env.rebuild_every", "19", "--eval.every_env_steps", "128")
-    common += ("--eval.no_baselines", "--macro.bucket_warmup_steps", "128")
+    common += ("--macro.bucket_warmup_steps", "128")
     argv = ["--preset", "tiny", *common, *flags]
     return parse(argv, experiment=experiment, base=bases[experiment]).config
 
 
 GRID = make_config("gridworld", "--network.family", "mlp", "--network.no_input_norm")
-STICKY = make_config("breakout", "--env.mode", "stochastic", "--eval.no_check_model")
+STICKY = make_config("breakout", "--env.mode", "stochastic", "--eval.no_check_model",
+                     "--eval.no_baselines")  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -78,8 +84,8 @@ def state_of(config, folder):
 
 
 def told(folder):
-    """Rows of metrics without times."""
-    rows = read_metrics(folder / "metrics.jsonl")
+    """Rows of metrics without times, by steps: a baseline may be measured after the resume."""
+    rows = sorted(read_metrics(folder / "metrics.jsonl"), key=lambda row: row["env_steps"])
     return [{k: v for k, v in row.items() if not k.startswith(TIMES)} for row in rows]
 
 
@@ -110,11 +116,12 @@ def assert_goes_on(config, folder, whole, monkeypatch, stops, *, resume=False):
     assert told(folder) == rows
 
 
-@pytest.mark.parametrize("stops", [[4], [1, 3]])
+@pytest.mark.parametrize("stops", [[4], pytest.param([1, 3], marks=pytest.mark.slow)])
 def test_a_stopped_run_of_the_grid_goes_on_bit_for_bit(tmp_path, whole, monkeypatch, stops):
     assert_goes_on(GRID, tmp_path, whole, monkeypatch, stops)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_with_sticky_actions_goes_on_bit_for_bit(tmp_path, whole, monkeypatch):
     """envpool's generators are out of reach: the games since the last rebuild are played again."""
     assert_goes_on(STICKY, tmp_path, whole, monkeypatch, [5])
@@ -139,6 +146,20 @@ def test_a_damaged_checkpoint_is_walked_back_from_and_the_end_is_the_same(
     assert "is damaged: manifest.json" in capsys.readouterr().out
 
 
+def test_a_finished_run_that_is_resumed_says_the_same_again(tmp_path, whole, monkeypatch):
+    run_to(GRID, tmp_path, monkeypatch)
+    assert_goes_on(GRID, tmp_path, whole, monkeypatch, [], resume=True)
+
+
+def test_a_run_whose_checkpoints_are_gone_is_not_started_over(tmp_path, monkeypatch):
+    run_to(GRID, tmp_path, monkeypatch, 8)
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    shutil.rmtree(tmp_path / "checkpoints")
+    with pytest.raises(ConfigError, match=r"no checkpoint is left .* came to 224 steps"):
+        train(GRID, tmp_path, resume=True)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
 def test_a_checkpoint_of_another_run_is_refused(tmp_path, monkeypatch):
     run_to(GRID, tmp_path, monkeypatch, 2)
     other = dataclasses.replace(GRID, learner=dataclasses.replace(GRID.learner, gamma=0.5))
@@ -153,8 +174,7 @@ def test_weights_of_another_run(tmp_path, monkeypatch):
     other = dataclasses.replace(GRID, seed=7, total_env_steps=64)
     run = Run(other, PhaseTimers())
     fresh = jax.tree.map(plain, run.train_state)
-    step = run.load_weights(tmp_path, "last", None)
-    assert step == 160
+    assert run.load_weights(tmp_path, "last", None) == f"weights of step 160 of {tmp_path}"
     source = Run(GRID, PhaseTimers())
     source.restore(make_store(GRID, tmp_path))
     for name in ("params", "target_params"):
@@ -165,10 +185,73 @@ def test_weights_of_another_run(tmp_path, monkeypatch):
         )
     jax.tree.map(np.testing.assert_array_equal, fresh.opt_state, run.train_state.opt_state)
     best = Run(other, PhaseTimers())
-    assert best.load_weights(tmp_path, "best", None) == 128
+    assert best.load_weights(tmp_path, "best", None).startswith("weights of step 128 of ")
+    quiet = dataclasses.replace(other.network, encoder_noise=0.5)
+    told_apart = Run(dataclasses.replace(other, network=quiet), PhaseTimers())
+    line = told_apart.load_weights(tmp_path, "last", None)
+    assert line.endswith("(network.encoder_noise: 1.0 in it, 0.5 here)")
     wide = dataclasses.replace(other.network, hidden_size=24)
     unlike = Run(dataclasses.replace(other, network=wide), PhaseTimers())
     with pytest.raises(ConfigError, match=r"is of another model: .* is \['float32'"):
         unlike.load_weights(tmp_path, "last", None)
-    for one in (run, source, best, unlike):
+    for one in (run, source, best, told_apart, unlike):
         one.close_games()
+
+
+def test_weights_that_a_run_began_with_outlive_a_kill_before_its_first_save(
+    tmp_path, monkeypatch, capsys
+):
+    run_to(GRID, tmp_path / "source", monkeypatch, 5)
+    config = dataclasses.replace(GRID, seed=7, total_env_steps=64, checkpoint_every_env_steps=64)
+
+    def killed(self):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "iterate", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, tmp_path / "run", weights=(tmp_path / "source", "last", None))
+    going, source = Run(config, PhaseTimers()), Run(GRID, PhaseTimers())
+    going.restore(make_store(config, tmp_path / "run"))
+    source.restore(make_store(GRID, tmp_path / "source"))
+    params = source.train_state.params
+    jax.tree.map(np.testing.assert_array_equal, going.train_state.params, params)
+    for run in (going, source):
+        run.close_games()
+    assert train(config, tmp_path / "run", resume=True).finished
+    assert "resumed at 0 environment steps" in capsys.readouterr().out
+
+
+def test_other_versions_are_told_of(tmp_path, monkeypatch):
+    run_to(GRID, tmp_path, monkeypatch, 2)
+    run = Run(GRID, PhaseTimers())
+    monkeypatch.setattr("smz_jax.run.versions", lambda: {**versions(), "jax": "0.0.1"})
+    _, notes = run.restore(make_store(GRID, tmp_path))
+    there = versions()["jax"]
+    assert notes == [
+        f"not bit for bit, the checkpoint is of other versions: jax: {there!r} in it, '0.0.1' here"
+    ]
+    run.close_games()
+
+
+def test_the_same_seed_in_two_processes(tmp_path, monkeypatch):
+    """The second process is a new one: another start, another hash seed, the cache of programs."""
+    run_to(GRID, tmp_path / "here", monkeypatch)
+    script = (
+        "import jax; from pathlib import Path; from tests.test_resume import GRID, train;"
+        "jax.config.update('jax_disable_most_optimizations', True);"
+        f"from smz_jax.launch import *; use_compile_cache(); compile_fast();"
+        f"train(GRID, Path({str(tmp_path / 'there')!r}))"
+    )
+    root = Path(__file__).resolve().parent.parent
+    environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONHASHSEED": "7"}
+    subprocess.run([sys.executable, "-c", script], env=environment, cwd=root, check=True)
+    (one, counters), (other, other_counters) = (
+        state_of(GRID, tmp_path / name) for name in ("here", "there")
+    )
+    assert counters == other_counters
+    for name, value in one.items():
+        np.testing.assert_array_equal(other[name], value, err_msg=name)
+    assert told(tmp_path / "here") == told(tmp_path / "there")
+    for name in ("macros.json", "baselines.json"):
+        assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()

@@ -12,6 +12,7 @@ import math
 import re
 import zipfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from smz_jax.checkpoint.sums import Damage, sum_of, verify_files
+from smz_jax.checkpoint.sums import Damage, sum_of, sync, verify_files
 from smz_jax.metrics import atomic_write_bytes
 from smz_jax.types import Trajectory
 
@@ -78,6 +79,13 @@ def changed_ranges(ring_rows: int, range_rows: int, former: int, total: int) -> 
 def _cut(experience: Trajectory, start: jax.Array, template: jax.Array) -> Trajectory:
     size = template.shape[0]
     return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, axis=1), experience)
+
+
+@partial(jax.jit, donate_argnums=0)
+def _put(ring: Trajectory, rows: Trajectory, start: jax.Array) -> Trajectory:
+    return jax.tree.map(
+        lambda x, y: jax.lax.dynamic_update_slice_in_dim(x, y, start, axis=1), ring, rows
+    )
 
 
 def take_rows(experience: Trajectory, total: int, former: SavedRows | None) -> RowChunks:
@@ -156,7 +164,10 @@ class RowFiles:
             path = self.folder / f"{number:05d}-{digest[:16]}.npz"
             if not path.exists() or sum_of(path)[1] != digest:
                 atomic_write_bytes(path, data)
+                self._verified.discard(path.name)
             files[number] = (path.name, len(data), digest)
+        if self.folder.is_dir():
+            sync(self.folder)
         return SavedRows(chunks.ring_rows, chunks.range_rows, chunks.total, files)
 
     def verify(self, saved: SavedRows, *, again: bool = True) -> None:
@@ -195,10 +206,13 @@ class RowFiles:
         for path in self.folder.iterdir() if self.folder.is_dir() else []:
             if path.name not in listed:
                 path.unlink()
+        self._verified &= listed
+        if self.saved and not {name for name, _, _ in self.saved.files.values()} <= listed:
+            self.saved = None  # the next save here writes everything anew
 
 
 def read_rows(folder: Path, saved: SavedRows, experience: Trajectory) -> Trajectory:
-    """Rows read back into a ring on the device.
+    """Rows read back into a ring on the device, which is there once and not also on the host.
 
     Args:
         folder: of the files, verified.
@@ -209,17 +223,17 @@ def read_rows(folder: Path, saved: SavedRows, experience: Trajectory) -> Traject
     Raises:
         Damage: if the files hold other shapes or types.
     """
-    ring: list[np.ndarray] = [np.zeros(x.shape, x.dtype) for x in experience]
+    ring = Trajectory(*(jnp.zeros(x.shape, x.dtype) for x in experience))
     for number, (name, _, _) in sorted(saved.files.items()):
         start = range_start(number, saved.ring_rows, saved.range_rows)
         stop = start + saved.range_rows
-        limit = sum(into[:, start:stop].nbytes + HEAD_BYTES for into in ring)
+        parts = [jax.eval_shape(lambda x: x[:, start:stop], into) for into in ring]  # noqa: B023
+        limit = sum(part.size * part.dtype.itemsize + HEAD_BYTES for part in parts)
         rows = unpack((folder / name).read_bytes(), limit)
-        for field, into, found in zip(Trajectory._fields, ring, rows, strict=True):
-            part = into[:, start:stop]
+        for field, part, found in zip(Trajectory._fields, parts, rows, strict=True):
             if part.shape != found.shape or part.dtype != found.dtype:
                 there = f"{found.dtype} {list(found.shape)}"
                 wanted = f"{part.dtype} {list(part.shape)}"
                 raise Damage(f"{folder.name}/{name} holds {field} as {there}, not {wanted}")
-            part[...] = found
-    return Trajectory(*(jnp.array(x) for x in ring))
+        ring = _put(ring, Trajectory(*rows), np.int32(start))
+    return ring

@@ -38,6 +38,7 @@ from smz_jax.checkpoint.sums import (
     Damage,
     read_manifest,
     sums_below,
+    sync,
     sync_below,
     verify_folder,
     write_manifest,
@@ -47,7 +48,7 @@ from smz_jax.types import Params, TrainState, Trajectory
 
 Kind = Literal["last", "best"]
 
-FORMAT = 2
+FORMAT = 3
 SETS = ("a", "b")
 KEPT = 2
 """Newest steps of `last` that are kept: one to go on from, one to walk back to."""
@@ -62,6 +63,7 @@ class Restored(NamedTuple):
     rows: Trajectory | None  # the replay's ring, if it was saved with the step
     step: int
     damaged: list[str]  # a line for each newer step that could not be used
+    manifest: dict[str, Any]
 
 
 class CheckpointStore:
@@ -70,7 +72,7 @@ class CheckpointStore:
     Args:
         run_dir: folder of the run; checkpoints are kept below it, nothing is made before a save.
         about: goes into every manifest: settings, versions.
-        keep_every: steps of `last` at multiples of so many environment steps are never dropped; 0
+        keep_every: the first step of `last` at or past each multiple is never dropped; 0
             drops all but the newest.
     """
 
@@ -80,6 +82,7 @@ class CheckpointStore:
         *,
         about: Mapping[str, Any] | None = None,
         keep_every: int = 0,
+        stride: int = 1,
     ) -> None:
         self._root = Path(run_dir).absolute() / "checkpoints"
         # Old steps and rows are deleted here: what lies elsewhere is none of this run's.
@@ -87,11 +90,12 @@ class CheckpointStore:
             path = self._root / name
             allowed = "a folder of the run's own, no link"
             require(not path.is_symlink(), f"checkpoints/{name}", str(path), allowed)
-        self._about, self._keep_every = dict(about or {}), keep_every
+        self._about, self._keep_every, self._stride = dict(about or {}), keep_every, stride
         self._thread: threading.Thread | None = None
         self._failure: Exception | None = None
         self._sets = {name: RowFiles(self._root / f"rows-{name}") for name in SETS}
         self._turn = SETS[0]  # whose turn it is to take the rows
+        self._newest: tuple[int, str] | None = None  # step and set that this process knows of
 
     # --- what is there ---
 
@@ -103,15 +107,20 @@ class CheckpointStore:
 
     def exists(self, kind: Kind) -> bool:
         """Whether a complete checkpoint of this kind is there."""
+        self._recover(kind)
         return bool(self.steps(kind))
 
     def path(self, kind: Kind, step: int) -> Path:
         """Folder of a step."""
         return self._root / kind / f"{step:012d}"
 
-    @property
-    def saved_rows(self) -> SavedRows | None:
-        """Rows that need not be saved again at the next save."""
+    def saved_rows(self, step: int) -> SavedRows | None:
+        """Rows that need not be saved again at the next save, which is of `step`.
+
+        The newest step again goes where it was: the other set is that of the step before it.
+        """
+        if self._newest and self._newest[0] == step:
+            self._turn = self._newest[1]
         return self._sets[self._turn].saved
 
     # --- saving ---
@@ -133,7 +142,7 @@ class CheckpointStore:
             step: environment steps.
             state: any pytree of arrays, numbers and random keys; it is copied before this returns.
             extra: what JSON can hold beside it: counters, scores.
-            rows: the replay's rows, as `take_rows` gives them against `saved_rows`.
+            rows: the replay's rows, as `take_rows` gives them against `saved_rows(step)`.
             block: wait until it is written; else `wait` or the next save does.
 
         Raises:
@@ -157,6 +166,9 @@ class CheckpointStore:
                 self._write(kind, step, arrays, manifest, rows)
             except Exception as error:  # reported by `wait`, in the thread of the run
                 self._failure = error
+                with contextlib.suppress(OSError):  # what was written takes room for nothing
+                    self._clear(kind)
+                    self._prune_rows()
 
         self._thread = threading.Thread(target=work, name="checkpoint")
         self._thread.start()
@@ -188,8 +200,7 @@ class CheckpointStore:
         final = self.path(kind, step)
         final.parent.mkdir(parents=True, exist_ok=True)
         turn = self._sets[self._turn]
-        for stale in [*final.parent.glob("*.partial"), *turn.folder.glob(".*.tmp")]:
-            _drop(stale)
+        self._clear(kind)
         saved = turn.write(rows) if rows else None
         partial = final.with_name(final.name + ".partial")
         partial.mkdir()
@@ -198,25 +209,43 @@ class CheckpointStore:
         listed = {"set": self._turn, **saved.as_json()} if saved else None
         write_manifest(partial, {**manifest, "rows": listed, "files": sums_below(partial)})
         sync_below(partial)
-        if final.exists():  # the same step again
-            _remove(final)
+        former = final.with_name(final.name + ".former")
+        if final.exists():  # the same step again: whatever happens, one of the two is whole
+            shutil.rmtree(former, ignore_errors=True)
+            os.replace(final, former)
         os.replace(partial, final)
+        sync(final.parent)
+        shutil.rmtree(former, ignore_errors=True)
         try:
             self._verify(final, again=False)
         except Damage:
             turn.saved = None  # the next save here writes everything anew
             raise
         if saved:
-            turn.saved = saved
+            turn.saved, self._newest = saved, (step, self._turn)
             self._turn = _other(self._turn)
         self._prune(kind, step)
+
+    def _clear(self, kind: Kind) -> None:
+        """Drops what saves that were cut short left."""
+        below = self._root / kind
+        for left in [*below.glob("*.partial"), *self._sets[self._turn].folder.glob(".*.tmp")]:
+            is_folder = left.is_dir() and not left.is_symlink()
+            shutil.rmtree(left) if is_folder else left.unlink()
+
+    def _recover(self, kind: Kind) -> None:
+        """Takes back a step whose replacement never came: the process was killed between."""
+        for former in (self._root / kind).glob("*.former"):
+            final = former.with_suffix("")
+            shutil.rmtree(former) if final.exists() else os.replace(former, final)
 
     def _prune(self, kind: Kind, newest: int) -> None:
         """Drops steps that a newer, verified one replaces, then rows that no step lists."""
         kept = 1 if kind == "best" else KEPT
         older = [step for step in self.steps(kind) if step != newest]
         for step in older if kept == 1 else older[: -(kept - 1)]:
-            if kind == "best" or not (self._keep_every and step % self._keep_every == 0):
+            every, before = self._keep_every, step - self._stride
+            if kind == "best" or not every or step // every == before // every:
                 _remove(self.path(kind, step))
         for damaged in (self._root / kind).glob("*.damaged"):
             _drop(damaged)
@@ -264,6 +293,7 @@ class CheckpointStore:
         Raises:
             ConfigError: in one line, if there is none, or if it has another format.
         """
+        self._recover(kind)
         steps = self.steps(kind)
         if step is not None:
             if step not in steps:
@@ -325,15 +355,16 @@ class CheckpointStore:
             leaves = read_arrays(folder / "state", wanted)
             if experience is not None and (listed := manifest["rows"]):
                 files = self._sets[listed["set"]]
-                files.saved, self._turn = SavedRows.from_json(listed), _other(listed["set"])
+                files.saved, self._newest = SavedRows.from_json(listed), (found, listed["set"])
+                self._turn = _other(listed["set"])
                 rows = read_rows(files.folder, files.saved, experience)
         treedef = jax.tree_util.tree_structure(abstract_state)
         state = jax.tree_util.tree_unflatten(treedef, leaves)
-        return Restored(state, manifest["extra"], rows, found, damaged)
+        return Restored(state, manifest["extra"], rows, found, damaged, manifest)
 
     def restore_params(
         self, kind: Kind, abstract_params: Params, *, step: int | None = None
-    ) -> tuple[Params, int]:
+    ) -> tuple[Params, dict[str, Any]]:
         """Reads the model's parameters alone, to play with or for a new run to begin with.
 
         Args:
@@ -342,7 +373,7 @@ class CheckpointStore:
             step: this one; unset: the newest good one.
 
         Returns:
-            The parameters and the step they are of.
+            The parameters and the manifest of the step they are of.
 
         Raises:
             ConfigError: in one line, if there is none, all are damaged, or it does not fit.
@@ -359,7 +390,7 @@ class CheckpointStore:
         with _readable(folder):
             leaves = read_arrays(folder / "state", wanted, positions)
         treedef = jax.tree_util.tree_structure(abstract_params)
-        return jax.tree_util.tree_unflatten(treedef, leaves), found
+        return jax.tree_util.tree_unflatten(treedef, leaves), manifest
 
     def set_aside(self, kind: Kind, newer_than: int) -> None:
         """Renames steps that a run walked back from; the next good save drops them."""

@@ -109,7 +109,7 @@ def grid_figure(
         values: `[S]` V*.
         action_value: `[S, A]` Q*.
         entropy: `[S, A]` the model's transition entropy in nats, drawn beside the true one.
-        visits: `[S, A]` how often each pair was played; the model's entropy is faded where never.
+        visits: `[S, A]` how often each pair is in the replay; the model's are faded where never.
     """
     columns = 2 if entropy is None else 3
     figure = Figure(figsize=(4.6 * columns, 5), dpi=110, layout="constrained")
@@ -122,8 +122,8 @@ def grid_figure(
     shown = [("true transition entropy (nats)", truth, whole)]
     if entropy is not None:
         strength = whole if visits is None else np.where(visits > 0, 1.0, FADED)
-        title = "the model's (faded: not visited)" if visits is not None else "the model's"
-        shown.append((title, entropy, strength))
+        faded = "" if visits is None else "; faded: not in replay"
+        shown.append((f"the model's entropy (nats{faded})", entropy, strength))
     top = max(0.1, *(float(pairs.max()) for _, pairs, _ in shown))
     drawn = []
     for panel, (title, pairs, strength) in zip(axes[1:], shown, strict=True):

@@ -20,7 +20,7 @@ from smz_jax.config import ConfigError, EnvConfig, require
 from smz_jax.envs.gym_spaces import Coder, make_coder
 
 MAX_ACTIONS = 10_000
-OURS = {"id", "disable_env_checker", "render_mode"}
+OURS = {"id", "disable_env_checker"}
 ENVPOOLS = {
     "num_envs", "batch_size", "num_threads", "seed", "env_seed", "env_type", "max_num_players",
     "gym_reset_return_info",
@@ -94,6 +94,8 @@ def _check_options(config: EnvConfig) -> None:
     for name, value in config.options.items():
         is_ours = name in OURS or (name in ENVPOOLS and ":" not in config.id)
         require(not is_ours, f"env.kwargs.{name}", value, "left out: other settings decide it")
+    mode = config.options.get("render_mode", "rgb_array")
+    require(mode == "rgb_array", "env.kwargs.render_mode", mode, "rgb_array, or left out")
     limit = config.options.get("max_episode_steps", 1)
     good = type(limit) is int and limit > 0
     require(good, "env.kwargs.max_episode_steps", limit, "a whole number above 0")

@@ -23,7 +23,9 @@ class GamesState(NamedTuple):
     """Where games stand; NumPy, of fixed shapes."""
 
     number: np.ndarray  # [] int64, rebuilds so far
-    count: np.ndarray  # [] int64, n, steps since the last one
+    failures: np.ndarray  # [] int64, errors of the library since one that was due
+    failed: np.ndarray  # [] bool, whether the last step was such an error
+    count: np.ndarray  # [] int64, n, steps since the last rebuild
     actions: np.ndarray  # [every, B] int32, the first n
 
 
@@ -64,16 +66,43 @@ class RebuiltEnv:
         count = len(self._actions)
         if count:
             actions[:count] = self._actions
-        return GamesState(np.array(self._number, np.int64), np.array(count, np.int64), actions)
+        return GamesState(
+            np.array(self._number, np.int64),
+            np.array(self._failures, np.int64),
+            np.array(self._failed, np.bool_),
+            np.array(count, np.int64),
+            actions,
+        )
 
     def restore(self, state: GamesState) -> Timestep:
-        """Opens the games of a state and plays its actions again; gives the last step."""
-        self._rebuild(int(state.number))
-        timestep = self.reset()
-        for actions in state.actions[: int(state.count)]:
-            timestep = self.step(actions)
-        self.restarts = 0  # those before are not this process's
-        return timestep
+        """Opens the games of a state and plays its actions again; gives the last step.
+
+        Raises:
+            GameFault: in one line, if the games fail at that again and again: games that are
+                opened anew instead would be others than those of the run.
+        """
+        played = np.array(state.actions[: int(state.count)], np.int32)
+        for attempt in range(1, MAX_RESTARTS + 2):
+            try:
+                self._rebuild(int(state.number))
+                last = self.reset()
+                for actions in played:
+                    self._env.send(actions)
+                    last = self._env.recv()
+                break
+            except Exception as error:
+                _raise_mistake(error)
+                self._env = _Closed(self._env)
+                if attempt > MAX_RESTARTS:
+                    raise GameFault(
+                        f"the games failed {attempt} times when the {len(played)} steps since "
+                        f"their last rebuild were played again: {_reason(error)}"
+                    ) from error
+        self._actions, self._last = list(played), last
+        self._failures, self._failed = int(state.failures), bool(state.failed)
+        if self._failed:
+            self._env = _Closed(self._env)
+        return self._cut_off(last) if self._failed or self._is_due else last
 
     def reset(self) -> Timestep:
         """Starts a new game in every lane; see `VectorEnv.reset`."""
@@ -104,14 +133,19 @@ class RebuiltEnv:
             try:
                 self._last = self._env.recv()
             except Exception as error:
+                del self._actions[-1:]  # nothing came of them
                 self._fail(error)
         assert self._last is not None
-        if self._failed or len(self._actions) >= self._every:
+        if self._failed or self._is_due:
             if not self._failed:
                 self._failures = 0
             return self._cut_off(self._last)
         self.cut = np.zeros(self.num_envs, np.bool_)
         return self._last
+
+    @property
+    def _is_due(self) -> bool:
+        return len(self._actions) >= self._every
 
     def close(self) -> None:
         """Frees the games; see `VectorEnv.close`."""
@@ -158,17 +192,26 @@ class RebuiltEnv:
             GameFault: in one line, after `MAX_RESTARTS` in a row.
             ConfigError: if it is that: wrong actions or settings.
         """
-        if isinstance(error, ConfigError) and not isinstance(error, GameFault):
-            raise error
+        _raise_mistake(error)
         self.restarts += 1
         self._failures += 1
         if self._failures > MAX_RESTARTS:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise GameFault(
-                f"the games failed {self._failures} times with no rebuild between: {reason}"
+                f"the games failed {self._failures} times with no rebuild between: {_reason(error)}"
             ) from error
         self._failed = True
         self._env = _Closed(self._env)
+
+
+def _raise_mistake(error: Exception) -> None:
+    """Raises what no new games can mend: wrong actions or settings."""
+    if isinstance(error, ConfigError) and not isinstance(error, GameFault):
+        raise error
+
+
+def _reason(error: Exception) -> str:
+    """First line of what an error says."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 class _Closed:

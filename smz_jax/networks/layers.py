@@ -9,6 +9,27 @@ from smz_jax.types import Array
 SMALL_INIT = nn.initializers.variance_scaling(1e-4, "fan_in", "truncated_normal")
 
 
+@jax.custom_jvp
+def highest(x: Array) -> Array:
+    """The maximum of `[B, ...]` over all features, kept as axes of length one.
+
+    Its gradient is that of `jnp.max`, shared by the entries that equal the maximum, but for one
+    case: at low levels of optimisation XLA may compute `x` twice, with different roundings, so
+    that no entry equals the maximum. That is no gradient here, and 0 / 0 in `jnp.max`.
+    """
+    return x.max(axis=tuple(range(1, x.ndim)), keepdims=True)
+
+
+@highest.defjvp
+def _highest_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (x,), (tangent,) = primals, tangents
+    axes = tuple(range(1, x.ndim))
+    high = highest(x)
+    equal = (x == high).astype(x.dtype)
+    shares = jnp.maximum(equal.sum(axis=axes, keepdims=True), 1)
+    return high, (tangent * equal).sum(axis=axes, keepdims=True) / shares
+
+
 def min_max_scale(embedding: Array) -> Array:
     """Scales each embedding to [0, 1] over all its features (MuZero, appendix G).
 
@@ -18,9 +39,7 @@ def min_max_scale(embedding: Array) -> Array:
     Returns:
         The same shape and dtype; a constant embedding becomes 0.
     """
-    axes = tuple(range(1, embedding.ndim))
-    low = embedding.min(axis=axes, keepdims=True)
-    high = embedding.max(axis=axes, keepdims=True)
+    low, high = -highest(-embedding), highest(embedding)
     return (embedding - low) / jnp.maximum(high - low, 1e-5)
 
 

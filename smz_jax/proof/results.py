@@ -8,12 +8,13 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy import stats
 
-from smz_jax.config import ConfigError
+from smz_jax.config import Config, ConfigError
 from smz_jax.proof.encoders import encoder_summary
 from smz_jax.proof.plan import is_finished, read_json
 from smz_jax.proof.worlds import World
 from smz_jax.report.checks import is_number
 from smz_jax.report.data import RunData, as_score, load_run
+from smz_jax.settings import flat_dict
 
 CONFIDENCE = 0.95
 
@@ -123,8 +124,8 @@ def unlike(runs: Sequence[Finished], but: Sequence[str] = ("seed",)) -> list[str
 
 
 def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by dotted name, also those of another version."""
-    flat = {}
+    """Settings by dotted name, also of another version: one that it lacked is at its default."""
+    flat = flat_dict(Config())
     for name, value in config.items():
         inner = value.items() if isinstance(value, Mapping) else [("", value)]
         flat |= {f"{name}.{leaf}".rstrip("."): x for leaf, x in inner}

@@ -185,7 +185,7 @@ def _grid_block(run: RunData, several: bool) -> FigureBlock | None:
     caption += (
         "Left: the map, with the value of each cell and the best actions. Middle: how random each "
         "action's outcome is by the rules, a triangle for each action of a cell. Right: how random "
-        "the model holds it to be, faded where the run has not been; the more alike the two, the "
+        "the model holds it to be, faded where the replay has nothing; the more alike the two, the "
         "better it knows what is chance."
     )
     return FigureBlock("grid" + (f" {run.label}" if several else ""), caption, path.read_bytes())
