@@ -258,9 +258,10 @@ def select(
     proposals = [set(seen)]
     for _ in range(_ROUNDS):
         merged = merge_pairs(pieces, best[2].symbols, seen, num_actions)
-        proposals.append(merged | set(best[0]))
+        if not merged <= set(best[0]):
+            proposals.append(merged | set(best[0]))
         found = [_refine(pieces, sorted(texts), num_actions) for texts in proposals]
-        better = max(found, key=lambda library: sum(library[1]))
+        better = max(found, key=lambda library: sum(library[1]), default=best)
         if sum(better[1]) <= sum(best[1]) + _NOTHING:
             break
         best, proposals = better, []
