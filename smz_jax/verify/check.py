@@ -16,8 +16,7 @@ import numpy as np
 from smz_jax.config import Config
 from smz_jax.envs.emulator import Emulator, SequenceRun, play_sequence
 from smz_jax.evaluate import Agent
-from smz_jax.types import Params
-from smz_jax.verify.foresight import Foresight
+from smz_jax.verify.foresight import Model
 from smz_jax.verify.libraries import Macro
 from smz_jax.verify.states import Start, is_over, timestep_of
 
@@ -35,13 +34,6 @@ class Outcome(NamedTuple):
     lost: int  # lives
     cut: bool  # it ended before its last action
     over: bool  # it ended, with its last action or before
-
-
-class Model(NamedTuple):
-    """A model that is asked, and its parameters."""
-
-    foresight: Foresight
-    params: Params
 
 
 def outcome(start: Start, run: SequenceRun, length: int, config: Config) -> Outcome:

@@ -9,7 +9,6 @@ from smz_jax.config import Config
 from smz_jax.envs.emulator import Emulator
 from smz_jax.evaluate import Agent
 from smz_jax.verify.check import (
-    Model,
     Outcome,
     chance_seeds,
     choose_states,
@@ -19,7 +18,7 @@ from smz_jax.verify.check import (
     returns,
     values_of,
 )
-from smz_jax.verify.foresight import nearness, padded
+from smz_jax.verify.foresight import Model, nearness, padded
 from smz_jax.verify.libraries import Library, Macro
 from smz_jax.verify.states import Start
 from smz_jax.verify.trial import Trial, Tried, is_paid

@@ -33,6 +33,13 @@ class Foresight(NamedTuple):
     expand: Callable[..., Any]  # (params, embedding) -> certain [N, A], embedding [N, A, ...]
 
 
+class Model(NamedTuple):
+    """A model that is asked."""
+
+    foresight: Foresight
+    params: Params
+
+
 def by_rows(function: Callable[..., Any], rows: int = ROWS) -> Callable[..., Any]:
     """Calls a jitted `(params, *arrays [N, ...])` in one shape only; gives NumPy arrays."""
 

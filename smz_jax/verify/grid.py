@@ -22,8 +22,7 @@ from smz_jax.envs.grid_rules import (
     reachable,
     transition_matrix,
 )
-from smz_jax.types import Params
-from smz_jax.verify.foresight import Foresight, nearness, padded
+from smz_jax.verify.foresight import Model, nearness, padded
 from smz_jax.verify.libraries import Library, Macro
 from smz_jax.verify.trial import Trial, Tried, is_paid
 
@@ -80,13 +79,12 @@ class _Nodes(NamedTuple):
 
 
 def count_pairs(
-    model: Foresight, params: Params, world: World, rng: np.random.Generator
+    model: Model, world: World, rng: np.random.Generator
 ) -> tuple[list[Pairs], int]:
     """Holds "certain from here" against the rules, over all pairs of start state and sequence.
 
     Args:
-        model: its functions.
-        params: its parameters.
+        model: is asked.
         world: gives the lengths by its settings.
         rng: draws start states where there are more than `MAX_PAIRS` pairs.
 
@@ -103,13 +101,13 @@ def count_pairs(
     lengths = range(settings.min_length, settings.max_length + 1)
     totals = {length: np.zeros(3, np.int64) for length in lengths}
     group = max(1, _NODES // leaves)
-    embedding = model.look(params, world.observations[starts])
+    embedding = model.foresight.look(model.params, world.observations[starts])
     for first in range(0, len(starts), group):
         part = starts[first : first + group]
         sure = np.ones(len(part), np.bool_)
         nodes = _Nodes(embedding[first : first + group], sure, sure, part)
         for length in range(1, settings.max_length + 1):
-            nodes = _grow(model, params, world.rules, nodes)
+            nodes = _grow(model, world.rules, nodes)
             if length in totals:
                 agree = nodes.certain & nodes.alone
                 totals[length] += (
@@ -122,11 +120,11 @@ def count_pairs(
     return [Pairs(length, *counts.tolist()) for length, counts in totals.items()], len(starts)
 
 
-def _grow(model: Foresight, params: Params, rules: GridRules, nodes: _Nodes) -> _Nodes:
+def _grow(model: Model, rules: GridRules, nodes: _Nodes) -> _Nodes:
     """Every node followed by every action; those known to stand past an end have no more."""
     goes_on = ~(nodes.alone & rules.terminal[nodes.state])
     nodes = _Nodes(*(x[goes_on] for x in nodes))
-    certain, after = model.expand(params, nodes.embedding)
+    certain, after = model.foresight.expand(model.params, nodes.embedding)
     alone = nodes.alone[:, None] & ~is_random(rules)[nodes.state]
     return _Nodes(
         embedding=after.reshape(-1, *after.shape[2:]),
@@ -175,28 +173,27 @@ def follow(world: World, macro: Macro) -> _Path:
     return _Path(possible, alone, state, reward, eventful, gain)
 
 
-def try_library(model: Foresight, params: Params, world: World, library: Library) -> Tried:
+def try_library(model: Model, world: World, library: Library) -> Tried:
     """Every macro of a library from every start state.
 
     A trial is `nearest` if the macro is deterministic there and ends where the model says: its
     foreseen end is nearer to the true end state than to any other state.
 
     Args:
-        model: its functions.
-        params: its parameters.
+        model: is asked.
         world: the world.
         library: macros.
     """
     count = len(world.starts)
-    seen = model.look(params, world.observations)
-    places = np.asarray(model.place(params, seen), np.float64)
+    seen = model.foresight.look(model.params, world.observations)
+    places = np.asarray(model.foresight.place(model.params, seen), np.float64)
     embedding = seen[world.starts]
     trials, applied = [], np.zeros((len(library.macros), count), np.bool_)
     for index, macro in enumerate(library.macros):
         path = follow(world, macro)
         actions = np.repeat(padded([macro], world.config.macro.max_length), count, axis=0)
-        foreseen = model.foresee(params, embedding, actions)
-        applied[index] = model.applies(params, embedding, actions) & path.possible
+        foreseen = model.foresight.foresee(model.params, embedding, actions)
+        applied[index] = model.foresight.applies(model.params, embedding, actions) & path.possible
         ends = nearness(foreseen.end, places, places.mean(axis=0)).argmax(axis=1)
         paid = path.alone & is_paid(foreseen.reward, path.reward, world.config)
         trials += [
