@@ -1,6 +1,5 @@
 """Games of an agent: what it played, and states on the way that can be gone back to."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -58,7 +57,6 @@ def play_emulator(
     max_steps: int,
     keep: int,
     seed: int,
-    should_stop: Callable[[], bool] = lambda: False,
 ) -> Played:
     """Plays greedily and with search, as evaluations do, with up to `eval.noop_max` no-ops.
 
@@ -71,9 +69,8 @@ def play_emulator(
         keep: states to keep, each step's as likely as any other's (Vitter 1985, algorithm R); not
             those in which only FIRE can be played.
         seed: of no-ops, sticky actions and states.
-        should_stop: asked before every action.
     """
-    rng = np.random.default_rng(seed)
+    rng, sample = np.random.default_rng(seed), np.random.default_rng((seed, 1))
     pieces: list[Piece] = []
     scores: list[float] = []
     starts: list[Start] = []
@@ -85,10 +82,10 @@ def play_emulator(
         entropy: list[float] = []
         score = 0.0
         for number in range(max_steps):
-            if step.terminated or should_stop():
+            if step.terminated:
                 break
             if not step.invalid_actions.any():
-                slot = seen if seen < keep else int(rng.integers(seen + 1))
+                slot = seen if seen < keep else int(sample.integers(seen + 1))
                 if slot < keep:
                     starts[slot : slot + 1] = [Start(emulator.clone(), game, number)]
                 seen += 1
@@ -104,7 +101,7 @@ def play_emulator(
         if actions:
             pieces.append(_piece(actions, entropy, game))
         scores.append(score)
-    rng.shuffle(starts)  # type: ignore[arg-type]
+    sample.shuffle(starts)  # type: ignore[arg-type]
     return Played(pieces, scores, starts)
 
 
