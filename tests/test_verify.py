@@ -150,7 +150,9 @@ def test_rivals_end_elsewhere_and_are_at_most_19():
 
 def test_states_are_the_same_for_all_and_more_where_macros_apply():
     rng = np.random.default_rng(3)
-    applies = np.array([[False] * 6 + [True] * 14, [True] * 20, [False] * 20, [True] * 2 + [False] * 18])
+    applies = np.array(
+        [[False] * 6 + [True] * 14, [True] * 20, [False] * 20, [True] * 2 + [False] * 18]
+    )
     tried, drawn = check.choose_states(applies, 5, rng)
     assert drawn.tolist() == [True] * 5 + [False] * 15
     assert tried[:, :5].all()
@@ -270,9 +272,7 @@ def test_controls_have_as_many_macros_of_the_same_lengths_and_save_less():
     assert [x.name for x in found] == ["shuffled play", "random", "untrained network"]
     for library in found:
         assert sorted(map(len, library.macros)) == [2, 4, 4] and len(set(library.macros)) == 3
-    own = libraries.frequent_windows(
-        [x[:2] for x in other if x.game % 2 == 0], [4, 4, 2], SETTINGS
-    )
+    own = libraries.frequent_windows([x[:2] for x in other if x.game % 2 == 0], [4, 4, 2], SETTINGS)
     assert found[2].macros == tuple(own)
     saved = libraries.saved_bits(real, known, held_out, 4, 0)
     assert saved is not None and saved.kept == select(known, list(real.macros), 4).phrases

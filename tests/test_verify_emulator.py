@@ -79,7 +79,10 @@ class Oracle:
         )
 
     def foresee(self, params, seen, actions):
-        found = [self.one(x.tobytes(), tuple(row[row >= 0])) for x, row in zip(seen, actions)]
+        found = [
+            self.one(x.tobytes(), tuple(row[row >= 0]))
+            for x, row in zip(seen, actions, strict=True)
+        ]
         ends, rewards = zip(*found, strict=True)
         return Foreseen(np.stack(ends), np.array(rewards, np.float32))
 

@@ -43,7 +43,10 @@ def paths(state, actions):
     for slot in range(RULES.probability.shape[2]):
         chance = RULES.probability[state, actions[0], slot]
         if chance > 0:
-            after, reward = RULES.next_state[state, actions[0], slot], RULES.reward[state, actions[0], slot]
+            after, reward = (
+                RULES.next_state[state, actions[0], slot],
+                RULES.reward[state, actions[0], slot],
+            )
             found += [
                 (chance * p, [int(after), *states], [reward, *rewards])
                 for p, states, rewards in paths(after, actions[1:])

@@ -152,5 +152,3 @@ def values_of(model: Model, observations: np.ndarray) -> np.ndarray:
     """What a model holds observations `[N, F, ...]` to be worth, `[N]`."""
     embedding = model.foresight.look(model.params, observations)
     return np.asarray(model.foresight.value(model.params, embedding), np.float64)
-
-

@@ -78,9 +78,7 @@ class _Nodes(NamedTuple):
     state: np.ndarray  # [N] int32, where that leads
 
 
-def count_pairs(
-    model: Model, world: World, rng: np.random.Generator
-) -> tuple[list[Pairs], int]:
+def count_pairs(model: Model, world: World, rng: np.random.Generator) -> tuple[list[Pairs], int]:
     """Holds "certain from here" against the rules, over all pairs of start state and sequence.
 
     Args:

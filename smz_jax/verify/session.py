@@ -56,6 +56,9 @@ class Asked(NamedTuple):
     any_status: bool = False  # also macros that are not sound
 
 
+DEFAULTS = Asked()
+
+
 class Agents(NamedTuple):
     """The trained and the untrained player, with the model of each."""
 
@@ -99,7 +102,7 @@ def check_library_of(model: Exported) -> Mapping[str, Any]:
 
 
 def verify(
-    model: Exported, asked: Asked = Asked(), say: Callable[[str], None] = lambda line: None
+    model: Exported, asked: Asked = DEFAULTS, say: Callable[[str], None] = lambda line: None
 ) -> dict[str, Any]:
     """Tries a model's macros, and controls, where they claim to hold.
 
@@ -199,9 +202,7 @@ def verify_emulator(
     )
     say(f"{sum(len(x.macros) for x in libraries)} macros, {len(played[0].starts)} states")
     tried = emulated.try_libraries(bench, _judged_by(libraries, agents))
-    return Found(
-        libraries, tried, played[0].pieces, played[0].scores, played[1].scores, pairs=None
-    )
+    return Found(libraries, tried, played[0].pieces, played[0].scores, played[1].scores, pairs=None)
 
 
 def _mean(played: Any) -> float:
