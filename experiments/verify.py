@@ -1,4 +1,4 @@
-"""Macros tried where they claim to hold, beside controls: `python -m experiments.verify RUN_DIR`."""
+"""Macros tried where they claim to hold: `python -m experiments.verify RUN_DIR`."""
 
 import argparse
 import sys

@@ -204,7 +204,7 @@ def test_all_trials_of_a_model_that_foresees_everything_hold():
 def test_trials_equal_a_plain_recount():
     found, starts = tried(), some_starts()
     assert found.applied.tolist() == [[m[0] != FIRE] * len(starts) for m in macros()]
-    for index, macro in enumerate(macros()):
+    for index in range(len(macros())):
         # Two states for all; those two are enough where the macro applies.
         assert [x.state for x in found.trials if x.macro == index] == [0, 1]
     for trial in found.trials:

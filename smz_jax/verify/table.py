@@ -140,7 +140,8 @@ def head_lines(document: Mapping[str, Any]) -> list[str]:
     sticky = document.get("sticky")
     game = document["game"] + (f", sticky actions {sticky:g}" if sticky else "")
     lines = [
-        f"{document['experiment']}, seed {document['seed']}, {document['checkpoint']} model: {game}",
+        f"{document['experiment']}, seed {document['seed']}, {document['checkpoint']} model: "
+        f"{game}",
         f"play: {play['games']} games, {play['actions']:,} actions ({play['held_out']:,} held "
         f"out), mean score {play['mean_score']:.2f}, untrained {play['untrained_score']:.2f}",
     ]
