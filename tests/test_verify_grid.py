@@ -3,12 +3,15 @@
 import dataclasses
 import functools
 import itertools
+import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
 
 from experiments import verify as command
+from smz_jax.config import ConfigError
 from smz_jax.verify import grid
 from smz_jax.verify.document import read_verify_json
 from smz_jax.verify.foresight import Model, make_foresight
@@ -145,8 +148,6 @@ def test_models_that_are_wrong_in_a_known_way_fail():
 
 
 def test_a_run_from_end_to_end(tiny_run, tmp_path, capsys):
-    import shutil
-
     run = shutil.copytree(tiny_run, tmp_path / "run")
     asked = ["--macros", "4", "--max_steps", "30", "--seed", "1", "--any_status"]
     assert command.main([str(run), *asked]) == 0
@@ -163,3 +164,36 @@ def test_a_run_from_end_to_end(tiny_run, tmp_path, capsys):
     # All is under the threshold of 1: the rules alone decide how precise that is.
     lengths = document["pairs"][0]["lengths"]
     assert [x["length"] for x in lengths] == [2, 3] and lengths[0]["missed"] == 0
+
+
+def another_schema(run):
+    path = run / "macros.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 99}))
+
+
+def another_suite(run):
+    path = run / "config.yaml"
+    text = path.read_text().replace("suite: grid", "suite: gym").replace("GridWorld", "CartPole-v1")
+    path.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("harm", "flags", "words"),
+    [
+        (another_schema, (), ("macros.json", "schema = 99")),
+        (lambda run: (run / "macros.json").write_text('{"schema'), (), ("macros.json",)),
+        (lambda run: shutil.rmtree(run / "checkpoints"), (), ("checkpoint",)),
+        (another_suite, (), ("env.suite = 'gym'", "atari", "grid")),
+        (shutil.rmtree, (), ("run",)),
+        (lambda run: None, ("--games", "1"), ("games = 1", "in 2..1024")),
+        (lambda run: None, ("--gamse", "2"), ("--gamse",)),
+    ],
+)
+def test_what_cannot_be_verified_is_one_line(tiny_run, tmp_path, harm, flags, words):
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    harm(run)
+    with pytest.raises(ConfigError) as caught:
+        command.main([str(run), *flags])
+    text = str(caught.value)
+    assert "\n" not in text and all(word in text for word in words), text
+    assert not (run / "verify.json").exists()
