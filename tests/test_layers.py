@@ -42,6 +42,7 @@ LAYERS = {
     "encoders": 4,
     "proof": 4,
     "trained": 4,
+    "verify": 4,
     "play": 4,
     "launch": 4,
 }

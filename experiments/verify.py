@@ -1,0 +1,130 @@
+"""Macros tried where they claim to hold: `python -m experiments.verify RUN_DIR`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from smz_jax.cli import OneLineParser, run_main
+from smz_jax.config import ConfigError, require
+
+EXAMPLES = """\
+examples:
+  the sound macros of a run's best model, in a few minutes:
+    python -m experiments.verify runs/breakout/20260131-120000-seed0
+  more of everything, for narrower intervals:
+    python -m experiments.verify runs/breakout/a --states 32 --games 8 --max_steps 3000
+  an export of a grid world, against its exact rules; also macros that are not sound yet:
+    python -m experiments.verify grid-a --any_status
+
+Atari is tried in ale-py's emulator, whose states can be cloned: from states of the agent's own
+games each macro is played, and other sequences of its length. The grid world is held against its
+exact rules, from every state. The same is done for as many macros from shuffled play, at random,
+and from the untrained network. The tables are printed and written to FOLDER/verify.md, all numbers
+to FOLDER/verify.json. Where no macro is sound the controls are tried all the same, and the tables
+say which gate closed.
+"""
+RANGES = {
+    "macros": (1, 1024),
+    "states": (1, 1024),
+    "repeats": (1, 64),
+    "games": (2, 1024),
+    "max_steps": (8, 27_000),
+    "seed": (0, 2**31 - 1),
+}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line with its help."""
+    parser = OneLineParser(
+        prog="python -m experiments.verify",
+        description="Tries a model's macros, and controls, in the real game.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("folder", metavar="FOLDER", type=Path, help="folder of a run or of an export")
+    add(
+        "--checkpoint",
+        choices=("best", "last"),
+        help="of a run: its best model (default) or its last one; an export holds one",
+    )
+    shown = "(default: %(default)s)"
+    add("--macros", type=int, default=32, metavar="N", help=f"of each library, at most {shown}")
+    add("--states", type=int, default=8, metavar="N", help=f"to try each macro in {shown}")
+    add("--repeats", type=int, default=2, metavar="N", help=f"runs from each state {shown}")
+    add(
+        "--games",
+        type=int,
+        default=2,
+        metavar="N",
+        help=f"that the agent plays; every other one is held out {shown}; in a grid world times 16",
+    )
+    add("--max_steps", type=int, default=1_000, metavar="N", help=f"cut games after N {shown}")
+    add("--seed", type=int, default=0, help=f"of games, states and controls {shown}")
+    add("--any_status", action="store_true", help="also macros that are not sound")
+    return parser
+
+
+def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """The checked command line; light, and so quick.
+
+    Raises:
+        ConfigError: in one line, for a wrong argument, folder or kind of game.
+    """
+    arguments = make_parser().parse_args(argv)
+    for name, (low, high) in RANGES.items():
+        value = getattr(arguments, name)
+        require(low <= value <= high, name, value, f"in {low}..{high}")
+    from smz_jax.export import is_export, read_files
+    from smz_jax.run_dir import CONFIG_NAME, read_config
+    from smz_jax.settings import config_from_yaml
+
+    if is_export(arguments.folder):
+        kind = arguments.checkpoint
+        require(kind is None, "checkpoint", kind, "left out for an export, which holds one")
+        text = read_files(arguments.folder)[CONFIG_NAME].decode("utf-8", "replace")
+        config = config_from_yaml(text, str(arguments.folder / CONFIG_NAME))
+    else:
+        config = read_config(arguments.folder)
+    suite = config.env.suite
+    allowed = "atari (tried in ale-py's emulator) or grid (against its exact rules)"
+    require(suite in ("atari", "grid"), "env.suite", suite, allowed)
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Verifies, prints the tables and writes them; gives the exit code.
+
+    Args:
+        argv: the arguments; unset: those of the process.
+
+    Raises:
+        ConfigError: in one line, if an argument, the folder or the game cannot be used.
+    """
+    arguments = read_arguments(sys.argv[1:] if argv is None else argv)
+    from smz_jax.launch import use_compile_cache
+
+    use_compile_cache()
+    from smz_jax.metrics import atomic_write_text
+    from smz_jax.trained import load_model
+    from smz_jax.verify.document import TABLE, write_verify_json
+    from smz_jax.verify.session import Asked, verify
+    from smz_jax.verify.table import to_markdown, to_text
+
+    folder: Path = arguments.folder
+    model = load_model(folder, arguments.checkpoint or "best")
+    asked = Asked(**{name: getattr(arguments, name) for name in Asked._fields})
+    document = verify(model, asked, lambda line: print(line, flush=True))
+    print(to_text(document))
+    try:
+        path = write_verify_json(folder, document)
+        atomic_write_text(folder / TABLE, to_markdown(document))
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be written: {error.strerror}") from None
+    print(f"wrote {path} and {folder / TABLE}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

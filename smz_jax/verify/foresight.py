@@ -1,0 +1,173 @@
+"""What a model foresees of action sequences, and where it holds them to be certain."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from smz_jax.config import Config
+from smz_jax.search.model_functions import normalised_entropy
+from smz_jax.types import Array, Networks, Params
+
+ROWS, LOOKS = 256, 32
+"""Rows of a compiled call, and of one over observations; calls are filled up to multiples."""
+
+
+class Foreseen(NamedTuple):
+    """What comes of N sequences, each transition through the code that is held likeliest."""
+
+    end: Array  # [N, E] float32, embedding after the last action, as `Foresight.place` gives it
+    reward: Array  # [N] float32, sum of the rewards that are learned from
+
+
+class Foresight(NamedTuple):
+    """A model's functions as this package asks them: jitted, on NumPy rows of any number."""
+
+    look: Callable[..., Any]  # (params, observation [N, F, ...]) -> embedding [N, ...]
+    place: Callable[..., Any]  # (params, embedding) -> [N, E] where real ends are compared
+    value: Callable[..., Any]  # (params, embedding) -> [N]
+    foresee: Callable[..., Any]  # (params, embedding, actions [N, L]) -> Foreseen
+    applies: Callable[..., Any]  # (params, embedding, actions [N, L]) -> [N] bool
+    expand: Callable[..., Any]  # (params, embedding) -> certain [N, A], embedding [N, A, ...]
+
+
+class Model(NamedTuple):
+    """A model that is asked."""
+
+    foresight: Foresight
+    params: Params
+
+
+def by_rows(function: Callable[..., Any], rows: int = ROWS) -> Callable[..., Any]:
+    """Calls a jitted `(params, *arrays [N, ...])` in one shape only; gives NumPy arrays."""
+
+    def call(params: Params, *arrays: Any) -> Any:
+        count, found = len(arrays[0]), []
+        for start in range(0, max(count, 1), rows):
+            parts = [np.asarray(x[start : start + rows]) for x in arrays]
+            short = rows - len(parts[0])
+            padded = [np.pad(x, [(0, short)] + [(0, 0)] * (x.ndim - 1)) for x in parts]
+            found.append(jax.device_get(function(params, *padded)))
+        return jax.tree.map(lambda *x: np.concatenate(x)[:count], *found)
+
+    return call
+
+
+def make_applies(networks: Networks, config: Config) -> Callable[..., Array]:
+    """Where a macro is held to apply: the precondition, for now the model's own word.
+
+    Args:
+        networks: the model.
+        config: gives `macro.play_threshold`.
+
+    Returns:
+        `(params, embedding [N, ...], actions [N, L] padded with -1) -> [N] bool`: whether the
+        normalised entropy of every transition is under the threshold, along the likeliest codes.
+    """
+
+    def applies(params: Params, embedding: Array, actions: Array) -> Array:
+        return _unroll(networks, config, params, embedding, actions)[1]
+
+    return applies
+
+
+def _unroll(
+    networks: Networks, config: Config, params: Params, embedding: Array, actions: Array
+) -> tuple[Array, Array, Array]:
+    """Embedding at the end, whether all was certain `[N]`, and the sum of rewards `[N]`."""
+
+    def step(carry: tuple[Array, Array, Array], action: Array):
+        before, certain, total = carry
+        played = action >= 0
+        after, reward, entropy = _transition(networks, params, before, jnp.maximum(action, 0))
+        shape = (-1,) + (1,) * (before.ndim - 1)
+        after = jnp.where(played.reshape(shape), after, before)
+        certain &= ~played | _is_certain(entropy, config)
+        return (after, certain, total + jnp.where(played, reward, 0.0)), None
+
+    count = actions.shape[0]
+    start = (embedding, jnp.ones(count, jnp.bool_), jnp.zeros(count, jnp.float32))
+    return jax.lax.scan(step, start, actions.T)[0]
+
+
+def _is_certain(entropy: Array, config: Config) -> Array:
+    return jnp.isfinite(entropy) & (entropy < config.macro.play_threshold)
+
+
+def _transition(networks: Networks, params: Params, embedding: Array, action: Array):
+    """Next embedding, reward `[N]` and normalised entropy `[N]` of an action."""
+    afterstate = networks.afterstate_dynamics(params, embedding, action)
+    logits, _ = networks.afterstate_prediction(params, afterstate)
+    code = jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1], dtype=jnp.float32)
+    embedding, reward = networks.dynamics(params, afterstate, code)
+    return embedding, networks.reward_of(reward).astype(jnp.float32), normalised_entropy(logits)
+
+
+def make_foresight(networks: Networks, config: Config, num_actions: int) -> Foresight:
+    """The functions for one model; embeddings are compared where `smz_jax.trials` compares them.
+
+    Args:
+        networks: the model.
+        config: the run's settings.
+        num_actions: A.
+    """
+    projects = config.loss.consistency > 0
+
+    def placed(params: Params, embedding: Array, predict: bool) -> Array:
+        if projects:
+            embedding = networks.project(params, embedding, predict)
+        return embedding.reshape(len(embedding), -1).astype(jnp.float32)
+
+    def foresee(params: Params, embedding: Array, actions: Array) -> Foreseen:
+        end, _, reward = _unroll(networks, config, params, embedding, actions)
+        return Foreseen(placed(params, end, True), reward)
+
+    def value(params: Params, embedding: Array) -> Array:
+        return networks.value_of(networks.prediction(params, embedding)[1])
+
+    def expand(params: Params, embedding: Array) -> tuple[Array, Array]:
+        count = len(embedding)
+        actions = jnp.tile(jnp.arange(num_actions, dtype=jnp.int32), count)
+        before = jnp.repeat(embedding, num_actions, axis=0)
+        after, _, entropy = _transition(networks, params, before, actions)
+        certain = _is_certain(entropy, config).reshape(count, num_actions)
+        return certain, after.reshape(count, num_actions, *embedding.shape[1:])
+
+    functions = (
+        networks.representation,
+        lambda params, embedding: placed(params, embedding, False),
+        value,
+        foresee,
+        make_applies(networks, config),
+        expand,
+    )
+    look, *others = (jax.jit(function) for function in functions)
+    return Foresight(by_rows(look, LOOKS), *(by_rows(function) for function in others))
+
+
+def padded(macros: Any, length: int) -> np.ndarray:
+    """Sequences as `[N, length]` int32, filled up with -1."""
+    rows = np.full((len(macros), length), -1, np.int32)
+    for row, macro in zip(rows, macros, strict=True):
+        row[: len(macro)] = macro
+    return rows
+
+
+def nearness(foreseen: np.ndarray, real: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    """cos(foreseen_i - m, real_j - m) for all pairs, `[N, R]`; m is a mean of real ends.
+
+    Scaled embeddings point nearly one way; see `smz_jax.trials.relative_distance`.
+
+    Args:
+        foreseen: `[N, E]`.
+        real: `[R, E]`.
+        centre: `[E]`.
+    """
+
+    def direction(x: np.ndarray) -> np.ndarray:
+        x = np.asarray(x, np.float64) - centre
+        return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-9)
+
+    return direction(foreseen) @ direction(real).T

@@ -1,0 +1,218 @@
+"""The macros of a run and the controls that they are compared with."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from smz_jax.config import MacroConfig
+from smz_jax.macros import encode, random_macros, select, shuffled
+from smz_jax.macros.coding import Encoding
+
+Macro = tuple[int, ...]
+REAL, SHUFFLED, RANDOM, UNTRAINED = "macros", "shuffled play", "random", "untrained network"
+RESAMPLES = 100
+
+
+class Piece(NamedTuple):
+    """Play that no lost life or game's end interrupts; n steps."""
+
+    actions: np.ndarray  # [n] int32
+    entropy: np.ndarray  # [n] float32, normalised, of each transition, by the player's own model
+    game: int
+
+
+class Library(NamedTuple):
+    """Macros to be tried."""
+
+    name: str
+    macros: tuple[Macro, ...]
+    status: tuple[str, ...]  # of each, for the table
+
+
+def split(pieces: Sequence[Piece]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Actions of every other game, to choose macros by, and of the rest, held out."""
+    known = [piece.actions for piece in pieces if piece.game % 2 == 0]
+    return known, [piece.actions for piece in pieces if piece.game % 2 == 1]
+
+
+def real_library(
+    document: Mapping[str, Any], known: Sequence[np.ndarray], limit: int, any_status: bool
+) -> Library:
+    """The run's sound macros, at most `limit`.
+
+    First those that shorten the description of play the most, then the most frequent ones.
+
+    Args:
+        document: as macros.json.
+        known: play to choose by.
+        limit: macros at most.
+        any_status: takes macros of every status.
+    """
+    status = {
+        tuple(macro["actions"]): macro["status"]
+        for macro in document["macros"]
+        if (any_status or macro["status"] == "sound") and 2 <= macro["length"] <= 8
+    }
+    num_actions = len(document["action_names"])
+    chosen = select(known, list(status), num_actions).phrases if status else ()
+    macros = tuple(dict.fromkeys([*chosen, *status]))[:limit]
+    return Library(REAL, macros, tuple(status[macro] for macro in macros))
+
+
+def wanted_lengths(
+    library: Library, document: Mapping[str, Any], settings: MacroConfig, limit: int
+) -> list[int]:
+    """Lengths of the controls' macros: the library's own.
+
+    Of an empty one, those of the most frequent macros that are not sound; of none, from the
+    shortest to the longest in turn.
+    """
+    shortest = max(settings.min_length, 2)
+    lengths = [len(macro) for macro in library.macros] or [
+        macro["length"] for macro in document["macros"][:limit] if macro["length"] >= shortest
+    ]
+    between = range(shortest, max(settings.max_length, shortest) + 1)
+    return lengths or [between[i % len(between)] for i in range(limit)]
+
+
+def frequent_windows(
+    pieces: Iterable[tuple[np.ndarray, np.ndarray]],
+    lengths: Sequence[int],
+    settings: MacroConfig,
+) -> list[Macro]:
+    """The most frequent windows of play, those that are certain before all others.
+
+    Args:
+        pieces: actions `[n]` and entropies `[n]` of each.
+        lengths: of the wanted macros.
+        settings: `play_threshold`, `include_repeats`.
+
+    Returns:
+        Distinct windows, for each length as many as are wanted, or as there are; the most frequent
+        first. Ties go to the order of the actions.
+    """
+    seen: Counter[Macro] = Counter()
+    certain: Counter[Macro] = Counter()
+    pieces = list(pieces)
+    for length in set(lengths):
+        for actions, entropy in pieces:
+            sure = np.asarray(entropy) < settings.play_threshold
+            for start in range(len(actions) - length + 1):
+                window = tuple(int(x) for x in actions[start : start + length])
+                if settings.include_repeats or len(set(window)) > 1:
+                    seen[window] += 1
+                    certain[window] += bool(sure[start : start + length].all())
+    ranked = sorted(seen, key=lambda x: (-certain[x], -seen[x], x))
+    found = []
+    for length, wanted in Counter(lengths).items():
+        found += [window for window in ranked if len(window) == length][:wanted]
+    return sorted(found, key=ranked.index)
+
+
+def controls(
+    lengths: Sequence[int],
+    known: Sequence[np.ndarray],
+    untrained: Sequence[Piece],
+    num_actions: int,
+    settings: MacroConfig,
+    rng: np.random.Generator,
+) -> list[Library]:
+    """Three libraries of as many macros of the same lengths; fewer where there are not so many.
+
+    Args:
+        lengths: of the wanted macros.
+        known: the agent's play, to be shuffled.
+        untrained: play of the untrained network.
+        num_actions: A.
+        settings: of macros.
+        rng: is advanced.
+    """
+    mixed = [(actions, np.zeros(len(actions))) for actions in shuffled(known, rng)]
+    own = [(piece.actions, piece.entropy) for piece in untrained if piece.game % 2 == 0]
+    found = {
+        SHUFFLED: frequent_windows(mixed, lengths, settings),
+        RANDOM: random_macros(lengths, num_actions, rng),
+        UNTRAINED: frequent_windows(own, lengths, settings),
+    }
+    return [
+        Library(name, tuple(macros), ("control",) * len(macros)) for name, macros in found.items()
+    ]
+
+
+class Saved(NamedTuple):
+    """Bits per action of held-out play that a library saves, its dictionary paid."""
+
+    kept: tuple[Macro, ...]  # those of the library that shorten the play that is known
+    encoding: Encoding  # of the held-out play
+    low: float | None
+    high: float | None  # 95 % interval, by resampling the pieces; None for a single piece
+
+
+def saved_bits(
+    library: Library,
+    known: Sequence[np.ndarray],
+    held_out: Sequence[np.ndarray],
+    num_actions: int,
+    seed: int,
+) -> Saved | None:
+    """Compresses held-out play with those macros of a library that shorten the play that is known.
+
+    So each library, a control's too, is taken at its best.
+
+    Args:
+        library: macros.
+        known: play to choose them by.
+        held_out: other play.
+        num_actions: A.
+        seed: of the resampling.
+
+    Returns:
+        None where nothing is held out.
+    """
+    held_out = [piece for piece in held_out if len(piece)]
+    if not held_out:
+        return None
+    macros = list(library.macros)
+    kept = select(known, macros, num_actions).phrases if macros else ()
+
+    def per_action(pieces: Sequence[np.ndarray]) -> float:
+        return encode(pieces, kept, num_actions).saved_per_action
+
+    low = high = None
+    if len(held_out) > 1:
+        rng = np.random.default_rng(seed)
+        draws = rng.integers(len(held_out), size=(RESAMPLES, len(held_out)))
+        again = [per_action([held_out[i] for i in row]) for row in draws]
+        low, high = (float(x) for x in np.quantile(again, (0.025, 0.975)))
+    return Saved(kept, encode(held_out, kept, num_actions), low, high)
+
+
+def closed_gate(document: Mapping[str, Any], settings: MacroConfig) -> tuple[str, str] | None:
+    """Which gate kept all macros from being sound, and why in words; None if one is sound."""
+    macros = document["macros"]
+    if any(macro["status"] == "sound" for macro in macros):
+        return None
+    if not macros:
+        stats = document["stats"]
+        rate = stats.get("certain_rate_play", 0.0)
+        return "certainty", (
+            f"no sequence was held certain {settings.min_occurrences} times: "
+            f"{stats.get('candidates', 0):.0f} were at all, and {rate:.1%} of the played "
+            f"transitions are under macro.play_threshold = {settings.play_threshold:g}"
+        )
+    tried = [macro for macro in macros if macro["trials"] >= settings.min_trials]
+    if not tried:
+        most = max(macro["trials"] for macro in macros)
+        return "trials", (
+            f"{len(macros)} macros are certain, none has macro.min_trials = {settings.min_trials} "
+            f"trials: at most {most:.1f}"
+        )
+    best = max(tried, key=lambda macro: macro["held_low"])
+    parts = ", ".join(f"{name} {best[name]:.0%}" for name in ("near", "paid", "agreed"))
+    return "repeatability", (
+        f"{len(tried)} of {len(macros)} macros have trials enough, none holds in "
+        f"{settings.sound_share:.0%} by its lower bound; the best, {best['names']}: "
+        f"{best['held_low']:.0%} ({parts})"
+    )

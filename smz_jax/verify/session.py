@@ -1,0 +1,300 @@
+"""Verification of a trained model, from its folder to the document of what was found."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from smz_jax.config import Config, require
+from smz_jax.envs import make_spec
+from smz_jax.envs.emulator import Emulator
+from smz_jax.evaluate import Agent, game_settings, make_agent
+from smz_jax.export import Exported
+from smz_jax.learner import init_train_state
+from smz_jax.macros.library import decode
+from smz_jax.networks import make_networks
+from smz_jax.rollout import make_decide
+from smz_jax.trained import check_actions_of, fit_params
+from smz_jax.types import EnvSpec, Networks, Params
+from smz_jax.verify import emulated, grid
+from smz_jax.verify.document import SCHEMA, plain_tally
+from smz_jax.verify.foresight import Model, make_foresight
+from smz_jax.verify.libraries import (
+    REAL,
+    UNTRAINED,
+    Library,
+    Piece,
+    Saved,
+    closed_gate,
+    controls,
+    real_library,
+    saved_bits,
+    split,
+    wanted_lengths,
+)
+from smz_jax.verify.states import play_emulator, play_vector
+from smz_jax.verify.trial import Tried, tally
+
+GAMES_SEED = 5_000_003
+"""Of the games: they are none of training or evaluation."""
+GRID_GAMES = 16
+"""Games of a grid world that count as one: they are short."""
+STATES_KEPT = 4
+"""Times `states`: so many are kept of play, and those where a macro applies are chosen of them."""
+
+
+class Asked(NamedTuple):
+    """Sizes of a verification."""
+
+    macros: int = 32  # of each library, at most
+    states: int = 8  # in which each macro is tried
+    repeats: int = 2  # runs of a macro from a state
+    games: int = 2  # that the agent plays, to choose states and macros and to compress
+    max_steps: int = 1_000  # actions after which a game is cut off
+    seed: int = 0
+    any_status: bool = False  # also macros that are not sound
+
+
+DEFAULTS = Asked()
+
+
+class Agents(NamedTuple):
+    """The trained and the untrained player, with the model of each."""
+
+    spec: EnvSpec
+    model: Model
+    untrained: Model
+    make: Callable[[Params, int], Agent]
+
+
+class Found(NamedTuple):
+    """What the play and the trials of a suite gave."""
+
+    libraries: Sequence[Library]
+    tried: Sequence[Tried]
+    pieces: Sequence[Piece]
+    scores: Sequence[float]
+    untrained_scores: Sequence[float]
+    pairs: list[dict[str, Any]] | None
+
+
+def check_library_of(model: Exported) -> Mapping[str, Any]:
+    """The library of a model; raises ConfigError in one line if it is none of this game."""
+    suite = model.config.env.suite
+    allowed = "atari (tried in ale-py's emulator) or grid (against its exact rules)"
+    require(suite in ("atari", "grid"), "env.suite", suite, allowed)
+    if suite == "grid":
+        stack = model.config.env.frame_stack
+        require(stack == 1, "env.frame_stack", stack, "1, so that what is seen tells the state")
+    library = model.macros
+    found = "no macros.json"
+    require(library is not None, "the model's library", found, "the macros.json of its run")
+    assert library is not None
+    names = library["action_names"]
+    allowed = f"those of the model: {', '.join(model.about['action_names'])}"
+    require(names == model.about["action_names"], "macros.json: action_names", names, allowed)
+    longest = max((macro["length"] for macro in library["macros"]), default=0)
+    most = model.config.macro.max_length
+    allowed = f"at most macro.max_length = {most} of the model's settings"
+    require(longest <= most, "macros.json: length", longest, allowed)
+    return library
+
+
+def verify(
+    model: Exported, asked: Asked = DEFAULTS, say: Callable[[str], None] = lambda line: None
+) -> dict[str, Any]:
+    """Tries a model's macros, and controls, where they claim to hold.
+
+    Args:
+        model: as `smz_jax.trained.load_model` gives it.
+        asked: sizes.
+        say: is told what is going on, line by line.
+
+    Returns:
+        The document that `smz_jax.verify.document` describes.
+
+    Raises:
+        ConfigError: in one line, if model and library do not fit the game, or the game has neither
+            an emulator that can be cloned nor known rules.
+    """
+    library, config = check_library_of(model), model.config
+    emulator = Emulator(game_settings(config)) if config.env.suite == "atari" else None
+    spec = make_spec(config.env) if emulator is None else emulator.spec
+    check_actions_of(model, spec)
+    networks = make_networks(config.network, spec)
+    agents = make_agents(networks, config, spec, fit_params(networks, model.weights))
+    if emulator is None:
+        found = verify_grid(agents, library, config, asked, say)
+    else:
+        found = verify_emulator(agents, emulator, library, config, asked, say)
+    return to_document(model, library, asked, found)
+
+
+def make_agents(networks: Networks, config: Config, spec: EnvSpec, params: Params) -> Agents:
+    """The players; the untrained one has the parameters that the run began with."""
+    foresight = make_foresight(networks, config, spec.num_actions)
+    key = jax.random.split(jax.random.key(config.seed), 3)[0]
+    first = init_train_state(networks, config, key).params
+    make = make_agent(make_decide(networks, config, spec, policy="search"))
+    return Agents(spec, Model(foresight, params), Model(foresight, first), make)
+
+
+def make_libraries(
+    document: Mapping[str, Any],
+    pieces: Sequence[Piece],
+    untrained: Sequence[Piece],
+    config: Config,
+    asked: Asked,
+) -> list[Library]:
+    """The run's macros and the controls, in the order of the report."""
+    known, _ = split(pieces)
+    real = real_library(document, known, asked.macros, asked.any_status)
+    lengths = wanted_lengths(real, document, config.macro, asked.macros)
+    rng = np.random.default_rng((GAMES_SEED, asked.seed))
+    num_actions = len(document["action_names"])
+    return [real, *controls(lengths, known, untrained, num_actions, config.macro, rng)]
+
+
+def _judged_by(libraries: Sequence[Library], agents: Agents) -> list[tuple[Library, Model]]:
+    """Each library with the model whose claims its macros are."""
+    return [
+        (library, agents.untrained if library.name == UNTRAINED else agents.model)
+        for library in libraries
+    ]
+
+
+def verify_emulator(
+    agents: Agents,
+    emulator: Emulator,
+    library: Mapping[str, Any],
+    config: Config,
+    asked: Asked,
+    say: Callable[[str], None],
+) -> Found:
+    """Plays, and tries all libraries from states of the trained agent's games."""
+    seed, played = GAMES_SEED + asked.seed, []
+    for model, keep in ((agents.model, STATES_KEPT * asked.states), (agents.untrained, 0)):
+        played.append(
+            play_emulator(
+                agents.make(model.params, seed),
+                emulator,
+                config,
+                games=asked.games,
+                max_steps=asked.max_steps,
+                keep=keep,
+                seed=seed,
+            )
+        )
+        who = "untrained network" if played[1:] else "agent"
+        actions = sum(len(piece.actions) for piece in played[-1].pieces)
+        say(f"{who}: {asked.games} games, {actions:,} actions, mean score {_mean(played[-1]):.2f}")
+    libraries = make_libraries(library, played[0].pieces, played[1].pieces, config, asked)
+    bench = emulated.Bench(
+        emulator=emulator,
+        starts=played[0].starts,
+        agent=agents.make(agents.model.params, seed),
+        model=agents.model,
+        config=config,
+        states=asked.states,
+        repeats=asked.repeats,
+        seed=seed,
+    )
+    say(f"{sum(len(x.macros) for x in libraries)} macros, {len(played[0].starts)} states")
+    tried = emulated.try_libraries(bench, _judged_by(libraries, agents))
+    return Found(libraries, tried, played[0].pieces, played[0].scores, played[1].scores, pairs=None)
+
+
+def _mean(played: Any) -> float:
+    return float(np.mean(played.scores))
+
+
+def verify_grid(
+    agents: Agents,
+    library: Mapping[str, Any],
+    config: Config,
+    asked: Asked,
+    say: Callable[[str], None],
+) -> Found:
+    """Plays, and holds all libraries against the rules, from every state that can be reached."""
+    world, seed = grid.make_world(config), GAMES_SEED + asked.seed
+    games, steps = GRID_GAMES * asked.games, min(asked.max_steps, config.eval.max_steps)
+    played = [
+        play_vector(agents.make(x.params, seed), config, games=games, max_steps=steps, seed=seed)
+        for x in (agents.model, agents.untrained)
+    ]
+    say(f"agent: {games} games, mean score {np.mean(played[0][1]):.2f}")
+    libraries = make_libraries(library, played[0][0], played[1][0], config, asked)
+    tried = [grid.try_library(model, world, each) for each, model in _judged_by(libraries, agents)]
+    pairs = []
+    for name, model in ((REAL, agents.model), (UNTRAINED, agents.untrained)):
+        counts, starts = grid.count_pairs(model, world, np.random.default_rng(seed))
+        pairs.append(
+            {
+                "model": "trained network" if name == REAL else name,
+                "starts": starts,
+                **grid.pair_shares(counts),
+                "lengths": [x._asdict() for x in counts],
+            }
+        )
+    return Found(libraries, tried, played[0][0], played[0][1], played[1][1], pairs)
+
+
+def to_document(
+    model: Exported, library: Mapping[str, Any], asked: Asked, found: Found
+) -> dict[str, Any]:
+    """What was found, as plain JSON."""
+    config, names = model.config, library["action_names"]
+    known, held_out = split(found.pieces)
+    gate = closed_gate(library, config.macro)
+    about = {name: model.about.get(name) for name in ("experiment", "seed", "checkpoint")}
+    parts = []
+    for each, tried in zip(found.libraries, found.tried, strict=True):
+        saved = saved_bits(each, known, held_out, len(names), asked.seed)
+        rows = []
+        for index, macro in enumerate(each.macros):
+            own = [trial for trial in tried.trials if trial.macro == index]
+            row = plain_tally(tally(own, tried.applied[index : index + 1]))
+            head = {"actions": list(macro), "names": decode(macro, names)}
+            rows.append({**head, "status": each.status[index], **row})
+        parts.append(
+            {
+                "name": each.name,
+                "totals": plain_tally(tally(tried.trials, tried.applied)),
+                "saved": None if saved is None else plain_saved(saved),
+                "macros": rows,
+            }
+        )
+    return {
+        "schema": SCHEMA,
+        **about,
+        "env_steps": model.about.get("env_steps"),
+        "suite": config.env.suite,
+        "game": config.env.id,
+        "sticky": config.env.sticky if config.env.suite == "atari" else None,
+        "action_names": list(names),
+        "asked": asked._asdict(),
+        "play": {
+            "games": len(found.scores),
+            "actions": sum(len(piece.actions) for piece in found.pieces),
+            "held_out": sum(len(actions) for actions in held_out),
+            "mean_score": float(np.mean(found.scores)),
+            "untrained_score": float(np.mean(found.untrained_scores)),
+        },
+        "gate": None if gate is None else {"closed": gate[0], "why": gate[1]},
+        "pairs": found.pairs,
+        "libraries": parts,
+    }
+
+
+def plain_saved(saved: Saved) -> dict[str, Any]:
+    """Savings as plain JSON."""
+    encoding = saved.encoding
+    return {
+        "bits_per_action": encoding.saved_per_action,
+        "low": saved.low,
+        "high": saved.high,
+        "plain_bits_per_action": encoding.plain_bits_per_action,
+        "coverage": encoding.coverage,
+        "kept": len(saved.kept),
+    }

@@ -1,0 +1,191 @@
+"""A verification as tables: plain text for the terminal, Markdown for verify.md."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+TOTALS = (
+    "library",
+    "macros",
+    "applies",
+    "trials",
+    "holds",
+    "nearest",
+    "pays (reward)",
+    "pays (none)",
+    "value - greedy",
+    "holds anywhere",
+    "saved bits/action",
+)
+MACROS = (
+    "macro",
+    "status",
+    "applies",
+    "trials",
+    "holds",
+    "pays (reward)",
+    "pays (none)",
+    "value - greedy",
+    "lives lost",
+    "cut",
+    "same RAM",
+)
+HOW = """\
+A macro applies in a state where the model holds every transition to be certain. A trial holds if
+it ends where the model says (its foreseen end is nearer to the real one than those of up to 19
+other sequences from the same state that really end elsewhere) and pays what it says. Trials that a
+lost life or the game's end cut short are left out. "Holds anywhere" is of drawn states, whether or
+not the macro applies there. "Value - greedy" is the discounted reward and the value at the end,
+less those of the greedy policy after as many steps. Saved bits are of held-out play, with the
+dictionary, by those macros of a library that shorten other play. Intervals are 95 %, by states
+(Wilson's, at the effective number of trials; Student's t), those of the bits by resampled pieces.
+"""
+HOW_GRID = """\
+A macro applies in a state where the model holds every transition to be certain. It holds if all of
+them are certain by the rules, it ends in the state that the model says (of all states the nearest),
+and pays what it says. "Holds anywhere" is of all states in which it can be played. "Value - greedy"
+is the expected discounted reward and optimal value at the end, less the optimal value. Saved bits
+are of held-out play, with the dictionary, by those macros of a library that shorten other play.
+Intervals are 95 %, by states (Wilson's, at the effective number of trials; Student's t), those of
+the bits by resampled pieces.
+"""
+Rows = list[list[str]]
+
+
+def share_text(estimate: Mapping[str, Any]) -> str:
+    """`93 % (88 to 97)`."""
+    if estimate["mean"] is None:
+        return "-"
+    return f"{estimate['mean']:.0%} ({_bounds(estimate, 100, 0)})"
+
+
+def mean_text(estimate: Mapping[str, Any]) -> str:
+    """`-0.02 (-0.05 to 0.01)`."""
+    if estimate["mean"] is None:
+        return "-"
+    bounds = f" ({_bounds(estimate, 1, 3)})" if estimate["low"] is not None else ""
+    return f"{estimate['mean']:.3f}{bounds}"
+
+
+def _bounds(estimate: Mapping[str, Any], scale: float, digits: int) -> str:
+    return f"{scale * estimate['low']:.{digits}f} to {scale * estimate['high']:.{digits}f}"
+
+
+def _saved_text(saved: Mapping[str, Any] | None) -> str:
+    if saved is None:
+        return "-"
+    text = f"{saved['bits_per_action']:.3f}"
+    return text if saved.get("low") is None else f"{text} ({_bounds(saved, 1, 3)})"
+
+
+def total_rows(document: Mapping[str, Any]) -> Rows:
+    """A row for each library, under `TOTALS`."""
+    rows = []
+    for library in document["libraries"]:
+        found = library["totals"]
+        rows.append(
+            [
+                library["name"],
+                str(len(library["macros"])),
+                share_text(found["applied"]),
+                str(found["held"]["trials"]),
+                *(
+                    share_text(found[name])
+                    for name in ("held", "nearest", "paid_rewarded", "paid_unrewarded")
+                ),
+                mean_text(found["gain"]),
+                share_text(found["held_anywhere"]),
+                _saved_text(library["saved"]),
+            ]
+        )
+    return rows
+
+
+def macro_rows(library: Mapping[str, Any]) -> Rows:
+    """A row for each macro of a library, under `MACROS`."""
+    return [
+        [
+            macro["names"],
+            str(macro.get("status")),
+            share_text(macro["applied"]),
+            str(macro["held"]["trials"]),
+            *(share_text(macro[name]) for name in ("held", "paid_rewarded", "paid_unrewarded")),
+            mean_text(macro["gain"]),
+            mean_text({**macro["lives"], "low": None}),
+            str(macro.get("cut")),
+            share_text(macro["repeats"]) if macro["repeats"]["trials"] else "-",
+        ]
+        for macro in library["macros"]
+    ]
+
+
+def pair_lines(document: Mapping[str, Any]) -> list[str]:
+    """Precision and recall of "certain from here", of each model of a grid world."""
+    lines = []
+    for pairs in document["pairs"] or ():
+        said = [
+            f"{name} {'none' if pairs[name] is None else format(pairs[name], '.4f')}"
+            for name in ("precision", "recall")
+        ]
+        lengths = [x["length"] for x in pairs["lengths"]]
+        lines.append(
+            f"{pairs['model']}, certain from here, over all sequences of {min(lengths)} to "
+            f"{max(lengths)} actions from {pairs['starts']} states: {', '.join(said)}"
+        )
+    return lines
+
+
+def head_lines(document: Mapping[str, Any]) -> list[str]:
+    """What was verified, and which gate closed."""
+    play = document["play"]
+    sticky = document.get("sticky")
+    game = document["game"] + (f", sticky actions {sticky:g}" if sticky else "")
+    lines = [
+        f"{document['experiment']}, seed {document['seed']}, {document['checkpoint']} model: "
+        f"{game}",
+        f"play: {play['games']} games, {play['actions']:,} actions ({play['held_out']:,} held "
+        f"out), mean score {play['mean_score']:.2f}, untrained {play['untrained_score']:.2f}",
+    ]
+    if document["gate"] is not None:
+        gate = document["gate"]
+        lines.append(f"no macro is sound; the gate that closed: {gate['closed']}: {gate['why']}")
+    return lines + pair_lines(document)
+
+
+def text_table(columns: Sequence[str], rows: Rows) -> str:
+    """Aligned columns, the first to the left."""
+    table = [list(columns), *rows]
+    widths = [max(len(row[i]) for row in table) for i in range(len(columns))]
+
+    def line(row: Sequence[str]) -> str:
+        first, *others = (x.ljust(w) if not i else x.rjust(w)
+                          for i, (x, w) in enumerate(zip(row, widths, strict=True)))  # fmt: skip
+        return "  ".join([first, *others]).rstrip()
+
+    return "\n".join([line(columns), line(["-" * w for w in widths]), *map(line, rows)])
+
+
+def markdown_table(columns: Sequence[str], rows: Rows) -> str:
+    """A Markdown table."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in lines)
+
+
+def to_text(document: Mapping[str, Any]) -> str:
+    """The tables for a terminal."""
+    parts = ["\n".join(head_lines(document)), text_table(TOTALS, total_rows(document))]
+    rows = macro_rows(document["libraries"][0]) if document["libraries"] else []
+    if rows:
+        parts.append(text_table(MACROS, rows))
+    return "\n\n".join(parts)
+
+
+def to_markdown(document: Mapping[str, Any]) -> str:
+    """The tables as verify.md, every library macro by macro."""
+    how = HOW_GRID if document["suite"] == "grid" else HOW
+    lines = [f"- {line}" for line in head_lines(document)]
+    parts = ["# Verification of macros", "\n".join(lines), how.strip()]
+    parts.append(markdown_table(TOTALS, total_rows(document)))
+    for library in document["libraries"]:
+        rows = macro_rows(library)
+        parts += [f"## {library['name']}", markdown_table(MACROS, rows) if rows else "None."]
+    return "\n\n".join(parts) + "\n"
