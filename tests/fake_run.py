@@ -227,6 +227,8 @@ def make_macros(seed: int, number: int = 120) -> list[dict]:
             **dict.fromkeys(("held", "near", "paid", "agreed"), 0.9),
             "held_low": 0.85,
             "held_high": 0.95,
+            "slot": None,
+            "precondition": None,
         }
     return list(found.values())
 
