@@ -100,9 +100,7 @@ def held_out(sample: ReplaySample, history: int) -> Array:
     return scatter_bits(place) % HELD_OUT == 0
 
 
-def worth_it(
-    rows: Trajectory, values: Array, *, history: int, gamma: float, delta: float
-) -> Array:
+def worth_it(rows: Trajectory, values: Array, *, history: int, gamma: float, delta: float) -> Array:
     """Whether the first steps of windows were worth as much as the best action.
 
     Args:

@@ -33,6 +33,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "learner.schedule_steps": 8,
         "macro.max_length": 3,
         "macro.capacity": 64,
+        "macro.slots": 8,
+        "macro.head_size": 16,
         "macro.bucket_warmup_steps": 96,
         "eval.num_games": 4,
         "eval.num_envs": 4,

@@ -18,13 +18,13 @@ from experiments import export as command
 from smz_jax.checkpoint import CheckpointStore
 from smz_jax.config import ConfigError
 from smz_jax.envs import make_spec
-from smz_jax.export import MACROS, REQUIRED, SUMS, is_export, read_export, write_export
+from smz_jax.export import HEAD, MACROS, REQUIRED, SUMS, is_export, read_export, write_export
 from smz_jax.networks import make_networks
 from smz_jax.rollout import make_decide
 from smz_jax.run_dir import read_config
 from smz_jax.trained import abstract_params, export_run, fit_params, load_model, score_table
 
-FILES = (*REQUIRED, MACROS, SUMS)
+FILES = (*REQUIRED, MACROS, HEAD, SUMS)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_parameters_come_back_bit_for_bit_and_act_the_same(tiny_run, tmp_path, k
     networks = make_networks(config.network, spec)
     store = CheckpointStore(tiny_run)
     if kind == "best":
-        truth = store.restore("best", {"params": abstract_params(networks)})[0]["params"]
+        truth, _ = store.restore_params("best", abstract_params(networks))
     else:
         from smz_jax.metrics import PhaseTimers
         from smz_jax.run import Run
