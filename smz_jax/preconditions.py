@@ -79,6 +79,7 @@ def init_head(config: MacroConfig, embedding_shape: tuple[int, ...], rng_key: Ar
 
 def scatter_bits(x: Array) -> Array:
     """A fixed hash of uint32 numbers (the finaliser of MurmurHash3), which spreads neighbours."""
+    x = x + jnp.uint32(0x9E3779B9)  # 0 would stay 0
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
         x = (x ^ (x >> shift)) * jnp.uint32(factor)
     return x ^ (x >> 16)

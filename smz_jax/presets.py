@@ -208,6 +208,7 @@ _CARTPOLE: dict[str, dict[str, Any]] = {
         # A few steps' worth. Stretched from nothing, noise decided between two actions and became
         # the policy target: 334 on seed 0 with 1e-8, 500 from 20,000 steps on with 2.
         "search.q_epsilon": 2.0,
+        "macro.value_delta": 4.0,
         "replay.capacity": 40_960,
         "learner.updates_per_env_step": 0.25,
         "macro.bucket_warmup_steps": 10_240,
@@ -224,6 +225,7 @@ _CARTPOLE: dict[str, dict[str, Any]] = {
         "network.bfloat16": False,
         "search.num_simulations": 50,
         "search.q_epsilon": 2.0,
+        "macro.value_delta": 4.0,
         "replay.capacity": 500_000,
         "learner.batch_size": 256,
         "learner.updates_per_env_step": 0.125,
@@ -267,6 +269,7 @@ _TWENTY48: dict[str, dict[str, Any]] = {
         "network.value_support": 60,
         "network.reward_support": 64,  # of 2,048: 46
         "search.q_epsilon": 10.0,  # a few tiles' worth: less is noise of the values
+        "macro.value_delta": 20.0,
         "rollout.temperature": 0.5,
         "learner.unroll_steps": 2,
         "learner.td_steps": 3,
@@ -299,6 +302,7 @@ _TWENTY48: dict[str, dict[str, Any]] = {
         "network.value_support": 300,
         "network.reward_support": 64,
         "search.num_simulations": 100,  # as the paper
+        "macro.value_delta": 100.0,
         "learner.gamma": 0.999,  # Antonoglou et al. 2022, appendix
         "learner.batch_size": 1_024,
         "learner.updates_per_env_step": 0.03125,
@@ -324,6 +328,7 @@ _GRID_ALL: dict[str, Any] = {
     "network.value_support": 2,
     "network.reward_support": 2,
     "learner.gamma": 0.95,  # the policy best at 0.85 to 0.99 is the same; a step counts for more
+    "macro.value_delta": 0.1,
     "eval.max_steps": 60,
 }
 """The grid world: returns in [-1, 1], games of 60 steps at most."""

@@ -258,8 +258,10 @@ def test_temperature_and_error_of_overconfident_logits():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("slots", 0), ("head_size", 0), ("head_every", 0), ("value_delta", -1.0)]
-    + [("head_learning_rate", -1e-3), ("head_learning_rate", 2.0)],
+    [
+        *(("slots", 0), ("head_size", 0), ("head_every", 0), ("value_delta", -1.0)),
+        *(("head_learning_rate", -1e-3), ("head_learning_rate", 2.0)),
+    ],
 )
 def test_settings_are_checked(field, value):
     with pytest.raises(ConfigError, match=rf"macro\.{field} = {value} is not allowed"):
