@@ -84,6 +84,7 @@ def played():
     ends = grid.RULES.terminal[after] & ~grid.RULES.terminal[before]
     last = ((0, 0), (0, 1))
     return rows._replace(
+        frame=rows.frame.astype(np.float32),
         reward=np.pad(reward, last).astype(np.float32),
         discount=np.pad(1.0 - ends, last).astype(np.float32),
     ), states
@@ -107,10 +108,18 @@ def toy_update():
     return jax.jit(make_head_update(grid.exact_networks(), config, spec))  # type: ignore[arg-type]
 
 
+@functools.cache
+def assign(macro=MACRO):
+    return jax.jit(lambda head, table, states: assign_owners(head, table, states, macro))
+
+
+ALL_SOUND = jnp.full(MACRO.capacity, SOUND, jnp.int32)
+
+
+@functools.cache
 def fresh_head():
     head = init_head(MACRO, (grid.STATES,), KEY)
-    states = jnp.full(MACRO.capacity, SOUND, jnp.int32)
-    return assign_owners(head, table_of(SEQUENCES, MACRO), states, MACRO)
+    return assign()(head, table_of(SEQUENCES, MACRO), ALL_SOUND)
 
 
 BUCKETS = BucketState(jnp.eye(grid.STATES), jnp.zeros(grid.STATES), jnp.float32(1))
@@ -204,9 +213,7 @@ def test_worth_by_hand():
 def test_a_new_owner_begins_anew_and_the_others_go_on():
     head = toy_update()(fresh_head(), grid.PARAMS, draw(np.random.default_rng(3)), BUCKETS)
     left = [s for s in SEQUENCES if s not in ((0, 0), (1, 2))]
-    table = table_of([*left, (3, 3, 3)], MACRO)
-    states = jnp.full(MACRO.capacity, SOUND, jnp.int32)
-    after = assign_owners(head, table, states, MACRO)
+    after = assign()(head, table_of([*left, (3, 3, 3)], MACRO), ALL_SOUND)
     differs = np.any(np.asarray(after.slots.actions) != np.asarray(head.slots.actions), axis=1)
     assert differs.sum() == 2
     before_output, output = (x.params["params"][OUTPUT] for x in (head, after))
@@ -259,8 +266,7 @@ def test_the_model_learns_the_same_bits_with_and_without_it():
     step = learner.make_train_step(networks, toy.stub_replay(), config, toy.SPEC)
     head = init_head(macro, (8,), KEY)
     sequences = [(a, b) for a in range(3) for b in range(3)]
-    states = jnp.zeros(macro.capacity, jnp.int32)
-    head = assign_owners(head, table_of(sequences, macro), states, macro)
+    head = assign()(head, table_of(sequences, macro), ALL_SOUND)
     plain = toy.start_state(step=20)
     learned = jax.tree.map(jnp.copy, plain)._replace(head=head)
     buckets = BucketState(jnp.ones((8, grid.STATES)), jnp.zeros(8), jnp.float32(1))
