@@ -238,7 +238,7 @@ def _check_macro(macro: Any, index: int, action_names: Sequence[str], path: Path
 
 def _check_precondition(macro: Mapping[str, Any], where: str, path: Path) -> None:
     """Raises ConfigError unless slot and precondition are both there and right, or both null."""
-    slot, found = macro["slot"], macro["precondition"]
+    slot, found = macro.get("slot"), macro.get("precondition")
     fits = (slot is None) == (found is None) and (slot is None or slot >= 0)
     _check(fits, path, f"{where}.slot = {shorten(slot)} with precondition = {shorten(found)}")
     if found is None:
