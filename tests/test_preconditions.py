@@ -28,7 +28,7 @@ from smz_jax.replay import ReplaySample
 from tests import test_grid_check as grid
 from tests import test_learner as toy
 
-LANES, ROWS, W, BATCH, DELTA = 64, 120, 5, 128, 0.02
+LANES, ROWS, W, BATCH, DELTA = 64, 120, 5, 128, 0.03
 MACRO = MacroConfig(
     max_length=3, capacity=64, slots=24, num_buckets=grid.STATES, value_delta=DELTA, head_size=32,
     head_learning_rate=1e-2, min_occurrences=2,
@@ -37,6 +37,15 @@ SEQUENCES = [(a, b) for a in range(4) for b in range(4)] + [
     (1, 1, 2), (2, 2, 1), (1, 2, 1), (2, 1, 1), (0, 0, 0), (3, 1, 2), (2, 2, 2), (0, 1, 2)
 ]  # fmt: skip
 KEY = jax.random.key(0)
+
+
+@pytest.fixture(autouse=True)
+def fewer_optimisations(request):
+    """But where bits are compared: there the programs are those of a run."""
+    fewer = "same_bits" not in request.node.name
+    jax.config.update("jax_disable_most_optimizations", fewer)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def table_of(sequences, config):
@@ -144,7 +153,7 @@ def test_the_head_learns_where_macros_apply():
         if (true := truth(state, owner)) is not None
     ]
     said, true = np.array(pairs).T
-    assert true.sum() > 15 and (~true).sum() > 15
+    assert true.sum() >= 10 and (~true).sum() >= 100
     assert (said & true).sum() / said.sum() > 0.95 and (said & true).sum() / true.sum() > 0.95
     found = {name: float(x) for name, x in quality(head.slots, head.tally).items()}
     assert found["precision"] > 0.95 and found["recall"] > 0.95 and found["ece"] < 0.05
@@ -200,10 +209,11 @@ def test_worth_by_hand():
         discount=np.array([[1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 0, 1]], np.float32),
     )
     values = jnp.array([[2.0, 2.0, 2.0], [2.0, 2.0, 1.0], [2.0, 2.0, 9.0]])  # [K+1, B]
-    found = worth_it(rows, values, history=1, gamma=0.5, delta=0.75)
-    # After one step 0.5 * 2 = 1 < 1.25 = 2 - 0.75; after two 0.5 * r + 0.25 * v, or the end's 0.
-    np.testing.assert_array_equal(found, [[False, False], [False, False], [True, False]])
+    # After one step 0.5 * 2, 0.5 * 2 and 0.5 * 1; after two 0.5 * r + 0.25 * v, or 0 at an end: 1,
+    # 0 and 0. The best action is worth 2.
     found = worth_it(rows, values, history=1, gamma=0.5, delta=1.0)
+    np.testing.assert_array_equal(found, [[True, True], [True, False], [False, False]])
+    found = worth_it(rows, values, history=1, gamma=0.5, delta=1.6)
     np.testing.assert_array_equal(found, [[True, True], [True, False], [True, False]])
 
 
