@@ -182,6 +182,7 @@ _CARTPOLE: dict[str, dict[str, Any]] = {
     "tiny": {
         "network.value_support": 20,
         "learner.unroll_steps": 1,
+        "macro.head_learning_rate": 0.0,
         "eval.check_model": False,
     },
     "smoke": {
@@ -243,6 +244,7 @@ _TWENTY48: dict[str, dict[str, Any]] = {
         "network.encoder_input": "embedding",
         "learner.unroll_steps": 1,
         "macro.max_length": 2,
+        "macro.head_learning_rate": 0.0,
         "eval.baselines": False,
         "eval.check_model": False,
     },
@@ -364,7 +366,12 @@ _GRID_LAPTOP: dict[str, Any] = {
     "eval.interim_games": 128,
 }
 _GRID: dict[str, dict[str, Any]] = {
-    "tiny": {**_GRID_ALL, "eval.max_steps": 40, "eval.check_model": False},
+    "tiny": {
+        **_GRID_ALL,
+        "macro.head_learning_rate": 0.0,
+        "eval.max_steps": 40,
+        "eval.check_model": False,
+    },
     "smoke": {**VECTOR, **_GRID_ALL},
     "laptop": _GRID_LAPTOP,
     "gpu": {

@@ -262,9 +262,8 @@ class Run:
         key = jax.random.fold_in(jax.random.key(self.config.seed), CHECK_KEY)
         key = jax.random.fold_in(key, self.iteration)
         found = jax.device_get(self.check_batch(self.train_state, self.replay_state, key))
-        if self.train_state.head is not None:
-            _, _, slots, tally, _ = self.train_state.head
-            known = jax.device_get(macros.quality(slots, tally))
+        if (head := self.train_state.head) is not None:
+            known = jax.device_get(macros.quality(head.slots, head.tally))
             found |= {f"precondition/{k}": x for k, x in known.items() if np.isfinite(x)}
         return found
 
@@ -290,9 +289,8 @@ class Run:
         state = self.miner.state
         table = self.trial_pass(self.train_state.params, self.replay_state, key, state.table)
         self.miner.state = state._replace(table=table)
-        if self.train_state.head is not None:
-            head = self._assign_owners(self.train_state.head, table)
-            self.train_state = self.train_state._replace(head=head)
+        if (head := self.train_state.head) is not None:
+            self.train_state = self.train_state._replace(head=self._assign_owners(head, table))
 
     def _assign(self, head: HeadState, table: MacroTable) -> HeadState:
         settings = self.config.macro

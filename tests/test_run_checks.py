@@ -27,6 +27,7 @@ FLAGS = [
     "--eval.every_env_steps=128",
     "--eval.no_baselines",
     "--macro.max_length=2",
+    "--macro.head_learning_rate=0.002",
 ]
 TERMS = ("policy", "value", "reward", "afterstate_value", "chance", "commitment", "consistency")
 

@@ -138,6 +138,7 @@ def calibration_error(bins: Array, temperature: Array | float) -> Array:
     return jnp.sum(jnp.abs(gaps)) / jnp.maximum(number.sum(), 1e-9)
 
 
+@jax.jit
 def quality(slots: MacroSlots, tally: Tally) -> dict[str, Array]:
     """The preconditions of all slots together, on held-out windows; NaN where nothing is known.
 
