@@ -22,6 +22,7 @@ from smz_jax.preconditions import (
     held_out,
     init_head,
     make_head_update,
+    make_uncertain,
     worth_it,
 )
 from smz_jax.replay import ReplaySample
@@ -159,6 +160,26 @@ def test_the_head_learns_where_macros_apply():
     assert found["precision"] > 0.95 and found["recall"] > 0.95 and found["ece"] < 0.05
     assert found["bucket_precision"] > 0.95 and found["always_precision"] < 0.8
     assert found["windows"] > 500
+
+
+def test_certain_from_here_is_what_the_rules_say():
+    uncertain = jax.jit(make_uncertain(grid.exact_networks(), grid.CONFIG))
+    state, index = (x.ravel() for x in np.indices((grid.STATES, len(SEQUENCES))))
+    actions = np.array([(*SEQUENCES[i], -1)[:3] for i in index], np.int32)
+    found = np.asarray(uncertain(grid.PARAMS, jnp.eye(grid.STATES)[state], jnp.asarray(actions)))
+    kinds = []
+    for first, row, answer in zip(state, actions, found, strict=True):
+        at, sure = first, True
+        for action in row[row >= 0]:
+            if grid.RULES.terminal[at]:
+                break
+            chances = grid.RULES.probability[at, action]
+            sure &= chances.max() == 1
+            at = grid.RULES.next_state[at, action, chances.argmax()]
+        else:
+            assert answer == (not sure), (first, row)
+            kinds.append(sure)
+    assert 20 < sum(kinds) < len(kinds) - 20
 
 
 def test_windows_held_out_are_counted_and_not_learned_from():
