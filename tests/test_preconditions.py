@@ -29,7 +29,7 @@ from smz_jax.replay import ReplaySample
 from tests import test_grid_check as grid
 from tests import test_learner as toy
 
-LANES, ROWS, W, BATCH, DELTA = 64, 120, 5, 128, 0.03
+LANES, ROWS, W, BATCH, DELTA = 64, 200, 5, 128, 0.03
 MACRO = MacroConfig(
     max_length=3, capacity=64, slots=24, num_buckets=grid.STATES, value_delta=DELTA, head_size=32,
     head_learning_rate=1e-2, min_occurrences=2,
