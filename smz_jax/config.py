@@ -551,6 +551,18 @@ class MacroConfig:
     """Share of trials that must hold, by the lower bound of its interval."""
     evidence_decay: float = 0.98
     """Evidence is multiplied by this at every pass: the model that it was of goes on learning."""
+    slots: int = 64
+    """Macros whose precondition is learned, at most: where each applies."""
+    value_delta: float = 0.25
+    """A macro applies only where rewards and value after it come to no less than this below the
+    value before it, that of the best action; in the game's own (clipped) points."""
+    head_size: int = 128
+    """Width of the head that learns preconditions."""
+    head_learning_rate: float = 2e-3
+    """Adam's learning rate for that head; 0: no preconditions are learned."""
+    head_every: int = 4
+    """Updates of the model for each of that head, which costs about as much as a forward pass over
+    macro.max_length steps."""
 
     def __post_init__(self) -> None:
         """Validates; raises ConfigError in one line."""
@@ -574,6 +586,12 @@ class MacroConfig:
         require(1 <= seen <= 10**9, "macro.min_occurrences", seen, "in 1..1000000000")
         require(8 <= self.capacity <= 2**20, "macro.capacity", self.capacity, "in 8..1048576")
         require(1 <= self.num_buckets <= 1024, "macro.num_buckets", self.num_buckets, "in 1..1024")
+        for name, most in (("slots", 4096), ("head_size", 8192), ("head_every", 10**9)):
+            value = getattr(self, name)
+            require(1 <= value <= most, f"macro.{name}", value, f"in 1..{most}")
+        delta, rate = self.value_delta, self.head_learning_rate
+        require(0 <= delta <= 1e9, "macro.value_delta", delta, "in [0, 10^9]")
+        require(0 <= rate <= 1, "macro.head_learning_rate", rate, "in [0, 1]")
         warm = self.bucket_warmup_steps
         require(0 <= warm <= 10**12, "macro.bucket_warmup_steps", warm, "in 0..10^12")
 

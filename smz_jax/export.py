@@ -7,6 +7,7 @@
     weights.npz      arrays by their path in the parameters, not compressed
     evaluation.json  the scores of the agent, over the run, and of the baselines
     macros.json      the macro library, if the run has one
+    precondition.npz the precondition head with its slots and counts, if the run has one
 
 `weights.npz` and not safetensors: NumPy alone reads it, also without this project. Reading trusts
 nothing: each file is read once, summed, and only then parsed from the bytes that were summed; no
@@ -30,9 +31,9 @@ from smz_jax.run_dir import CONFIG_NAME
 from smz_jax.settings import config_from_yaml, config_to_yaml
 
 FORMAT = 1
-SUMS, ABOUT, WEIGHTS, SCORES, MACROS = (
+SUMS, ABOUT, WEIGHTS, SCORES, MACROS, HEAD = (
     *("SHA256SUMS", "export.json", "weights.npz", "evaluation.json"),
-    "macros.json",
+    *("macros.json", "precondition.npz"),
 )
 REQUIRED = (CONFIG_NAME, SCORES, ABOUT, WEIGHTS)
 MAX_SUMS_BYTES = 10_000
@@ -51,6 +52,7 @@ class Exported(NamedTuple):
     about: dict[str, Any]  # export.json
     scores: list[dict[str, Any]]  # rows of `smz_jax.trained.score_table`
     macros: dict[str, Any] | None  # as macros.json
+    head: dict[str, np.ndarray] | None = None  # the precondition head, likewise by path
 
 
 def is_export(folder: Path) -> bool:
@@ -87,16 +89,17 @@ def write_export(out: Path, model: Exported) -> Path:
     """
     check_new_folder(out)
     _check_weights(model.weights, "the checkpoint")
-    stream = io.BytesIO()
-    np.savez(stream, allow_pickle=False, **dict(sorted(model.weights.items())))
     files = {
         CONFIG_NAME: config_to_yaml(model.config).encode(),
         SCORES: _json_bytes(model.scores),
         ABOUT: _json_bytes(model.about),
-        WEIGHTS: stream.getvalue(),
+        WEIGHTS: _npz_bytes(model.weights),
     }
     if model.macros is not None:
         files[MACROS] = _json_bytes(model.macros)
+    if model.head is not None:
+        _check_weights(model.head, "the checkpoint")
+        files[HEAD] = _npz_bytes(model.head)
     body = _HEAD.format(FORMAT)
     body += "".join(f"{_sum(data)}  {name}\n" for name, data in sorted(files.items()))
     files[SUMS] = f"{body}{_OWN_SUM}{_sum(body.encode())}\n".encode()
@@ -139,7 +142,9 @@ def read_export(folder: Path) -> Exported:
         from smz_jax.macros.library import check_library  # needs JAX
 
         check_library(macros, folder / MACROS)
-    return Exported(config, _read_weights(folder, files[WEIGHTS]), about, scores, macros)
+    weights = _read_weights(folder, WEIGHTS, files[WEIGHTS])
+    head = _read_weights(folder, HEAD, files[HEAD]) if HEAD in files else None
+    return Exported(config, weights, about, scores, macros, head)
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
@@ -170,6 +175,12 @@ def _sum(data: bytes) -> str:
 
 def _json_bytes(value: Any) -> bytes:
     return (json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n").encode()
+
+
+def _npz_bytes(arrays: dict[str, np.ndarray]) -> bytes:
+    stream = io.BytesIO()
+    np.savez(stream, allow_pickle=False, **dict(sorted(arrays.items())))
+    return stream.getvalue()
 
 
 def _refuse(folder: Path, problem: str) -> NoReturn:
@@ -206,7 +217,7 @@ def _read_sums(folder: Path) -> dict[str, str]:
     for line in lines[1:]:
         entry = re.fullmatch(r"([0-9a-f]{64})  (.+)", line)
         name = entry[2] if entry else line
-        if entry is None or name not in (*REQUIRED, MACROS) or name in sums:
+        if entry is None or name not in (*REQUIRED, MACROS, HEAD) or name in sums:
             _refuse(folder, f"{SUMS} names {name[:80]!r}, which is no file of an export")
         sums[name] = entry[1]
     absent = [name for name in REQUIRED if name not in sums]
@@ -229,8 +240,8 @@ def _check_about(folder: Path, about: Any, scores: Any) -> None:
         _refuse(folder, f"{SCORES} is not a list of rows")
 
 
-def _read_weights(folder: Path, data: bytes) -> dict[str, np.ndarray]:
-    """Arrays of `weights.npz`; raises ConfigError for objects, and for what would grow if unpacked.
+def _read_weights(folder: Path, source: str, data: bytes) -> dict[str, np.ndarray]:
+    """Arrays of an npz file; raises ConfigError for objects, and for what would grow if unpacked.
 
     NumPy refuses objects by itself, and opens anything that is no zip archive as a pickle: which is
     why it must be one. Members that overlap, or claim more than there is, hold more than the file.
@@ -246,9 +257,9 @@ def _read_weights(folder: Path, data: bytes) -> dict[str, np.ndarray]:
             weights = {name: arrays[name] for name in arrays.files}
         if len(weights) != len(members):
             raise ValueError("it holds a name twice")
-        _check_weights(weights, WEIGHTS)
+        _check_weights(weights, source)
     except Exception as error:  # zipfile and NumPy raise anything over bytes made on purpose
-        _refuse(folder, f"{WEIGHTS}: {str(error)[:200]}")
+        _refuse(folder, f"{source}: {str(error)[:200]}")
     return weights
 
 

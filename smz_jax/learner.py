@@ -8,6 +8,8 @@ import optax
 
 from smz_jax.config import Config
 from smz_jax.losses import Batch, Unrolled, unrolled_loss
+from smz_jax.macros import BucketState
+from smz_jax.preconditions import make_head_update
 from smz_jax.replay import Replay, ReplaySample, stack_observations
 from smz_jax.targets import make_unroll_targets, random_actions_past_end
 from smz_jax.types import Array, EnvSpec, Networks, Params, TrainState
@@ -215,7 +217,7 @@ def make_update(networks: Networks, config: Config, spec: EnvSpec) -> Callable:
         params, target, opt_state, step = jax.lax.cond(
             finite, lambda new, old: new, lambda new, old: old, trained_state, kept
         )
-        new_state = TrainState(
+        new_state = state._replace(
             params=params, target_params=target, opt_state=opt_state, rng_key=rng_key, step=step
         )
         return new_state, jnp.where(finite, error, jnp.nan), metrics
@@ -238,21 +240,35 @@ def make_train_step(networks: Networks, replay: Replay, config: Config, spec: En
         spec: the environment.
 
     Returns:
-        `(TrainState, replay_state) -> (TrainState, replay_state, metrics)`, jitted; the metrics
-        are averaged over the updates, but for `learner/skipped`, a count.
+        `(TrainState, replay_state, buckets=None) -> (TrainState, replay_state, metrics)`, jitted;
+        the metrics are averaged over the updates, but for `learner/skipped`, a count. A head in
+        the state learns preconditions from every `macro.head_every`-th batch; start-state buckets
+        are a baseline for it.
     """
     update = make_update(networks, config, spec)
+    head_update = make_head_update(networks, config, spec)
     length = config.learner.updates_per_dispatch
 
-    def one(carry, _):
-        state, replay_state = carry
-        rng_key, sample_key = jax.random.split(state.rng_key)
-        sample = replay.sample(replay_state, sample_key)
-        state, priorities, metrics = update(state._replace(rng_key=rng_key), sample)
-        replay_state = replay.set_priorities(replay_state, sample.indices, priorities)
-        return (state, replay_state), metrics
+    def with_head(state: TrainState, sample: ReplaySample, buckets: BucketState | None):
+        # A branch of its own: what is compiled for the model is the same without it.
+        return jax.lax.cond(
+            state.step % config.macro.head_every == 0,
+            lambda head: head_update(head, state.params, sample, buckets),
+            lambda head: head,
+            state.head,
+        )
 
-    def train(state: TrainState, replay_state):
+    def train(state: TrainState, replay_state, buckets: BucketState | None = None):
+        def one(carry, _):
+            state, replay_state = carry
+            rng_key, sample_key = jax.random.split(state.rng_key)
+            sample = replay.sample(replay_state, sample_key)
+            if state.head is not None:
+                state = state._replace(head=with_head(state, sample, buckets))
+            state, priorities, metrics = update(state._replace(rng_key=rng_key), sample)
+            replay_state = replay.set_priorities(replay_state, sample.indices, priorities)
+            return (state, replay_state), metrics
+
         if length == 1:
             carry, metrics = one((state, replay_state), None)
             return *carry, metrics

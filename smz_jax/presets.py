@@ -33,6 +33,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "learner.schedule_steps": 8,
         "macro.max_length": 3,
         "macro.capacity": 64,
+        "macro.slots": 8,
+        "macro.head_size": 16,
         "macro.bucket_warmup_steps": 96,
         "eval.num_games": 4,
         "eval.num_envs": 4,
@@ -180,6 +182,7 @@ _CARTPOLE: dict[str, dict[str, Any]] = {
     "tiny": {
         "network.value_support": 20,
         "learner.unroll_steps": 1,
+        "macro.head_learning_rate": 0.0,
         "eval.check_model": False,
     },
     "smoke": {
@@ -206,6 +209,7 @@ _CARTPOLE: dict[str, dict[str, Any]] = {
         # A few steps' worth. Stretched from nothing, noise decided between two actions and became
         # the policy target: 334 on seed 0 with 1e-8, 500 from 20,000 steps on with 2.
         "search.q_epsilon": 2.0,
+        "macro.value_delta": 4.0,
         "replay.capacity": 40_960,
         "learner.updates_per_env_step": 0.25,
         "macro.bucket_warmup_steps": 10_240,
@@ -222,6 +226,7 @@ _CARTPOLE: dict[str, dict[str, Any]] = {
         "network.bfloat16": False,
         "search.num_simulations": 50,
         "search.q_epsilon": 2.0,
+        "macro.value_delta": 4.0,
         "replay.capacity": 500_000,
         "learner.batch_size": 256,
         "learner.updates_per_env_step": 0.125,
@@ -239,6 +244,7 @@ _TWENTY48: dict[str, dict[str, Any]] = {
         "network.encoder_input": "embedding",
         "learner.unroll_steps": 1,
         "macro.max_length": 2,
+        "macro.head_learning_rate": 0.0,
         "eval.baselines": False,
         "eval.check_model": False,
     },
@@ -265,6 +271,7 @@ _TWENTY48: dict[str, dict[str, Any]] = {
         "network.value_support": 60,
         "network.reward_support": 64,  # of 2,048: 46
         "search.q_epsilon": 10.0,  # a few tiles' worth: less is noise of the values
+        "macro.value_delta": 20.0,
         "rollout.temperature": 0.5,
         "learner.unroll_steps": 2,
         "learner.td_steps": 3,
@@ -297,6 +304,7 @@ _TWENTY48: dict[str, dict[str, Any]] = {
         "network.value_support": 300,
         "network.reward_support": 64,
         "search.num_simulations": 100,  # as the paper
+        "macro.value_delta": 100.0,
         "learner.gamma": 0.999,  # Antonoglou et al. 2022, appendix
         "learner.batch_size": 1_024,
         "learner.updates_per_env_step": 0.03125,
@@ -322,6 +330,7 @@ _GRID_ALL: dict[str, Any] = {
     "network.value_support": 2,
     "network.reward_support": 2,
     "learner.gamma": 0.95,  # the policy best at 0.85 to 0.99 is the same; a step counts for more
+    "macro.value_delta": 0.1,
     "eval.max_steps": 60,
 }
 """The grid world: returns in [-1, 1], games of 60 steps at most."""
@@ -357,7 +366,12 @@ _GRID_LAPTOP: dict[str, Any] = {
     "eval.interim_games": 128,
 }
 _GRID: dict[str, dict[str, Any]] = {
-    "tiny": {**_GRID_ALL, "eval.max_steps": 40, "eval.check_model": False},
+    "tiny": {
+        **_GRID_ALL,
+        "macro.head_learning_rate": 0.0,
+        "eval.max_steps": 40,
+        "eval.check_model": False,
+    },
     "smoke": {**VECTOR, **_GRID_ALL},
     "laptop": _GRID_LAPTOP,
     "gpu": {

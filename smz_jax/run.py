@@ -19,17 +19,20 @@ from smz_jax.metrics import PhaseTimers, RunningScores, plain
 from smz_jax.mining import Miner
 from smz_jax.model_check import make_check
 from smz_jax.networks import make_networks
+from smz_jax.preconditions import HeadState, assign_owners, init_head
 from smz_jax.replay import check_memory, make_replay
 from smz_jax.rollout import Actor, make_decide
 from smz_jax.run_dir import versions
 from smz_jax.settings import flat_dict
 from smz_jax.trials import make_trial_pass
-from smz_jax.types import EnvSpec, Trajectory
+from smz_jax.types import EnvSpec, MacroTable, Trajectory
 
 CHECK_KEY = 3_000_003
 """Checks of the model have randomness of their own: a run is the same with and without them."""
 TRIAL_KEY = 4_000_003
 """Of the windows on which macros are tried."""
+HEAD_KEY = 5_000_003
+"""Of the precondition head: the rest of a run is the same with and without it."""
 
 
 def games_seed(seed: int, number: int) -> int:
@@ -83,6 +86,11 @@ class Run:
             np.zeros((1, *self.spec.observation_shape), self.spec.frame_dtype),
         )
         self.miner = Miner(config, self.spec.num_actions, keys[1], embedding.shape[1:])
+        if config.macro.head_learning_rate > 0:
+            key = jax.random.fold_in(jax.random.key(config.seed), HEAD_KEY)
+            head = init_head(config.macro, embedding.shape[1:], key)
+            self.train_state = self.train_state._replace(head=head)
+        self._assign_owners = jax.jit(self._assign, donate_argnums=0)
         self._acting_key = keys[2]
         self.open_games()
         self.scores = RunningScores()
@@ -266,7 +274,11 @@ class Run:
             return {}
         key = jax.random.fold_in(jax.random.key(self.config.seed), CHECK_KEY)
         key = jax.random.fold_in(key, self.iteration)
-        return jax.device_get(self.check_batch(self.train_state, self.replay_state, key))
+        found = jax.device_get(self.check_batch(self.train_state, self.replay_state, key))
+        if (head := self.train_state.head) is not None:
+            known = jax.device_get(macros.quality(head.slots, head.tally))
+            found |= {f"precondition/{k}": x for k, x in known.items() if np.isfinite(x)}
+        return found
 
     def learn(self) -> dict[str, float]:
         """The updates of one iteration; their metrics, averaged."""
@@ -275,7 +287,7 @@ class Run:
             self.config.updates_per_iteration // self.config.learner.updates_per_dispatch
         ):
             self.train_state, self.replay_state, metrics = self.train_step(
-                self.train_state, self.replay_state
+                self.train_state, self.replay_state, self.miner.state.buckets
             )
             several.append(metrics)
         rows = jax.device_get(several)
@@ -290,6 +302,12 @@ class Run:
         state = self.miner.state
         table = self.trial_pass(self.train_state.params, self.replay_state, key, state.table)
         self.miner.state = state._replace(table=table)
+        if (head := self.train_state.head) is not None:
+            self.train_state = self.train_state._replace(head=self._assign_owners(head, table))
+
+    def _assign(self, head: HeadState, table: MacroTable) -> HeadState:
+        settings = self.config.macro
+        return assign_owners(head, table, macros.status(table, settings), settings)
 
     def iterate(self) -> dict[str, Any]:
         """One rollout, its macros, and the updates that are due; gives a metrics row."""
@@ -326,11 +344,13 @@ class Run:
 
     def library(self) -> dict[str, Any]:
         """The macros found so far, as macros.json holds them."""
+        head = self.train_state.head
         return macros.summarise(
             jax.device_get(self.miner.state.table),
             self.miner.totals,
             self.config.macro,
             self.spec.action_names,
+            None if head is None else macros.slot_entries(head.slots, head.tally),
         )
 
     def save(self, store: CheckpointStore, run_dir: Path, *, block: bool = True) -> None:

@@ -307,14 +307,14 @@ def interim_evaluation(
 
 def save_best(run: Run, store: CheckpointStore, progress: Progress) -> None:
     """Keeps the parameters as the best so far; a full disk is reported as in `save`."""
+    head = run.train_state.head
+    state = {
+        "params": run.train_state.params,
+        "head": None if head is None else head._replace(opt_state=None),
+    }
     with run.timers("checkpoint"):
         note_failures(progress, store.wait)
-        note_failures(
-            progress,
-            lambda: store.save(
-                "best", run.env_steps, {"params": run.train_state.params}, run.counters
-            ),
-        )
+        note_failures(progress, lambda: store.save("best", run.env_steps, state, run.counters))
 
 
 def final_evaluation(

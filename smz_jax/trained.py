@@ -1,5 +1,6 @@
 """A trained model from where it is: an export, or a checkpoint of a run."""
 
+import functools
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -8,14 +9,15 @@ import jax
 import numpy as np
 
 from smz_jax.checkpoint import CheckpointStore
-from smz_jax.config import ConfigError, require
+from smz_jax.config import Config, ConfigError, require
 from smz_jax.envs import make_spec
 from smz_jax.export import Exported, check_new_folder, is_export, read_export, write_export
 from smz_jax.macros.library import read_macros_json
 from smz_jax.metrics import read_metrics
 from smz_jax.networks import make_networks
+from smz_jax.preconditions import HeadState, init_head
 from smz_jax.run_dir import read_config, versions
-from smz_jax.types import EnvSpec, Networks, Params
+from smz_jax.types import EnvSpec, Networks, Params, TrainState
 
 Checkpoint = Literal["best", "last"]
 STATISTICS = (
@@ -66,8 +68,9 @@ def read_run(run_dir: Path, checkpoint: Checkpoint) -> Exported:
         require(False, "checkpoint", checkpoint, allowed)
     extra = store.read_manifest(checkpoint)["extra"]
     spec = make_spec(config.env)
-    abstract = abstract_params(make_networks(config.network, spec))
-    params, _ = store.restore_params(checkpoint, abstract)
+    networks = make_networks(config.network, spec)
+    params, manifest = store.restore_params(checkpoint, abstract_params(networks))
+    head = _read_head(store, checkpoint, manifest["step"], abstract_head(networks, config, spec))
     count = extra.get("count")
     env_steps = count * config.env.num_envs if isinstance(count, int) else None
     summary = _read_json(run_dir / "summary.json") or {}
@@ -89,7 +92,20 @@ def read_run(run_dir: Path, checkpoint: Checkpoint) -> Exported:
         about=about,
         scores=score_table(run_dir, env_steps),
         macros=read_macros_json(macros_path) if macros_path.exists() else None,
+        head=None if head is None else named_weights(head),
     )
+
+
+def _read_head(
+    store: CheckpointStore, kind: Checkpoint, step: int, abstract: HeadState | None
+) -> HeadState | None:
+    """The precondition head of a checkpoint, without its optimiser, if the run has one."""
+    if abstract is None:
+        return None
+    if kind == "best":
+        return store.restore_part(kind, {"head": abstract}, step=step)[0]["head"]
+    part = {"train": TrainState(None, None, None, None, None, head=abstract)}  # type: ignore[arg-type]
+    return store.restore_part(kind, part, step=step)[0]["train"].head
 
 
 def _read_json(path: Path) -> Any:
@@ -184,7 +200,37 @@ def fit_params(networks: Networks, weights: dict[str, np.ndarray]) -> Params:
         ConfigError: in one line naming the first entry that is missing, unknown or of another
             shape or type.
     """
-    leaves, treedef = jax.tree_util.tree_flatten_with_path(abstract_params(networks))
+    return _fit(abstract_params(networks), weights)
+
+
+def abstract_head(networks: Networks, config: Config, spec: EnvSpec) -> HeadState | None:
+    """Shapes and dtypes of a run's precondition head without its optimiser; None: it has none."""
+    if config.macro.head_learning_rate == 0:
+        return None
+    observation = jax.ShapeDtypeStruct((1, *spec.observation_shape), spec.frame_dtype)
+    embedding = jax.eval_shape(networks.representation, abstract_params(networks), observation)
+    init = functools.partial(init_head, config.macro, embedding.shape[1:])
+    return jax.eval_shape(init, jax.random.key(0))._replace(opt_state=None)
+
+
+def fit_head(networks: Networks, spec: EnvSpec, model: Exported) -> HeadState | None:
+    """The precondition head of a model, for `smz_jax.preconditions.applies`; None: it has none.
+
+    Args:
+        networks: the model that it belongs to.
+        spec: the environment.
+        model: as it was read.
+
+    Raises:
+        ConfigError: as `fit_params`.
+    """
+    abstract = abstract_head(networks, model.config, spec)
+    return None if abstract is None or model.head is None else _fit(abstract, model.head)
+
+
+def _fit(abstract: Any, weights: dict[str, np.ndarray]) -> Any:
+    """Named arrays in a given structure, on the device; raises ConfigError as `fit_params`."""
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(abstract)
     wanted = {_name(path): (leaf.shape, str(leaf.dtype)) for path, leaf in leaves}
     found = {name: (array.shape, str(array.dtype)) for name, array in weights.items()}
     for name in {**wanted, **found}:

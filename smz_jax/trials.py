@@ -5,6 +5,7 @@ that it holds likeliest, as a macro would be played. `macros.evidence` judges wh
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -46,10 +47,17 @@ def relative_distance(foreseen: Array, real: Array, valid: Array) -> Array:
     return jnp.diagonal(away) / jnp.maximum(mean, 1e-9)
 
 
-def make_trials(
+class Replayed(NamedTuple):
+    """Replayed windows as the model sees them."""
+
+    trials: Trials  # [B, K] each
+    embeddings: Array  # [K+1, B, ...] of what was really seen
+
+
+def make_replayed(
     networks: Networks, config: Config, spec: EnvSpec
-) -> Callable[[Params, Trajectory], Trials]:
-    """What a model makes of replayed windows.
+) -> Callable[[Params, Trajectory], Replayed]:
+    """What a model makes of replayed windows, and their embeddings.
 
     Args:
         networks: the model.
@@ -57,7 +65,7 @@ def make_trials(
         spec: the environment.
 
     Returns:
-        `(params, rows [B, W, ...]) -> Trials [B, K]`, pure; K is `macro.max_length`, or what the
+        `(params, rows [B, W, ...]) -> Replayed`, pure; K is `macro.max_length`, or what the
         windows hold where that is less.
     """
     history = spec.frame_stack - 1
@@ -67,7 +75,7 @@ def make_trials(
         positions = range(history, history + steps + 1)
         return stack_observations(frame, first, positions, spec.frame_stack)
 
-    def trials(params: Params, rows: Trajectory) -> Trials:
+    def replayed(params: Params, rows: Trajectory) -> Replayed:
         observations = jnp.swapaxes(jax.vmap(observe)(rows.frame, rows.is_first), 0, 1)
         part = slice(history, history + steps)
         actions, rewards = rows.action[:, part].T, rows.reward[:, part].T
@@ -100,9 +108,17 @@ def make_trials(
         foreseen, ended = (x.reshape(*actions.shape, -1).astype(jnp.float32) for x in ends)
         distance = jax.vmap(relative_distance)(foreseen, ended, valid)
         found = Trials(actions, entropy, distance, jnp.abs(reward - rewards), agrees, valid)
-        return jax.tree.map(jnp.transpose, found)
+        return Replayed(jax.tree.map(jnp.transpose, found), embedded)
 
-    return trials
+    return replayed
+
+
+def make_trials(
+    networks: Networks, config: Config, spec: EnvSpec
+) -> Callable[[Params, Trajectory], Trials]:
+    """As `make_replayed`, the trials alone: `(params, rows [B, W, ...]) -> Trials [B, K]`."""
+    replayed = make_replayed(networks, config, spec)
+    return lambda params, rows: replayed(params, rows).trials
 
 
 def make_trial_pass(

@@ -149,6 +149,15 @@ def check_entries(share: float) -> dict:
         f"check/entropy_histogram_{i}": float(x) for i, x in enumerate(histogram / histogram.sum())
     }
     row |= {f"check/gradient_share/{name}": part for name, part in SHARES.items()}
+    row |= {
+        "check/precondition/precision": 0.5 + 0.4 * share,
+        "check/precondition/recall": 0.4 + 0.5 * share,
+        "check/precondition/bucket_precision": 0.6,
+        "check/precondition/bucket_recall": 0.7,
+        "check/precondition/always_precision": 0.5,
+        "check/precondition/ece": 0.1 - 0.08 * share,
+        "check/precondition/ece_raw": 0.2 - 0.1 * share,
+    }
     return row | {"check/gradient_share/commitment": 0.0}
 
 
@@ -227,6 +236,8 @@ def make_macros(seed: int, number: int = 120) -> list[dict]:
             **dict.fromkeys(("held", "near", "paid", "agreed"), 0.9),
             "held_low": 0.85,
             "held_high": 0.95,
+            "slot": None,
+            "precondition": None,
         }
     return list(found.values())
 

@@ -18,13 +18,21 @@ from experiments import export as command
 from smz_jax.checkpoint import CheckpointStore
 from smz_jax.config import ConfigError
 from smz_jax.envs import make_spec
-from smz_jax.export import MACROS, REQUIRED, SUMS, is_export, read_export, write_export
+from smz_jax.export import HEAD, MACROS, REQUIRED, SUMS, is_export, read_export, write_export
 from smz_jax.networks import make_networks
 from smz_jax.rollout import make_decide
 from smz_jax.run_dir import read_config
-from smz_jax.trained import abstract_params, export_run, fit_params, load_model, score_table
+from smz_jax.trained import (
+    abstract_head,
+    abstract_params,
+    export_run,
+    fit_head,
+    fit_params,
+    load_model,
+    score_table,
+)
 
-FILES = (*REQUIRED, MACROS, SUMS)
+FILES = (*REQUIRED, MACROS, HEAD, SUMS)
 
 
 @pytest.fixture(scope="module")
@@ -86,16 +94,23 @@ def test_parameters_come_back_bit_for_bit_and_act_the_same(tiny_run, tmp_path, k
     networks = make_networks(config.network, spec)
     store = CheckpointStore(tiny_run)
     if kind == "best":
-        truth = store.restore("best", {"params": abstract_params(networks)})[0]["params"]
+        truth, _ = store.restore_params("best", abstract_params(networks))
+        part = {"head": abstract_head(networks, config, spec)}
+        head = store.restore_part("best", part)[0]["head"]
     else:
         from smz_jax.metrics import PhaseTimers
         from smz_jax.run import Run
 
-        truth = store.restore("last", Run(config, PhaseTimers()).arrays)[0]["train"].params
+        train_state = store.restore("last", Run(config, PhaseTimers()).arrays)[0]["train"]
+        truth, head = train_state.params, train_state.head._replace(opt_state=None)
     params = fit_params(networks, model.weights)
     assert jax.tree.structure(params) == jax.tree.structure(truth)
     for mine, theirs in zip(jax.tree.leaves(params), jax.tree.leaves(truth), strict=True):
         assert mine.dtype == theirs.dtype and bits(mine) == bits(theirs)
+    found = fit_head(networks, spec, model)
+    assert jax.tree.structure(found) == jax.tree.structure(head)
+    assert list(map(bits, jax.tree.leaves(found))) == list(map(bits, jax.tree.leaves(head)))
+    assert int(head.updates) > 0 and np.asarray(head.slots.length).any()
     decide = make_decide(networks, config, spec, policy="search")
     rng = np.random.default_rng(0)
     observation = rng.integers(0, 256, (8, *spec.observation_shape)).astype(spec.frame_dtype)

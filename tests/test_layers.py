@@ -33,6 +33,7 @@ LAYERS = {
     "metrics": 3,
     "mining": 3,
     "trials": 3,
+    "preconditions": 3,
     "progress": 3,
     "report": 3,
     "signals": 3,

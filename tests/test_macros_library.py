@@ -61,8 +61,12 @@ TOTALS = MacroStats(
 )  # fmt: skip
 
 
+QUALITY = {"windows": 12.5, "precision": 0.75, "recall": None, "always_precision": 0.5}
+PRECONDITIONS = {(2, 3): {"slot": 5, **QUALITY}, (3, 3): {"slot": 0, **QUALITY}}
+
+
 def document():
-    return summarise(small_table(), TOTALS, CONFIG, NAMES)
+    return summarise(small_table(), TOTALS, CONFIG, NAMES, PRECONDITIONS)
 
 
 def test_statistics_by_hand():
@@ -108,6 +112,8 @@ def test_macros_are_decoded_and_sorted_by_count():
     assert first["near"] == pytest.approx(39 / 40) and first["paid"] == 1
     assert first["held_low"] < 0.95 < first["held_high"]
     assert (macros[2]["held_low"], macros[2]["held_high"]) == (0, 1)
+    assert [macro["slot"] for macro in macros] == [None, 5, None]
+    assert [macro["precondition"] for macro in macros] == [None, QUALITY, None]
 
 
 def test_rankings():
@@ -159,6 +165,13 @@ def test_json_round_trip_is_whole_and_atomic(tmp_path):
         (lambda d: d["macros"][0].update(source="dream"), "source = 'dream'"),
         (lambda d: d["macros"][0].update(status="true"), "status = 'true'"),
         (lambda d: d["macros"][0].update(near=1.5), "near = 1.5, allowed is 0 to 1"),
+        (lambda d: d["macros"][0].update(slot=1), r"\[0\].slot = 1 with precondition = None"),
+        (lambda d: d["macros"][1].update(slot=-1), r"\[1\].slot = -1 with precondition"),
+        (lambda d: d["macros"][1].update(slot="a"), r"\[1\].slot = 'a'"),
+        (lambda d: d["macros"][1].update(precondition=[]), r"\[1\].precondition = \[\]"),
+        (lambda d: d["macros"][1]["precondition"].pop("windows"), "precondition.windows = None"),
+        (lambda d: d["macros"][1]["precondition"].update(recall=2), "precondition.recall = 2"),
+        (lambda d: d["macros"][1]["precondition"].update(recall="x"), "recall = 'x'"),
     ],
 )
 def test_a_damaged_library_is_refused_in_one_line(tmp_path, damage, message):

@@ -41,7 +41,7 @@ def append_row(path, row):
 
 def test_every_figure_is_a_picture_with_ink(finished, page):
     names = {path.stem for path in (finished / "figures").glob("*.png")}
-    assert names == {name for name, _, _ in FIGURES} and len(names) == 16
+    assert names == {name for name, _, _ in FIGURES} and len(names) == 17
     for path in (finished / "figures").glob("*.png"):
         pixels = image.imread(path)
         assert pixels.shape[1] == style.WIDTH * style.DPI
@@ -128,7 +128,7 @@ def test_several_runs_share_one_report(finished, tmp_path):
     before = (finished / "report.html").stat().st_mtime_ns if page else 0
     text = build_report(runs, tmp_path / "both").read_text()
     assert (finished / "report.html").stat().st_mtime_ns == before
-    assert len(list((tmp_path / "both" / "figures").glob("*.png"))) == 16
+    assert len(list((tmp_path / "both" / "figures").glob("*.png"))) == 17
     assert "breakout: 3 runs" in text and "mean of 2 seeds, breakout" in text
     loaded = load_runs(runs)
     assert [[run.label for run in group] for group in group_seeds(loaded)] == [
@@ -270,7 +270,7 @@ def test_command_line(finished, tmp_path):
         text=True,
         check=True,
     )
-    assert "16 figures" in done.stdout and (tmp_path / "report.html").exists()
+    assert "17 figures" in done.stdout and (tmp_path / "report.html").exists()
     helped = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True)
     assert "examples:" in helped.stdout
     assert subprocess.run(command, capture_output=True, check=False).returncode == 2

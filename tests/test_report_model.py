@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from smz_jax.report import build_report, model, rules
+from smz_jax.report import build_report, model, preconditions, rules
 from smz_jax.report.data import load_run, load_runs
 from smz_jax.report.style import Group, make_groups
 from smz_jax.report.verdict import find_warnings
@@ -260,3 +260,26 @@ def test_groups_keep_their_colours(several):
     axes = model.model_figure(several).axes[0]
     dots = [line for line in axes.lines if line.get_linestyle() == "None"]
     assert [line.get_color() for line in dots] == [groups[0].colour] * 2 + [groups[1].colour]
+
+
+def test_preconditions_are_drawn_beside_their_baselines(run, several, tmp_path):
+    figure = preconditions.preconditions_figure([run])
+    lines = {
+        0: ("precision", "bucket_precision", "always_precision"),
+        1: ("recall", "bucket_recall"),
+        2: ("ece", "ece_raw"),
+    }
+    for number, names in lines.items():
+        drawn = figure.axes[number].lines[: len(names)]
+        for line, name in zip(drawn, names, strict=True):
+            assert list(line.get_xdata()) == CHECKED
+            values = expected(f"check/precondition/{name}", CHECKED)
+            np.testing.assert_allclose(line.get_ydata(), values)
+    labels = set().union(*(by_label(axes) for axes in figure.axes))
+    assert {"head", "start-state bucket", "always"} <= labels
+    together = preconditions.preconditions_figure(several)
+    assert len(by_label(together.axes[0])) == 2  # the groups
+    bare = load_run(write_run(tmp_path / "bare", iterations=5))
+    words = [text.get_text() for axes in preconditions.preconditions_figure([bare]).axes
+             for text in axes.texts]  # fmt: skip
+    assert words == ["not known yet"] * 3

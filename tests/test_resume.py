@@ -33,6 +33,7 @@ def make_config(experiment="gridworld", *flags):
     common = ("--total_env_steps", str(STEPS), "--checkpoint_every_env_steps", "96")
     common += ("--env.rebuild_every", "19", "--eval.every_env_steps", "128")
     common += ("--macro.bucket_warmup_steps", "128")
+    common += ("--macro.head_learning_rate", "0.002", "--macro.head_every", "2")
     argv = ["--preset", "tiny", *common, *flags]
     return parse(argv, experiment=experiment, base=bases[experiment]).config
 

@@ -27,6 +27,7 @@ FLAGS = [
     "--eval.every_env_steps=128",
     "--eval.no_baselines",
     "--macro.max_length=2",
+    "--macro.head_learning_rate=0.002",
 ]
 TERMS = ("policy", "value", "reward", "afterstate_value", "chance", "commitment", "consistency")
 
@@ -81,8 +82,12 @@ def test_every_diagnostic_is_logged(folders):
     scalars += ["chance_entropy_nats", "encoder_gradient", "gradient_share/code_entropy"]
     names = scalars + [f"gradient_share/{name}" for name in TERMS]
     names += [f"{name}_{i}" for name, size in vectors.items() for i in range(size)]
+    of_head = "check/precondition/"
     for row in rows:
-        assert {key for key in row if key.startswith("check/")} == {f"check/{x}" for x in names}
+        assert {key for key in row if key.startswith("check/") and not key.startswith(of_head)} == {
+            f"check/{x}" for x in names
+        }
+        assert {f"{of_head}{x}" for x in ("owners", "windows", "temperature")} <= set(row)
         assert sum(row[f"check/entropy_histogram_{i}"] for i in range(20)) == pytest.approx(1)
         assert np.isfinite([row[f"check/{name}"] for name in names]).all()
         assert {"rules/roc_area", "rules/entropy_error"} <= set(row)

@@ -15,6 +15,7 @@ SETTINGS = {
     "macro.min_occurrences": 1,
     "macro.play_threshold": 1.0,
     "macro.tree_threshold": 1.0,
+    "macro.head_learning_rate": 2e-3,
     # One lane, so that play can be compared with the evaluation game by game.
     "eval.num_envs": 1,
     "eval.num_games": 6,

@@ -381,15 +381,34 @@ class CheckpointStore:
         state: Any = {"params": abstract_params}
         if kind == "last":
             state = {"train": TrainState(abstract_params, None, None, None, None)}  # type: ignore[arg-type]
+        found, manifest = self.restore_part(kind, state, step=step)
+        return found["params"] if kind == "best" else found["train"].params, manifest
+
+    def restore_part(
+        self, kind: Kind, abstract_part: Any, *, step: int | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Reads some of what was saved, found by its names.
+
+        Args:
+            kind: `last` or `best`.
+            abstract_part: a pytree as it was saved, arrays or abstract; None for what is left.
+            step: this one; unset: the newest good one.
+
+        Returns:
+            The same structure, and the manifest of the step it is of.
+
+        Raises:
+            ConfigError: in one line, if there is none, all are damaged, or it does not fit.
+        """
         found, manifest, _ = self.newest_good(kind, step)
         folder = self.path(kind, found)
-        wanted, saved = named_leaves(state), manifest["leaves"]
+        wanted, saved = named_leaves(abstract_part), manifest["leaves"]
         if text := unfit({name: x for name, x in saved.items() if name in wanted}, wanted):
             raise ConfigError(f"checkpoint {str(folder)!r} is of another model: {text}")
         positions = [list(saved).index(name) for name in wanted]
         with _readable(folder):
             leaves = read_arrays(folder / "state", wanted, positions)
-        treedef = jax.tree_util.tree_structure(abstract_params)
+        treedef = jax.tree_util.tree_structure(abstract_part)
         return jax.tree_util.tree_unflatten(treedef, leaves), manifest
 
     def set_aside(self, kind: Kind, newer_than: int) -> None:

@@ -18,18 +18,23 @@ from smz_jax.macros.library import (
     table_stats,
     write_macros_json,
 )
+from smz_jax.macros.quality import Tally, quality, slot_entries
+from smz_jax.macros.slots import MacroSlots, assign_slots, slot_targets
 from smz_jax.macros.table import init_table, merge
 from smz_jax.macros.windows import PlayCarry, PlayRows, init_carry, play_windows, tree_windows
 
 __all__ = [
     "BucketState",
     "Encoding",
+    "MacroSlots",
     "PackedWindows",
     "PlayCarry",
     "PlayRows",
     "Selection",
+    "Tally",
     "Trials",
     "assign_buckets",
+    "assign_slots",
     "encode",
     "expand",
     "format_rankings",
@@ -41,11 +46,14 @@ __all__ = [
     "parse",
     "play_windows",
     "prefix_share",
+    "quality",
     "random_macros",
     "rank_macros",
     "read_macros_json",
     "select",
     "shuffled",
+    "slot_entries",
+    "slot_targets",
     "status",
     "summarise",
     "table_stats",

@@ -38,7 +38,10 @@ _MACRO_FIELDS: dict[str, type | tuple[type, ...]] = {
     "near": (int, float),
     "paid": (int, float),
     "agreed": (int, float),
+    "slot": (int, type(None)),
+    "precondition": (dict, type(None)),
 }
+_QUALITY = ("precision", "recall", "always_precision")
 _SHARES = ("held", "held_low", "held_high", "near", "paid", "agreed")
 
 
@@ -105,7 +108,11 @@ def _run_stats(totals: MacroStats) -> dict[str, float]:
 
 
 def summarise(
-    table: MacroTable, totals: MacroStats, config: MacroConfig, action_names: Sequence[str]
+    table: MacroTable,
+    totals: MacroStats,
+    config: MacroConfig,
+    action_names: Sequence[str],
+    preconditions: Mapping[tuple[int, ...], Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """The whole library as plain Python: what macros.json holds.
 
@@ -114,12 +121,15 @@ def summarise(
         totals: sums of the extraction's counts over the run (any integers).
         config: gives `min_occurrences` and `deterministic_threshold`.
         action_names: A names.
+        preconditions: by action sequence, as `slot_entries` gives them; None: none are learned.
 
     Returns:
         `schema`, `action_names`, `config`, `stats` (those of `table_stats` and of the run) and
         `macros`, most frequent first, ties in the order of their actions. `trials` and the shares
         of them that `held` (with its bounds), were `near`, `paid` and `agreed` are those of
-        `macros.evidence`; shares of no trials are 0.
+        `macros.evidence`; shares of no trials are 0. `slot` is the output of the precondition head
+        that is the macro's, and `precondition` how good it is (`windows`, `precision`, `recall`,
+        `always_precision` of `macros.quality`); both None for a macro without one.
     """
     host = jax.device_get(table)
     states, bounds = np.asarray(status(host, config)), wilson(host.held, host.trials)
@@ -153,6 +163,7 @@ def summarise(
                 },
                 "held_low": float(low[slot]),
                 "held_high": float(high[slot]),
+                **_precondition((preconditions or {}).get(tuple(actions))),
             }
         )
     return {
@@ -162,6 +173,13 @@ def summarise(
         "stats": {**table_stats(host, config), **_run_stats(totals)},
         "macros": macros,
     }
+
+
+def _precondition(entry: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The last two fields of a macro."""
+    if entry is None:
+        return {"slot": None, "precondition": None}
+    return {"slot": entry["slot"], "precondition": {k: entry[k] for k in ("windows", *_QUALITY)}}
 
 
 def write_macros_json(path: str | os.PathLike[str], document: Mapping[str, Any]) -> None:
@@ -215,6 +233,23 @@ def _check_macro(macro: Any, index: int, action_names: Sequence[str], path: Path
     for name in _SHARES:
         share = macro[name]
         _check(0 <= share <= 1, path, f"{where}.{name} = {share}, allowed is 0 to 1")
+    _check_precondition(macro, where, path)
+
+
+def _check_precondition(macro: Mapping[str, Any], where: str, path: Path) -> None:
+    """Raises ConfigError unless slot and precondition are both there and right, or both null."""
+    slot, found = macro.get("slot"), macro.get("precondition")
+    fits = (slot is None) == (found is None) and (slot is None or slot >= 0)
+    _check(fits, path, f"{where}.slot = {shorten(slot)} with precondition = {shorten(found)}")
+    if found is None:
+        return
+    windows = found.get("windows")
+    is_count = type(windows) in (int, float) and 0 <= windows < math.inf
+    _check(is_count, path, f"{where}.precondition.windows = {shorten(windows)}")
+    for name in _QUALITY:
+        share = found.get(name)
+        is_share = share is None or (type(share) in (int, float) and 0 <= share <= 1)
+        _check(is_share, path, f"{where}.precondition.{name} = {shorten(share)}")
 
 
 def read_macros_json(path: str | os.PathLike[str]) -> dict[str, Any]:

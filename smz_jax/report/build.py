@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from smz_jax.config import require
 from smz_jax.metrics import atomic_write_text
-from smz_jax.report import curves, findings, model, rules
+from smz_jax.report import curves, findings, model, preconditions, rules
 from smz_jax.report.data import RunData, load_runs
 from smz_jax.report.page import FigureBlock, render_page
 from smz_jax.report.style import RC, save_figure
@@ -75,6 +75,16 @@ FIGURES: tuple[tuple[str, Draw, str], ...] = (
         "top_macros",
         findings.top_macros_figure,
         "The macros seen most often, with their decoded actions.",
+    ),
+    (
+        "preconditions",
+        preconditions.preconditions_figure,
+        "Where a macro applies: every transition is certain, what follows is as foreseen, and it "
+        "is worth as much as the best action. A head learns to say so from the state; here on "
+        "replayed windows that it was never trained on, at probability 0.5, older windows counting "
+        "for less. Dashed, what it must beat: to say so always (recall 1), or wherever it was so "
+        "at least every second time in the same start-state bucket. Calibration error: how far "
+        "its probabilities are from what happened, on average.",
     ),
     (
         "time",
