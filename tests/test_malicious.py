@@ -21,7 +21,8 @@ import pytest
 from smz_jax.checkpoint import CheckpointStore, Damage, Restored, arrays, rows, sums
 from smz_jax.config import Config, ConfigError
 from smz_jax.export import ABOUT, REQUIRED, SUMS, Exported, read_export, write_export
-from smz_jax.macros.library import check_library, format_rankings
+from smz_jax.macro_file import check_library
+from smz_jax.macros.library import format_rankings
 from smz_jax.metrics import PhaseTimers
 from smz_jax.run import Run
 from smz_jax.run_dir import read_config

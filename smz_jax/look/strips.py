@@ -1,0 +1,162 @@
+"""Strips of real frames before, during and after a macro."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from smz_jax.look.games import Game
+from smz_jax.look.spans import occurrences, shown_macros
+from smz_jax.macro_file import fold
+from smz_jax.report.style import BLUE, DPI, GREEN, GREY, VERMILLION, note_empty, plot_text
+
+STRIPS = 4
+"""Macros that are shown at most."""
+CHANGED = 24
+"""A pixel has changed if a colour channel differs by more than this of 255."""
+
+
+class Strip(NamedTuple):
+    """One occurrence of a macro."""
+
+    macro: dict[str, Any]
+    game: Game
+    start: int  # step of its first action
+    certain: bool  # the model held every transition to be certain
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps of the environment before each action, and after the last."""
+        first = self.game.first + self.start
+        return list(range(first, first + self.macro["length"] + 1))
+
+
+def choose_strips(
+    games: Sequence[Game], library: Mapping[str, Any], play_threshold: float, most: int = STRIPS
+) -> list[Strip]:
+    """The best macros that occur in the games, each where it shows the most.
+
+    An occurrence that the model held to be certain is preferred, then one with a reward, then the
+    one whose frame changed the most. A macro within another chosen one is left out.
+
+    Args:
+        games: that were played.
+        library: its macros.
+        play_threshold: a played transition is certain below this normalised entropy.
+        most: macros.
+    """
+    chosen: list[Strip] = []
+    for macro in shown_macros(library).macros:
+        actions = tuple(macro["actions"])
+        if len(chosen) == most:
+            break
+        if any(_within(actions, tuple(strip.macro["actions"])) for strip in chosen):
+            continue
+        best: tuple[tuple[float, ...], Strip] | None = None
+        for game in games:
+            for start in occurrences(game, actions):
+                stop = start + len(actions)
+                certain = bool(np.all(game.entropy[start:stop] < play_threshold))
+                before, after = game.frames[start], game.frames[stop]
+                change = np.mean(np.abs(before.astype(np.float32) - after.astype(np.float32)))
+                gain = abs(game.score[stop] - game.score[start])
+                worth = (float(certain), float(gain > 0), float(change))
+                if best is None or worth > best[0]:
+                    best = worth, Strip(macro, game, start, certain)
+        if best is not None:
+            chosen.append(best[1])
+    return chosen
+
+
+def _within(inner: tuple[int, ...], outer: tuple[int, ...]) -> bool:
+    spread = len(outer) - len(inner)
+    return any(outer[i : i + len(inner)] == inner for i in range(spread + 1))
+
+
+def changed(before: Image.Image, after: Image.Image) -> np.ndarray:
+    """The end, faded, with what has changed since the start in strong colours, `[H, W, 3]` uint8.
+
+    Blue: what was there before and is gone; vermillion: what is there now.
+    """
+    old = np.asarray(before.convert("RGB"), np.int16)
+    new = np.asarray(after.convert("RGB"), np.int16)
+    differs = np.abs(old - new).max(axis=-1) > CHANGED
+    image = (255 - (255 - new) * 0.35).astype(np.uint8)
+    brighter = new.sum(axis=-1) > old.sum(axis=-1)
+    image[differs & ~brighter] = _rgb(BLUE)
+    image[differs & brighter] = _rgb(VERMILLION)
+    return image
+
+
+def _rgb(colour: str) -> tuple[int, int, int]:
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return red, green, blue
+
+
+def strips_figure(
+    strips: Sequence[Strip],
+    picture_of: Callable[[int], Image.Image],
+    library: Mapping[str, Any],
+) -> Figure:
+    """A row of pictures for each macro: before it, after each of its actions, and what changed.
+
+    Args:
+        strips: as `choose_strips` gives them.
+        picture_of: the game's picture at a step of the environment.
+        library: its macros.
+    """
+    columns = 2 + max((strip.macro["length"] for strip in strips), default=2)
+    sample = picture_of(strips[0].steps[0]) if strips else None
+    ratio = sample.height / sample.width if sample else 0.2
+    width = 1.75 * columns
+    height = 0.9 + max(len(strips), 1) * (1.62 * ratio + 0.62)
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    what = shown_macros(library).of
+    figure.suptitle(plot_text(f"What macros do: {what}"), x=0.01, ha="left")
+    if not strips:
+        note_empty(figure.subplots(), "no macro of the library occurred in the games played")
+        return figure
+    panels = figure.subplots(len(strips), columns, squeeze=False)
+    for row, strip in zip(panels, strips, strict=True):
+        _draw_strip(row, strip, [picture_of(step) for step in strip.steps], library["action_names"])
+    return figure
+
+
+def _draw_strip(
+    row: Sequence[Axes], strip: Strip, pictures: Sequence[Image.Image], names: Sequence[str]
+) -> None:
+    macro = strip.macro
+    for axes in row:
+        axes.set_axis_off()
+    actions = [names[action] for action in macro["actions"]]
+    titles = ["before", *(f"after {name}" for name in actions)]
+    colour = GREEN if strip.certain else GREY
+    for axes, picture, title in zip(row, pictures, titles, strict=False):
+        axes.imshow(np.asarray(picture), interpolation="nearest")
+        axes.set_title(plot_text(title), fontsize=9)
+    last = row[len(pictures)]
+    last.imshow(changed(pictures[0], pictures[-1]), interpolation="nearest")
+    last.set_title("what changed", fontsize=9, color=VERMILLION)
+    start, stop = strip.start, strip.start + macro["length"]
+    gain = strip.game.score[stop] - strip.game.score[start]
+    held = "held certain" if strip.certain else "not certain here"
+    text = (
+        f"{fold(actions)}   ({macro['status']}; {held}; game {strip.game.number}, step {start:,}; "
+        f"reward {gain:g})"
+    )
+    row[0].annotate(
+        plot_text(text),
+        (0, 1),
+        xycoords="axes fraction",
+        xytext=(0, 20),
+        textcoords="offset points",
+        fontsize=11,
+        fontweight="bold",
+        color=colour if strip.certain else "#555555",
+        annotation_clip=False,
+    )
