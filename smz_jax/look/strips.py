@@ -12,10 +12,13 @@ from PIL import Image
 from smz_jax.look.games import Game
 from smz_jax.look.spans import occurrences, shown_macros
 from smz_jax.macro_file import fold
-from smz_jax.report.style import BLUE, DPI, GREEN, GREY, VERMILLION, note_empty, plot_text
+from smz_jax.report.style import BLUE, DPI, VERMILLION, note_empty, plot_text
 
 STRIPS = 4
 """Macros that are shown at most."""
+PICTURE, GAP, HEAD, TOP = 1.7, 0.1, 0.68, 0.45
+"""Inches: width of a picture, between pictures, above a row for its words, above all rows."""
+TITLE: Any = {"fontsize": 14, "fontweight": "bold"}
 CHANGED = 24
 """A pixel has changed if a colour channel differs by more than this of 255."""
 
@@ -41,7 +44,8 @@ def choose_strips(
     """The best macros that occur in the games, each where it shows the most.
 
     An occurrence that the model held to be certain is preferred, then one with a reward, then the
-    one whose frame changed the most. A macro within another chosen one is left out.
+    one whose frame changed the most. A macro that lies within a chosen one,
+    or around one, is left out.
 
     Args:
         games: that were played.
@@ -54,7 +58,8 @@ def choose_strips(
         actions = tuple(macro["actions"])
         if len(chosen) == most:
             break
-        if any(_within(actions, tuple(strip.macro["actions"])) for strip in chosen):
+        others = [tuple(strip.macro["actions"]) for strip in chosen]
+        if any(_within(actions, other) or _within(other, actions) for other in others):
             continue
         best: tuple[tuple[float, ...], Strip] | None = None
         for game in games:
@@ -80,15 +85,17 @@ def _within(inner: tuple[int, ...], outer: tuple[int, ...]) -> bool:
 def changed(before: Image.Image, after: Image.Image) -> np.ndarray:
     """The end, faded, with what has changed since the start in strong colours, `[H, W, 3]` uint8.
 
-    Blue: what was there before and is gone; vermillion: what is there now.
+    Where the rarer of a pixel's two colours is the new one, something has come there (vermillion),
+    where it is the old one, something is gone (blue): backgrounds are what is common.
     """
-    old = np.asarray(before.convert("RGB"), np.int16)
-    new = np.asarray(after.convert("RGB"), np.int16)
+    old, new = (np.asarray(x.convert("RGB"), np.int32) for x in (before, after))
     differs = np.abs(old - new).max(axis=-1) > CHANGED
+    codes = np.stack([old, new]) @ np.array([65536, 256, 1])
+    _, inverse, counts = np.unique(codes, return_inverse=True, return_counts=True)
+    was, now = counts[inverse].reshape(codes.shape)
     image = (255 - (255 - new) * 0.35).astype(np.uint8)
-    brighter = new.sum(axis=-1) > old.sum(axis=-1)
-    image[differs & ~brighter] = _rgb(BLUE)
-    image[differs & brighter] = _rgb(VERMILLION)
+    image[differs & (now > was)] = _rgb(BLUE)
+    image[differs & (now <= was)] = _rgb(VERMILLION)
     return image
 
 
@@ -111,18 +118,27 @@ def strips_figure(
     """
     columns = 2 + max((strip.macro["length"] for strip in strips), default=2)
     sample = picture_of(strips[0].steps[0]) if strips else None
-    ratio = sample.height / sample.width if sample else 0.2
-    width = 1.75 * columns
-    height = 0.9 + max(len(strips), 1) * (1.62 * ratio + 0.62)
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    tall = PICTURE * sample.height / sample.width if sample else 1.0
+    size = (columns * (PICTURE + GAP) + GAP, TOP + max(len(strips), 1) * (HEAD + tall))
+    figure = Figure(figsize=size, dpi=DPI)
     FigureCanvasAgg(figure)
     what = shown_macros(library).of
-    figure.suptitle(plot_text(f"What macros do: {what}"), x=0.01, ha="left")
+    figure.text(GAP / size[0], 1 - 0.3 / size[1], plot_text(f"What macros do: {what}"), **TITLE)
     if not strips:
         note_empty(figure.subplots(), "no macro of the library occurred in the games played")
-        return figure
-    panels = figure.subplots(len(strips), columns, squeeze=False)
-    for row, strip in zip(panels, strips, strict=True):
+    for number, strip in enumerate(strips):
+        base = size[1] - TOP - (number + 1) * (HEAD + tall) + 0.1
+        row = [
+            figure.add_axes(
+                (
+                    (GAP + column * (PICTURE + GAP)) / size[0],
+                    base / size[1],
+                    PICTURE / size[0],
+                    tall / size[1],
+                )
+            )
+            for column in range(strip.macro["length"] + 2)
+        ]
         _draw_strip(row, strip, [picture_of(step) for step in strip.steps], library["action_names"])
     return figure
 
@@ -131,20 +147,17 @@ def _draw_strip(
     row: Sequence[Axes], strip: Strip, pictures: Sequence[Image.Image], names: Sequence[str]
 ) -> None:
     macro = strip.macro
-    for axes in row:
-        axes.set_axis_off()
     actions = [names[action] for action in macro["actions"]]
-    titles = ["before", *(f"after {name}" for name in actions)]
-    colour = GREEN if strip.certain else GREY
-    for axes, picture, title in zip(row, pictures, titles, strict=False):
-        axes.imshow(np.asarray(picture), interpolation="nearest")
+    titles = ["before", *(f"after {name}" for name in actions), "what changed"]
+    shown = [*map(np.asarray, pictures), changed(pictures[0], pictures[-1])]
+    for axes, picture, title in zip(row, shown, titles, strict=True):
+        axes.imshow(picture, interpolation="antialiased", aspect="auto")
         axes.set_title(plot_text(title), fontsize=9)
-    last = row[len(pictures)]
-    last.imshow(changed(pictures[0], pictures[-1]), interpolation="nearest")
-    last.set_title("what changed", fontsize=9, color=VERMILLION)
+        axes.set_axis_off()
+    row[-1].title.set_color(VERMILLION)
     start, stop = strip.start, strip.start + macro["length"]
     gain = strip.game.score[stop] - strip.game.score[start]
-    held = "held certain" if strip.certain else "not certain here"
+    held = "held certain" if strip.certain else "not held certain here"
     text = (
         f"{fold(actions)}   ({macro['status']}; {held}; game {strip.game.number}, step {start:,}; "
         f"reward {gain:g})"
@@ -157,6 +170,6 @@ def _draw_strip(
         textcoords="offset points",
         fontsize=11,
         fontweight="bold",
-        color=colour if strip.certain else "#555555",
+        color="#00694D" if strip.certain else "#666666",
         annotation_clip=False,
     )

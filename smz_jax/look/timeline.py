@@ -62,7 +62,7 @@ def timeline_figure(
     index = int(np.argmax(steps)) if steps else 0
     game, spans = games[index], every[index]
     start, stop = stretch(len(game.actions), spans)
-    used = Counter({a: 0 for a in ()})
+    used: Counter[tuple[int, ...]] = Counter()
     for span in spans:
         if span.start < stop and span.stop > start:
             used[span.actions] += len(span.actions)
@@ -75,7 +75,7 @@ def timeline_figure(
     whole = "" if stop - start == len(game.actions) else f", steps {start:,} to {stop:,}"
     share = sum(used.values()) / max(stop - start, 1)
     figure.suptitle(
-        plot_text(f"Macros along game {game.number}{whole}: {share:.0%} of its steps, {shown.of}"),
+        plot_text(f"Game {game.number}{whole}: {share:.0%} of the steps lie in {shown.of}"),
         x=0.01,
         ha="left",
     )
@@ -106,14 +106,16 @@ def _draw_entropy(axes: Axes, game: Game, threshold: float) -> None:
     )
     axes.axhline(threshold, color=GREY, linewidth=1.2, linestyle="--")
     axes.annotate(
-        f"certain below {threshold:g}",
+        f"certain\nbelow {threshold:g}",
         (1, threshold),
         xycoords=("axes fraction", "data"),
-        xytext=(-4, 3),
+        xytext=(4, 0),
         textcoords="offset points",
-        ha="right",
+        ha="left",
+        va="center",
         fontsize=9,
         color="#555555",
+        annotation_clip=False,
     )
     axes.set_ylim(0, 1.05)
     axes.set_ylabel("transition\nentropy")
@@ -144,4 +146,4 @@ def _draw_rows(
     axes.grid(axis="y", visible=False)
     there = [state for state in STATE_COLOURS if state in {states[macro] for macro in rows}]
     patches = [Patch(facecolor=STATE_COLOURS[state], label=state) for state in there]
-    axes.legend(handles=patches, loc="upper right", bbox_to_anchor=(1, -0.02), ncols=3, fontsize=9)
+    axes.figure.legend(handles=patches, loc="outside lower right", ncols=3, fontsize=9)

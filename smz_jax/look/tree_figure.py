@@ -98,7 +98,7 @@ def tree_figure(
 def _about(decided: Decided, library: Mapping[str, Any], nodes: Sequence[int]) -> str:
     """One line: which decision, how many of its nodes, and what the chain is in the library."""
     found = [x for x in library["macros"] if tuple(x["actions"]) == decided.chain.actions]
-    state = f"{found[0]['status']} macro" if found else "not in the library"
+    state = f"a {found[0]['status']} macro" if found else "not in the library"
     made = int((decided.tree.visits > 0).sum())
     drawn = f"all {made} nodes" if made <= len(nodes) else f"{len(nodes)} of {made} nodes"
     return f"game {decided.game}, step {decided.step}; {drawn}; the chain is {state}"
