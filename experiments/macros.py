@@ -211,9 +211,7 @@ def look(
     kind = arguments.checkpoint or ("best" if _has_best(folder) else "last")
     model_of = functools.cache(lambda: load_model(folder, kind))
     wishes = Wishes(**{name: getattr(arguments, name) for name in Wishes._fields})
-    looked = measure(
-        folder, read_config(folder), library, wishes, model_of, is_run=not exported
-    )
+    looked = measure(folder, read_config(folder), library, wishes, model_of, is_run=not exported)
     print_library(looked.library, wanted)
     try:
         if out != folder or not exported:

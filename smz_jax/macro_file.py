@@ -54,7 +54,7 @@ def decode(actions: Sequence[int], action_names: Sequence[str]) -> str:
 
 
 def fold(names: Sequence[str]) -> str:
-    """Action names with repeats folded, e.g. "FIRE → RIGHT ×2"."""
+    """Action names with repeats folded: FIRE, then RIGHT twice."""
     runs = [(name, len(list(run))) for name, run in groupby(names)]
     return _ARROW.join(name if times == 1 else f"{name} {TIMES}{times}" for name, times in runs)
 

@@ -36,9 +36,7 @@ def check_wanted(wanted: Wanted, action_names: Sequence[str]) -> None:
     """Raises ConfigError in one line for a filter that no macro of these actions could pass."""
     require(wanted.sort in SORTS, "sort", wanted.sort, f"one of {', '.join(SORTS)}")
     states = ", ".join(STATUS_NAMES)
-    require(
-        wanted.status in (None, *STATUS_NAMES), "status", wanted.status, f"one of {states}"
-    )
+    require(wanted.status in (None, *STATUS_NAMES), "status", wanted.status, f"one of {states}")
     low, high = wanted.min_length, wanted.max_length
     require(low is None or 1 <= low <= 8, "min_length", low, "in 1..8")
     require(high is None or (low or 1) <= high <= 8, "max_length", high, f"in {low or 1}..8")

@@ -22,7 +22,7 @@ from smz_jax.look.streams import pieces_of
 from smz_jax.look.strips import Strip, changed, choose_strips, strips_figure
 from smz_jax.look.timeline import stretch, timeline_figure
 from smz_jax.look.tree_figure import certain_nodes, layout, tree_figure
-from smz_jax.macro_file import check_library
+from smz_jax.macro_file import TIMES, check_library
 from smz_jax.macros import encode, prefix_share
 from smz_jax.report.style import BLACK, GREEN, GREY, VERMILLION
 from smz_jax.types import Trajectory
@@ -233,9 +233,11 @@ def test_chains_as_a_walk_from_above_finds_them():
 
         def walk(node, length, tree=tree, best=best):
             for child in np.flatnonzero(tree.parent == node).tolist():
-                ends = [child] if not tree.is_chance[child] else np.flatnonzero(
-                    tree.parent == child
-                ).tolist()
+                ends = (
+                    [child]
+                    if not tree.is_chance[child]
+                    else np.flatnonzero(tree.parent == child).tolist()
+                )
                 for end in ends:
                     if tree.entropy[child] < 0.6:
                         best[end] = max(best.get(end, 0), length + 1)
@@ -306,7 +308,10 @@ def test_the_timeline_shows_each_macro_where_it_is_followed():
     short = game([0, 0, 1], number=2)
     figure = timeline_figure([short, played], FOUR, play_threshold=0.2)
     top, middle, below = figure.axes
-    assert [x.get_text() for x in below.get_yticklabels()] == ["RIGHT → LEFT", "FIRE → RIGHT ×2"]
+    assert [x.get_text() for x in below.get_yticklabels()] == [
+        "RIGHT → LEFT",
+        f"FIRE → RIGHT {TIMES}2",
+    ]
     spans = {
         place: sorted(tuple(path.get_extents().intervalx) for path in bars.get_paths())
         for place, bars in enumerate(below.collections)
@@ -380,7 +385,7 @@ def test_a_strip_has_a_picture_for_each_step():
     for axes, step in zip(panels[:4], range(10, 14), strict=True):
         assert np.array_equal(axes.images[0].get_array(), np.asarray(picture(step)))
     said = " | ".join(texts(figure))
-    assert "FIRE → RIGHT ×2   (sound; held certain; game 1, step 0; reward 1)" in said
+    assert f"FIRE → RIGHT {TIMES}2   (sound; held certain; game 1, step 0; reward 1)" in said
     assert "not held certain here; game 1, step 3; reward 0" in said
     difference = changed(picture(2), picture(5))
     red, blue = (tuple(difference[2, x]) for x in (5, 2))
@@ -413,7 +418,7 @@ def test_a_run_is_looked_at_from_end_to_end(tiny_run, tmp_path, capsys):
     found = document["selection"]
     assert found["play"]["source"] == "replay" and "library by compression:" in out
     # Each lane's rows less the newest one, and less those whose action a new game ignored.
-    first, discount = CheckpointStore(run).read_fields(4, ("is_first", "discount"))
+    (first,) = CheckpointStore(run).read_fields(4, ("is_first",))
     assert found["play"]["actions"] == first.size - len(first) - first[:, 1:].sum()
     assert found["bits_per_action"] <= found["bits_per_action_plain"]
     assert ("no macro is sound" in out) == (found["of"] == "table")
@@ -448,9 +453,7 @@ def test_an_export_plays_games_and_stays_as_it_is(tiny_run, tmp_path, capsys):
 
 
 def test_uses_of_grey_are_those_of_candidates():
-    figure = timeline_figure(
-        [game([2, 2, 2, 2])], library(macro((2, 2), 9)), play_threshold=0.2
-    )
+    figure = timeline_figure([game([2, 2, 2, 2])], library(macro((2, 2), 9)), play_threshold=0.2)
     (bars,) = figure.axes[2].collections
     assert colours.to_hex(bars.get_facecolor()[0]).upper() == GREY.upper()
     assert [x.get_text() for x in figure.legends[0].get_texts()] == ["candidate"]

@@ -9,7 +9,7 @@ import pytest
 
 from experiments import macros as command
 from smz_jax.config import ConfigError
-from smz_jax.macro_file import check_library, fold, read_macros_json, write_macros_json
+from smz_jax.macro_file import TIMES, check_library, fold, read_macros_json, write_macros_json
 from smz_jax.macro_listing import (
     SORTS,
     Wanted,
@@ -125,7 +125,7 @@ def test_a_table_shows_every_number():
     document["macros"][1]["precondition"] = {"precision": 0.97, "recall": None}
     lines = format_table(document, listed(document, Wanted())).splitlines()
     assert lines[0] == "4 of 4 macros (1 candidate, 2 sound, 1 refuted)"
-    assert "RIGHT ×2" in lines[3] and "refuted" in lines[3]
+    assert f"RIGHT {TIMES}2" in lines[3] and "refuted" in lines[3]
     words = lines[4].split()
     assert words == [
         *("2", "RIGHT", "→", "LEFT", "sound", "2", "40", "9", "0.050", "30", "95%", "(85%)"),
@@ -137,7 +137,11 @@ def test_a_table_shows_every_number():
 
 
 def test_repeats_are_folded():
-    assert fold(["A", "A", "B", "A"]) == "A ×2 → B → A" and fold(["A"]) == "A" and fold([]) == ""
+    assert (
+        fold(["A", "A", "B", "A"]) == f"A {TIMES}2 → B → A"
+        and fold(["A"]) == "A"
+        and fold([]) == ""
+    )
 
 
 def test_the_selection_in_words():
@@ -163,7 +167,10 @@ def sound_share(near, paid, agreed, trials=50.0):
         (library(certain=0), "no certain windows: none of 1,000 transitions"),
         (library(), "400 of 1,000 transitions were certain (under 0.2 in play, 0.4 in"),
         (library(candidates_tree=5), "too few occurrences ... in 5 windows, but no sequence"),
-        (library(macro((2, 3), 9, trials=3)), "too few trials: of 1 macros ... 3 trials ... 20 are"),
+        (
+            library(macro((2, 3), 9, trials=3)),
+            "too few trials: of 1 macros ... 3 trials ... 20 a",
+        ),
         (library(sound_share(0.3, 0.9, 0.8)), "'near' ... held 30%, at least 20%, and 80% is"),
         (library(sound_share(0.9, 0.4, 0.8)), "'paid' ... near 90%, paid 40%, agreed 80%"),
         (library(sound_share(0.9, 0.9, 0.1)), "'agreed' (the codes were not the foreseen"),
@@ -255,7 +262,9 @@ def folder(tmp_path):
 def test_the_command_lists(folder, capsys):
     assert command.main([str(folder), "--table", "--sort", "entropy", "--top", "2"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("2 of 4 macros") and out.index("FIRE → RIGHT ×2") < out.index("LEFT")
+    assert out.startswith("2 of 4 macros") and out.index(f"FIRE → RIGHT {TIMES}2") < out.index(
+        "LEFT"
+    )
     assert "not measured" in out and "gate that closed" not in out
     write_macros_json(folder / "macros.json", library(certain=0))
     assert command.main([str(folder), "--table"]) == 0

@@ -150,9 +150,7 @@ def pieces(games: list[Game]) -> list[np.ndarray]:
     ]
 
 
-def pictures(
-    model: Exported, watched: Watched, wanted: set[int]
-) -> dict[int, Image.Image]:
+def pictures(model: Exported, watched: Watched, wanted: set[int]) -> dict[int, Image.Image]:
     """What the games look like at some steps: they are played once more, action by action.
 
     Args:

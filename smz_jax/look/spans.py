@@ -1,5 +1,6 @@
 """Where macros are followed in games."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -49,7 +50,7 @@ def shown_macros(library: Mapping[str, Any]) -> Shown:
 def game_pieces(game: Game) -> list[tuple[int, np.ndarray]]:
     """The stretches of a game that macros may lie in, with the step that each begins at."""
     cuts = [0, *(np.flatnonzero(game.ends) + 1).tolist(), len(game.actions)]
-    return [(a, game.actions[a:b]) for a, b in zip(cuts[:-1], cuts[1:], strict=True) if b > a]
+    return [(a, game.actions[a:b]) for a, b in itertools.pairwise(cuts) if b > a]
 
 
 def spans_of(game: Game, macros: Sequence[Actions], num_actions: int) -> list[Span]:

@@ -94,9 +94,19 @@ def changed(before: Image.Image, after: Image.Image) -> np.ndarray:
     _, inverse, counts = np.unique(codes, return_inverse=True, return_counts=True)
     was, now = counts[inverse].reshape(codes.shape)
     image = (255 - (255 - new) * 0.35).astype(np.uint8)
-    image[differs & (now > was)] = _rgb(BLUE)
-    image[differs & (now <= was)] = _rgb(VERMILLION)
+    image[_grown(differs & (now > was))] = _rgb(BLUE)
+    image[_grown(differs & (now <= was))] = _rgb(VERMILLION)
     return image
+
+
+def _grown(mask: np.ndarray) -> np.ndarray:
+    """A mask with a margin in pictures as large as a console's: a ball is a few pixels."""
+    margin = mask.shape[1] // 160
+    for axis in (0, 1):
+        wide = np.pad(mask, [(margin, margin) if axis == i else (0, 0) for i in (0, 1)])
+        windows = np.lib.stride_tricks.sliding_window_view(wide, 2 * margin + 1, axis=axis)
+        mask = windows.any(axis=-1)
+    return mask
 
 
 def _rgb(colour: str) -> tuple[int, int, int]:

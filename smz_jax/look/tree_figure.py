@@ -123,9 +123,7 @@ def _draw_edges(
         axes.plot(*curve, color=colour, linewidth=width, zorder=layer, solid_joinstyle="round")
 
 
-def _draw_nodes(
-    axes: Axes, tree: SmallTree, places: Mapping[int, tuple[float, float]]
-) -> None:
+def _draw_nodes(axes: Axes, tree: SmallTree, places: Mapping[int, tuple[float, float]]) -> None:
     most = max(int(tree.visits[node]) for node in places)
     for is_chance, marker, colour in ((False, "o", BLUE), (True, "s", ORANGE)):
         kind = [node for node in places if bool(tree.is_chance[node]) is is_chance]
@@ -172,9 +170,10 @@ def _draw_labels(
     axes.annotate(
         f"root, {int(tree.visits[0])} visits",
         (x, y),
-        xytext=(0, 14),
+        xytext=(0, -14),
         textcoords="offset points",
         ha="center",
+        va="top",
         fontsize=9,
     )
 
