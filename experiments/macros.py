@@ -120,15 +120,15 @@ def read_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, A
     if exported:
         kind = arguments.checkpoint
         require(kind is None, "checkpoint", kind, "left out for an export, which holds one")
-        read_files(folder)
+        there = MACROS in read_files(folder)  # and its sum is right
     else:
         read_config(folder)
-    path = folder / MACROS
+        there = (folder / MACROS).is_file()
     allowed = f"a folder with its {MACROS}: a run writes it at each checkpoint"
-    require(path.is_file(), "RUN_DIR", str(folder), allowed)
+    require(there, "RUN_DIR", str(folder), allowed)
     out = arguments.out
     require(out is None or out.is_dir() or not out.exists(), "out", str(out), "a folder")
-    return arguments, read_macros_json(path), exported
+    return arguments, read_macros_json(folder / MACROS), exported
 
 
 def wanted_of(arguments: argparse.Namespace) -> Wanted:
@@ -198,6 +198,12 @@ def look(
     """The selection and the figures; gives the exit code."""
     folder: Path = arguments.folder
     out: Path = arguments.out or folder
+    kinds = _kinds(folder)
+    if not exported and not kinds:
+        print_library(library, wanted)
+        print("nothing was played or drawn: the run has no checkpoint yet")
+        return 0
+    kind = arguments.checkpoint or next(iter(kinds), "best")
     from smz_jax.launch import use_compile_cache
 
     use_compile_cache()
@@ -208,7 +214,6 @@ def look(
     from smz_jax.run_dir import read_config
     from smz_jax.trained import load_model
 
-    kind = arguments.checkpoint or ("best" if _has_best(folder) else "last")
     model_of = functools.cache(lambda: load_model(folder, kind))
     wishes = Wishes(**{name: getattr(arguments, name) for name in Wishes._fields})
     looked = measure(folder, read_config(folder), library, wishes, model_of, is_run=not exported)
@@ -230,8 +235,9 @@ def look(
     return 0
 
 
-def _has_best(folder: Path) -> bool:
-    return any((folder / "checkpoints" / "best").glob("*"))
+def _kinds(folder: Path) -> list[str]:
+    """Kinds of checkpoints that a run has, the one to look at first."""
+    return [kind for kind in ("best", "last") if any((folder / "checkpoints" / kind).glob("*"))]
 
 
 if __name__ == "__main__":

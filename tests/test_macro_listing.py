@@ -272,6 +272,12 @@ def test_the_command_lists(folder, capsys):
     assert "0 of 0 macros" in out and "the gate that closed: certainty: no certain windows" in out
 
 
+def test_a_run_without_a_checkpoint_has_its_table(folder, capsys):
+    assert command.main([str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("4 of 4 macros") and "the run has no checkpoint yet" in out
+
+
 def test_the_command_writes_json(folder, tmp_path, capsys):
     assert command.main([str(folder), "--status", "sound", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
