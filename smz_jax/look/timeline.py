@@ -64,8 +64,8 @@ def timeline_figure(
     start, stop = stretch(len(game.actions), spans)
     used: Counter[tuple[int, ...]] = Counter()
     for span in spans:
-        if span.start < stop and span.stop > start:
-            used[span.actions] += len(span.actions)
+        if inside := range(max(span.start, start), min(span.stop, stop)):
+            used[span.actions] += len(inside)
     rows = [macro for macro, _ in used.most_common(ROWS)]
     figure = Figure(figsize=(11, 4.2 + 0.32 * max(len(rows), 3)), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
@@ -82,7 +82,9 @@ def timeline_figure(
     _draw_score(top, game)
     _draw_entropy(middle, game, play_threshold)
     states = {tuple(macro["actions"]): macro["status"] for macro in shown.macros}
-    _draw_rows(below, rows, spans, states, library["action_names"])
+    patches = _draw_rows(below, rows, spans, states, library["action_names"])
+    if patches:
+        figure.legend(handles=patches, loc="outside lower right", ncols=3, fontsize=9)
     below.set_xlim(start, stop)
     below.set_xlabel("step of the game")
     return figure
@@ -127,10 +129,11 @@ def _draw_rows(
     spans: Sequence[Span],
     states: Mapping[tuple[int, ...], str],
     names: Sequence[str],
-) -> None:
+) -> list[Patch]:
+    """Bars for each macro; gives the entries of the legend."""
     if not rows:
         note_empty(axes, "no macro of the library is followed here")
-        return
+        return []
     for place, macro in enumerate(rows):
         bars = [(span.start, len(macro)) for span in spans if span.actions == macro]
         axes.broken_barh(
@@ -146,4 +149,4 @@ def _draw_rows(
     axes.grid(axis="y", visible=False)
     there = [state for state in STATE_COLOURS if state in {states[macro] for macro in rows}]
     patches = [Patch(facecolor=STATE_COLOURS[state], label=state) for state in there]
-    axes.figure.legend(handles=patches, loc="outside lower right", ncols=3, fontsize=9)
+    return patches

@@ -143,8 +143,8 @@ DRAWN_ELSEWHERE = {
     ),
     "macro_strips": (
         "What the best macros do, in the real game: the screen before, after each action, and what "
-        "has changed from first to last (red: brighter than before, blue: darker). Grey titles: "
-        "the model did not hold each of these transitions to be certain."
+        "has changed from first to last (red: where something has come, blue: where it is gone). "
+        "Grey titles: the model did not hold each of these transitions to be certain."
     ),
     "grid": (
         "Left: the map, with the value of each cell and the best actions. Middle: how random each "
