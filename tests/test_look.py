@@ -22,10 +22,14 @@ from smz_jax.look.streams import pieces_of
 from smz_jax.look.strips import Strip, changed, choose_strips, strips_figure
 from smz_jax.look.timeline import stretch, timeline_figure
 from smz_jax.look.tree_figure import certain_nodes, layout, tree_figure
-from smz_jax.macro_file import TIMES, check_library
+from smz_jax.macro_file import TIMES, check_library, write_macros_json
 from smz_jax.macros import encode, prefix_share
+from smz_jax.report.data import load_run
+from smz_jax.report.library import macro_lines, macro_tables
 from smz_jax.report.style import BLACK, GREEN, GREY, VERMILLION
+from smz_jax.report.verdict import find_warnings
 from smz_jax.types import Trajectory
+from tests.fake_run import write_run
 from tests.test_macro_listing import FOUR, library, macro, selection
 
 jax.config.update("jax_disable_most_optimizations", True)
@@ -397,6 +401,33 @@ def test_a_strip_has_a_picture_for_each_step():
 def test_strips_of_nothing_say_so():
     figure = strips_figure([], lambda step: Image.new("RGB", (1, 1)), FOUR)
     assert "no macro of the library occurred in the games played" in texts(figure)
+
+
+# The report.
+
+
+def test_a_report_tells_of_a_dead_gate_and_of_prefixes(tmp_path):
+    path = write_run(tmp_path / "breakout" / "a", iterations=4)
+
+    def told(document):
+        write_macros_json(path / "macros.json", document)
+        run = load_run(path)
+        return run, " ".join(find_warnings([run]))
+
+    run, text = told(FOUR)
+    assert "No macro is sound" not in text and "only begin another" not in text
+    assert run.problems == [] and "2 sound, 1 refuted" in macro_lines(run)[0]
+    assert "not measured; experiments.macros does" in macro_lines(run)[1]
+    run, text = told(library(certain=0))
+    assert "The gate that closed: certainty: no certain windows" in text
+    full = library(*(macro((2,) * n, 9) for n in (2, 3, 4)))
+    run, text = told({**full, "selection": selection(((2, 2), 7.5), of="table")})
+    assert "too few trials" in text and "67% of the macros only begin another" in text
+    assert "none of which is sound" in macro_lines(run)[1]
+    (name, (head, rows)), *_ = macro_tables(run)
+    assert name == "Library by compression" and rows[0][head.index("saves bits")] == "7.5"
+    (path / "macros.json").write_text('{"schema": 3, "macros": []}')
+    assert "a newer version wrote it" in load_run(path).problems[0]
 
 
 # All of it, with a model.
