@@ -162,7 +162,8 @@ def format_selection(document: Mapping[str, Any]) -> str:
     lines = [
         f"library by compression: {len(chosen['phrases'])} of {chosen['allowed']} "
         + ("sound macros" if chosen["of"] == "sound" else "macros, none of which is sound")
-        + f"; play: {play['actions']:,} actions in {play['pieces']:,} pieces, "
+        + f"; play: {play['actions']:,} actions in {play['pieces']:,} "
+        + ("piece, " if play["pieces"] == 1 else "pieces, ")
         + source[play["source"]]
     ]
     bits, plain = chosen["bits_per_action"], chosen["bits_per_action_plain"]

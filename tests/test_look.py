@@ -307,6 +307,7 @@ def test_the_timeline_shows_each_macro_where_it_is_followed():
     played = game(
         [1, 2, 2, 0, 2, 3, 2, 3, 0, 0],
         score=[0, 0, 0, 1, 1, 1, 1, 1, 5, 5, 5],
+        entropy=[0.1] * 6 + [0.3] + [0.1] * 3,
         ends=(8,),
     )
     short = game([0, 0, 1], number=2)
@@ -325,7 +326,12 @@ def test_the_timeline_shows_each_macro_where_it_is_followed():
     assert "Game 1: 70% of the steps lie in sound macros" in said
     assert "certain\nbelow 0.2" in said and "step of the game" in said and "score" in said
     assert top.lines[0].get_ydata().tolist() == played.score.tolist()
-    assert [x.get_text() for x in figure.legends[0].get_texts()] == ["sound"]
+    assert [x.get_text() for x in figure.legends[0].get_texts()] == [
+        "sound",
+        "faint: not held certain there",
+    ]
+    assert "50% of the steps in macros of which every" in said
+    assert below.collections[0].get_facecolor()[:, 3].tolist() == [1, 0.3]
     assert below.get_xlim() == (0, 10) and middle.get_ylim()[0] == 0
 
 

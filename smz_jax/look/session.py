@@ -79,7 +79,9 @@ def _with(library: Mapping[str, Any], selection: dict[str, Any]) -> dict[str, An
 
 
 def watch(model: Exported, library: Mapping[str, Any], wishes: Wishes) -> watching.Watched:
-    """Plays the games that figures are drawn of."""
+    """Plays the games that figures are drawn of; says so, since it may take a minute."""
+    games = "1 game" if wishes.games == 1 else f"{wishes.games} games"
+    print(f"playing {games} of at most {wishes.max_steps:,} steps", flush=True)
     return watching.watch(
         model, library, games=wishes.games, max_steps=wishes.max_steps, seed=wishes.seed
     )

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
+from scipy import ndimage
 
 from smz_jax.look.games import Game
 from smz_jax.look.spans import occurrences, shown_macros
@@ -85,17 +86,21 @@ def _within(inner: tuple[int, ...], outer: tuple[int, ...]) -> bool:
 def changed(before: Image.Image, after: Image.Image) -> np.ndarray:
     """The end, faded, with what has changed since the start in strong colours, `[H, W, 3]` uint8.
 
-    Where the rarer of a pixel's two colours is the new one, something has come there (vermillion),
-    where it is the old one, something is gone (blue): backgrounds are what is common.
+    Of each patch of changed pixels it is asked whether its colours before or after are the rarer
+    ones, since backgrounds are what is common: rarer after, something has come there (vermillion);
+    rarer before, something is gone (blue).
     """
     old, new = (np.asarray(x.convert("RGB"), np.int32) for x in (before, after))
     differs = np.abs(old - new).max(axis=-1) > CHANGED
     codes = np.stack([old, new]) @ np.array([65536, 256, 1])
     _, inverse, counts = np.unique(codes, return_inverse=True, return_counts=True)
     was, now = counts[inverse].reshape(codes.shape)
+    patches, number = ndimage.label(differs, np.ones((3, 3), np.int32))
+    votes = ndimage.sum_labels(np.where(now <= was, 1, -1), patches, np.arange(number + 1))
+    has_come = votes[patches] >= 0
     image = (255 - (255 - new) * 0.35).astype(np.uint8)
-    image[_grown(differs & (now > was))] = _rgb(BLUE)
-    image[_grown(differs & (now <= was))] = _rgb(VERMILLION)
+    image[_grown(differs & ~has_come)] = _rgb(BLUE)
+    image[_grown(differs & has_come)] = _rgb(VERMILLION)
     return image
 
 

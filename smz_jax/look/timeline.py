@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
@@ -26,6 +27,8 @@ from smz_jax.report.style import (
 
 ROWS, STEPS = 10, 240
 """Macros and steps that are shown at most: a macro of two actions must stay a visible bar."""
+FAINT = 0.3
+"""Opacity of a bar."""
 STATE_COLOURS = {"sound": GREEN, "candidate": GREY, "refuted": VERMILLION}
 
 
@@ -42,6 +45,11 @@ def stretch(length: int, spans: Sequence[Span], size: int = STEPS) -> tuple[int,
     total = np.concatenate([[0], np.cumsum(covered)])
     start = int(np.argmax(total[size:] - total[:-size]))
     return start, start + size
+
+
+def _is_certain(game: Game, span: Span, threshold: float) -> bool:
+    """Whether the model held every transition of a macro to be certain where it was followed."""
+    return bool(np.all(game.entropy[span.start : span.stop] < threshold))
 
 
 def timeline_figure(
@@ -63,9 +71,12 @@ def timeline_figure(
     game, spans = games[index], every[index]
     start, stop = stretch(len(game.actions), spans)
     used: Counter[tuple[int, ...]] = Counter()
+    certain = {span for span in spans if _is_certain(game, span, play_threshold)}
+    sure = 0
     for span in spans:
         if inside := range(max(span.start, start), min(span.stop, stop)):
             used[span.actions] += len(inside)
+            sure += len(inside) * (span in certain)
     rows = [macro for macro, _ in used.most_common(ROWS)]
     figure = Figure(figsize=(11, 4.2 + 0.32 * max(len(rows), 3)), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
@@ -73,16 +84,17 @@ def timeline_figure(
         3, 1, sharex=True, height_ratios=[1, 1, 0.4 + 0.28 * max(len(rows), 3)]
     )
     whole = "" if stop - start == len(game.actions) else f", steps {start:,} to {stop:,}"
-    share = sum(used.values()) / max(stop - start, 1)
-    figure.suptitle(
-        plot_text(f"Game {game.number}{whole}: {share:.0%} of the steps lie in {shown.of}"),
-        x=0.01,
-        ha="left",
+    share, surely = (steps / max(stop - start, 1) for steps in (sum(used.values()), sure))
+    title = f"Game {game.number}{whole}: {share:.0%} of the steps lie in {shown.of}"
+    figure.suptitle(plot_text(title), x=0.01, ha="left")
+    words = (
+        f"{surely:.0%} of the steps in macros of which every transition was held certain (solid)"
     )
+    top.set_title(words, loc="left", fontsize=10)
     _draw_score(top, game)
     _draw_entropy(middle, game, play_threshold)
     states = {tuple(macro["actions"]): macro["status"] for macro in shown.macros}
-    patches = _draw_rows(below, rows, spans, states, library["action_names"])
+    patches = _draw_rows(below, rows, spans, certain, states, library["action_names"])
     if patches:
         figure.legend(handles=patches, loc="outside lower right", ncols=3, fontsize=9)
     below.set_xlim(start, stop)
@@ -127,6 +139,7 @@ def _draw_rows(
     axes: Axes,
     rows: Sequence[tuple[int, ...]],
     spans: Sequence[Span],
+    certain: set[Span],
     states: Mapping[tuple[int, ...], str],
     names: Sequence[str],
 ) -> list[Patch]:
@@ -135,11 +148,12 @@ def _draw_rows(
         note_empty(axes, "no macro of the library is followed here")
         return []
     for place, macro in enumerate(rows):
-        bars = [(span.start, len(macro)) for span in spans if span.actions == macro]
+        followed = [span for span in spans if span.actions == macro]
+        colour = STATE_COLOURS[states[macro]]
         axes.broken_barh(
-            bars,
+            [(span.start, len(macro)) for span in followed],
             (place - 0.38, 0.76),
-            facecolors=STATE_COLOURS[states[macro]],
+            facecolors=[to_rgba(colour, 1 if x in certain else FAINT) for x in followed],
             edgecolors="#FFFFFF",
             linewidth=0.8,
         )
@@ -149,4 +163,7 @@ def _draw_rows(
     axes.grid(axis="y", visible=False)
     there = [state for state in STATE_COLOURS if state in {states[macro] for macro in rows}]
     patches = [Patch(facecolor=STATE_COLOURS[state], label=state) for state in there]
+    if any(span not in certain for span in spans if span.actions in rows):
+        faint = to_rgba(STATE_COLOURS[there[0]], FAINT)
+        patches.append(Patch(facecolor=faint, label="faint: not held certain there"))
     return patches

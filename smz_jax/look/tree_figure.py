@@ -118,8 +118,8 @@ def _draw_edges(
             colour, width, layer = BLACK, 2.2, 2
         if node in chain:
             colour, width, layer = GREEN, 5.0, 3
-        middle = (x0 + x1) / 2
-        curve = [x0, middle, middle, x1], [y0, y0, y1, y1]
+        bend = x0 + 0.2 * (x1 - x0)  # early, so that there is room for a word
+        curve = [x0, bend, bend, x1], [y0, y0, y1, y1]
         axes.plot(*curve, color=colour, linewidth=width, zorder=layer, solid_joinstyle="round")
 
 
@@ -175,6 +175,8 @@ def _draw_labels(
         ha="center",
         va="top",
         fontsize=9,
+        bbox={"facecolor": "#FFFFFF", "edgecolor": "none", "pad": 1},
+        zorder=5,
     )
 
 
