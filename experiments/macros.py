@@ -230,6 +230,8 @@ def look(
                 "macro_strips": "no macro occurred in the games",
             }
             print(f"wrote {path}" if path else f"no {name}.png: {missing[name]}", flush=True)
+        if not exported and out == folder:
+            print(f"python -m experiments.report {folder} shows them in its report.html")
     except OSError as error:
         raise ConfigError(f"out = {str(out)!r} cannot be written: {error.strerror}") from None
     return 0
