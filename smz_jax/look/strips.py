@@ -95,7 +95,8 @@ def changed(before: Image.Image, after: Image.Image) -> np.ndarray:
     codes = np.stack([old, new]) @ np.array([65536, 256, 1])
     _, inverse, counts = np.unique(codes, return_inverse=True, return_counts=True)
     was, now = counts[inverse].reshape(codes.shape)
-    patches, number = ndimage.label(differs, np.ones((3, 3), np.int32))
+    found: Any = ndimage.label(differs, np.ones((3, 3), np.int32))
+    patches, number = found
     votes = ndimage.sum_labels(np.where(now <= was, 1, -1), patches, np.arange(number + 1))
     has_come = votes[patches] >= 0
     image = (255 - (255 - new) * 0.35).astype(np.uint8)
