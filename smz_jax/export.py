@@ -27,6 +27,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from smz_jax.config import Config, ConfigError, require, shorten
+from smz_jax.macro_file import check_library
 from smz_jax.run_dir import CONFIG_NAME
 from smz_jax.settings import config_from_yaml, config_to_yaml
 
@@ -139,8 +140,6 @@ def read_export(folder: Path) -> Exported:
         _refuse(folder, str(error))
     _check_about(folder, about, scores)
     if macros is not None:
-        from smz_jax.macros.library import check_library  # needs JAX
-
         check_library(macros, folder / MACROS)
     weights = _read_weights(folder, WEIGHTS, files[WEIGHTS])
     head = _read_weights(folder, HEAD, files[HEAD]) if HEAD in files else None

@@ -12,7 +12,7 @@ from smz_jax.checkpoint import CheckpointStore
 from smz_jax.config import Config, ConfigError, require
 from smz_jax.envs import make_spec
 from smz_jax.export import Exported, check_new_folder, is_export, read_export, write_export
-from smz_jax.macros.library import read_macros_json
+from smz_jax.macro_file import read_macros_json
 from smz_jax.metrics import read_metrics
 from smz_jax.networks import make_networks
 from smz_jax.preconditions import HeadState, init_head

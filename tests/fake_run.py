@@ -282,6 +282,12 @@ def write_run(
     (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     if finished:
         (path / "summary.json").write_text(json.dumps(make_summary(settings, score)))
-        macros = {"schema": 2, "action_names": ACTION_NAMES, "macros": make_macros(seed)}
+        macros = {
+            "schema": 2,
+            "action_names": ACTION_NAMES,
+            "config": settings["macro"],
+            "stats": {"transitions": 100_000, "certain": 60_000},
+            "macros": make_macros(seed),
+        }
         (path / "macros.json").write_text(json.dumps(macros))
     return path

@@ -21,6 +21,8 @@ LAYERS = {
     "networks": 1,
     "envs": 2,
     "search": 2,
+    "macro_file": 0,
+    "macro_listing": 0,
     "macros": 2,
     "replay": 2,
     "losses": 2,
@@ -45,6 +47,7 @@ LAYERS = {
     "trained": 4,
     "verify": 4,
     "play": 4,
+    "look": 4,
     "launch": 4,
 }
 LIGHT = ("config", "presets", "settings", "cli", "run_dir")

@@ -17,7 +17,8 @@ import pytest
 
 from smz_jax.config import Config, ConfigError
 from smz_jax.export import ABOUT, REQUIRED, SUMS, Exported, read_export, write_export
-from smz_jax.macros.library import check_library, format_rankings
+from smz_jax.macro_file import check_library
+from smz_jax.macros.library import format_rankings
 from tests.malice import NONSENSE, link_out, nodes, replaced
 from tests.test_export import refused, resum
 from tests.test_macros_library import document

@@ -11,7 +11,7 @@ import io
 import math
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -237,3 +237,49 @@ def read_rows(folder: Path, saved: SavedRows, experience: Trajectory) -> Traject
                 raise Damage(f"{folder.name}/{name} holds {field} as {there}, not {wanted}")
         ring = _put(ring, Trajectory(*rows), np.int32(start))
     return ring
+
+
+def read_fields(
+    folder: Path, saved: SavedRows, lanes: int, names: Sequence[str]
+) -> list[np.ndarray]:
+    """Some small fields of the rows alone, the oldest row first; frames are not unpacked.
+
+    Args:
+        folder: of the files, verified.
+        saved: what to read.
+        lanes: B.
+        names: fields of `Trajectory` with one number a row.
+
+    Returns:
+        Of each name an array `[B, T]` of the rows that were played and are still there.
+
+    Raises:
+        Damage: if the files hold other shapes.
+    """
+    ring: dict[str, np.ndarray] = {}
+    shape = (lanes, saved.range_rows)
+    for number, (name, _, _) in sorted(saved.files.items()):
+        start = range_start(number, saved.ring_rows, saved.range_rows)
+        for field, part in _unpack_fields((folder / name).read_bytes(), shape, names).items():
+            into = ring.setdefault(field, np.zeros((lanes, saved.ring_rows), part.dtype))
+            into[:, start : start + saved.range_rows] = part
+    rows = np.arange(max(0, saved.total - saved.ring_rows), saved.total) % saved.ring_rows
+    return [ring[name][:, rows] for name in names] if ring else []
+
+
+def _unpack_fields(
+    data: bytes, shape: tuple[int, int], names: Sequence[str]
+) -> dict[str, np.ndarray]:
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            sizes = [archive.getinfo(f"{name}.npy").file_size for name in names]
+        if max(sizes) > math.prod(shape) * 8 + HEAD_BYTES:
+            raise ValueError(f"a field holds {max(sizes):,} bytes")
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            found = {name: file[name] for name in names}
+        for name, array in found.items():
+            if array.shape != shape:
+                raise ValueError(f"{name} is {list(array.shape)}, not {list(shape)}")
+    except Exception as error:  # zipfile and NumPy raise anything over bytes made on purpose
+        raise Damage(f"no rows: {(str(error).splitlines() or [''])[0][:120]}") from None
+    return found

@@ -19,11 +19,12 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
+import numpy as np
 
 from smz_jax.checkpoint.arrays import (
     describe,
@@ -33,7 +34,7 @@ from smz_jax.checkpoint.arrays import (
     unfit,
     write_arrays,
 )
-from smz_jax.checkpoint.rows import RowChunks, RowFiles, SavedRows, read_rows
+from smz_jax.checkpoint.rows import RowChunks, RowFiles, SavedRows, read_fields, read_rows
 from smz_jax.checkpoint.sums import (
     Damage,
     read_manifest,
@@ -410,6 +411,20 @@ class CheckpointStore:
             leaves = read_arrays(folder / "state", wanted, positions)
         treedef = jax.tree_util.tree_structure(abstract_part)
         return jax.tree_util.tree_unflatten(treedef, leaves), manifest
+
+    def read_fields(self, lanes: int, names: Sequence[str]) -> list[np.ndarray]:
+        """Small fields of the replay's rows, as `rows.read_fields`, of the newest good step.
+
+        Raises:
+            ConfigError: in one line, if there is none; an empty list if it was saved without rows.
+        """
+        found, manifest, _ = self.newest_good("last")
+        if not manifest["rows"]:
+            return []
+        listed = manifest["rows"]
+        with _readable(self.path("last", found)):
+            folder = self._sets[listed["set"]].folder
+            return read_fields(folder, SavedRows.from_json(listed), lanes, names)
 
     def set_aside(self, kind: Kind, newer_than: int) -> None:
         """Renames steps that a run walked back from; the next good save drops them."""

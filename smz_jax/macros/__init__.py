@@ -4,19 +4,18 @@ A macro is an open-loop action sequence (the literature's "option" with a fixed 
 package reads trees and rows of play; it knows no network.
 """
 
+from smz_jax.macro_file import prefix_share, read_macros_json, write_macros_json
 from smz_jax.macros.buckets import BucketState, assign_buckets, init_buckets, update_buckets
 from smz_jax.macros.coding import Encoding
-from smz_jax.macros.compression import Selection, encode, expand, parse, prefix_share, select
+from smz_jax.macros.compression import Selection, encode, expand, parse, select
 from smz_jax.macros.controls import random_macros, shuffled
 from smz_jax.macros.evidence import Trials, outcomes, status, weigh
 from smz_jax.macros.keys import PackedWindows, unpack_windows
 from smz_jax.macros.library import (
     format_rankings,
     rank_macros,
-    read_macros_json,
     summarise,
     table_stats,
-    write_macros_json,
 )
 from smz_jax.macros.quality import Tally, quality, slot_entries
 from smz_jax.macros.slots import MacroSlots, assign_slots, slot_targets

@@ -23,6 +23,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from smz_jax.config import require
+from smz_jax.macro_file import prefix_share
 from smz_jax.macros.coding import (
     Encoding,
     Parse,
@@ -60,13 +61,6 @@ class Selection:
     """Share of the phrases that are the beginning of another phrase."""
     allowed_redundancy: float
     """The same share of all allowed macros."""
-
-
-def prefix_share(phrases: Sequence[Sequence[int]]) -> float:
-    """Share of the phrases that are a proper prefix of another one; 0 where there are none."""
-    whole = {tuple(phrase) for phrase in phrases}
-    starts = {phrase[:end] for phrase in whole for end in range(len(phrase))}
-    return len(whole & starts) / len(whole) if whole else 0.0
 
 
 def parse(

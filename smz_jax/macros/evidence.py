@@ -27,7 +27,6 @@ from smz_jax.types import MacroTable
 Array = jax.Array
 
 CANDIDATE, SOUND, REFUTED = 0, 1, 2
-STATUS_NAMES = ("candidate", "sound", "refuted")
 Z = 1.6448536
 """Quantile of the one-sided 95 % bounds."""
 

@@ -1,53 +1,16 @@
-"""The macro library on the host: names, statistics, rankings and macros.json (NumPy only)."""
+"""The macro library on the host: names, statistics and rankings (NumPy only)."""
 
 import dataclasses
-import json
-import math
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import numpy as np
 
-from smz_jax.config import ConfigError, MacroConfig, shorten
-from smz_jax.macros.evidence import CANDIDATE, STATUS_NAMES, status, wilson
+from smz_jax.config import MacroConfig
+from smz_jax.macro_file import PRECONDITION_SHARES, SCHEMA, STATUS_NAMES, decode
+from smz_jax.macros.evidence import CANDIDATE, status, wilson
 from smz_jax.types import MacroStats, MacroTable
-
-SCHEMA = 2
-_ARROW = " → "
-_MACRO_FIELDS: dict[str, type | tuple[type, ...]] = {
-    "actions": list,
-    "names": str,
-    "length": int,
-    "count": int,
-    "play_count": int,
-    "mean_entropy": (int, float),
-    "total_reward": (int, float),
-    "mean_reward": (int, float),
-    "generality": int,
-    "buckets": list,
-    "source": str,
-    "deterministic": bool,
-    "status": str,
-    "trials": (int, float),
-    "held": (int, float),
-    "held_low": (int, float),
-    "held_high": (int, float),
-    "near": (int, float),
-    "paid": (int, float),
-    "agreed": (int, float),
-    "slot": (int, type(None)),
-    "precondition": (dict, type(None)),
-}
-_QUALITY = ("precision", "recall", "always_precision")
-_SHARES = ("held", "held_low", "held_high", "near", "paid", "agreed")
-
-
-def decode(actions: Sequence[int], action_names: Sequence[str]) -> str:
-    """Action ids in the environment's own words, e.g. "FIRE → RIGHT → RIGHT"."""
-    return _ARROW.join(action_names[action] for action in actions)
 
 
 def table_stats(table: MacroTable, config: MacroConfig) -> dict[str, float]:
@@ -179,128 +142,10 @@ def _precondition(entry: Mapping[str, Any] | None) -> dict[str, Any]:
     """The last two fields of a macro."""
     if entry is None:
         return {"slot": None, "precondition": None}
-    return {"slot": entry["slot"], "precondition": {k: entry[k] for k in ("windows", *_QUALITY)}}
-
-
-def write_macros_json(path: str | os.PathLike[str], document: Mapping[str, Any]) -> None:
-    """Writes the library; a reader sees the old file or the new one, never a part.
-
-    Args:
-        path: where to; its folder must exist.
-        document: as `summarise` gives it.
-    """
-    target = Path(path)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            json.dump(document, file, ensure_ascii=False, indent=1, allow_nan=False)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _check(condition: bool, path: Path, problem: str) -> None:
-    if not condition:
-        raise ConfigError(f"{path} is not a macro library: {problem}")
-
-
-def _check_macro(macro: Any, index: int, action_names: Sequence[str], path: Path) -> None:
-    """Raises ConfigError unless one entry of `macros` has every field and agrees with itself."""
-    where, num_actions = f"macros[{index}]", len(action_names)
-    _check(isinstance(macro, dict), path, f"{where} is not an object")
-    for name, kind in _MACRO_FIELDS.items():
-        value = macro.get(name)
-        is_kind = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-        is_number = not isinstance(value, float) or math.isfinite(value)
-        _check(is_kind and is_number, path, f"{where}.{name} = {shorten(value)}")
-    for action in macro["actions"]:
-        is_action = type(action) is int and 0 <= action < num_actions
-        allowed = f"allowed is 0..{num_actions - 1}"
-        _check(is_action, path, f"{where}.actions has {shorten(action)}, {allowed}")
-    _check(macro["length"] == len(macro["actions"]) > 0, path, f"{where}.length is wrong")
-    _check(macro["generality"] == len(macro["buckets"]), path, f"{where}.generality is wrong")
-    are_buckets = all(type(bucket) is int and bucket >= 0 for bucket in macro["buckets"])
-    _check(are_buckets, path, f"{where}.buckets = {shorten(macro['buckets'])}")
-    _check(macro["count"] > 0, path, f"{where}.count = {macro['count']}, allowed is at least 1")
-    source = macro["source"]
-    _check(source in ("play", "tree"), path, f"{where}.source = {shorten(source)}")
-    names = decode(macro["actions"], action_names)
-    _check(macro["names"] == names, path, f"{where}.names = {shorten(macro['names'])}")
-    state = macro["status"]
-    _check(state in STATUS_NAMES, path, f"{where}.status = {shorten(state)}")
-    for name in _SHARES:
-        share = macro[name]
-        _check(0 <= share <= 1, path, f"{where}.{name} = {share}, allowed is 0 to 1")
-    _check_precondition(macro, where, path)
-
-
-def _check_precondition(macro: Mapping[str, Any], where: str, path: Path) -> None:
-    """Raises ConfigError unless slot and precondition are both there and right, or both null."""
-    slot, found = macro.get("slot"), macro.get("precondition")
-    fits = (slot is None) == (found is None) and (slot is None or slot >= 0)
-    _check(fits, path, f"{where}.slot = {shorten(slot)} with precondition = {shorten(found)}")
-    if found is None:
-        return
-    windows = found.get("windows")
-    is_count = type(windows) in (int, float) and 0 <= windows < math.inf
-    _check(is_count, path, f"{where}.precondition.windows = {shorten(windows)}")
-    for name in _QUALITY:
-        share = found.get(name)
-        is_share = share is None or (type(share) in (int, float) and 0 <= share <= 1)
-        _check(is_share, path, f"{where}.precondition.{name} = {shorten(share)}")
-
-
-def read_macros_json(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads and checks a library.
-
-    Args:
-        path: a file that `write_macros_json` wrote.
-
-    Returns:
-        The document, as `summarise` gave it.
-
-    Raises:
-        ConfigError: in one line, if the file is missing, damaged or of another schema.
-    """
-    source = Path(path)
-    try:
-        document = json.loads(source.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"{source} is not a readable macro library: {reason}") from None
-    check_library(document, source)
-    return document
-
-
-def check_library(document: Any, source: Path) -> None:
-    """Checks a library that was read from JSON.
-
-    Args:
-        document: what was read.
-        source: the file, for the message.
-
-    Raises:
-        ConfigError: in one line, if it is damaged or of another schema.
-    """
-    _check(isinstance(document, dict), source, "it holds no object")
-    schema = document.get("schema")
-    _check(schema == SCHEMA, source, f"schema = {shorten(schema)}, allowed is {SCHEMA}")
-    names = document.get("action_names")
-    named = isinstance(names, list) and all(
-        isinstance(name, str) and name.isprintable() for name in names
-    )
-    _check(named, source, "action_names is not a list of names")
-    for part in ("stats", "config"):
-        _check(isinstance(document.get(part), dict), source, f"{part} is missing")
-    _check(isinstance(document.get("macros"), list), source, "macros is missing")
-    try:
-        MacroConfig(**document["config"])
-    except (TypeError, ConfigError) as error:
-        _check(False, source, f"config: {error}")
-    for index, macro in enumerate(document["macros"]):
-        _check_macro(macro, index, document["action_names"], source)
+    return {
+        "slot": entry["slot"],
+        "precondition": {k: entry[k] for k in ("windows", *PRECONDITION_SHARES)},
+    }
 
 
 def rank_macros(

@@ -6,7 +6,7 @@ positive windows) and *bucket* (it applies where at least half of the windows tr
 same macro and start-state bucket, were positive; in a bucket never seen, of the same macro).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -183,7 +183,7 @@ def slot_entries(slots: MacroSlots, tally: Tally) -> dict[tuple[int, ...], dict[
     """
     slots, tally = jax.device_get((slots, tally))
 
-    def share(part: float, whole: float) -> float | None:
+    def share(part: Any, whole: Any) -> float | None:
         return float(part) / float(whole) if whole > 0 else None
 
     return {

@@ -138,6 +138,35 @@ RULES_FIGURE = (
 """Likewise, shown where some run has it."""
 
 
+DRAWN_ELSEWHERE = {
+    "macro_timeline": (
+        "A game of the model, drawn by experiments.macros: its score (dotted: a life lost), how "
+        "uncertain the model held each action's outcome to be, and where the most used macros were "
+        "followed from their first action to their last, none over another; faint where the model "
+        "did not hold each of these transitions to be certain. Green: sound, by their trials in "
+        "replay; grey: not enough evidence; red: refuted."
+    ),
+    "macro_tree": (
+        "The tree of one of its decisions, from the root on the left: round nodes are states to "
+        "act in, square ones wait for chance; larger ones were searched more. Bold edges are "
+        "transitions that the model holds to be certain; the green chain of them is what a "
+        "collapsed search walks in one go, and what a macro is found from."
+    ),
+    "macro_strips": (
+        "What the best macros do, in the real game: the screen before, after each action, and what "
+        "has changed from first to last (red: where something has come, blue: where it is gone). "
+        "Grey titles: the model did not hold each of these transitions to be certain."
+    ),
+    "grid": (
+        "Left: the map, with the value of each cell and the best actions. Middle: how random each "
+        "action's outcome is by the rules, a triangle for each action of a cell. Right: how random "
+        "the model holds it to be, faded where the run has not been; the more alike the two, the "
+        "better it knows what is chance."
+    ),
+}
+"""Captions of the pictures that other commands leave in a run's folder, in the page's order."""
+
+
 def build_report(run_dirs: Sequence[Path], out_dir: Path | None = None) -> Path:
     """Writes `figures/*.png` and a self-contained `report.html` about one or several runs.
 
@@ -169,7 +198,9 @@ def build_report(run_dirs: Sequence[Path], out_dir: Path | None = None) -> Path:
             path = out / "figures" / f"{name}.png"
             save_figure(draw(runs), path)
             blocks.append(FigureBlock(name, caption, path.read_bytes()))
-    blocks += [block for run in runs if (block := _grid_block(run, len(runs) > 1))]
+    for name, caption in DRAWN_ELSEWHERE.items():
+        found = (_block(run, name, caption, len(runs) > 1) for run in runs)
+        blocks += [block for block in found if block]
     page = out / "report.html"
     atomic_write_text(page, render_page(runs, blocks))
     return page
@@ -186,19 +217,14 @@ def _batch_note(runs: Sequence[RunData]) -> str:
     return f" Each check is of one batch ({' or '.join(known)}): small differences are noise."
 
 
-def _grid_block(run: RunData, several: bool) -> FigureBlock | None:
-    """The picture of its map that a run of the grid world has drawn, if it is there."""
-    path = run.path / "figures" / "grid.png"
+def _block(run: RunData, name: str, caption: str, several: bool) -> FigureBlock | None:
+    """A picture that something else has drawn into the run's folder, if it is there."""
+    path = run.path / "figures" / f"{name}.png"
     if not path.is_file():
         return None
-    caption = f"{run.label}. " if several else ""
-    caption += (
-        "Left: the map, with the value of each cell and the best actions. Middle: how random each "
-        "action's outcome is by the rules, a triangle for each action of a cell. Right: how random "
-        "the model holds it to be, faded where the replay has nothing; the more alike the two, the "
-        "better it knows what is chance."
-    )
-    return FigureBlock("grid" + (f" {run.label}" if several else ""), caption, path.read_bytes())
+    if several:
+        name, caption = f"{name} {run.label}", f"{run.label}. {caption}"
+    return FigureBlock(name, caption, path.read_bytes())
 
 
 def _require_writable(out: Path) -> None:

@@ -10,10 +10,9 @@ from typing import Any
 import yaml
 
 from smz_jax.config import ConfigError, require
+from smz_jax.macro_file import check_library, fold
 from smz_jax.metrics import METRICS_FILE, read_metrics
 from smz_jax.report.checks import is_grid, is_macro_list, is_number, wrong_keys
-
-TIMES = "\N{MULTIPLICATION SIGN}"
 
 Curve = tuple[list[float], list[float]]
 """Environment steps and the values there."""
@@ -49,6 +48,8 @@ class RunData:
     config_text: str = ""
     summary: dict[str, Any] = field(default_factory=dict)
     macro_file: dict[str, Any] = field(default_factory=dict)
+    library: dict[str, Any] = field(default_factory=dict)
+    """`macro_file` where it passes every check of its schema, else empty."""
     grid: dict[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
@@ -168,14 +169,7 @@ def as_score(evaluation: Any) -> Score | None:
 def macro_name(macro: dict[str, Any]) -> str:
     """Decoded actions of a macro, repeats folded, as FIRE → RIGHT, three times."""
     raw = macro.get("names") or macro.get("actions") or []
-    names = raw.split(" → ") if isinstance(raw, str) else [str(name) for name in raw]
-    folded: list[tuple[str, int]] = []
-    for name in names:
-        if folded and folded[-1][0] == name:
-            folded[-1] = (name, folded[-1][1] + 1)
-        else:
-            folded.append((name, 1))
-    return " → ".join(name if times == 1 else f"{name} {TIMES}{times}" for name, times in folded)
+    return fold(raw.split(" → ") if isinstance(raw, str) else [str(name) for name in raw])
 
 
 def load_run(path: Path) -> RunData:
@@ -208,6 +202,7 @@ def load_run(path: Path) -> RunData:
     if not is_macro_list(run.macro_file.get("macros")):
         run.macro_file = {}
         run.problems.append("macros.json is damaged: left out")
+    run.library = _checked_library(run)
     run.grid = _read_mapping(run, "grid.json")
     if run.grid and not is_grid(run.grid):
         run.grid = {}
@@ -216,6 +211,18 @@ def load_run(path: Path) -> RunData:
     if run.config:
         run.config_text = (path / "config.yaml").read_text("utf-8", errors="replace")
     return run
+
+
+def _checked_library(run: RunData) -> dict[str, Any]:
+    """The run's macros.json if all of it is as documented; else why it is not is a problem."""
+    if not run.macro_file:
+        return {}
+    try:
+        check_library(run.macro_file, Path("macros.json"))
+    except ConfigError as error:
+        run.problems.append(f"{error}. Only counts, entropies and rewards of macros are shown")
+        return {}
+    return run.macro_file
 
 
 def _read_mapping(run: RunData, name: str) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from html import escape
 from typing import Any
 
 from smz_jax.progress import short_count
-from smz_jax.report.data import RunData, Score, group_seeds, macro_name
+from smz_jax.report.data import RunData, Score, group_seeds
+from smz_jax.report.library import MACRO_NOTE, macro_lines, macro_tables
 from smz_jax.report.rules import rules_rows
 from smz_jax.report.verdict import (
     find_warnings,
@@ -221,42 +222,14 @@ def _figure(block: FigureBlock) -> str:
     )
 
 
-RANKINGS = (
-    ("Most frequent", lambda m: (-m["count"], m["mean_entropy"])),
-    ("Most deterministic", lambda m: (m["mean_entropy"], -m["count"])),
-    ("Most general", lambda m: (-m["generality"], -m["count"])),
-)
-
-
 def _macros(run: RunData, several: bool) -> str:
-    """Three rankings of the macros found."""
+    """Rankings of the macros found, and the library by compression."""
     if not run.macros:
         return _name(run, several) + "<p>No macros have been written yet, or none was found.</p>"
-    sure = sum(bool(m.get("deterministic")) for m in run.macros)
-    text = f"<p>{len(run.macros):,} macros, {sure:,} of them deterministic.</p>"
-    head = (
-        "macro", "seen", "played", "entropy", "reward (sum)", "reward (mean)", "states", "source",
-    )  # fmt: skip
-    for title, key in RANKINGS:
-        rows = [
-            (
-                macro_name(m),
-                f"{m['count']:,}",
-                f"{m['play_count']:,}",
-                f"{m['mean_entropy']:.3f}",
-                f"{m['total_reward']:.4g}",
-                f"{m['mean_reward']:.3g}",
-                str(m["generality"]),
-                str(m["source"]),
-            )
-            for m in sorted(run.macros, key=key)[:10]
-        ]
-        text += f"<h3>{title}</h3>" + table(head, rows)
-    note = (
-        "Seen: in search trees and played games. Entropy: mean over the macro's transitions, "
-        "0 certain, 1 uniform. States: kinds of start states (buckets) that it was seen in."
-    )
-    return _name(run, several) + text + f'<p class="quiet">{note}</p>'
+    lines = "".join(f"<p>{escape(line)}</p>" for line in macro_lines(run))
+    tables = (f"<h3>{escape(name)}</h3>{table(*rows)}" for name, rows in macro_tables(run))
+    note = f'<p class="quiet">{escape(MACRO_NOTE)}</p>'
+    return _name(run, several) + lines + "".join(tables) + note
 
 
 def _time(run: RunData, several: bool) -> str:

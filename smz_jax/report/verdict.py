@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from smz_jax.macro_listing import closed_gate, prefix_line
 from smz_jax.progress import short_count
 from smz_jax.report.data import RunData, Score
 
@@ -169,7 +170,16 @@ def _macros(run: RunData) -> list[str]:
             continue
         meant = "no macro can be found there" if rate == 0.0 else "the test excludes nothing"
         found.append(f"{rate:.0%} of the transitions in {name} are certain: {meant}.")
-    return found
+    return found + _library(run)
+
+
+def _library(run: RunData) -> list[str]:
+    """A dead gate, and a table full of prefixes, as `experiments.macros` says them too."""
+    if not run.library:
+        return []
+    gate, prefixes = closed_gate(run.library), prefix_line(run.library)
+    found = [prefixes] if prefixes else []
+    return found + ([f"No macro is sound. The gate that closed: {gate}."] if gate else [])
 
 
 def _games(run: RunData) -> list[str]:

@@ -1,0 +1,111 @@
+"""One search tree on the host, and its chains of certain transitions."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+
+class SmallTree(NamedTuple):
+    """What is drawn of a tree; N nodes, node 0 is the root."""
+
+    parent: np.ndarray  # [N] int, -1: the root, or a node that was never made
+    edge: np.ndarray  # [N] int, the parent's edge: an action, or A + code below a chance node
+    visits: np.ndarray  # [N] int
+    is_chance: np.ndarray  # [N] bool
+    entropy: np.ndarray  # [N] float, of a chance node, or of the collapsed edge to a decision node
+    num_actions: int
+
+
+class Chain(NamedTuple):
+    """Certain transitions in a row, as a macro's window in a tree."""
+
+    nodes: tuple[int, ...]  # from its first decision node to its last, chance nodes among them
+    actions: tuple[int, ...]
+    entropies: tuple[float, ...]  # of each action
+
+
+def to_host(tree: Any, num_actions: int) -> SmallTree:
+    """The first of a batch of `mctx.Tree`s as NumPy."""
+    fields = (
+        *(tree.parents[0], tree.action_from_parent[0], tree.node_visits[0]),
+        *(tree.embeddings.is_chance[0], tree.embeddings.entropy[0]),
+    )
+    return SmallTree(*jax.device_get(fields), num_actions=num_actions)
+
+
+def chains(tree: SmallTree, threshold: float, max_length: int) -> list[Chain]:
+    """For each decision node the longest chain of certain transitions that ends there.
+
+    Args:
+        tree: of one decision.
+        threshold: a transition is certain below this normalised entropy.
+        max_length: transitions of a chain at most.
+
+    Returns:
+        Chains of at least one transition.
+    """
+    found = []
+    for end in np.flatnonzero((tree.visits > 0) & (tree.parent >= 0) & ~tree.is_chance).tolist():
+        nodes, actions, entropies = [end], [], []
+        node = end
+        while tree.parent[node] >= 0 and len(actions) < max_length:
+            above = int(tree.parent[node])
+            # With a chance node between two decision nodes the entropy is that node's.
+            via = above if tree.is_chance[above] else node
+            start = int(tree.parent[via])
+            if start < 0 or not tree.entropy[via] < threshold:
+                break
+            nodes += [via, start] if via != node else [start]
+            actions.append(int(tree.edge[via]))
+            entropies.append(float(tree.entropy[via]))
+            node = start
+        if actions:
+            found.append(Chain(tuple(nodes[::-1]), tuple(actions[::-1]), tuple(entropies[::-1])))
+    return found
+
+
+def worth(tree: SmallTree, chain: Chain, known: set[tuple[int, ...]]) -> tuple[float, ...]:
+    """How well a chain shows what a macro is: greater is better.
+
+    A chain of a known macro first, then one of more than one action (repeats look alike), the
+    longest, one from the root, the most searched.
+    """
+    return (
+        float(chain.actions in known),
+        float(len(set(chain.actions)) > 1),
+        float(len(chain.actions)),
+        float(chain.nodes[0] == 0),
+        float(tree.visits[chain.nodes[-1]]),
+    )
+
+
+def best_chain(
+    tree: SmallTree, threshold: float, max_length: int, known: set[tuple[int, ...]]
+) -> Chain | None:
+    """The chain that is shown of a tree; None where no transition is certain."""
+    found = chains(tree, threshold, max_length)
+    return max(found, key=lambda chain: worth(tree, chain, known), default=None)
+
+
+def kept_nodes(tree: SmallTree, chain: Sequence[int], most: int) -> list[int]:
+    """The nodes to draw: the chain and its ancestors, then the most visited ones; ascending.
+
+    A parent has been visited at least as often as its child, and is older, so that each node comes
+    with its ancestors.
+    """
+    kept: set[int] = set()
+    for node in chain:
+        above = node
+        while above >= 0:
+            kept.add(above)
+            above = int(tree.parent[above])
+    made = np.flatnonzero(tree.visits > 0)
+    order = sorted(made.tolist(), key=lambda node: (-tree.visits[node], node))
+    for node in order:
+        if len(kept) >= most:
+            break
+        if node == 0 or int(tree.parent[node]) in kept:
+            kept.add(node)
+    return sorted(kept)

@@ -1,0 +1,72 @@
+"""The macros of a run as sentences and rows of a report."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from smz_jax.macro_file import STATUS_NAMES
+from smz_jax.macro_listing import format_selection, savings
+from smz_jax.report.data import RunData, macro_name
+
+Rows = tuple[tuple[str, ...], list[tuple[str, ...]]]
+
+HEAD = (
+    *("macro", "seen", "played", "state", "trials", "held (at least)", "entropy"),
+    *("reward (mean)", "start states", "saves bits"),
+)
+MACRO_NOTE = (
+    "State: sound where at least the bound in brackets of its trials in replay held, i.e. end, "
+    "rewards and codes were as the model had foreseen. Seen: in search trees and played games. "
+    "Entropy: mean over the macro's transitions, 0 certain, 1 uniform. Start states: kinds of "
+    "states (buckets) that it was seen from. Saves bits: of the description of play, where it is "
+    "in the library by compression."
+)
+RANKINGS: tuple[tuple[str, Callable[[Mapping[str, Any]], tuple[float, ...]]], ...] = (
+    ("Most frequent", lambda m: (-m["count"], m["mean_entropy"])),
+    ("Most deterministic", lambda m: (m["mean_entropy"], -m["count"])),
+    ("Most general", lambda m: (-m["generality"], -m["count"])),
+)
+
+
+def macro_lines(run: RunData) -> list[str]:
+    """How many macros there are, of which state, and what the library by compression saves."""
+    sure = sum(bool(m.get("deterministic")) for m in run.macros)
+    text = f"{len(run.macros):,} macros, {sure:,} of them deterministic."
+    if not run.library:
+        return [text]
+    counts = {state: sum(m["status"] == state for m in run.macros) for state in STATUS_NAMES}
+    states = ", ".join(f"{count:,} {state}" for state, count in counts.items())
+    lines = format_selection(run.library).splitlines()
+    if run.library.get("selection") is None:
+        lines = ["Library by compression: not measured; experiments.macros does."]
+    return [f"{text} By their trials in replay: {states}.", *lines]
+
+
+def macro_tables(run: RunData) -> list[tuple[str, Rows]]:
+    """Rankings: title, head and rows; first, where it was measured, the library by compression."""
+    saved = savings(run.library)
+    by_actions = {tuple(m["actions"]): m for m in run.macros if isinstance(m.get("actions"), list)}
+    chosen = [by_actions[actions] for actions in saved if actions in by_actions]
+    ranked = [(title, sorted(run.macros, key=key)[:10]) for title, key in RANKINGS]
+    if chosen:
+        ranked.insert(0, ("Library by compression", chosen[:15]))
+    return [(title, (HEAD, [_cells(m, saved) for m in macros])) for title, macros in ranked]
+
+
+def _cells(macro: Mapping[str, Any], saved: Mapping[tuple[int, ...], float]) -> tuple[str, ...]:
+    """One macro; a file of an older schema knows less of it."""
+    held = "-"
+    if macro.get("trials"):
+        held = f"{macro['held']:.0%} ({macro['held_low']:.0%})"
+    saving = saved.get(tuple(macro.get("actions") or ())) if saved else None
+    return (
+        macro_name(dict(macro)),
+        f"{macro['count']:,}",
+        f"{macro['play_count']:,}",
+        str(macro.get("status", "-")),
+        f"{macro['trials']:.0f}" if "trials" in macro else "-",
+        held,
+        f"{macro['mean_entropy']:.3f}",
+        f"{macro['mean_reward']:.3g}",
+        str(macro["generality"]),
+        "-" if saving is None else f"{saving:,.1f}",
+    )
