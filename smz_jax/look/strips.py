@@ -163,7 +163,7 @@ def _draw_strip(
     row: Sequence[Axes], strip: Strip, pictures: Sequence[Image.Image], names: Sequence[str]
 ) -> None:
     macro = strip.macro
-    actions: list[str] = [names[action] for action in macro["actions"]]
+    actions = [str(names[action]) for action in macro["actions"]]
     titles = ["before", *(f"after {name}" for name in actions), "what changed"]
     shown = [*map(np.asarray, pictures), changed(pictures[0], pictures[-1])]
     for axes, picture, title in zip(row, shown, titles, strict=True):
