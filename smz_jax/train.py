@@ -73,7 +73,8 @@ def train(
         config: the run's settings.
         run_dir: its folder; metrics, macros and checkpoints go there.
         resume: go on from the folder's newest good checkpoint.
-        weights: folder, kind and step of a checkpoint whose parameters a new run begins with.
+        weights: folder, kind and step of a checkpoint whose parameters a run begins with; not read
+            where the run goes on from a checkpoint of its own.
         on_check: called at each check of the model; its metrics go into the same row.
         on_finish: called after the final evaluation.
 
@@ -89,8 +90,8 @@ def train(
     with Progress(config.total_env_steps, config.experiment) as progress, StopSignal() as stop:
         progress.status("opening the games and making the networks")
         run, store = Run(config, timers), make_store(config, run_dir)
-        before = 0.0
-        if resume and store.exists("last"):
+        before, goes_on = 0.0, resume and store.exists("last")
+        if goes_on:
             before, notes = run.restore(store)
             for line in notes:
                 progress.message(line)
@@ -99,14 +100,14 @@ def train(
         elif resume:
             check_nothing_lost(config, run_dir)
             progress.message("no checkpoint had been written: starting over")
-        if weights is not None:
+        if weights is not None and not goes_on:
             progress.message(run.load_weights(*weights))
-            save(run, store, run_dir, progress, block=True)  # to go on from, whatever happens
         writer = MetricsWriter(
             run_dir,
             run.env_steps if resume else None,
             end_comes_again=resume and run.env_steps >= config.total_env_steps,
         )
+        (run_dir / "summary.json").unlink(missing_ok=True)  # it tells of an end that was none
         baselines = None
         progress.status("compiling search and training step (cached for the next start)")
         fault = None
