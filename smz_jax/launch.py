@@ -162,18 +162,20 @@ def _finish(
     from smz_jax.report import build_report
 
     write_json(run_dir / "summary.json", summary)
-    report = build_report([run_dir])
-    print("\n" + format_summary(summary, config))
-    print("\n" + macros.format_rankings(outcome.library))
-    print(f"\nreport: {report}")
-    if outcome.signal_number is not None:
+    if outcome.signal_number is not None:  # first of all: who sent it may not wait for the rest
         module = f"experiments.{experiment}"
         go_on = [sys.executable, "-m", module, "--resume", "--run_dir", str(run_dir)]
         print(
             f"stopped after {outcome.env_steps:,} of {config.total_env_steps:,} environment steps; "
             f"{'a' if outcome.saved else 'no new'} checkpoint is saved. Go on with:\n"
-            f"  {shlex.join(go_on)}"
+            f"  {shlex.join(go_on)}",
+            flush=True,
         )
+    report = build_report([run_dir])
+    print("\n" + format_summary(summary, config))
+    print("\n" + macros.format_rankings(outcome.library))
+    print(f"\nreport: {report}")
+    if outcome.signal_number is not None:
         return 128 + outcome.signal_number
     if outcome.fault:
         print(f"error: {outcome.fault}", file=sys.stderr)

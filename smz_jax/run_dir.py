@@ -151,7 +151,10 @@ def _write_config(run_dir: Path, invocation: Invocation) -> None:
         kept = "".join(line for line in lines if line.startswith("# "))
         header = kept or header
     partial = run_dir / f"{CONFIG_NAME}.partial"
-    partial.write_text(header + config_to_yaml(invocation.config), encoding="utf-8")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(header + config_to_yaml(invocation.config))
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(partial, run_dir / CONFIG_NAME)
 
 
