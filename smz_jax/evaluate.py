@@ -1,17 +1,19 @@
 """Whole games, raw scores: the agent greedy and without noise, random and constant policies."""
 
+import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 from scipy import stats
 
-from smz_jax.config import Config, EnvConfig
-from smz_jax.envs import make_env
+from smz_jax.config import Config, ConfigError, EnvConfig
+from smz_jax.envs import GameFault, make_env
+from smz_jax.envs.rebuilt import MAX_RESTARTS
 from smz_jax.rollout import Decision, GameScores
 from smz_jax.types import EnvSpec, Params, Timestep
 
@@ -169,6 +171,9 @@ def evaluate(
         sticky_prob: overrides the environment's sticky actions.
         should_stop: asked at every step; evaluation then gives up.
 
+    Raises:
+        GameFault: in one line, if the games fail again and again.
+
     Returns:
         See `summarise_games`; of an `Agent` also `search_faults` and `search_all_invalid`, over all
         searches of this evaluation. None if it was stopped.
@@ -179,29 +184,71 @@ def evaluate(
     lanes = min(config.eval.num_envs, num_games)
     games_per_lane = math.ceil(num_games / lanes)
     settings = game_settings(config, sticky_prob)
-    env = make_env(settings, seed=seed, num_envs=lanes, training=False)
-    try:
-        played: list[list[tuple[float, int, bool]]] = [[] for _ in range(lanes)]
-        running = GameScores(lanes)
-        timestep = env.reset()
-        count = 0
-        while any(len(games) < games_per_lane for games in played):
-            if should_stop():
-                return None
-            timestep = env.step(act(timestep, count))
-            count += 1
-            for lane, score, length, truncated in running.add(timestep):
-                if len(played[lane]) < games_per_lane:
-                    # An environment's own, shorter time limit is an end like any other.
-                    cut = truncated and length >= config.eval.max_steps
-                    played[lane].append((score, length, cut))
-    finally:
-        env.close()
+    played = None
+    for attempt in range(1, MAX_RESTARTS + 2):
+        try:
+            played = _play(act, settings, games_per_lane, lanes, seed, should_stop)
+            break
+        except GameFault as error:  # the same games once more
+            if attempt > MAX_RESTARTS:
+                what = f"the games of an evaluation failed {attempt} times"
+                raise GameFault(f"{what}: {error}") from error
+    if played is None:
+        return None
     result = summarise_games([game for games in played for game in games], seed=seed)
     if agent:
         result["search_faults"] = agent.faults - before[0]
         result["search_all_invalid"] = agent.all_invalid - before[1]
     return result
+
+
+def _play(
+    act: ActFn,
+    settings: EnvConfig,
+    games_per_lane: int,
+    lanes: int,
+    seed: int,
+    should_stop: Callable[[], bool],
+) -> list[list[tuple[float, int, bool]]] | None:
+    """Score, length and whether it was cut, of each lane's games; None if it was stopped.
+
+    Raises:
+        GameFault: in one line, for whatever the library of the games raises.
+    """
+    with _faults():
+        env = make_env(settings, seed=seed, num_envs=lanes, training=False)
+    try:
+        played: list[list[tuple[float, int, bool]]] = [[] for _ in range(lanes)]
+        running = GameScores(lanes)
+        with _faults():
+            timestep = env.reset()
+        count = 0
+        while any(len(games) < games_per_lane for games in played):
+            if should_stop():
+                return None
+            actions = act(timestep, count)
+            with _faults():
+                timestep = env.step(actions)
+            count += 1
+            for lane, score, length, truncated in running.add(timestep):
+                if len(played[lane]) < games_per_lane:
+                    # An environment's own, shorter time limit is an end like any other.
+                    cut = truncated and length >= settings.max_episode_steps
+                    played[lane].append((score, length, cut))
+        return played
+    finally:
+        env.close()
+
+
+@contextlib.contextmanager
+def _faults() -> Iterator[None]:
+    """Raises what a library of games raises as GameFault; a ConfigError as it is."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise GameFault((str(error).splitlines() or [type(error).__name__])[0]) from error
 
 
 def evaluate_baselines(config: Config, spec: EnvSpec, *, seed: int, **options) -> dict[str, Any]:

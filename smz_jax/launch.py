@@ -9,6 +9,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,13 @@ from smz_jax.config import Config
 from smz_jax.run_dir import (
     RunLock,
     Weights,
+    began_with,
     check_run_dir,
     find_weights,
     git_commit,
     hardware,
     prepare_run_dir,
+    split_init_from,
     versions,
 )
 
@@ -92,6 +95,9 @@ def _run(experiment: str, invocation: Invocation, **hooks: Any) -> int:
     check_env_id(invocation.config.env)
     check_run_dir(invocation)
     weights = find_weights(invocation.init_from) if invocation.init_from else None
+    if invocation.resume:  # needed where it was stopped before its first checkpoint
+        invocation = replace(invocation, init_from=began_with(invocation.run_dir))
+        weights = split_init_from(invocation.init_from) if invocation.init_from else None
     print(f"{invocation.config.experiment}: starting JAX", flush=True)
     use_compile_cache()
     if is_tiny := invocation.preset == "tiny":  # runs for seconds: fast programs would not pay
@@ -119,8 +125,6 @@ def _train(
     from smz_jax.train import train
 
     config = invocation.config
-    if invocation.resume:
-        (run_dir / "summary.json").unlink(missing_ok=True)  # it tells of an end that was none
     print(f"preset {invocation.preset}, seed {config.seed}, folder {run_dir}", flush=True)
     outcome = train(config, run_dir, resume=invocation.resume, weights=weights, **hooks)
     summary = {
@@ -158,18 +162,20 @@ def _finish(
     from smz_jax.report import build_report
 
     write_json(run_dir / "summary.json", summary)
-    report = build_report([run_dir])
-    print("\n" + format_summary(summary, config))
-    print("\n" + macros.format_rankings(outcome.library))
-    print(f"\nreport: {report}")
-    if outcome.signal_number is not None:
+    if outcome.signal_number is not None:  # first of all: who sent it may not wait for the rest
         module = f"experiments.{experiment}"
         go_on = [sys.executable, "-m", module, "--resume", "--run_dir", str(run_dir)]
         print(
             f"stopped after {outcome.env_steps:,} of {config.total_env_steps:,} environment steps; "
             f"{'a' if outcome.saved else 'no new'} checkpoint is saved. Go on with:\n"
-            f"  {shlex.join(go_on)}"
+            f"  {shlex.join(go_on)}",
+            flush=True,
         )
+    report = build_report([run_dir])
+    print("\n" + format_summary(summary, config))
+    print("\n" + macros.format_rankings(outcome.library))
+    print(f"\nreport: {report}")
+    if outcome.signal_number is not None:
         return 128 + outcome.signal_number
     if outcome.fault:
         print(f"error: {outcome.fault}", file=sys.stderr)

@@ -1,5 +1,6 @@
 """The folder of a run: where it is, whether it may be used, and what is written there first."""
 
+import contextlib
 import fcntl
 import importlib.metadata
 import os
@@ -141,14 +142,23 @@ def _write_config(run_dir: Path, invocation: Invocation) -> None:
         "# The resolved settings of this run: --config with this file repeats it.\n"
         f"# command: {invocation.command}\n# preset: {invocation.preset}\n"
     )
+    if invocation.init_from:
+        folder, kind, step = split_init_from(invocation.init_from)
+        header += f"{_INIT_FROM}{folder.absolute()}@{step or kind}\n"
     path = run_dir / CONFIG_NAME
     if path.exists():  # a resumed run keeps what its first start was called with
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
         kept = "".join(line for line in lines if line.startswith("# "))
         header = kept or header
     partial = run_dir / f"{CONFIG_NAME}.partial"
-    partial.write_text(header + config_to_yaml(invocation.config), encoding="utf-8")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(header + config_to_yaml(invocation.config))
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(partial, run_dir / CONFIG_NAME)
+
+
+_INIT_FROM = "# init_from: "
 
 
 class RunLock:
@@ -192,16 +202,30 @@ def find_weights(init_from: str) -> Weights:
     Raises:
         ConfigError: in one line, if that is no folder of a run, or no such checkpoint is there.
     """
+    folder, kind, step = split_init_from(init_from)
+    read_config(folder)
+    there = folder / "checkpoints" / kind
+    require(there.is_dir(), "init_from", init_from, f"a run with checkpoints in {str(there)!r}")
+    return folder, kind, step
+
+
+def split_init_from(init_from: str) -> Weights:
+    """The parts of `--init_from`; looks at no disk, and raises as `find_weights` does."""
     name, _, which = init_from.rpartition("@") if "@" in init_from else (init_from, "", "last")
-    folder = Path(os.path.expanduser(name))
     allowed = "RUN_DIR, RUN_DIR@STEP or RUN_DIR@best"
     is_step = which.isdecimal() and len(which) <= 12
     require(which in ("last", "best") or is_step, "init_from", init_from, allowed)
-    read_config(folder)
     kind: Literal["last", "best"] = "best" if which == "best" else "last"
-    there = folder / "checkpoints" / kind
-    require(there.is_dir(), "init_from", init_from, f"a run with checkpoints in {str(there)!r}")
-    return folder, kind, int(which) if is_step else None
+    return Path(os.path.expanduser(name)), kind, int(which) if is_step else None
+
+
+def began_with(run_dir: Path | None) -> str | None:
+    """What a run's first start was given as `--init_from`, as its config.yaml says."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        for line in (Path(run_dir or "") / CONFIG_NAME).read_text(encoding="utf-8").splitlines():
+            if line.startswith(_INIT_FROM):
+                return line.removeprefix(_INIT_FROM)
+    return None
 
 
 def hardware(device: object) -> str:

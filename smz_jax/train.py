@@ -73,7 +73,8 @@ def train(
         config: the run's settings.
         run_dir: its folder; metrics, macros and checkpoints go there.
         resume: go on from the folder's newest good checkpoint.
-        weights: folder, kind and step of a checkpoint whose parameters a new run begins with.
+        weights: folder, kind and step of a checkpoint whose parameters a run begins with; not read
+            where the run goes on from a checkpoint of its own.
         on_check: called at each check of the model; its metrics go into the same row.
         on_finish: called after the final evaluation.
 
@@ -89,8 +90,8 @@ def train(
     with Progress(config.total_env_steps, config.experiment) as progress, StopSignal() as stop:
         progress.status("opening the games and making the networks")
         run, store = Run(config, timers), make_store(config, run_dir)
-        before = 0.0
-        if resume and store.exists("last"):
+        before, goes_on = 0.0, resume and store.exists("last")
+        if goes_on:
             before, notes = run.restore(store)
             for line in notes:
                 progress.message(line)
@@ -99,14 +100,14 @@ def train(
         elif resume:
             check_nothing_lost(config, run_dir)
             progress.message("no checkpoint had been written: starting over")
-        if weights is not None:
+        if weights is not None and not goes_on:
             progress.message(run.load_weights(*weights))
-            save(run, store, run_dir, progress, block=True)  # to go on from, whatever happens
         writer = MetricsWriter(
             run_dir,
             run.env_steps if resume else None,
             end_comes_again=resume and run.env_steps >= config.total_env_steps,
         )
+        (run_dir / "summary.json").unlink(missing_ok=True)  # it tells of an end that was none
         baselines = None
         progress.status("compiling search and training step (cached for the next start)")
         fault = None
@@ -157,7 +158,10 @@ def train(
                 writer.write({"env_steps": run.env_steps, **row})
             if not store.exists("best"):
                 save_best(run, store, progress)
-            final, sticky = final_evaluation(run, writer, stop)
+            try:
+                final, sticky = final_evaluation(run, writer, stop)
+            except GameFault as error:
+                fault = str(error)
             if final is not None and on_finish and not stop:
                 with timers("evaluation"):
                     findings = on_finish(run, run_dir)
@@ -187,7 +191,7 @@ def check_nothing_lost(config: Config, run_dir: Path) -> None:
     rows = read_metrics(path) if path.exists() else []
     reached = max((row.get("env_steps") or 0 for row in rows), default=0)
     # A save goes on beside the training: the first may not have been complete before the second.
-    if reached > 2 * config.checkpoint_every_env_steps:
+    if reached > 2 * (config.checkpoint_every_env_steps + steps_per_iteration(config)):
         raise ConfigError(
             f"no checkpoint is left in {str(run_dir / 'checkpoints')!r}, though the run came to "
             f"{reached:,} steps: start a new run, or delete {path.name} to start over"
@@ -253,18 +257,23 @@ def measure_baselines(
     if not run.config.eval.baselines:
         return None
     path, first = run_dir / "baselines.json", steps_per_iteration(run.config)
-    if resume:
-        with contextlib.suppress(OSError, ValueError):
+    if resume:  # what is damaged is measured again
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
             found = json.loads(path.read_text(encoding="utf-8"))
+            row = baseline_row(found)
             if not any("baseline/random" in row for row in read_metrics(run_dir / METRICS_FILE)):
-                writer.write({"env_steps": first, **baseline_row(found)})
+                writer.write({"env_steps": first, **row})
             return found
     progress.status("measuring the random and the constant policies")
     with run.timers("evaluation"):
         seed = FINAL_SEED + run.config.seed
-        baselines = evaluate_baselines(
-            run.config, run.spec, seed=seed, should_stop=lambda: bool(stop)
-        )
+        try:
+            baselines = evaluate_baselines(
+                run.config, run.spec, seed=seed, should_stop=lambda: bool(stop)
+            )
+        except GameFault as error:
+            progress.message(f"no baselines: {error}")
+            return {"random": None, "constant": {}}
     if not stop:
         write_json(path, baselines)
         # Of the first iteration, whenever they are measured: a resumed run writes the same row.
@@ -289,14 +298,18 @@ def interim_evaluation(
     run: Run, store: CheckpointStore, progress: Progress, stop: StopSignal
 ) -> dict[str, Any]:
     """An evaluation during training; keeps the best parameters so far."""
+    result = None
     with run.timers("evaluation"):
-        result = evaluate(
-            run.agent(run.train_state.params, run.config.seed),
-            run.config,
-            seed=INTERIM_SEED + run.config.seed,
-            num_games=run.config.eval.interim_games,
-            should_stop=lambda: bool(stop),
-        )
+        try:
+            result = evaluate(
+                run.agent(run.train_state.params, run.config.seed),
+                run.config,
+                seed=INTERIM_SEED + run.config.seed,
+                num_games=run.config.eval.interim_games,
+                should_stop=lambda: bool(stop),
+            )
+        except GameFault as error:
+            progress.message(f"an evaluation is left out: {error}")
     if result is None:
         return {}
     if result["mean"] > run.best:

@@ -109,9 +109,12 @@ def _read_head(
 
 
 def _read_json(path: Path) -> Any:
-    """A JSON file of a run, None where there is none; raises ConfigError if it is damaged."""
+    """An object of a run's, None where there is none; raises ConfigError if it is damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("it holds no object")
+        return found
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
@@ -147,14 +150,17 @@ def score_table(run_dir: Path, env_steps: int | None) -> list[dict[str, Any]]:
     for row in read_metrics(metrics) if metrics.exists() else ():
         if "iteration" in row:
             found = {name: row[f"eval/{name}"] for name in STATISTICS if f"eval/{name}" in row}
-            add("agent", "interim", row["env_steps"], found)
+            add("agent", "interim", row.get("env_steps"), found)
     summary = _read_json(run_dir / "summary.json") or {}
     steps = summary.get("env_steps")
     add("agent", "final", steps, summary.get("evaluation"))
     add("agent", "final, sticky 0.25", steps, summary.get("evaluation_sticky"))
-    baselines = summary.get("baselines") or _read_json(run_dir / "baselines.json") or {}
+    baselines = summary.get("baselines")
+    if not isinstance(baselines, dict):
+        baselines = _read_json(run_dir / "baselines.json") or {}
     add("random", "baseline", None, baselines.get("random"))
-    for name, result in (baselines.get("constant") or {}).items():
+    constant = baselines.get("constant")
+    for name, result in constant.items() if isinstance(constant, dict) else ():
         add(f"always {name}", "baseline", None, result)
     return rows
 

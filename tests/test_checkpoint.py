@@ -15,7 +15,7 @@ import numpy as np
 import optax
 import pytest
 
-from smz_jax.checkpoint import CheckpointStore, arrays, store
+from smz_jax.checkpoint import CheckpointStore, Damage, arrays, store
 from smz_jax.config import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -143,7 +143,39 @@ def test_a_kill_between_the_two_renames_of_a_step_saved_again_loses_nothing(tmp_
     final.rename(final.with_name(final.name + ".former"))
     assert CheckpointStore(tmp_path).exists("best")
     assert int(CheckpointStore(tmp_path).restore("best", {"x": jnp.int32(0)}).state["x"]) == 7
+    assert [x.name for x in final.parent.iterdir()] == [f"{final.name}.former"]  # a reader only
+    CheckpointStore(tmp_path).save("best", 60, {"x": jnp.int32(8)})
+    assert int(CheckpointStore(tmp_path).restore("best", {"x": jnp.int32(0)}).state["x"]) == 8
     assert [x.name for x in final.parent.iterdir()] == [final.name]
+
+
+@pytest.mark.parametrize(("kind", "step"), [("best", 60), ("last", 60), ("last", 70)])
+def test_a_step_that_is_spoiled_on_its_way_to_the_disk_replaces_nothing(
+    tmp_path, monkeypatch, kind, step
+):
+    """60 is the same step again."""
+    checkpoints = CheckpointStore(tmp_path)
+    checkpoints.save("last", 50, {"x": jnp.int32(6)})
+    checkpoints.save(kind, 60, {"x": jnp.int32(7)})
+    sync = store.sync_below
+
+    def spoil(folder):
+        sync(folder)
+        path = max((x for x in (folder / "state").rglob("*") if x.is_file()), key=str)
+        path.write_bytes(path.read_bytes() + b"\0")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "sync_below", spoil)
+        with pytest.raises(Damage):
+            checkpoints.save(kind, step, {"x": jnp.int32(8)})
+    found = CheckpointStore(tmp_path).restore(kind, {"x": jnp.int32(0)})
+    assert (found.step, int(found.state["x"]), found.damaged) == (60, 7, [])
+    checkpoints.save(kind, 80, {"x": jnp.int32(9)})
+    found = CheckpointStore(tmp_path).restore(kind, {"x": jnp.int32(0)})
+    assert (found.step, int(found.state["x"])) == (80, 9)
+    kept = ["000000000060", "000000000080"] if kind == "last" else ["000000000080"]
+    below = tmp_path / "checkpoints" / kind
+    assert sorted(x.name.removesuffix(".former") for x in below.iterdir()) == kept
 
 
 def test_what_a_failed_save_wrote_is_dropped(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 
 from smz_jax import evaluate as module
 from smz_jax.config import Config, EvalConfig, NetworkConfig, SearchConfig
+from smz_jax.envs import GameFault
 from smz_jax.evaluate import (
     evaluate,
     evaluate_baselines,
@@ -171,6 +172,25 @@ def test_a_stopped_evaluation_gives_nothing_and_closes(scripted):
         make_constant_policy(0), config, seed=1, should_stop=lambda: next(steps) == 3
     )
     assert stopped is None and asked["env"].closed
+
+
+def test_games_that_fail_are_played_again_from_their_beginning(scripted, monkeypatch):
+    asked = scripted([[(7.0, 5, False)]])
+    config = eval_config(num_games=1, num_envs=1)
+    step, failures = ScriptEnv.step, iter([4, 2, 1] + [1] * 9)
+
+    def dying(env, actions):
+        env.left = getattr(env, "left", next(failures, 100)) - 1
+        if env.left == 0:
+            raise OSError("the emulator died\nat once")
+        return step(env, actions)
+
+    monkeypatch.setattr(ScriptEnv, "step", dying)
+    with pytest.raises(GameFault, match=r"evaluation failed 4 times: the emulator died$"):
+        evaluate(make_constant_policy(0), config, seed=1)
+    assert asked["env"].closed
+    failures = iter([4, 2, 1])
+    assert evaluate(make_constant_policy(0), config, seed=1)["mean"] == 7.0
 
 
 def test_statistics_by_hand():

@@ -140,6 +140,23 @@ def test_games_that_fail_while_they_are_restored_are_tried_again_and_then_given_
     assert set(opened) == {0}  # other games would be another run
 
 
+def test_games_that_fail_at_their_first_reset_are_opened_anew():
+    class Dying:
+        spec, num_envs = make(0).spec, LANES
+
+        def reset(self):
+            raise OSError("dead")
+
+        def close(self):
+            pass
+
+    env = RebuiltEnv(lambda number: make(number) if number else Dying(), EVERY)
+    assert_same([env.reset()], [make(1).reset()])
+    assert env.restarts == 1
+    with pytest.raises(GameFault, match=r"failed 4 times .*: dead"):
+        RebuiltEnv(lambda number: Dying(), EVERY).reset()
+
+
 def test_games_that_cannot_be_opened_anew_are_given_up():
     def opened(number):
         if number:

@@ -15,6 +15,7 @@ import pytest
 from smz_jax.checkpoint import CheckpointStore
 from smz_jax.cli import parse
 from smz_jax.config import ConfigError
+from smz_jax.envs.protocol import GameFault
 from smz_jax.metrics import PhaseTimers, read_metrics
 from smz_jax.run import Run
 from smz_jax.run_dir import versions
@@ -212,15 +213,31 @@ def test_weights_that_a_run_began_with_outlive_a_kill_before_its_first_save(
         patch.setattr(Run, "iterate", killed)
         with pytest.raises(KeyboardInterrupt):
             train(config, tmp_path / "run", weights=(tmp_path / "source", "last", None))
-    going, source = Run(config, PhaseTimers()), Run(GRID, PhaseTimers())
-    going.restore(make_store(config, tmp_path / "run"))
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    seen = []
+
+    def stopped(self):
+        seen.append(self.train_state.params)
+        raise GameFault("enough")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "iterate", stopped)
+        train(config, tmp_path / "run", resume=True, weights=(tmp_path / "source", "last", None))
+    source = Run(GRID, PhaseTimers())
     source.restore(make_store(GRID, tmp_path / "source"))
-    params = source.train_state.params
-    jax.tree.map(np.testing.assert_array_equal, going.train_state.params, params)
-    for run in (going, source):
-        run.close_games()
-    assert train(config, tmp_path / "run", resume=True).finished
-    assert "resumed at 0 environment steps" in capsys.readouterr().out
+    jax.tree.map(np.testing.assert_array_equal, seen[0], source.train_state.params)
+    source.close_games()
+    assert "weights of step 160" in capsys.readouterr().out
+
+
+def test_a_resume_that_is_refused_leaves_the_summary(tmp_path, monkeypatch):
+    run_to(GRID, tmp_path, monkeypatch, 5)
+    (tmp_path / "summary.json").write_text("{}")
+    for manifest in tmp_path.glob("checkpoints/last/*/manifest.json"):
+        manifest.write_bytes(manifest.read_bytes()[:-9])
+    with pytest.raises(ConfigError, match="no good checkpoint is left"):
+        train(GRID, tmp_path, resume=True)
+    assert (tmp_path / "summary.json").exists()
 
 
 def test_other_versions_are_told_of(tmp_path, monkeypatch):

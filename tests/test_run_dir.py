@@ -70,6 +70,20 @@ def test_resume_takes_the_saved_settings_and_may_go_on_for_longer(tmp_path):
         run_dir.prepare_run_dir(parse("--resume", *where, "--env.num_envs", "2"))
 
 
+@pytest.mark.parametrize(("which", "kept"), [("", "last"), ("@best", "best"), ("@640", "640")])
+def test_the_folder_tells_what_weights_its_run_began_with(tmp_path, monkeypatch, which, kept):
+    """Also after a resume, from elsewhere: the first checkpoint may not have been written yet."""
+    monkeypatch.chdir(tmp_path)
+    flags = ["--preset", "tiny", "--run_dir", "a", "--init_from", f"former{which}"]
+    folder = run_dir.prepare_run_dir(parse(*flags))
+    run_dir.prepare_run_dir(parse("--resume", "--run_dir", "a"))
+    assert run_dir.began_with(folder) == f"{tmp_path}/former@{kept}"
+    kind, step = ("last", 640) if kept == "640" else (kept, None)
+    assert run_dir.split_init_from(f"former@{kept}") == (Path("former"), kind, step)
+    run_dir.prepare_run_dir(parse("--preset", "tiny", "--run_dir", "b"))
+    assert run_dir.began_with(Path("b")) is None and run_dir.began_with(Path("c")) is None
+
+
 def test_folders_that_cannot_be_used(tmp_path):
     (tmp_path / "file").write_text("")
     assert "not a file" in folder_error("--run_dir", str(tmp_path / "file"))

@@ -53,7 +53,7 @@ FORMAT = 3
 SETS = ("a", "b")
 KEPT = 2
 """Newest steps of `last` that are kept: one to go on from, one to walk back to."""
-_COMPLETE = re.compile(r"\d{12}")
+_COMPLETE = re.compile(r"\d{12}(\.former)?")
 
 
 class Restored(NamedTuple):
@@ -104,16 +104,17 @@ class CheckpointStore:
         """Environment steps of all complete checkpoints of a kind, oldest first."""
         folder = self._root / kind
         names = [x.name for x in folder.iterdir() if x.is_dir()] if folder.is_dir() else []
-        return sorted(int(name) for name in names if _COMPLETE.fullmatch(name))
+        return sorted({int(name[:12]) for name in names if _COMPLETE.fullmatch(name)})
 
     def exists(self, kind: Kind) -> bool:
         """Whether a complete checkpoint of this kind is there."""
-        self._recover(kind)
         return bool(self.steps(kind))
 
     def path(self, kind: Kind, step: int) -> Path:
-        """Folder of a step."""
-        return self._root / kind / f"{step:012d}"
+        """Folder of a step; its former one, if the process was killed while it was replaced."""
+        final = self._root / kind / f"{step:012d}"
+        former = _former(final)
+        return former if former.exists() and not final.exists() else final
 
     def saved_rows(self, step: int) -> SavedRows | None:
         """Rows that need not be saved again at the next save, which is of `step`.
@@ -198,7 +199,7 @@ class CheckpointStore:
         manifest: dict[str, Any],
         rows: RowChunks | None,
     ) -> None:
-        final = self.path(kind, step)
+        final = self._root / kind / f"{step:012d}"
         final.parent.mkdir(parents=True, exist_ok=True)
         turn = self._sets[self._turn]
         self._clear(kind)
@@ -210,18 +211,19 @@ class CheckpointStore:
         listed = {"set": self._turn, **saved.as_json()} if saved else None
         write_manifest(partial, {**manifest, "rows": listed, "files": sums_below(partial)})
         sync_below(partial)
-        former = final.with_name(final.name + ".former")
+        former = _former(final)
         if final.exists():  # the same step again: whatever happens, one of the two is whole
-            shutil.rmtree(former, ignore_errors=True)
+            _drop(former)
             os.replace(final, former)
         os.replace(partial, final)
         sync(final.parent)
-        shutil.rmtree(former, ignore_errors=True)
         try:
             self._verify(final, again=False)
         except Damage:
             turn.saved = None  # the next save here writes everything anew
+            self._set_aside(final)
             raise
+        _drop(former)
         if saved:
             turn.saved, self._newest = saved, (step, self._turn)
             self._turn = _other(self._turn)
@@ -234,14 +236,11 @@ class CheckpointStore:
             is_folder = left.is_dir() and not left.is_symlink()
             shutil.rmtree(left) if is_folder else left.unlink()
 
-    def _recover(self, kind: Kind) -> None:
-        """Takes back a step whose replacement never came: the process was killed between."""
-        for former in (self._root / kind).glob("*.former"):
-            final = former.with_suffix("")
-            shutil.rmtree(former) if final.exists() else os.replace(former, final)
-
     def _prune(self, kind: Kind, newest: int) -> None:
         """Drops steps that a newer, verified one replaces, then rows that no step lists."""
+        for former in (self._root / kind).glob("*.former"):
+            if former.with_suffix("").exists():
+                _drop(former)
         kept = 1 if kind == "best" else KEPT
         older = [step for step in self.steps(kind) if step != newest]
         for step in older if kept == 1 else older[: -(kept - 1)]:
@@ -276,7 +275,7 @@ class CheckpointStore:
             for name in ("extra", "leaves"):
                 if not isinstance(manifest[name], dict):
                     raise Damage(f"the manifest's {name} are no mapping")
-            if manifest["step"] != int(folder.name) or manifest["kind"] != folder.parent.name:
+            if manifest["step"] != int(folder.name[:12]) or manifest["kind"] != folder.parent.name:
                 raise Damage(f"it is the step {manifest['step']} of {manifest['kind']!r}")
             if rows := manifest["rows"]:
                 self._sets[rows["set"]].verify(SavedRows.from_json(rows), again=again)
@@ -294,7 +293,6 @@ class CheckpointStore:
         Raises:
             ConfigError: in one line, if there is none, or if it has another format.
         """
-        self._recover(kind)
         steps = self.steps(kind)
         if step is not None:
             if step not in steps:
@@ -430,10 +428,12 @@ class CheckpointStore:
         """Renames steps that a run walked back from; the next good save drops them."""
         for step in self.steps(kind):
             if step > newer_than:
-                path = self.path(kind, step)
-                aside = path.with_name(path.name + ".damaged")
-                _drop(aside)
-                os.replace(path, aside)
+                self._set_aside(self.path(kind, step))
+
+    def _set_aside(self, path: Path) -> None:
+        aside = path.with_name(path.name + ".damaged")
+        _drop(aside)
+        os.replace(path, aside)
 
 
 def _check_room(folder: Path, size: int) -> None:
@@ -451,6 +451,11 @@ def _readable(folder: Path) -> Iterator[None]:
         yield
     except Exception as error:
         raise ConfigError(f"checkpoint {str(folder)!r} cannot be read: {_reason(error)}") from None
+
+
+def _former(final: Path) -> Path:
+    """Where a step is while it is replaced."""
+    return final.with_name(final.name + ".former")
 
 
 def _other(name: str) -> str:

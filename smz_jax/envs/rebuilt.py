@@ -85,7 +85,7 @@ class RebuiltEnv:
         for attempt in range(1, MAX_RESTARTS + 2):
             try:
                 self._rebuild(int(state.number))
-                last = self.reset()
+                last = self._start()
                 for actions in played:
                     self._env.send(actions)
                     last = self._env.recv()
@@ -106,6 +106,13 @@ class RebuiltEnv:
 
     def reset(self) -> Timestep:
         """Starts a new game in every lane; see `VectorEnv.reset`."""
+        try:
+            return self._start()
+        except Exception as error:
+            self._fail(error)
+            return self._reopen()
+
+    def _start(self) -> Timestep:
         first = self._last = self._env.reset()
         self.cut = np.zeros(self.num_envs, np.bool_)
         return first
@@ -156,7 +163,7 @@ class RebuiltEnv:
         while True:
             try:
                 self._rebuild(self._number + 1)
-                return self.reset()
+                return self._start()
             except Exception as error:
                 self._fail(error)
 
