@@ -250,7 +250,7 @@ def make_train_step(networks: Networks, replay: Replay, config: Config, spec: En
     length = config.learner.updates_per_dispatch
 
     def with_head(state: TrainState, sample: ReplaySample, buckets: BucketState | None):
-        # A branch of its own: what is compiled for the model is the same without it.
+        # A branch of its own: nothing of the model waits for it or is fused with it.
         return jax.lax.cond(
             state.step % config.macro.head_every == 0,
             lambda head: head_update(head, state.params, sample, buckets),

@@ -291,13 +291,14 @@ def test_sums_that_name_too_little_or_twice_are_refused(copied):
     body = (copied / SUMS).read_text().rpartition("# the lines")[0]
     lines = body.splitlines(keepends=True)
     for left_out in range(1, len(lines)):
-        if MACROS not in lines[left_out]:
+        if MACROS not in lines[left_out] and HEAD not in lines[left_out]:
             write_sums(copied, "".join(lines[:left_out] + lines[left_out + 1 :]))
             refused(copied, "does not name", lines[left_out].split()[1])
     write_sums(copied, body + lines[1])
     refused(copied, SUMS, lines[1].split()[1])
-    write_sums(copied, "".join(line for line in lines if MACROS not in line))
-    assert load_model(copied).macros is None
+    write_sums(copied, "".join(x for x in lines if MACROS not in x and HEAD not in x))
+    without = load_model(copied)
+    assert without.macros is None and without.head is None
 
 
 def test_another_format_is_refused(copied):

