@@ -431,7 +431,7 @@ def test_play_in_the_terminal_shows_every_step(exported, capsys):
 
 def pictures(number):
     for i in range(number):
-        yield Image.fromarray(np.full((6, 8, 3), i, np.uint8))
+        yield Image.fromarray(np.full((6, 8, 3), i % 256, np.uint8))
 
 
 FFMPEG = """#!/bin/sh
