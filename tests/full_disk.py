@@ -2,7 +2,7 @@
 
 python -m tests.full_disk FOLDER tmpfs|limit FIRST LAST [resume]
 
-Before iteration FIRST the disk becomes full (`tmpfs`: FOLDER's file system is filled up; `limit`:
+From iteration FIRST on the disk is full (`tmpfs`: FOLDER's file system is filled up; `limit`:
 no file may grow beyond a size that the metrics keep below), before iteration LAST there is room.
 """
 
@@ -29,7 +29,7 @@ def make_config():
 
 
 def fill(folder):
-    with open(folder / "balloon", "wb", buffering=0) as file:
+    with open(folder / "balloon", "ab", buffering=0) as file:
         try:
             while True:
                 file.write(bytes(4096))
@@ -48,8 +48,10 @@ def main():
     iterate = Run.iterate
 
     def iterate_on_a_full_disk(run):
-        if run.iteration == first:
-            fill(folder) if how == "tmpfs" else limit(LIMIT)
+        if first <= run.iteration < last and how == "tmpfs":
+            fill(folder)  # again and again: a save that failed gives back what it had taken
+        if run.iteration == first and how == "limit":
+            limit(LIMIT)
         if run.iteration == last:
             (folder / "balloon").unlink() if how == "tmpfs" else limit(None)
         return iterate(run)
