@@ -18,7 +18,7 @@ from smz_jax.verify.check import (
     returns,
     values_of,
 )
-from smz_jax.verify.foresight import Model, nearness, padded
+from smz_jax.verify.foresight import Model, nearness, padded, where_applies
 from smz_jax.verify.libraries import Library, Macro
 from smz_jax.verify.states import Start
 from smz_jax.verify.trial import Trial, Tried, is_paid
@@ -61,12 +61,8 @@ def make_plan(bench: Bench, library: Library, model: Model) -> Plan:
     observations = np.stack([start.state.step.observation for start in bench.starts])
     embeddings = model.foresight.look(model.params, observations)
     places = np.asarray(model.foresight.place(model.params, embeddings), np.float64)
-    actions = padded(library.macros, bench.config.macro.max_length)
-    applies = np.zeros((len(library.macros), len(bench.starts)), np.bool_)
-    for state, embedding in enumerate(embeddings):
-        if len(actions):
-            rows = np.repeat(embedding[None], len(actions), axis=0)
-            applies[:, state] = model.foresight.applies(model.params, rows, actions)
+    longest = bench.config.macro.max_length
+    applies = where_applies(model, library.macros, embeddings, longest)
     # The same generator for each library: states are the same where that is possible.
     rng = np.random.default_rng((bench.seed, 1))
     tried, drawn = choose_states(applies, bench.states, rng)
@@ -149,7 +145,7 @@ def _judge_all(
     """The trials of a library's macros from one state."""
     if not macros:
         return []
-    config, (foresight, params) = bench.config, plan.model
+    config, foresight, params = bench.config, plan.model.foresight, plan.model.params
     sequences = list(dict.fromkeys([*macros, *(x for pool in scene.pools.values() for x in pool)]))
     rows = np.repeat(plan.embeddings[state][None], len(sequences), axis=0)
     foreseen = foresight.foresee(params, rows, padded(sequences, config.macro.max_length))

@@ -1,6 +1,6 @@
 """What a model foresees of action sequences, and where it holds them to be certain."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -33,11 +33,46 @@ class Foresight(NamedTuple):
     expand: Callable[..., Any]  # (params, embedding) -> certain [N, A], embedding [N, A, ...]
 
 
+class Learned(NamedTuple):
+    """What a head has learned of where macros apply."""
+
+    slots: Mapping[tuple[int, ...], int]  # of each macro that owns one
+    chance: Callable[[Any], np.ndarray]  # embedding [N, ...] -> [N, slots] that it applies
+
+
 class Model(NamedTuple):
     """A model that is asked."""
 
     foresight: Foresight
     params: Params
+    learned: Learned | None = None
+
+
+def where_applies(
+    model: Model, macros: Sequence[tuple[int, ...]], embeddings: np.ndarray, length: int
+) -> np.ndarray:
+    """The precondition: the model holds all transitions to be certain, and a macro's head agrees.
+
+    Args:
+        model: is asked.
+        macros: M sequences.
+        embeddings: `[S, ...]` of the states.
+        length: of the longest sequence that is asked about anywhere.
+
+    Returns:
+        `[M, S]` bool. Where no head has learned of a macro, its word is not needed.
+    """
+    found = np.zeros((len(macros), len(embeddings)), np.bool_)
+    actions = padded(macros, length)
+    for state, embedding in enumerate(embeddings if len(macros) else ()):
+        rows = np.repeat(embedding[None], len(actions), axis=0)
+        found[:, state] = model.foresight.applies(model.params, rows, actions)
+    if model.learned is not None and len(macros):
+        chance = model.learned.chance(embeddings)
+        for row, macro in zip(found, macros, strict=True):
+            if (slot := model.learned.slots.get(tuple(macro))) is not None:
+                row &= chance[:, slot] >= 0.5
+    return found
 
 
 def by_rows(function: Callable[..., Any], rows: int = ROWS) -> Callable[..., Any]:
@@ -56,7 +91,7 @@ def by_rows(function: Callable[..., Any], rows: int = ROWS) -> Callable[..., Any
 
 
 def make_applies(networks: Networks, config: Config) -> Callable[..., Array]:
-    """Where a macro is held to apply: the precondition, for now the model's own word.
+    """Where the model holds each transition of a macro to be certain.
 
     Args:
         networks: the model.

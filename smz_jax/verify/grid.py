@@ -22,7 +22,7 @@ from smz_jax.envs.grid_rules import (
     reachable,
     transition_matrix,
 )
-from smz_jax.verify.foresight import Model, nearness, padded
+from smz_jax.verify.foresight import Model, nearness, padded, where_applies
 from smz_jax.verify.libraries import Library, Macro
 from smz_jax.verify.trial import Trial, Tried, is_paid
 
@@ -186,12 +186,13 @@ def try_library(model: Model, world: World, library: Library) -> Tried:
     seen = model.foresight.look(model.params, world.observations)
     places = np.asarray(model.foresight.place(model.params, seen), np.float64)
     embedding = seen[world.starts]
-    trials, applied = [], np.zeros((len(library.macros), count), np.bool_)
+    trials = []
+    applied = where_applies(model, library.macros, embedding, world.config.macro.max_length)
     for index, macro in enumerate(library.macros):
         path = follow(world, macro)
         actions = np.repeat(padded([macro], world.config.macro.max_length), count, axis=0)
         foreseen = model.foresight.foresee(model.params, embedding, actions)
-        applied[index] = model.foresight.applies(model.params, embedding, actions) & path.possible
+        applied[index] &= path.possible
         ends = nearness(foreseen.end, places, places.mean(axis=0)).argmax(axis=1)
         paid = path.alone & is_paid(foreseen.reward, path.reward, world.config)
         trials += [

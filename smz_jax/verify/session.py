@@ -14,12 +14,13 @@ from smz_jax.export import Exported
 from smz_jax.learner import init_train_state
 from smz_jax.macros.library import decode
 from smz_jax.networks import make_networks
+from smz_jax.preconditions import HeadState, applies
 from smz_jax.rollout import make_decide
-from smz_jax.trained import check_actions_of, fit_params
+from smz_jax.trained import check_actions_of, fit_head, fit_params
 from smz_jax.types import EnvSpec, Networks, Params
 from smz_jax.verify import emulated, grid
 from smz_jax.verify.document import SCHEMA, plain_tally
-from smz_jax.verify.foresight import Model, make_foresight
+from smz_jax.verify.foresight import Learned, Model, by_rows, make_foresight
 from smz_jax.verify.libraries import (
     REAL,
     UNTRAINED,
@@ -124,6 +125,8 @@ def verify(
     check_actions_of(model, spec)
     networks = make_networks(config.network, spec)
     agents = make_agents(networks, config, spec, fit_params(networks, model.weights))
+    learned = make_learned(fit_head(networks, spec, model), config)
+    agents = agents._replace(model=agents.model._replace(learned=learned))
     if emulator is None:
         found = verify_grid(agents, library, config, asked, say)
     else:
@@ -138,6 +141,19 @@ def make_agents(networks: Networks, config: Config, spec: EnvSpec, params: Param
     first = init_train_state(networks, config, key).params
     make = make_agent(make_decide(networks, config, spec, policy="search"))
     return Agents(spec, Model(foresight, params), Model(foresight, first), make)
+
+
+def make_learned(head: HeadState | None, config: Config) -> Learned | None:
+    """The head of a model, asked for NumPy rows; None: it has none, or nothing owns a slot."""
+    if head is None:
+        return None
+    slots = jax.device_get(head.slots)
+    owned = {
+        tuple(int(action) for action in slots.actions[slot][: slots.length[slot]]): int(slot)
+        for slot in np.flatnonzero(slots.length)
+    }
+    ask = by_rows(jax.jit(lambda head, embedding: applies(head, config.macro, embedding)))
+    return Learned(owned, lambda embeddings: ask(head, embeddings)) if owned else None
 
 
 def make_libraries(
@@ -157,11 +173,10 @@ def make_libraries(
 
 
 def _judged_by(libraries: Sequence[Library], agents: Agents) -> list[tuple[Library, Model]]:
-    """Each library with the model whose claims its macros are."""
-    return [
-        (library, agents.untrained if library.name == UNTRAINED else agents.model)
-        for library in libraries
-    ]
+    """Each library with the model whose claims its macros are; only the run's own have a head."""
+    models = {REAL: agents.model, UNTRAINED: agents.untrained}
+    plain = agents.model._replace(learned=None)
+    return [(library, models.get(library.name, plain)) for library in libraries]
 
 
 def verify_emulator(
