@@ -221,6 +221,10 @@ def main() -> int:
     if json_path is not None:
         check_writable(Path(json_path))
     print("benchmark: starting JAX", flush=True)
+    if "tiny" in (preset, invocation and invocation.preset):
+        from smz_jax.launch import compile_fast
+
+        compile_fast()
     from rich.console import Console
 
     from smz_jax.metrics import write_json

@@ -125,9 +125,11 @@ def read_command(argv: list[str]) -> tuple[argparse.Namespace, Invocation]:
 def main() -> int:
     """Reads the command line, trains what is not finished, writes figure and table."""
     own, invocation = read_command(sys.argv[1:])
-    from smz_jax.launch import use_compile_cache
+    from smz_jax.launch import compile_fast, use_compile_cache
 
     use_compile_cache()
+    if invocation.preset == "tiny":
+        compile_fast()
     import jax
 
     invocation = choose_preset(invocation, has_accelerator=jax.default_backend() != "cpu")

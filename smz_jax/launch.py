@@ -78,6 +78,14 @@ def use_compile_cache() -> None:
 
 
 def compile_fast() -> None:
+    """For runs of seconds: programs that are ready soon, not fast; before JAX computes anything."""
+    import jax
+
+    use_fast_compiler()
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+def use_fast_compiler() -> None:
     """Has XLA compile in about half the time, to slower programs; before JAX computes anything.
 
     XLA reads its flags once in a process, and aborts at one that it does not know: it gets this
@@ -100,12 +108,10 @@ def _run(experiment: str, invocation: Invocation, **hooks: Any) -> int:
         weights = split_init_from(invocation.init_from) if invocation.init_from else None
     print(f"{invocation.config.experiment}: starting JAX", flush=True)
     use_compile_cache()
-    if is_tiny := invocation.preset == "tiny":  # runs for seconds: fast programs would not pay
+    if invocation.preset == "tiny":
         compile_fast()
     import jax
 
-    if is_tiny:
-        jax.config.update("jax_disable_most_optimizations", True)
     invocation = choose_preset(invocation, has_accelerator=jax.default_backend() != "cpu")
     with contextlib.ExitStack() as locks:
         run_dir = prepare_run_dir(invocation, lambda folder: locks.enter_context(RunLock(folder)))
