@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import mctx
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from smz_jax.config import MacroConfig
 from smz_jax.macros import (
@@ -31,6 +33,11 @@ CONFIGS = (
         capacity=64, num_buckets=16, tree_threshold=0.7, play_threshold=0.7,
     ),
 )  # fmt: skip
+
+FULL = MacroConfig(
+    min_length=1, max_length=4, capacity=16, num_buckets=16, tree_threshold=0.8, play_threshold=0.8
+)
+"""A table that a handful of windows fills."""
 
 
 @functools.cache
@@ -267,6 +274,49 @@ def test_carry_makes_many_rollouts_one(cuts):
     assert counts.tolist() == [seen, certain, len(found)]
     expected.merge(found, played=True)
     expected.assert_equals(table)
+
+
+@pytest.mark.parametrize("engine", ["batched", "mctx"])
+@settings(max_examples=130, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_trees_of_both_engines_and_games_give_the_twins_table(engine, seed):
+    """4 trees and 4 lanes of play an example: 520 of each with either engine; the table is full."""
+    rng = np.random.default_rng(seed)
+    random = random_tables(seed, actions=A, outcomes=C)
+    certain = deterministic(random, seed % 97).chance
+    kind = rng.random(random.chance.shape[:2])[..., None] < 0.5
+    tables = random._replace(  # whole rewards: their sums have one order of size
+        chance=np.where(kind, certain, random.chance), reward=np.round(2 * random.reward)
+    )
+    tree = run_search(
+        tables, rng.integers(0, 5, B), simulations=N - 1, seed=seed % 2**31, engine=engine,
+        collapse_threshold=0.3 if engine == "batched" else 0.0,
+    ).tree  # fmt: skip
+    of_tree, of_play, merge_tree, merge_play = jitted(FULL)
+    buckets = rng.integers(0, 16, tree.parents.shape).astype(np.int32)
+    windows, _ = of_tree(tree, buckets)
+    found, _, _ = twin.tree_windows(tree, buckets, FULL)
+    assert close(twin.as_sorted(windows), twin.rounded(found))
+    rows = random_rows(rng, 30)
+    played, _, _ = of_play(rows, init_carry(FULL, B))
+    expected_play, _, _ = twin.play_windows(rows, FULL)
+    assert close(twin.as_sorted(played), twin.rounded(expected_play))
+    table = merge_play(merge_tree(init_table(FULL, A), windows), played)
+    expected = twin.Table(FULL.capacity)
+    expected.merge(found, played=False)
+    expected.merge(expected_play, played=True)
+    expected.assert_equals(table)
+    assert expected.dropped > 0
+
+
+def close(ours, theirs):
+    """Whether windows are the same, but for the last bits of their sums."""
+    ours, theirs = (sorted(x, key=lambda w: (w[0], w[3:], w[2], w[1])) for x in (ours, theirs))
+    assert [window[0] for window in ours] == [window[0] for window in theirs]
+    for position in (1, 2, 3, 4):
+        one, other = ([window[position] for window in side] for side in (ours, theirs))
+        np.testing.assert_allclose(one, other, atol=1e-3)
+    return True
 
 
 @pytest.mark.parametrize("collapse_threshold", [0.05, 0.7])
