@@ -13,6 +13,8 @@ from smz_jax.config import Config, ConfigError, require
 from smz_jax.envs import make_spec
 from smz_jax.export import Exported, check_new_folder, is_export, read_export, write_export
 from smz_jax.macro_file import read_macros_json
+from smz_jax.macros import slot_entries
+from smz_jax.macros.library import precondition_fields
 from smz_jax.metrics import read_metrics
 from smz_jax.networks import make_networks
 from smz_jax.preconditions import HeadState, init_head
@@ -86,14 +88,27 @@ def read_run(run_dir: Path, checkpoint: Checkpoint) -> Exported:
         "versions": summary.get("versions") or versions(),
     }
     macros_path = run_dir / "macros.json"
+    library = read_macros_json(macros_path) if macros_path.exists() else None
+    if library and head is not None:
+        _of_this_head(library, head)
     return Exported(
         config=config,
         weights=named_weights(params),
         about=about,
         scores=score_table(run_dir, env_steps),
-        macros=read_macros_json(macros_path) if macros_path.exists() else None,
+        macros=library,
         head=None if head is None else named_weights(head),
     )
+
+
+def _of_this_head(library: dict[str, Any], head: HeadState) -> None:
+    """Slots and preconditions as of the head that is read; the file's are of the newest one.
+
+    Trials and status stay those of the newest parameters, whose claims they were.
+    """
+    entries = slot_entries(head.slots, head.tally)
+    for macro in library["macros"]:
+        macro |= precondition_fields(entries.get(tuple(macro["actions"])))
 
 
 def _read_head(

@@ -111,6 +111,11 @@ def test_parameters_come_back_bit_for_bit_and_act_the_same(tiny_run, tmp_path, k
     assert jax.tree.structure(found) == jax.tree.structure(head)
     assert list(map(bits, jax.tree.leaves(found))) == list(map(bits, jax.tree.leaves(head)))
     assert int(head.updates) > 0 and np.asarray(head.slots.length).any()
+    lengths, actions = np.asarray(head.slots.length), np.asarray(head.slots.actions)
+    owners = {tuple(actions[i, : lengths[i]].tolist()): i for i in np.flatnonzero(lengths)}
+    assert model.macros is not None
+    for macro in model.macros["macros"]:  # the file's slots are of the last checkpoint's head
+        assert macro["slot"] == owners.get(tuple(macro["actions"]))
     decide = make_decide(networks, config, spec, policy="search")
     rng = np.random.default_rng(0)
     observation = rng.integers(0, 256, (8, *spec.observation_shape)).astype(spec.frame_dtype)

@@ -126,7 +126,7 @@ def summarise(
                 },
                 "held_low": float(low[slot]),
                 "held_high": float(high[slot]),
-                **_precondition((preconditions or {}).get(tuple(actions))),
+                **precondition_fields((preconditions or {}).get(tuple(actions))),
             }
         )
     return {
@@ -138,8 +138,8 @@ def summarise(
     }
 
 
-def _precondition(entry: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The last two fields of a macro."""
+def precondition_fields(entry: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The last two fields of a macro: of its entry in `slot_entries`, None if it owns no slot."""
     if entry is None:
         return {"slot": None, "precondition": None}
     return {
