@@ -21,6 +21,7 @@ PHASES = (
     "environment",
     "search",
     "macros",
+    "trials",
     "replay",
     "learning",
     "evaluation",

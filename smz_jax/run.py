@@ -324,7 +324,7 @@ class Run:
         if self.learns:
             with timers("learning"):
                 learned = self.learn()
-            with timers("macros"):
+            with timers("trials"):
                 self.try_macros()
         self.iteration += 1
         return {
