@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from smz_jax.config import ConfigError, MacroConfig, shorten
+from smz_jax.config import ConfigError, MacroConfig, require, shorten
 
 SCHEMA = 2
 STATUS_NAMES = ("candidate", "sound", "refuted")
@@ -67,6 +67,26 @@ def prefix_share(phrases: Sequence[Sequence[int]]) -> float:
     whole = {tuple(phrase) for phrase in phrases}
     starts = {phrase[:end] for phrase in whole for end in range(len(phrase))}
     return len(whole & starts) / len(whole) if whole else 0.0
+
+
+def check_fits(document: Mapping[str, Any], action_names: Sequence[str], longest: int) -> None:
+    """Checks that a library is of the game and the settings of a model.
+
+    Args:
+        document: as `read_macros_json` gives it.
+        action_names: of the model.
+        longest: `macro.max_length` of the model's settings.
+
+    Raises:
+        ConfigError: in one line, if its actions are others, or a macro is longer.
+    """
+    names = document["action_names"]
+    shown = ", ".join(map(str, action_names))
+    allowed = f"those of the model: {shown}; take a library of the same game and action set"
+    require(names == list(action_names), "macros.json: action_names", names, allowed)
+    length = max((macro["length"] for macro in document["macros"]), default=0)
+    allowed = f"at most macro.max_length = {longest} of the model's settings"
+    require(length <= longest, "macros.json: length", length, allowed)
 
 
 def write_macros_json(path: str | os.PathLike[str], document: Mapping[str, Any]) -> None:

@@ -22,7 +22,13 @@ from smz_jax.look.streams import pieces_of
 from smz_jax.look.strips import Strip, changed, choose_strips, strips_figure
 from smz_jax.look.timeline import stretch, timeline_figure
 from smz_jax.look.tree_figure import certain_nodes, layout, tree_figure
-from smz_jax.macro_file import TIMES, check_library, write_macros_json
+from smz_jax.macro_file import (
+    TIMES,
+    check_library,
+    decode,
+    read_macros_json,
+    write_macros_json,
+)
 from smz_jax.macros import encode, prefix_share
 from smz_jax.report.data import load_run
 from smz_jax.report.library import macro_lines, macro_tables
@@ -444,7 +450,6 @@ def test_a_run_is_looked_at_from_end_to_end(tiny_run, tmp_path, capsys):
 
     from experiments import macros as command
     from smz_jax.checkpoint import CheckpointStore
-    from smz_jax.macro_file import read_macros_json
     from smz_jax.report import build_report
 
     run = tmp_path / "run"
@@ -470,10 +475,45 @@ def test_a_run_is_looked_at_from_end_to_end(tiny_run, tmp_path, capsys):
     assert hashlib.sha256((run / "macros.json").read_bytes()).hexdigest() == sums
 
 
+def of_other_actions(document):
+    document["action_names"].append("UP")
+    return "action_names.*UP.*those of the model: "
+
+
+def of_longer_macros(document):
+    document["config"]["max_length"] = 8
+    entry = document["macros"][0]
+    entry["actions"] = entry["actions"][:1] * 8
+    entry["names"] = decode(entry["actions"], document["action_names"])
+    entry["length"] = 8
+    return r"length = 8.*at most macro\.max_length = \d"
+
+
+@pytest.mark.parametrize("change", [of_other_actions, of_longer_macros])
+@pytest.mark.parametrize("source", ["replay", "games"])
+def test_a_library_of_another_game_is_refused_before_anything(
+    tiny_run, tmp_path, capsys, change, source
+):
+    import shutil
+
+    from experiments import macros as command
+
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    document = read_macros_json(run / "macros.json")
+    document["macros"] = document["macros"][:1]
+    words = change(document)
+    write_macros_json(run / "macros.json", document)
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    with pytest.raises(ConfigError, match=words) as error:
+        command.main([str(run), "--games", "1", "--max_steps", "5", "--play", source])
+    assert "\n" not in str(error.value) and capsys.readouterr().out == ""
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
 def test_an_export_plays_games_and_stays_as_it_is(tiny_run, tmp_path, capsys):
     from experiments import macros as command
     from smz_jax.export import read_files
-    from smz_jax.macro_file import read_macros_json
     from smz_jax.trained import export_run
 
     export, out = tmp_path / "export", tmp_path / "out"
