@@ -165,8 +165,10 @@ def write_listing(library: dict[str, Any], wanted: Wanted, target: str) -> None:
         return
     from smz_jax.metrics import atomic_write_text
 
+    path = Path(target)
+    require(path.parent.is_dir(), "json", target, "a file in a folder that is there")
     try:
-        atomic_write_text(Path(target), text + "\n")
+        atomic_write_text(path, text + "\n")
     except OSError as error:
         raise ConfigError(f"json = {target!r} cannot be written: {error.strerror}") from None
 

@@ -200,15 +200,21 @@ def closed_gate(document: Mapping[str, Any]) -> str | None:
     Args:
         document: as `read_macros_json` gives it.
     """
+    found = gate_and_reason(document)
+    return None if found is None else ": ".join(found)
+
+
+def gate_and_reason(document: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The same as two parts: "certainty", "trials" or "repeatability", and why."""
     macros, config = document["macros"], MacroConfig(**document["config"])
     if any(macro["status"] == "sound" for macro in macros):
         return None
     if not macros:
-        return "certainty: " + _certainty_gate(document["stats"], config)
+        return "certainty", _certainty_gate(document["stats"], config)
     most = max(macro["trials"] for macro in macros)
     tried = [macro for macro in macros if macro["trials"] >= config.min_trials]
     if not tried:
-        return (
+        return "trials", (
             f"too few trials: of {len(macros)} macros the most tried one has {most:.0f} trials in "
             f"replay, {config.min_trials} are asked for"
         )
@@ -225,8 +231,8 @@ def closed_gate(document: Mapping[str, Any]) -> str | None:
         "agreed": "the codes were not the foreseen ones",
     }
     rates = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
-    return (
-        f"repeatability, most of all '{worst}' ({what[worst]}): {len(tried)} of {len(macros)} "
+    return "repeatability", (
+        f"most of all '{worst}' ({what[worst]}): {len(tried)} of {len(macros)} "
         f"macros have {config.min_trials} trials, the best of them held {best['held']:.0%}, "
         f"at least {best['held_low']:.0%}, and {config.sound_share:.0%} is asked for; of their "
         f"trials {rates}"
@@ -234,12 +240,15 @@ def closed_gate(document: Mapping[str, Any]) -> str | None:
 
 
 def prefix_line(document: Mapping[str, Any]) -> str | None:
-    """A warning where the table is full of prefixes of its own macros, else None."""
-    share = prefix_share([macro["actions"] for macro in document["macros"]])
-    if share <= PREFIXES:
-        return None
-    line = f"{share:.0%} of the macros only begin another macro: the table counts one thing often"
-    chosen = document.get("selection")
+    """A warning where all macros, the sound ones or the chosen ones are mostly prefixes."""
+    macros, chosen = document["macros"], document.get("selection")
+    sound = [macro["actions"] for macro in macros if macro["status"] == "sound"]
+    shares = {"macros": prefix_share([macro["actions"] for macro in macros])}
+    if sound:
+        shares["sound ones"] = prefix_share(sound)
     if chosen is not None:
-        line += f" (in the library by compression {chosen['redundancy']:.0%} do)"
-    return line + "."
+        shares["library by compression"] = chosen["redundancy"]
+    if max(shares.values()) <= PREFIXES:
+        return None
+    parts = ", ".join(f"{share:.0%} of the {name}" for name, share in shares.items())
+    return f"prefixes count one thing often: {parts} begin another macro."
