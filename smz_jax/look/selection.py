@@ -35,7 +35,8 @@ def measure_selection(
     allowed = sound or library["macros"]
     chosen = select(pieces, [macro["actions"] for macro in allowed], len(names))
     encoding = chosen.encoding
-    phrases = zip(chosen.phrases, encoding.uses, chosen.saved_bits, strict=True)
+    bits = zip(chosen.saved_bits, chosen.missed_bits, strict=True)
+    phrases = zip(chosen.phrases, encoding.uses, bits, strict=True)
     return {
         "play": {"source": source, "actions": count_actions(pieces), "pieces": len(pieces)},
         "of": "sound" if sound else "table",
@@ -52,7 +53,8 @@ def measure_selection(
                 "names": decode(actions, names),
                 "uses": int(uses),
                 "saved_bits": float(saved),
+                "missed_bits": float(missed),
             }
-            for actions, uses, saved in phrases
+            for actions, uses, (saved, missed) in phrases
         ],
     }
