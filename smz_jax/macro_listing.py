@@ -32,6 +32,13 @@ def savings(document: Mapping[str, Any]) -> dict[tuple[int, ...], float]:
     return {tuple(phrase["actions"]): phrase["saved_bits"] for phrase in phrases}
 
 
+def misses(document: Mapping[str, Any]) -> dict[tuple[int, ...], float]:
+    """Bits that play costs more without each of the chosen macros alone, where that is known."""
+    phrases = (document.get("selection") or {}).get("phrases", ())
+    found = {tuple(phrase["actions"]): phrase.get("missed_bits") for phrase in phrases}
+    return {actions: bits for actions, bits in found.items() if bits is not None}
+
+
 def check_wanted(wanted: Wanted, action_names: Sequence[str]) -> None:
     """Raises ConfigError in one line for a filter that no macro of these actions could pass."""
     require(wanted.sort in SORTS, "sort", wanted.sort, f"one of {', '.join(SORTS)}")
@@ -94,19 +101,24 @@ def _quality(macro: Macro) -> str:
 
 HEAD = (
     *("#", "macro", "state", "length", "seen", "start states", "entropy", "trials"),
-    *("held", "(at least)", "reward", "saves bits", "precondition"),
+    *("held", "(at least)", "reward", "saves bits", "(missed)", "precondition"),
 )
 LEGEND = """\
 seen: in search trees and played games. start states: kinds of states (buckets) it was seen from.
 entropy: mean of its transitions, 0 certain, 1 anything. held: share of its trials in replay whose
 end, rewards and codes were as the model had foreseen; in brackets the lower bound that the gate
-asks for. reward: of one run of it. saves bits: of the description of play, if it was chosen.
+asks for. reward: of one run of it. saves bits: of the description of play, where it was chosen and
+joins those before it; in brackets what it would cost to leave out it alone.
 precondition: precision/recall of where it is said to hold."""
 
 
-def cells(macro: Macro, saved: Mapping[tuple[int, ...], float]) -> tuple[str, ...]:
+def cells(
+    macro: Macro,
+    saved: Mapping[tuple[int, ...], float],
+    missed: Mapping[tuple[int, ...], float],
+) -> tuple[str, ...]:
     """What a table shows of one macro, in the order of `HEAD` after the number."""
-    saving = saved.get(tuple(macro["actions"]))
+    saving, loss = (bits.get(tuple(macro["actions"])) for bits in (saved, missed))
     tried = macro["trials"] > 0
     return (
         fold(macro["names"].split(" → ")),
@@ -120,6 +132,7 @@ def cells(macro: Macro, saved: Mapping[tuple[int, ...], float]) -> tuple[str, ..
         f"({macro['held_low']:.0%})" if tried else "-",
         f"{macro['mean_reward']:.3g}",
         "-" if saving is None else f"{saving:,.1f}",
+        "-" if loss is None else f"({loss:,.1f})",
         _quality(macro),
     )
 
@@ -131,8 +144,8 @@ def format_table(document: Mapping[str, Any], macros: Sequence[Macro]) -> str:
         document: the library.
         macros: of `document`, as `listed` gives them.
     """
-    saved = savings(document)
-    rows = [HEAD, *((str(i), *cells(macro, saved)) for i, macro in enumerate(macros, 1))]
+    bits = savings(document), misses(document)
+    rows = [HEAD, *((str(i), *cells(macro, *bits)) for i, macro in enumerate(macros, 1))]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
 
     def line(row: Sequence[str]) -> str:
@@ -175,6 +188,19 @@ def format_selection(document: Mapping[str, Any]) -> str:
         f"  redundancy: {chosen['redundancy']:.0%} of its macros begin another one, "
         f"{chosen['redundancy_allowed']:.0%} of those that it was chosen from",
     ]
+    if chosen.get("tree_share"):
+        lines.append(
+            f"  search visits weigh in the choice as {chosen['tree_share']:.0%} more, imagined play"
+        )
+    controls = chosen.get("controls")
+    if controls is not None:
+        lines.append(f"  saved bits per action of {controls['held_out']:,} held-out actions:")
+        for row in controls["libraries"]:
+            also = f", {row['also_macros']} of them also macros" if row["also_macros"] else ""
+            lines.append(
+                f"    {row['name']}: {row['saved_bits_per_action']:.4f} "
+                f"({row['kept']} of {row['macros']} kept{also})"
+            )
     return "\n".join(lines)
 
 

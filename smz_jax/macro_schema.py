@@ -45,6 +45,7 @@ PRECONDITION_SHARES = ("precision", "recall", "always_precision")
 _SELECTION_NUMBERS = ("bits_per_action", "bits_per_action_plain", "dictionary_bits")
 _SELECTION_SHARES = ("coverage", "redundancy", "redundancy_allowed")
 SOURCES = ("replay", "games")
+CONTROLS = ("macros", "shuffled play", "random")
 ALLOWED = ("sound", "table")
 TIMES = "\N{MULTIPLICATION SIGN}"
 
@@ -111,6 +112,9 @@ def _check_selection(selection: Any, action_names: Sequence[str], path: Path) ->
         need(selection, name, lambda x: _is_real(x, 0), "selection")
     for name in _SELECTION_SHARES:
         need(selection, name, lambda x: _is_real(x, 0, 1), "selection")
+    need(selection, "sampled", lambda x: x is None or (is_count(x) and x > 0), "selection")
+    need(selection, "tree_share", lambda x: x is None or _is_real(x, 0), "selection")
+    _check_controls(selection.get("controls"), path)
     need(selection, "phrases", lambda x: isinstance(x, list), "selection")
     for index, phrase in enumerate(selection["phrases"]):
         where = f"selection.phrases[{index}]"
@@ -121,6 +125,26 @@ def _check_selection(selection: Any, action_names: Sequence[str], path: Path) ->
         need(phrase, "saved_bits", _is_real, where)
         need(phrase, "missed_bits", lambda x: x is None or _is_real(x), where)
     _check_distinct(selection["phrases"], "selection.phrases", path)
+
+
+def _check_controls(controls: Any, path: Path) -> None:
+    """Raises ConfigError unless the comparison with controls is null or whole."""
+    where = "selection.controls"
+    if controls is None:
+        return
+    _check(isinstance(controls, dict), path, f"{where} is not an object")
+    held_out, rows = controls.get("held_out"), controls.get("libraries")
+    _check(_is_real(held_out, 0, 2**63), path, f"{where}.held_out = {shorten(held_out)}")
+    _check(isinstance(rows, list), path, f"{where}.libraries = {shorten(rows)}")
+    for index, row in enumerate(rows):
+        at = f"{where}.libraries[{index}]"
+        _check(isinstance(row, dict), path, f"{at} is not an object")
+        _check(row.get("name") in CONTROLS, path, f"{at}.name = {shorten(row.get('name'))}")
+        for name in ("macros", "kept", "also_macros"):
+            good = type(row.get(name)) is int and 0 <= row[name] <= 2**63
+            _check(good, path, f"{at}.{name} = {shorten(row.get(name))}")
+        saved = row.get("saved_bits_per_action")
+        _check(_is_real(saved), path, f"{at}.saved_bits_per_action = {shorten(saved)}")
 
 
 def _check_distinct(entries: Sequence[Mapping[str, Any]], where: str, path: Path) -> None:

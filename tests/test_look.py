@@ -136,11 +136,49 @@ def test_the_selection_is_that_of_the_code():
     assert found["coverage"] == by_hand.coverage and found["of"] == "sound"
     assert (found["allowed"], found["redundancy_allowed"]) == (2, prefix_share([good, (1, 2)]))
     assert found["phrases"][0]["uses"] == by_hand.uses[0]
-    saved = sum(x["saved_bits"] for x in found["phrases"])
     total = sum(map(len, play))
-    gain = (found["bits_per_action_plain"] - found["bits_per_action"]) * total
-    assert saved == pytest.approx(gain) and found["play"]["actions"] == total
+    # 9 and 9 visits of lengths 3 and 2 are to be a tenth of play.
+    times = round(0.1 * total * 9 / (9 * 3 + 9 * 2))
+    both = [*play, *[np.array(good)] * times, *[np.array((1, 2))] * times]
+    gain = encode(both, [], 4).bits - encode(both, phrases, 4).bits
+    assert found["phrases"][0]["saved_bits"] == pytest.approx(gain)
+    assert found["phrases"][0]["missed_bits"] == pytest.approx(gain)
+    assert found["play"]["actions"] == total and found["tree_share"] == 0.1
     check_library({**document, "selection": found}, Path("x"))
+
+
+def test_search_visits_choose_where_play_does_not():
+    """Play is noise of two actions; only the visits of trees, the count beyond play, speak for a macro."""
+    rng = np.random.default_rng(1)
+    play = [rng.integers(2, size=400) for _ in range(4)]
+    searched, other = macro((3, 2, 1, 0), 500, status="sound"), macro((0, 1), 9, status="sound")
+    found = measure_selection(library(searched, other), play, source="games")
+    assert [x["actions"] for x in found["phrases"]] == [[3, 2, 1, 0]]
+    played = {"play_count": 500, "source": "play"}
+    alone = library({**searched, **played}, {**other, **played, "play_count": 9})
+    found = measure_selection(alone, play, source="games")
+    assert found["phrases"] == [] and found["tree_share"] == 0
+
+
+def test_controls_save_less_of_held_out_play():
+    rng = np.random.default_rng(2)
+    good = (1, 2, 2, 0, 3)
+    play = [
+        np.concatenate([good if rng.random() < 0.7 else (rng.integers(4),) for _ in range(200)])
+        for _ in range(4)
+    ]
+    document = library(macro(good, 9, status="sound"))
+    found = measure_selection(document, play, source="games")["controls"]
+    real, mixed, by_chance = found["libraries"]
+    kept = encode(play[1::2], [good], 4)
+    assert real["saved_bits_per_action"] == kept.saved_per_action > 0.5
+    assert found["held_out"] == len(play[1]) + len(play[3])
+    assert [x["macros"] for x in (mixed, by_chance)] == [1, 1]
+    for each in (mixed, by_chance):
+        assert each["saved_bits_per_action"] < 0.1 and each["also_macros"] == 0
+    without = measure_selection(library(), play, source="games")["controls"]
+    assert [x["macros"] for x in without["libraries"]] == [0, 32, 32]
+    assert measure_selection(document, play[:1], source="games")["controls"] is None
 
 
 def test_without_a_sound_macro_all_are_measured_and_that_is_said():

@@ -60,6 +60,11 @@ def library(*macros, **stats):
     }
 
 
+def control(name, saved, also):
+    counts = {"macros": 4, "kept": 3, "also_macros": also}
+    return {"name": name, **counts, "saved_bits_per_action": saved}
+
+
 def selection(*phrases, **changes):
     """A library by compression of these (actions, saved bits)."""
     return {
@@ -72,12 +77,19 @@ def selection(*phrases, **changes):
         "coverage": 0.4,
         "redundancy": 0.5,
         "redundancy_allowed": 0.75,
+        "tree_share": 0.1,
+        "sampled": 1,
+        "controls": {
+            "held_out": 80,
+            "libraries": [control("macros", 0.5, 0), control("random", 0.125, 2)],
+        },
         "phrases": [
             {
                 "actions": list(actions),
                 "names": " → ".join(NAMES[action] for action in actions),
                 "uses": 3,
                 "saved_bits": saved,
+                "missed_bits": saved / 2,
             }
             for actions, saved in phrases
         ],
@@ -131,9 +143,9 @@ def test_a_table_shows_every_number():
     words = lines[4].split()
     assert words == [
         *("2", "RIGHT", "→", "LEFT", "sound", "2", "40", "9", "0.050", "30", "95%", "(85%)"),
-        *("0.5", "1,234.5", "0.97/-"),
+        *("0.5", "1,234.5", "(617.2)", "0.97/-"),
     ]
-    assert lines[6].split()[-7:] == ["0.200", "0", "-", "-", "0.5", "-", "-"]
+    assert lines[6].split()[-8:] == ["0.200", "0", "-", "-", "0.5", "-", "-", "-"]
     assert lines[4].index("sound") == lines[1].index("state")
     assert format_table(document, []) == lines[0].replace("4 of", "0 of", 1)
 
@@ -153,6 +165,9 @@ def test_the_selection_in_words():
     assert "1 of 4 sound macros" in text and "200 actions in 7 pieces" in text
     assert "1.2500 with" in text and "2.0000 without: 37.5% saved" in text
     assert "50% of its macros begin another one, 75%" in text and "40.0% of the actions" in text
+    assert "of 80 held-out actions" in text and "macros: 0.5000 (3 of 4 kept)" in text
+    assert "random: 0.1250 (3 of 4 kept, 2 of them also macros)" in text
+    assert "search visits weigh in the choice as 10% more" in text
     document["selection"] = selection(of="table")
     assert "none of which is sound" in format_selection(document)
 
@@ -312,6 +327,11 @@ def test_an_entry_that_contradicts_itself_is_one_line(entry, words):
         (lambda d: d["config"].update(sound_share=BIG), "config: macro.sound_share"),
         (lambda d: d["config"].update(head_learning_rate=BIG), "config: "),
         (lambda d: d["selection"].update(bits_per_action=BIG), "selection.bits_per_action"),
+        (lambda d: d["selection"].update(controls=3), "selection.controls is not an object"),
+        (lambda d: d["selection"].update(sampled=0), "selection.sampled = 0"),
+        (lambda d: d["selection"]["controls"].update(libraries=3), "controls.libraries = 3"),
+        (lambda d: d["selection"]["controls"]["libraries"][0].update(name="x"), "name = 'x'"),
+        (lambda d: d["selection"]["controls"]["libraries"][1].pop("kept"), r"1..kept = None"),
         (lambda d: d["selection"]["phrases"].append(d["selection"]["phrases"][0]), "than once"),
         (
             lambda d: [m.update(slot=3, precondition={"windows": 1}) for m in d["macros"][1:3]],
