@@ -13,8 +13,8 @@ from PIL import Image
 from smz_jax.checkpoint import Damage, RowChunks
 from smz_jax.checkpoint.rows import RowFiles, read_fields
 from smz_jax.config import ConfigError
-from smz_jax.look import session
-from smz_jax.look.chains import Chain, SmallTree, best_chain, chains, kept_nodes
+from smz_jax.look import session, timeline
+from smz_jax.look.chains import Chain, SmallTree, best_chain, chains, kept_nodes, why_it_ends
 from smz_jax.look.games import Decided, Game, pieces
 from smz_jax.look.selection import measure_selection
 from smz_jax.look.spans import Span, occurrences, shown_macros, spans_of
@@ -148,7 +148,7 @@ def test_the_selection_is_that_of_the_code():
 
 
 def test_search_visits_choose_where_play_does_not():
-    """Play is noise of two actions; only the visits of trees, the count beyond play, speak for a macro."""
+    """Play is noise of two actions; only what trees count beyond play speaks for a macro."""
     rng = np.random.default_rng(1)
     play = [rng.integers(2, size=400) for _ in range(4)]
     searched, other = macro((3, 2, 1, 0), 500, status="sound"), macro((0, 1), 9, status="sound")
@@ -259,6 +259,15 @@ def test_chains_by_hand():
     assert best_chain(TREE, 0.01, 6, set()) is None
 
 
+def test_why_a_chain_ends_by_hand():
+    """From node 4 nothing was searched; from node 2 on it goes, surely or not, by the threshold."""
+    whole, part = Chain((0, 1, 2, 3, 4), (2, 1), (0.1, 0.2)), Chain((0, 1, 2), (2,), (0.1,))
+    assert why_it_ends(TREE, whole, 0.4, 6) == "the search went no further"
+    assert "uncertain (entropy from 0.05)" in why_it_ends(TREE, part, 0.02, 6)
+    assert why_it_ends(TREE, part, 0.4, 1) == "a macro has 1 actions at most"
+    assert "more certain transitions follow" in why_it_ends(TREE, part, 0.4, 6)
+
+
 def random_tree(rng, size):
     parent, chance = [-1], [0]
     for node in range(1, size):
@@ -337,6 +346,11 @@ def test_the_tree_figure_marks_its_chain():
     assert by_colour == {GREEN.upper(): 4, BLACK.upper(): 1, "#BDBDBD": 2}
     round_, square = axes.collections
     assert (len(round_.get_offsets()), len(square.get_offsets())) == (5, 3)
+    dotted = [line for line in axes.lines if line.get_linestyle() == ":"]
+    assert {colours.to_hex(line.get_color()).upper() for line in dotted} == {"#BDBDBD"}
+    assert len(dotted) == 2 and "the chain ends: the search went no further" in said
+    (end,) = [x for x in axes.texts if x.get_text() == "end of the chain"]
+    assert tuple(end.xy) == tuple(round_.get_offsets()[[0, 2, 4, 5, 7].index(4)])
     bold = [x.get_text() for x in axes.texts if x.get_fontweight() == "bold"]
     assert sorted(bold) == ["FIRE", "RIGHT"]
     assert certain_nodes(TREE, 0.4) == {1, 2, 3, 4, 5}
@@ -377,6 +391,16 @@ def test_the_timeline_shows_each_macro_where_it_is_followed():
     assert "50% of the steps in macros of which every" in said
     assert below.collections[0].get_facecolor()[:, 3].tolist() == [1, 0.3]
     assert below.get_xlim() == (0, 10) and middle.get_ylim()[0] == 0
+
+
+def test_the_macros_beyond_the_rows_share_one(monkeypatch):
+    monkeypatch.setattr(timeline, "ROWS", 1)
+    figure = timeline_figure([game([1, 2, 2, 2, 3, 0])], FOUR, play_threshold=0.2)
+    below = figure.axes[2]
+    labels = [x.get_text() for x in below.get_yticklabels()]
+    assert labels == [f"FIRE → RIGHT {TIMES}2", "other macros"]
+    (path,) = below.collections[1].get_paths()
+    assert tuple(path.get_extents().intervalx) == (3, 5)
 
 
 def test_a_timeline_without_macros_says_so():
@@ -420,6 +444,12 @@ def test_strips_show_certain_occurrences_that_pay():
     found = choose_strips([first], nested, 0.2)
     assert [s.macro["actions"] for s in found] == [[1, 2, 2], [2, 3]]
     assert choose_strips([game([0, 0])], FOUR, 0.2) == []
+    # 2 3 0 and 3 0 1 share steps wherever they occur: the second would show the same event.
+    same = library(macro((2, 3, 0), 9), macro((3, 0, 1), 8))
+    found = choose_strips([game([2, 3, 0, 1, 2, 2])], same, 0.2)
+    assert [s.macro["actions"] for s in found] == [[2, 3, 0]]
+    found = choose_strips([game([2, 3, 0, 1, 2, 3, 0])], same, 0.2)
+    assert len(found) == 1 or not set(found[0].steps[:-1]) & set(found[1].steps[:-1])
 
 
 def test_a_strip_has_a_picture_for_each_step():
@@ -441,6 +471,8 @@ def test_a_strip_has_a_picture_for_each_step():
     said = " | ".join(texts(figure))
     assert f"FIRE → RIGHT {TIMES}2   (sound; held certain; game 1, step 0; reward 1)" in said
     assert "not held certain here; game 1, step 3; reward 0" in said
+    legend = {x.get_text() for x in figure.legends[0].get_texts()}
+    assert legend == {"gone since the start", "come since the start"}
     difference = changed(picture(2), picture(5))
     red, blue = (tuple(difference[2, x]) for x in (5, 2))
     assert red == tuple(int(x * 255 + 0.5) for x in colours.to_rgb(VERMILLION))
