@@ -183,10 +183,10 @@ def _draw_labels(
     axes.annotate(
         "end of the chain",
         places[chain.nodes[-1]],
-        xytext=(0, 12),
+        xytext=(0, -14),
         textcoords="offset points",
         ha="center",
-        va="bottom",
+        va="top",
         fontsize=9,
         color="#00694D",
         bbox={"facecolor": "#FFFFFF", "edgecolor": "#00694D", "pad": 1.5},
