@@ -57,7 +57,8 @@ class Selection:
     """The chosen macros; the first k of them are a good library of size k."""
     saved_bits: tuple[float, ...]
     """Of each: bits that it takes off the description when it joins those before it, its own
-    spelling paid; negative where it is of use only beside later ones. They sum to what the whole library saves (of play and imagined play)."""
+    spelling paid; negative where it is of use only beside later ones. They sum to what the whole
+    library saves (of play and imagined play)."""
     missed_bits: tuple[float, ...]
     """Of each: bits that the description grows by if it alone is left out; more than 0."""
     sampled: int
