@@ -165,8 +165,10 @@ def write_listing(library: dict[str, Any], wanted: Wanted, target: str) -> None:
         return
     from smz_jax.metrics import atomic_write_text
 
+    path = Path(target)
+    require(path.parent.is_dir(), "json", target, "a file in a folder that is there")
     try:
-        atomic_write_text(Path(target), text + "\n")
+        atomic_write_text(path, text + "\n")
     except OSError as error:
         raise ConfigError(f"json = {target!r} cannot be written: {error.strerror}") from None
 
@@ -207,24 +209,22 @@ def look(
     from smz_jax.launch import use_compile_cache
 
     use_compile_cache()
-    import functools
-
     from smz_jax.look.session import Wishes, draw, measure, watch
-    from smz_jax.macro_file import write_macros_json
-    from smz_jax.run_dir import read_config
+    from smz_jax.macro_file import check_fits, write_macros_json
     from smz_jax.trained import load_model
 
-    model_of = functools.cache(lambda: load_model(folder, kind))
+    model = load_model(folder, kind)
+    check_fits(library, model.about["action_names"], model.config.macro.max_length)
     wishes = Wishes(**{name: getattr(arguments, name) for name in Wishes._fields})
-    looked = measure(folder, read_config(folder), library, wishes, model_of, is_run=not exported)
+    looked = measure(folder, model, library, wishes, is_run=not exported)
     print_library(looked.library, wanted)
     try:
         if out != folder or not exported:
             out.mkdir(parents=True, exist_ok=True)
             write_macros_json(out / "macros.json", looked.library)
             print(f"wrote {out / 'macros.json'}")
-        watched = looked.watched or watch(model_of(), looked.library, wishes)
-        for name, path in draw(model_of(), looked.library, watched, out):
+        watched = looked.watched or watch(model, looked.library, wishes)
+        for name, path in draw(model, looked.library, watched, out):
             missing = {
                 "macro_tree": "no tree of the games held a certain transition",
                 "macro_strips": "no macro occurred in the games",

@@ -32,6 +32,13 @@ def savings(document: Mapping[str, Any]) -> dict[tuple[int, ...], float]:
     return {tuple(phrase["actions"]): phrase["saved_bits"] for phrase in phrases}
 
 
+def misses(document: Mapping[str, Any]) -> dict[tuple[int, ...], float]:
+    """Bits that play costs more without each of the chosen macros alone, where that is known."""
+    phrases = (document.get("selection") or {}).get("phrases", ())
+    found = {tuple(phrase["actions"]): phrase.get("missed_bits") for phrase in phrases}
+    return {actions: bits for actions, bits in found.items() if bits is not None}
+
+
 def check_wanted(wanted: Wanted, action_names: Sequence[str]) -> None:
     """Raises ConfigError in one line for a filter that no macro of these actions could pass."""
     require(wanted.sort in SORTS, "sort", wanted.sort, f"one of {', '.join(SORTS)}")
@@ -94,19 +101,24 @@ def _quality(macro: Macro) -> str:
 
 HEAD = (
     *("#", "macro", "state", "length", "seen", "start states", "entropy", "trials"),
-    *("held", "(at least)", "reward", "saves bits", "precondition"),
+    *("held", "(at least)", "reward", "saves bits", "(missed)", "precondition"),
 )
 LEGEND = """\
 seen: in search trees and played games. start states: kinds of states (buckets) it was seen from.
 entropy: mean of its transitions, 0 certain, 1 anything. held: share of its trials in replay whose
 end, rewards and codes were as the model had foreseen; in brackets the lower bound that the gate
-asks for. reward: of one run of it. saves bits: of the description of play, if it was chosen.
+asks for. reward: of one run of it. saves bits: of the description of play, where it was chosen and
+joins those before it; in brackets what it would cost to leave out it alone.
 precondition: precision/recall of where it is said to hold."""
 
 
-def cells(macro: Macro, saved: Mapping[tuple[int, ...], float]) -> tuple[str, ...]:
+def cells(
+    macro: Macro,
+    saved: Mapping[tuple[int, ...], float],
+    missed: Mapping[tuple[int, ...], float],
+) -> tuple[str, ...]:
     """What a table shows of one macro, in the order of `HEAD` after the number."""
-    saving = saved.get(tuple(macro["actions"]))
+    saving, loss = (bits.get(tuple(macro["actions"])) for bits in (saved, missed))
     tried = macro["trials"] > 0
     return (
         fold(macro["names"].split(" → ")),
@@ -120,6 +132,7 @@ def cells(macro: Macro, saved: Mapping[tuple[int, ...], float]) -> tuple[str, ..
         f"({macro['held_low']:.0%})" if tried else "-",
         f"{macro['mean_reward']:.3g}",
         "-" if saving is None else f"{saving:,.1f}",
+        "-" if loss is None else f"({loss:,.1f})",
         _quality(macro),
     )
 
@@ -131,8 +144,8 @@ def format_table(document: Mapping[str, Any], macros: Sequence[Macro]) -> str:
         document: the library.
         macros: of `document`, as `listed` gives them.
     """
-    saved = savings(document)
-    rows = [HEAD, *((str(i), *cells(macro, saved)) for i, macro in enumerate(macros, 1))]
+    bits = savings(document), misses(document)
+    rows = [HEAD, *((str(i), *cells(macro, *bits)) for i, macro in enumerate(macros, 1))]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
 
     def line(row: Sequence[str]) -> str:
@@ -175,6 +188,19 @@ def format_selection(document: Mapping[str, Any]) -> str:
         f"  redundancy: {chosen['redundancy']:.0%} of its macros begin another one, "
         f"{chosen['redundancy_allowed']:.0%} of those that it was chosen from",
     ]
+    if chosen.get("tree_share"):
+        lines.append(
+            f"  search visits weigh in the choice as {chosen['tree_share']:.0%} more, imagined play"
+        )
+    controls = chosen.get("controls")
+    if controls is not None:
+        lines.append(f"  saved bits per action of {controls['held_out']:,} held-out actions:")
+        for row in controls["libraries"]:
+            also = f", {row['also_macros']} of them also macros" if row["also_macros"] else ""
+            lines.append(
+                f"    {row['name']}: {row['saved_bits_per_action']:.4f} "
+                f"({row['kept']} of {row['macros']} kept{also})"
+            )
     return "\n".join(lines)
 
 
@@ -200,15 +226,21 @@ def closed_gate(document: Mapping[str, Any]) -> str | None:
     Args:
         document: as `read_macros_json` gives it.
     """
+    found = gate_and_reason(document)
+    return None if found is None else ": ".join(found)
+
+
+def gate_and_reason(document: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The same as two parts: "certainty", "trials" or "repeatability", and why."""
     macros, config = document["macros"], MacroConfig(**document["config"])
     if any(macro["status"] == "sound" for macro in macros):
         return None
     if not macros:
-        return "certainty: " + _certainty_gate(document["stats"], config)
+        return "certainty", _certainty_gate(document["stats"], config)
     most = max(macro["trials"] for macro in macros)
     tried = [macro for macro in macros if macro["trials"] >= config.min_trials]
     if not tried:
-        return (
+        return "trials", (
             f"too few trials: of {len(macros)} macros the most tried one has {most:.0f} trials in "
             f"replay, {config.min_trials} are asked for"
         )
@@ -225,8 +257,8 @@ def closed_gate(document: Mapping[str, Any]) -> str | None:
         "agreed": "the codes were not the foreseen ones",
     }
     rates = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
-    return (
-        f"repeatability, most of all '{worst}' ({what[worst]}): {len(tried)} of {len(macros)} "
+    return "repeatability", (
+        f"most of all '{worst}' ({what[worst]}): {len(tried)} of {len(macros)} "
         f"macros have {config.min_trials} trials, the best of them held {best['held']:.0%}, "
         f"at least {best['held_low']:.0%}, and {config.sound_share:.0%} is asked for; of their "
         f"trials {rates}"
@@ -234,12 +266,15 @@ def closed_gate(document: Mapping[str, Any]) -> str | None:
 
 
 def prefix_line(document: Mapping[str, Any]) -> str | None:
-    """A warning where the table is full of prefixes of its own macros, else None."""
-    share = prefix_share([macro["actions"] for macro in document["macros"]])
-    if share <= PREFIXES:
-        return None
-    line = f"{share:.0%} of the macros only begin another macro: the table counts one thing often"
-    chosen = document.get("selection")
+    """A warning where all macros, the sound ones or the chosen ones are mostly prefixes."""
+    macros, chosen = document["macros"], document.get("selection")
+    sound = [macro["actions"] for macro in macros if macro["status"] == "sound"]
+    shares = {"macros": prefix_share([macro["actions"] for macro in macros])}
+    if sound:
+        shares["sound ones"] = prefix_share(sound)
     if chosen is not None:
-        line += f" (in the library by compression {chosen['redundancy']:.0%} do)"
-    return line + "."
+        shares["library by compression"] = chosen["redundancy"]
+    if max(shares.values()) <= PREFIXES:
+        return None
+    parts = ", ".join(f"{share:.0%} of the {name}" for name, share in shares.items())
+    return f"prefixes count one thing often: {parts} begin another macro."

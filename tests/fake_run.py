@@ -218,6 +218,8 @@ def make_macros(seed: int, number: int = 120) -> list[dict]:
         count = 3 + int(rng.exponential(9000 / length**3))
         played = int(count * rng.uniform(0, 0.3)) if rng.uniform() < 0.35 else 0
         entropy = float(rng.uniform(0.005, 0.19 if played else 0.38))
+        status = ("candidate", "sound", "refuted")[count % 3] if count >= 20 else "candidate"
+        held = {"candidate": 0.8, "sound": 0.9, "refuted": 0.4}[status]
         found[actions] = {
             "actions": list(actions),
             "names": " → ".join(ACTION_NAMES[a] for a in actions),
@@ -231,11 +233,11 @@ def make_macros(seed: int, number: int = 120) -> list[dict]:
             "buckets": list(range(min(1 + count // 40, 64))),
             "source": "play" if played else "tree",
             "deterministic": entropy < 0.1,
-            "status": ("candidate", "sound", "refuted")[count % 3],
+            "status": status,
             "trials": float(count),
-            **dict.fromkeys(("held", "near", "paid", "agreed"), 0.9),
-            "held_low": 0.85,
-            "held_high": 0.95,
+            **dict.fromkeys(("held", "near", "paid", "agreed"), held),
+            "held_low": held - 0.05,
+            "held_high": held + 0.05,
             "slot": None,
             "precondition": None,
         }

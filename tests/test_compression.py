@@ -9,8 +9,15 @@ import pytest
 from hypothesis import given, settings
 
 from smz_jax.config import ConfigError
-from smz_jax.macros import coding, compression, encode, merging, parse, select
-from tests.compression_twin import adaptive_bits, array, planted, play, spelling_bits
+from smz_jax.macros import coding, compression, encode, ladder, merging, parse, select
+from tests.compression_twin import (
+    adaptive_bits,
+    array,
+    frequent,
+    planted,
+    play,
+    spelling_bits,
+)
 
 
 @settings(max_examples=80, deadline=None)
@@ -54,6 +61,46 @@ def test_phrases_come_in_the_order_of_their_worth():
     first = encode(streams, chosen.phrases[:1], 6)
     assert chosen.saved_bits[0] == pytest.approx(first.plain_bits - first.bits)
     assert chosen.saved_bits[1] == pytest.approx(first.bits - chosen.encoding.bits)
+
+
+def assert_bits_by_encode(chosen, streams, num_actions):
+    """What each phrase saves and is missed by, from one `encode` for each part of the library."""
+    phrases = list(chosen.phrases)
+    bits = [encode(streams, phrases[:k], num_actions).bits for k in range(len(phrases) + 1)]
+    assert chosen.saved_bits == pytest.approx((-np.diff(bits)).tolist(), abs=1e-5)
+    without = [
+        encode(streams, phrases[:k] + phrases[k + 1 :], num_actions).bits - bits[-1]
+        for k in range(len(phrases))
+    ]
+    assert chosen.missed_bits == pytest.approx(without, abs=1e-5)
+    assert min(without, default=1.0) > 0, "a phrase costs by itself"
+
+
+@settings(max_examples=60, deadline=None)
+@given(play())
+def test_bits_of_each_phrase_are_those_of_encode(case):
+    streams, macros, num_actions = case
+    assert_bits_by_encode(select(streams, macros, num_actions), streams, num_actions)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_bits_of_each_phrase_in_long_play(seed):
+    """Many overlapping macros: fixed rewritings say other bits, and keep what costs."""
+    streams, macros, num_actions = planted(seed, 8, 100, 900)
+    macros = sorted({*macros, *frequent(streams, range(2, 7), 30)})
+    chosen = select(streams, macros, num_actions)
+    assert chosen.sampled == 1 and len(chosen.phrases) > 2
+    assert_bits_by_encode(chosen, streams, num_actions)
+
+
+def test_much_play_is_measured_on_a_sample(monkeypatch):
+    streams, macros, num_actions = planted(1, 30, 300, 900)
+    whole = select(streams, macros, num_actions)
+    monkeypatch.setattr(compression, "_WORK", sum(map(len, streams)) * len(whole.phrases) // 3)
+    found = select(streams, macros, num_actions)
+    assert found.sampled >= 3 and set(found.phrases) <= set(whole.phrases)
+    assert found.encoding == encode(streams, found.phrases, num_actions)
+    assert sum(found.saved_bits) == pytest.approx(sum(whole.saved_bits), rel=0.15)
 
 
 def best_subset(streams, macros, num_actions):
@@ -163,21 +210,21 @@ def test_taking_phrases_away_keeps_exact_bits(seed):
     piece = coding.check_streams(streams, num_actions)
     texts = coding.check_phrases(macros, num_actions)
     counts = coding.parse_pieces([piece], texts, num_actions).counts
-    ladder = compression._Ladder(counts, texts, num_actions)
+    steps = ladder.Ladder(counts, texts, num_actions)
 
     def bits():
-        kinds = num_actions + len(ladder.left)
-        dictionary = coding.dictionary_bits(ladder.left, num_actions)
-        return coding.code_bits(list(ladder.counts.values()), kinds) + dictionary
+        kinds = num_actions + len(steps.left)
+        dictionary = coding.dictionary_bits(steps.left, num_actions)
+        return coding.code_bits(list(steps.counts.values()), kinds) + dictionary
 
-    while ladder.left:
+    while steps.left:
         before = bits()
-        gone, loss = ladder.step()
-        assert gone not in ladder.left and bits() - before == pytest.approx(loss, abs=1e-6)
-        actions = sum(len(symbol) * count for symbol, count in ladder.counts.items())
+        gone, loss = steps.step()
+        assert gone not in steps.left and bits() - before == pytest.approx(loss, abs=1e-6)
+        actions = sum(len(symbol) * count for symbol, count in steps.counts.items())
         assert actions == sum(map(len, streams))
     plain = Counter(int(action) for stream in streams for action in stream)
-    left = {symbol[0] - 1: count for symbol, count in ladder.counts.items() if count}
+    left = {symbol[0] - 1: count for symbol, count in steps.counts.items() if count}
     assert left == plain
 
 

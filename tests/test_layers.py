@@ -22,6 +22,7 @@ LAYERS = {
     "envs": 2,
     "search": 2,
     "macro_file": 0,
+    "macro_schema": 0,
     "macro_listing": 0,
     "macros": 2,
     "replay": 2,

@@ -13,8 +13,8 @@ from PIL import Image
 from smz_jax.checkpoint import Damage, RowChunks
 from smz_jax.checkpoint.rows import RowFiles, read_fields
 from smz_jax.config import ConfigError
-from smz_jax.look import session
-from smz_jax.look.chains import Chain, SmallTree, best_chain, chains, kept_nodes
+from smz_jax.look import session, timeline
+from smz_jax.look.chains import Chain, SmallTree, best_chain, chains, kept_nodes, why_it_ends
 from smz_jax.look.games import Decided, Game, pieces
 from smz_jax.look.selection import measure_selection
 from smz_jax.look.spans import Span, occurrences, shown_macros, spans_of
@@ -22,7 +22,13 @@ from smz_jax.look.streams import pieces_of
 from smz_jax.look.strips import Strip, changed, choose_strips, strips_figure
 from smz_jax.look.timeline import stretch, timeline_figure
 from smz_jax.look.tree_figure import certain_nodes, layout, tree_figure
-from smz_jax.macro_file import TIMES, check_library, write_macros_json
+from smz_jax.macro_file import (
+    TIMES,
+    check_library,
+    decode,
+    read_macros_json,
+    write_macros_json,
+)
 from smz_jax.macros import encode, prefix_share
 from smz_jax.report.data import load_run
 from smz_jax.report.library import macro_lines, macro_tables
@@ -130,11 +136,49 @@ def test_the_selection_is_that_of_the_code():
     assert found["coverage"] == by_hand.coverage and found["of"] == "sound"
     assert (found["allowed"], found["redundancy_allowed"]) == (2, prefix_share([good, (1, 2)]))
     assert found["phrases"][0]["uses"] == by_hand.uses[0]
-    saved = sum(x["saved_bits"] for x in found["phrases"])
     total = sum(map(len, play))
-    gain = (found["bits_per_action_plain"] - found["bits_per_action"]) * total
-    assert saved == pytest.approx(gain) and found["play"]["actions"] == total
+    # 9 and 9 visits of lengths 3 and 2 are to be a tenth of play.
+    times = round(0.1 * total * 9 / (9 * 3 + 9 * 2))
+    both = [*play, *[np.array(good)] * times, *[np.array((1, 2))] * times]
+    gain = encode(both, [], 4).bits - encode(both, phrases, 4).bits
+    assert found["phrases"][0]["saved_bits"] == pytest.approx(gain)
+    assert found["phrases"][0]["missed_bits"] == pytest.approx(gain)
+    assert found["play"]["actions"] == total and found["tree_share"] == 0.1
     check_library({**document, "selection": found}, Path("x"))
+
+
+def test_search_visits_choose_where_play_does_not():
+    """Play is noise of two actions; only what trees count beyond play speaks for a macro."""
+    rng = np.random.default_rng(1)
+    play = [rng.integers(2, size=400) for _ in range(4)]
+    searched, other = macro((3, 2, 1, 0), 500, status="sound"), macro((0, 1), 9, status="sound")
+    found = measure_selection(library(searched, other), play, source="games")
+    assert [x["actions"] for x in found["phrases"]] == [[3, 2, 1, 0]]
+    played = {"play_count": 500, "source": "play"}
+    alone = library({**searched, **played}, {**other, **played, "play_count": 9})
+    found = measure_selection(alone, play, source="games")
+    assert found["phrases"] == [] and found["tree_share"] == 0
+
+
+def test_controls_save_less_of_held_out_play():
+    rng = np.random.default_rng(2)
+    good = (1, 2, 2, 0, 3)
+    play = [
+        np.concatenate([good if rng.random() < 0.7 else (rng.integers(4),) for _ in range(200)])
+        for _ in range(4)
+    ]
+    document = library(macro(good, 9, status="sound"))
+    found = measure_selection(document, play, source="games")["controls"]
+    real, mixed, by_chance = found["libraries"]
+    kept = encode(play[1::2], [good], 4)
+    assert real["saved_bits_per_action"] == kept.saved_per_action > 0.5
+    assert found["held_out"] == len(play[1]) + len(play[3])
+    assert [x["macros"] for x in (mixed, by_chance)] == [1, 1]
+    for each in (mixed, by_chance):
+        assert each["saved_bits_per_action"] < 0.1 and each["also_macros"] == 0
+    without = measure_selection(library(), play, source="games")["controls"]
+    assert [x["macros"] for x in without["libraries"]] == [0, 32, 32]
+    assert measure_selection(document, play[:1], source="games")["controls"] is None
 
 
 def test_without_a_sound_macro_all_are_measured_and_that_is_said():
@@ -215,6 +259,15 @@ def test_chains_by_hand():
     assert best_chain(TREE, 0.01, 6, set()) is None
 
 
+def test_why_a_chain_ends_by_hand():
+    """From node 4 nothing was searched; from node 2 on it goes, surely or not, by the threshold."""
+    whole, part = Chain((0, 1, 2, 3, 4), (2, 1), (0.1, 0.2)), Chain((0, 1, 2), (2,), (0.1,))
+    assert why_it_ends(TREE, whole, 0.4, 6) == "the search went no further"
+    assert "uncertain (entropy from 0.05)" in why_it_ends(TREE, part, 0.02, 6)
+    assert why_it_ends(TREE, part, 0.4, 1) == "a macro has 1 actions at most"
+    assert "more certain transitions follow" in why_it_ends(TREE, part, 0.4, 6)
+
+
 def random_tree(rng, size):
     parent, chance = [-1], [0]
     for node in range(1, size):
@@ -293,6 +346,11 @@ def test_the_tree_figure_marks_its_chain():
     assert by_colour == {GREEN.upper(): 4, BLACK.upper(): 1, "#BDBDBD": 2}
     round_, square = axes.collections
     assert (len(round_.get_offsets()), len(square.get_offsets())) == (5, 3)
+    dotted = [line for line in axes.lines if line.get_linestyle() == ":"]
+    assert {colours.to_hex(line.get_color()).upper() for line in dotted} == {"#BDBDBD"}
+    assert len(dotted) == 2 and "the chain ends: the search went no further" in said
+    (end,) = [x for x in axes.texts if x.get_text() == "end of the chain"]
+    assert tuple(end.xy) == tuple(round_.get_offsets()[[0, 2, 4, 5, 7].index(4)])
     bold = [x.get_text() for x in axes.texts if x.get_fontweight() == "bold"]
     assert sorted(bold) == ["FIRE", "RIGHT"]
     assert certain_nodes(TREE, 0.4) == {1, 2, 3, 4, 5}
@@ -333,6 +391,16 @@ def test_the_timeline_shows_each_macro_where_it_is_followed():
     assert "50% of the steps in macros of which every" in said
     assert below.collections[0].get_facecolor()[:, 3].tolist() == [1, 0.3]
     assert below.get_xlim() == (0, 10) and middle.get_ylim()[0] == 0
+
+
+def test_the_macros_beyond_the_rows_share_one(monkeypatch):
+    monkeypatch.setattr(timeline, "ROWS", 1)
+    figure = timeline_figure([game([1, 2, 2, 2, 3, 0])], FOUR, play_threshold=0.2)
+    below = figure.axes[2]
+    labels = [x.get_text() for x in below.get_yticklabels()]
+    assert labels == [f"FIRE → RIGHT {TIMES}2", "other macros"]
+    (path,) = below.collections[1].get_paths()
+    assert tuple(path.get_extents().intervalx) == (3, 5)
 
 
 def test_a_timeline_without_macros_says_so():
@@ -376,6 +444,12 @@ def test_strips_show_certain_occurrences_that_pay():
     found = choose_strips([first], nested, 0.2)
     assert [s.macro["actions"] for s in found] == [[1, 2, 2], [2, 3]]
     assert choose_strips([game([0, 0])], FOUR, 0.2) == []
+    # 2 3 0 and 3 0 1 share steps wherever they occur: the second would show the same event.
+    same = library(macro((2, 3, 0), 9), macro((3, 0, 1), 8))
+    found = choose_strips([game([2, 3, 0, 1, 2, 2])], same, 0.2)
+    assert [s.macro["actions"] for s in found] == [[2, 3, 0]]
+    found = choose_strips([game([2, 3, 0, 1, 2, 3, 0])], same, 0.2)
+    assert len(found) == 1 or not set(found[0].steps[:-1]) & set(found[1].steps[:-1])
 
 
 def test_a_strip_has_a_picture_for_each_step():
@@ -397,6 +471,8 @@ def test_a_strip_has_a_picture_for_each_step():
     said = " | ".join(texts(figure))
     assert f"FIRE → RIGHT {TIMES}2   (sound; held certain; game 1, step 0; reward 1)" in said
     assert "not held certain here; game 1, step 3; reward 0" in said
+    legend = {x.get_text() for x in figure.legends[0].get_texts()}
+    assert legend == {"gone since the start", "come since the start"}
     difference = changed(picture(2), picture(5))
     red, blue = (tuple(difference[2, x]) for x in (5, 2))
     assert red == tuple(int(x * 255 + 0.5) for x in colours.to_rgb(VERMILLION))
@@ -421,14 +497,14 @@ def test_a_report_tells_of_a_dead_gate_and_of_prefixes(tmp_path):
         return run, " ".join(find_warnings([run]))
 
     run, text = told(FOUR)
-    assert "No macro is sound" not in text and "only begin another" not in text
+    assert "No macro is sound" not in text and "prefixes" not in text
     assert run.problems == [] and "2 sound, 1 refuted" in macro_lines(run)[0]
     assert "not measured; experiments.macros does" in macro_lines(run)[1]
     run, text = told(library(certain=0))
     assert "The gate that closed: certainty: no certain windows" in text
     full = library(*(macro((2,) * n, 9) for n in (2, 3, 4)))
     run, text = told({**full, "selection": selection(((2, 2), 7.5), of="table")})
-    assert "too few trials" in text and "67% of the macros only begin another" in text
+    assert "too few trials" in text and "67% of the macros" in text
     assert "none of which is sound" in macro_lines(run)[1]
     (name, (head, rows)), *_ = macro_tables(run)
     assert name == "Library by compression" and rows[0][head.index("saves bits")] == "7.5"
@@ -444,7 +520,6 @@ def test_a_run_is_looked_at_from_end_to_end(tiny_run, tmp_path, capsys):
 
     from experiments import macros as command
     from smz_jax.checkpoint import CheckpointStore
-    from smz_jax.macro_file import read_macros_json
     from smz_jax.report import build_report
 
     run = tmp_path / "run"
@@ -470,10 +545,45 @@ def test_a_run_is_looked_at_from_end_to_end(tiny_run, tmp_path, capsys):
     assert hashlib.sha256((run / "macros.json").read_bytes()).hexdigest() == sums
 
 
+def of_other_actions(document):
+    document["action_names"].append("UP")
+    return "action_names.*UP.*those of the model: "
+
+
+def of_longer_macros(document):
+    document["config"]["max_length"] = 8
+    entry = document["macros"][0]
+    entry["actions"] = entry["actions"][:1] * 8
+    entry["names"] = decode(entry["actions"], document["action_names"])
+    entry["length"] = 8
+    return r"length = 8.*at most macro\.max_length = \d"
+
+
+@pytest.mark.parametrize("change", [of_other_actions, of_longer_macros])
+@pytest.mark.parametrize("source", ["replay", "games"])
+def test_a_library_of_another_game_is_refused_before_anything(
+    tiny_run, tmp_path, capsys, change, source
+):
+    import shutil
+
+    from experiments import macros as command
+
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    document = read_macros_json(run / "macros.json")
+    document["macros"] = document["macros"][:1]
+    words = change(document)
+    write_macros_json(run / "macros.json", document)
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    with pytest.raises(ConfigError, match=words) as error:
+        command.main([str(run), "--games", "1", "--max_steps", "5", "--play", source])
+    assert "\n" not in str(error.value) and capsys.readouterr().out == ""
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
 def test_an_export_plays_games_and_stays_as_it_is(tiny_run, tmp_path, capsys):
     from experiments import macros as command
     from smz_jax.export import read_files
-    from smz_jax.macro_file import read_macros_json
     from smz_jax.trained import export_run
 
     export, out = tmp_path / "export", tmp_path / "out"

@@ -25,6 +25,8 @@ NAMES = ["NOOP", "FIRE", "RIGHT", "LEFT"]
 
 def macro(actions, count, entropy=0.1, generality=1, status="candidate", trials=0.0, held=0.0):
     """An entry of macros.json; the bounds lie 0.1 around the share."""
+    if status != "candidate" and not trials:
+        trials, held = 50.0, {"sound": 0.95, "refuted": 0.2}[status]
     tried = trials > 0
     return {
         "actions": list(actions),
@@ -58,6 +60,11 @@ def library(*macros, **stats):
     }
 
 
+def control(name, saved, also):
+    counts = {"macros": 4, "kept": 3, "also_macros": also}
+    return {"name": name, **counts, "saved_bits_per_action": saved}
+
+
 def selection(*phrases, **changes):
     """A library by compression of these (actions, saved bits)."""
     return {
@@ -70,12 +77,19 @@ def selection(*phrases, **changes):
         "coverage": 0.4,
         "redundancy": 0.5,
         "redundancy_allowed": 0.75,
+        "tree_share": 0.1,
+        "sampled": 1,
+        "controls": {
+            "held_out": 80,
+            "libraries": [control("macros", 0.5, 0), control("random", 0.125, 2)],
+        },
         "phrases": [
             {
                 "actions": list(actions),
                 "names": " → ".join(NAMES[action] for action in actions),
                 "uses": 3,
                 "saved_bits": saved,
+                "missed_bits": saved / 2,
             }
             for actions, saved in phrases
         ],
@@ -129,9 +143,9 @@ def test_a_table_shows_every_number():
     words = lines[4].split()
     assert words == [
         *("2", "RIGHT", "→", "LEFT", "sound", "2", "40", "9", "0.050", "30", "95%", "(85%)"),
-        *("0.5", "1,234.5", "0.97/-"),
+        *("0.5", "1,234.5", "(617.2)", "0.97/-"),
     ]
-    assert lines[6].split()[-7:] == ["0.200", "0", "-", "-", "0.5", "-", "-"]
+    assert lines[6].split()[-8:] == ["0.200", "0", "-", "-", "0.5", "-", "-", "-"]
     assert lines[4].index("sound") == lines[1].index("state")
     assert format_table(document, []) == lines[0].replace("4 of", "0 of", 1)
 
@@ -151,6 +165,9 @@ def test_the_selection_in_words():
     assert "1 of 4 sound macros" in text and "200 actions in 7 pieces" in text
     assert "1.2500 with" in text and "2.0000 without: 37.5% saved" in text
     assert "50% of its macros begin another one, 75%" in text and "40.0% of the actions" in text
+    assert "of 80 held-out actions" in text and "macros: 0.5000 (3 of 4 kept)" in text
+    assert "random: 0.1250 (3 of 4 kept, 2 of them also macros)" in text
+    assert "search visits weigh in the choice as 10% more" in text
     document["selection"] = selection(of="table")
     assert "none of which is sound" in format_selection(document)
 
@@ -192,9 +209,16 @@ def test_a_table_of_prefixes_is_told():
     assert prefix_line(full) is None  # 2 of 4 is no more than half
     full["macros"].pop()
     line = prefix_line(full)
-    assert line is not None and line.startswith("67% of the macros")
+    assert line is not None and "67% of the macros begin another macro." in line
     full["selection"] = selection()
-    assert "50% do" in str(prefix_line(full))
+    assert "67% of the macros, 50% of the library by compression begin" in str(prefix_line(full))
+    others = [macro((0,) * n + (1,), 9) for n in (1, 2, 3, 4)]
+    sound = [macro((2,) * n, 9, status="sound") for n in (2, 3, 4)]
+    line = prefix_line(library(*others, *sound))  # of all 2 in 7, of the sound ones 2 in 3
+    assert line is not None and "29% of the macros, 67% of the sound ones begin" in line
+    assert "60% of the library" in str(
+        prefix_line({**FOUR, "selection": selection(redundancy=0.6)})
+    )
 
 
 # The file.
@@ -246,6 +270,84 @@ def test_the_documentation_names_every_field():
     assert [name for name in sorted(fields) if f"`{name}`" not in text] == []
 
 
+BIG = 10**400
+SURE = {"trials": 50, "held": 0.95, "held_low": 0.9, "held_high": 1.0, "status": "sound"}
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ({"trials": 0.0}, "macros.1.: status = sound after 0.0 trials, allowed is 20 or more"),
+        ({"trials": 19.9}, "status = sound after 19.9 trials"),
+        ({"held_low": 0.7}, "held_low = 0.7, allowed is config.sound_share = 0.8 or more"),
+        ({"status": "refuted"}, "held_high = 1.0, allowed is below config.sound_share"),
+        ({"status": "refuted", "trials": 3}, "status = refuted after 3 trials"),
+        ({"held_low": 0.96}, "held_low = 0.96, held = 0.95, held_high = 1.0, allowed are rising"),
+        ({"held_high": 0.94}, "held_high = 0.94, allowed are rising"),
+        ({"held_high": 1.5}, "held_high = 1.5, allowed is 0 to 1"),
+        ({"held": -0.5}, "held = -0.5, allowed is 0 to 1"),
+        ({"trials": -5}, "trials = -5"),
+        ({"trials": BIG}, "trials = 1000"),
+        ({"mean_entropy": 7}, "mean_entropy = 7, allowed is 0 to 1"),
+        ({"mean_entropy": 0.5}, "deterministic contradicts mean_entropy"),
+        ({"mean_reward": BIG}, "mean_reward = 1000"),
+        ({"total_reward": -BIG}, "total_reward = -1000"),
+        ({"count": BIG}, "count = 1000"),
+        ({"count": 0}, "count = 0"),
+        ({"play_count": 41, "source": "play"}, "play_count = 41, allowed is 0 to count = 40"),
+        ({"play_count": -1}, "play_count = -1"),
+        ({"play_count": 1}, "source = 'tree', allowed is play, by play_count = 1"),
+        ({"buckets": [64], "generality": 1}, "buckets = .64., allowed are distinct ones of 0..63"),
+        ({"buckets": [1, 1], "generality": 2}, "buckets = .1, 1., allowed are distinct"),
+        ({"buckets": [1], "generality": 2}, "generality is wrong"),
+        ({"slot": 64, "precondition": {"windows": 1}}, "slot = 64 with"),
+        ({"slot": 0, "precondition": {"windows": BIG}}, "precondition.windows = 1000"),
+        ({"actions": [2], "names": "RIGHT", "length": 1}, "length = 1, allowed is 2 to 6"),
+        ({"actions": [2] * 7, "names": " → ".join(["RIGHT"] * 7), "length": 7}, "length = 7"),
+        ({"actions": [2, 2], "names": "RIGHT → RIGHT"}, "'RIGHT → RIGHT' is there more than once"),
+    ],
+)
+def test_an_entry_that_contradicts_itself_is_one_line(entry, words):
+    document = json.loads(json.dumps(FOUR))
+    document["macros"][1].update(SURE)
+    check_library(document, Path("x"))
+    document["macros"][1].update(entry)
+    with pytest.raises(ConfigError, match=words) as error:
+        check_library(document, Path("x"))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda d: d["stats"].update(transitions="x"), "stats.'transitions' = 'x'"),
+        (lambda d: d["stats"].update(transitions=BIG), "stats.'transitions' = 1000"),
+        (lambda d: d["stats"].update(certain=True), "stats.'certain' = True"),
+        (lambda d: d["stats"].update(certain_rate_play=1.5), "stats.'certain_rate_play' = 1.5"),
+        (lambda d: d["config"].update(sound_share=BIG), "config: macro.sound_share"),
+        (lambda d: d["config"].update(head_learning_rate=BIG), "config: "),
+        (lambda d: d["selection"].update(bits_per_action=BIG), "selection.bits_per_action"),
+        (lambda d: d["selection"].update(controls=3), "selection.controls is not an object"),
+        (lambda d: d["selection"].update(sampled=0), "selection.sampled = 0"),
+        (lambda d: d["selection"]["controls"].update(libraries=3), "controls.libraries = 3"),
+        (lambda d: d["selection"]["controls"]["libraries"][0].update(name="x"), "name = 'x'"),
+        (lambda d: d["selection"]["controls"]["libraries"][1].pop("kept"), r"1..kept = None"),
+        (lambda d: d["selection"]["phrases"].append(d["selection"]["phrases"][0]), "than once"),
+        (
+            lambda d: [m.update(slot=3, precondition={"windows": 1}) for m in d["macros"][1:3]],
+            "macros: 2 of them have slot = 3, allowed is one",
+        ),
+    ],
+)
+def test_a_library_that_contradicts_itself_is_one_line(change, words):
+    document = json.loads(json.dumps({**FOUR, "selection": selection(((2, 3), 9.0))}))
+    check_library(document, Path("x"))
+    change(document)
+    with pytest.raises(ConfigError, match=words) as error:
+        check_library(document, Path("x"))
+    assert "\n" not in str(error.value)
+
+
 # The command.
 
 
@@ -283,7 +385,7 @@ def test_the_command_writes_json(folder, tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)
     assert [m["actions"] for m in found["macros"]] == [[2, 3], [1, 2, 2]]
     check_library(found, Path("x"))
-    target = tmp_path / "sub" / "list.json"
+    target = tmp_path / "list.json"
     assert command.main([str(folder), "--json", str(target)]) == 0
     assert capsys.readouterr().out == "" and read_macros_json(target) == FOUR
 
@@ -300,13 +402,15 @@ def test_the_command_writes_json(folder, tmp_path, capsys):
         (["--max_steps", "-1"], "max_steps = -1"),
         (["--seed", "-1"], "seed = -1"),
         (["--out", "{}/config.yaml"], "out = .*a folder"),
-        (["--json", "{}/config.yaml/x"], "json = .*cannot be written"),
+        (["--json", "{}/config.yaml/x"], "json = .*a folder that is there"),
+        (["--json", "{}/sub/x.json"], "json = .*a folder that is there"),
+        (["--json", "{}"], "json = .*cannot be written"),
     ],
 )
 def test_bad_arguments_are_one_line(folder, arguments, words):
     with pytest.raises(ConfigError, match=words) as error:
         command.main([str(folder), *(x.format(folder) for x in arguments)])
-    assert "\n" not in str(error.value)
+    assert "\n" not in str(error.value) and not (folder / "sub").exists()
 
 
 def test_a_folder_without_macros_is_one_line(folder, tmp_path):

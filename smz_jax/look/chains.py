@@ -89,6 +89,19 @@ def best_chain(
     return max(found, key=lambda chain: worth(tree, chain, known), default=None)
 
 
+def why_it_ends(tree: SmallTree, chain: Chain, threshold: float, max_length: int) -> str:
+    """Why a chain that is shown is no longer than it is, in words."""
+    below = np.flatnonzero((tree.parent == chain.nodes[-1]) & (tree.visits > 0))
+    if not len(below):
+        return "the search went no further"
+    least = float(tree.entropy[below].min())
+    if least >= threshold:
+        return f"every transition searched from there is uncertain (entropy from {least:.2f})"
+    if len(chain.actions) >= max_length:
+        return f"a macro has {max_length} actions at most"
+    return "more certain transitions follow, but a longer chain is no better known"
+
+
 def kept_nodes(tree: SmallTree, chain: Sequence[int], most: int) -> list[int]:
     """The nodes to draw: the chain and its ancestors, then the most visited ones; ascending.
 

@@ -5,9 +5,15 @@ from typing import Any, Literal
 
 import numpy as np
 
+from smz_jax.config import MacroConfig
 from smz_jax.look.streams import count_actions
 from smz_jax.macro_file import decode
-from smz_jax.macros.compression import select
+from smz_jax.macros import encode, frequent_windows, random_macros, select, shuffled
+
+TREE_SHARE = 0.1
+"""Imagined actions per played one: how much the search's visits weigh in the choice."""
+CONTROLLED = 256
+"""Macros that are compared with controls at most."""
 
 
 def measure_selection(
@@ -16,7 +22,10 @@ def measure_selection(
     *,
     source: Literal["replay", "games"],
 ) -> dict[str, Any]:
-    """Chooses the library of the fewest bits among the sound macros.
+    """Chooses the library of the fewest bits among the sound macros, weighted by search visits.
+
+    Visits of a macro are what its count has beyond play: windows of search trees (each once for a
+    path, or by its end node's visits, as `macro.tree_weight` says).
 
     Where no macro is sound, it chooses among all of the table, and says so in `of`: what is saved
     then is no claim about the game.
@@ -33,13 +42,19 @@ def measure_selection(
     names = library["action_names"]
     sound = [macro for macro in library["macros"] if macro["status"] == "sound"]
     allowed = sound or library["macros"]
-    chosen = select(pieces, [macro["actions"] for macro in allowed], len(names))
+    visits = [macro["count"] - macro["play_count"] for macro in allowed]
+    actions = [macro["actions"] for macro in allowed]
+    chosen = select(pieces, actions, len(names), visits=visits, tree_share=TREE_SHARE)
     encoding = chosen.encoding
-    phrases = zip(chosen.phrases, encoding.uses, chosen.saved_bits, strict=True)
+    bits = zip(chosen.saved_bits, chosen.missed_bits, strict=True)
+    phrases = zip(chosen.phrases, encoding.uses, bits, strict=True)
     return {
         "play": {"source": source, "actions": count_actions(pieces), "pieces": len(pieces)},
         "of": "sound" if sound else "table",
         "allowed": len(allowed),
+        "tree_share": TREE_SHARE if any(visits) else 0.0,
+        "sampled": chosen.sampled,
+        "controls": measure_controls(library, actions, pieces),
         "bits_per_action": encoding.bits_per_action,
         "bits_per_action_plain": encoding.plain_bits_per_action,
         "dictionary_bits": encoding.dictionary_bits,
@@ -52,7 +67,48 @@ def measure_selection(
                 "names": decode(actions, names),
                 "uses": int(uses),
                 "saved_bits": float(saved),
+                "missed_bits": float(missed),
             }
-            for actions, uses, saved in phrases
+            for actions, uses, (saved, missed) in phrases
         ],
     }
+
+
+def measure_controls(
+    library: Mapping[str, Any], macros: Sequence[Sequence[int]], pieces: Sequence[np.ndarray]
+) -> dict[str, Any] | None:
+    """What macros and as many controls of the same lengths save of play that is held out.
+
+    Of each library those are kept that shorten every other piece of play; the rest of play is
+    measured, the dictionary paid. So a control, too, is taken at its best.
+
+    Args:
+        library: gives the actions and, if there is no macro, the lengths of the controls.
+        macros: of the library; the first `CONTROLLED` are compared.
+        pieces: of play, each 1-D.
+
+    Returns:
+        `controls` of `selection`; None where nothing can be held out.
+    """
+    known, held_out = pieces[::2], pieces[1::2]
+    if not held_out:
+        return None
+    num_actions, settings = len(library["action_names"]), MacroConfig(**library["config"])
+    macros = [tuple(macro) for macro in macros[:CONTROLLED]]
+    between = range(max(settings.min_length, 2), max(settings.max_length, 2) + 1)
+    lengths = [len(macro) for macro in macros] or [between[i % len(between)] for i in range(32)]
+    rng = np.random.default_rng(0)
+    libraries = {
+        "macros": macros,
+        "shuffled play": frequent_windows(shuffled(known, rng), lengths),
+        "random": random_macros(lengths, num_actions, rng),
+    }
+    found = []
+    for name, each in libraries.items():
+        kept = select(known, each, num_actions).phrases
+        saved = encode(held_out, kept, num_actions).saved_per_action
+        counts = {"macros": len(each), "kept": len(kept), "also_macros": 0}
+        if name != "macros":
+            counts["also_macros"] = len(set(each) & set(macros))
+        found.append({"name": name, **counts, "saved_bits_per_action": saved})
+    return {"held_out": count_actions(held_out), "libraries": found}

@@ -1,12 +1,12 @@
 """Looks at the macros of a trained model: the library by compression, then the figures."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from matplotlib import rc_context
 
-from smz_jax.config import Config, require
+from smz_jax.config import require
 from smz_jax.export import Exported
 from smz_jax.look import games as watching
 from smz_jax.look.selection import measure_selection
@@ -39,10 +39,9 @@ class Looked(NamedTuple):
 
 def measure(
     folder: Path,
-    config: Config,
+    model: Exported,
     library: Mapping[str, Any],
     wishes: Wishes,
-    model_of: Callable[[], Exported],
     *,
     is_run: bool,
 ) -> Looked:
@@ -50,10 +49,9 @@ def measure(
 
     Args:
         folder: of the run or the export.
-        config: its settings.
-        library: its macros.
+        model: that plays, if games must be played.
+        library: its macros, of the model's actions (`macro_file.check_fits`).
         wishes: where the actions come from.
-        model_of: loads the model, if games must be played.
         is_run: whether the folder is that of a run, which has a replay.
 
     Raises:
@@ -63,10 +61,10 @@ def measure(
     allowed = "games: the folder holds no checkpoint with a replay"
     require(wishes.play != "replay" or there, "play", wishes.play, allowed)
     if wishes.play != "games" and there:
-        pieces = replay_pieces(folder, config.env.num_envs)
+        pieces = replay_pieces(folder, model.config.env.num_envs)
         if count_actions(pieces):
             return Looked(_with(library, measure_selection(library, pieces, source="replay")), None)
-    watched = watch(model_of(), library, wishes)
+    watched = watch(model, library, wishes)
     pieces = watching.pieces(watched.games)
     return Looked(_with(library, measure_selection(library, pieces, source="games")), watched)
 

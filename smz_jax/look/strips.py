@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from PIL import Image
 from scipy import ndimage
 
@@ -45,8 +46,8 @@ def choose_strips(
     """The best macros that occur in the games, each where it shows the most.
 
     An occurrence that the model held to be certain is preferred, then one with a reward, then the
-    one whose frame changed the most. A macro that lies within a chosen one,
-    or around one, is left out.
+    one whose frame changed the most. A macro that lies within a chosen one, or around one, is left
+    out, and so is an occurrence that shares a step with a chosen one: it shows the same event.
 
     Args:
         games: that were played.
@@ -66,6 +67,8 @@ def choose_strips(
         for game in games:
             for start in occurrences(game, actions):
                 stop = start + len(actions)
+                if any(x.game is game and _meet(x, start, stop) for x in chosen):
+                    continue
                 certain = bool(np.all(game.entropy[start:stop] < play_threshold))
                 before, after = game.frames[start], game.frames[stop]
                 change = np.mean(np.abs(before.astype(np.float32) - after.astype(np.float32)))
@@ -76,6 +79,10 @@ def choose_strips(
         if best is not None:
             chosen.append(best[1])
     return chosen
+
+
+def _meet(strip: Strip, start: int, stop: int) -> bool:
+    return strip.start < stop and start < strip.start + strip.macro["length"]
 
 
 def _within(inner: tuple[int, ...], outer: tuple[int, ...]) -> bool:
@@ -140,6 +147,11 @@ def strips_figure(
     FigureCanvasAgg(figure)
     what = shown_macros(library).of
     figure.text(GAP / size[0], 1 - 0.3 / size[1], plot_text(f"What macros do: {what}"), **TITLE)
+    handles = [
+        Patch(facecolor=BLUE, label="gone since the start"),
+        Patch(facecolor=VERMILLION, label="come since the start"),
+    ]
+    figure.legend(handles=handles, loc="upper right", ncols=2, fontsize=9, frameon=False)
     if not strips:
         note_empty(figure.subplots(), "no macro of the library occurred in the games played")
     for number, strip in enumerate(strips):

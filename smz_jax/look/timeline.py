@@ -78,10 +78,12 @@ def timeline_figure(
             used[span.actions] += len(inside)
             sure += len(inside) * (span in certain)
     rows = [macro for macro, _ in used.most_common(ROWS)]
-    figure = Figure(figsize=(11, 4.2 + 0.32 * max(len(rows), 3)), dpi=DPI, layout="constrained")
+    others = [x for x in spans if x.actions not in rows and x.start < stop and start < x.stop]
+    height = max(len(rows) + bool(others), 3)
+    figure = Figure(figsize=(11, 4.2 + 0.32 * height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     top, middle, below = figure.subplots(
-        3, 1, sharex=True, height_ratios=[1, 1, 0.4 + 0.28 * max(len(rows), 3)]
+        3, 1, sharex=True, height_ratios=[1, 1, 0.4 + 0.28 * height]
     )
     whole = "" if stop - start == len(game.actions) else f", steps {start:,} to {stop:,}"
     share, surely = (steps / max(stop - start, 1) for steps in (sum(used.values()), sure))
@@ -94,7 +96,14 @@ def timeline_figure(
     _draw_score(top, game)
     _draw_entropy(middle, game, play_threshold)
     states = {tuple(macro["actions"]): macro["status"] for macro in shown.macros}
-    patches = _draw_rows(below, rows, spans, certain, states, library["action_names"])
+    names = library["action_names"]
+    drawn = [
+        (fold([names[action] for action in macro]), [x for x in spans if x.actions == macro])
+        for macro in rows
+    ]
+    if others:
+        drawn.append(("other macros", others))
+    patches = _draw_rows(below, drawn, certain, states)
     if patches:
         figure.legend(handles=patches, loc="outside lower right", ncols=3, fontsize=9)
     below.set_xlim(start, stop)
@@ -137,33 +146,31 @@ def _draw_entropy(axes: Axes, game: Game, threshold: float) -> None:
 
 def _draw_rows(
     axes: Axes,
-    rows: Sequence[tuple[int, ...]],
-    spans: Sequence[Span],
+    rows: Sequence[tuple[str, Sequence[Span]]],
     certain: set[Span],
     states: Mapping[tuple[int, ...], str],
-    names: Sequence[str],
 ) -> list[Patch]:
-    """Bars for each macro; gives the entries of the legend."""
+    """Bars for each row of a label and spans; gives the entries of the legend."""
     if not rows:
         note_empty(axes, "no macro of the library is followed here")
         return []
-    for place, macro in enumerate(rows):
-        followed = [span for span in spans if span.actions == macro]
-        colour = STATE_COLOURS[states[macro]]
+    for place, (_, followed) in enumerate(rows):
+        colours = [STATE_COLOURS[states[span.actions]] for span in followed]
+        opacities = [1 if span in certain else FAINT for span in followed]
         axes.broken_barh(
-            [(span.start, len(macro)) for span in followed],
+            [(span.start, len(span.actions)) for span in followed],
             (place - 0.38, 0.76),
-            facecolors=[to_rgba(colour, 1 if x in certain else FAINT) for x in followed],
+            facecolors=[to_rgba(*each) for each in zip(colours, opacities, strict=True)],
             edgecolors="#FFFFFF",
             linewidth=0.8,
         )
-    labels = [plot_text(fold([names[action] for action in macro])) for macro in rows]
-    axes.set_yticks(range(len(rows)), labels, fontsize=9)
+    axes.set_yticks(range(len(rows)), [plot_text(label) for label, _ in rows], fontsize=9)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
-    there = [state for state in STATE_COLOURS if state in {states[macro] for macro in rows}]
+    shown = [span for _, followed in rows for span in followed]
+    there = [state for state in STATE_COLOURS if state in {states[x.actions] for x in shown}]
     patches = [Patch(facecolor=STATE_COLOURS[state], label=state) for state in there]
-    if any(span not in certain for span in spans if span.actions in rows):
+    if any(span not in certain for span in shown):
         faint = to_rgba(STATE_COLOURS[there[0]], FAINT)
         patches.append(Patch(facecolor=faint, label="faint: not held certain there"))
     return patches

@@ -8,13 +8,16 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from smz_jax.look.chains import Chain, SmallTree, kept_nodes
+from smz_jax.config import MacroConfig
+from smz_jax.look.chains import Chain, SmallTree, kept_nodes, why_it_ends
 from smz_jax.look.games import Decided
 from smz_jax.macro_file import fold
 from smz_jax.report.style import BLACK, BLUE, DPI, GREEN, GREY, ORANGE, plot_text
 
 NODES = 60
 """Nodes that are drawn at most."""
+UNCERTAIN = ":"
+"""Line of an uncertain transition."""
 
 
 def layout(parent: Mapping[int, int], nodes: Sequence[int]) -> dict[int, tuple[float, float]]:
@@ -83,7 +86,10 @@ def tree_figure(
     names = library["action_names"]
     words = fold([names[action] for action in chain.actions])
     figure.suptitle(plot_text(f"A search tree and its certain chain: {words}"), x=0.01, ha="left")
-    axes.set_title(plot_text(_about(decided, library, nodes)), loc="left", fontsize=10)
+    longest = MacroConfig(**library["config"]).max_length
+    why = why_it_ends(tree, chain, tree_threshold, longest)
+    about = f"{_about(decided, library, nodes)}\nthe chain ends: {why}"
+    axes.set_title(plot_text(about), loc="left", fontsize=10)
     certain = certain_nodes(tree, tree_threshold)
     _draw_edges(axes, places, parent, certain, set(chain.nodes[1:]))
     _draw_nodes(axes, tree, places)
@@ -120,7 +126,15 @@ def _draw_edges(
             colour, width, layer = GREEN, 5.0, 3
         bend = x0 + 0.2 * (x1 - x0)  # early, so that there is room for a word
         curve = [x0, bend, bend, x1], [y0, y0, y1, y1]
-        axes.plot(*curve, color=colour, linewidth=width, zorder=layer, solid_joinstyle="round")
+        style = "-" if node in certain or node in chain else UNCERTAIN
+        axes.plot(
+            *curve,
+            color=colour,
+            linewidth=width,
+            linestyle=style,
+            zorder=layer,
+            solid_joinstyle="round",
+        )
 
 
 def _draw_nodes(axes: Axes, tree: SmallTree, places: Mapping[int, tuple[float, float]]) -> None:
@@ -166,6 +180,18 @@ def _draw_labels(
             color="#00694D" if is_chain else "#555555",
             zorder=5,
         )
+    axes.annotate(
+        "end of the chain",
+        places[chain.nodes[-1]],
+        xytext=(0, -14),
+        textcoords="offset points",
+        ha="center",
+        va="top",
+        fontsize=9,
+        color="#00694D",
+        bbox={"facecolor": "#FFFFFF", "edgecolor": "#00694D", "pad": 1.5},
+        zorder=6,
+    )
     x, y = places[0]
     axes.annotate(
         f"root, {int(tree.visits[0])} visits",
@@ -189,6 +215,6 @@ def _legend(figure: Figure, threshold: float) -> None:
         dot("s", ORANGE, "chance node"),
         Line2D([], [], color=GREEN, linewidth=5, label="the chain"),
         Line2D([], [], color=BLACK, linewidth=2.2, label=f"certain (entropy < {threshold:g})"),
-        Line2D([], [], color=GREY, linewidth=0.8, label="uncertain"),
+        Line2D([], [], color=GREY, linewidth=0.8, linestyle=UNCERTAIN, label="uncertain"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=9)

@@ -34,9 +34,9 @@ LENGTH_BITS = 3.0
 BORDER = b"\0"
 """Follows each piece in a text; an action is the byte `action + 1`, as in the keys."""
 
-_ROUNDS = 4
-_WORTH_A_ROUND = 1e-3
-_UNIT = 1 << 16
+ROUNDS = 4
+WORTH_A_ROUND = 1e-3
+UNIT = 1 << 16
 
 Phrase = tuple[int, ...]
 
@@ -249,7 +249,7 @@ def symbol_costs(
     symbols = [bytes([action + 1]) for action in range(num_actions)] + list(phrases)
     total = sum(counts[symbol] for symbol in symbols) + len(symbols) / 2
     each = np.array([counts[symbol] for symbol in symbols], np.float64)
-    prices = np.rint(_UNIT * np.log2(total / (each + 0.5))).astype(np.int64).tolist()
+    prices = np.rint(UNIT * np.log2(total / (each + 0.5))).astype(np.int64).tolist()
     return {**dict(zip(symbols, prices, strict=True)), BORDER: 0}
 
 
@@ -271,11 +271,11 @@ def parse_pieces(pieces: Sequence[Piece], phrases: Sequence[bytes], num_actions:
         return best
     costs = {symbol: 1 for symbol in symbol_costs(best.counts, phrases, num_actions)}
     before = np.inf
-    for _ in range(_ROUNDS):
+    for _ in range(ROUNDS):
         found = _measure(pieces, [cheapest(piece.text, costs) for piece in pieces], kinds)
         if found.bits < best.bits:
             best = found
-        if found.bits > before * (1 - _WORTH_A_ROUND):
+        if found.bits > before * (1 - WORTH_A_ROUND):
             break
         before = found.bits
         costs = symbol_costs(found.counts, phrases, num_actions)

@@ -5,6 +5,9 @@ for play under the code of `coding`, and takes away, one by one, those that are 
 down to the library of the fewest bits. The empty library is on that way, so that the result is
 never longer than plain play. All allowed macros at once are a second start (in short play no
 single merge pays for its macro); the better of the two is merged on, until nothing more is saved.
+Then real rewritings decide (`variants`): what costs bits by itself beside all others goes, and
+what each of the rest saves is measured. Where play times macros is more than `_WORK`, that is done
+on every n-th block of play, counted n times.
 
 Macros that the search supports but play has rarely shown may count too: with `visits`, the search
 is taken for imagined play. To the pieces of play come pieces that consist of one macro alone, that
@@ -17,7 +20,6 @@ are then those of both together; `encoding` is always of play alone.
 """
 
 import dataclasses
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,25 +27,26 @@ import numpy as np
 from smz_jax.config import require
 from smz_jax.macro_file import prefix_share
 from smz_jax.macros.coding import (
+    BORDER,
     Encoding,
     Parse,
     Phrase,
     Piece,
-    cheapest,
     check_phrases,
     check_streams,
     dictionary_bits,
     parse_pieces,
-    phrase_bits,
-    symbol_bits,
-    symbol_costs,
     to_phrase,
-    total_bits,
 )
+from smz_jax.macros.ladder import NOTHING, refine
 from smz_jax.macros.merging import merge_pairs
+from smz_jax.macros.variants import library_bits
 
 _ROUNDS = 4
-_NOTHING = 1e-6
+_WORK = 1 << 23
+"""Actions times phrases that are rewritten in about a second."""
+_BLOCK = 1000
+"""Actions."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +57,12 @@ class Selection:
     """The chosen macros; the first k of them are a good library of size k."""
     saved_bits: tuple[float, ...]
     """Of each: bits that it takes off the description when it joins those before it, its own
-    spelling paid. They sum to what the whole library saves (of play and imagined play)."""
+    spelling paid; negative where it is of use only beside later ones. They sum to what the whole
+    library saves (of play and imagined play)."""
+    missed_bits: tuple[float, ...]
+    """Of each: bits that the description grows by if it alone is left out; more than 0."""
+    sampled: int
+    """Those bits are of every n-th block of play, counted n times; 1: of all play, exact."""
     encoding: Encoding
     """Of the played actions under the chosen library; `uses` in the order of `phrases`."""
     redundancy: float
@@ -154,70 +162,72 @@ def _imagined(
     return [Piece(text, weight) for text, weight in zip(texts, weights, strict=True) if weight]
 
 
-class _Ladder:
-    """Takes phrases away one by one; counts stay those of a valid rewriting of all pieces."""
-
-    def __init__(self, counts: Counter[bytes], texts: Sequence[bytes], num_actions: int) -> None:
-        self.counts = Counter(counts)
-        self.num_actions = num_actions
-        self.left = sorted(texts)
-        self._spelling: dict[bytes, Counter[bytes]] = {}
-
-    def _respell(self) -> None:
-        """How each phrase is written where it is missing: with the others, at least cost."""
-        missing = [text for text in self.left if text not in self._spelling]
-        costs = symbol_costs(self.counts, self.left, self.num_actions) if missing else {}
-        for text in missing:
-            own = costs.pop(text)
-            self._spelling[text] = Counter(cheapest(text, costs))
-            costs[text] = own
-
-    def _losses(self) -> np.ndarray:
-        """Bits that the description grows by without each phrase, its spelling refunded."""
-        counts = self.counts
-        total, kinds = sum(counts.values()), self.num_actions + len(self.left)
-        uses = np.array([counts[text] for text in self.left], np.int64)
-        sizes = np.array([self._spelling[text].total() for text in self.left])
-        grown = total_bits(total - uses + uses * sizes, kinds - 1) - total_bits(total, kinds)
-        parts = [
-            (row, counts[part], counts[part] + uses[row] * times)
-            for row, text in enumerate(self.left)
-            for part, times in self._spelling[text].items()
-        ]
-        row, before, after = np.array(parts, np.int64).T
-        shrunk = np.bincount(row, symbol_bits(after) - symbol_bits(before))
-        spelling = [phrase_bits(len(text), self.num_actions) for text in self.left]
-        return grown + symbol_bits(uses) - shrunk - np.array(spelling)
-
-    def step(self) -> tuple[bytes, float]:
-        """Takes away the phrase that is missed least (ties: the first in order)."""
-        self._respell()
-        losses = self._losses()
-        index = int(np.argmin(np.round(losses, 6)))
-        text = self.left.pop(index)
-        spelling = self._spelling.pop(text)
-        uses = self.counts.pop(text, 0)
-        for part, times in spelling.items():
-            self.counts[part] += uses * times
-        self._spelling = {k: v for k, v in self._spelling.items() if text not in v}
-        return text, float(losses[index])
+def _measured(pieces: Sequence[Piece], phrases: int) -> tuple[list[Piece], int]:
+    """Pieces for `_polish`: all, or every n-th block counted n times; and n."""
+    size = sum(len(piece.text) for piece in pieces)
+    every = max(1, -(-size * phrases // _WORK))
+    if every == 1:
+        return list(pieces), 1
+    found = []
+    for piece in pieces:
+        if len(piece.text) < _BLOCK * every:
+            found.append(piece)
+            continue
+        starts = range(0, len(piece.text), _BLOCK * every)
+        blocks = [piece.text[start : start + _BLOCK] for start in starts]
+        found.append(Piece(BORDER.join(blocks), piece.weight * every))
+    return found, every
 
 
-def _refine(
+def _polish(
     pieces: Sequence[Piece], texts: Sequence[bytes], num_actions: int
-) -> tuple[list[bytes], list[float], Parse]:
-    """Drops phrases until each prefix that is left out would cost: the library, its gains."""
+) -> tuple[list[bytes], list[float], list[float]]:
+    """Drops what costs by itself; gives the rest, what each saves, and by how much it is missed.
+
+    Args:
+        pieces: to be rewritten.
+        texts: a library, the best phrases first.
+        num_actions: A.
+    """
+    texts, former, worst, least = list(texts), list(texts), 0, np.inf
     while True:
-        parsed = parse_pieces(pieces, texts, num_actions)
-        ladder = _Ladder(parsed.counts, texts, num_actions)
-        steps = [ladder.step() for _ in texts]
-        grown = np.cumsum([0.0, *(loss for _, loss in steps)])
-        # The shortest of the libraries that are the best one but for rounding.
-        drop = int(np.flatnonzero(grown <= grown.min() + _NOTHING)[-1])
-        kept = steps[drop:][::-1]
-        texts = [text for text, _ in kept]
-        if not drop:
-            return texts, [loss for _, loss in kept], parsed
+        size = len(texts)
+        parts = np.concatenate([np.ones((1, size)), 1 - np.eye(size)]).astype(np.bool_)
+        bits = library_bits(pieces, texts, parts, num_actions)
+        if bits[0] > least + NOTHING:  # they stood in for one another: drop the worst one alone
+            texts, least = former[:worst] + former[worst + 1 :], np.inf
+            continue
+        missed = bits[1:] - bits[0]
+        ranked = np.argsort(np.round(missed, 6), kind="stable")
+        costly = int((missed <= NOTHING).sum())
+        if not costly:
+            break
+        former, worst, least = texts, int(ranked[0]), bits[0]
+        gone = set(ranked[: -(-costly // 2)].tolist())
+        texts = [text for index, text in enumerate(texts) if index not in gone]
+
+    def joining(order: np.ndarray) -> np.ndarray:
+        parts = np.zeros((size + 1, size), np.bool_)
+        parts[:, order] = np.tri(size + 1, size, -1, np.bool_)
+        return -np.diff(library_bits(pieces, texts, parts, num_actions))
+
+    # The best first: again and again the tenth that is missed least then goes to the end.
+    left, last = np.arange(size), np.zeros(0, np.int64)
+    while len(left):
+        parts = np.zeros((len(left) + 1, size), np.bool_)
+        parts[:, left] = True
+        parts[np.arange(1, len(left) + 1), left] = False
+        bits = library_bits(pieces, texts, parts, num_actions)
+        ranked = left[np.argsort(np.round(bits[1:] - bits[0], 6), kind="stable")]
+        tenth = -(-len(left) // 10)
+        last = np.concatenate([ranked[:tenth][::-1], last])
+        left = np.sort(ranked[tenth:])
+    order = last
+    saved = joining(order)
+    if (saved <= 0).any():  # what is of use only beside those that come later comes after them
+        order = np.concatenate([order[saved > 0], order[saved <= 0]])
+        saved = joining(order)
+    return [texts[i] for i in order], saved.tolist(), missed[order].tolist()
 
 
 def select(
@@ -254,17 +264,19 @@ def select(
         merged = merge_pairs(pieces, best[2].symbols, seen, num_actions)
         if not merged <= set(best[0]):
             proposals.append(merged | set(best[0]))
-        found = [_refine(pieces, sorted(texts), num_actions) for texts in proposals]
+        found = [refine(pieces, sorted(texts), num_actions) for texts in proposals]
         better = max(found, key=lambda library: sum(library[1]), default=best)
-        if sum(better[1]) <= sum(best[1]) + _NOTHING:
+        if sum(better[1]) <= sum(best[1]) + NOTHING:
             break
         best, proposals = better, []
-    texts, saved, parsed = best
-    alone = parse_pieces([play], texts, num_actions) if len(pieces) > 1 else parsed
+    measured, every = _measured(pieces, len(best[0]))
+    texts, saved, missed = _polish(measured, best[0], num_actions)
     return Selection(
         phrases=tuple(to_phrase(text) for text in texts),
         saved_bits=tuple(saved),
-        encoding=_encoding(play, alone, texts, num_actions),
+        missed_bits=tuple(missed),
+        sampled=every,
+        encoding=_encoding(play, parse_pieces([play], texts, num_actions), texts, num_actions),
         redundancy=prefix_share([to_phrase(text) for text in texts]),
         allowed_redundancy=prefix_share([tuple(macro) for macro in macros]),
     )
