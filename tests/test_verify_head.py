@@ -5,25 +5,24 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from smz_jax.config import Config, MacroConfig
 from smz_jax.networks.precondition import OUTPUT, make_precondition
 from smz_jax.preconditions import init_head
 from smz_jax.verify import session
 from smz_jax.verify.foresight import Foresight, Learned, Model, where_applies
-from smz_jax.verify.libraries import RANDOM, REAL, SHUFFLED, UNTRAINED, Library
+from smz_jax.verify.libraries import CERTAIN, RANDOM, REAL, SHUFFLED, UNTRAINED, Library
 
 jax.config.update("jax_disable_most_optimizations", True)
 MACROS = ((1, 2), (2,), (0, 0, 1), (3, 1))
-CERTAIN = np.array([[1, 1, 1, 0], [1, 0, 1, 1], [1, 1, 1, 1], [0, 1, 1, 1]], np.bool_)
+SURE = np.array([[1, 1, 1, 0], [1, 0, 1, 1], [1, 1, 1, 1], [0, 1, 1, 1]], np.bool_)
 """Of each macro in each of four states, which are numbered by their embedding."""
 SETTINGS = MacroConfig(slots=4, max_length=3, head_size=8)
 
 
 def gate(params, embeddings, actions):
     rows = [MACROS.index(tuple(int(a) for a in row if a >= 0)) for row in actions]
-    return CERTAIN[rows, embeddings[:, 0].astype(int)]
+    return SURE[rows, embeddings[:, 0].astype(int)]
 
 
 def model_of(learned):
@@ -42,7 +41,7 @@ def test_a_macro_applies_where_gate_and_head_agree_and_the_head_is_asked_of_owne
         return chance
 
     plain = where_applies(model_of(None), MACROS, embeddings, 3)
-    np.testing.assert_array_equal(plain, CERTAIN)
+    np.testing.assert_array_equal(plain, SURE)
     learned = Learned({(3, 1): 1, (1, 2): 0, (9, 9): 0}, told)
     found = where_applies(model_of(learned), MACROS, embeddings, 3)
     # By hand: (1, 2) has slot 0, states 0, 1, 3 at 0.5 or more; (3, 1) slot 1, states 2, 3.
@@ -84,14 +83,24 @@ def test_what_a_head_is_asked_is_what_its_owners_outputs_say():
     assert session.make_learned(None, config) is None
 
 
-@pytest.mark.parametrize("name", [REAL, SHUFFLED, RANDOM, UNTRAINED])
-def test_only_the_runs_own_macros_are_judged_with_a_head(name):
-    learned = Learned({(1, 2): 0}, lambda rows: np.ones((len(rows), 1)))
+def made_agents(learned):
     trained = model_of(learned)._replace(params="trained")
     untrained = model_of(None)._replace(params="untrained")
-    agents = session.Agents(None, trained, untrained, None)  # type: ignore[arg-type]
-    library = Library(name, ((1, 2),), ("sound",))
-    ((judged, model),) = session._judged_by([library], agents)
-    assert judged is library
-    assert model.params == ("untrained" if name == UNTRAINED else "trained")
-    assert (model.learned is learned) == (name == REAL)
+    return session.Agents(None, trained, untrained, None, None)  # type: ignore[arg-type]
+
+
+def test_only_the_runs_own_macros_are_judged_with_a_head_and_then_again_without_it():
+    learned = Learned({(1, 2): 0, (9, 9): 1}, lambda rows: np.ones((len(rows), 2)))
+    names = [REAL, SHUFFLED, RANDOM, UNTRAINED]
+    libraries = [Library(name, ((1, 2), (2,)), ("sound",) * 2) for name in names]
+    judged = session._judged_by(libraries, made_agents(learned))
+    assert [library.name for library, _ in judged] == [REAL, CERTAIN, *names[1:]]
+    assert all(library.macros == ((1, 2), (2,)) for library, _ in judged)
+    assert [model.params for _, model in judged] == ["trained"] * 4 + ["untrained"]
+    assert [model.learned is learned for _, model in judged] == [True] + [False] * 4
+    assert session.owned_slots(libraries, made_agents(learned)) == 1
+    plain = session._judged_by(libraries, made_agents(None))
+    assert [library.name for library, _ in plain] == names
+    assert session.owned_slots(libraries, made_agents(None)) is None
+    none = [Library(REAL, (), ()), *libraries[1:]]
+    assert [x.name for x, _ in session._judged_by(none, made_agents(learned))] == names
