@@ -154,7 +154,7 @@ def test_a_run_from_end_to_end(tiny_run, tmp_path, capsys):
     told = capsys.readouterr().out
     document = read_verify_json(run / "verify.json")
     assert [x["name"] for x in document["libraries"]] == [
-        "macros", "shuffled play", "random", "untrained network",
+        "macros", "macros, certain only", "shuffled play", "random", "untrained network",
     ]  # fmt: skip
     sizes = [len(x["macros"]) for x in document["libraries"]]
     assert set(sizes) == {4}
