@@ -90,8 +90,13 @@ def test_seeds_are_pooled_with_an_interval_over_them(tmp_path):
 def test_one_seed_of_two_was_tried(tmp_path):
     tried = write(tmp_path, 1)
     other = write_run(tmp_path / "breakout" / "seed2", iterations=4, seed=2)
-    page = build_report([tried, other], tmp_path / "all").read_text()
-    assert page.count("<td>macros</td>") == 1 and 'id="verification"' in page
+    runs = load_runs([tried, other])
+    assert [[run.label for run in group] for group in verification.tried_groups(runs)] == [
+        ["seed1"]
+    ]
+    axes = verification.verification_figure(runs).axes[0]
+    first = next(line for line in axes.lines if line.get_marker() == "o")
+    assert first.get_xdata()[0] == HELD[1]
 
 
 def drop(name):

@@ -166,14 +166,14 @@ def test_criteria_of_breakout_by_hand():
     assert "93.00 % (91.0 to 95.0)" in holds["found"]
     # 91 against 85 and 90; the untrained network applies nowhere.
     assert more["found"] == (
-        "shuffled play: apart by 6.0 %; random: apart by 1.0 %; untrained network: no trial"
+        "shuffled play: apart by 6.0 points; random: apart by 1.0 points; untrained network: no trial"
     )
     assert "shuffled play: apart by 0.010 bits/action" in saved["found"]
 
     holds, more, saved = judge(made(held=(0.88, 0.86, 0.91), bits=(0.2, 0.1, 0.3)))
     assert (holds["met"], more["met"], saved["met"]) == (False, False, False)
     assert "missed by 2.00 points" in holds["found"]
-    assert "shuffled play: apart by 1.0 %; random: overlap by 4.0 %" in more["found"]
+    assert "shuffled play: apart by 1.0 points; random: overlap by 4.0 points" in more["found"]
     assert "shuffled play: overlap by 0.040 bits/action" in saved["found"]
     lines = criteria_lines([holds, more, saved])
     assert all(line.startswith("MISSED: ") for line in lines)

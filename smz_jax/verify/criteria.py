@@ -32,7 +32,9 @@ def judge(document: Mapping[str, Any]) -> list[dict[str, Any]]:
         held = own["totals"]["held"]
         rows.append(_least("macros hold where they apply", held, HELD))
         against = {x["name"]: x["totals"]["held"] for x in others}
-        rows.append(_apart("they hold more often than every control", held, against, 100, " %"))
+        rows.append(
+            _apart("they hold more often than every control", held, against, 100, " points")
+        )
         if document["asked"]["any_status"]:
             rows = [{**row, "met": None, "found": f"{row['found']}; not only sound ones"}
                     for row in rows]  # fmt: skip

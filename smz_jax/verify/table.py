@@ -187,7 +187,7 @@ def _library_lines(document: Mapping[str, Any]) -> list[str]:
     if own is not None and document["owned"] is not None:
         lines.append(
             f"precondition head: {document['owned']} of the {len(own['macros'])} macros tried own "
-            "a slot of it; of the others only certainty is asked"
+            "a slot of it; where one does not, only certainty is asked"
         )
     if (other := by_name.get(UNTRAINED)) is not None:
         lines.append(
