@@ -166,7 +166,8 @@ def test_criteria_of_breakout_by_hand():
     assert "93.00 % (91.0 to 95.0)" in holds["found"]
     # 91 against 85 and 90; the untrained network applies nowhere.
     assert more["found"] == (
-        "shuffled play: apart by 6.0 points; random: apart by 1.0 points; untrained network: no trial"
+        "shuffled play: apart by 6.0 points; random: apart by 1.0 points; "
+        "untrained network: no trial"
     )
     assert "shuffled play: apart by 0.010 bits/action" in saved["found"]
 

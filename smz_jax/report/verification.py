@@ -89,9 +89,9 @@ def pool(documents: Sequence[Mapping[str, Any]]) -> dict[str, Entry]:
 
 
 def _mean(values: Iterable[Value]) -> Value:
-    known = [value for value in values if value.mean is not None]
+    known = list(values)
     trials = sum(value.trials for value in known)
-    means = [value.mean for value in known]
+    means = [value.mean for value in known if value.mean is not None]
     if len(means) < 2:
         return Value(means[0] if means else None, None, None, trials)
     centre, spread = float(np.mean(means)), float(stats.sem(means))

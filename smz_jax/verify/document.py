@@ -147,9 +147,10 @@ def _library_problem(library: Mapping[str, Any]) -> str | None:
         if not _is_count(library.get(name)):
             return f".{name} = {shorten(library.get(name))}"
     kinds, macros = library.get("kinds"), library.get("macros")
-    is_kinds = isinstance(kinds, dict) and set(kinds) == set(KINDS)
-    if not is_kinds or not all(
-        isinstance(x, dict) and _is_count(x.get("macros")) for x in kinds.values()
+    if (
+        not isinstance(kinds, dict)
+        or set(kinds) != set(KINDS)
+        or not all(isinstance(x, dict) and _is_count(x.get("macros")) for x in kinds.values())
     ):
         return f".kinds = {shorten(kinds)}"
     if not isinstance(macros, list) or not all(isinstance(x, dict) for x in macros):
