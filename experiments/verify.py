@@ -19,10 +19,12 @@ examples:
 
 Atari is tried in ale-py's emulator, whose states can be cloned: from states of the agent's own
 games each macro is played, and other sequences of its length. The grid world is held against its
-exact rules, from every state. The same is done for as many macros from shuffled play, at random,
-and from the untrained network. The tables are printed and written to FOLDER/verify.md, all numbers
-to FOLDER/verify.json. Where no macro is sound the controls are tried all the same, and the tables
-say which gate closed.
+exact rules, from every state. A macro applies where the model holds every transition to be certain
+and, if it owns a slot of the precondition head, the head agrees; it is also tried without the head.
+The same is done for as many macros from shuffled play, at random, and from the untrained network;
+none of the first two is among the run's own. The tables, and which criteria are met, are printed
+and written to FOLDER/verify.md, all numbers to FOLDER/verify.json. Where no macro is sound the
+controls are tried all the same, and the tables say which gate closed.
 """
 RANGES = {
     "macros": (1, 1024),
@@ -93,6 +95,23 @@ def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
     return arguments
 
 
+def check_checkpoint(folder: Path, kind: str) -> None:
+    """Raises ConfigError in one line that says what would work if a run has no such checkpoint."""
+    from smz_jax.checkpoint import CheckpointStore
+    from smz_jax.export import is_export
+
+    if is_export(folder):
+        return
+    store = CheckpointStore(folder)
+    there = [other for other in ("best", "last") if store.exists(other)]
+    if there:
+        allowed = f"{there[0]} (the only one that the run has)"
+        require(kind in there, "--checkpoint", kind, allowed)
+        return
+    works = "a run that has saved one: training does so at its end, and now and then before"
+    raise ConfigError(f"{folder} holds no checkpoint; what would work is {works}")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Verifies, prints the tables and writes them; gives the exit code.
 
@@ -108,14 +127,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     use_compile_cache()
     from smz_jax.metrics import atomic_write_text
     from smz_jax.trained import load_model
-    from smz_jax.verify.document import TABLE, write_verify_json
+    from smz_jax.verify.document import TABLE, code_perplexity, write_verify_json
     from smz_jax.verify.session import Asked, verify
     from smz_jax.verify.table import to_markdown, to_text
 
     folder: Path = arguments.folder
+    check_checkpoint(folder, arguments.checkpoint or "best")
     model = load_model(folder, arguments.checkpoint or "best")
     asked = Asked(**{name: getattr(arguments, name) for name in Asked._fields})
     document = verify(model, asked, lambda line: print(line, flush=True))
+    document["code_perplexity"] = code_perplexity(folder)
     print(to_text(document))
     try:
         path = write_verify_json(folder, document)

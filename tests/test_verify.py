@@ -15,11 +15,11 @@ from scipy.optimize import brentq
 from smz_jax.config import Config, ConfigError, MacroConfig
 from smz_jax.envs.emulator import SequenceRun
 from smz_jax.macros import encode, select
-from smz_jax.verify import bounds, check, emulated, libraries, table
+from smz_jax.verify import bounds, check, controls, emulated, libraries, table
 from smz_jax.verify.document import check_document, read_verify_json, write_verify_json
 from smz_jax.verify.foresight import nearness, padded
+from smz_jax.verify.found import Asked, Found, to_document
 from smz_jax.verify.libraries import Library, Piece
-from smz_jax.verify.session import Asked, Found, to_document
 from smz_jax.verify.trial import Trial, Tried, is_paid, tally
 
 NAMES = ("NOOP", "FIRE", "RIGHT", "LEFT")
@@ -226,7 +226,7 @@ def test_frequent_windows_equal_a_recount_over_text():
     for piece in pieces:
         piece.entropy[rng.random(len(piece.entropy)) < 0.3] = 0.5
     lengths = [4, 2, 2, 4, 4, 3]
-    found = libraries.frequent_windows([x[:2] for x in pieces], lengths, SETTINGS)
+    found = controls.frequent_windows([x[:2] for x in pieces], lengths, SETTINGS)
     assert sorted(map(len, found)) == sorted(lengths) and len(set(found)) == 6
     for length in (2, 3, 4):
         seen = Counter(), Counter()
@@ -240,8 +240,9 @@ def test_frequent_windows_equal_a_recount_over_text():
         ours = ["".join(map(str, x)) for x in found if len(x) == length]
         assert ours == best[: lengths.count(length)]
     varied = MacroConfig(include_repeats=False)
-    pairs = libraries.frequent_windows([x[:2] for x in pieces], [2] * 16, varied)
-    assert len(pairs) == 12 and all(a != b for a, b in pairs)
+    pairs = controls.frequent_windows([x[:2] for x in pieces], [2] * 16, varied)
+    assert len({x for x in pairs if len(x) == 2}) == 12 and all(len(set(x)) > 1 for x in pairs)
+    assert [len(x) for x in pairs if len(x) > 2] == [3] * 4  # there are no more pairs
 
 
 def test_the_library_is_what_compresses_then_what_is_frequent():
@@ -268,11 +269,15 @@ def test_controls_have_as_many_macros_of_the_same_lengths_and_save_less():
     known, held_out = libraries.split(pieces)
     assert len(known) == len(held_out) == 4
     real = Library("macros", ((2, 2, 3, 1), (1, 2, 2, 3), (2, 3)), ("sound",) * 3)
-    found = libraries.controls([4, 4, 2], known, other, 4, SETTINGS, np.random.default_rng(0))
+    found = controls.controls(
+        real, [4, 4, 2], known, other, list, 4, SETTINGS, np.random.default_rng(0)
+    )
     assert [x.name for x in found] == ["shuffled play", "random", "untrained network"]
     for library in found:
         assert sorted(map(len, library.macros)) == [2, 4, 4] and len(set(library.macros)) == 3
-    own = libraries.frequent_windows([x[:2] for x in other if x.game % 2 == 0], [4, 4, 2], SETTINGS)
+        assert library.filled == 0
+        assert not set(library.macros) & set(real.macros) or library.name == "untrained network"
+    own = controls.frequent_windows([x[:2] for x in other if x.game % 2 == 0], [4, 4, 2], SETTINGS)
     assert found[2].macros == tuple(own)
     saved = libraries.saved_bits(real, known, held_out, 4, 0)
     assert saved is not None and saved.kept == select(known, list(real.macros), 4).phrases
@@ -320,7 +325,7 @@ def made_up(sound):
         config=Config(), about={"experiment": "breakout", "seed": 0, "checkpoint": "best"}
     )
     library = library_of(macro_entry((1, 2), "sound" if sound else "refuted"))
-    found = Found(libs, tried, pieces, [3.0, 5.0, 4.0, 4.0], [0.0, 0.0], None)
+    found = Found(libs, tried, pieces, [3.0, 5.0, 4.0, 4.0], [0.0, 0.0], None, 3)
     return to_document(model, library, Asked(), found), tried  # type: ignore[arg-type]
 
 
@@ -350,7 +355,7 @@ def test_without_a_sound_macro_the_tables_say_which_gate_closed(tmp_path):
 @pytest.mark.parametrize(
     ("where", "value", "words"),
     [
-        (("schema",), 2, "schema = 2"),
+        (("schema",), 1, "schema = 1"),
         (("game",), 3, "game = 3"),
         (("game",), "\x1b[2J", "game"),
         (("asked", "macros"), "many", "asked"),
@@ -360,6 +365,12 @@ def test_without_a_sound_macro_the_tables_say_which_gate_closed(tmp_path):
         (("libraries", 0, "totals", "held", "mean"), 1.5, "libraries[0].totals.held"),
         (("libraries", 1, "macros", 0, "gain"), None, "libraries[1].macros[0].gain"),
         (("libraries", 0, "saved"), 7, "libraries[0].saved"),
+        (("libraries", 0, "shared"), -1, "libraries[0].shared"),
+        (("libraries", 0, "kinds", "repeats"), 3, "libraries[0].kinds"),
+        (("libraries", 0, "kinds", "repeats", "totals"), {}, "libraries[0].kinds.repeats.totals"),
+        (("code_perplexity",), "many", "code_perplexity"),
+        (("sound", "changing"), 0.5, "sound"),
+        (("criteria", 0), {"what": "x", "met": 3, "found": "y"}, "criteria"),
         (("libraries", 0, "macros", 1, "names"), 7, "libraries[0].macros[1].names"),
     ],
 )

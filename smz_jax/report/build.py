@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from smz_jax.config import require
 from smz_jax.metrics import atomic_write_text
-from smz_jax.report import curves, findings, model, preconditions, rules
+from smz_jax.report import curves, findings, model, preconditions, rules, verification
 from smz_jax.report.data import RunData, load_runs
 from smz_jax.report.page import FigureBlock, render_page
 from smz_jax.report.style import RC, save_figure
@@ -137,6 +137,15 @@ RULES_FIGURE = (
 )
 """Likewise, shown where some run has it."""
 
+VERIFICATION_FIGURE = (
+    "verification",
+    verification.verification_figure,
+    "The run's macros beside the controls, with 95 % intervals: macros carry information where "
+    "theirs lie apart from those of every control. Of several seeds: the mean with Student's t "
+    "interval over them, and each seed as a dot.",
+)
+"""Likewise, of runs that experiments.verify has tried."""
+
 
 DRAWN_ELSEWHERE = {
     "macro_timeline": (
@@ -190,6 +199,7 @@ def build_report(run_dirs: Sequence[Path], out_dir: Path | None = None) -> Path:
     _require_writable(out)
     blocks = []
     shown = [*FIGURES, *([RULES_FIGURE] if rules.has_rules(runs) else [])]
+    shown += [VERIFICATION_FIGURE] if any(run.verification for run in runs) else []
     with rc_context(RC), warnings.catch_warnings():
         # A run's name may hold letters that the figures' font lacks; the page shows it in full.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")

@@ -12,7 +12,7 @@ import yaml
 from smz_jax.config import ConfigError, require
 from smz_jax.macro_file import check_library, fold
 from smz_jax.metrics import METRICS_FILE, read_metrics
-from smz_jax.report.checks import is_grid, is_macro_list, is_number, wrong_keys
+from smz_jax.report.checks import is_grid, is_macro_list, is_number, is_verification, wrong_keys
 
 Curve = tuple[list[float], list[float]]
 """Environment steps and the values there."""
@@ -51,6 +51,7 @@ class RunData:
     library: dict[str, Any] = field(default_factory=dict)
     """`macro_file` where it passes every check of its schema, else empty."""
     grid: dict[str, Any] = field(default_factory=dict)
+    verification: dict[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -207,6 +208,11 @@ def load_run(path: Path) -> RunData:
     if run.grid and not is_grid(run.grid):
         run.grid = {}
         run.problems.append("grid.json is damaged: left out")
+    run.verification = _read_mapping(run, "verify.json")
+    if run.verification and not is_verification(run.verification):
+        run.verification = {}
+        works = "experiments.verify writes it anew"
+        run.problems.append(f"verify.json is damaged or of another version: left out; {works}")
     run.config = _read_mapping(run, "config.yaml")
     if run.config:
         run.config_text = (path / "config.yaml").read_text("utf-8", errors="replace")

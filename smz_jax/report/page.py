@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from smz_jax.progress import short_count
+from smz_jax.report import verification
 from smz_jax.report.data import RunData, Score, group_seeds
 from smz_jax.report.library import MACRO_NOTE, macro_lines, macro_tables
 from smz_jax.report.rules import rules_rows
@@ -67,6 +68,8 @@ def render_page(runs: Sequence[RunData], figures: Sequence[FigureBlock]) -> str:
         parts.append(_rules(runs))
     parts += ["<h2>Figures</h2>", *map(_figure, figures)]
     parts += ["<h2>Macros</h2>", *(_macros(run, len(runs) > 1) for run in runs)]
+    if any(run.verification for run in runs):
+        parts += ["<h2>Macros in the real game</h2>", *_verifications(runs)]
     parts += ["<h2>Time</h2>", *(_time(run, len(runs) > 1) for run in runs)]
     parts += ["<h2>Settings and versions</h2>", *(_settings(run) for run in runs)]
     title = escape(", ".join(dict.fromkeys(run.experiment for run in runs)))
@@ -230,6 +233,24 @@ def _macros(run: RunData, several: bool) -> str:
     tables = (f"<h3>{escape(name)}</h3>{table(*rows)}" for name, rows in macro_tables(run))
     note = f'<p class="quiet">{escape(MACRO_NOTE)}</p>'
     return _name(run, several) + lines + "".join(tables) + note
+
+
+def _verifications(runs: Sequence[RunData]) -> list[str]:
+    """Macros and controls side by side, of several seeds pooled and each by itself."""
+    parts = []
+    for group in verification.tried_groups(runs):
+        documents = [run.verification for run in group]
+        if len(group) > 1:
+            seeds = ", ".join(str(run.seed) for run in group)
+            parts.append(f"<h3>{escape(group[0].experiment)}, mean of seeds {escape(seeds)}</h3>")
+            parts.append(table(*verification.rows_of(verification.pool(documents))))
+        for run in group:
+            lines = "".join(
+                f"<li>{escape(x)}</li>" for x in verification.lines_of(run.verification)
+            )
+            rows = verification.rows_of(verification.entries(run.verification))
+            parts.append(f"{_name(run, len(runs) > 1)}<ul>{lines}</ul>{table(*rows)}")
+    return [*parts, f'<p class="quiet">{escape(verification.NOTE)}</p>']
 
 
 def _time(run: RunData, several: bool) -> str:

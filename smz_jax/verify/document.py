@@ -1,13 +1,21 @@
 """verify.json: what a verification found, its form, and how it is read back.
 
-    schema                  1
+    schema                  2
     experiment, seed, checkpoint, env_steps, suite, game, sticky, action_names    of the model
     asked                   sizes: macros, states, repeats, games, max_steps, seed, any_status
     play                    games, actions, held_out (actions), mean_score, untrained_score
+    code_perplexity         null, or that of the run's model at its end
+    sound                   sound macros of the whole table: changing (the action), repeats (of one)
+    owned                   null, or how many of the run's macros tried own a slot of the head
     gate                    null, or which gate let no macro be sound: closed, why
     pairs                   null, or (grid) for each model its starts, precision and recall of
                             "certain from here", and counts for each length
-    libraries               the run's macros, and the controls: name, totals, saved, macros
+    libraries               the run's macros (with a head a second time, without it: `macros,
+                            certain only`), and the controls: name, totals, saved, macros; kinds
+                            (the totals of those that change the action, and of repeats of one);
+                            shared (how many are among the run's), filled (how many are of sampled
+                            play only)
+    criteria                what a library has to show, by `smz_jax.verify.criteria`
 
 `totals`, and each entry of `macros` (with its actions, names and status), hold the estimates of
 `smz_jax.verify.trial.Tally`: mean, low, high (95 %; null where there is none) and trials.
@@ -24,8 +32,9 @@ from smz_jax.report.checks import is_number
 from smz_jax.verify.bounds import Estimate
 from smz_jax.verify.trial import Tally
 
-SCHEMA = 1
+SCHEMA = 2
 FILE, TABLE = "verify.json", "verify.md"
+KINDS = ("changing", "repeats")
 SHARES = (
     *("applied", "held", "nearest", "paid_rewarded", "paid_unrewarded", "held_anywhere"),
     "repeats",
@@ -33,6 +42,7 @@ SHARES = (
 MEANS = ("gain", "lives")
 _TEXTS = ("experiment", "checkpoint", "suite", "game")
 _OBJECTS = ("asked", "play")
+_COUNTS = ("shared", "filled")
 _SAVED = ("bits_per_action", "plain_bits_per_action", "coverage", "kept")
 
 
@@ -42,6 +52,16 @@ def plain_tally(found: Tally) -> dict[str, Any]:
         name: value._asdict() if isinstance(value, Estimate) else value
         for name, value in found._asdict().items()
     }
+
+
+def code_perplexity(folder: Path) -> float | None:
+    """That of a run's model at its end, by its last check; None where there was none."""
+    try:
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        found = summary["model_check"]["code_perplexity"]
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        return None
+    return float(found) if is_number(found) else None
 
 
 def write_verify_json(run_dir: Path, document: Mapping[str, Any]) -> Path:
@@ -85,6 +105,13 @@ def check_document(document: Any, path: Path) -> None:
             isinstance(x, bool) or is_number(x) for x in value.values()
         )
         check(is_flat, f"{name} = {shorten(value)}")
+    perplexity, owned = document.get("code_perplexity", ""), document.get("owned", "")
+    is_perplexity = perplexity is None or is_number(perplexity)
+    check(is_perplexity, f"code_perplexity = {shorten(perplexity)}")
+    check(owned is None or _is_count(owned), f"owned = {shorten(owned)}")
+    sound = document.get("sound")
+    is_sound = isinstance(sound, dict) and all(_is_count(sound.get(kind)) for kind in KINDS)
+    check(is_sound, f"sound = {shorten(sound)}")
     gate = document.get("gate", 0)
     is_gate = gate is None or (isinstance(gate, dict) and {"closed", "why"} <= set(gate))
     check(is_gate, f"gate = {shorten(gate)}")
@@ -100,6 +127,9 @@ def check_document(document: Any, path: Path) -> None:
             is_share = value is None or (is_number(value) and 0 <= value <= 1)
             check(is_share, f"{where}.{name} = {shorten(value)}")
         check(isinstance(lengths, list) and isinstance(pairs.get("model"), str), where)
+    criteria = document.get("criteria")
+    is_judged = isinstance(criteria, list) and all(map(_is_criterion, criteria))
+    check(is_judged, f"criteria = {shorten(criteria)}")
     for index, library in enumerate(document["libraries"]):
         problem = _library_problem(library)
         check(problem is None, f"libraries[{index}]{problem}")
@@ -113,15 +143,25 @@ def _library_problem(library: Mapping[str, Any]) -> str | None:
     is_saved = isinstance(saved, dict) and all(is_number(saved.get(name)) for name in _SAVED)
     if saved is not None and not is_saved:
         return f".saved = {shorten(saved)}"
-    macros = library.get("macros")
+    for name in _COUNTS:
+        if not _is_count(library.get(name)):
+            return f".{name} = {shorten(library.get(name))}"
+    kinds, macros = library.get("kinds"), library.get("macros")
+    if (
+        not isinstance(kinds, dict)
+        or set(kinds) != set(KINDS)
+        or not all(isinstance(x, dict) and _is_count(x.get("macros")) for x in kinds.values())
+    ):
+        return f".kinds = {shorten(kinds)}"
     if not isinstance(macros, list) or not all(isinstance(x, dict) for x in macros):
         return f".macros = {shorten(macros)}"
     rows = [("totals", library.get("totals"))]
+    rows += [(f"kinds.{kind}.totals", kinds[kind].get("totals")) for kind in KINDS]
     rows += [(f"macros[{index}]", macro) for index, macro in enumerate(macros)]
     for where, row in rows:
         if not isinstance(row, dict):
             return f".{where} = {shorten(row)}"
-        if where != "totals" and not isinstance(row.get("names"), str):
+        if not where.endswith("totals") and not isinstance(row.get("names"), str):
             return f".{where}.names = {shorten(row.get('names'))}"
         for name in (*SHARES, *MEANS):
             if not _is_estimate(row.get(name), is_share=name in SHARES):
@@ -129,9 +169,20 @@ def _library_problem(library: Mapping[str, Any]) -> str | None:
     return None
 
 
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_criterion(value: Any) -> bool:
+    if not isinstance(value, dict) or not isinstance(value.get("met", 0), (bool, type(None))):
+        return False
+    texts = (value.get("what"), value.get("found"))
+    return all(isinstance(text, str) and text.isprintable() for text in texts)
+
+
 def _is_estimate(value: Any, *, is_share: bool) -> bool:
     if not isinstance(value, dict) or set(value) != set(Estimate._fields):
         return False
     numbers = [value[name] for name in ("mean", "low", "high") if value[name] is not None]
     fits = all(is_number(x) and (not is_share or 0 <= x <= 1) for x in numbers)
-    return fits and type(value["trials"]) is int and value["trials"] >= 0
+    return fits and _is_count(value["trials"])

@@ -1,17 +1,18 @@
-"""The macros of a run and the controls that they are compared with."""
+"""The macros of a run, and what a library saves of the description of play."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from smz_jax.config import MacroConfig
-from smz_jax.macros import encode, random_macros, select, shuffled
+from smz_jax.macros import encode, select
 from smz_jax.macros.coding import Encoding
 
 Macro = tuple[int, ...]
-REAL, SHUFFLED, RANDOM, UNTRAINED = "macros", "shuffled play", "random", "untrained network"
+REAL, CERTAIN = "macros", "macros, certain only"
+"""The run's macros; and the same, asked where they are certain and not of their heads."""
+SHUFFLED, RANDOM, UNTRAINED = "shuffled play", "random", "untrained network"
 RESAMPLES = 100
 
 
@@ -29,6 +30,7 @@ class Library(NamedTuple):
     name: str
     macros: tuple[Macro, ...]
     status: tuple[str, ...]  # of each, for the table
+    filled: int = 0  # of the untrained network: those that only its sampled play has
 
 
 def split(pieces: Sequence[Piece]) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -75,70 +77,6 @@ def wanted_lengths(
     ]
     between = range(shortest, max(settings.max_length, shortest) + 1)
     return lengths or [between[i % len(between)] for i in range(limit)]
-
-
-def frequent_windows(
-    pieces: Iterable[tuple[np.ndarray, np.ndarray]],
-    lengths: Sequence[int],
-    settings: MacroConfig,
-) -> list[Macro]:
-    """The most frequent windows of play, those that are certain before all others.
-
-    Args:
-        pieces: actions `[n]` and entropies `[n]` of each.
-        lengths: of the wanted macros.
-        settings: `play_threshold`, `include_repeats`.
-
-    Returns:
-        Distinct windows, for each length as many as are wanted, or as there are; the most frequent
-        first. Ties go to the order of the actions.
-    """
-    seen: Counter[Macro] = Counter()
-    certain: Counter[Macro] = Counter()
-    pieces = list(pieces)
-    for length in set(lengths):
-        for actions, entropy in pieces:
-            sure = np.asarray(entropy) < settings.play_threshold
-            for start in range(len(actions) - length + 1):
-                window = tuple(int(x) for x in actions[start : start + length])
-                if settings.include_repeats or len(set(window)) > 1:
-                    seen[window] += 1
-                    certain[window] += bool(sure[start : start + length].all())
-    ranked = sorted(seen, key=lambda x: (-certain[x], -seen[x], x))
-    found = []
-    for length, wanted in Counter(lengths).items():
-        found += [window for window in ranked if len(window) == length][:wanted]
-    return sorted(found, key=ranked.index)
-
-
-def controls(
-    lengths: Sequence[int],
-    known: Sequence[np.ndarray],
-    untrained: Sequence[Piece],
-    num_actions: int,
-    settings: MacroConfig,
-    rng: np.random.Generator,
-) -> list[Library]:
-    """Three libraries of as many macros of the same lengths; fewer where there are not so many.
-
-    Args:
-        lengths: of the wanted macros.
-        known: the agent's play, to be shuffled.
-        untrained: play of the untrained network.
-        num_actions: A.
-        settings: of macros.
-        rng: is advanced.
-    """
-    mixed = [(actions, np.zeros(len(actions))) for actions in shuffled(known, rng)]
-    own = [(piece.actions, piece.entropy) for piece in untrained if piece.game % 2 == 0]
-    found = {
-        SHUFFLED: frequent_windows(mixed, lengths, settings),
-        RANDOM: random_macros(lengths, num_actions, rng),
-        UNTRAINED: frequent_windows(own, lengths, settings),
-    }
-    return [
-        Library(name, tuple(macros), ("control",) * len(macros)) for name, macros in found.items()
-    ]
 
 
 class Saved(NamedTuple):

@@ -1,5 +1,6 @@
 """Verification of a trained model, from its folder to the document of what was found."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,30 +13,26 @@ from smz_jax.envs.emulator import Emulator
 from smz_jax.evaluate import Agent, game_settings, make_agent
 from smz_jax.export import Exported
 from smz_jax.learner import init_train_state
-from smz_jax.macros.library import decode
 from smz_jax.networks import make_networks
 from smz_jax.preconditions import HeadState, applies
 from smz_jax.rollout import make_decide
 from smz_jax.trained import check_actions_of, fit_head, fit_params
 from smz_jax.types import EnvSpec, Networks, Params
 from smz_jax.verify import emulated, grid
-from smz_jax.verify.document import SCHEMA, plain_tally
+from smz_jax.verify.controls import controls
 from smz_jax.verify.foresight import Learned, Model, by_rows, make_foresight
+from smz_jax.verify.found import Asked, Found, to_document
 from smz_jax.verify.libraries import (
+    CERTAIN,
     REAL,
     UNTRAINED,
     Library,
     Piece,
-    Saved,
-    closed_gate,
-    controls,
     real_library,
-    saved_bits,
     split,
     wanted_lengths,
 )
-from smz_jax.verify.states import play_emulator, play_vector
-from smz_jax.verify.trial import Tried, tally
+from smz_jax.verify.states import Sampled, play_emulator, play_vector
 
 GAMES_SEED = 5_000_003
 """Of the games: they are none of training or evaluation."""
@@ -43,18 +40,6 @@ GRID_GAMES = 16
 """Games of a grid world that count as one: they are short."""
 STATES_KEPT = 4
 """Times `states`: so many are kept of play, and those where a macro applies are chosen of them."""
-
-
-class Asked(NamedTuple):
-    """Sizes of a verification."""
-
-    macros: int = 32  # of each library, at most
-    states: int = 8  # in which each macro is tried
-    repeats: int = 2  # runs of a macro from a state
-    games: int = 2  # that the agent plays, to choose states and macros and to compress
-    max_steps: int = 1_000  # actions after which a game is cut off
-    seed: int = 0
-    any_status: bool = False  # also macros that are not sound
 
 
 DEFAULTS = Asked()
@@ -67,17 +52,7 @@ class Agents(NamedTuple):
     model: Model
     untrained: Model
     make: Callable[[Params, int], Agent]
-
-
-class Found(NamedTuple):
-    """What the play and the trials of a suite gave."""
-
-    libraries: Sequence[Library]
-    tried: Sequence[Tried]
-    pieces: Sequence[Piece]
-    scores: Sequence[float]
-    untrained_scores: Sequence[float]
-    pairs: list[dict[str, Any]] | None
+    sample: Callable[[Params, int], Agent]  # plays by the search's weights, not greedily
 
 
 def check_library_of(model: Exported) -> Mapping[str, Any]:
@@ -139,8 +114,11 @@ def make_agents(networks: Networks, config: Config, spec: EnvSpec, params: Param
     foresight = make_foresight(networks, config, spec.num_actions)
     key = jax.random.split(jax.random.key(config.seed), 3)[0]
     first = init_train_state(networks, config, key).params
-    make = make_agent(make_decide(networks, config, spec, policy="search"))
-    return Agents(spec, Model(foresight, params), Model(foresight, first), make)
+    decide = make_decide(networks, config, spec, policy="search")
+    sample = functools.partial(Sampled, decide)
+    return Agents(
+        spec, Model(foresight, params), Model(foresight, first), make_agent(decide), sample
+    )
 
 
 def make_learned(head: HeadState | None, config: Config) -> Learned | None:
@@ -160,6 +138,7 @@ def make_libraries(
     document: Mapping[str, Any],
     pieces: Sequence[Piece],
     untrained: Sequence[Piece],
+    sample: Callable[[], Sequence[Piece]],
     config: Config,
     asked: Asked,
 ) -> list[Library]:
@@ -168,15 +147,28 @@ def make_libraries(
     real = real_library(document, known, asked.macros, asked.any_status)
     lengths = wanted_lengths(real, document, config.macro, asked.macros)
     rng = np.random.default_rng((GAMES_SEED, asked.seed))
-    num_actions = len(document["action_names"])
-    return [real, *controls(lengths, known, untrained, num_actions, config.macro, rng)]
+    actions = len(document["action_names"])
+    return [real, *controls(real, lengths, known, untrained, sample, actions, config.macro, rng)]
 
 
 def _judged_by(libraries: Sequence[Library], agents: Agents) -> list[tuple[Library, Model]]:
-    """Each library with the model whose claims its macros are; only the run's own have a head."""
+    """Each library with the model whose claims its macros are; only the run's own have a head.
+
+    With a head they come twice, the second time without it, from the same states where they can
+    be: so that what the head adds to the gate is seen.
+    """
     models = {REAL: agents.model, UNTRAINED: agents.untrained}
     plain = agents.model._replace(learned=None)
-    return [(library, models.get(library.name, plain)) for library in libraries]
+    judged = [(library, models.get(library.name, plain)) for library in libraries]
+    if agents.model.learned is not None and libraries[0].name == REAL and libraries[0].macros:
+        judged.insert(1, (libraries[0]._replace(name=CERTAIN), plain))
+    return judged
+
+
+def owned_slots(libraries: Sequence[Library], agents: Agents) -> int | None:
+    """How many of the run's macros that are tried own a slot; None: there is no head."""
+    learned = agents.model.learned
+    return None if learned is None else sum(x in learned.slots for x in libraries[0].macros)
 
 
 def verify_emulator(
@@ -189,22 +181,19 @@ def verify_emulator(
 ) -> Found:
     """Plays, and tries all libraries from states of the trained agent's games."""
     seed, played = GAMES_SEED + asked.seed, []
+    sizes = {"games": asked.games, "max_steps": asked.max_steps, "seed": seed}
+
+    def sample() -> list[Piece]:
+        agent = agents.sample(agents.untrained.params, seed)
+        return play_emulator(agent, emulator, config, keep=0, **sizes).pieces
+
     for model, keep in ((agents.model, STATES_KEPT * asked.states), (agents.untrained, 0)):
-        played.append(
-            play_emulator(
-                agents.make(model.params, seed),
-                emulator,
-                config,
-                games=asked.games,
-                max_steps=asked.max_steps,
-                keep=keep,
-                seed=seed,
-            )
-        )
+        agent = agents.make(model.params, seed)
+        played.append(play_emulator(agent, emulator, config, keep=keep, **sizes))
         who = "untrained network" if played[1:] else "agent"
         actions = sum(len(piece.actions) for piece in played[-1].pieces)
         say(f"{who}: {asked.games} games, {actions:,} actions, mean score {_mean(played[-1]):.2f}")
-    libraries = make_libraries(library, played[0].pieces, played[1].pieces, config, asked)
+    libraries = make_libraries(library, played[0].pieces, played[1].pieces, sample, config, asked)
     bench = emulated.Bench(
         emulator=emulator,
         starts=played[0].starts,
@@ -216,8 +205,16 @@ def verify_emulator(
         seed=seed,
     )
     say(f"{sum(len(x.macros) for x in libraries)} macros, {len(played[0].starts)} states")
-    tried = emulated.try_libraries(bench, _judged_by(libraries, agents))
-    return Found(libraries, tried, played[0].pieces, played[0].scores, played[1].scores, pairs=None)
+    judged = _judged_by(libraries, agents)
+    return Found(
+        libraries=[each for each, _ in judged],
+        tried=emulated.try_libraries(bench, judged),
+        pieces=played[0].pieces,
+        scores=played[0].scores,
+        untrained_scores=played[1].scores,
+        pairs=None,
+        owned=owned_slots(libraries, agents),
+    )
 
 
 def _mean(played: Any) -> float:
@@ -234,13 +231,18 @@ def verify_grid(
     """Plays, and holds all libraries against the rules, from every state that can be reached."""
     world, seed = grid.make_world(config), GAMES_SEED + asked.seed
     games, steps = GRID_GAMES * asked.games, min(asked.max_steps, config.eval.max_steps)
+    sizes = {"games": games, "max_steps": steps, "seed": seed}
     played = [
-        play_vector(agents.make(x.params, seed), config, games=games, max_steps=steps, seed=seed)
+        play_vector(agents.make(x.params, seed), config, **sizes)
         for x in (agents.model, agents.untrained)
     ]
+
+    def sample() -> list[Piece]:
+        return play_vector(agents.sample(agents.untrained.params, seed), config, **sizes)[0]
+
     say(f"agent: {games} games, mean score {np.mean(played[0][1]):.2f}")
-    libraries = make_libraries(library, played[0][0], played[1][0], config, asked)
-    tried = [grid.try_library(model, world, each) for each, model in _judged_by(libraries, agents)]
+    libraries = make_libraries(library, played[0][0], played[1][0], sample, config, asked)
+    judged = _judged_by(libraries, agents)
     pairs = []
     for name, model in ((REAL, agents.model), (UNTRAINED, agents.untrained)):
         counts, starts = grid.count_pairs(model, world, np.random.default_rng(seed))
@@ -252,64 +254,12 @@ def verify_grid(
                 "lengths": [x._asdict() for x in counts],
             }
         )
-    return Found(libraries, tried, played[0][0], played[0][1], played[1][1], pairs)
-
-
-def to_document(
-    model: Exported, library: Mapping[str, Any], asked: Asked, found: Found
-) -> dict[str, Any]:
-    """What was found, as plain JSON."""
-    config, names = model.config, library["action_names"]
-    known, held_out = split(found.pieces)
-    gate = closed_gate(library, config.macro)
-    about = {name: model.about.get(name) for name in ("experiment", "seed", "checkpoint")}
-    parts = []
-    for each, tried in zip(found.libraries, found.tried, strict=True):
-        saved = saved_bits(each, known, held_out, len(names), asked.seed)
-        rows = []
-        for index, macro in enumerate(each.macros):
-            own = [trial for trial in tried.trials if trial.macro == index]
-            row = plain_tally(tally(own, tried.applied[index : index + 1]))
-            head = {"actions": list(macro), "names": decode(macro, names)}
-            rows.append({**head, "status": each.status[index], **row})
-        parts.append(
-            {
-                "name": each.name,
-                "totals": plain_tally(tally(tried.trials, tried.applied)),
-                "saved": None if saved is None else plain_saved(saved),
-                "macros": rows,
-            }
-        )
-    return {
-        "schema": SCHEMA,
-        **about,
-        "env_steps": model.about.get("env_steps"),
-        "suite": config.env.suite,
-        "game": config.env.id,
-        "sticky": config.env.sticky if config.env.suite == "atari" else None,
-        "action_names": list(names),
-        "asked": asked._asdict(),
-        "play": {
-            "games": len(found.scores),
-            "actions": sum(len(piece.actions) for piece in found.pieces),
-            "held_out": sum(len(actions) for actions in held_out),
-            "mean_score": float(np.mean(found.scores)),
-            "untrained_score": float(np.mean(found.untrained_scores)),
-        },
-        "gate": None if gate is None else {"closed": gate[0], "why": gate[1]},
-        "pairs": found.pairs,
-        "libraries": parts,
-    }
-
-
-def plain_saved(saved: Saved) -> dict[str, Any]:
-    """Savings as plain JSON."""
-    encoding = saved.encoding
-    return {
-        "bits_per_action": encoding.saved_per_action,
-        "low": saved.low,
-        "high": saved.high,
-        "plain_bits_per_action": encoding.plain_bits_per_action,
-        "coverage": encoding.coverage,
-        "kept": len(saved.kept),
-    }
+    return Found(
+        libraries=[each for each, _ in judged],
+        tried=[grid.try_library(model, world, each) for each, model in judged],
+        pieces=played[0][0],
+        scores=played[0][1],
+        untrained_scores=played[1][1],
+        pairs=pairs,
+        owned=owned_slots(libraries, agents),
+    )

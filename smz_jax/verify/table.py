@@ -3,6 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from smz_jax.verify.criteria import criteria_lines
+from smz_jax.verify.document import KINDS
+from smz_jax.verify.libraries import REAL, UNTRAINED
+
 TOTALS = (
     "library",
     "macros",
@@ -29,33 +33,44 @@ MACROS = (
     "cut",
     "same RAM",
 )
+WHERE = """\
+A macro applies in a state where the model holds every transition to be certain and, if the macro
+owns a slot of the precondition head, the head holds it to apply with probability 0.5 or more. Only
+the run's own macros have a head: "macros, certain only" are the same without it, as every control
+is; where a state is tried for both, by the same runs.
+"""
 HOW = """\
-A macro applies in a state where the model holds every transition to be certain. A trial holds if
-it ends where the model says (its foreseen end is nearer to the real one than those of up to 19
-other sequences from the same state that really end elsewhere) and pays what it says. Trials that a
+A trial holds if it ends where the model says (its foreseen end is nearer to the real one than those
+of up to 19 other sequences from the same state that really end elsewhere) and pays what it says.
+"Pays (reward)" is of the trials in which there was a reward, as many as are said. Trials that a
 lost life or the game's end cut short are left out. "Holds anywhere" is of drawn states, whether or
 not the macro applies there. "Value - greedy" is the discounted reward and the value at the end,
-less those of the greedy policy after as many steps. Saved bits are of held-out play, with the
-dictionary, by those macros of a library that shorten other play. Intervals are 95 %, by states
-(Wilson's, at the effective number of trials; Student's t), those of the bits by resampled pieces.
+less those of the greedy policy after as many steps.
 """
 HOW_GRID = """\
-A macro applies in a state where the model holds every transition to be certain. It holds if all of
-them are certain by the rules, it ends in the state that the model says (of all states the nearest),
-and pays what it says. "Holds anywhere" is of all states in which it can be played. "Value - greedy"
-is the expected discounted reward and optimal value at the end, less the optimal value. Saved bits
-are of held-out play, with the dictionary, by those macros of a library that shorten other play.
+It holds if all its transitions are certain by the rules, it ends in the state that the model says
+(of all states the nearest), and pays what it says. "Holds anywhere" is of all states in which it
+can be played. "Value - greedy" is the expected discounted reward and optimal value at the end, less
+the optimal value.
+"""
+CONTROLS = """\
+No control of shuffled play, and no random one, is among the run's macros: there are as many, and
+where a length has too few others, longer ones follow. Those of the untrained network are windows of
+its greedy play, and where that has too few, of play drawn by its search's weights. Saved bits are
+of held-out play, with the dictionary, by those macros of a library that shorten other play.
 Intervals are 95 %, by states (Wilson's, at the effective number of trials; Student's t), those of
 the bits by resampled pieces.
 """
+KIND_NAMES = {"changing": "- that change the action", "repeats": "- repeats of one action"}
 Rows = list[list[str]]
 
 
-def share_text(estimate: Mapping[str, Any]) -> str:
-    """`93 % (88 to 97)`."""
+def share_text(estimate: Mapping[str, Any], *, count: bool = False) -> str:
+    """`93% (88 to 97)`, or with the number of trials `93% of 51 (88 to 97)`."""
     if estimate["mean"] is None:
         return "-"
-    return f"{estimate['mean']:.0%} ({_bounds(estimate, 100, 0)})"
+    trials = f" of {estimate['trials']}" if count else ""
+    return f"{estimate['mean']:.0%}{trials} ({_bounds(estimate, 100, 0)})"
 
 
 def mean_text(estimate: Mapping[str, Any]) -> str:
@@ -78,26 +93,33 @@ def _saved_text(saved: Mapping[str, Any] | None) -> str:
 
 
 def total_rows(document: Mapping[str, Any]) -> Rows:
-    """A row for each library, under `TOTALS`."""
+    """A row for each library, under `TOTALS`; of the run's own macros also one for each kind."""
     rows = []
     for library in document["libraries"]:
-        found = library["totals"]
-        rows.append(
-            [
-                library["name"],
-                str(len(library["macros"])),
-                share_text(found["applied"]),
-                str(found["held"]["trials"]),
-                *(
-                    share_text(found[name])
-                    for name in ("held", "nearest", "paid_rewarded", "paid_unrewarded")
-                ),
-                mean_text(found["gain"]),
-                share_text(found["held_anywhere"]),
-                _saved_text(library["saved"]),
+        saved = _saved_text(library["saved"])
+        size = str(len(library["macros"]))
+        rows.append(_total_row(library["name"], size, library["totals"], saved))
+        if library["name"] == REAL:
+            rows += [
+                _total_row(name, str(kind["macros"]), kind["totals"], "-")
+                for name, kind in ((KIND_NAMES[x], library["kinds"][x]) for x in KINDS)
             ]
-        )
     return rows
+
+
+def _total_row(name: str, size: str, found: Mapping[str, Any], saved: str) -> list[str]:
+    return [
+        name,
+        size,
+        share_text(found["applied"]),
+        str(found["held"]["trials"]),
+        *(share_text(found[x]) for x in ("held", "nearest")),
+        share_text(found["paid_rewarded"], count=True),
+        share_text(found["paid_unrewarded"]),
+        mean_text(found["gain"]),
+        share_text(found["held_anywhere"]),
+        saved,
+    ]
 
 
 def macro_rows(library: Mapping[str, Any]) -> Rows:
@@ -108,7 +130,9 @@ def macro_rows(library: Mapping[str, Any]) -> Rows:
             str(macro.get("status")),
             share_text(macro["applied"]),
             str(macro["held"]["trials"]),
-            *(share_text(macro[name]) for name in ("held", "paid_rewarded", "paid_unrewarded")),
+            share_text(macro["held"]),
+            share_text(macro["paid_rewarded"], count=True),
+            share_text(macro["paid_unrewarded"]),
             mean_text(macro["gain"]),
             mean_text({**macro["lives"], "low": None}),
             str(macro.get("cut")),
@@ -145,10 +169,33 @@ def head_lines(document: Mapping[str, Any]) -> list[str]:
         f"play: {play['games']} games, {play['actions']:,} actions ({play['held_out']:,} held "
         f"out), mean score {play['mean_score']:.2f}, untrained {play['untrained_score']:.2f}",
     ]
+    sound, perplexity = document["sound"], document["code_perplexity"]
+    counts = f"{sound['changing']} change the action, {sound['repeats']} repeat one"
+    codes = "" if perplexity is None else f"; code perplexity {perplexity:.2f} at the run's end"
+    lines.append(f"sound macros of the table: {counts}{codes}")
+    lines += _library_lines(document)
     if document["gate"] is not None:
         gate = document["gate"]
         lines.append(f"no macro is sound; the gate that closed: {gate['closed']}: {gate['why']}")
     return lines + pair_lines(document)
+
+
+def _library_lines(document: Mapping[str, Any]) -> list[str]:
+    """How many macros have a head, and what the controls share with them."""
+    by_name = {library["name"]: library for library in document["libraries"]}
+    lines, own = [], by_name.get(REAL)
+    if own is not None and document["owned"] is not None:
+        lines.append(
+            f"precondition head: {document['owned']} of the {len(own['macros'])} macros tried own "
+            "a slot of it; where one does not, only certainty is asked"
+        )
+    if (other := by_name.get(UNTRAINED)) is not None:
+        lines.append(
+            f"controls: of the {len(other['macros'])} of the untrained network {other['shared']} "
+            f"are among the macros, {other['filled']} are of sampled play only; of shuffled play "
+            "and random ones none is among the macros"
+        )
+    return lines
 
 
 def text_table(columns: Sequence[str], rows: Rows) -> str:
@@ -173,6 +220,7 @@ def markdown_table(columns: Sequence[str], rows: Rows) -> str:
 def to_text(document: Mapping[str, Any]) -> str:
     """The tables for a terminal."""
     parts = ["\n".join(head_lines(document)), text_table(TOTALS, total_rows(document))]
+    parts.append("\n".join(criteria_lines(document["criteria"])))
     rows = macro_rows(document["libraries"][0]) if document["libraries"] else []
     if rows:
         parts.append(text_table(MACROS, rows))
@@ -181,10 +229,11 @@ def to_text(document: Mapping[str, Any]) -> str:
 
 def to_markdown(document: Mapping[str, Any]) -> str:
     """The tables as verify.md, every library macro by macro."""
-    how = HOW_GRID if document["suite"] == "grid" else HOW
+    how = WHERE + (HOW_GRID if document["suite"] == "grid" else HOW) + CONTROLS
     lines = [f"- {line}" for line in head_lines(document)]
     parts = ["# Verification of macros", "\n".join(lines), how.strip()]
     parts.append(markdown_table(TOTALS, total_rows(document)))
+    parts.append("\n".join(f"- {line}" for line in criteria_lines(document["criteria"])))
     for library in document["libraries"]:
         rows = macro_rows(library)
         parts += [f"## {library['name']}", markdown_table(MACROS, rows) if rows else "None."]

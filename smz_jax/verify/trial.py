@@ -15,7 +15,7 @@ class Trial(NamedTuple):
 
     macro: int  # index in its library
     state: int  # index of the start state
-    applies: bool  # the precondition: the model holds all its transitions to be certain
+    applies: bool  # all transitions are certain by the model, and its head, if it has one, agrees
     drawn: bool  # the state was drawn whether or not the macro applies there
     cut: bool  # a life or the game ended before its last action: no trial of what it claims
     rivals: int  # sequences of other ends whose foreseen ends were compared; 0: nothing was

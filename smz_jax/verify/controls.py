@@ -1,0 +1,151 @@
+"""The controls that the macros of a run are compared with: as many, of the same lengths."""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+import numpy as np
+
+from smz_jax.config import MacroConfig
+from smz_jax.macros import random_macros, shuffled
+from smz_jax.verify.libraries import RANDOM, SHUFFLED, UNTRAINED, Library, Macro, Piece
+
+Played = Iterable[tuple[np.ndarray, np.ndarray]]
+"""Actions `[n]` and entropies `[n]` of each piece of play."""
+
+
+def share_out(lengths: Sequence[int], room: Mapping[int, int]) -> Counter[int]:
+    """How many macros of each length there will be.
+
+    Args:
+        lengths: of the wanted macros.
+        room: how many of each length there are.
+
+    Returns:
+        As many as are wanted. Where a length has too few, the next longer ones have more, then
+        shorter ones; where all are too few, all there are.
+    """
+    wanted, given, short = Counter(lengths), Counter(), 0
+    for length in sorted({*room, *wanted}):
+        short += wanted[length]
+        given[length] = min(short, room.get(length, 0))
+        short -= given[length]
+    for length in sorted(room, reverse=True):
+        more = min(short, room[length] - given[length])
+        given[length] += more
+        short -= more
+    return given
+
+
+def _between(lengths: Sequence[int], settings: MacroConfig) -> range:
+    """Lengths from the shortest that is wanted to the longest that a macro may have."""
+    return range(min(lengths), max(settings.max_length, *lengths) + 1) if lengths else range(0)
+
+
+def frequent_windows(
+    pieces: Played,
+    lengths: Sequence[int],
+    settings: MacroConfig,
+    without: Collection[Macro] = (),
+) -> list[Macro]:
+    """The most frequent windows of play, those that are certain before all others.
+
+    Args:
+        pieces: of play.
+        lengths: of the wanted macros.
+        settings: `play_threshold`, `include_repeats`, `max_length`.
+        without: windows that are left out.
+
+    Returns:
+        Distinct windows, as many of each length as `share_out` says; the most frequent first. Ties
+        go to the order of the actions.
+    """
+    seen: Counter[Macro] = Counter()
+    certain: Counter[Macro] = Counter()
+    pieces, taken = list(pieces), set(without)
+    for length in _between(lengths, settings):
+        for actions, entropy in pieces:
+            sure = np.asarray(entropy) < settings.play_threshold
+            for start in range(len(actions) - length + 1):
+                window = tuple(int(x) for x in actions[start : start + length])
+                if window in taken or not (settings.include_repeats or len(set(window)) > 1):
+                    continue
+                seen[window] += 1
+                certain[window] += bool(sure[start : start + length].all())
+    ranked = sorted(seen, key=lambda x: (-certain[x], -seen[x], x))
+    found = []
+    for length, wanted in share_out(lengths, Counter(map(len, ranked))).items():
+        found += [window for window in ranked if len(window) == length][:wanted]
+    return sorted(found, key=ranked.index)
+
+
+def other_random_macros(
+    lengths: Sequence[int],
+    num_actions: int,
+    settings: MacroConfig,
+    without: Collection[Macro],
+    rng: np.random.Generator,
+) -> list[Macro]:
+    """Random sequences that are none of some; as many of each length as `share_out` says."""
+    taken = Counter(map(len, set(without)))
+    between = _between(lengths, settings)
+    given = share_out(lengths, {n: num_actions**n - taken[n] for n in between})
+    found = []
+    for length, wanted in given.items():
+        drawn = random_macros([length] * (wanted + taken[length]), num_actions, rng)
+        found += [macro for macro in drawn if macro not in without][:wanted]
+    return found
+
+
+def _of_known(pieces: Iterable[Piece]) -> list[tuple[np.ndarray, np.ndarray]]:
+    return [(piece.actions, piece.entropy) for piece in pieces if piece.game % 2 == 0]
+
+
+def _has(actions: np.ndarray, macro: Macro) -> bool:
+    """Whether a macro occurs in a piece of play."""
+    if len(actions) < len(macro):
+        return False
+    windows = np.lib.stride_tricks.sliding_window_view(actions, len(macro))
+    return bool((windows == macro).all(axis=1).any())
+
+
+def controls(
+    real: Library,
+    lengths: Sequence[int],
+    known: Sequence[np.ndarray],
+    untrained: Sequence[Piece],
+    sample: Callable[[], Sequence[Piece]],
+    num_actions: int,
+    settings: MacroConfig,
+    rng: np.random.Generator,
+) -> list[Library]:
+    """Three libraries of as many macros.
+
+    Those of shuffled play and the random ones are none of the run's own. The untrained network's
+    own play may be one action for ever: where it has too few windows, those of play that is drawn
+    by its search's weights follow.
+
+    Args:
+        real: the run's own macros.
+        lengths: of the wanted macros.
+        known: the agent's play, to be shuffled.
+        untrained: greedy play of the untrained network.
+        sample: gives sampled play of it; called where that is needed.
+        num_actions: A.
+        settings: of macros.
+        rng: is advanced.
+    """
+    mixed = [(actions, np.zeros(len(actions))) for actions in shuffled(known, rng)]
+    greedy = _of_known(untrained)
+    own = frequent_windows(greedy, lengths, settings)
+    if Counter(map(len, own)) != Counter(lengths):
+        own = frequent_windows([*greedy, *_of_known(sample())], lengths, settings)
+    filled = sum(not any(_has(actions, macro) for actions, _ in greedy) for macro in own)
+    found = {
+        SHUFFLED: frequent_windows(mixed, lengths, settings, real.macros),
+        RANDOM: other_random_macros(lengths, num_actions, settings, real.macros, rng),
+        UNTRAINED: own,
+    }
+    return [
+        Library(name, tuple(macros), ("control",) * len(macros), filled * (name == UNTRAINED))
+        for name, macros in found.items()
+    ]
