@@ -13,9 +13,9 @@ SMALL_INIT = nn.initializers.variance_scaling(1e-4, "fan_in", "truncated_normal"
 def highest(x: Array) -> Array:
     """The maximum of `[B, ...]` over all features, kept as axes of length one.
 
-    Its gradient is that of `jnp.max`, shared by the entries that equal the maximum, but for one
-    case: at low levels of optimisation XLA may compute `x` twice, with different roundings, so
-    that no entry equals the maximum. That is no gradient here, and 0 / 0 in `jnp.max`.
+    Its gradient goes to the first of the entries that are highest. `jnp.max` asks which of them
+    equal the maximum: at low levels of optimisation XLA may compute `x` twice, with different
+    roundings, so that none does, and the gradient is 0 / 0.
     """
     return x.max(axis=tuple(range(1, x.ndim)), keepdims=True)
 
@@ -23,11 +23,10 @@ def highest(x: Array) -> Array:
 @highest.defjvp
 def _highest_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (x,), (tangent,) = primals, tangents
-    axes = tuple(range(1, x.ndim))
-    high = highest(x)
-    equal = (x == high).astype(x.dtype)
-    shares = jnp.maximum(equal.sum(axis=axes, keepdims=True), 1)
-    return high, (tangent * equal).sum(axis=axes, keepdims=True) / shares
+    high, flat = highest(x), x.reshape(len(x), -1)
+    first = jnp.argmax(flat, axis=1)[:, None]
+    moved = jnp.take_along_axis(tangent.reshape(flat.shape), first, axis=1)
+    return high, moved.reshape(high.shape)
 
 
 def min_max_scale(embedding: Array) -> Array:
