@@ -13,9 +13,9 @@ SMALL_INIT = nn.initializers.variance_scaling(1e-4, "fan_in", "truncated_normal"
 def highest(x: Array) -> Array:
     """The maximum of `[B, ...]` over all features, kept as axes of length one.
 
-    Its gradient goes to the first of the entries that are highest. `jnp.max` asks which of them
-    equal the maximum: at low levels of optimisation XLA may compute `x` twice, with different
-    roundings, so that none does, and the gradient is 0 / 0.
+    Its gradient is that of `jnp.max`, shared by the entries that equal the maximum, but for one
+    case: at low levels of optimisation XLA may compute `x` twice, with different roundings, so
+    that none does. The first of the highest has it then; in `jnp.max` it is 0 / 0.
     """
     return x.max(axis=tuple(range(1, x.ndim)), keepdims=True)
 
@@ -24,8 +24,10 @@ def highest(x: Array) -> Array:
 def _highest_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (x,), (tangent,) = primals, tangents
     high, flat = highest(x), x.reshape(len(x), -1)
-    first = jnp.argmax(flat, axis=1)[:, None]
-    moved = jnp.take_along_axis(tangent.reshape(flat.shape), first, axis=1)
+    equal = flat == high.reshape(-1, 1)
+    first = jnp.argmax(flat, axis=1)[:, None] == jnp.arange(flat.shape[1])
+    share = (equal | first).astype(x.dtype)
+    moved = (tangent.reshape(flat.shape) * share).sum(axis=1) / share.sum(axis=1)
     return high, moved.reshape(high.shape)
 
 
