@@ -77,7 +77,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "checkpoint_every_env_steps": 61_440,
         "env.num_envs": 32,
         "env.noop_max": 30,  # as in evaluation: else one opening alone would be known
-        "env.rebuild_every": 1_920,  # at each checkpoint
+        # With the step that rebuilds, every 1,920: a checkpoint then has no actions to play again.
+        "env.rebuild_every": 1_919,
         "network.codebook_size": 8,
         "network.encoder_input": "embedding",
         "network.encoder_noise": 0.3,

@@ -25,6 +25,15 @@ def bounded_memory_maps():
         gc.collect()
 
 
+@pytest.fixture(autouse=True)
+def optimisations_as_before():
+    """What a command at preset tiny turns off in this process is on again in the next test."""
+    name = "jax_disable_most_optimizations"
+    before = jax.config.read(name)
+    yield
+    jax.config.update(name, before)
+
+
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory):
     """Folder of a finished run, not to be changed."""

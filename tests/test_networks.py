@@ -299,6 +299,8 @@ def test_the_gradient_of_the_highest_is_shared_by_ties():
     np.testing.assert_array_equal(gradient, plain)
     same = jnp.asarray([[0.3, 0.3, 0.3]])  # a constant embedding: no 0 / 0
     assert np.isfinite(jax.grad(lambda x: min_max_scale(x)[0, 0])(same)).all()
+    planes = jnp.arange(12.0).reshape(1, 2, 3, 2)
+    assert np.argmax(jax.grad(lambda x: highest(x).sum())(planes)) == 11
 
 
 def test_min_max_scale_by_hand():

@@ -15,7 +15,7 @@ def highest(x: Array) -> Array:
 
     Its gradient is that of `jnp.max`, shared by the entries that equal the maximum, but for one
     case: at low levels of optimisation XLA may compute `x` twice, with different roundings, so
-    that no entry equals the maximum. That is no gradient here, and 0 / 0 in `jnp.max`.
+    that none does. The first of the highest has it then; in `jnp.max` it is 0 / 0.
     """
     return x.max(axis=tuple(range(1, x.ndim)), keepdims=True)
 
@@ -23,11 +23,12 @@ def highest(x: Array) -> Array:
 @highest.defjvp
 def _highest_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (x,), (tangent,) = primals, tangents
-    axes = tuple(range(1, x.ndim))
-    high = highest(x)
-    equal = (x == high).astype(x.dtype)
-    shares = jnp.maximum(equal.sum(axis=axes, keepdims=True), 1)
-    return high, (tangent * equal).sum(axis=axes, keepdims=True) / shares
+    high, flat = highest(x), x.reshape(len(x), -1)
+    equal = flat == high.reshape(-1, 1)
+    first = jnp.argmax(flat, axis=1)[:, None] == jnp.arange(flat.shape[1])
+    share = (equal | first).astype(x.dtype)
+    moved = (tangent.reshape(flat.shape) * share).sum(axis=1) / share.sum(axis=1)
+    return high, moved.reshape(high.shape)
 
 
 def min_max_scale(embedding: Array) -> Array:
