@@ -13,6 +13,7 @@ from scipy import stats
 
 from smz_jax.config import Config, ConfigError, EnvConfig
 from smz_jax.envs import GameFault, make_env
+from smz_jax.envs.protocol import first_line
 from smz_jax.envs.rebuilt import MAX_RESTARTS
 from smz_jax.rollout import Decision, GameScores
 from smz_jax.types import EnvSpec, Params, Timestep
@@ -248,7 +249,7 @@ def _faults() -> Iterator[None]:
     except ConfigError:
         raise
     except Exception as error:
-        raise GameFault((str(error).splitlines() or [type(error).__name__])[0]) from error
+        raise GameFault(first_line(error)) from error
 
 
 def evaluate_baselines(config: Config, spec: EnvSpec, *, seed: int, **options) -> dict[str, Any]:

@@ -16,6 +16,11 @@ class GameFault(ConfigError):
     """The games gave numbers that are not finite, or failed too often to go on."""
 
 
+def first_line(error: Exception) -> str:
+    """What an error of a library of games says, in one line; its name where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 class VectorEnv(Protocol):
     """B games side by side; see `Timestep` for what autoreset and the flags mean."""
 

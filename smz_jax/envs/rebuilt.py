@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from smz_jax.config import ConfigError
-from smz_jax.envs.protocol import GameFault, VectorEnv
+from smz_jax.envs.protocol import GameFault, VectorEnv, first_line
 from smz_jax.types import Timestep
 
 MAX_RESTARTS = 3
@@ -96,7 +96,7 @@ class RebuiltEnv:
                 if attempt > MAX_RESTARTS:
                     raise GameFault(
                         f"the games failed {attempt} times when the {len(played)} steps since "
-                        f"their last rebuild were played again: {_reason(error)}"
+                        f"their last rebuild were played again: {first_line(error)}"
                     ) from error
         self._actions, self._last = list(played), last
         self._failures, self._failed = int(state.failures), bool(state.failed)
@@ -204,7 +204,8 @@ class RebuiltEnv:
         self._failures += 1
         if self._failures > MAX_RESTARTS:
             raise GameFault(
-                f"the games failed {self._failures} times with no rebuild between: {_reason(error)}"
+                f"the games failed {self._failures} times with no rebuild between: "
+                f"{first_line(error)}"
             ) from error
         self._failed = True
         self._env = _Closed(self._env)
@@ -214,11 +215,6 @@ def _raise_mistake(error: Exception) -> None:
     """Raises what no new games can mend: wrong actions or settings."""
     if isinstance(error, ConfigError) and not isinstance(error, GameFault):
         raise error
-
-
-def _reason(error: Exception) -> str:
-    """First line of what an error says."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 class _Closed:
