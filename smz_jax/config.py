@@ -530,7 +530,7 @@ class MacroConfig:
     capacity: int = 1024
     """Slots of the table; when it is full the least useful entry goes, and is counted."""
     num_buckets: int = 64
-    """Start-state buckets (arg max of a fixed random projection of the embedding)."""
+    """Start-state buckets (arg max of a fixed random projection of the embedding); even."""
     tree_weight: Literal["path", "visits"] = "path"
     """path: each tree path counts once per root. visits: by its end node's visits."""
     include_repeats: bool = True
@@ -585,7 +585,9 @@ class MacroConfig:
         seen = self.min_occurrences
         require(1 <= seen <= 10**9, "macro.min_occurrences", seen, "in 1..1000000000")
         require(8 <= self.capacity <= 2**20, "macro.capacity", self.capacity, "in 8..1048576")
-        require(1 <= self.num_buckets <= 1024, "macro.num_buckets", self.num_buckets, "in 1..1024")
+        buckets = self.num_buckets
+        allowed = "an even number in 2..1024"
+        require(2 <= buckets <= 1024 and buckets % 2 == 0, "macro.num_buckets", buckets, allowed)
         for name, most in (("slots", 4096), ("head_size", 8192), ("head_every", 10**9)):
             value = getattr(self, name)
             require(1 <= value <= most, f"macro.{name}", value, f"in 1..{most}")

@@ -60,7 +60,7 @@ class Miner:
         self._found: Found | None = None
         self._step_in_rollout = 0
         self._post_pass = jax.jit(self._look, donate_argnums=(0, 1))
-        self._merge = jax.jit(self._take, donate_argnums=0)
+        self._merge = jax.jit(self._take, donate_argnums=(0, 1))
 
     def watch(self, *decisions: Decision) -> None:
         """The jitted post-pass over one step's trees; nothing returns to the host.
@@ -186,7 +186,9 @@ class Miner:
             grown = jax.tree.map(jnp.ravel, found.windows)
             windows = jax.tree.map(lambda *x: jnp.concatenate(x), windows, grown)
             played = jnp.pad(played, (0, grown.key_high.shape[0]), constant_values=False)
-        table = macros.merge(state.table, windows, played=played, config=settings)
+        table = macros.merge(
+            state.table, windows, played=played, config=settings, num_actions=self._num_actions
+        )
         table = table._replace(buckets=table.buckets & frozen)
         counts = jax.tree.map(jnp.add, found.stats, stats)
         emptied = found._replace(stats=jax.tree.map(jnp.zeros_like, found.stats))

@@ -42,11 +42,12 @@ FULL = MacroConfig(
 
 @functools.cache
 def jitted(config):
+    told = {"config": config, "num_actions": A}
     return (
         jax.jit(lambda tree, buckets: tree_windows(tree, buckets, config, A)),
         jax.jit(lambda rows, carry: play_windows(rows, carry, config, A)),
-        jax.jit(lambda table, windows: merge(table, windows, played=False, config=config)),
-        jax.jit(lambda table, windows: merge(table, windows, played=True, config=config)),
+        jax.jit(lambda table, windows: merge(table, windows, played=False, **told)),
+        jax.jit(lambda table, windows: merge(table, windows, played=True, **told)),
     )
 
 

@@ -215,7 +215,9 @@ def test_buckets_are_the_arg_max_of_the_centred_projection(shape):
 
     asked = rng.random((3, 2, *shape)).astype(np.float32)
     flat = asked.reshape(3, 2, -1).astype(np.float64) - seen.mean(axis=0)
-    expected = np.argmax(flat @ np.asarray(state.projection, np.float64), axis=-1)
+    scores = flat @ np.asarray(state.projection, np.float64)
+    expected = np.argmax(np.concatenate([scores, -scores], axis=-1), axis=-1)
+    assert scores.shape[-1] == 8 and (expected >= 8).any() and (expected < 8).any()
     assert np.array_equal(assign_buckets(state, jnp.asarray(asked)), expected)
 
 

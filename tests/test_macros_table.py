@@ -15,7 +15,7 @@ from smz_jax.macros import (
     play_windows,
     unpack_windows,
 )
-from smz_jax.macros.keys import pack, unpack
+from smz_jax.macros.keys import MAX_ACTIONS, pack, unpack
 from tests import macro_twin as twin
 
 A = 3
@@ -89,10 +89,12 @@ def test_more_actions_than_a_byte_holds_are_refused():
         init_table(MacroConfig(), 256)
 
 
-def test_a_flood_of_new_candidates_does_not_evict_established_macros():
+@pytest.mark.parametrize("num_actions", [A, MAX_ACTIONS])
+def test_a_flood_of_new_candidates_does_not_evict_established_macros(num_actions):
     config = MacroConfig(capacity=8, num_buckets=16)
     rng = np.random.default_rng(1)
-    merge_one = jax.jit(lambda table, windows: merge(table, windows, played=False, config=config))
+    told = {"config": config, "num_actions": num_actions}
+    merge_one = jax.jit(lambda table, windows: merge(table, windows, played=False, **told))
     table, expected = init_table(config, A), twin.Table(8)
     established = [(2, 2, i % 3, i // 3) for i in range(5)]
     every = [(a, b, c, d) for a in range(3) for b in range(3) for c in range(3) for d in range(3)]
@@ -107,12 +109,14 @@ def test_a_flood_of_new_candidates_does_not_evict_established_macros():
     assert expected.dropped > 20
 
 
-def test_every_buffer_of_the_merge_loses_nothing():
+@pytest.mark.parametrize("num_actions", [4, MAX_ACTIONS])
+def test_every_buffer_of_the_merge_loses_nothing(num_actions):
     """87,000 slots as of a rollout: few, some and all of them filled; one window may be played."""
     config = MacroConfig(capacity=128, num_buckets=16)
     size, rng = 3 * 2**15, np.random.default_rng(2)
+    told = {"config": config, "num_actions": num_actions}
     merge_one = jax.jit(
-        lambda table, windows, played: merge(table, windows, played=played, config=config)
+        lambda table, windows, played: merge(table, windows, played=played, **told)
     )
     every = [tuple(int(d) for d in np.base_repr(i, 4).zfill(5)) for i in range(4**5)]
     for filled in (0, 1, 6144, 6145, 32768, 32769, size):

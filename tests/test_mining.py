@@ -92,6 +92,7 @@ def plain_buckets(projection, decisions):
 def twin_of(miner, rows, decisions, config):
     """The same table, its counts and its roots' buckets in plain Python."""
     projection = np.asarray(miner.state.buckets.projection, np.float64)
+    projection = np.concatenate([projection, -projection], axis=1)
     table, roots = twin.Table(config.capacity), []
     counts = {"seen": 0, "certain": 0, "candidates": 0}
     for bucket, decision in zip(plain_buckets(projection, decisions), decisions, strict=True):

@@ -1,8 +1,9 @@
 """Start-state buckets: a coarse, fixed hash of an embedding.
 
-    bucket(e) = argmax_j ((e - mean) · projection)_j
+    bucket(e) = argmax_j ((e - mean) · [P, -P])_j
 
-The projection is random and fixed. The mean is a running one that is frozen after warm-up: without
+P is random and fixed; a direction and its opposite are two buckets for one multiplication (the
+cross-polytope hash of Andoni et al. 2015). The mean is a running one that is frozen after warm-up: without
 it, min-max scaled embeddings (all positive, nearly equal) fall into one or two buckets.
 """
 
@@ -20,7 +21,7 @@ Array = jax.Array
 class BucketState(NamedTuple):
     """What assigns buckets; saved with the run. D' is the size of a flattened embedding."""
 
-    projection: Array  # [D', num_buckets] float32, fixed
+    projection: Array  # [D', num_buckets / 2] float32, fixed
     mean: Array  # [D'] float32, running mean of the observed embeddings
     count: Array  # [] float32, observations that went into the mean
 
@@ -39,7 +40,7 @@ def init_buckets(
         The first state.
     """
     size = math.prod(embedding_shape)
-    projection = jax.random.normal(rng_key, (size, config.num_buckets), jnp.float32)
+    projection = jax.random.normal(rng_key, (size, config.num_buckets // 2), jnp.float32)
     return BucketState(
         projection=projection / math.sqrt(size),
         mean=jnp.zeros((size,), jnp.float32),
@@ -98,7 +99,9 @@ def assign_buckets(state: BucketState, embeddings: Array) -> Array:
     offset = jnp.matmul(state.mean, state.projection, precision=precision)
     scores = jnp.matmul(flat, state.projection, precision=precision) - offset
     # Two plain reductions: XLA's argmax takes three times as long on a CPU.
-    last = scores.shape[-1] - 1
-    is_best = scores == jnp.max(scores, axis=-1, keepdims=True)
-    bucket = jnp.min(jnp.where(is_best, jnp.arange(last + 1, dtype=jnp.int32), last), axis=-1)
+    half = scores.shape[-1]
+    index = jnp.arange(half, dtype=jnp.int32)
+    best = jnp.max(jnp.abs(scores), axis=-1, keepdims=True)
+    opposite = jnp.where(-scores == best, half + index, 2 * half - 1)
+    bucket = jnp.min(jnp.where(scores == best, index, opposite), axis=-1)
     return bucket.reshape(embeddings.shape[:lead])

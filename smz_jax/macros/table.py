@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from smz_jax.config import MacroConfig, require
-from smz_jax.macros.keys import PackedWindows, check_num_actions, pack, unpack
+from smz_jax.macros.keys import MAX_ACTIONS, PackedWindows, check_num_actions, pack, unpack
 from smz_jax.types import MacroTable
 
 Array = jax.Array
@@ -47,38 +47,61 @@ def init_table(config: MacroConfig, num_actions: int) -> MacroTable:
     )
 
 
-def _assign_slots(high: Array, low: Array, count: Array, capacity: int) -> tuple[Array, Array]:
+def _ranks(high: Array, low: Array, num_actions: int, max_length: int) -> Array:
+    """Numbers [R] uint32 in the order of the keys, 0 for an empty one; equal for equal keys alone.
+
+    One word is sorted in a sixth of the time that two and their places take, and most keys fit.
+    """
+    bits = num_actions.bit_length()
+    if bits * max_length <= 32:
+        number = jnp.zeros_like(high)
+        for place in range(max_length):
+            word = high if place < 4 else low
+            byte = (word >> jnp.uint32(24 - 8 * (place % 4))) & jnp.uint32(255)
+            number = (number << bits) | byte
+        return number
+    rows = jnp.arange(high.shape[0], dtype=jnp.int32)
+    high, low, order = jax.lax.sort((high, low, rows), num_keys=2)
+    differs = (high != jnp.roll(high, 1)) | (low != jnp.roll(low, 1))
+    rank = jnp.cumsum((high != 0) & (differs | (rows == 0)), dtype=jnp.uint32)
+    return jnp.zeros_like(high).at[order].set(rank, unique_indices=True)
+
+
+def _nth_largest(counts: Array, n: int) -> Array:
+    """The n-th largest of counts [R] int32, none negative; 0 where there are fewer. Bit by bit."""
+
+    def with_bit(step: Array, found: Array) -> Array:
+        tried = found | (jnp.int32(1) << (30 - step))
+        return jnp.where(jnp.sum(counts >= tried, dtype=jnp.int32) >= n, tried, found)
+
+    return jax.lax.fori_loop(0, 31, with_bit, jnp.zeros((), jnp.int32))
+
+
+def _assign_slots(ranks: Array, count: Array, capacity: int) -> tuple[Array, Array]:
     """Slot of each row in the new table, `capacity` for none, and the number of lost entries.
 
     Args:
-        high: [R] uint32, first words of the keys; rows with (0, 0) are empty.
-        low: [R] uint32, second words.
+        ranks: [R] uint32, as `_ranks` gives them.
         count: [R] int32, occurrences of each row.
         capacity: M.
 
     Returns:
         Slots [R] int32, equal for equal keys, rising with the key; and [] int32.
     """
-    num_rows = high.shape[0]
-    rows = jnp.arange(num_rows, dtype=jnp.int32)
-    high, low, order = jax.lax.sort((high, low, rows), num_keys=2)
-    filled = high != 0
-    differs = (high != jnp.roll(high, 1)) | (low != jnp.roll(low, 1)) | (rows == 0)
-    entry = jnp.cumsum(filled & differs, dtype=jnp.int32) - 1
-    num_entries = entry[-1] + 1
-    outside = jnp.int32(num_rows)
-    entry = jnp.where(filled, entry, outside)
-
-    totals = jnp.zeros((num_rows,), jnp.int32).at[entry].add(count[order], mode="drop")
-    least = jnp.sort(totals)[num_rows - capacity]
+    num_rows = ranks.shape[0]
+    ordered = jnp.sort(ranks)
+    # An entry lies where its key comes first.
+    place = jnp.searchsorted(ordered, ranks).astype(jnp.int32)
+    totals = jnp.zeros((num_rows,), jnp.int32)
+    totals = totals.at[jnp.where(ranks > 0, place, num_rows)].add(count, mode="drop")
+    least = _nth_largest(totals, capacity)
     above = totals > least
     tied = (totals == least) & (totals > 0)
     room = capacity - jnp.sum(above, dtype=jnp.int32)
     kept = above | (tied & (jnp.cumsum(tied, dtype=jnp.int32) <= room))
-    slot_of_entry = jnp.where(kept, jnp.cumsum(kept, dtype=jnp.int32) - 1, capacity)
-    slot = slot_of_entry.at[entry].get(mode="fill", fill_value=capacity)
-    slot = jnp.zeros((num_rows,), jnp.int32).at[order].set(slot, unique_indices=True)
-    return slot, num_entries - jnp.sum(kept, dtype=jnp.int32)
+    slot_of_place = jnp.where(kept, jnp.cumsum(kept, dtype=jnp.int32) - 1, capacity)
+    slot = jnp.where(ranks > 0, slot_of_place[place], capacity)
+    return slot, jnp.sum(totals > 0, dtype=jnp.int32) - jnp.sum(kept, dtype=jnp.int32)
 
 
 def _move(table: MacroTable, windows: PackedWindows, slot: Array, played: Array) -> MacroTable:
@@ -120,7 +143,12 @@ def _move(table: MacroTable, windows: PackedWindows, slot: Array, played: Array)
 
 
 def merge(
-    table: MacroTable, windows: PackedWindows, *, played: bool | Array, config: MacroConfig
+    table: MacroTable,
+    windows: PackedWindows,
+    *,
+    played: bool | Array,
+    config: MacroConfig,
+    num_actions: int = MAX_ACTIONS,
 ) -> MacroTable:
     """Takes candidate windows into the table.
 
@@ -133,6 +161,7 @@ def merge(
         played: whether the windows were really played (else they are of search trees): one for
             all, or a bool array of the windows' shape.
         config: the one that the table was made with.
+        num_actions: A; few actions are sorted faster.
 
     Returns:
         The new table: entries in key order, the `capacity` most frequent of all that were known.
@@ -148,31 +177,27 @@ def merge(
     valid = flat.key_high != 0
     rank = jnp.cumsum(valid, dtype=jnp.int32) - 1
     total = rank[-1] + 1
-    table_high, table_low = pack(table.actions)
+    high, low = pack(table.actions)
 
-    def with_buffer(buffer: int) -> tuple[Array, Array]:
+    def with_buffer(buffer: int) -> MacroTable:
         source = jnp.full((buffer,), size, jnp.int32)
         source = source.at[jnp.where(valid, rank, buffer)].set(
             jnp.arange(size, dtype=jnp.int32), mode="drop"
         )
-
-        def joined(of_table: Array, of_windows: Array) -> Array:
-            picked = of_windows.at[source].get(mode="fill", fill_value=0)
-            return jnp.concatenate([of_table, picked])
-
-        slot, lost = _assign_slots(
-            joined(table_high, flat.key_high),
-            joined(table_low, flat.key_low),
-            joined(table.count, flat.weight),
-            capacity,
+        picked, is_picked_played = jax.tree.map(
+            lambda field: field.at[source].get(mode="fill", fill_value=0), (flat, is_played)
         )
-        of_windows = jnp.full((size,), capacity, jnp.int32)
-        of_windows = of_windows.at[source].set(slot[capacity:], mode="drop")
-        return jnp.concatenate([slot[:capacity], of_windows]), lost
+        ranks = _ranks(
+            jnp.concatenate([high, picked.key_high]),
+            jnp.concatenate([low, picked.key_low]),
+            num_actions,
+            config.max_length,
+        )
+        slot, lost = _assign_slots(ranks, jnp.concatenate([table.count, picked.weight]), capacity)
+        moved = _move(table, picked, slot, is_picked_played)
+        return moved._replace(dropped=moved.dropped + lost)
 
     buffers = [size // part for part in (16, 3) if size // part >= _SMALLEST_BUFFER] + [size]
     choice = sum(((total > buffer).astype(jnp.int32) for buffer in buffers[:-1]), jnp.int32(0))
     branches = [lambda buffer=buffer: with_buffer(buffer) for buffer in buffers]
-    slot, lost = jax.lax.switch(choice, branches)
-    merged = _move(table, flat, slot, is_played)
-    return merged._replace(dropped=merged.dropped + lost)
+    return jax.lax.switch(choice, branches)
