@@ -3,8 +3,8 @@
     bucket(e) = argmax_j ((e - mean) · [P, -P])_j
 
 P is random and fixed; a direction and its opposite are two buckets for one multiplication (the
-cross-polytope hash of Andoni et al. 2015). The mean is a running one that is frozen after warm-up: without
-it, min-max scaled embeddings (all positive, nearly equal) fall into one or two buckets.
+cross-polytope hash of Andoni et al. 2015). The mean is a running one that is frozen after warm-up:
+without it, min-max scaled embeddings (all positive, nearly equal) fall into one or two buckets.
 """
 
 import math
