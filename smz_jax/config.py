@@ -549,8 +549,9 @@ class MacroConfig:
     """Trials that are asked for before a macro is called sound or refuted."""
     sound_share: float = 0.8
     """Share of trials that must hold, by the lower bound of its interval."""
-    evidence_decay: float = 0.98
-    """Evidence is multiplied by this at every pass: the model that it was of goes on learning."""
+    evidence_decay: float = 0.95
+    """Evidence is multiplied by this after every iteration's updates: the model that it was of goes
+    on learning."""
     slots: int = 64
     """Macros whose precondition is learned, at most: where each applies."""
     value_delta: float = 0.25
@@ -561,8 +562,8 @@ class MacroConfig:
     head_learning_rate: float = 2e-3
     """Adam's learning rate for that head; 0: no preconditions are learned."""
     head_every: int = 4
-    """Updates of the model for each of that head, which costs about as much as a forward pass over
-    macro.max_length steps."""
+    """Updates of the model for each of that head, and for each batch that evidence is taken from:
+    it costs about as much as a forward pass over macro.max_length steps."""
 
     def __post_init__(self) -> None:
         """Validates; raises ConfigError in one line."""

@@ -8,8 +8,7 @@ import optax
 
 from smz_jax.config import Config
 from smz_jax.losses import Batch, Unrolled, unrolled_loss
-from smz_jax.macros import BucketState
-from smz_jax.preconditions import make_head_update
+from smz_jax.preconditions import Known, make_head_update
 from smz_jax.replay import Replay, ReplaySample, stack_observations
 from smz_jax.targets import make_unroll_targets, random_actions_past_end
 from smz_jax.types import Array, EnvSpec, Networks, Params, TrainState
@@ -240,31 +239,31 @@ def make_train_step(networks: Networks, replay: Replay, config: Config, spec: En
         spec: the environment.
 
     Returns:
-        `(TrainState, replay_state, buckets=None) -> (TrainState, replay_state, metrics)`, jitted;
+        `(TrainState, replay_state, known=None) -> (TrainState, replay_state, metrics)`, jitted;
         the metrics are averaged over the updates, but for `learner/skipped`, a count. A head in
-        the state learns preconditions from every `macro.head_every`-th batch; start-state buckets
-        are a baseline for it.
+        the state takes evidence of the macros that are known, and learns their preconditions,
+        from every `macro.head_every`-th batch.
     """
     update = make_update(networks, config, spec)
     head_update = make_head_update(networks, config, spec)
     length = config.learner.updates_per_dispatch
 
-    def with_head(state: TrainState, sample: ReplaySample, buckets: BucketState | None):
+    def with_head(state: TrainState, sample: ReplaySample, known: Known | None):
         # A branch of its own: nothing of the model waits for it or is fused with it.
         return jax.lax.cond(
             state.step % config.macro.head_every == 0,
-            lambda head: head_update(head, state.params, sample, buckets),
+            lambda head: head_update(head, state.params, sample, known),
             lambda head: head,
             state.head,
         )
 
-    def train(state: TrainState, replay_state, buckets: BucketState | None = None):
+    def train(state: TrainState, replay_state, known: Known | None = None):
         def one(carry, _):
             state, replay_state = carry
             rng_key, sample_key = jax.random.split(state.rng_key)
             sample = replay.sample(replay_state, sample_key)
             if state.head is not None:
-                state = state._replace(head=with_head(state, sample, buckets))
+                state = state._replace(head=with_head(state, sample, known))
             state, priorities, metrics = update(state._replace(rng_key=rng_key), sample)
             replay_state = replay.set_priorities(replay_state, sample.indices, priorities)
             return (state, replay_state), metrics

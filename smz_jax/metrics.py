@@ -21,7 +21,6 @@ PHASES = (
     "environment",
     "search",
     "macros",
-    "trials",
     "replay",
     "learning",
     "evaluation",

@@ -24,9 +24,17 @@ import jax.numpy as jnp
 import optax
 
 from smz_jax.config import Config, MacroConfig
-from smz_jax.macros import BucketState, assign_buckets
+from smz_jax.macros import (
+    BucketState,
+    assign_buckets,
+    count_trials,
+    outcomes,
+    status,
+    weigh,
+)
 from smz_jax.macros.quality import Tally, count, fit_temperature, forget, init_tally
 from smz_jax.macros.slots import MacroSlots, assign_slots, init_slots, slot_targets
+from smz_jax.macros.table import EVIDENCE
 from smz_jax.networks.precondition import make_precondition, reset_columns
 from smz_jax.replay import ReplaySample
 from smz_jax.search.model_functions import normalised_entropy
@@ -40,13 +48,21 @@ BLOCK = 32
 
 
 class HeadState(NamedTuple):
-    """The head and all that it learns by; saved with the run."""
+    """The head and all that it learns by, and evidence for the table; saved with the run."""
 
     params: Params
     opt_state: Any
     slots: MacroSlots
     tally: Tally
     updates: Array  # [] int32
+    evidence: Array  # [5, M] float32, `count_trials` of the iteration so far
+
+
+class Known(NamedTuple):
+    """What a run has found so far, to count and to compare with."""
+
+    actions: Array  # [M, L] int32, of the table
+    buckets: BucketState
 
 
 def make_optimizer(config: MacroConfig) -> optax.GradientTransformation:
@@ -72,9 +88,17 @@ def init_head(config: MacroConfig, embedding_shape: tuple[int, ...], rng_key: Ar
             slots=init_slots(config),
             tally=init_tally(config),
             updates=jnp.zeros((), jnp.int32),
+            evidence=jnp.zeros((len(EVIDENCE), config.capacity), jnp.float32),
         )
 
     return init(rng_key)
+
+
+def model_part(head: HeadState, config: MacroConfig) -> HeadState | None:
+    """What a saved model needs of a head (or of its shapes); None where none is learned."""
+    if config.head_learning_rate == 0:
+        return None
+    return head._replace(opt_state=None, evidence=None)
 
 
 def scatter_bits(x: Array) -> Array:
@@ -151,8 +175,8 @@ def make_uncertain(networks: Networks, config: Config) -> Callable[..., Array]:
 
 def make_head_update(
     networks: Networks, config: Config, spec: EnvSpec
-) -> Callable[[HeadState, Params, ReplaySample, BucketState | None], HeadState]:
-    """One update of the head on a batch of windows; pure, to be compiled by the caller.
+) -> Callable[[HeadState, Params, ReplaySample, Known | None], HeadState]:
+    """One update of head and evidence on a batch of windows; pure, to be compiled by the caller.
 
     Args:
         networks: the model; its parameters stay as they are.
@@ -160,8 +184,8 @@ def make_head_update(
         spec: the environment.
 
     Returns:
-        `(HeadState, params, sample, buckets) -> HeadState`. Without buckets that baseline has
-        nothing to go by.
+        `(HeadState, params, sample, known) -> HeadState`. With nothing known no evidence is
+        counted, and the baseline of start-state buckets has nothing to go by.
     """
     settings, history = config.macro, spec.frame_stack - 1
     head, optimizer = make_precondition(settings), make_optimizer(settings)
@@ -179,10 +203,15 @@ def make_head_update(
         return asked & (found & real & (state.slots.length[slot] > 0))[:, None]
 
     def update(
-        state: HeadState, params: Params, sample: ReplaySample, buckets: BucketState | None
+        state: HeadState, params: Params, sample: ReplaySample, known: Known | None
     ) -> HeadState:
         rows = sample.rows
         trials, embeddings = replayed(params, rows)
+        if known is not None:
+            counts = count_trials(known.actions, outcomes(trials, settings))
+            state = state._replace(evidence=state.evidence + counts)
+        if settings.head_learning_rate == 0:
+            return state
         root = embeddings[0]
         values = jax.lax.map(lambda x: value(params, x), embeddings)
         rates = {"gamma": config.learner.gamma, "delta": settings.value_delta}
@@ -208,8 +237,8 @@ def make_head_update(
             lambda new, old: jnp.where(finite, new, old), learned, kept
         )
         bucket = jnp.full(root.shape[0], -1, jnp.int32)
-        if buckets is not None:
-            bucket = assign_buckets(buckets, root)
+        if known is not None:
+            bucket = assign_buckets(known.buckets, root)
         tally = count(
             state.tally,
             logits=logits,
@@ -218,13 +247,15 @@ def make_head_update(
             held_out=asked & apart,
             bucket=bucket,
         )
-        return HeadState(head_params, opt_state, state.slots, tally, state.updates + 1)
+        return state._replace(
+            params=head_params, opt_state=opt_state, tally=tally, updates=state.updates + 1
+        )
 
     return update
 
 
 def assign_owners(
-    head: HeadState, table: MacroTable, status: Array, config: MacroConfig
+    head: HeadState, table: MacroTable, states: Array, config: MacroConfig
 ) -> HeadState:
     """Owners of the next while; what was learned of former ones is dropped. Pure.
 
@@ -234,10 +265,10 @@ def assign_owners(
     Args:
         head: the head so far.
         table: of macros, with its evidence.
-        status: `[M]`, as `macros.evidence.status` gives it.
+        states: `[M]`, as `macros.evidence.status` gives it.
         config: gives `min_occurrences` and `evidence_decay`.
     """
-    slots, changed = assign_slots(head.slots, table, status, config)
+    slots, changed = assign_slots(head.slots, table, states, config)
     same = jnp.all(slots.actions[:, None] == table.actions, axis=-1)
     held, trials = (jnp.sum(jnp.where(same, x, 0.0), axis=1) for x in (table.held, table.trials))
     bias = jnp.log((held + 1) / (trials - held + 1))
@@ -246,13 +277,27 @@ def assign_owners(
     moments = moments._replace(
         mu=reset_columns(moments.mu, changed, none), nu=reset_columns(moments.nu, changed, none)
     )
-    return HeadState(
+    return head._replace(
         params=reset_columns(head.params, changed, bias),
         opt_state=(moments, *rest),
         slots=slots,
         tally=forget(head.tally, changed, config.evidence_decay),
-        updates=head.updates,
     )
+
+
+def settle(head: HeadState, table: MacroTable, config: MacroConfig) -> tuple[HeadState, MacroTable]:
+    """Ends an iteration: its evidence goes into the table, which then says who owns slots. Pure.
+
+    Args:
+        head: the head after the iteration's updates.
+        table: of the same entries as while they were made.
+        config: the settings of macros.
+    """
+    table = weigh(table, head.evidence, config)
+    head = head._replace(evidence=jnp.zeros_like(head.evidence))
+    if config.head_learning_rate > 0:
+        head = assign_owners(head, table, status(table, config), config)
+    return head, table
 
 
 def applies(head: HeadState, config: MacroConfig, embedding: Array) -> Array:

@@ -19,18 +19,15 @@ from smz_jax.metrics import PhaseTimers, RunningScores, plain
 from smz_jax.mining import Miner
 from smz_jax.model_check import make_check
 from smz_jax.networks import make_networks
-from smz_jax.preconditions import HeadState, assign_owners, init_head
+from smz_jax.preconditions import HeadState, Known, init_head, settle
 from smz_jax.replay import check_memory, make_replay
 from smz_jax.rollout import Actor, make_decide
 from smz_jax.run_dir import versions
 from smz_jax.settings import flat_dict
-from smz_jax.trials import make_trial_pass
 from smz_jax.types import EnvSpec, MacroTable, Trajectory
 
 CHECK_KEY = 3_000_003
 """Checks of the model have randomness of their own: a run is the same with and without them."""
-TRIAL_KEY = 4_000_003
-"""Of the windows on which macros are tried."""
 HEAD_KEY = 5_000_003
 """Of the precondition head: the rest of a run is the same with and without it."""
 
@@ -76,8 +73,6 @@ class Run:
         self.decide = make_decide(self.networks, config, self.spec, policy="search")
         self.agent = make_agent(self.decide)
         self.check_batch = make_check(self.networks, self.replay, config, self.spec)
-        trial_pass = make_trial_pass(self.networks, self.replay, config, self.spec)
-        self.trial_pass = jax.jit(trial_pass, donate_argnums=3)
         self.train_state = init_train_state(self.networks, config, keys[0])
         self.replay_state = self.replay.init()
         embedding = jax.eval_shape(
@@ -86,11 +81,10 @@ class Run:
             np.zeros((1, *self.spec.observation_shape), self.spec.frame_dtype),
         )
         self.miner = Miner(config, self.spec.num_actions, keys[1], embedding.shape[1:])
-        if config.macro.head_learning_rate > 0:
-            key = jax.random.fold_in(jax.random.key(config.seed), HEAD_KEY)
-            head = init_head(config.macro, embedding.shape[1:], key)
-            self.train_state = self.train_state._replace(head=head)
-        self._assign_owners = jax.jit(self._assign, donate_argnums=0)
+        key = jax.random.fold_in(jax.random.key(config.seed), HEAD_KEY)
+        head = init_head(config.macro, embedding.shape[1:], key)
+        self.train_state = self.train_state._replace(head=head)
+        self._settle = jax.jit(self._settled, donate_argnums=(0, 1))
         self._acting_key = keys[2]
         self.open_games()
         self.scores = RunningScores()
@@ -275,7 +269,8 @@ class Run:
         key = jax.random.fold_in(jax.random.key(self.config.seed), CHECK_KEY)
         key = jax.random.fold_in(key, self.iteration)
         found = jax.device_get(self.check_batch(self.train_state, self.replay_state, key))
-        if (head := self.train_state.head) is not None:
+        head = self.train_state.head
+        if self.config.macro.head_learning_rate > 0:
             known = jax.device_get(macros.quality(head.slots, head.tally))
             found |= {f"precondition/{k}": x for k, x in known.items() if np.isfinite(x)}
         return found
@@ -283,11 +278,12 @@ class Run:
     def learn(self) -> dict[str, float]:
         """The updates of one iteration; their metrics, averaged."""
         several = []
+        known = Known(self.miner.state.table.actions, self.miner.state.buckets)
         for _ in range(
             self.config.updates_per_iteration // self.config.learner.updates_per_dispatch
         ):
             self.train_state, self.replay_state, metrics = self.train_step(
-                self.train_state, self.replay_state, self.miner.state.buckets
+                self.train_state, self.replay_state, known
             )
             several.append(metrics)
         rows = jax.device_get(several)
@@ -295,19 +291,15 @@ class Run:
         averaged = {name: float(np.nanmean([row[name] for row in rows])) for name in rows[0]}
         return {**averaged, "learner/skipped": self.skipped}
 
-    def try_macros(self) -> None:
-        """One pass of evidence over replayed windows; stays on the device."""
-        key = jax.random.fold_in(jax.random.key(self.config.seed), TRIAL_KEY)
-        key = jax.random.fold_in(key, self.iteration)
+    def settle_macros(self) -> None:
+        """What the updates showed of the macros goes into the table; stays on the device."""
         state = self.miner.state
-        table = self.trial_pass(self.train_state.params, self.replay_state, key, state.table)
+        head, table = self._settle(self.train_state.head, state.table)
         self.miner.state = state._replace(table=table)
-        if (head := self.train_state.head) is not None:
-            self.train_state = self.train_state._replace(head=self._assign_owners(head, table))
+        self.train_state = self.train_state._replace(head=head)
 
-    def _assign(self, head: HeadState, table: MacroTable) -> HeadState:
-        settings = self.config.macro
-        return assign_owners(head, table, macros.status(table, settings), settings)
+    def _settled(self, head: HeadState, table: MacroTable) -> tuple[HeadState, MacroTable]:
+        return settle(head, table, self.config.macro)
 
     def iterate(self) -> dict[str, Any]:
         """One rollout, its macros, and the updates that are due; gives a metrics row."""
@@ -324,8 +316,8 @@ class Run:
         if self.learns:
             with timers("learning"):
                 learned = self.learn()
-            with timers("trials"):
-                self.try_macros()
+            with timers("macros"):
+                self.settle_macros()
         self.iteration += 1
         return {
             "iteration": self.iteration,
@@ -344,13 +336,13 @@ class Run:
 
     def library(self) -> dict[str, Any]:
         """The macros found so far, as macros.json holds them."""
-        head = self.train_state.head
+        head, learns = self.train_state.head, self.config.macro.head_learning_rate > 0
         return macros.summarise(
             jax.device_get(self.miner.state.table),
             self.miner.totals,
             self.config.macro,
             self.spec.action_names,
-            None if head is None else macros.slot_entries(head.slots, head.tally),
+            macros.slot_entries(head.slots, head.tally) if learns else None,
         )
 
     def save(self, store: CheckpointStore, run_dir: Path, *, block: bool = True) -> None:

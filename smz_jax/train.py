@@ -15,6 +15,7 @@ from smz_jax.envs import GameFault
 from smz_jax.evaluate import baseline_row, evaluate, evaluate_baselines, evaluation_row
 from smz_jax.metrics import METRICS_FILE, MetricsWriter, PhaseTimers, read_metrics, write_json
 from smz_jax.model_check import check_row
+from smz_jax.preconditions import model_part
 from smz_jax.progress import Progress
 from smz_jax.run import Run
 from smz_jax.run_dir import Weights, versions
@@ -320,11 +321,8 @@ def interim_evaluation(
 
 def save_best(run: Run, store: CheckpointStore, progress: Progress) -> None:
     """Keeps the parameters as the best so far; a full disk is reported as in `save`."""
-    head = run.train_state.head
-    state = {
-        "params": run.train_state.params,
-        "head": None if head is None else head._replace(opt_state=None),
-    }
+    head = model_part(run.train_state.head, run.config.macro)
+    state = {"params": run.train_state.params, "head": head}
     with run.timers("checkpoint"):
         note_failures(progress, store.wait)
         note_failures(progress, lambda: store.save("best", run.env_steps, state, run.counters))

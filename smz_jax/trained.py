@@ -17,7 +17,7 @@ from smz_jax.macros import slot_entries
 from smz_jax.macros.library import precondition_fields
 from smz_jax.metrics import read_metrics
 from smz_jax.networks import make_networks
-from smz_jax.preconditions import HeadState, init_head
+from smz_jax.preconditions import HeadState, init_head, model_part
 from smz_jax.run_dir import read_config, versions
 from smz_jax.types import EnvSpec, Networks, Params, TrainState
 
@@ -226,12 +226,10 @@ def fit_params(networks: Networks, weights: dict[str, np.ndarray]) -> Params:
 
 def abstract_head(networks: Networks, config: Config, spec: EnvSpec) -> HeadState | None:
     """Shapes and dtypes of a run's precondition head without its optimiser; None: it has none."""
-    if config.macro.head_learning_rate == 0:
-        return None
     observation = jax.ShapeDtypeStruct((1, *spec.observation_shape), spec.frame_dtype)
     embedding = jax.eval_shape(networks.representation, abstract_params(networks), observation)
     init = functools.partial(init_head, config.macro, embedding.shape[1:])
-    return jax.eval_shape(init, jax.random.key(0))._replace(opt_state=None)
+    return model_part(jax.eval_shape(init, jax.random.key(0)), config.macro)
 
 
 def fit_head(networks: Networks, spec: EnvSpec, model: Exported) -> HeadState | None:

@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 
 from smz_jax.config import Config
-from smz_jax.macros.evidence import Trials, outcomes, weigh
-from smz_jax.replay import Replay, stack_observations
+from smz_jax.macros.evidence import Trials
+from smz_jax.replay import stack_observations
 from smz_jax.search.model_functions import normalised_entropy
-from smz_jax.types import Array, EnvSpec, MacroTable, Networks, Params, Trajectory
+from smz_jax.types import Array, EnvSpec, Networks, Params, Trajectory
 
 
 def relative_distance(foreseen: Array, real: Array, valid: Array) -> Array:
@@ -119,26 +119,3 @@ def make_trials(
     """As `make_replayed`, the trials alone: `(params, rows [B, W, ...]) -> Trials [B, K]`."""
     replayed = make_replayed(networks, config, spec)
     return lambda params, rows: replayed(params, rows).trials
-
-
-def make_trial_pass(
-    networks: Networks, replay: Replay, config: Config, spec: EnvSpec
-) -> Callable[..., MacroTable]:
-    """One pass of evidence over a batch of replay, to be jitted.
-
-    Args:
-        networks: the model.
-        replay: windows are drawn from it, by its own priorities.
-        config: the run's settings.
-        spec: the environment.
-
-    Returns:
-        `(params, replay_state, rng_key, table) -> table`.
-    """
-    trials = make_trials(networks, config, spec)
-
-    def trial_pass(params: Params, replay_state, rng_key: Array, table: MacroTable) -> MacroTable:
-        rows = replay.sample(replay_state, rng_key).rows
-        return weigh(table, outcomes(trials(params, rows), config.macro), config.macro)
-
-    return trial_pass

@@ -142,7 +142,7 @@ class TrainState(NamedTuple):
     opt_state: Any
     rng_key: Array
     step: Array  # [] int32, learner steps done
-    head: Any = None  # `smz_jax.preconditions.HeadState`; None: no preconditions are learned
+    head: Any = None  # `smz_jax.preconditions.HeadState`; None: nothing is learned of macros
 
 
 class MacroWindows(NamedTuple):

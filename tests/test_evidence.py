@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 
 from smz_jax.config import MacroConfig
-from smz_jax.macros import Trials, init_table, merge, outcomes, status, weigh
+from smz_jax.macros import Trials, count_trials, init_table, merge, outcomes, status, weigh
 from smz_jax.macros.evidence import CANDIDATE, REFUTED, SOUND, Z, wilson
 from smz_jax.macros.keys import PackedWindows, pack
 from smz_jax.trials import make_trials, relative_distance
@@ -99,7 +99,11 @@ def of_macros(table):
 @pytest.mark.parametrize("repeats", [True, False])
 def test_evidence_equals_the_twin(repeats):
     config = dataclasses.replace(CONFIG, include_repeats=repeats)
-    step = jax.jit(lambda table, trials: weigh(table, outcomes(trials, config), config))
+
+    @jax.jit
+    def step(table, trials):
+        return weigh(table, count_trials(table.actions, outcomes(trials, config)), config)
+
     empty = full_table(np.random.default_rng(0), config)
 
     @settings(max_examples=100, deadline=None, derandomize=True)

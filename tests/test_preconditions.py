@@ -13,19 +13,23 @@ import pytest
 
 from smz_jax import learner
 from smz_jax.config import MacroConfig
-from smz_jax.macros import BucketState, init_table, quality
+from smz_jax.macros import BucketState, count_trials, init_table, outcomes, quality
 from smz_jax.macros.evidence import SOUND
 from smz_jax.networks.precondition import OUTPUT, make_precondition
 from smz_jax.preconditions import (
+    Known,
     applies,
     assign_owners,
     held_out,
     init_head,
     make_head_update,
     make_uncertain,
+    model_part,
+    settle,
     worth_it,
 )
 from smz_jax.replay import ReplaySample
+from smz_jax.trials import make_trials
 from tests import test_grid_check as grid
 from tests import test_learner as toy
 
@@ -132,14 +136,17 @@ def fresh_head():
     return assign()(head, table_of(SEQUENCES, MACRO), ALL_SOUND)
 
 
-BUCKETS = BucketState(jnp.eye(grid.STATES), jnp.zeros(grid.STATES), jnp.float32(1))
+KNOWN = Known(
+    table_of(SEQUENCES, MACRO).actions,
+    BucketState(jnp.eye(grid.STATES), jnp.zeros(grid.STATES), jnp.float32(1)),
+)
 """A bucket for each state: the best that this baseline can be."""
 
 
 def test_the_head_learns_where_macros_apply():
     head, rng = fresh_head(), np.random.default_rng(0)
     for step in range(500):
-        head = toy_update()(head, grid.PARAMS, draw(rng), BUCKETS)
+        head = toy_update()(head, grid.PARAMS, draw(rng), KNOWN)
         if step == 250:  # what was counted of the beginner is dropped
             head = head._replace(tally=jax.tree.map(jnp.zeros_like, head.tally))
     _, states = played()
@@ -188,12 +195,12 @@ def test_windows_held_out_are_counted_and_not_learned_from():
     apart = np.flatnonzero(held_out(sample, 0))
     assert 1 <= len(apart) < BATCH
     again = jax.tree.map(lambda x: x[np.resize(apart, BATCH)], sample)
-    after = toy_update()(head, grid.PARAMS, again, BUCKETS)
+    after = toy_update()(head, grid.PARAMS, again, KNOWN)
     jax.tree.map(np.testing.assert_array_equal, after.params, head.params)
     assert after.tally.asked.sum() > 0 and not np.asarray(after.tally.buckets).any()
     rest = np.setdiff1d(np.arange(BATCH), apart)
     others = jax.tree.map(lambda x: x[np.resize(rest, BATCH)], sample)
-    after = toy_update()(head, grid.PARAMS, others, BUCKETS)
+    after = toy_update()(head, grid.PARAMS, others, KNOWN)
     assert after.tally.asked.sum() == 0 and np.asarray(after.tally.buckets).any()
     moved = jax.tree.map(lambda a, b: float(abs(a - b).max()), after.params, head.params)
     assert max(jax.tree.leaves(moved)) > 1e-3
@@ -203,7 +210,7 @@ def test_what_is_not_finite_is_not_learned():
     head = fresh_head()
     sample = draw(np.random.default_rng(2))
     broken = sample.rows._replace(frame=sample.rows.frame * np.float32(np.nan))
-    after = toy_update()(head, grid.PARAMS, sample._replace(rows=broken), BUCKETS)
+    after = toy_update()(head, grid.PARAMS, sample._replace(rows=broken), KNOWN)
     jax.tree.map(np.testing.assert_array_equal, after.params, head.params)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves((after.tally, after.opt_state)))
 
@@ -242,7 +249,7 @@ def test_worth_by_hand():
 
 
 def test_a_new_owner_begins_anew_and_the_others_go_on():
-    head = toy_update()(fresh_head(), grid.PARAMS, draw(np.random.default_rng(3)), BUCKETS)
+    head = toy_update()(fresh_head(), grid.PARAMS, draw(np.random.default_rng(3)), KNOWN)
     left = [s for s in SEQUENCES if s not in ((0, 0), (1, 2))]
     after = assign()(head, table_of([*left, (3, 3, 3)], MACRO), ALL_SOUND)
     differs = np.any(np.asarray(after.slots.actions) != np.asarray(head.slots.actions), axis=1)
@@ -301,11 +308,12 @@ def test_the_model_learns_the_same_with_and_without_it():
     plain = toy.start_state(step=20)
     learned = jax.tree.map(jnp.copy, plain)._replace(head=head)
     buckets = BucketState(jnp.ones((8, grid.STATES)), jnp.zeros(8), jnp.float32(1))
+    known = Known(table_of(sequences, macro).actions, buckets)
     memory = toy.fresh_memory(toy.golden_rows())
     for number in range(4):
         before = learned.head
         (plain, ours, numbers), (learned, theirs, same) = (
-            step(*jax.tree.map(jnp.copy, (state, memory, buckets))) for state in (plain, learned)
+            step(*jax.tree.map(jnp.copy, (state, memory, known))) for state in (plain, learned)
         )
         # Two programs: XLA may round their sums differently.
         close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-7)
@@ -315,3 +323,38 @@ def test_the_model_learns_the_same_with_and_without_it():
         moved = jax.tree.map(lambda a, b: bool((a != b).any()), before.params, learned.head.params)
         assert int(learned.head.updates) == number // 2 + 1
         assert any(jax.tree.leaves(moved)) == (number % 2 == 0)
+
+
+# --- evidence for the table -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rate", [MACRO.head_learning_rate, 0.0])
+def test_an_iterations_batches_are_evidence_and_then_fade(rate):
+    """Sums over the batches of an iteration, as `count_trials` has them; learned from or not."""
+    macro = dataclasses.replace(MACRO, head_learning_rate=rate, evidence_decay=0.5)
+    config = dataclasses.replace(
+        grid.CONFIG, macro=macro, loss=dataclasses.replace(grid.CONFIG.loss, consistency=0.0)
+    )
+    spec = type("Spec", (), {"frame_stack": 1})
+    networks = grid.exact_networks()
+    update = jax.jit(make_head_update(networks, config, spec))  # type: ignore[arg-type]
+    trials = jax.jit(make_trials(networks, config, spec))  # type: ignore[arg-type]
+    end = jax.jit(lambda head, table: settle(head, table, macro))
+    head, rng = init_head(macro, (grid.STATES,), KEY), np.random.default_rng(0)
+    table = table_of(SEQUENCES, macro)._replace(trials=jnp.full(macro.capacity, 8.0))
+    known = KNOWN._replace(actions=table.actions)
+    for number in range(2):
+        before, total = np.asarray(table.trials), 0.0
+        for _ in range(3):
+            sample = draw(rng)
+            head = update(head, grid.PARAMS, sample, known)
+            windows = outcomes(trials(grid.PARAMS, sample.rows), macro)
+            total += np.asarray(count_trials(table.actions, windows))
+        assert total[0].sum() > 50 and int(head.updates) == (3 * number + 3) * (rate > 0)
+        head, table = end(head, table)
+        np.testing.assert_array_equal(table.trials, before * 0.5 + total[0])
+        np.testing.assert_array_equal(table.agreed[total[0] == 0], 0)
+        assert not np.asarray(head.evidence).any()
+        assert bool((head.slots.length > 0).any()) == (rate > 0)
+    assert update(head, grid.PARAMS, draw(rng), None).evidence.sum() == 0
+    assert (model_part(head, macro) is None) == (rate == 0)

@@ -9,7 +9,7 @@ from smz_jax.macros.buckets import BucketState, assign_buckets, init_buckets, up
 from smz_jax.macros.coding import Encoding
 from smz_jax.macros.compression import Selection, encode, expand, parse, select
 from smz_jax.macros.controls import frequent_windows, random_macros, shuffled
-from smz_jax.macros.evidence import Trials, outcomes, status, weigh
+from smz_jax.macros.evidence import Trials, count_trials, outcomes, status, weigh
 from smz_jax.macros.keys import PackedWindows, unpack_windows
 from smz_jax.macros.library import (
     format_rankings,
@@ -34,6 +34,7 @@ __all__ = [
     "Trials",
     "assign_buckets",
     "assign_slots",
+    "count_trials",
     "encode",
     "expand",
     "format_rankings",

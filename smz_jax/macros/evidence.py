@@ -10,7 +10,9 @@ actions, its open-loop prediction is set against what really followed. A trial h
   `macro.reward_threshold`;
 - agreed: the encoder, told what happened at each step, gives the code that was foreseen.
 
-Evidence is forgotten slowly (`macro.evidence_decay` for each pass): the model goes on learning. A
+A pass is all that an iteration's batches show, every `macro.head_every`-th of them. Evidence is
+forgotten slowly (`macro.evidence_decay` for each pass): the model goes on learning. A window that
+is drawn again counts again, and neighbours overlap, so that the bounds are somewhat too narrow. A
 macro is `sound` once the lower bound of its share of held trials reaches `macro.sound_share`,
 `refuted` once the upper bound falls below it, `candidate` in between and before `macro.min_trials`.
 """
@@ -22,6 +24,7 @@ import jax.numpy as jnp
 
 from smz_jax.config import MacroConfig
 from smz_jax.macros.keys import pack
+from smz_jax.macros.table import EVIDENCE
 from smz_jax.types import MacroTable
 
 Array = jax.Array
@@ -91,34 +94,37 @@ def outcomes(trials: Trials, config: MacroConfig) -> Outcomes:
     return jax.tree.map(lambda *x: jnp.stack(x), *rows)
 
 
-def weigh(table: MacroTable, found: Outcomes, config: MacroConfig) -> MacroTable:
-    """Adds what came of a pass's windows to the evidence of the macros that they are trials of.
+def count_trials(actions: Array, found: Outcomes) -> Array:
+    """What came of windows, counted for the macros that they are trials of.
+
+    Args:
+        actions: [M, L] int32 of the macros, padded with -1.
+        found: windows of any number; those of other sequences count for none.
+
+    Returns:
+        [5, M] float32: `trials`, `held`, `near`, `paid` and `agreed`.
+    """
+    flat = jax.tree.map(jnp.ravel, found)
+    high, low = pack(actions)
+    is_trial = (flat.key_high != 0)[:, None]
+    matches = is_trial & (flat.key_high[:, None] == high) & (flat.key_low[:, None] == low)
+    held = flat.near & flat.paid & flat.agreed
+    counted = jnp.stack([jnp.ones_like(held), held, flat.near, flat.paid, flat.agreed])
+    # Sums of ones: exact in any order.
+    return counted.astype(jnp.float32) @ matches.astype(jnp.float32)
+
+
+def weigh(table: MacroTable, counts: Array, config: MacroConfig) -> MacroTable:
+    """Adds a pass's counts to the evidence; what was known before fades.
 
     Args:
         table: the table; only its evidence changes.
-        found: windows of any number; those of sequences that are not in the table count for none.
+        counts: [5, M], as `count_trials` gives them, summed over the windows of the pass.
         config: gives `evidence_decay`.
-
-    Returns:
-        The table with `trials`, `held`, `near`, `paid` and `agreed` after the pass.
     """
-    flat = jax.tree.map(jnp.ravel, found)
-    high, low = pack(table.actions)
-    is_trial = (flat.key_high != 0)[:, None]
-    matches = is_trial & (flat.key_high[:, None] == high) & (flat.key_low[:, None] == low)
-
-    def added(former: Array, counts: Array) -> Array:
-        total = jnp.sum(matches & counts[:, None], axis=0, dtype=jnp.float32)
-        return former * jnp.float32(config.evidence_decay) + total
-
-    held = flat.near & flat.paid & flat.agreed
-    return table._replace(
-        trials=added(table.trials, jnp.ones_like(held)),
-        held=added(table.held, held),
-        near=added(table.near, flat.near),
-        paid=added(table.paid, flat.paid),
-        agreed=added(table.agreed, flat.agreed),
-    )
+    former = jnp.stack([getattr(table, name) for name in EVIDENCE])
+    total = former * jnp.float32(config.evidence_decay) + counts
+    return table._replace(**dict(zip(EVIDENCE, total, strict=True)))
 
 
 def wilson(successes: Array, trials: Array) -> tuple[Array, Array]:
