@@ -390,7 +390,9 @@ _FRAMES_MODEL: dict[str, Any] = {
     "network.encoder_noise_end": 0.0,
     "network.decoder_size": 42,
     "network.decoder_target": "difference",
-    "loss.consistency": 1.0,  # macros are verified by where the model foresees that they end
+    # EfficientZero's weight (Ye et al. 2021). Macros are verified by where the model foresees that
+    # they end: in one run each of Breakout, 95 % of them held at 2.0 and 89 % at 1.0.
+    "loss.consistency": 2.0,
     "loss.commitment": 0.3,
     "loss.code_entropy": 0.02,
     "loss.reconstruction": 50.0,
