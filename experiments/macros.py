@@ -94,8 +94,9 @@ def make_parser() -> argparse.ArgumentParser:
     add("--seed", type=int, help="of the games (default: that of the run's final evaluation)")
     add(
         "--checkpoint",
-        choices=("best", "last"),
-        help="of a run: its best model (default, where it has one) or its last one",
+        choices=("last", "best"),
+        help="of a run: its last model (default, where it has one), which macros.json is of, or "
+        "its best one",
     )
     add("--out", type=Path, metavar="DIR", help="for figures/ and macros.json (default: RUN_DIR)")
     return parser
@@ -205,7 +206,7 @@ def look(
         print_library(library, wanted)
         print("nothing was played or drawn: the run has no checkpoint yet")
         return 0
-    kind: Any = arguments.checkpoint or next(iter(kinds), "best")
+    kind: Any = arguments.checkpoint or next(iter(kinds), "last")
     from smz_jax.launch import use_compile_cache
 
     use_compile_cache()
@@ -239,7 +240,7 @@ def look(
 
 def _kinds(folder: Path) -> list[str]:
     """Kinds of checkpoints that a run has, the one to look at first."""
-    return [kind for kind in ("best", "last") if any((folder / "checkpoints" / kind).glob("*"))]
+    return [kind for kind in ("last", "best") if any((folder / "checkpoints" / kind).glob("*"))]
 
 
 if __name__ == "__main__":

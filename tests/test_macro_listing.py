@@ -16,6 +16,7 @@ from smz_jax.macro_listing import (
     closed_gate,
     format_selection,
     format_table,
+    gate_and_reason,
     listed,
     prefix_line,
 )
@@ -194,13 +195,16 @@ def sound_share(near, paid, agreed, trials=50.0):
     ],
 )
 def test_which_gate_closed(document, words):
-    line = closed_gate(document)
+    line, parts = closed_gate(document), gate_and_reason(document)
     assert line is not None and "\n" not in line
     assert [part for part in words.split(" ... ") if part not in line] == []
+    tried = [x["trials"] for x in document["macros"]]
+    gate = "certainty" if not tried else "trials" if max(tried) < 20 else "repeatability"
+    assert parts is not None and (parts[0], ": ".join(parts)) == (gate, line)
 
 
 def test_no_gate_closed_where_a_macro_is_sound():
-    assert closed_gate(FOUR) is None
+    assert closed_gate(FOUR) is None and gate_and_reason(FOUR) is None
 
 
 def test_a_table_of_prefixes_is_told():
@@ -378,6 +382,31 @@ def test_a_run_without_a_checkpoint_has_its_table(folder, capsys):
     assert command.main([str(folder)]) == 0
     out = capsys.readouterr().out
     assert out.startswith("4 of 4 macros") and "the run has no checkpoint yet" in out
+
+
+@pytest.mark.parametrize(
+    ("there", "flags", "loaded"),
+    [
+        (("best", "last"), (), "last"),
+        (("best",), (), "best"),
+        (("best", "last"), ("--checkpoint", "best"), "best"),
+    ],
+)
+def test_the_model_that_the_macros_are_of_is_looked_at(folder, monkeypatch, there, flags, loaded):
+    from smz_jax import trained
+
+    for kind in there:
+        (folder / "checkpoints" / kind / "000000000010").mkdir(parents=True)
+    asked = []
+
+    def load(path, kind):
+        asked.append((path, kind))
+        raise ConfigError("no more")
+
+    monkeypatch.setattr(trained, "load_model", load)
+    with pytest.raises(ConfigError, match="no more"):
+        command.main([str(folder), *flags])
+    assert asked == [(folder, loaded)]
 
 
 def test_the_command_writes_json(folder, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """Verification without a game: intervals, controls, judgement, counts and the document."""
 
 import copy
+import dataclasses
 import functools
 import itertools
 import json
@@ -216,8 +217,8 @@ def macro_entry(actions, status="sound", **more):
 
 
 def library_of(*macros):
-    stats = {"candidates": 3.0, "certain_rate_play": 0.25}
-    return {"action_names": list(NAMES), "macros": list(macros), "stats": stats}
+    config = dataclasses.asdict(SETTINGS)
+    return {"action_names": list(NAMES), "macros": list(macros), "stats": {}, "config": config}
 
 
 def test_frequent_windows_equal_a_recount_over_text():
@@ -288,21 +289,6 @@ def test_controls_have_as_many_macros_of_the_same_lengths_and_save_less():
         control = libraries.saved_bits(library, known, held_out, 4, 0)
         assert control is not None and control.high < saved.low, library
     assert libraries.saved_bits(real, known, [], 4, 0) is None
-
-
-@pytest.mark.parametrize(
-    ("macros", "closed", "words"),
-    [
-        ([], "certainty", "25.0% of the played"),
-        ([macro_entry((1, 2), "candidate", trials=7.0)], "trials", "at most 7.0"),
-        ([macro_entry((1, 2), "refuted")], "repeatability", "45% (near 70%, paid 80%, agreed 90%)"),
-        ([macro_entry((1, 2)), macro_entry((1, 3), "refuted")], None, ""),
-    ],
-)
-def test_which_gate_closed(macros, closed, words):
-    found = libraries.closed_gate(library_of(*macros), SETTINGS)
-    assert (found and found[0]) == closed
-    assert found is None or words in found[1]
 
 
 def made_up_document(tmp_path, sound=True):

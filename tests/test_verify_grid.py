@@ -157,7 +157,7 @@ def test_a_run_from_end_to_end(tiny_run, tmp_path, capsys):
         "macros", "macros, certain only", "shuffled play", "random", "untrained network",
     ]  # fmt: skip
     sizes = [len(x["macros"]) for x in document["libraries"]]
-    assert set(sizes) == {4}
+    assert set(sizes) == {4} and document["checkpoint"] == "last"
     assert document["gate"]["closed"] in told and "verify.md" in told
     assert "## untrained network" in (run / "verify.md").read_text()
     assert document["play"]["games"] == 32 and document["play"]["held_out"] > 0
@@ -191,6 +191,11 @@ def another_suite(run):
             lambda run: shutil.rmtree(run / "checkpoints" / "best"),
             ("--checkpoint", "best"),
             ("--checkpoint = 'best'", "last (the only one that the run has)"),
+        ),
+        (
+            lambda run: shutil.rmtree(run / "checkpoints" / "last"),
+            (),
+            ("--checkpoint = 'last'", "best (the only one that the run has)"),
         ),
         (another_suite, (), ("env.suite = 'gym'", "atari", "grid")),
         (shutil.rmtree, (), ("run",)),

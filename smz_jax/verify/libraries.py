@@ -125,32 +125,3 @@ def saved_bits(
         again = [per_action([held_out[i] for i in row]) for row in draws]
         low, high = (float(x) for x in np.quantile(again, (0.025, 0.975)))
     return Saved(kept, encode(held_out, kept, num_actions), low, high)
-
-
-def closed_gate(document: Mapping[str, Any], settings: MacroConfig) -> tuple[str, str] | None:
-    """Which gate kept all macros from being sound, and why in words; None if one is sound."""
-    macros = document["macros"]
-    if any(macro["status"] == "sound" for macro in macros):
-        return None
-    if not macros:
-        stats = document["stats"]
-        rate = stats.get("certain_rate_play", 0.0)
-        return "certainty", (
-            f"no sequence was held certain {settings.min_occurrences} times: "
-            f"{stats.get('candidates', 0):.0f} were at all, and {rate:.1%} of the played "
-            f"transitions are under macro.play_threshold = {settings.play_threshold:g}"
-        )
-    tried = [macro for macro in macros if macro["trials"] >= settings.min_trials]
-    if not tried:
-        most = max(macro["trials"] for macro in macros)
-        return "trials", (
-            f"{len(macros)} macros are certain, none has macro.min_trials = {settings.min_trials} "
-            f"trials: at most {most:.1f}"
-        )
-    best = max(tried, key=lambda macro: macro["held_low"])
-    parts = ", ".join(f"{name} {best[name]:.0%}" for name in ("near", "paid", "agreed"))
-    return "repeatability", (
-        f"{len(tried)} of {len(macros)} macros have trials enough, none holds in "
-        f"{settings.sound_share:.0%} by its lower bound; the best, {best['names']}: "
-        f"{best['held_low']:.0%} ({parts})"
-    )

@@ -13,6 +13,7 @@ from smz_jax.envs.emulator import Emulator
 from smz_jax.evaluate import Agent, game_settings, make_agent
 from smz_jax.export import Exported
 from smz_jax.learner import init_train_state
+from smz_jax.macro_file import check_fits
 from smz_jax.networks import make_networks
 from smz_jax.preconditions import HeadState, applies
 from smz_jax.rollout import make_decide
@@ -67,13 +68,7 @@ def check_library_of(model: Exported) -> Mapping[str, Any]:
     found = "no macros.json"
     require(library is not None, "the model's library", found, "the macros.json of its run")
     assert library is not None
-    names = library["action_names"]
-    allowed = f"those of the model: {', '.join(model.about['action_names'])}"
-    require(names == model.about["action_names"], "macros.json: action_names", names, allowed)
-    longest = max((macro["length"] for macro in library["macros"]), default=0)
-    most = model.config.macro.max_length
-    allowed = f"at most macro.max_length = {most} of the model's settings"
-    require(longest <= most, "macros.json: length", longest, allowed)
+    check_fits(library, model.about["action_names"], model.config.macro.max_length)
     return library
 
 
