@@ -35,6 +35,7 @@ from smz_jax.report.library import macro_lines, macro_tables
 from smz_jax.report.style import BLACK, GREEN, GREY, VERMILLION
 from smz_jax.report.verdict import find_warnings
 from smz_jax.types import Trajectory
+from smz_jax.verify.libraries import saved_bits
 from tests.fake_run import write_run
 from tests.test_macro_listing import FOUR, library, macro, selection
 
@@ -176,6 +177,11 @@ def test_controls_save_less_of_held_out_play():
     assert [x["macros"] for x in (mixed, by_chance)] == [1, 1]
     for each in (mixed, by_chance):
         assert each["saved_bits_per_action"] < 0.1 and each["also_macros"] == 0
+        assert each["saved_high"] < real["saved_low"]
+    again = saved_bits([good], play[::2], play[1::2], 4, 0)  # the one that verify reports too
+    assert again is not None and (real["saved_low"], real["saved_high"]) == again[2:]
+    single = measure_selection(document, play[:2], source="games")["controls"]["libraries"]
+    assert [(x["saved_low"], x["saved_high"]) for x in single] == [(None, None)] * 3
     without = measure_selection(library(), play, source="games")["controls"]
     assert [x["macros"] for x in without["libraries"]] == [0, 32, 32]
     assert measure_selection(document, play[:1], source="games")["controls"] is None
@@ -426,7 +432,7 @@ def test_strips_show_certain_occurrences_that_pay():
     frames[9] = 200
     first = game(
         [2, 3, 0, 2, 3, 0, 0, 2, 3, 1, 2, 2],
-        score=[0] * 5 + [1] * 8,
+        score=[0] * 4 + [1] * 9,
         entropy=[0.9] + [0.1] * 11,
         frames=frames,
         first=50,

@@ -168,7 +168,12 @@ def test_the_selection_in_words():
     assert "50% of its macros begin another one, 75%" in text and "40.0% of the actions" in text
     assert "of 80 held-out actions" in text and "macros: 0.5000 (3 of 4 kept)" in text
     assert "random: 0.1250 (3 of 4 kept, 2 of them also macros)" in text
-    assert "search visits weigh in the choice as 10% more" in text
+    assert "search visits weigh in the choice as 10% more" in text and "95 %" not in text
+    bounds = document["selection"]["controls"]["libraries"][0]
+    bounds |= {"saved_low": 0.25, "saved_high": 0.75}
+    text = format_selection(document)
+    assert "held-out actions (95 %, by resampled pieces):" in text
+    assert "macros: 0.5000 (0.2500 to 0.7500) (3 of 4 kept)" in text
     document["selection"] = selection(of="table")
     assert "none of which is sound" in format_selection(document)
 
@@ -336,6 +341,10 @@ def test_an_entry_that_contradicts_itself_is_one_line(entry, words):
         (lambda d: d["selection"]["controls"].update(libraries=3), "controls.libraries = 3"),
         (lambda d: d["selection"]["controls"]["libraries"][0].update(name="x"), "name = 'x'"),
         (lambda d: d["selection"]["controls"]["libraries"][1].pop("kept"), r"1..kept = None"),
+        (
+            lambda d: d["selection"]["controls"]["libraries"][0].update(saved_low="x"),
+            r"0..saved_low = 'x'",
+        ),
         (lambda d: d["selection"]["phrases"].append(d["selection"]["phrases"][0]), "than once"),
         (
             lambda d: [m.update(slot=3, precondition={"windows": 1}) for m in d["macros"][1:3]],

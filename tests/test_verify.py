@@ -280,15 +280,32 @@ def test_controls_have_as_many_macros_of_the_same_lengths_and_save_less():
         assert not set(library.macros) & set(real.macros) or library.name == "untrained network"
     own = controls.frequent_windows([x[:2] for x in other if x.game % 2 == 0], [4, 4, 2], SETTINGS)
     assert found[2].macros == tuple(own)
-    saved = libraries.saved_bits(real, known, held_out, 4, 0)
+    saved = libraries.saved_bits(real.macros, known, held_out, 4, 0)
     assert saved is not None and saved.kept == select(known, list(real.macros), 4).phrases
     coded = encode(held_out, saved.kept, 4)
     assert saved.encoding.saved_per_action == (coded.plain_bits - coded.bits) / coded.actions
     assert saved.low is not None and 0 < saved.low <= coded.saved_per_action <= saved.high
     for library in found[:2]:
-        control = libraries.saved_bits(library, known, held_out, 4, 0)
+        control = libraries.saved_bits(library.macros, known, held_out, 4, 0)
         assert control is not None and control.high < saved.low, library
-    assert libraries.saved_bits(real, known, [], 4, 0) is None
+    assert libraries.saved_bits(real.macros, known, [], 4, 0) is None
+
+
+def test_the_interval_of_saved_bits_is_that_of_draws_that_are_encoded_anew():
+    pieces = [piece.actions for piece in pieces_of(np.random.default_rng(8), 16)]
+    pieces = [piece[: 20 * (i + 1)] for i, piece in enumerate(pieces)]
+    known, held_out = pieces[::2], pieces[1::2]
+    macros = [(2, 2, 3, 1), (2, 3), (0, 0)]
+    saved = libraries.saved_bits(macros, known, held_out, 4, 0)
+    assert saved is not None and saved.low is not None and saved.high is not None
+    rng = np.random.default_rng(9)
+    draws = rng.integers(len(held_out), size=(300, len(held_out)))
+    again = [encode([held_out[i] for i in row], saved.kept, 4).saved_per_action for row in draws]
+    low, high = np.quantile(again, (0.025, 0.975))
+    assert high - low > 0.05
+    np.testing.assert_allclose([saved.low, saved.high], [low, high], atol=0.15 * (high - low))
+    one = libraries.saved_bits(macros, known, held_out[:1], 4, 0)
+    assert one is not None and one.low is None and one.high is None
 
 
 def made_up_document(tmp_path, sound=True):

@@ -157,9 +157,11 @@ DRAWN_ELSEWHERE = {
     ),
     "macro_tree": (
         "The tree of one of its decisions, from the root on the left: round nodes are states to "
-        "act in, square ones wait for chance; larger ones were searched more. Bold edges are "
-        "transitions that the model holds to be certain; the green chain of them is what a "
-        "collapsed search walks in one go, and what a macro is found from."
+        "act in, square ones wait for chance, small hollow squares would have nothing to wait for: "
+        "the model holds their transition to be certain. Larger ones were searched more; dotted "
+        "edges are uncertain. The green chain of certain transitions is what a collapsed search "
+        "walks in one go, and what a macro is found from. Numbers: entropies of the chain, of the "
+        "most visited path, and of what was searched from the chain's end."
     ),
     "macro_strips": (
         "What the best macros do, in the real game: the screen before, after each action, and what "

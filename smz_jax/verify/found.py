@@ -56,7 +56,7 @@ def to_document(
     for each, tried in zip(found.libraries, found.tried, strict=True):
         part = plain_library(each, tried, names, found.libraries[0])
         if each.name != CERTAIN:
-            saved = saved_bits(each, known, held_out, len(names), asked.seed)
+            saved = saved_bits(each.macros, known, held_out, len(names), asked.seed)
             part["saved"] = None if saved is None else plain_saved(saved)
         parts.append(part)
     document = {
