@@ -14,14 +14,22 @@ from smz_jax.checkpoint import Damage, RowChunks
 from smz_jax.checkpoint.rows import RowFiles, read_fields
 from smz_jax.config import ConfigError
 from smz_jax.look import session, timeline
-from smz_jax.look.chains import Chain, SmallTree, best_chain, chains, kept_nodes, why_it_ends
+from smz_jax.look.chains import (
+    Chain,
+    SmallTree,
+    best_chain,
+    chains,
+    kept_nodes,
+    most_visited_path,
+    why_it_ends,
+)
 from smz_jax.look.games import Decided, Game, pieces
 from smz_jax.look.selection import measure_selection
 from smz_jax.look.spans import Span, occurrences, shown_macros, spans_of
 from smz_jax.look.streams import pieces_of
 from smz_jax.look.strips import Strip, changed, choose_strips, strips_figure
 from smz_jax.look.timeline import stretch, timeline_figure
-from smz_jax.look.tree_figure import certain_nodes, layout, tree_figure
+from smz_jax.look.tree_figure import PALE, certain_nodes, layout, tree_figure
 from smz_jax.macro_file import (
     TIMES,
     check_library,
@@ -32,7 +40,7 @@ from smz_jax.macro_file import (
 from smz_jax.macros import encode, prefix_share
 from smz_jax.report.data import load_run
 from smz_jax.report.library import macro_lines, macro_tables
-from smz_jax.report.style import BLACK, GREEN, GREY, VERMILLION
+from smz_jax.report.style import GREEN, GREY, VERMILLION
 from smz_jax.report.verdict import find_warnings
 from smz_jax.types import Trajectory
 from smz_jax.verify.libraries import saved_bits
@@ -268,10 +276,34 @@ def test_chains_by_hand():
 def test_why_a_chain_ends_by_hand():
     """From node 4 nothing was searched; from node 2 on it goes, surely or not, by the threshold."""
     whole, part = Chain((0, 1, 2, 3, 4), (2, 1), (0.1, 0.2)), Chain((0, 1, 2), (2,), (0.1,))
-    assert why_it_ends(TREE, whole, 0.4, 6) == "the search went no further"
-    assert "uncertain (entropy from 0.05)" in why_it_ends(TREE, part, 0.02, 6)
+    assert why_it_ends(TREE, whole, 0.4, 6) == "leaf: the search went no further"
+    assert "entropy from 0.05 over 0.02 on" in why_it_ends(TREE, part, 0.02, 6)
     assert why_it_ends(TREE, part, 0.4, 1) == "a macro has 1 actions at most"
-    assert "more certain transitions follow" in why_it_ends(TREE, part, 0.4, 6)
+    assert "no known macro goes on" in why_it_ends(TREE, part, 0.4, 6)
+    # The same with 5 behind a chance node that was searched no further, and 3 uncertain.
+    chance, entropy = TREE.is_chance.copy(), TREE.entropy.copy()
+    chance[5], entropy[3] = True, 0.9
+    begun = TREE._replace(is_chance=chance, entropy=entropy)
+    assert why_it_ends(begun, part, 0.4, 6).startswith("leaf: the search began what is certain")
+    one = TREE._replace(visits=np.array([20, 12, 11, 6, 5, 0, 4, 3]))
+    assert "entropy 0.20 over 0.1 on" in why_it_ends(one, part, 0.1, 6)
+
+
+def test_of_known_chains_one_that_an_uncertain_transition_ends_is_shown():
+    """Both are known and of two actions; from 4 on it is uncertain, from 5 nothing was searched."""
+    longer = small_tree(
+        parent=[*TREE.parent, 4],
+        edge=[*TREE.edge, 1],
+        chance=[*TREE.is_chance, 1],
+        entropy=[*TREE.entropy, 0.7],
+        visits=[20, 12, 11, 6, 2, 9, 4, 3, 1],
+    )
+    best = best_chain(longer, 0.4, 6, {(2, 1), (2, 3)})
+    assert best is not None and best.actions == (2, 1)
+    best = best_chain(longer, 0.8, 6, {(2, 1), (2, 3)})  # nothing is uncertain: visits decide
+    assert best is not None and best.actions == (2, 3)
+    assert most_visited_path(longer) == [0, 1, 2, 5]
+    assert most_visited_path(TREE) == [0, 1, 2, 3, 4]
 
 
 def random_tree(rng, size):
@@ -347,18 +379,33 @@ def test_the_tree_figure_marks_its_chain():
     assert "RIGHT → FIRE" in said and "game 2, step 7" in said and "all 8 nodes" in said
     assert "the chain is not in the library" in said and "root, 20 visits" in said
     (axes,) = figure.axes
-    by_colour = Counter(colours.to_hex(line.get_color()).upper() for line in axes.lines)
-    # The chain's four edges; the collapsed one; and the rest: to 6 and 7.
-    assert by_colour == {GREEN.upper(): 4, BLACK.upper(): 1, "#BDBDBD": 2}
-    round_, square = axes.collections
-    assert (len(round_.get_offsets()), len(square.get_offsets())) == (5, 3)
+
+    def by_colour(found):
+        return Counter(colours.to_hex(each).upper() for each in found)
+
+    # Only the chain's four edges have a colour; but for them 2 to 5 is certain, 6 and 7 are not.
+    assert by_colour(x.get_color() for x in axes.lines) == {GREEN.upper(): 4, PALE: 3}
     dotted = [line for line in axes.lines if line.get_linestyle() == ":"]
-    assert {colours.to_hex(line.get_color()).upper() for line in dotted} == {"#BDBDBD"}
-    assert len(dotted) == 2 and "the chain ends: the search went no further" in said
-    (end,) = [x for x in axes.texts if x.get_text() == "end of the chain"]
-    assert tuple(end.xy) == tuple(round_.get_offsets()[[0, 2, 4, 5, 7].index(4)])
+    assert by_colour(x.get_color() for x in dotted) == {PALE: 2}
+    round_, square, hollow, ring = axes.collections
+    sizes = [len(x.get_offsets()) for x in (round_, square, hollow, ring)]
+    assert sizes == [5, 1, 2, 1]  # 6 is an uncertain chance node, 1 and 3 are certain ones
+    assert by_colour(round_.get_facecolors()) == {GREEN.upper(): 3, GREY.upper(): 2}
+    assert by_colour(hollow.get_facecolors()) == {"#FFFFFF": 1}
+    assert by_colour(hollow.get_edgecolors()) == {GREEN.upper(): 2}
+    assert max(hollow.get_sizes()) < min(square.get_sizes())
+    assert "the chain ends: leaf: the search went no further" in said
+    (end,) = ring.get_offsets()
+    assert tuple(end) == tuple(round_.get_offsets()[[0, 2, 4, 5, 7].index(4)])
     bold = [x.get_text() for x in axes.texts if x.get_fontweight() == "bold"]
     assert sorted(bold) == ["FIRE", "RIGHT"]
+    # The chain is the most visited path; nothing was searched from its end.
+    numbers = [x.get_text() for x in axes.texts if x.get_text().startswith("0.")]
+    assert sorted(numbers) == ["0.10", "0.20"]
+    other = Chain((0, 1, 2), (2,), (0.1,))
+    figure = tree_figure(Decided(2, 7, TREE, other), FOUR, tree_threshold=0.4)
+    numbers = [x.get_text() for x in figure.axes[0].texts if x.get_text().startswith("0.")]
+    assert sorted(numbers) == ["0.05", "0.10", "0.20"]  # and what was searched from node 2
     assert certain_nodes(TREE, 0.4) == {1, 2, 3, 4, 5}
     few = tree_figure(Decided(1, 0, TREE, chain), FOUR, tree_threshold=0.4, most=6)
     assert "6 of 8 nodes" in " ".join(texts(few)) and len(few.axes[0].lines) == 5
@@ -458,13 +505,54 @@ def test_strips_show_certain_occurrences_that_pay():
     assert len(found) == 1 or not set(found[0].steps[:-1]) & set(found[1].steps[:-1])
 
 
+def test_strips_avoid_rewards_that_the_screen_shows_late():
+    """Actions 0, 3 and 7 begin the macro; action i pays score[i + 1] - score[i]."""
+    one = library(macro((2, 3), 9))
+
+    def chosen(*score):
+        played = game([2, 3, 0, 2, 3, 0, 0, 2, 3, 0], score=score)
+        return choose_strips([played], one, 0.2)[0]
+
+    # 1 pays: the last of 0. 2 pays: just before 3. 7 pays: the first of 7.
+    assert chosen(0, 0, 1, 2, 2, 2, 2, 2, 3, 3, 3)[2] == 7
+    # 1 and 8, the last ones of 0 and 7, pay: rather none than one that the screen shows late.
+    found = chosen(0, 0, 1, 1, 1, 1, 1, 1, 1, 2, 2)
+    assert (found.start, found.late) == (3, False)
+    # 1, 2 and 8 pay: all are late, which is said.
+    found = chosen(0, 0, 1, 2, 2, 2, 2, 2, 2, 3, 3)
+    assert found.late
+    figure = strips_figure([found], lambda step: Image.new("RGB", (8, 6)), one)
+    assert "; the score on the screen may be a step late)" in " ".join(texts(figure))
+
+
+def test_strips_lie_a_macro_apart_in_whichever_game():
+    two = library(macro((2, 3), 9), macro((1, 1, 1), 8))
+    first, other = game([2, 3, 0, 0, 1, 1, 1]), game([0, 0, 0, 1, 1, 1], number=2)
+    (found,) = choose_strips([first], two, 0.2)  # 2 steps between, and 3 are asked for
+    assert found.macro["actions"] == [2, 3]
+    assert len(choose_strips([first, other], two, 0.2)) == 1
+    later = game([0, 0, 0, 0, 0, 1, 1, 1], number=2)
+    assert [x.start for x in choose_strips([first, later], two, 0.2)] == [0, 5]
+
+
+def test_strips_and_the_timeline_agree_on_what_is_held_certain():
+    played = game([2, 3, 0, 0, 0, 2, 3, 0], entropy=[0.1, 0.2, 0, 0, 0, 0.1, 0.19, 0.9])
+    (strip,) = choose_strips([played], library(macro((2, 3), 9)), 0.2)
+    assert (strip.start, strip.certain) == (5, True)
+    figure = timeline_figure([played], library(macro((2, 3), 9)), play_threshold=0.2)
+    bars = figure.axes[2].collections[0]
+    drawn = zip(bars.get_paths(), bars.get_facecolor()[:, 3], strict=True)
+    solid = {path.get_extents().x0: opacity == 1 for path, opacity in drawn}
+    assert solid == {0: False, 5: True}
+
+
 def test_a_strip_has_a_picture_for_each_step():
     def picture(step):
         image = Image.new("RGB", (8, 6), "#404040")
         image.putpixel((step % 8, 2), (255, 255, 255))
         return image
 
-    played = game([1, 2, 2, 2, 3], score=[0, 0, 0, 1, 1, 1], first=10)
+    played = game([1, 2, 2, 2, 3], score=[0, 0, 1, 1, 1, 1], first=10)
     strips = [Strip(FOUR["macros"][2], played, 0, True), Strip(FOUR["macros"][1], played, 3, False)]
     figure = strips_figure(strips, picture, FOUR)
     panels = figure.axes

@@ -82,9 +82,9 @@ FIGURES: tuple[tuple[str, Draw, str], ...] = (
         "Where a macro applies: every transition is certain, what follows is as foreseen, and it "
         "is worth as much as the best action. A head learns to say so from the state; here on "
         "replayed windows that it was never trained on, at probability 0.5, older windows counting "
-        "for less. Dashed, what it must beat: to say so always (recall 1), or wherever it was so "
-        "at least every second time in the same start-state bucket. Calibration error: how far "
-        "its probabilities are from what happened, on average.",
+        "for less. Dashed and dotted, what it must beat: to say so always (recall 1), or wherever "
+        "it was so at least every second time in the same start-state bucket. Calibration error: "
+        "how far its probabilities are from what happened, on average.",
     ),
     (
         "time",
