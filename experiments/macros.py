@@ -204,7 +204,10 @@ def look(
     kinds = _kinds(folder)
     if not exported and not kinds:
         print_library(library, wanted)
-        print("nothing was played or drawn: the run has no checkpoint yet")
+        print(
+            "nothing was played or drawn: the run has no checkpoint yet; what would work is a run "
+            "that has saved one: training does so at its end, and now and then before"
+        )
         return 0
     kind: Any = arguments.checkpoint or next(iter(kinds), "last")
     from smz_jax.launch import use_compile_cache
@@ -212,8 +215,10 @@ def look(
     use_compile_cache()
     from smz_jax.look.session import Wishes, draw, measure, watch
     from smz_jax.macro_file import check_fits, write_macros_json
+    from smz_jax.report.build import require_writable
     from smz_jax.trained import load_model
 
+    require_writable(out)
     model = load_model(folder, kind)
     check_fits(library, model.about["action_names"], model.config.macro.max_length)
     wishes = Wishes(**{name: getattr(arguments, name) for name in Wishes._fields})

@@ -1,6 +1,7 @@
 """Macros tried where they claim to hold: `python -m experiments.verify RUN_DIR`."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -96,6 +97,8 @@ def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
     suite = config.env.suite
     allowed = "atari (tried in ale-py's emulator) or grid (against its exact rules)"
     require(suite in ("atari", "grid"), "env.suite", suite, allowed)
+    allowed = "a folder that can be written: verify.json and verify.md go there"
+    require(os.access(arguments.folder, os.W_OK), "FOLDER", str(arguments.folder), allowed)
     return arguments
 
 

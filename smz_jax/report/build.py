@@ -198,7 +198,7 @@ def build_report(run_dirs: Sequence[Path], out_dir: Path | None = None) -> Path:
     """
     runs = load_runs(run_dirs)
     out = Path(run_dirs[0] if out_dir is None else out_dir)
-    _require_writable(out)
+    require_writable(out)
     blocks = []
     shown = [*FIGURES, *([RULES_FIGURE] if rules.has_rules(runs) else [])]
     shown += [VERIFICATION_FIGURE] if any(run.verification for run in runs) else []
@@ -239,7 +239,7 @@ def _block(run: RunData, name: str, caption: str, several: bool) -> FigureBlock 
     return FigureBlock(name, caption, path.read_bytes())
 
 
-def _require_writable(out: Path) -> None:
+def require_writable(out: Path) -> None:
     """Raises ConfigError unless `out` is, or can be made, a folder with room for `figures/`."""
     figures = (out / "figures").absolute()
     nearest = next(folder for folder in (figures, *figures.parents) if folder.exists())
