@@ -387,10 +387,17 @@ def test_the_command_lists(folder, capsys):
     assert "0 of 0 macros" in out and "the gate that closed: certainty: no certain windows" in out
 
 
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_loaded(folder, monkeypatch):
+    (folder / "checkpoints" / "last" / "000000000010").mkdir(parents=True)
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(ConfigError, match=r"out = .*a folder that can be written"):
+        command.main([str(folder)])
+
+
 def test_a_run_without_a_checkpoint_has_its_table(folder, capsys):
     assert command.main([str(folder)]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("4 of 4 macros") and "the run has no checkpoint yet" in out
+    assert out.startswith("4 of 4 macros") and "no checkpoint yet; what would work is" in out
 
 
 @pytest.mark.parametrize(

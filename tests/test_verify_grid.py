@@ -213,3 +213,9 @@ def test_what_cannot_be_verified_is_one_line(tiny_run, tmp_path, harm, flags, wo
     text = str(caught.value)
     assert "\n" not in text and all(word in text for word in words), text
     assert not (run / "verify.json").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_played(tiny_run, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(ConfigError, match=r"FOLDER = .*a folder that can be written"):
+        command.main([str(tiny_run)])

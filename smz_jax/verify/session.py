@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from smz_jax.config import Config, require
+from smz_jax.config import Config, ConfigError, require
 from smz_jax.envs import make_spec
 from smz_jax.envs.emulator import Emulator
 from smz_jax.evaluate import Agent, game_settings, make_agent
@@ -65,9 +65,9 @@ def check_library_of(model: Exported) -> Mapping[str, Any]:
         stack = model.config.env.frame_stack
         require(stack == 1, "env.frame_stack", stack, "1, so that what is seen tells the state")
     library = model.macros
-    found = "no macros.json"
-    require(library is not None, "the model's library", found, "the macros.json of its run")
-    assert library is not None
+    if library is None:
+        works = "one with it: a run writes it at each checkpoint"
+        raise ConfigError(f"the model's folder holds no macros.json; what would work is {works}")
     check_fits(library, model.about["action_names"], model.config.macro.max_length)
     return library
 
