@@ -279,11 +279,12 @@ def test_preconditions_are_drawn_beside_their_baselines(run, several, tmp_path):
     assert {"head", "start-state bucket", "always"} <= labels
     together = preconditions.preconditions_figure(several)
     seeds, other = "breakout, mean of seeds 0, 1", "c"
-    wanted = [f"{name} ({label})" for label in (seeds, other)
-              for name in ("start-state bucket", "always")]  # fmt: skip
     drawn = by_label(together.axes[0])
-    assert sorted(drawn) == sorted([seeds, other, *wanted])
-    np.testing.assert_allclose(drawn[f"always ({other})"].get_ydata(), 0.5)
+    assert sorted(drawn) == sorted([seeds, other, "start-state bucket", "always"])
+    dotted = [line for line in together.axes[0].lines if line.get_linestyle() == ":"]
+    assert [line.get_color() for line in dotted] == [x.colour for x in make_groups(several)]
+    for line in dotted:
+        np.testing.assert_allclose(line.get_ydata(), 0.5)
     alone = by_label(preconditions.preconditions_figure(several[:2]).axes[0])
     assert list(alone) == [seeds, "start-state bucket", "always"]
     np.testing.assert_allclose(alone["start-state bucket"].get_ydata(), 0.6)

@@ -54,7 +54,6 @@ def preconditions_figure(runs: Sequence[RunData]) -> Figure:
     for axes, (title, lines) in zip(panels, PANELS, strict=True):
         drawn = False
         for group in groups:
-            many = f" ({group.label})" if len(groups) > 1 else ""
             for number, (key, label, colour, dash) in enumerate(lines):
                 if len(runs) == 1:
                     drawn |= draw_curve(axes, runs[0].curve(PREFIX + key), colour, label, dash)
@@ -63,10 +62,10 @@ def preconditions_figure(runs: Sequence[RunData]) -> Figure:
                 else:
                     curves = [run.curve(PREFIX + key) for run in group.runs]
                     mean = mean_curve(curves)
-                    colour = group.colour if many else colour
-                    dash = ("--", ":")[number - 1]
+                    colour = colour if len(groups) == 1 else group.colour
+                    name = label if group is groups[0] else None
                     for curve in [mean] if mean[0] else curves:
-                        drawn |= draw_curve(axes, curve, colour, label + many, dash)
+                        drawn |= draw_curve(axes, curve, colour, name, ("--", ":")[number - 1])
         axes.set_title(title, fontsize=11)
         axes.tick_params(labelsize=9)
         steps_axis(axes)
