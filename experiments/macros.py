@@ -94,8 +94,9 @@ def make_parser() -> argparse.ArgumentParser:
     add("--seed", type=int, help="of the games (default: that of the run's final evaluation)")
     add(
         "--checkpoint",
-        choices=("best", "last"),
-        help="of a run: its best model (default, where it has one) or its last one",
+        choices=("last", "best"),
+        help="of a run: its last model (default, where it has one), which macros.json is of, or "
+        "its best one",
     )
     add("--out", type=Path, metavar="DIR", help="for figures/ and macros.json (default: RUN_DIR)")
     return parser
@@ -203,16 +204,21 @@ def look(
     kinds = _kinds(folder)
     if not exported and not kinds:
         print_library(library, wanted)
-        print("nothing was played or drawn: the run has no checkpoint yet")
+        print(
+            "nothing was played or drawn: the run has no checkpoint yet; what would work is a run "
+            "that has saved one: training does so at its end, and now and then before"
+        )
         return 0
-    kind: Any = arguments.checkpoint or next(iter(kinds), "best")
+    kind: Any = arguments.checkpoint or next(iter(kinds), "last")
     from smz_jax.launch import use_compile_cache
 
     use_compile_cache()
     from smz_jax.look.session import Wishes, draw, measure, watch
     from smz_jax.macro_file import check_fits, write_macros_json
+    from smz_jax.report.build import require_writable
     from smz_jax.trained import load_model
 
+    require_writable(out)
     model = load_model(folder, kind)
     check_fits(library, model.about["action_names"], model.config.macro.max_length)
     wishes = Wishes(**{name: getattr(arguments, name) for name in Wishes._fields})
@@ -239,7 +245,7 @@ def look(
 
 def _kinds(folder: Path) -> list[str]:
     """Kinds of checkpoints that a run has, the one to look at first."""
-    return [kind for kind in ("best", "last") if any((folder / "checkpoints" / kind).glob("*"))]
+    return [kind for kind in ("last", "best") if any((folder / "checkpoints" / kind).glob("*"))]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Macros tried where they claim to hold: `python -m experiments.verify RUN_DIR`."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +11,15 @@ from smz_jax.config import ConfigError, require
 
 EXAMPLES = """\
 examples:
-  the sound macros of a run's best model, in a few minutes:
+  the sound macros of a run, by its newest model, in a few minutes:
     python -m experiments.verify runs/breakout/20260131-120000-seed0
   more of everything, for narrower intervals:
     python -m experiments.verify runs/breakout/a --states 32 --games 8 --max_steps 3000
   an export of a grid world, against its exact rules; also macros that are not sound yet:
     python -m experiments.verify grid-a --any_status
+
+A run's macros are of its newest checkpoint, so that one judges them: with --checkpoint best they
+are held against an older model, whose claims they are not.
 
 Atari is tried in ale-py's emulator, whose states can be cloned: from states of the agent's own
 games each macro is played, and other sequences of its length. The grid world is held against its
@@ -48,8 +52,9 @@ def make_parser() -> argparse.ArgumentParser:
     add("folder", metavar="FOLDER", type=Path, help="folder of a run or of an export")
     add(
         "--checkpoint",
-        choices=("best", "last"),
-        help="of a run: its best model (default) or its last one; an export holds one",
+        choices=("last", "best"),
+        help="of a run: its last model (default), which macros.json is of, or its best one; an "
+        "export holds one",
     )
     shown = "(default: %(default)s)"
     add("--macros", type=int, default=32, metavar="N", help=f"of each library, at most {shown}")
@@ -92,6 +97,8 @@ def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
     suite = config.env.suite
     allowed = "atari (tried in ale-py's emulator) or grid (against its exact rules)"
     require(suite in ("atari", "grid"), "env.suite", suite, allowed)
+    allowed = "a folder that can be written: verify.json and verify.md go there"
+    require(os.access(arguments.folder, os.W_OK), "FOLDER", str(arguments.folder), allowed)
     return arguments
 
 
@@ -103,7 +110,7 @@ def check_checkpoint(folder: Path, kind: str) -> None:
     if is_export(folder):
         return
     store = CheckpointStore(folder)
-    there = [other for other in ("best", "last") if store.exists(other)]
+    there = [other for other in ("last", "best") if store.exists(other)]
     if there:
         allowed = f"{there[0]} (the only one that the run has)"
         require(kind in there, "--checkpoint", kind, allowed)
@@ -132,8 +139,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from smz_jax.verify.table import to_markdown, to_text
 
     folder: Path = arguments.folder
-    check_checkpoint(folder, arguments.checkpoint or "best")
-    model = load_model(folder, arguments.checkpoint or "best")
+    kind = arguments.checkpoint or "last"
+    check_checkpoint(folder, kind)
+    model = load_model(folder, kind)
     asked = Asked(**{name: getattr(arguments, name) for name in Asked._fields})
     document = verify(model, asked, lambda line: print(line, flush=True))
     document["code_perplexity"] = code_perplexity(folder)

@@ -102,6 +102,7 @@ def read_macros_json(path: str | os.PathLike[str]) -> dict[str, Any]:
         document = json.loads(source.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"{source} is not a readable macro library: {reason}") from None
+        works = "a run writes it anew at each checkpoint"
+        raise ConfigError(f"{source} is not a readable macro library: {reason}; {works}") from None
     check_library(document, source)
     return document

@@ -194,14 +194,21 @@ def format_selection(document: Mapping[str, Any]) -> str:
         )
     controls = chosen.get("controls")
     if controls is not None:
-        lines.append(f"  saved bits per action of {controls['held_out']:,} held-out actions:")
-        for row in controls["libraries"]:
-            also = f", {row['also_macros']} of them also macros" if row["also_macros"] else ""
-            lines.append(
-                f"    {row['name']}: {row['saved_bits_per_action']:.4f} "
-                f"({row['kept']} of {row['macros']} kept{also})"
-            )
+        rows, said = controls["libraries"], f"{controls['held_out']:,} held-out actions"
+        if any(row.get("saved_low") is not None for row in rows):
+            said += " (95 %, by resampled pieces)"
+        lines.append(f"  saved bits per action of {said}:")
+        lines += [f"    {_control_line(row)}" for row in rows]
     return "\n".join(lines)
+
+
+def _control_line(row: Mapping[str, Any]) -> str:
+    """What one library saves of held-out play; a file of an older version has no interval."""
+    low, high = row.get("saved_low"), row.get("saved_high")
+    bounds = "" if low is None or high is None else f" ({low:.4f} to {high:.4f})"
+    also = f", {row['also_macros']} of them also macros" if row["also_macros"] else ""
+    saved = f"{row['saved_bits_per_action']:.4f}{bounds}"
+    return f"{row['name']}: {saved} ({row['kept']} of {row['macros']} kept{also})"
 
 
 def _certainty_gate(stats: Mapping[str, Any], config: MacroConfig) -> str:

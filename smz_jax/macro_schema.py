@@ -145,6 +145,10 @@ def _check_controls(controls: Any, path: Path) -> None:
             _check(good, path, f"{at}.{name} = {shorten(row.get(name))}")
         saved = row.get("saved_bits_per_action")
         _check(_is_real(saved), path, f"{at}.saved_bits_per_action = {shorten(saved)}")
+        for name in ("saved_low", "saved_high"):
+            bound = row.get(name)
+            good = bound is None or _is_real(bound)
+            _check(good, path, f"{at}.{name} = {shorten(bound)}")
 
 
 def _check_distinct(entries: Sequence[Mapping[str, Any]], where: str, path: Path) -> None:

@@ -150,6 +150,7 @@ def check_entries(share: float) -> dict:
     }
     row |= {f"check/gradient_share/{name}": part for name, part in SHARES.items()}
     row |= {
+        "check/precondition/windows": 4000.0,
         "check/precondition/precision": 0.5 + 0.4 * share,
         "check/precondition/recall": 0.4 + 0.5 * share,
         "check/precondition/bucket_precision": 0.6,

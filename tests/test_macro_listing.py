@@ -16,6 +16,7 @@ from smz_jax.macro_listing import (
     closed_gate,
     format_selection,
     format_table,
+    gate_and_reason,
     listed,
     prefix_line,
 )
@@ -167,7 +168,12 @@ def test_the_selection_in_words():
     assert "50% of its macros begin another one, 75%" in text and "40.0% of the actions" in text
     assert "of 80 held-out actions" in text and "macros: 0.5000 (3 of 4 kept)" in text
     assert "random: 0.1250 (3 of 4 kept, 2 of them also macros)" in text
-    assert "search visits weigh in the choice as 10% more" in text
+    assert "search visits weigh in the choice as 10% more" in text and "95 %" not in text
+    bounds = document["selection"]["controls"]["libraries"][0]
+    bounds |= {"saved_low": 0.25, "saved_high": 0.75}
+    text = format_selection(document)
+    assert "held-out actions (95 %, by resampled pieces):" in text
+    assert "macros: 0.5000 (0.2500 to 0.7500) (3 of 4 kept)" in text
     document["selection"] = selection(of="table")
     assert "none of which is sound" in format_selection(document)
 
@@ -194,13 +200,16 @@ def sound_share(near, paid, agreed, trials=50.0):
     ],
 )
 def test_which_gate_closed(document, words):
-    line = closed_gate(document)
+    line, parts = closed_gate(document), gate_and_reason(document)
     assert line is not None and "\n" not in line
     assert [part for part in words.split(" ... ") if part not in line] == []
+    tried = [x["trials"] for x in document["macros"]]
+    gate = "certainty" if not tried else "trials" if max(tried) < 20 else "repeatability"
+    assert parts is not None and (parts[0], ": ".join(parts)) == (gate, line)
 
 
 def test_no_gate_closed_where_a_macro_is_sound():
-    assert closed_gate(FOUR) is None
+    assert closed_gate(FOUR) is None and gate_and_reason(FOUR) is None
 
 
 def test_a_table_of_prefixes_is_told():
@@ -332,6 +341,10 @@ def test_an_entry_that_contradicts_itself_is_one_line(entry, words):
         (lambda d: d["selection"]["controls"].update(libraries=3), "controls.libraries = 3"),
         (lambda d: d["selection"]["controls"]["libraries"][0].update(name="x"), "name = 'x'"),
         (lambda d: d["selection"]["controls"]["libraries"][1].pop("kept"), r"1..kept = None"),
+        (
+            lambda d: d["selection"]["controls"]["libraries"][0].update(saved_low="x"),
+            r"0..saved_low = 'x'",
+        ),
         (lambda d: d["selection"]["phrases"].append(d["selection"]["phrases"][0]), "than once"),
         (
             lambda d: [m.update(slot=3, precondition={"windows": 1}) for m in d["macros"][1:3]],
@@ -374,10 +387,42 @@ def test_the_command_lists(folder, capsys):
     assert "0 of 0 macros" in out and "the gate that closed: certainty: no certain windows" in out
 
 
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_loaded(folder, monkeypatch):
+    (folder / "checkpoints" / "last" / "000000000010").mkdir(parents=True)
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(ConfigError, match=r"out = .*a folder that can be written"):
+        command.main([str(folder)])
+
+
 def test_a_run_without_a_checkpoint_has_its_table(folder, capsys):
     assert command.main([str(folder)]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("4 of 4 macros") and "the run has no checkpoint yet" in out
+    assert out.startswith("4 of 4 macros") and "no checkpoint yet; what would work is" in out
+
+
+@pytest.mark.parametrize(
+    ("there", "flags", "loaded"),
+    [
+        (("best", "last"), (), "last"),
+        (("best",), (), "best"),
+        (("best", "last"), ("--checkpoint", "best"), "best"),
+    ],
+)
+def test_the_model_that_the_macros_are_of_is_looked_at(folder, monkeypatch, there, flags, loaded):
+    from smz_jax import trained
+
+    for kind in there:
+        (folder / "checkpoints" / kind / "000000000010").mkdir(parents=True)
+    asked = []
+
+    def load(path, kind):
+        asked.append((path, kind))
+        raise ConfigError("no more")
+
+    monkeypatch.setattr(trained, "load_model", load)
+    with pytest.raises(ConfigError, match="no more"):
+        command.main([str(folder), *flags])
+    assert asked == [(folder, loaded)]
 
 
 def test_the_command_writes_json(folder, tmp_path, capsys):

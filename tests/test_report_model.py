@@ -278,8 +278,30 @@ def test_preconditions_are_drawn_beside_their_baselines(run, several, tmp_path):
     labels = set().union(*(by_label(axes) for axes in figure.axes))
     assert {"head", "start-state bucket", "always"} <= labels
     together = preconditions.preconditions_figure(several)
-    assert len(by_label(together.axes[0])) == 2  # the groups
+    seeds, other = "breakout, mean of seeds 0, 1", "c"
+    drawn = by_label(together.axes[0])
+    assert sorted(drawn) == sorted([seeds, other, "start-state bucket", "always"])
+    dotted = [line for line in together.axes[0].lines if line.get_linestyle() == ":"]
+    assert [line.get_color() for line in dotted] == [x.colour for x in make_groups(several)]
+    for line in dotted:
+        np.testing.assert_allclose(line.get_ydata(), 0.5)
+    alone = by_label(preconditions.preconditions_figure(several[:2]).axes[0])
+    assert list(alone) == [seeds, "start-state bucket", "always"]
+    np.testing.assert_allclose(alone["start-state bucket"].get_ydata(), 0.6)
     bare = load_run(write_run(tmp_path / "bare", iterations=5))
     words = [text.get_text() for axes in preconditions.preconditions_figure([bare]).axes
              for text in axes.texts]  # fmt: skip
     assert words == ["not known yet"] * 3
+    assert preconditions.precondition_lines(bare) == []
+
+
+def test_a_report_tells_precision_and_recall_and_of_how_many_windows(run, tmp_path):
+    (said,) = preconditions.precondition_lines(run)
+    share = CHECKED[-1] / 1024 / 98
+    assert "on 4,000 held-out windows" in said
+    assert f"it did in {0.5 + 0.4 * share:.1%} (precision; start-state bucket 60.0%, " in said
+    assert "always 50.0%); of those that one applied in, the head said so in " in said
+    assert f"{0.4 + 0.5 * share:.1%} (recall; start-state bucket 70.0%, always 100%)" in said
+    assert f"{0.1 - 0.08 * share:.3f} off on average ({0.2 - 0.1 * share:.3f} without" in said
+    page = build_report([run.path], tmp_path / "out").read_text()
+    assert "on 4,000 held-out windows" in page

@@ -11,7 +11,7 @@ from smz_jax.report.checks import VERIFICATION_SCHEMA
 from smz_jax.report.data import load_run, load_runs
 from smz_jax.verify.document import SCHEMA, check_document
 from tests.fake_run import write_run
-from tests.test_verify import made_up
+from tests.verify_parts import made_up
 
 HELD = (0.9, 0.84, 0.93)
 CONTROL = (0.5, 0.6, 0.7)

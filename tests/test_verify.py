@@ -1,10 +1,6 @@
-"""Verification without a game: intervals, controls, judgement, counts and the document."""
+"""Verification without a game: intervals, counts and the judgement of single trials."""
 
-import copy
-import functools
 import itertools
-import json
-from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,18 +8,12 @@ import pytest
 from scipy import stats
 from scipy.optimize import brentq
 
-from smz_jax.config import Config, ConfigError, MacroConfig
+from smz_jax.config import Config
 from smz_jax.envs.emulator import SequenceRun
-from smz_jax.macros import encode, select
-from smz_jax.verify import bounds, check, controls, emulated, libraries, table
-from smz_jax.verify.document import check_document, read_verify_json, write_verify_json
+from smz_jax.verify import bounds, check, emulated
 from smz_jax.verify.foresight import nearness, padded
-from smz_jax.verify.found import Asked, Found, to_document
-from smz_jax.verify.libraries import Library, Piece
-from smz_jax.verify.trial import Trial, Tried, is_paid, tally
-
-NAMES = ("NOOP", "FIRE", "RIGHT", "LEFT")
-SETTINGS = MacroConfig()
+from smz_jax.verify.trial import is_paid, tally
+from tests.verify_parts import random_trials
 
 
 def plain_wilson(p, n):
@@ -73,26 +63,6 @@ def test_a_mean_of_free_values_and_one_of_copies():
     copies = bounds.mean(np.repeat(values, 5), np.repeat(np.arange(12), 5))
     np.testing.assert_allclose(copies[:3], free[:3])
     assert bounds.mean([1.0, 3.0], ["a", "a"]) == (2.0, None, None, 2)
-
-
-def random_trials(rng, macros=5, states=7):
-    return [
-        Trial(
-            macro=int(m),
-            state=int(s),
-            applies=bool(rng.random() < 0.7),
-            drawn=bool(s < 4),
-            cut=bool(rng.random() < 0.2),
-            rivals=int(rng.integers(0, 4)),
-            nearest=bool(rng.random() < 0.6),
-            paid=bool(rng.random() < 0.7),
-            rewarded=bool(rng.random() < 0.5),
-            lives=int(rng.integers(0, 2)),
-            gain=float(rng.normal()),
-            repeats=[None, True, False][rng.integers(3)],
-        )
-        for m, s in itertools.product(range(macros), range(states))
-    ]
 
 
 def test_counts_equal_a_plain_recount():
@@ -191,202 +161,3 @@ def test_returns_by_hand():
     assert check.returns(np.array([1.0, 0.0, -1.0]), 8.0, 0.5) == 1 - 0.25 + 1.0
     assert is_paid([0.25, 0.26, -0.25], [0, 0, 0], Config()).tolist() == [True, False, True]
     np.testing.assert_array_equal(padded([(1, 2), (3,)], 3), [[1, 2, -1], [3, -1, -1]])
-
-
-def pieces_of(rng, count=4, phrase=(2, 2, 3, 1), certain=0.1):
-    """Play in which a phrase comes again and again."""
-    found = []
-    for game in range(count):
-        parts = [rng.integers(0, 4, rng.integers(0, 3)) for _ in range(60)]
-        actions = np.concatenate([np.concatenate([part, phrase]) for part in parts])
-        entropy = np.full(len(actions), certain, np.float32)
-        found.append(Piece(actions.astype(np.int32), entropy, game))
-    return found
-
-
-def macro_entry(actions, status="sound", **more):
-    held = {"sound": 1.0}.get(status, 0.5)
-    return {
-        "actions": list(actions), "names": " → ".join(NAMES[a] for a in actions),
-        "length": len(actions), "count": 9, "play_count": 9, "mean_entropy": 0.1,
-        "total_reward": 0.0, "mean_reward": 0.0, "generality": 0, "buckets": [], "source": "play",
-        "deterministic": False, "status": status, "trials": 50.0, "held": held,
-        "held_low": held * 0.9, "held_high": held, "near": 0.7, "paid": 0.8, "agreed": 0.9, **more,
-    }  # fmt: skip
-
-
-def library_of(*macros):
-    stats = {"candidates": 3.0, "certain_rate_play": 0.25}
-    return {"action_names": list(NAMES), "macros": list(macros), "stats": stats}
-
-
-def test_frequent_windows_equal_a_recount_over_text():
-    rng = np.random.default_rng(4)
-    pieces = pieces_of(rng)
-    for piece in pieces:
-        piece.entropy[rng.random(len(piece.entropy)) < 0.3] = 0.5
-    lengths = [4, 2, 2, 4, 4, 3]
-    found = controls.frequent_windows([x[:2] for x in pieces], lengths, SETTINGS)
-    assert sorted(map(len, found)) == sorted(lengths) and len(set(found)) == 6
-    for length in (2, 3, 4):
-        seen = Counter(), Counter()
-        for piece in pieces:
-            text = "".join(map(str, piece.actions))
-            sure = "".join("10"[int(x >= 0.2)] for x in piece.entropy)
-            for i in range(len(text) - length + 1):
-                seen[1][text[i : i + length]] += 1
-                seen[0][text[i : i + length]] += "0" not in sure[i : i + length]
-        best = sorted(seen[1], key=lambda x: (-seen[0][x], -seen[1][x], x))
-        ours = ["".join(map(str, x)) for x in found if len(x) == length]
-        assert ours == best[: lengths.count(length)]
-    varied = MacroConfig(include_repeats=False)
-    pairs = controls.frequent_windows([x[:2] for x in pieces], [2] * 16, varied)
-    assert len({x for x in pairs if len(x) == 2}) == 12 and all(len(set(x)) > 1 for x in pairs)
-    assert [len(x) for x in pairs if len(x) > 2] == [3] * 4  # there are no more pairs
-
-
-def test_the_library_is_what_compresses_then_what_is_frequent():
-    known, _ = libraries.split(pieces_of(np.random.default_rng(5)))
-    macros = [(0, 1, 0), (2, 2, 3, 1), (3, 3), (1, 2)]
-    document = library_of(*map(macro_entry, macros[:3]), macro_entry(macros[3], "refuted"))
-    found = libraries.real_library(document, known, 32, False)
-    kept = select(known, macros[:3], 4).phrases
-    assert kept[0] == (2, 2, 3, 1) and found.macros[: len(kept)] == kept
-    assert set(found.macros) == set(macros[:3]) and set(found.status) == {"sound"}
-    every = libraries.real_library(document, known, 32, True)
-    assert dict(zip(every.macros, every.status, strict=True))[(1, 2)] == "refuted"
-    assert libraries.real_library(document, known, 1, False).macros == kept[:1]
-    wanted = libraries.wanted_lengths
-    assert sorted(wanted(found, document, SETTINGS, 9)) == [2, 3, 4]
-    empty = Library("macros", (), ())
-    assert wanted(empty, library_of(macro_entry((1, 2, 3), "refuted")), SETTINGS, 9) == [3]
-    assert wanted(empty, library_of(), SETTINGS, 7) == [2, 3, 4, 5, 6, 2, 3]
-
-
-def test_controls_have_as_many_macros_of_the_same_lengths_and_save_less():
-    rng = np.random.default_rng(6)
-    pieces, other = pieces_of(rng, 8), pieces_of(rng, 8, phrase=(0, 1), certain=0.9)
-    known, held_out = libraries.split(pieces)
-    assert len(known) == len(held_out) == 4
-    real = Library("macros", ((2, 2, 3, 1), (1, 2, 2, 3), (2, 3)), ("sound",) * 3)
-    found = controls.controls(
-        real, [4, 4, 2], known, other, list, 4, SETTINGS, np.random.default_rng(0)
-    )
-    assert [x.name for x in found] == ["shuffled play", "random", "untrained network"]
-    for library in found:
-        assert sorted(map(len, library.macros)) == [2, 4, 4] and len(set(library.macros)) == 3
-        assert library.filled == 0
-        assert not set(library.macros) & set(real.macros) or library.name == "untrained network"
-    own = controls.frequent_windows([x[:2] for x in other if x.game % 2 == 0], [4, 4, 2], SETTINGS)
-    assert found[2].macros == tuple(own)
-    saved = libraries.saved_bits(real, known, held_out, 4, 0)
-    assert saved is not None and saved.kept == select(known, list(real.macros), 4).phrases
-    coded = encode(held_out, saved.kept, 4)
-    assert saved.encoding.saved_per_action == (coded.plain_bits - coded.bits) / coded.actions
-    assert saved.low is not None and 0 < saved.low <= coded.saved_per_action <= saved.high
-    for library in found[:2]:
-        control = libraries.saved_bits(library, known, held_out, 4, 0)
-        assert control is not None and control.high < saved.low, library
-    assert libraries.saved_bits(real, known, [], 4, 0) is None
-
-
-@pytest.mark.parametrize(
-    ("macros", "closed", "words"),
-    [
-        ([], "certainty", "25.0% of the played"),
-        ([macro_entry((1, 2), "candidate", trials=7.0)], "trials", "at most 7.0"),
-        ([macro_entry((1, 2), "refuted")], "repeatability", "45% (near 70%, paid 80%, agreed 90%)"),
-        ([macro_entry((1, 2)), macro_entry((1, 3), "refuted")], None, ""),
-    ],
-)
-def test_which_gate_closed(macros, closed, words):
-    found = libraries.closed_gate(library_of(*macros), SETTINGS)
-    assert (found and found[0]) == closed
-    assert found is None or words in found[1]
-
-
-def made_up_document(tmp_path, sound=True):
-    document, tried = made_up(sound)
-    return document, tried, write_verify_json(tmp_path, document)
-
-
-@functools.cache
-def made_up(sound):
-    rng = np.random.default_rng(7)
-    pieces = pieces_of(rng)
-    libs = [
-        Library(name, ((2, 2, 3, 1), (1, 2), (3, 3), (0, 1), (0, 0)), ("sound",) * 5)
-        for name in ("macros", "random")
-    ]
-    tried = [Tried(tuple(random_trials(rng)), rng.random((5, 7)) < 0.5) for _ in libs]
-    if not sound:
-        libs[0], tried[0] = Library("macros", (), ()), Tried((), np.zeros((0, 7), np.bool_))
-    model = SimpleNamespace(
-        config=Config(), about={"experiment": "breakout", "seed": 0, "checkpoint": "best"}
-    )
-    library = library_of(macro_entry((1, 2), "sound" if sound else "refuted"))
-    found = Found(libs, tried, pieces, [3.0, 5.0, 4.0, 4.0], [0.0, 0.0], None, 3)
-    return to_document(model, library, Asked(), found), tried  # type: ignore[arg-type]
-
-
-def test_the_document_comes_back_and_the_tables_show_it(tmp_path):
-    document, tried, path = made_up_document(tmp_path)
-    again = read_verify_json(path)
-    assert again == json.loads(json.dumps(document))
-    totals = again["libraries"][0]["totals"]
-    assert totals["held"] == tally(tried[0].trials, tried[0].applied).held._asdict()
-    macro = again["libraries"][1]["macros"][2]
-    own = [x for x in tried[1].trials if x.macro == 2 and x.applies]
-    assert macro["names"] == "LEFT → LEFT" and macro["cut"] == sum(x.cut for x in own)
-    text, markdown = table.to_text(again), table.to_markdown(again)
-    held = f"{totals['held']['mean']:.0%}"
-    assert held in text and held in markdown and "mean score 4.00" in text
-    assert "RIGHT → RIGHT → LEFT → FIRE" in text and "## random" in markdown
-    assert max(map(len, text.splitlines()[:2])) < 200
-
-
-def test_without_a_sound_macro_the_tables_say_which_gate_closed(tmp_path):
-    document, _, path = made_up_document(tmp_path, sound=False)
-    text = table.to_text(read_verify_json(path))
-    assert "the gate that closed: repeatability" in text and "random" in text
-    assert document["libraries"][0]["totals"]["held"]["mean"] is None
-
-
-@pytest.mark.parametrize(
-    ("where", "value", "words"),
-    [
-        (("schema",), 1, "schema = 1"),
-        (("game",), 3, "game = 3"),
-        (("game",), "\x1b[2J", "game"),
-        (("asked", "macros"), "many", "asked"),
-        (("gate",), "open", "gate"),
-        (("pairs",), 3, "pairs"),
-        (("libraries",), {}, "libraries"),
-        (("libraries", 0, "totals", "held", "mean"), 1.5, "libraries[0].totals.held"),
-        (("libraries", 1, "macros", 0, "gain"), None, "libraries[1].macros[0].gain"),
-        (("libraries", 0, "saved"), 7, "libraries[0].saved"),
-        (("libraries", 0, "shared"), -1, "libraries[0].shared"),
-        (("libraries", 0, "kinds", "repeats"), 3, "libraries[0].kinds"),
-        (("libraries", 0, "kinds", "repeats", "totals"), {}, "libraries[0].kinds.repeats.totals"),
-        (("code_perplexity",), "many", "code_perplexity"),
-        (("sound", "changing"), 0.5, "sound"),
-        (("criteria", 0), {"what": "x", "met": 3, "found": "y"}, "criteria"),
-        (("libraries", 0, "macros", 1, "names"), 7, "libraries[0].macros[1].names"),
-    ],
-)
-def test_damage_is_named_in_one_line(tmp_path, where, value, words):
-    document, _, path = made_up_document(tmp_path)
-    document = json.loads(path.read_text())
-    damaged = copy.deepcopy(document)
-    part = damaged
-    for key in where[:-1]:
-        part = part[key]
-    part[where[-1]] = value
-    check_document(document, path)
-    with pytest.raises(ConfigError) as caught:
-        check_document(damaged, path)
-    assert words in str(caught.value) and "\n" not in str(caught.value)
-    for text in ("", "[" * 100_000, "[]"):
-        path.write_text(text)
-        with pytest.raises(ConfigError):
-            read_verify_json(path)

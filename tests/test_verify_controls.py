@@ -16,7 +16,7 @@ from smz_jax.verify.found import kind_of
 from smz_jax.verify.libraries import Library, Piece
 from smz_jax.verify.states import Sampled
 from smz_jax.verify.trial import tally
-from tests.test_verify import made_up, pieces_of
+from tests.verify_parts import made_up, pieces_of
 
 SETTINGS = MacroConfig(max_length=4)
 

@@ -22,7 +22,7 @@ from smz_jax.verify.libraries import Library
 from smz_jax.verify.session import Asked, check_library_of, verify
 from smz_jax.verify.states import Start
 from smz_jax.verify.trial import tally
-from tests.test_verify import library_of, macro_entry
+from tests.verify_parts import library_of, macro_entry
 
 jax.config.update("jax_disable_most_optimizations", True)
 FIRE, RIGHT, LEFT = 1, 2, 3

@@ -157,7 +157,9 @@ def test_a_run_from_end_to_end(tiny_run, tmp_path, capsys):
         "macros", "macros, certain only", "shuffled play", "random", "untrained network",
     ]  # fmt: skip
     sizes = [len(x["macros"]) for x in document["libraries"]]
-    assert set(sizes) == {4}
+    # An agent that hardly learned plays one action for long: that has few windows of its own.
+    assert [*sizes[:2], *sizes[3:]] == [4] * 4 and sizes[2] <= 4
+    assert document["checkpoint"] == "last"
     assert document["gate"]["closed"] in told and "verify.md" in told
     assert "## untrained network" in (run / "verify.md").read_text()
     assert document["play"]["games"] == 32 and document["play"]["held_out"] > 0
@@ -192,6 +194,11 @@ def another_suite(run):
             ("--checkpoint", "best"),
             ("--checkpoint = 'best'", "last (the only one that the run has)"),
         ),
+        (
+            lambda run: shutil.rmtree(run / "checkpoints" / "last"),
+            (),
+            ("--checkpoint = 'last'", "best (the only one that the run has)"),
+        ),
         (another_suite, (), ("env.suite = 'gym'", "atari", "grid")),
         (shutil.rmtree, (), ("run",)),
         (lambda run: None, ("--games", "1"), ("games = 1", "in 2..1024")),
@@ -206,3 +213,9 @@ def test_what_cannot_be_verified_is_one_line(tiny_run, tmp_path, harm, flags, wo
     text = str(caught.value)
     assert "\n" not in text and all(word in text for word in words), text
     assert not (run / "verify.json").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_played(tiny_run, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(ConfigError, match=r"FOLDER = .*a folder that can be written"):
+        command.main([str(tiny_run)])

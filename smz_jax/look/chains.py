@@ -66,15 +66,38 @@ def chains(tree: SmallTree, threshold: float, max_length: int) -> list[Chain]:
     return found
 
 
-def worth(tree: SmallTree, chain: Chain, known: set[tuple[int, ...]]) -> tuple[float, ...]:
+def ways_on(tree: SmallTree, node: int) -> list[int]:
+    """Nodes that hold the entropy of each transition searched from a decision node."""
+    return np.flatnonzero((tree.parent == node) & (tree.visits > 0)).tolist()
+
+
+def is_through(tree: SmallTree, via: int) -> bool:
+    """Whether a transition was searched to its end: the decision node that it leads to is there."""
+    return not tree.is_chance[via] or len(ways_on(tree, via)) > 0
+
+
+def most_visited_path(tree: SmallTree) -> list[int]:
+    """From the root to a leaf, always on to the most visited child; of several, to the oldest."""
+    path = [0]
+    while below := ways_on(tree, path[-1]):
+        path.append(max(below, key=lambda node: (tree.visits[node], -node)))
+    return path
+
+
+def worth(
+    tree: SmallTree, chain: Chain, known: set[tuple[int, ...]], threshold: float
+) -> tuple[float, ...]:
     """How well a chain shows what a macro is: greater is better.
 
-    A chain of a known macro first, then one of more than one action (repeats look alike), the
-    longest, one from the root, the most searched.
+    A chain of a known macro first, then one of more than one action (repeats look alike), one that
+    an uncertain transition ends, the longest, one from the root, the most searched.
     """
+    ways = ways_on(tree, chain.nodes[-1])
+    ended = bool(ways) and all(tree.entropy[via] >= threshold for via in ways)
     return (
         float(chain.actions in known),
         float(len(set(chain.actions)) > 1),
+        float(ended and len(chain.actions) > 1),
         float(len(chain.actions)),
         float(chain.nodes[0] == 0),
         float(tree.visits[chain.nodes[-1]]),
@@ -86,20 +109,24 @@ def best_chain(
 ) -> Chain | None:
     """The chain that is shown of a tree; None where no transition is certain."""
     found = chains(tree, threshold, max_length)
-    return max(found, key=lambda chain: worth(tree, chain, known), default=None)
+    return max(found, key=lambda chain: worth(tree, chain, known, threshold), default=None)
 
 
 def why_it_ends(tree: SmallTree, chain: Chain, threshold: float, max_length: int) -> str:
     """Why a chain that is shown is no longer than it is, in words."""
-    below = np.flatnonzero((tree.parent == chain.nodes[-1]) & (tree.visits > 0))
-    if not len(below):
-        return "the search went no further"
-    least = float(tree.entropy[below].min())
-    if least >= threshold:
-        return f"every transition searched from there is uncertain (entropy from {least:.2f})"
+    ways = ways_on(tree, chain.nodes[-1])
+    certain = [via for via in ways if tree.entropy[via] < threshold]
+    if not ways:
+        return "leaf: the search went no further"
+    if not certain:
+        least = min(float(tree.entropy[via]) for via in ways)
+        every = "entropy from" if len(ways) > 1 else "entropy"
+        return f"{every} {least:.2f} over {threshold:g} on what was searched from there"
     if len(chain.actions) >= max_length:
         return f"a macro has {max_length} actions at most"
-    return "more certain transitions follow, but a longer chain is no better known"
+    if not any(is_through(tree, via) for via in certain):
+        return "leaf: the search began what is certain from there, and went no further"
+    return "no known macro goes on, though more transitions are certain"
 
 
 def kept_nodes(tree: SmallTree, chain: Sequence[int], most: int) -> list[int]:

@@ -100,9 +100,10 @@ def watch(
                 continue
             small = to_host(tree, spec.num_actions)
             settings = config.macro
-            chain = best_chain(small, settings.tree_threshold, settings.max_length, known)
-            if chain is not None and worth(small, chain, known) > best:
-                best = worth(small, chain, known)
+            threshold = settings.tree_threshold
+            chain = best_chain(small, threshold, settings.max_length, known)
+            if chain is not None and worth(small, chain, known, threshold) > best:
+                best = worth(small, chain, known, threshold)
                 found = Decided(moment.game, moment.step, small, chain)
     finally:
         game.env.close()

@@ -8,7 +8,8 @@ import numpy as np
 from smz_jax.config import MacroConfig
 from smz_jax.look.streams import count_actions
 from smz_jax.macro_file import decode
-from smz_jax.macros import encode, frequent_windows, random_macros, select, shuffled
+from smz_jax.macros import frequent_windows, random_macros, select, shuffled
+from smz_jax.verify.libraries import saved_bits
 
 TREE_SHARE = 0.1
 """Imagined actions per played one: how much the search's visits weigh in the choice."""
@@ -80,7 +81,8 @@ def measure_controls(
     """What macros and as many controls of the same lengths save of play that is held out.
 
     Of each library those are kept that shorten every other piece of play; the rest of play is
-    measured, the dictionary paid. So a control, too, is taken at its best.
+    measured, the dictionary paid, with its 95 % interval (`verify.libraries.saved_bits`). So a
+    control, too, is taken at its best.
 
     Args:
         library: gives the actions and, if there is no macro, the lengths of the controls.
@@ -91,7 +93,7 @@ def measure_controls(
         `controls` of `selection`; None where nothing can be held out.
     """
     known, held_out = pieces[::2], pieces[1::2]
-    if not held_out:
+    if not count_actions(held_out):
         return None
     num_actions, settings = len(library["action_names"]), MacroConfig(**library["config"])
     macros = [tuple(macro) for macro in macros[:CONTROLLED]]
@@ -105,10 +107,12 @@ def measure_controls(
     }
     found = []
     for name, each in libraries.items():
-        kept = select(known, each, num_actions).phrases
-        saved = encode(held_out, kept, num_actions).saved_per_action
-        counts = {"macros": len(each), "kept": len(kept), "also_macros": 0}
+        saved = saved_bits(each, known, held_out, num_actions, seed=0)
+        assert saved is not None, "pieces hold actions"
+        counts = {"macros": len(each), "kept": len(saved.kept), "also_macros": 0}
         if name != "macros":
             counts["also_macros"] = len(set(each) & set(macros))
-        found.append({"name": name, **counts, "saved_bits_per_action": saved})
+        bits = {"saved_bits_per_action": saved.encoding.saved_per_action}
+        bounds = {"saved_low": saved.low, "saved_high": saved.high}
+        found.append({"name": name, **counts, **bits, **bounds})
     return {"held_out": count_actions(held_out), "libraries": found}

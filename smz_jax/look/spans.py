@@ -53,6 +53,11 @@ def game_pieces(game: Game) -> list[tuple[int, np.ndarray]]:
     return [(a, game.actions[a:b]) for a, b in itertools.pairwise(cuts) if b > a]
 
 
+def held_certain(game: Game, start: int, stop: int, threshold: float) -> bool:
+    """Whether the model held every transition of the steps from start to before stop certain."""
+    return bool(np.all(game.entropy[start:stop] < threshold))
+
+
 def spans_of(game: Game, macros: Sequence[Actions], num_actions: int) -> list[Span]:
     """One rewriting of a game with macros: the macros that are followed, none over another.
 

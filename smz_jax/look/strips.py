@@ -12,7 +12,7 @@ from PIL import Image
 from scipy import ndimage
 
 from smz_jax.look.games import Game
-from smz_jax.look.spans import occurrences, shown_macros
+from smz_jax.look.spans import held_certain, occurrences, shown_macros
 from smz_jax.macro_file import fold
 from smz_jax.report.style import BLUE, DPI, VERMILLION, note_empty, plot_text
 
@@ -39,15 +39,28 @@ class Strip(NamedTuple):
         first = self.game.first + self.start
         return list(range(first, first + self.macro["length"] + 1))
 
+    @property
+    def late(self) -> bool:
+        """Whether the screen may tell of other rewards than the macro's own.
+
+        A game may draw its score a frame after it has paid: then the reward of the action before
+        appears within the strip, and that of the last action only after it.
+        """
+        score, stop = self.game.score, self.start + self.macro["length"]
+        before = self.start > 0 and score[self.start] != score[self.start - 1]
+        return bool(before or score[stop] != score[stop - 1])
+
 
 def choose_strips(
     games: Sequence[Game], library: Mapping[str, Any], play_threshold: float, most: int = STRIPS
 ) -> list[Strip]:
     """The best macros that occur in the games, each where it shows the most.
 
-    An occurrence that the model held to be certain is preferred, then one with a reward, then the
-    one whose frame changed the most. A macro that lies within a chosen one, or around one, is left
-    out, and so is an occurrence that shares a step with a chosen one: it shows the same event.
+    An occurrence that the model held to be certain is preferred, then one with a reward that the
+    screen shows within the strip (`Strip.late`), one without a late reward, and the one whose frame
+    changed the most. A macro that lies within a chosen one, or around one, is left out, and so is
+    an occurrence less than a macro's length before or after a chosen one, in whichever game, since
+    games that begin alike go on alike for long: it would show the same event.
 
     Args:
         games: that were played.
@@ -67,22 +80,28 @@ def choose_strips(
         for game in games:
             for start in occurrences(game, actions):
                 stop = start + len(actions)
-                if any(x.game is game and _meet(x, start, stop) for x in chosen):
+                if any(_close(x, start, stop) for x in chosen):
                     continue
-                certain = bool(np.all(game.entropy[start:stop] < play_threshold))
+                strip = Strip(macro, game, start, held_certain(game, start, stop, play_threshold))
                 before, after = game.frames[start], game.frames[stop]
                 change = np.mean(np.abs(before.astype(np.float32) - after.astype(np.float32)))
-                gain = abs(game.score[stop] - game.score[start])
-                worth = (float(certain), float(gain > 0), float(change))
+                pays = game.score[stop] != game.score[start]
+                worth = (
+                    *(float(strip.certain), float(pays and not strip.late)),
+                    *(float(not strip.late), float(change)),
+                )
                 if best is None or worth > best[0]:
-                    best = worth, Strip(macro, game, start, certain)
+                    best = worth, strip
         if best is not None:
             chosen.append(best[1])
     return chosen
 
 
-def _meet(strip: Strip, start: int, stop: int) -> bool:
-    return strip.start < stop and start < strip.start + strip.macro["length"]
+def _close(strip: Strip, start: int, stop: int) -> bool:
+    """Whether fewer steps than the longer of two macros has lie between them, or none."""
+    length = strip.macro["length"]
+    apart = max(length, stop - start)
+    return strip.start < stop + apart and start < strip.start + length + apart
 
 
 def _within(inner: tuple[int, ...], outer: tuple[int, ...]) -> bool:
@@ -188,7 +207,7 @@ def _draw_strip(
     held = "held certain" if strip.certain else "not held certain here"
     text = (
         f"{fold(actions)}   ({macro['status']}; {held}; game {strip.game.number}, step {start:,}; "
-        f"reward {gain:g})"
+        f"reward {gain:g}{'; the score on the screen may be a step late' * strip.late})"
     )
     row[0].annotate(
         plot_text(text),

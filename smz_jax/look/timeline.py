@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from smz_jax.look.games import Game
-from smz_jax.look.spans import Span, shown_macros, spans_of
+from smz_jax.look.spans import Span, held_certain, shown_macros, spans_of
 from smz_jax.macro_file import fold
 from smz_jax.report.style import (
     BLUE,
@@ -47,11 +47,6 @@ def stretch(length: int, spans: Sequence[Span], size: int = STEPS) -> tuple[int,
     return start, start + size
 
 
-def _is_certain(game: Game, span: Span, threshold: float) -> bool:
-    """Whether the model held every transition of a macro to be certain where it was followed."""
-    return bool(np.all(game.entropy[span.start : span.stop] < threshold))
-
-
 def timeline_figure(
     games: Sequence[Game], library: Mapping[str, Any], *, play_threshold: float
 ) -> Figure:
@@ -71,7 +66,7 @@ def timeline_figure(
     game, spans = games[index], every[index]
     start, stop = stretch(len(game.actions), spans)
     used: Counter[tuple[int, ...]] = Counter()
-    certain = {span for span in spans if _is_certain(game, span, play_threshold)}
+    certain = {x for x in spans if held_certain(game, x.start, x.stop, play_threshold)}
     sure = 0
     for span in spans:
         if inside := range(max(span.start, start), min(span.stop, stop)):

@@ -9,15 +9,24 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from smz_jax.config import MacroConfig
-from smz_jax.look.chains import Chain, SmallTree, kept_nodes, why_it_ends
+from smz_jax.look.chains import (
+    Chain,
+    SmallTree,
+    kept_nodes,
+    most_visited_path,
+    ways_on,
+    why_it_ends,
+)
 from smz_jax.look.games import Decided
 from smz_jax.macro_file import fold
-from smz_jax.report.style import BLACK, BLUE, DPI, GREEN, GREY, ORANGE, plot_text
+from smz_jax.report.style import DPI, GREEN, GREY, plot_text
 
 NODES = 60
 """Nodes that are drawn at most."""
 UNCERTAIN = ":"
 """Line of an uncertain transition."""
+PALE, DARK_GREEN = "#B5B5B5", "#00694D"
+DECISION, CHANCE, COLLAPSED = "decision", "chance", "chance, certain"
 
 
 def layout(parent: Mapping[int, int], nodes: Sequence[int]) -> dict[int, tuple[float, float]]:
@@ -68,6 +77,10 @@ def tree_figure(
 ) -> Figure:
     """A tree from left to right: decision nodes round, chance nodes square, larger with visits.
 
+    Only the chain is in colour. The chance nodes of certain transitions are hollow and small: there
+    is nothing to wait for. Entropies stand on the chain, on the most visited path, and on what was
+    searched from the chain's end.
+
     Args:
         decided: the decision.
         library: its macros, to say whether the chain is one.
@@ -75,11 +88,11 @@ def tree_figure(
         most: nodes drawn.
     """
     tree, chain = decided.tree, decided.chain
-    nodes = kept_nodes(tree, chain.nodes, most)
+    nodes = kept_nodes(tree, (*chain.nodes, *ways_on(tree, chain.nodes[-1])), most)
     parent = {node: int(tree.parent[node]) for node in nodes[1:]}
     places = layout(parent, nodes)
     leaves = 1 + max(y for _, y in places.values())
-    size = (11, min(max(4.0, 1.6 + 0.2 * leaves), 9.0))
+    size = (11, min(max(4.0, 1.6 + 0.3 * leaves), 9.0))
     figure = Figure(figsize=size, dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -92,7 +105,7 @@ def tree_figure(
     axes.set_title(plot_text(about), loc="left", fontsize=10)
     certain = certain_nodes(tree, tree_threshold)
     _draw_edges(axes, places, parent, certain, set(chain.nodes[1:]))
-    _draw_nodes(axes, tree, places)
+    _draw_nodes(axes, tree, places, certain, chain)
     _draw_labels(axes, tree, places, parent, names, chain)
     axes.set_ylim(leaves - 0.3, -0.7)
     axes.set_xlim(-0.4, max(x for x, _ in places.values()) + 0.6)
@@ -119,38 +132,57 @@ def _draw_edges(
 ) -> None:
     for node, above in parent.items():
         (x0, y0), (x1, y1) = places[above], places[node]
-        colour, width, layer = "#BDBDBD", 0.8, 1
-        if node in certain:
-            colour, width, layer = BLACK, 2.2, 2
-        if node in chain:
-            colour, width, layer = GREEN, 5.0, 3
         bend = x0 + 0.2 * (x1 - x0)  # early, so that there is room for a word
         curve = [x0, bend, bend, x1], [y0, y0, y1, y1]
-        style = "-" if node in certain or node in chain else UNCERTAIN
         axes.plot(
             *curve,
-            color=colour,
-            linewidth=width,
-            linestyle=style,
-            zorder=layer,
+            color=GREEN if node in chain else PALE,
+            linewidth=5.0 if node in chain else 1.4,
+            linestyle="-" if node in certain or node in chain else UNCERTAIN,
+            zorder=2 if node in chain else 1,
             solid_joinstyle="round",
         )
 
 
-def _draw_nodes(axes: Axes, tree: SmallTree, places: Mapping[int, tuple[float, float]]) -> None:
+def _draw_nodes(
+    axes: Axes,
+    tree: SmallTree,
+    places: Mapping[int, tuple[float, float]],
+    certain: set[int],
+    chain: Chain,
+) -> None:
+    """Decision nodes, chance nodes of uncertain transitions and of certain ones, in that order."""
     most = max(int(tree.visits[node]) for node in places)
-    for is_chance, marker, colour in ((False, "o", BLUE), (True, "s", ORANGE)):
-        kind = [node for node in places if bool(tree.is_chance[node]) is is_chance]
+    sizes = {node: 30 + 320 * int(tree.visits[node]) / most for node in places}
+    for kind, marker in ((DECISION, "o"), (CHANCE, "s"), (COLLAPSED, "s")):
+        nodes = [node for node in places if _kind(tree, node, certain) == kind]
+        colours = [GREEN if node in chain.nodes else GREY for node in nodes]
         axes.scatter(
-            [places[node][0] for node in kind],
-            [places[node][1] for node in kind],
-            s=[30 + 320 * int(tree.visits[node]) / most for node in kind],
+            [places[node][0] for node in nodes],
+            [places[node][1] for node in nodes],
+            s=[22 if kind == COLLAPSED else sizes[node] for node in nodes],
             marker=marker,
-            c=colour,
-            edgecolors="#FFFFFF",
-            linewidths=1,
+            c="#FFFFFF" if kind == COLLAPSED else colours,
+            edgecolors=colours if kind == COLLAPSED else "#FFFFFF",
+            linewidths=1.2,
             zorder=4,
         )
+    end = chain.nodes[-1]
+    axes.scatter(
+        *([z] for z in places[end]),
+        s=sizes[end] + 160,
+        marker="o",
+        facecolors="none",
+        edgecolors=GREEN,
+        linewidths=2,
+        zorder=3,
+    )
+
+
+def _kind(tree: SmallTree, node: int, certain: set[int]) -> str:
+    if not tree.is_chance[node]:
+        return DECISION
+    return COLLAPSED if node in certain else CHANCE
 
 
 def _draw_labels(
@@ -161,41 +193,31 @@ def _draw_labels(
     names: Sequence[str],
     chain: Chain,
 ) -> None:
-    """The action of each edge below a decision node, and how often the root was visited."""
+    """The action of each edge below a decision node, entropies, and the root's visits."""
+    told = {*chain.nodes, *most_visited_path(tree), *ways_on(tree, chain.nodes[-1])}
     for node, above in parent.items():
         edge = int(tree.edge[node])
         if tree.is_chance[above] or edge >= tree.num_actions:
             continue
-        x, y = places[node]
+        (x, y), (x0, _) = places[node], places[above]
         is_chain = node in chain.nodes
-        axes.annotate(
-            plot_text(names[edge]),
-            (x, y),
-            xytext=(-11 if tree.is_chance[node] else -13, 2),
-            textcoords="offset points",
-            ha="right",
-            va="bottom",
-            fontsize=9 if is_chain else 7,
-            fontweight="bold" if is_chain else "normal",
-            color="#00694D" if is_chain else "#555555",
-            zorder=5,
-        )
-    axes.annotate(
-        "end of the chain",
-        places[chain.nodes[-1]],
-        xytext=(0, -14),
-        textcoords="offset points",
-        ha="center",
-        va="top",
-        fontsize=9,
-        color="#00694D",
-        bbox={"facecolor": "#FFFFFF", "edgecolor": "#00694D", "pad": 1.5},
-        zorder=6,
-    )
-    x, y = places[0]
+        style: Any = {
+            "xy": (x0 + 0.6 * (x - x0), y),
+            "textcoords": "offset points",
+            "ha": "center",
+            "fontsize": 9 if is_chain else 7,
+            "color": DARK_GREEN if is_chain else "#555555",
+            "zorder": 5,
+        }
+        weight = "bold" if is_chain else "normal"
+        action = plot_text(names[edge])
+        axes.annotate(action, xytext=(0, 3), va="bottom", fontweight=weight, **style)
+        if node in told:
+            entropy = f"{float(tree.entropy[node]):.2f}"
+            axes.annotate(entropy, xytext=(0, -4), va="top", **{**style, "fontsize": 8})
     axes.annotate(
         f"root, {int(tree.visits[0])} visits",
-        (x, y),
+        places[0],
         xytext=(0, -14),
         textcoords="offset points",
         ha="center",
@@ -207,14 +229,18 @@ def _draw_labels(
 
 
 def _legend(figure: Figure, threshold: float) -> None:
-    def dot(marker: str, colour: str, label: str) -> Line2D:
-        return Line2D([], [], marker=marker, color=colour, linestyle="", markersize=9, label=label)
+    def dot(marker: str, label: str, **style: Any) -> Line2D:
+        return Line2D([], [], marker=marker, linestyle="", label=label, **style)
 
+    hollow: Any = {"markerfacecolor": "#FFFFFF", "markeredgecolor": GREY, "markersize": 5}
+    ring: Any = {"markerfacecolor": "none", "markeredgecolor": GREEN, "markeredgewidth": 2}
     handles = [
-        dot("o", BLUE, "decision node (size: visits)"),
-        dot("s", ORANGE, "chance node"),
         Line2D([], [], color=GREEN, linewidth=5, label="the chain"),
-        Line2D([], [], color=BLACK, linewidth=2.2, label=f"certain (entropy < {threshold:g})"),
-        Line2D([], [], color=GREY, linewidth=0.8, linestyle=UNCERTAIN, label="uncertain"),
+        dot("o", "its end", markersize=12, **ring),
+        dot("o", "decision node (size: visits)", color=GREY, markersize=9),
+        dot("s", "chance node", color=GREY, markersize=9),
+        dot("s", "the same, certain: collapsed", **hollow),
+        Line2D([], [], color=PALE, linewidth=1.4, label=f"certain (entropy < {threshold:g})"),
+        Line2D([], [], color=PALE, linewidth=1.4, linestyle=UNCERTAIN, label="uncertain"),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=9)
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=9)

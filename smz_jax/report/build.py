@@ -82,9 +82,9 @@ FIGURES: tuple[tuple[str, Draw, str], ...] = (
         "Where a macro applies: every transition is certain, what follows is as foreseen, and it "
         "is worth as much as the best action. A head learns to say so from the state; here on "
         "replayed windows that it was never trained on, at probability 0.5, older windows counting "
-        "for less. Dashed, what it must beat: to say so always (recall 1), or wherever it was so "
-        "at least every second time in the same start-state bucket. Calibration error: how far "
-        "its probabilities are from what happened, on average.",
+        "for less. Dashed and dotted, what it must beat: to say so always (recall 1), or wherever "
+        "it was so at least every second time in the same start-state bucket. Calibration error: "
+        "how far its probabilities are from what happened, on average.",
     ),
     (
         "time",
@@ -157,9 +157,11 @@ DRAWN_ELSEWHERE = {
     ),
     "macro_tree": (
         "The tree of one of its decisions, from the root on the left: round nodes are states to "
-        "act in, square ones wait for chance; larger ones were searched more. Bold edges are "
-        "transitions that the model holds to be certain; the green chain of them is what a "
-        "collapsed search walks in one go, and what a macro is found from."
+        "act in, square ones wait for chance, small hollow squares would have nothing to wait for: "
+        "the model holds their transition to be certain. Larger ones were searched more; dotted "
+        "edges are uncertain. The green chain of certain transitions is what a collapsed search "
+        "walks in one go, and what a macro is found from. Numbers: entropies of the chain, of the "
+        "most visited path, and of what was searched from the chain's end."
     ),
     "macro_strips": (
         "What the best macros do, in the real game: the screen before, after each action, and what "
@@ -196,7 +198,7 @@ def build_report(run_dirs: Sequence[Path], out_dir: Path | None = None) -> Path:
     """
     runs = load_runs(run_dirs)
     out = Path(run_dirs[0] if out_dir is None else out_dir)
-    _require_writable(out)
+    require_writable(out)
     blocks = []
     shown = [*FIGURES, *([RULES_FIGURE] if rules.has_rules(runs) else [])]
     shown += [VERIFICATION_FIGURE] if any(run.verification for run in runs) else []
@@ -237,7 +239,7 @@ def _block(run: RunData, name: str, caption: str, several: bool) -> FigureBlock 
     return FigureBlock(name, caption, path.read_bytes())
 
 
-def _require_writable(out: Path) -> None:
+def require_writable(out: Path) -> None:
     """Raises ConfigError unless `out` is, or can be made, a folder with room for `figures/`."""
     figures = (out / "figures").absolute()
     nearest = next(folder for folder in (figures, *figures.parents) if folder.exists())

@@ -10,6 +10,7 @@ from smz_jax.progress import short_count
 from smz_jax.report import verification
 from smz_jax.report.data import RunData, Score, group_seeds
 from smz_jax.report.library import MACRO_NOTE, macro_lines, macro_tables
+from smz_jax.report.preconditions import precondition_lines
 from smz_jax.report.rules import rules_rows
 from smz_jax.report.verdict import (
     find_warnings,
@@ -229,7 +230,8 @@ def _macros(run: RunData, several: bool) -> str:
     """Rankings of the macros found, and the library by compression."""
     if not run.macros:
         return _name(run, several) + "<p>No macros have been written yet, or none was found.</p>"
-    lines = "".join(f"<p>{escape(line)}</p>" for line in macro_lines(run))
+    said = [*macro_lines(run), *precondition_lines(run)]
+    lines = "".join(f"<p>{escape(line)}</p>" for line in said)
     tables = (f"<h3>{escape(name)}</h3>{table(*rows)}" for name, rows in macro_tables(run))
     note = f'<p class="quiet">{escape(MACRO_NOTE)}</p>'
     return _name(run, several) + lines + "".join(tables) + note

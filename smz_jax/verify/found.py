@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from smz_jax.export import Exported
+from smz_jax.macro_listing import gate_and_reason
 from smz_jax.macros.library import decode
 from smz_jax.verify.criteria import judge
 from smz_jax.verify.document import KINDS, SCHEMA, plain_tally
-from smz_jax.verify.libraries import CERTAIN, Library, Piece, Saved, closed_gate, saved_bits, split
+from smz_jax.verify.libraries import CERTAIN, Library, Piece, Saved, saved_bits, split
 from smz_jax.verify.trial import Tried, tally
 
 
@@ -48,14 +49,14 @@ def to_document(
     """What was found, as plain JSON."""
     config, names = model.config, library["action_names"]
     known, held_out = split(found.pieces)
-    gate = closed_gate(library, config.macro)
+    gate = gate_and_reason(library)
     about = {name: model.about.get(name) for name in ("experiment", "seed", "checkpoint")}
     sound = [kind_of(x["actions"]) for x in library["macros"] if x["status"] == "sound"]
     parts = []
     for each, tried in zip(found.libraries, found.tried, strict=True):
         part = plain_library(each, tried, names, found.libraries[0])
         if each.name != CERTAIN:
-            saved = saved_bits(each, known, held_out, len(names), asked.seed)
+            saved = saved_bits(each.macros, known, held_out, len(names), asked.seed)
             part["saved"] = None if saved is None else plain_saved(saved)
         parts.append(part)
     document = {

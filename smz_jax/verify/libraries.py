@@ -6,14 +6,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from smz_jax.config import MacroConfig
-from smz_jax.macros import encode, select
-from smz_jax.macros.coding import Encoding
+from smz_jax.macros import Encoding, encode, parse, select
+from smz_jax.macros.coding import LENGTH_BITS, symbol_bits, total_bits
 
 Macro = tuple[int, ...]
 REAL, CERTAIN = "macros", "macros, certain only"
 """The run's macros; and the same, asked where they are certain and not of their heads."""
 SHUFFLED, RANDOM, UNTRAINED = "shuffled play", "random", "untrained network"
-RESAMPLES = 100
+RESAMPLES = 1000
 
 
 class Piece(NamedTuple):
@@ -89,7 +89,7 @@ class Saved(NamedTuple):
 
 
 def saved_bits(
-    library: Library,
+    macros: Sequence[Macro],
     known: Sequence[np.ndarray],
     held_out: Sequence[np.ndarray],
     num_actions: int,
@@ -100,7 +100,7 @@ def saved_bits(
     So each library, a control's too, is taken at its best.
 
     Args:
-        library: macros.
+        macros: of the library.
         known: play to choose them by.
         held_out: other play.
         num_actions: A.
@@ -112,45 +112,39 @@ def saved_bits(
     held_out = [piece for piece in held_out if len(piece)]
     if not held_out:
         return None
-    macros = list(library.macros)
-    kept = select(known, macros, num_actions).phrases if macros else ()
-
-    def per_action(pieces: Sequence[np.ndarray]) -> float:
-        return encode(pieces, kept, num_actions).saved_per_action
-
+    kept = select(known, list(macros), num_actions).phrases if macros else ()
+    encoding = encode(held_out, kept, num_actions)
     low = high = None
     if len(held_out) > 1:
-        rng = np.random.default_rng(seed)
-        draws = rng.integers(len(held_out), size=(RESAMPLES, len(held_out)))
-        again = [per_action([held_out[i] for i in row]) for row in draws]
+        again = _resampled(held_out, kept, encoding, num_actions, np.random.default_rng(seed))
         low, high = (float(x) for x in np.quantile(again, (0.025, 0.975)))
-    return Saved(kept, encode(held_out, kept, num_actions), low, high)
+    return Saved(kept, encoding, low, high)
 
 
-def closed_gate(document: Mapping[str, Any], settings: MacroConfig) -> tuple[str, str] | None:
-    """Which gate kept all macros from being sound, and why in words; None if one is sound."""
-    macros = document["macros"]
-    if any(macro["status"] == "sound" for macro in macros):
-        return None
-    if not macros:
-        stats = document["stats"]
-        rate = stats.get("certain_rate_play", 0.0)
-        return "certainty", (
-            f"no sequence was held certain {settings.min_occurrences} times: "
-            f"{stats.get('candidates', 0):.0f} were at all, and {rate:.1%} of the played "
-            f"transitions are under macro.play_threshold = {settings.play_threshold:g}"
-        )
-    tried = [macro for macro in macros if macro["trials"] >= settings.min_trials]
-    if not tried:
-        most = max(macro["trials"] for macro in macros)
-        return "trials", (
-            f"{len(macros)} macros are certain, none has macro.min_trials = {settings.min_trials} "
-            f"trials: at most {most:.1f}"
-        )
-    best = max(tried, key=lambda macro: macro["held_low"])
-    parts = ", ".join(f"{name} {best[name]:.0%}" for name in ("near", "paid", "agreed"))
-    return "repeatability", (
-        f"{len(tried)} of {len(macros)} macros have trials enough, none holds in "
-        f"{settings.sound_share:.0%} by its lower bound; the best, {best['names']}: "
-        f"{best['held_low']:.0%} ({parts})"
-    )
+def _resampled(
+    pieces: Sequence[np.ndarray],
+    kept: Sequence[Macro],
+    encoding: Encoding,
+    num_actions: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Bits per action saved of as many pieces, drawn with replacement, again and again.
+
+    The pieces are rewritten once, as all of them together: the code depends on counts alone, and to
+    rewrite each draw anew would take minutes in the replay of a long run.
+    """
+
+    def counts(symbols: Sequence[np.ndarray], kinds: int) -> np.ndarray:
+        return np.stack([np.bincount(piece, minlength=kinds) for piece in symbols])
+
+    def bits(counts: np.ndarray) -> np.ndarray:
+        of_symbols = symbol_bits(counts).sum(axis=1)
+        return np.maximum(total_bits(counts.sum(axis=1), counts.shape[1]) - of_symbols, 0.0)
+
+    chances = np.full(len(pieces), 1 / len(pieces))
+    times = rng.multinomial(len(pieces), chances, size=RESAMPLES)
+    plain = times @ counts(pieces, num_actions)
+    symbols = parse(pieces, kept, num_actions)
+    short = times @ counts(symbols, num_actions + len(kept))
+    dictionary = encoding.dictionary_bits - LENGTH_BITS  # plain play pays for its end too
+    return (bits(plain) - bits(short) - dictionary) / plain.sum(axis=1)

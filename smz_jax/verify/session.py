@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from smz_jax.config import Config, require
+from smz_jax.config import Config, ConfigError, require
 from smz_jax.envs import make_spec
 from smz_jax.envs.emulator import Emulator
 from smz_jax.evaluate import Agent, game_settings, make_agent
 from smz_jax.export import Exported
 from smz_jax.learner import init_train_state
+from smz_jax.macro_file import check_fits
 from smz_jax.networks import make_networks
 from smz_jax.preconditions import HeadState, applies
 from smz_jax.rollout import make_decide
@@ -64,16 +65,10 @@ def check_library_of(model: Exported) -> Mapping[str, Any]:
         stack = model.config.env.frame_stack
         require(stack == 1, "env.frame_stack", stack, "1, so that what is seen tells the state")
     library = model.macros
-    found = "no macros.json"
-    require(library is not None, "the model's library", found, "the macros.json of its run")
-    assert library is not None
-    names = library["action_names"]
-    allowed = f"those of the model: {', '.join(model.about['action_names'])}"
-    require(names == model.about["action_names"], "macros.json: action_names", names, allowed)
-    longest = max((macro["length"] for macro in library["macros"]), default=0)
-    most = model.config.macro.max_length
-    allowed = f"at most macro.max_length = {most} of the model's settings"
-    require(longest <= most, "macros.json: length", longest, allowed)
+    if library is None:
+        works = "one with it: a run writes it at each checkpoint"
+        raise ConfigError(f"the model's folder holds no macros.json; what would work is {works}")
+    check_fits(library, model.about["action_names"], model.config.macro.max_length)
     return library
 
 
