@@ -14,7 +14,7 @@ examples:
   the sound macros of a run, by its newest model, in a few minutes:
     python -m experiments.verify runs/breakout/20260131-120000-seed0
   more of everything, for narrower intervals:
-    python -m experiments.verify runs/breakout/a --states 32 --games 8 --max_steps 3000
+    python -m experiments.verify runs/breakout/a --states 32 --games 32 --max_steps 3000
   an export of a grid world, against its exact rules; also macros that are not sound yet:
     python -m experiments.verify grid-a --any_status
 
@@ -58,14 +58,14 @@ def make_parser() -> argparse.ArgumentParser:
     )
     shown = "(default: %(default)s)"
     add("--macros", type=int, default=32, metavar="N", help=f"of each library, at most {shown}")
-    add("--states", type=int, default=8, metavar="N", help=f"to try each macro in {shown}")
+    add("--states", type=int, default=16, metavar="N", help=f"to try each macro in {shown}")
     add("--repeats", type=int, default=2, metavar="N", help=f"runs from each state {shown}")
     add(
         "--games",
         type=int,
-        default=2,
+        default=16,
         metavar="N",
-        help=f"that the agent plays; every other one is held out {shown}; in a grid world times 16",
+        help=f"that the agent plays; every other one is held out {shown}; in a grid world times 4",
     )
     add("--max_steps", type=int, default=1_000, metavar="N", help=f"cut games after N {shown}")
     add("--seed", type=int, default=0, help=f"of games, states and controls {shown}")

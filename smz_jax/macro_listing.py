@@ -206,9 +206,8 @@ def _control_line(row: Mapping[str, Any]) -> str:
     """What one library saves of held-out play; a file of an older version has no interval."""
     low, high = row.get("saved_low"), row.get("saved_high")
     bounds = "" if low is None or high is None else f" ({low:.4f} to {high:.4f})"
-    also = f", {row['also_macros']} of them also macros" if row["also_macros"] else ""
     saved = f"{row['saved_bits_per_action']:.4f}{bounds}"
-    return f"{row['name']}: {saved} ({row['kept']} of {row['macros']} kept{also})"
+    return f"{row['name']}: {saved} ({row['kept']} of {row['macros']} kept)"
 
 
 def _certainty_gate(stats: Mapping[str, Any], config: MacroConfig) -> str:

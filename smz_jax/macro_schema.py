@@ -140,7 +140,7 @@ def _check_controls(controls: Any, path: Path) -> None:
         at = f"{where}.libraries[{index}]"
         _check(isinstance(row, dict), path, f"{at} is not an object")
         _check(row.get("name") in CONTROLS, path, f"{at}.name = {shorten(row.get('name'))}")
-        for name in ("macros", "kept", "also_macros"):
+        for name in ("macros", "kept"):
             good = type(row.get(name)) is int and 0 <= row[name] <= 2**63
             _check(good, path, f"{at}.{name} = {shorten(row.get(name))}")
         saved = row.get("saved_bits_per_action")

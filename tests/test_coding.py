@@ -14,7 +14,6 @@ from smz_jax.macros import (
     coding,
     encode,
     expand,
-    frequent_windows,
     parse,
     random_macros,
     select,
@@ -145,13 +144,6 @@ def test_shuffling_keeps_each_piece():
     assert mixed[0].tolist() != streams[0].tolist()
     again = shuffled(streams, np.random.default_rng(0))
     assert all(np.array_equal(a, b) for a, b in zip(mixed, again, strict=True))
-
-
-def test_frequent_windows_by_hand():
-    streams = [array(0, 1, 0, 1), array(1, 0)]
-    assert frequent_windows(streams, [3, 2, 2]) == [(0, 1), (1, 0), (0, 1, 0)]
-    assert frequent_windows(streams, [2] * 9) == [(0, 1), (1, 0)]
-    assert frequent_windows([], [2]) == []
 
 
 def test_random_macros_are_distinct_and_as_many_as_exist():

@@ -200,11 +200,7 @@ def test_games_are_what_the_agent_played_and_states_lie_on_the_way():
         assert score == played.scores[game]
         ours = [x.actions.tolist() for x in played.pieces if x.game == game]
         assert ours == [x for x in expected if x]
-    assert (
-        len(played.pieces) > 2
-        and not starts
-        and all((x.entropy == 0.25).all() for x in played.pieces)
-    )
+    assert len(played.pieces) > 2 and not starts
 
 
 def test_all_trials_of_a_model_that_foresees_everything_hold():

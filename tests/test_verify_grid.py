@@ -162,7 +162,7 @@ def test_a_run_from_end_to_end(tiny_run, tmp_path, capsys):
     assert document["checkpoint"] == "last"
     assert document["gate"]["closed"] in told and "verify.md" in told
     assert "## untrained network" in (run / "verify.md").read_text()
-    assert document["play"]["games"] == 32 and document["play"]["held_out"] > 0
+    assert document["play"]["games"] == 64 and document["play"]["held_out"] > 0
     # All is under the threshold of 1: the rules alone decide how precise that is.
     lengths = document["pairs"][0]["lengths"]
     assert [x["length"] for x in lengths] == [2, 3] and lengths[0]["missed"] == 0

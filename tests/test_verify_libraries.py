@@ -14,24 +14,19 @@ from tests.verify_parts import SETTINGS, library_of, macro_entry, pieces_of
 def test_frequent_windows_equal_a_recount_over_text():
     rng = np.random.default_rng(4)
     pieces = pieces_of(rng)
-    for piece in pieces:
-        piece.entropy[rng.random(len(piece.entropy)) < 0.3] = 0.5
     lengths = [4, 2, 2, 4, 4, 3]
-    found = controls.frequent_windows([x[:2] for x in pieces], lengths, SETTINGS)
+    found = controls.frequent_windows([x.actions for x in pieces], lengths, SETTINGS)
     assert sorted(map(len, found)) == sorted(lengths) and len(set(found)) == 6
     for length in (2, 3, 4):
-        seen = Counter(), Counter()
+        seen = Counter()
         for piece in pieces:
             text = "".join(map(str, piece.actions))
-            sure = "".join("10"[int(x >= 0.2)] for x in piece.entropy)
-            for i in range(len(text) - length + 1):
-                seen[1][text[i : i + length]] += 1
-                seen[0][text[i : i + length]] += "0" not in sure[i : i + length]
-        best = sorted(seen[1], key=lambda x: (-seen[0][x], -seen[1][x], x))
+            seen.update(text[i : i + length] for i in range(len(text) - length + 1))
+        best = sorted(seen, key=lambda x: (-seen[x], x))
         ours = ["".join(map(str, x)) for x in found if len(x) == length]
         assert ours == best[: lengths.count(length)]
     varied = MacroConfig(include_repeats=False)
-    pairs = controls.frequent_windows([x[:2] for x in pieces], [2] * 16, varied)
+    pairs = controls.frequent_windows([x.actions for x in pieces], [2] * 16, varied)
     assert len({x for x in pairs if len(x) == 2}) == 12 and all(len(set(x)) > 1 for x in pairs)
     assert [len(x) for x in pairs if len(x) > 2] == [3] * 4  # there are no more pairs
 
@@ -56,19 +51,18 @@ def test_the_library_is_what_compresses_then_what_is_frequent():
 
 def test_controls_have_as_many_macros_of_the_same_lengths_and_save_less():
     rng = np.random.default_rng(6)
-    pieces, other = pieces_of(rng, 8), pieces_of(rng, 8, phrase=(0, 1), certain=0.9)
+    pieces, other = pieces_of(rng, 8), pieces_of(rng, 8, phrase=(0, 1))
     known, held_out = libraries.split(pieces)
     assert len(known) == len(held_out) == 4
     real = Library("macros", ((2, 2, 3, 1), (1, 2, 2, 3), (2, 3)), ("sound",) * 3)
     found = controls.controls(
-        real, [4, 4, 2], known, other, list, 4, SETTINGS, np.random.default_rng(0)
+        real, [4, 4, 2], known, libraries.split(other)[0], 4, SETTINGS, np.random.default_rng(0)
     )
     assert [x.name for x in found] == ["shuffled play", "random", "untrained network"]
     for library in found:
         assert sorted(map(len, library.macros)) == [2, 4, 4] and len(set(library.macros)) == 3
-        assert library.filled == 0
         assert not set(library.macros) & set(real.macros) or library.name == "untrained network"
-    own = controls.frequent_windows([x[:2] for x in other if x.game % 2 == 0], [4, 4, 2], SETTINGS)
+    own = controls.frequent_windows(libraries.split(other)[0], [4, 4, 2], SETTINGS)
     assert found[2].macros == tuple(own)
     saved = libraries.saved_bits(real.macros, known, held_out, 4, 0)
     assert saved is not None and saved.kept == select(known, list(real.macros), 4).phrases

@@ -37,14 +37,13 @@ def random_trials(rng, macros=5, states=7):
     ]
 
 
-def pieces_of(rng, count=4, phrase=(2, 2, 3, 1), certain=0.1):
+def pieces_of(rng, count=4, phrase=(2, 2, 3, 1)):
     """Play in which a phrase comes again and again."""
     found = []
     for game in range(count):
         parts = [rng.integers(0, 4, rng.integers(0, 3)) for _ in range(60)]
         actions = np.concatenate([np.concatenate([part, phrase]) for part in parts])
-        entropy = np.full(len(actions), certain, np.float32)
-        found.append(Piece(actions.astype(np.int32), entropy, game))
+        found.append(Piece(actions.astype(np.int32), game))
     return found
 
 

@@ -8,7 +8,8 @@ import numpy as np
 from smz_jax.config import MacroConfig
 from smz_jax.look.streams import count_actions
 from smz_jax.macro_file import decode
-from smz_jax.macros import frequent_windows, random_macros, select, shuffled
+from smz_jax.macros import select, shuffled
+from smz_jax.verify.controls import frequent_windows, other_random_macros
 from smz_jax.verify.libraries import saved_bits
 
 TREE_SHARE = 0.1
@@ -82,7 +83,7 @@ def measure_controls(
 
     Of each library those are kept that shorten every other piece of play; the rest of play is
     measured, the dictionary paid, with its 95 % interval (`verify.libraries.saved_bits`). So a
-    control, too, is taken at its best.
+    control, too, is taken at its best; none of a control's is among the macros.
 
     Args:
         library: gives the actions and, if there is no macro, the lengths of the controls.
@@ -102,16 +103,14 @@ def measure_controls(
     rng = np.random.default_rng(0)
     libraries = {
         "macros": macros,
-        "shuffled play": frequent_windows(shuffled(known, rng), lengths),
-        "random": random_macros(lengths, num_actions, rng),
+        "shuffled play": frequent_windows(shuffled(known, rng), lengths, settings, macros),
+        "random": other_random_macros(lengths, num_actions, settings, macros, rng),
     }
     found = []
     for name, each in libraries.items():
         saved = saved_bits(each, known, held_out, num_actions, seed=0)
         assert saved is not None, "pieces hold actions"
-        counts = {"macros": len(each), "kept": len(saved.kept), "also_macros": 0}
-        if name != "macros":
-            counts["also_macros"] = len(set(each) & set(macros))
+        counts = {"macros": len(each), "kept": len(saved.kept)}
         bits = {"saved_bits_per_action": saved.encoding.saved_per_action}
         bounds = {"saved_low": saved.low, "saved_high": saved.high}
         found.append({"name": name, **counts, **bits, **bounds})

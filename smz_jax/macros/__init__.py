@@ -8,7 +8,7 @@ from smz_jax.macro_file import prefix_share, read_macros_json, write_macros_json
 from smz_jax.macros.buckets import BucketState, assign_buckets, init_buckets, update_buckets
 from smz_jax.macros.coding import Encoding
 from smz_jax.macros.compression import Selection, encode, expand, parse, select
-from smz_jax.macros.controls import frequent_windows, random_macros, shuffled
+from smz_jax.macros.controls import random_macros, shuffled
 from smz_jax.macros.evidence import Trials, count_trials, outcomes, status, weigh
 from smz_jax.macros.keys import PackedWindows, unpack_windows
 from smz_jax.macros.library import (
@@ -38,7 +38,6 @@ __all__ = [
     "encode",
     "expand",
     "format_rankings",
-    "frequent_windows",
     "init_buckets",
     "init_carry",
     "init_table",

@@ -1,6 +1,5 @@
 """What a library is compared with: shuffled play and random macros (NumPy only)."""
 
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,29 +19,6 @@ def shuffled(streams: Sequence[np.ndarray], rng: np.random.Generator) -> list[np
         New arrays of the same lengths and dtypes.
     """
     return [rng.permutation(np.asarray(stream)) for stream in streams]
-
-
-def frequent_windows(
-    streams: Sequence[np.ndarray], lengths: Sequence[int]
-) -> list[tuple[int, ...]]:
-    """The most frequent windows of play, of each length as many as are wanted, or as there are.
-
-    Args:
-        streams: 1-D arrays of actions.
-        lengths: of the wanted windows.
-
-    Returns:
-        Distinct windows, the shortest first; ties go to the order of the actions.
-    """
-    found = []
-    for length, wanted in sorted(Counter(lengths).items()):
-        seen = Counter(
-            tuple(stream[start : start + length])
-            for stream in (np.asarray(stream).tolist() for stream in streams)
-            for start in range(len(stream) - length + 1)
-        )
-        found += sorted(seen, key=lambda window: (-seen[window], window))[:wanted]
-    return found
 
 
 def random_macros(

@@ -1,16 +1,13 @@
 """The controls that the macros of a run are compared with: as many, of the same lengths."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
 from smz_jax.config import MacroConfig
 from smz_jax.macros import random_macros, shuffled
-from smz_jax.verify.libraries import RANDOM, SHUFFLED, UNTRAINED, Library, Macro, Piece
-
-Played = Iterable[tuple[np.ndarray, np.ndarray]]
-"""Actions `[n]` and entropies `[n]` of each piece of play."""
+from smz_jax.verify.libraries import RANDOM, SHUFFLED, UNTRAINED, Library, Macro
 
 
 def share_out(lengths: Sequence[int], room: Mapping[int, int]) -> Counter[int]:
@@ -42,17 +39,17 @@ def _between(lengths: Sequence[int], settings: MacroConfig) -> range:
 
 
 def frequent_windows(
-    pieces: Played,
+    streams: Iterable[np.ndarray],
     lengths: Sequence[int],
     settings: MacroConfig,
     without: Collection[Macro] = (),
 ) -> list[Macro]:
-    """The most frequent windows of play, those that are certain before all others.
+    """The most frequent windows of play.
 
     Args:
-        pieces: of play.
+        streams: actions `[n]` of each piece of play.
         lengths: of the wanted macros.
-        settings: `play_threshold`, `include_repeats`, `max_length`.
+        settings: `include_repeats`, `max_length`.
         without: windows that are left out.
 
     Returns:
@@ -60,18 +57,14 @@ def frequent_windows(
         go to the order of the actions.
     """
     seen: Counter[Macro] = Counter()
-    certain: Counter[Macro] = Counter()
-    pieces, taken = list(pieces), set(without)
+    told, taken = [stream.tolist() for stream in streams], set(without)
     for length in _between(lengths, settings):
-        for actions, entropy in pieces:
-            sure = np.asarray(entropy) < settings.play_threshold
+        for actions in told:
             for start in range(len(actions) - length + 1):
-                window = tuple(int(x) for x in actions[start : start + length])
-                if window in taken or not (settings.include_repeats or len(set(window)) > 1):
-                    continue
-                seen[window] += 1
-                certain[window] += bool(sure[start : start + length].all())
-    ranked = sorted(seen, key=lambda x: (-certain[x], -seen[x], x))
+                window = tuple(actions[start : start + length])
+                if window not in taken and (settings.include_repeats or len(set(window)) > 1):
+                    seen[window] += 1
+    ranked = sorted(seen, key=lambda x: (-seen[x], x))
     found = []
     for length, wanted in share_out(lengths, Counter(map(len, ranked))).items():
         found += [window for window in ranked if len(window) == length][:wanted]
@@ -96,56 +89,31 @@ def other_random_macros(
     return found
 
 
-def _of_known(pieces: Iterable[Piece]) -> list[tuple[np.ndarray, np.ndarray]]:
-    return [(piece.actions, piece.entropy) for piece in pieces if piece.game % 2 == 0]
-
-
-def _has(actions: np.ndarray, macro: Macro) -> bool:
-    """Whether a macro occurs in a piece of play."""
-    if len(actions) < len(macro):
-        return False
-    windows = np.lib.stride_tricks.sliding_window_view(actions, len(macro))
-    return bool((windows == macro).all(axis=1).any())
-
-
 def controls(
     real: Library,
     lengths: Sequence[int],
     known: Sequence[np.ndarray],
-    untrained: Sequence[Piece],
-    sample: Callable[[], Sequence[Piece]],
+    untrained: Sequence[np.ndarray],
     num_actions: int,
     settings: MacroConfig,
     rng: np.random.Generator,
 ) -> list[Library]:
     """Three libraries of as many macros.
 
-    Those of shuffled play and the random ones are none of the run's own. The untrained network's
-    own play may be one action for ever: where it has too few windows, those of play that is drawn
-    by its search's weights follow.
+    Those of shuffled play and the random ones are none of the run's own.
 
     Args:
         real: the run's own macros.
         lengths: of the wanted macros.
         known: the agent's play, to be shuffled.
-        untrained: greedy play of the untrained network.
-        sample: gives sampled play of it; called where that is needed.
+        untrained: play of the untrained network.
         num_actions: A.
         settings: of macros.
         rng: is advanced.
     """
-    mixed = [(actions, np.zeros(len(actions))) for actions in shuffled(known, rng)]
-    greedy = _of_known(untrained)
-    own = frequent_windows(greedy, lengths, settings)
-    if Counter(map(len, own)) != Counter(lengths):
-        own = frequent_windows([*greedy, *_of_known(sample())], lengths, settings)
-    filled = sum(not any(_has(actions, macro) for actions, _ in greedy) for macro in own)
     found = {
-        SHUFFLED: frequent_windows(mixed, lengths, settings, real.macros),
+        SHUFFLED: frequent_windows(shuffled(known, rng), lengths, settings, real.macros),
         RANDOM: other_random_macros(lengths, num_actions, settings, real.macros, rng),
-        UNTRAINED: own,
+        UNTRAINED: frequent_windows(untrained, lengths, settings),
     }
-    return [
-        Library(name, tuple(macros), ("control",) * len(macros), filled * (name == UNTRAINED))
-        for name, macros in found.items()
-    ]
+    return [Library(name, tuple(x), ("control",) * len(x)) for name, x in found.items()]

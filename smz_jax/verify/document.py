@@ -13,8 +13,7 @@
     libraries               the run's macros (with a head a second time, without it: `macros,
                             certain only`), and the controls: name, totals, saved, macros; kinds
                             (the totals of those that change the action, and of repeats of one);
-                            shared (how many are among the run's), filled (how many are of sampled
-                            play only)
+                            shared (how many are among the run's)
     criteria                what a library has to show, by `smz_jax.verify.criteria`
 
 `totals`, and each entry of `macros` (with its actions, names and status), hold the estimates of
@@ -42,7 +41,7 @@ SHARES = (
 MEANS = ("gain", "lives")
 _TEXTS = ("experiment", "checkpoint", "suite", "game")
 _OBJECTS = ("asked", "play")
-_COUNTS = ("shared", "filled")
+_COUNTS = ("shared",)
 _SAVED = ("bits_per_action", "plain_bits_per_action", "coverage", "kept")
 
 

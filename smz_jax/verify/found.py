@@ -18,9 +18,9 @@ class Asked(NamedTuple):
     """Sizes of a verification."""
 
     macros: int = 32  # of each library, at most
-    states: int = 8  # in which each macro is tried
+    states: int = 16  # in which each macro is tried
     repeats: int = 2  # runs of a macro from a state
-    games: int = 2  # that the agent plays, to choose states and macros and to compress
+    games: int = 16  # that the agent plays, to choose states and macros and to compress
     max_steps: int = 1_000  # actions after which a game is cut off
     seed: int = 0
     any_status: bool = False  # also macros that are not sound
@@ -105,7 +105,6 @@ def plain_library(
             for kind, indices in kinds.items()
         },
         "shared": len(set(library.macros) & set(real.macros)),
-        "filled": library.filled,
         "saved": None,
         "macros": rows,
     }

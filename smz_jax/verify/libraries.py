@@ -20,7 +20,6 @@ class Piece(NamedTuple):
     """Play that no lost life or game's end interrupts; n steps."""
 
     actions: np.ndarray  # [n] int32
-    entropy: np.ndarray  # [n] float32, normalised, of each transition, by the player's own model
     game: int
 
 
@@ -30,7 +29,6 @@ class Library(NamedTuple):
     name: str
     macros: tuple[Macro, ...]
     status: tuple[str, ...]  # of each, for the table
-    filled: int = 0  # of the untrained network: those that only its sampled play has
 
 
 def split(pieces: Sequence[Piece]) -> tuple[list[np.ndarray], list[np.ndarray]]:

@@ -37,7 +37,7 @@ from smz_jax.verify.states import Sampled, play_emulator, play_vector
 
 GAMES_SEED = 5_000_003
 """Of the games: they are none of training or evaluation."""
-GRID_GAMES = 16
+GRID_GAMES = 4
 """Games of a grid world that count as one: they are short."""
 STATES_KEPT = 4
 """Times `states`: so many are kept of play, and those where a macro applies are chosen of them."""
@@ -133,7 +133,6 @@ def make_libraries(
     document: Mapping[str, Any],
     pieces: Sequence[Piece],
     untrained: Sequence[Piece],
-    sample: Callable[[], Sequence[Piece]],
     config: Config,
     asked: Asked,
 ) -> list[Library]:
@@ -143,7 +142,8 @@ def make_libraries(
     lengths = wanted_lengths(real, document, config.macro, asked.macros)
     rng = np.random.default_rng((GAMES_SEED, asked.seed))
     actions = len(document["action_names"])
-    return [real, *controls(real, lengths, known, untrained, sample, actions, config.macro, rng)]
+    others, _ = split(untrained)
+    return [real, *controls(real, lengths, known, others, actions, config.macro, rng)]
 
 
 def _judged_by(libraries: Sequence[Library], agents: Agents) -> list[tuple[Library, Model]]:
@@ -178,17 +178,13 @@ def verify_emulator(
     seed, played = GAMES_SEED + asked.seed, []
     sizes = {"games": asked.games, "max_steps": asked.max_steps, "seed": seed}
 
-    def sample() -> list[Piece]:
-        agent = agents.sample(agents.untrained.params, seed)
-        return play_emulator(agent, emulator, config, keep=0, **sizes).pieces
-
     for model, keep in ((agents.model, STATES_KEPT * asked.states), (agents.untrained, 0)):
-        agent = agents.make(model.params, seed)
+        agent = agents.sample(model.params, seed)
         played.append(play_emulator(agent, emulator, config, keep=keep, **sizes))
         who = "untrained network" if played[1:] else "agent"
         actions = sum(len(piece.actions) for piece in played[-1].pieces)
         say(f"{who}: {asked.games} games, {actions:,} actions, mean score {_mean(played[-1]):.2f}")
-    libraries = make_libraries(library, played[0].pieces, played[1].pieces, sample, config, asked)
+    libraries = make_libraries(library, played[0].pieces, played[1].pieces, config, asked)
     bench = emulated.Bench(
         emulator=emulator,
         starts=played[0].starts,
@@ -228,15 +224,12 @@ def verify_grid(
     games, steps = GRID_GAMES * asked.games, min(asked.max_steps, config.eval.max_steps)
     sizes = {"games": games, "max_steps": steps, "seed": seed}
     played = [
-        play_vector(agents.make(x.params, seed), config, **sizes)
+        play_vector(agents.sample(x.params, seed), config, **sizes)
         for x in (agents.model, agents.untrained)
     ]
 
-    def sample() -> list[Piece]:
-        return play_vector(agents.sample(agents.untrained.params, seed), config, **sizes)[0]
-
     say(f"agent: {games} games, mean score {np.mean(played[0][1]):.2f}")
-    libraries = make_libraries(library, played[0][0], played[1][0], sample, config, asked)
+    libraries = make_libraries(library, played[0][0], played[1][0], config, asked)
     judged = _judged_by(libraries, agents)
     pairs = []
     for name, model in ((REAL, agents.model), (UNTRAINED, agents.untrained)):

@@ -15,7 +15,10 @@ from smz_jax.verify.libraries import Piece
 
 
 class Sampled(Agent):
-    """Draws each action by the search's weights, and holds nothing to be certain.
+    """Draws each action by the search's weights.
+
+    A greedy agent in a game without chance plays a handful of games again and again: nothing would
+    be held out of what it was chosen by, and states would be the same few.
 
     Args:
         decide: as for `Agent`.
@@ -33,8 +36,6 @@ class Sampled(Agent):
         assert self.decision is not None
         reach = np.cumsum(np.asarray(self.decision.search.action_weights, np.float64), axis=1)
         drawn = self._rng.random((len(reach), 1)) * reach[:, -1:]
-        unknown = np.full(len(reach), np.inf, np.float32)
-        self.decision = self.decision._replace(transition_entropy=unknown)
         return (reach > drawn).argmax(axis=1).astype(np.int32)
 
 
@@ -84,7 +85,7 @@ def play_emulator(
     keep: int,
     seed: int,
 ) -> Played:
-    """Plays greedily and with search, as evaluations do, with up to `eval.noop_max` no-ops.
+    """Plays with search, from up to `eval.noop_max` no-ops on, as evaluations do.
 
     Args:
         agent: plays.
@@ -105,7 +106,6 @@ def play_emulator(
         noops = int(rng.integers(config.eval.noop_max + 1))
         step = emulator.reset(int(rng.integers(2**32)), noops)
         actions: list[int] = []
-        entropy: list[float] = []
         score = 0.0
         for number in range(max_steps):
             if step.terminated:
@@ -116,16 +116,14 @@ def play_emulator(
                     starts[slot : slot + 1] = [Start(emulator.clone(), game, number)]
                 seen += 1
             action = int(agent(timestep_of(step, is_first=number == 0), count)[0])
-            assert agent.decision is not None, "the agent was asked"
             actions.append(action)
-            entropy.append(float(agent.decision.transition_entropy[0]))
             lives, step, count = step.lives, emulator.step(action), count + 1
             score += step.reward
             if is_over(step, lives, config):
-                pieces.append(_piece(actions, entropy, game))
-                actions, entropy = [], []
+                pieces.append(Piece(np.array(actions, np.int32), game))
+                actions = []
         if actions:
-            pieces.append(_piece(actions, entropy, game))
+            pieces.append(Piece(np.array(actions, np.int32), game))
         scores.append(score)
     sample.shuffle(starts)  # type: ignore[arg-type]
     return Played(pieces, scores, starts)
@@ -137,7 +135,7 @@ def play_vector(
     """Plays whole games side by side, one on each lane.
 
     Args:
-        agent: plays greedily.
+        agent: plays.
         config: the run's settings.
         games: to play.
         max_steps: actions after which a game is cut off.
@@ -147,15 +145,13 @@ def play_vector(
         A piece for each game, and the scores.
     """
     env = make_env(game_settings(config), seed=seed, num_envs=games, training=False)
-    actions, entropies, rewards, live = [], [], [], []
+    actions, rewards, live = [], [], []
     try:
         timestep, on = env.reset(), np.ones(games, np.bool_)
         for count in range(max_steps):
             action = agent(timestep, count)
-            assert agent.decision is not None, "the agent was asked"
             timestep = env.step(action)
             actions.append(action)
-            entropies.append(np.asarray(agent.decision.transition_entropy))
             rewards.append(np.where(on, timestep.raw_reward, 0.0))
             live.append(on)
             on = on & ~timestep.game_over
@@ -164,13 +160,6 @@ def play_vector(
     finally:
         env.close()
     lengths = np.sum(live, axis=0)
-    told, sure = np.stack(actions, axis=1), np.stack(entropies, axis=1)
-    pieces = [
-        Piece(told[lane, :n].astype(np.int32), sure[lane, :n].astype(np.float32), lane)
-        for lane, n in enumerate(lengths)
-    ]
+    told = np.stack(actions, axis=1).astype(np.int32)
+    pieces = [Piece(told[lane, :n], lane) for lane, n in enumerate(lengths)]
     return pieces, np.sum(rewards, axis=0).tolist()
-
-
-def _piece(actions: list[int], entropy: list[float], game: int) -> Piece:
-    return Piece(np.array(actions, np.int32), np.array(entropy, np.float32), game)

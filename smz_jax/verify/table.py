@@ -55,8 +55,9 @@ the optimal value.
 """
 CONTROLS = """\
 No control of shuffled play, and no random one, is among the run's macros: there are as many, and
-where a length has too few others, longer ones follow. Those of the untrained network are windows of
-its greedy play, and where that has too few, of play drawn by its search's weights. Saved bits are
+where a length has too few others, longer ones follow. Those of the untrained network are frequent
+windows of its play. All play is drawn by the search's weights: greedy games without chance are the
+same few again and again. Saved bits are
 of held-out play, with the dictionary, by those macros of a library that shorten other play.
 Intervals are 95 %, by states (Wilson's, at the effective number of trials; Student's t), those of
 the bits by resampled pieces.
@@ -192,8 +193,7 @@ def _library_lines(document: Mapping[str, Any]) -> list[str]:
     if (other := by_name.get(UNTRAINED)) is not None:
         lines.append(
             f"controls: of the {len(other['macros'])} of the untrained network {other['shared']} "
-            f"are among the macros, {other['filled']} are of sampled play only; of shuffled play "
-            "and random ones none is among the macros"
+            "are among the macros; of shuffled play and random ones none is"
         )
     return lines
 
