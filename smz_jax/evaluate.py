@@ -23,16 +23,27 @@ ActFn = Callable[[Timestep, int], np.ndarray]
 
 
 class Agent:
-    """The searched policy for evaluation: greedy, no noise; counts what its searches complain of.
+    """The searched policy, greedy and without noise; counts what its searches complain of.
 
     Args:
         decide: as `make_decide` gives it with policy `search`.
         params: the model's parameters.
         seed: of the searches.
+        temperature: of the draw among actions; 0 is greedy.
+        noise: 1: the root's noise is on, as in training.
     """
 
-    def __init__(self, decide: Callable[..., Decision], params: Params, seed: int) -> None:
+    def __init__(
+        self,
+        decide: Callable[..., Decision],
+        params: Params,
+        seed: int,
+        *,
+        temperature: float = 0.0,
+        noise: float = 0.0,
+    ) -> None:
         self._decide, self._params, self._key = decide, params, jax.random.key(seed)
+        self._exploration = (np.float32(temperature), np.float32(0.0), np.float32(noise))
         self.decision: Decision | None = None  # the last one, on the device
         self.faults = self.all_invalid = 0  # as in `SearchOutput`, summed over all searches so far
 
@@ -44,9 +55,7 @@ class Agent:
             np.int32(count),
             timestep.observation,
             timestep.invalid_actions,
-            np.float32(0.0),
-            np.float32(0.0),
-            np.float32(0.0),
+            *self._exploration,
         )
         self.decision = decision
         search = decision.search

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -279,9 +280,17 @@ def test_the_agent_is_greedy_and_repeatable(monkeypatch):
     spec = CatchEnv(4, 0).spec
     networks = make_networks(network, spec)
     params = random_params(networks)
-    agent = make_agent(make_decide(networks, config, spec, policy="search"))
+    decide = make_decide(networks, config, spec, policy="search")
+    agent = make_agent(decide)
     step = CatchEnv(4, 0).reset()
     np.testing.assert_array_equal(agent(params, 1)(step, 0), agent(params, 2)(step, 50))
+    even = jax.tree.map(jnp.zeros_like, params)  # a network that prefers nothing
+    exploring = module.Agent(decide, even, 1, temperature=9.0, noise=1.0)
+    drawn = [exploring(step, count).tolist() for count in range(30)]
+    assert len({tuple(actions) for actions in drawn}) > 1
+    asked = jax.random.key(1), np.int32(3), step.observation, step.invalid_actions
+    same = decide(even, *asked, np.float32(9), np.float32(0), np.float32(1))
+    assert same.search.action.tolist() == drawn[3]
     monkeypatch.setattr(
         module, "make_env", lambda settings, *, seed, num_envs, training: CatchEnv(num_envs, seed)
     )

@@ -2,18 +2,15 @@
 
 import copy
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from smz_jax.config import MacroConfig
-from smz_jax.evaluate import Agent
 from smz_jax.verify import controls, table
 from smz_jax.verify.criteria import criteria_lines, judge
 from smz_jax.verify.document import code_perplexity
 from smz_jax.verify.found import kind_of
-from smz_jax.verify.states import Sampled
 from smz_jax.verify.trial import tally
 from tests.verify_parts import made_up
 
@@ -46,26 +43,6 @@ def test_random_controls_are_none_of_the_macros_and_as_many():
     few = controls.other_random_macros([2] * 99, 2, SETTINGS, [(0, 1), (1, 1), (0, 0, 1)],
                                        np.random.default_rng(0))  # fmt: skip
     assert len(set(few)) == 25 and not {(0, 1), (1, 1), (0, 0, 1)} & set(few)
-
-
-def test_sampled_play_follows_the_searchs_weights(monkeypatch):
-    weights = np.array([[0.0, 0.25, 0.0, 0.75], [0.0, 0.0, 2.0, 0.0]], np.float32)
-    search = SimpleNamespace(action_weights=weights)
-
-    class Decided(SimpleNamespace):
-        def _replace(self, **changes):
-            return Decided(**{**self.__dict__, **changes})
-
-    def decide(self, timestep, count):
-        self.decision = Decided(search=search, transition_entropy=np.zeros(2))
-        return np.zeros(2, np.int32)
-
-    monkeypatch.setattr(Agent, "__call__", decide)
-    agent = Sampled(None, None, 3)  # type: ignore[arg-type]
-    drawn = np.stack([agent(None, count) for count in range(2000)])  # type: ignore[arg-type]
-    assert drawn.dtype == np.int32 and (drawn[:, 1] == 2).all()
-    shares = np.bincount(drawn[:, 0], minlength=4) / 2000
-    np.testing.assert_allclose(shares, weights[0], atol=0.04)
 
 
 def test_totals_of_each_kind_and_of_rewarded_trials():

@@ -33,7 +33,7 @@ from smz_jax.verify.libraries import (
     split,
     wanted_lengths,
 )
-from smz_jax.verify.states import Sampled, play_emulator, play_vector
+from smz_jax.verify.states import play_emulator, play_vector
 
 GAMES_SEED = 5_000_003
 """Of the games: they are none of training or evaluation."""
@@ -53,7 +53,7 @@ class Agents(NamedTuple):
     model: Model
     untrained: Model
     make: Callable[[Params, int], Agent]
-    sample: Callable[[Params, int], Agent]  # plays by the search's weights, not greedily
+    explore: Callable[[Params, int], Agent]  # plays as training does at its end
 
 
 def check_library_of(model: Exported) -> Mapping[str, Any]:
@@ -105,14 +105,20 @@ def verify(
 
 
 def make_agents(networks: Networks, config: Config, spec: EnvSpec, params: Params) -> Agents:
-    """The players; the untrained one has the parameters that the run began with."""
+    """The players; the untrained one has the parameters that the run began with.
+
+    Greedy games without chance are the same few again and again: nothing would be held out of what
+    macros are chosen by, and states would be few. So play that is looked at is as in training.
+    """
     foresight = make_foresight(networks, config, spec.num_actions)
     key = jax.random.split(jax.random.key(config.seed), 3)[0]
     first = init_train_state(networks, config, key).params
     decide = make_decide(networks, config, spec, policy="search")
-    sample = functools.partial(Sampled, decide)
+    explore = functools.partial(
+        Agent, decide, temperature=config.rollout.temperature_end, noise=1.0
+    )
     return Agents(
-        spec, Model(foresight, params), Model(foresight, first), make_agent(decide), sample
+        spec, Model(foresight, params), Model(foresight, first), make_agent(decide), explore
     )
 
 
@@ -179,7 +185,7 @@ def verify_emulator(
     sizes = {"games": asked.games, "max_steps": asked.max_steps, "seed": seed}
 
     for model, keep in ((agents.model, STATES_KEPT * asked.states), (agents.untrained, 0)):
-        agent = agents.sample(model.params, seed)
+        agent = agents.explore(model.params, seed)
         played.append(play_emulator(agent, emulator, config, keep=keep, **sizes))
         who = "untrained network" if played[1:] else "agent"
         actions = sum(len(piece.actions) for piece in played[-1].pieces)
@@ -224,7 +230,7 @@ def verify_grid(
     games, steps = GRID_GAMES * asked.games, min(asked.max_steps, config.eval.max_steps)
     sizes = {"games": games, "max_steps": steps, "seed": seed}
     played = [
-        play_vector(agents.sample(x.params, seed), config, **sizes)
+        play_vector(agents.explore(x.params, seed), config, **sizes)
         for x in (agents.model, agents.untrained)
     ]
 

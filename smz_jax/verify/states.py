@@ -1,6 +1,5 @@
 """Games of an agent: what it played, and states on the way that can be gone back to."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -9,34 +8,8 @@ from smz_jax.config import Config
 from smz_jax.envs import make_env
 from smz_jax.envs.emulator import Emulator, EmulatorState, Step
 from smz_jax.evaluate import Agent, game_settings
-from smz_jax.rollout import Decision
-from smz_jax.types import Params, Timestep
+from smz_jax.types import Timestep
 from smz_jax.verify.libraries import Piece
-
-
-class Sampled(Agent):
-    """Draws each action by the search's weights.
-
-    A greedy agent in a game without chance plays a handful of games again and again: nothing would
-    be held out of what it was chosen by, and states would be the same few.
-
-    Args:
-        decide: as for `Agent`.
-        params: the model's parameters.
-        seed: of the searches and of the draws.
-    """
-
-    def __init__(self, decide: Callable[..., Decision], params: Params, seed: int) -> None:
-        super().__init__(decide, params, seed)
-        self._rng = np.random.default_rng(seed)
-
-    def __call__(self, timestep: Timestep, count: int) -> np.ndarray:
-        """Actions `[B]` of step `count`."""
-        super().__call__(timestep, count)
-        assert self.decision is not None
-        reach = np.cumsum(np.asarray(self.decision.search.action_weights, np.float64), axis=1)
-        drawn = self._rng.random((len(reach), 1)) * reach[:, -1:]
-        return (reach > drawn).argmax(axis=1).astype(np.int32)
 
 
 class Start(NamedTuple):
