@@ -117,7 +117,7 @@ def test_every_buffer_of_the_merge_loses_nothing(num_actions):
     told = {"config": config, "num_actions": num_actions}
     merge_one = jax.jit(lambda table, windows, played: merge(table, windows, played=played, **told))
     every = [tuple(int(d) for d in np.base_repr(i, 4).zfill(5)) for i in range(4**5)]
-    for filled in (0, 1, 6144, 6145, 32768, 32769, size):
+    for filled in (0, 1, 12288, 12289, 32768, 32769, size):
         sequences = [()] * size
         for slot in rng.permutation(size)[:filled]:
             sequences[slot] = every[int(rng.beta(1, 6) * len(every))]

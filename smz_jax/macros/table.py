@@ -197,7 +197,7 @@ def merge(
         moved = _move(table, picked, slot, is_picked_played)
         return moved._replace(dropped=moved.dropped + lost)
 
-    buffers = [size // part for part in (16, 3) if size // part >= _SMALLEST_BUFFER] + [size]
+    buffers = [size // part for part in (8, 3) if size // part >= _SMALLEST_BUFFER] + [size]
     choice = sum(((total > buffer).astype(jnp.int32) for buffer in buffers[:-1]), jnp.int32(0))
     branches = [lambda buffer=buffer: with_buffer(buffer) for buffer in buffers]
     return jax.lax.switch(choice, branches)
