@@ -70,7 +70,7 @@ def truth(state, actions):
 
 
 def test_all_pairs_of_an_exact_model_and_a_plain_recount():
-    pairs, starts = grid.count_pairs(model_of(), WORLD, np.random.default_rng(0))
+    pairs, starts = grid.count_pairs(model_of(), WORLD, WORLD.starts, np.random.default_rng(0))
     assert starts == len(WORLD.starts) > 5
     for found in pairs:
         sequences = itertools.product(range(4), repeat=found.length)
@@ -79,9 +79,16 @@ def test_all_pairs_of_an_exact_model_and_a_plain_recount():
     assert grid.pair_shares(pairs) == {"precision": 1.0, "recall": 1.0}
 
 
+def test_states_are_known_by_what_is_seen_of_them():
+    some = WORLD.starts[[4, 1, 4]]
+    assert grid.states_of(WORLD, WORLD.observations[some]).tolist() == sorted(set(some.tolist()))
+    blank = np.full_like(WORLD.observations[:1], 9)
+    assert not grid.states_of(WORLD, blank).size
+
+
 def test_a_model_that_holds_everything_to_be_certain_is_found_out(monkeypatch):
     model = model_of(certain=True)
-    pairs, _ = grid.count_pairs(model, WORLD, np.random.default_rng(0))
+    pairs, _ = grid.count_pairs(model, WORLD, WORLD.starts, np.random.default_rng(0))
     for found in pairs:
         sequences = itertools.product(range(4), repeat=found.length)
         told = [truth(int(s), x) for x in sequences for s in WORLD.starts]
@@ -90,7 +97,7 @@ def test_a_model_that_holds_everything_to_be_certain_is_found_out(monkeypatch):
     assert grid.pair_shares(pairs)["precision"] < 0.1
     # With too many pairs some start states are drawn.
     monkeypatch.setattr(grid, "MAX_PAIRS", 3 * 340)
-    fewer, starts = grid.count_pairs(model, WORLD, np.random.default_rng(0))
+    fewer, starts = grid.count_pairs(model, WORLD, WORLD.starts, np.random.default_rng(0))
     assert starts == 3 and 0 < fewer[0].wrongly < pairs[0].wrongly
     assert grid.pair_shares([]) == {"precision": None, "recall": None}
 
@@ -164,7 +171,9 @@ def test_a_run_from_end_to_end(tiny_run, tmp_path, capsys):
     assert "## untrained network" in (run / "verify.md").read_text()
     assert document["play"]["games"] == 64 and document["play"]["held_out"] > 0
     # All is under the threshold of 1: the rules alone decide how precise that is.
-    lengths = document["pairs"][0]["lengths"]
+    reached, every, untrained = document["pairs"]
+    assert 0 < reached["starts"] <= every["starts"] and untrained["starts"] == reached["starts"]
+    lengths = reached["lengths"]
     assert [x["length"] for x in lengths] == [2, 3] and lengths[0]["missed"] == 0
 
 

@@ -8,8 +8,9 @@
     sound                   sound macros of the whole table: changing (the action), repeats (of one)
     owned                   null, or how many of the run's macros tried own a slot of the head
     gate                    null, or which gate let no macro be sound: closed, why
-    pairs                   null, or (grid) for each model its starts, precision and recall of
-                            "certain from here", and counts for each length
+    pairs                   null, or (grid) precision and recall of "certain from here", and counts
+                            for each length: from the states that play reached (starts) by the
+                            trained network, from all states, and by the untrained one
     libraries               the run's macros (with a head a second time, without it: `macros,
                             certain only`), and the controls: name, totals, saved, macros; kinds
                             (the totals of those that change the action, and of repeats of one);

@@ -78,12 +78,22 @@ class _Nodes(NamedTuple):
     state: np.ndarray  # [N] int32, where that leads
 
 
-def count_pairs(model: Model, world: World, rng: np.random.Generator) -> tuple[list[Pairs], int]:
+def states_of(world: World, observations: np.ndarray) -> np.ndarray:
+    """The states in which an action may be chosen that some observations `[N, 1, ...]` are of."""
+    known = {world.observations[state].tobytes(): state for state in world.starts}
+    seen = {row.tobytes() for row in observations.astype(world.observations.dtype)}
+    return np.array(sorted(known[row] for row in seen if row in known), np.int64)
+
+
+def count_pairs(
+    model: Model, world: World, starts: np.ndarray, rng: np.random.Generator
+) -> tuple[list[Pairs], int]:
     """Holds "certain from here" against the rules, over all pairs of start state and sequence.
 
     Args:
         model: is asked.
         world: gives the lengths by its settings.
+        starts: `[R]` states to begin in.
         rng: draws start states where there are more than `MAX_PAIRS` pairs.
 
     Returns:
@@ -93,7 +103,6 @@ def count_pairs(model: Model, world: World, rng: np.random.Generator) -> tuple[l
     num_actions = world.rules.probability.shape[1]
     leaves = num_actions**settings.max_length
     most = max(1, MAX_PAIRS // sum(num_actions**k for k in range(1, settings.max_length + 1)))
-    starts = world.starts
     if len(starts) > most:
         starts = np.sort(rng.choice(starts, most, replace=False))
     lengths = range(settings.min_length, settings.max_length + 1)

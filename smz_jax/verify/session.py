@@ -238,11 +238,16 @@ def verify_grid(
     libraries = make_libraries(library, played[0][0], played[1][0], config, asked)
     judged = _judged_by(libraries, agents)
     pairs = []
-    for name, model in ((REAL, agents.model), (UNTRAINED, agents.untrained)):
-        counts, starts = grid.count_pairs(model, world, np.random.default_rng(seed))
+    reached = grid.states_of(world, played[0][2])
+    for name, model, states in (
+        ("trained network", agents.model, reached),
+        ("trained network, all states", agents.model, world.starts),
+        (UNTRAINED, agents.untrained, reached),
+    ):
+        counts, starts = grid.count_pairs(model, world, states, np.random.default_rng(seed))
         pairs.append(
             {
-                "model": "trained network" if name == REAL else name,
+                "model": name,
                 "starts": starts,
                 **grid.pair_shares(counts),
                 "lengths": [x._asdict() for x in counts],

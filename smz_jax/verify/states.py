@@ -104,7 +104,7 @@ def play_emulator(
 
 def play_vector(
     agent: Agent, config: Config, *, games: int, max_steps: int, seed: int
-) -> tuple[list[Piece], list[float]]:
+) -> tuple[list[Piece], list[float], np.ndarray]:
     """Plays whole games side by side, one on each lane.
 
     Args:
@@ -115,14 +115,15 @@ def play_vector(
         seed: of the games.
 
     Returns:
-        A piece for each game, and the scores.
+        A piece for each game, the scores, and the observations `[N, F, ...]` on the way.
     """
     env = make_env(game_settings(config), seed=seed, num_envs=games, training=False)
-    actions, rewards, live = [], [], []
+    actions, rewards, live, seen = [], [], [], []
     try:
         timestep, on = env.reset(), np.ones(games, np.bool_)
         for count in range(max_steps):
             action = agent(timestep, count)
+            seen.append(timestep.observation[on])
             timestep = env.step(action)
             actions.append(action)
             rewards.append(np.where(on, timestep.raw_reward, 0.0))
@@ -135,4 +136,4 @@ def play_vector(
     lengths = np.sum(live, axis=0)
     told = np.stack(actions, axis=1).astype(np.int32)
     pieces = [Piece(told[lane, :n], lane) for lane, n in enumerate(lengths)]
-    return pieces, np.sum(rewards, axis=0).tolist()
+    return pieces, np.sum(rewards, axis=0).tolist(), np.concatenate(seen)
