@@ -361,6 +361,9 @@ _GRID_LAPTOP: dict[str, Any] = {
     "loss.code_entropy": 0.1,
     "loss.reconstruction": 2.0,
     "macro.bucket_warmup_steps": 16_384,
+    # Of ln 32: a slip beside a wall has two outcomes and 0.18.
+    "macro.play_threshold": 0.1,
+    "macro.tree_threshold": 0.15,
     "eval.num_games": 512,
     "eval.num_envs": 64,
     "eval.every_env_steps": 16_384,
