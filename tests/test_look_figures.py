@@ -126,7 +126,7 @@ def test_strips_avoid_rewards_that_the_screen_shows_late():
     found = chosen(0, 0, 1, 2, 2, 2, 2, 2, 2, 3, 3)
     assert found.late
     figure = strips_figure([found], lambda step: Image.new("RGB", (8, 6)), one)
-    assert "; the score on the screen may be a step late)" in " ".join(texts(figure))
+    assert "; screen a step late)" in " ".join(texts(figure))
 
 
 def test_strips_lie_a_macro_apart_in_whichever_game():

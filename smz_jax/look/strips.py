@@ -207,7 +207,7 @@ def _draw_strip(
     held = "held certain" if strip.certain else "not held certain here"
     text = (
         f"{fold(actions)}   ({macro['status']}; {held}; game {strip.game.number}, step {start:,}; "
-        f"reward {gain:g}{'; the score on the screen may be a step late' * strip.late})"
+        f"reward {gain:g}{'; screen a step late' * strip.late})"
     )
     row[0].annotate(
         plot_text(text),
@@ -215,7 +215,7 @@ def _draw_strip(
         xycoords="axes fraction",
         xytext=(0, 20),
         textcoords="offset points",
-        fontsize=11,
+        fontsize=11 if len(text) < 70 else 8.5,
         fontweight="bold",
         color="#00694D" if strip.certain else "#666666",
         annotation_clip=False,
