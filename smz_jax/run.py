@@ -278,18 +278,22 @@ class Run:
     def learn(self) -> dict[str, float]:
         """The updates of one iteration; their metrics, averaged."""
         several = []
-        known = Known(self.miner.state.table.actions, self.miner.state.buckets)
         for _ in range(
             self.config.updates_per_iteration // self.config.learner.updates_per_dispatch
         ):
             self.train_state, self.replay_state, metrics = self.train_step(
-                self.train_state, self.replay_state, known
+                self.train_state, self.replay_state, self.known
             )
             several.append(metrics)
         rows = jax.device_get(several)
         self.skipped += int(sum(np.sum(row.pop("learner/skipped")) for row in rows))
         averaged = {name: float(np.nanmean([row[name] for row in rows])) for name in rows[0]}
         return {**averaged, "learner/skipped": self.skipped}
+
+    @property
+    def known(self) -> Known:
+        """What the training step counts evidence of."""
+        return Known(self.miner.state.table.actions, self.miner.state.buckets)
 
     def settle_macros(self) -> None:
         """What the updates showed of the macros goes into the table; stays on the device."""

@@ -11,6 +11,7 @@ from smz_jax.verify import controls, table
 from smz_jax.verify.criteria import criteria_lines, judge
 from smz_jax.verify.document import code_perplexity
 from smz_jax.verify.found import kind_of
+from smz_jax.verify.libraries import Library
 from smz_jax.verify.trial import tally
 from tests.verify_parts import made_up
 
@@ -43,6 +44,17 @@ def test_random_controls_are_none_of_the_macros_and_as_many():
     few = controls.other_random_macros([2] * 99, 2, SETTINGS, [(0, 1), (1, 1), (0, 0, 1)],
                                        np.random.default_rng(0))  # fmt: skip
     assert len(set(few)) == 25 and not {(0, 1), (1, 1), (0, 0, 1)} & set(few)
+
+
+def test_play_of_one_action_is_filled_up_by_random_controls():
+    one = [np.full(9, 3, np.int32)]
+    real = Library("macros", ((3, 3), (1, 2), (2, 2), (1, 2, 3)), ("sound",) * 4)
+    found = controls.controls(real, [2, 2, 2, 3], one, one, 4, SETTINGS, np.random.default_rng(2))
+    for library in found:
+        assert len(set(library.macros)) == 4, library.name
+    mixed, drawn, untrained = (set(library.macros) for library in found)
+    assert not set(real.macros) & (mixed | drawn) and (3, 3, 3) in mixed
+    assert {(3, 3), (3, 3, 3)} <= untrained
 
 
 def test_totals_of_each_kind_and_of_rewarded_trials():

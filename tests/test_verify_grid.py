@@ -163,9 +163,7 @@ def test_a_run_from_end_to_end(tiny_run, tmp_path, capsys):
     assert [x["name"] for x in document["libraries"]] == [
         "macros", "macros, certain only", "shuffled play", "random", "untrained network",
     ]  # fmt: skip
-    sizes = [len(x["macros"]) for x in document["libraries"]]
-    # An agent that hardly learned plays one action for long: that has few windows of its own.
-    assert [*sizes[:2], *sizes[3:]] == [4] * 4 and sizes[2] <= 4
+    assert {len(x["macros"]) for x in document["libraries"]} == {4}
     assert document["checkpoint"] == "last"
     assert document["gate"]["closed"] in told and "verify.md" in told
     assert "## untrained network" in (run / "verify.md").read_text()

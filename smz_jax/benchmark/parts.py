@@ -69,7 +69,7 @@ def prepare(config: Config) -> Parts:
         np.float32(1),
     )
     search, search_seconds = compiled(run.decide, *arguments)
-    learn, learn_seconds = compiled(run.train_step, run.train_state, run.replay_state)
+    learn, learn_seconds = compiled(run.train_step, run.train_state, run.replay_state, run.known)
     while True:
         rows, _ = run.actor.rollout(params)
         run.miner.end_rollout(rows)
@@ -127,7 +127,9 @@ def learning_cases(parts: Parts) -> list[Case]:
     key = jax.random.key(run.config.seed)
 
     def learn() -> Any:
-        run.train_state, run.replay_state, metrics = parts.learn(run.train_state, run.replay_state)
+        run.train_state, run.replay_state, metrics = parts.learn(
+            run.train_state, run.replay_state, run.known
+        )
         return run.train_state, metrics
 
     def add() -> Any:

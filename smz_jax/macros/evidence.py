@@ -115,7 +115,7 @@ def count_trials(actions: Array, found: Outcomes) -> Array:
 
 
 def weigh(table: MacroTable, counts: Array, config: MacroConfig) -> MacroTable:
-    """Adds a pass's counts to the evidence; what was known before fades.
+    """Adds a pass's counts to the evidence; what was known before fades, if there were any trials.
 
     Args:
         table: the table; only its evidence changes.
@@ -123,7 +123,8 @@ def weigh(table: MacroTable, counts: Array, config: MacroConfig) -> MacroTable:
         config: gives `evidence_decay`.
     """
     former = jnp.stack([getattr(table, name) for name in EVIDENCE])
-    total = former * jnp.float32(config.evidence_decay) + counts
+    tried = counts[0].sum() > 0  # no batch of an iteration may have been looked at
+    total = former * jnp.where(tried, jnp.float32(config.evidence_decay), 1.0) + counts
     return table._replace(**dict(zip(EVIDENCE, total, strict=True)))
 
 

@@ -100,7 +100,8 @@ def controls(
 ) -> list[Library]:
     """Three libraries of as many macros.
 
-    Those of shuffled play and the random ones are none of the run's own.
+    Those of shuffled play and the random ones are none of the run's own. Where play has too few
+    windows, as that of an untrained network which plays one action may, random ones follow.
 
     Args:
         real: the run's own macros.
@@ -111,9 +112,16 @@ def controls(
         settings: of macros.
         rng: is advanced.
     """
+
+    def filled_up(windows: list[Macro], without: Collection[Macro]) -> list[Macro]:
+        short = lengths[len(windows) :]
+        taken = {*without, *windows}
+        return windows + other_random_macros(short, num_actions, settings, taken, rng)
+
+    mixed = frequent_windows(shuffled(known, rng), lengths, settings, real.macros)
     found = {
-        SHUFFLED: frequent_windows(shuffled(known, rng), lengths, settings, real.macros),
+        SHUFFLED: filled_up(mixed, real.macros),
         RANDOM: other_random_macros(lengths, num_actions, settings, real.macros, rng),
-        UNTRAINED: frequent_windows(untrained, lengths, settings),
+        UNTRAINED: filled_up(frequent_windows(untrained, lengths, settings), ()),
     }
     return [Library(name, tuple(x), ("control",) * len(x)) for name, x in found.items()]

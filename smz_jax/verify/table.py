@@ -56,11 +56,11 @@ the optimal value.
 CONTROLS = """\
 No control of shuffled play, and no random one, is among the run's macros: there are as many, and
 where a length has too few others, longer ones follow. Those of the untrained network are frequent
-windows of its play. All play is as in training, at its last temperature: greedy games without
-chance are the same few again and again. Saved bits are
-of held-out play, with the dictionary, by those macros of a library that shorten other play.
-Intervals are 95 %, by states (Wilson's, at the effective number of trials; Student's t), those of
-the bits by resampled pieces.
+windows of its play. Where play has too few windows, random ones fill up. All play is as in
+training, at its last temperature: greedy games without chance are the same few again and again.
+Saved bits are of held-out play, with the dictionary, by those macros of a library that shorten
+other play. Intervals are 95 %, by states (Wilson's, at the effective number of trials; Student's
+t), those of the bits by resampled pieces.
 """
 KIND_NAMES = {"changing": "- that change the action", "repeats": "- repeats of one action"}
 Rows = list[list[str]]
