@@ -111,11 +111,3 @@ def make_replayed(
         return Replayed(jax.tree.map(jnp.transpose, found), embedded)
 
     return replayed
-
-
-def make_trials(
-    networks: Networks, config: Config, spec: EnvSpec
-) -> Callable[[Params, Trajectory], Trials]:
-    """As `make_replayed`, the trials alone: `(params, rows [B, W, ...]) -> Trials [B, K]`."""
-    replayed = make_replayed(networks, config, spec)
-    return lambda params, rows: replayed(params, rows).trials

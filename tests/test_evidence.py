@@ -15,7 +15,7 @@ from smz_jax.config import MacroConfig
 from smz_jax.macros import Trials, count_trials, init_table, merge, outcomes, status, weigh
 from smz_jax.macros.evidence import CANDIDATE, REFUTED, SOUND, Z, wilson
 from smz_jax.macros.keys import PackedWindows, pack
-from smz_jax.trials import make_trials, relative_distance
+from smz_jax.trials import make_replayed, relative_distance
 from tests import test_grid_check as grid
 
 A, B, K = 3, 24, 5
@@ -198,8 +198,8 @@ def grid_trials(**changes):
         loss=dataclasses.replace(grid.CONFIG.loss, consistency=0.0),
     )
     spec = type("Spec", (), {"frame_stack": 1})
-    found = make_trials(grid.exact_networks(**changes), config, spec)(grid.PARAMS, rows)  # type: ignore[arg-type]
-    return jax.device_get(found), rows, states, steps
+    replayed = make_replayed(grid.exact_networks(**changes), config, spec)  # type: ignore[arg-type]
+    return jax.device_get(replayed(grid.PARAMS, rows).trials), rows, states, steps
 
 
 def test_trials_of_an_exact_model():

@@ -30,7 +30,7 @@ from smz_jax.preconditions import (
     worth_it,
 )
 from smz_jax.replay import ReplaySample
-from smz_jax.trials import make_trials
+from smz_jax.trials import make_replayed
 from tests import test_grid_check as grid
 from tests import test_learner as toy
 
@@ -341,7 +341,7 @@ def test_an_iterations_batches_are_evidence_and_then_fade(rate):
     spec = type("Spec", (), {"frame_stack": 1})
     networks = grid.exact_networks()
     update = jax.jit(make_head_update(networks, config, spec))  # type: ignore[arg-type]
-    trials = jax.jit(make_trials(networks, config, spec))  # type: ignore[arg-type]
+    replayed = jax.jit(make_replayed(networks, config, spec))  # type: ignore[arg-type]
     end = jax.jit(lambda head, table: settle(head, table, macro))
     head, rng = init_head(macro, (grid.STATES,), KEY), np.random.default_rng(0)
     table = table_of(SEQUENCES, macro)._replace(trials=jnp.full(macro.capacity, 8.0))
@@ -351,7 +351,7 @@ def test_an_iterations_batches_are_evidence_and_then_fade(rate):
         for _ in range(3):
             sample = draw(rng)
             head = update(head, grid.PARAMS, sample, known)
-            windows = outcomes(trials(grid.PARAMS, sample.rows), macro)
+            windows = outcomes(replayed(grid.PARAMS, sample.rows).trials, macro)
             total += np.asarray(count_trials(table.actions, windows))
         assert total[0].sum() > 50 and int(head.updates) == (3 * number + 3) * (rate > 0)
         head, table = end(head, table)

@@ -1,6 +1,6 @@
 """The macros of runs beside their controls, as `experiments.verify` tried them in the real game."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -126,22 +126,22 @@ def _row(name: str, entry: Entry) -> tuple[str, ...]:
 
 def share_text(value: Value, of: str = "") -> str:
     """`88 % (85 to 91)`."""
-    if value.mean is None:
-        return "-"
-    text = f"{100 * value.mean:.0f} %{of}"
-    if value.low is None or value.high is None:
-        return text
-    return f"{text} ({100 * value.low:.0f} to {100 * value.high:.0f})"
+    return _with_interval(value, lambda x: f"{100 * x:.0f}", f" %{of}")
 
 
 def bits_text(value: Value) -> str:
     """`0.177 (0.063 to 0.258)`."""
+    return _with_interval(value, lambda x: f"{x:.3f}", "")
+
+
+def _with_interval(value: Value, number: Callable[[float], str], unit: str) -> str:
+    """A mean with its unit and, where there is one, its interval; a dash for no mean."""
     if value.mean is None:
         return "-"
-    text = f"{value.mean:.3f}"
+    text = f"{number(value.mean)}{unit}"
     if value.low is None or value.high is None:
         return text
-    return f"{text} ({value.low:.3f} to {value.high:.3f})"
+    return f"{text} ({number(value.low)} to {number(value.high)})"
 
 
 def lines_of(document: Mapping[str, Any]) -> list[str]:
