@@ -125,7 +125,7 @@ class Networks(NamedTuple):
     dynamics: Callable[..., Any]  # (params, afterstate, code [B, C]) -> embedding, reward [B, S]
     encoder: Callable[..., Any]  # (params, after [B, F, ...] or [B, D], afterstate) -> code [B, C]
     representation_train: Callable[..., Any]  # (params, observation) -> embedding, batch_stats
-    project: Callable[..., Any]  # (params, embedding, predict) -> [B, projection]
+    project: Callable[..., Any]  # (params, embedding, predict[, among]) -> [B, projection]
     decode: Callable[..., Any]  # (params, embedding, afterstate) -> frame [B, h*w] from each
     frame_target: Callable[..., Any]  # (params, frame, frame before [B, ...]) -> [B, pixels]
     value_of: Callable[..., Array]  # (logits [..., S]) -> scalar [...]

@@ -78,7 +78,7 @@ def exact_networks(certain=False, reward_shift=0.0, value_shift=0.0):
             20 * jnp.einsum("bs,bx,xos->bo", representation(params, after), x, leads)
         ),
         representation_train=lambda params, x: (representation(params, x), {}),
-        project=lambda params, x, predict: x,
+        project=lambda params, x, predict, among=None: x,
         decode=lambda params, x, y: (x, y),
         frame_target=lambda params, frame, before: frame,
         value_of=lambda logits: logits[..., 0],

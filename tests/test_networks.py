@@ -396,3 +396,37 @@ def test_residual_lines_are_the_same_for_each_row_and_each_column():
         for column in range(width):
             expected[:, column] += moved(cells[:, column].reshape(-1), "Dense_2", "Dense_3")
         np.testing.assert_allclose(got[row], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_projections_are_standardised_among_others():
+    """Against the layers in NumPy; without others a batch is its own measure."""
+    networks = make_networks(make_config("mlp"), make_spec(FRAMES["mlp"]))
+    params = random_params(networks)
+    weights = params["params"]["projector"]
+    rng = np.random.default_rng(4)
+    rows, among = rng.random((5, 10)), rng.normal(2.0, 3.0, (9, 10))
+
+    def dense(name, x):
+        return x @ np.asarray(weights[name]["kernel"], np.float64) + np.asarray(
+            weights[name]["bias"]
+        )
+
+    def standard(x, measure):
+        return (x - measure.mean(axis=0)) / np.sqrt(measure.var(axis=0) + 1e-5)
+
+    def plain(x, measure, predict):
+        for name, last in (("Dense_0", np.maximum), ("Dense_1", None)):
+            x, measure = dense(name, x), dense(name, measure)
+            x, measure = standard(x, measure), standard(measure, measure)
+            if last is not None:
+                x, measure = last(x, 0), last(measure, 0)
+        if not predict:
+            return x
+        x, measure = dense("predict_hidden", x), dense("predict_hidden", measure)
+        return dense("predict_output", np.maximum(standard(x, measure), 0))
+
+    for predict in (False, True):
+        found = networks.project(params, jnp.float32(rows), predict, jnp.float32(among))
+        np.testing.assert_allclose(found, plain(rows, among, predict), rtol=2e-4, atol=2e-4)
+        own = networks.project(params, jnp.float32(rows), predict)
+        np.testing.assert_allclose(own, plain(rows, rows, predict), rtol=2e-4, atol=2e-4)

@@ -14,10 +14,10 @@ from smz_jax.envs.emulator import Emulator, play_sequence
 from smz_jax.export import Exported
 from smz_jax.networks import make_networks
 from smz_jax.settings import resolve
-from smz_jax.trained import named_weights
+from smz_jax.trained import fit_params, named_weights
 from smz_jax.verify import check, emulated, states
 from smz_jax.verify.document import check_document
-from smz_jax.verify.foresight import Foreseen, Foresight, Model
+from smz_jax.verify.foresight import Foreseen, Foresight, Measure, Model, make_foresight
 from smz_jax.verify.libraries import Library
 from smz_jax.verify.session import Asked, check_library_of, verify
 from smz_jax.verify.states import Start
@@ -206,7 +206,7 @@ def test_games_are_what_the_agent_played_and_states_lie_on_the_way():
 def test_all_trials_of_a_model_that_foresees_everything_hold():
     found = tried()
     counted = [x for x in found.trials if x.counts]
-    assert len(counted) >= 8 and all(x.nearest and x.paid for x in counted)
+    assert len(counted) >= 8 and all(x.nearest and x.told and x.paid for x in counted)
     sums = tally(found.trials, found.applied)
     assert sums.held.mean == sums.held_anywhere.mean == 1.0
     assert sums.repeats.mean == 1.0 and sums.paid_rewarded.trials >= 1
@@ -247,7 +247,7 @@ def test_trials_equal_a_plain_recount():
 def test_models_that_are_wrong_in_a_known_way_fail():
     moves = [x for x in tried(mirrored=True).trials if x.macro in (0, 1) and x.counts]
     right = [x for x in tried().trials if x.macro in (0, 1) and x.counts]
-    assert len(moves) == len(right) >= 3 and sum(x.nearest for x in moves) <= 1
+    assert len(moves) == len(right) >= 3 and sum(x.nearest or x.told for x in moves) <= 1
     shifted = [x for x in tried(shift=0.3).trials if x.counts]
     assert all(x.nearest and not x.paid for x in shifted)
 
@@ -305,6 +305,66 @@ def test_from_end_to_end_with_a_gate_that_closed(tmp_path):
         assert library["totals"]["held_anywhere"]["trials"] >= 1
         assert library["totals"]["repeats"]["mean"] in (None, 1.0)
     assert document["play"]["actions"] == 24 and len(said) == 3
+
+
+def test_told_apart_is_nearest_the_other_way_round():
+    """A model that is wrong here and there, against cosines that NumPy takes one by one."""
+
+    class Noisy(Oracle):
+        def one(self, start, actions):
+            end, reward = super().one(start, actions)
+            noise = np.random.default_rng(actions).normal(0, 250, end.shape)
+            return (end + noise).astype(np.float32), reward
+
+    starts = some_starts()
+    oracle = Noisy(opened(), starts)
+    model = oracle.model()
+    bench = emulated.Bench(
+        opened(), starts, Player(lambda count: RIGHT), model, CONFIG, 2, 1, 9  # type: ignore[arg-type]
+    )  # fmt: skip
+    (found,) = emulated.try_libraries(bench, [(Library("macros", macros(), ("sound",) * 5), model)])
+    centre = np.mean([x.state.step.observation.ravel() for x in starts], axis=0, dtype=np.float64)
+
+    def cosine(x, y):
+        x, y = x.ravel() - centre, y.ravel() - centre
+        return x @ y / np.linalg.norm(x) / np.linalg.norm(y)
+
+    answers = set()
+    for trial in found.trials:
+        macro, start = macros()[trial.macro], starts[trial.state]
+        ends = {x: plainly(start, x)[0][-1][0] for x in short_pool(len(macro), 4, None)}
+        own = ends[macro] if macro in ends else plainly(start, macro)[0][-1][0]
+        rivals = [x for x, end in ends.items() if (end[-1] != own[-1]).any()][:19]
+        key = start.state.step.observation.tobytes()
+        foreseen = {x: oracle.one(key, x)[0] for x in (macro, *rivals)}
+        told = all(cosine(foreseen[macro], own) > cosine(foreseen[macro], ends[x]) for x in rivals)
+        near = all(cosine(foreseen[macro], own) > cosine(foreseen[x], own) for x in rivals)
+        assert (trial.told, trial.nearest) == (told, near)
+        answers.add((told, near))
+    assert len(answers) > 1
+
+
+def test_a_foreseen_end_does_not_depend_on_what_else_is_asked():
+    """The projection holds batch norms: alone, or beside anything, a row comes to the same."""
+    model, rng = tiny_model(), np.random.default_rng(0)
+    networks = make_networks(model.config.network, opened().spec)
+    assert model.config.loss.consistency > 0
+    params = fit_params(networks, model.weights)
+    foresight = make_foresight(networks, model.config, 4)
+    among = rng.random((12, model.config.network.embedding_size), np.float32)
+    measure = Measure(params, among)
+    rows, actions = among[:7], rng.integers(0, 4, (7, 3)).astype(np.int32)
+    together = foresight.foresee(measure, rows, actions).end
+    placed = foresight.place(measure, rows)
+    for row in (0, 3, 6):
+        alone = foresight.foresee(measure, rows[row : row + 1], actions[row : row + 1]).end
+        np.testing.assert_allclose(alone[0], together[row], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(
+            foresight.place(measure, rows[row : row + 1])[0], placed[row], rtol=1e-4, atol=1e-4
+        )
+    # The states of play themselves are placed as a batch of training is.
+    whole = networks.project(params, among, False)
+    np.testing.assert_allclose(foresight.place(measure, among), whole, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

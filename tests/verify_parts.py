@@ -27,6 +27,7 @@ def random_trials(rng, macros=5, states=7):
             cut=bool(rng.random() < 0.2),
             rivals=int(rng.integers(0, 4)),
             nearest=bool(rng.random() < 0.6),
+            told=bool(rng.random() < 0.6),
             paid=bool(rng.random() < 0.7),
             rewarded=bool(rng.random() < 0.5),
             lives=int(rng.integers(0, 2)),

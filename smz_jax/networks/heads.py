@@ -103,12 +103,15 @@ class Projector(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, embedding: Array, predict: bool) -> Array:
-        """An embedding to `[B, hidden_size]`; `predict` adds the online branch's predictor."""
+    def __call__(self, embedding: Array, predict: bool, rows: int | None = None) -> Array:
+        """`[B, hidden_size]`; `predict` adds the online branch's predictor.
+
+        Features are standardised by their statistics over the first `rows` embeddings; None: all.
+        """
         x = embedding.astype(self.dtype).reshape(embedding.shape[0], -1)
-        x = nn.relu(batch_standardise(nn.Dense(self.hidden_size, dtype=self.dtype)(x)))
-        x = batch_standardise(nn.Dense(self.hidden_size, dtype=self.dtype)(x))
+        x = nn.relu(batch_standardise(nn.Dense(self.hidden_size, dtype=self.dtype)(x), rows))
+        x = batch_standardise(nn.Dense(self.hidden_size, dtype=self.dtype)(x), rows)
         hidden = nn.Dense(self.hidden_size // 2, dtype=self.dtype, name="predict_hidden")
         output = nn.Dense(self.hidden_size, dtype=self.dtype, name="predict_output")
-        predicted = output(nn.relu(batch_standardise(hidden(x))))
+        predicted = output(nn.relu(batch_standardise(hidden(x), rows)))
         return (predicted if predict else x).astype(jnp.float32)

@@ -44,11 +44,16 @@ def min_max_scale(embedding: Array) -> Array:
     return (embedding - low) / jnp.maximum(high - low, 1e-5)
 
 
-def batch_standardise(x: Array) -> Array:
-    """Standardises every feature over the batch; keeps a cosine loss from collapsing."""
+def batch_standardise(x: Array, rows: int | None = None) -> Array:
+    """Standardises every feature over the batch; keeps a cosine loss from collapsing.
+
+    Args:
+        x: `[B, D]`.
+        rows: so many first rows are the batch whose mean and variance are taken; None: all.
+    """
     x32 = x.astype(jnp.float32)
-    mean = x32.mean(axis=0, keepdims=True)
-    variance = x32.var(axis=0, keepdims=True)
+    mean = x32[:rows].mean(axis=0, keepdims=True)
+    variance = x32[:rows].var(axis=0, keepdims=True)
     return ((x32 - mean) * jax.lax.rsqrt(variance + 1e-5)).astype(x.dtype)
 
 

@@ -95,9 +95,16 @@ class Model(nn.Module):
             after = self.encoder_torso(self.pixel_norm(after, False))
         return self.encoder_head(after, afterstate if self.config.encoder_sees_afterstate else None)
 
-    def project(self, embedding: Array, predict: bool) -> Array:
-        """The projection whose cosine the consistency loss compares."""
-        return self.projector(embedding, predict)
+    def project(self, embedding: Array, predict: bool, among: Array | None = None) -> Array:
+        """The projection whose cosine the consistency loss compares.
+
+        It holds batch norms without running averages. In training a batch is its own measure;
+        else `among [R, ...]` is, so that a row's projection does not depend on its neighbours.
+        """
+        if among is None:
+            return self.projector(embedding, predict)
+        rows = among.shape[0]
+        return self.projector(jnp.concatenate([among, embedding]), predict, rows)[rows:]
 
     def decode(self, embedding: Array, afterstate: Array) -> tuple[Array, Array]:
         """Next frames `[B, pixels]` as the next state and the afterstate foresee them."""
@@ -185,8 +192,8 @@ def make_networks(config: NetworkConfig, spec: EnvSpec) -> Networks:
         dynamics=pure(Model.dynamics),
         encoder=pure(Model.encoder),
         representation_train=representation_train,
-        project=lambda params, embedding, predict: model.apply(
-            params, embedding, predict, method=Model.project
+        project=lambda params, embedding, predict, among=None: model.apply(
+            params, embedding, predict, among, method=Model.project
         ),
         decode=pure(Model.decode),
         frame_target=pure(Model.frame_target),

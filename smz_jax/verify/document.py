@@ -32,11 +32,11 @@ from smz_jax.report.checks import is_number
 from smz_jax.verify.bounds import Estimate
 from smz_jax.verify.trial import Tally
 
-SCHEMA = 2
+SCHEMA = 3
 FILE, TABLE = "verify.json", "verify.md"
 KINDS = ("changing", "repeats")
 SHARES = (
-    *("applied", "held", "nearest", "paid_rewarded", "paid_unrewarded", "held_anywhere"),
+    *("applied", "held", "nearest", "told", "paid_rewarded", "paid_unrewarded", "held_anywhere"),
     "repeats",
 )
 MEANS = ("gain", "lives")

@@ -18,7 +18,7 @@ from smz_jax.verify.check import (
     returns,
     values_of,
 )
-from smz_jax.verify.foresight import Model, nearness, padded, where_applies
+from smz_jax.verify.foresight import Measure, Model, nearness, padded, where_applies
 from smz_jax.verify.libraries import Library, Macro
 from smz_jax.verify.states import Start
 from smz_jax.verify.trial import Trial, Tried, is_paid
@@ -50,6 +50,7 @@ class Plan(NamedTuple):
     library: Library
     model: Model
     embeddings: np.ndarray  # [S, ...] of the start states
+    measure: Measure
     centre: np.ndarray  # [E] mean place of the start states
     applies: np.ndarray  # [M, S] bool
     tried: np.ndarray  # [M, S] bool
@@ -60,13 +61,14 @@ def make_plan(bench: Bench, library: Library, model: Model) -> Plan:
     """Asks where the macros of a library apply, and chooses where to try them."""
     observations = np.stack([start.state.step.observation for start in bench.starts])
     embeddings = model.foresight.look(model.params, observations)
-    places = np.asarray(model.foresight.place(model.params, embeddings), np.float64)
+    measure = Measure(model.params, embeddings)
+    places = np.asarray(model.foresight.place(measure, embeddings), np.float64)
     longest = bench.config.macro.max_length
     applies = where_applies(model, library.macros, embeddings, longest)
     # The same generator for each library: states are the same where that is possible.
     rng = np.random.default_rng((bench.seed, 1))
     tried, drawn = choose_states(applies, bench.states, rng)
-    return Plan(library, model, embeddings, places.mean(axis=0), applies, tried, drawn)
+    return Plan(library, model, embeddings, measure, places.mean(axis=0), applies, tried, drawn)
 
 
 def try_libraries(
@@ -96,8 +98,12 @@ def try_libraries(
         macros = dict.fromkeys(macro for some in wanted for macro in some)
         if macros:
             scene = _play_scene(bench, state, start, macros, rng)
+            looked: dict[int, Mapping[Macro, np.ndarray]] = {}
             for plan, some, trials in zip(plans, wanted, found, strict=True):
-                trials += _judge_all(bench, plan, state, some, scene)
+                if some:
+                    model = id(plan.model.params)
+                    looked[model] = looked.get(model) or _look_at_ends(bench, plan, scene)
+                    trials += _judge_all(bench, plan, state, some, scene, looked[model])
         told(state + 1, len(bench.starts))
     return [
         Tried(tuple(sorted(trials, key=lambda x: (x.macro, x.state))), plan.applies)
@@ -139,27 +145,36 @@ def _play_scene(
     return Scene(played, pools, values, greedy)
 
 
+def _look_at_ends(bench: Bench, plan: Plan, scene: Scene) -> dict[Macro, np.ndarray]:
+    """Where a model sees the end of each run of each sequence, `[runs, E]`."""
+    played = {x: runs for pool in (*scene.pools.values(), scene.macros) for x, runs in pool.items()}
+    seen = np.stack([run.observation for runs in played.values() for run in runs[: bench.runs]])
+    foresight = plan.model.foresight
+    places = foresight.place(plan.measure, foresight.look(plan.model.params, seen))
+    return dict(zip(played, places.reshape(len(played), bench.runs, -1), strict=True))
+
+
 def _judge_all(
-    bench: Bench, plan: Plan, state: int, macros: Sequence[Macro], scene: Scene
+    bench: Bench,
+    plan: Plan,
+    state: int,
+    macros: Sequence[Macro],
+    scene: Scene,
+    places: Mapping[Macro, np.ndarray],
 ) -> list[Trial]:
-    """The trials of a library's macros from one state."""
-    if not macros:
-        return []
-    config, foresight, params = bench.config, plan.model.foresight, plan.model.params
+    """The trials of a library's macros from one state; `places` of `_look_at_ends`."""
+    config, foresight = bench.config, plan.model.foresight
     sequences = list(dict.fromkeys([*macros, *(x for pool in scene.pools.values() for x in pool)]))
     rows = np.repeat(plan.embeddings[state][None], len(sequences), axis=0)
-    foreseen = foresight.foresee(params, rows, padded(sequences, config.macro.max_length))
+    foreseen = foresight.foresee(plan.measure, rows, padded(sequences, config.macro.max_length))
     ends = dict(zip(sequences, foreseen.end, strict=True))
     rewards = dict(zip(sequences, foreseen.reward.tolist(), strict=True))
-    seen = np.stack([run.observation for x in macros for run in scene.macros[x][: bench.runs]])
-    places = foresight.place(params, foresight.look(params, seen))
-    places = places.reshape(len(macros), bench.runs, -1)
     trials = []
-    for macro, where in zip(macros, places, strict=True):
+    for macro in macros:
         index = plan.library.macros.index(macro)
         outcomes, pool = scene.macros[macro], scene.pools[len(macro)]
         same = len({x.ram for x in outcomes}) == 1 if len(outcomes) > 1 else None
-        for run, place in enumerate(where):
+        for run, place in enumerate(places[macro]):
             own = outcomes[run]
             rivals = rivals_of(macro, own.frame, {x: y[run].frame for x, y in pool.items()})
             returned = returns(own.rewards, scene.values[macro][run], config.learner.gamma)
@@ -172,6 +187,9 @@ def _judge_all(
                     cut=own.cut,
                     rivals=len(rivals),
                     nearest=is_nearest(ends[macro], [ends[x] for x in rivals], place, plan.centre),
+                    told=is_nearest(
+                        place, [places[x][run] for x in rivals], ends[macro], plan.centre
+                    ),
                     paid=bool(is_paid(rewards[macro], own.rewards.sum(), config)),
                     rewarded=bool(np.any(own.rewards != 0)),
                     lives=own.lost,
@@ -188,8 +206,11 @@ def rivals_of(macro: Macro, frame: bytes, others: Mapping[Macro, bytes]) -> list
 
 
 def is_nearest(
-    own: np.ndarray, others: Sequence[np.ndarray], real: np.ndarray, centre: np.ndarray
+    own: np.ndarray, others: Sequence[np.ndarray], end: np.ndarray, centre: np.ndarray
 ) -> bool:
-    """Whether a foreseen end `[E]` is nearer to the real one than every other; a tie is not."""
-    near = nearness(np.stack([own, *others]), real[None], centre)[:, 0]
+    """Whether `own [E]` is nearer to `end` than every other; a tie is not.
+
+    Of foreseen ends and a real one, or of real ends and a foreseen one.
+    """
+    near = nearness(np.stack([own, *others]), end[None], centre)[:, 0]
     return bool(np.all(near[0] > near[1:]))

@@ -26,11 +26,22 @@ class Foresight(NamedTuple):
     """A model's functions as this package asks them: jitted, on NumPy rows of any number."""
 
     look: Callable[..., Any]  # (params, observation [N, F, ...]) -> embedding [N, ...]
-    place: Callable[..., Any]  # (params, embedding) -> [N, E] where real ends are compared
+    place: Callable[..., Any]  # (Measure, embedding) -> [N, E] where real ends are compared
     value: Callable[..., Any]  # (params, embedding) -> [N]
-    foresee: Callable[..., Any]  # (params, embedding, actions [N, L]) -> Foreseen
+    foresee: Callable[..., Any]  # (Measure, embedding, actions [N, L]) -> Foreseen
     applies: Callable[..., Any]  # (params, embedding, actions [N, L]) -> [N] bool
     expand: Callable[..., Any]  # (params, embedding) -> certain [N, A], embedding [N, A, ...]
+
+
+class Measure(NamedTuple):
+    """By what ends are compared: their projection's batch norms take the statistics of `among`.
+
+    A row's own batch would not do: it is the ends of one state, which differ by a few pixels, and
+    rows that fill up a compiled call.
+    """
+
+    params: Params
+    among: Any  # [R, ...] embeddings of states of play
 
 
 class Learned(NamedTuple):
@@ -78,7 +89,7 @@ def where_applies(
 def by_rows(function: Callable[..., Any], rows: int = ROWS) -> Callable[..., Any]:
     """Calls a jitted `(params, *arrays [N, ...])` in one shape only; gives NumPy arrays."""
 
-    def call(params: Params, *arrays: Any) -> Any:
+    def call(params: Any, *arrays: Any) -> Any:
         count, found = len(arrays[0]), []
         for start in range(0, max(count, 1), rows):
             parts = [np.asarray(x[start : start + rows]) for x in arrays]
@@ -150,14 +161,14 @@ def make_foresight(networks: Networks, config: Config, num_actions: int) -> Fore
     """
     projects = config.loss.consistency > 0
 
-    def placed(params: Params, embedding: Array, predict: bool) -> Array:
+    def placed(measure: Measure, embedding: Array, predict: bool) -> Array:
         if projects:
-            embedding = networks.project(params, embedding, predict)
+            embedding = networks.project(measure.params, embedding, predict, measure.among)
         return embedding.reshape(len(embedding), -1).astype(jnp.float32)
 
-    def foresee(params: Params, embedding: Array, actions: Array) -> Foreseen:
-        end, _, reward = _unroll(networks, config, params, embedding, actions)
-        return Foreseen(placed(params, end, True), reward)
+    def foresee(measure: Measure, embedding: Array, actions: Array) -> Foreseen:
+        end, _, reward = _unroll(networks, config, measure.params, embedding, actions)
+        return Foreseen(placed(measure, end, True), reward)
 
     def value(params: Params, embedding: Array) -> Array:
         return networks.value_of(networks.prediction(params, embedding)[1])
@@ -172,7 +183,7 @@ def make_foresight(networks: Networks, config: Config, num_actions: int) -> Fore
 
     functions = (
         networks.representation,
-        lambda params, embedding: placed(params, embedding, False),
+        lambda measure, embedding: placed(measure, embedding, False),
         value,
         foresee,
         make_applies(networks, config),

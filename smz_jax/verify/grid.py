@@ -22,7 +22,7 @@ from smz_jax.envs.grid_rules import (
     reachable,
     transition_matrix,
 )
-from smz_jax.verify.foresight import Model, nearness, padded, where_applies
+from smz_jax.verify.foresight import Measure, Model, nearness, padded, where_applies
 from smz_jax.verify.libraries import Library, Macro
 from smz_jax.verify.trial import Trial, Tried, is_paid
 
@@ -193,14 +193,15 @@ def try_library(model: Model, world: World, library: Library) -> Tried:
     """
     count = len(world.starts)
     seen = model.foresight.look(model.params, world.observations)
-    places = np.asarray(model.foresight.place(model.params, seen), np.float64)
+    measure = Measure(model.params, seen)
+    places = np.asarray(model.foresight.place(measure, seen), np.float64)
     embedding = seen[world.starts]
     trials = []
     applied = where_applies(model, library.macros, embedding, world.config.macro.max_length)
     for index, macro in enumerate(library.macros):
         path = follow(world, macro)
         actions = np.repeat(padded([macro], world.config.macro.max_length), count, axis=0)
-        foreseen = model.foresight.foresee(model.params, embedding, actions)
+        foreseen = model.foresight.foresee(measure, embedding, actions)
         applied[index] &= path.possible
         ends = nearness(foreseen.end, places, places.mean(axis=0)).argmax(axis=1)
         paid = path.alone & is_paid(foreseen.reward, path.reward, world.config)
@@ -212,7 +213,8 @@ def try_library(model: Model, world: World, library: Library) -> Tried:
                 drawn=True,
                 cut=False,
                 rivals=world.rules.num_states - 1,
-                nearest=bool(path.alone[row] and ends[row] == path.end[row]),
+                nearest=(hit := bool(path.alone[row] and ends[row] == path.end[row])),
+                told=hit,
                 paid=bool(paid[row]),
                 rewarded=bool(path.eventful[row]),
                 lives=0,

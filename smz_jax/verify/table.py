@@ -14,6 +14,7 @@ TOTALS = (
     "trials",
     "holds",
     "nearest",
+    "told apart",
     "pays (reward)",
     "pays (none)",
     "value - greedy",
@@ -40,8 +41,10 @@ the run's own macros have a head: "macros, certain only" are the same without it
 is; where a state is tried for both, by the same runs.
 """
 HOW = """\
-A trial holds if it ends where the model says (its foreseen end is nearer to the real one than those
-of up to 19 other sequences from the same state that really end elsewhere) and pays what it says.
+A trial holds if it ends where the model says ("nearest": its foreseen end is nearer to the real one
+than those foreseen of up to 19 other sequences from the same state that really end elsewhere) and
+pays what it says. "Told apart" is the same the other way round: of all their real ends its own is
+the nearest to its foreseen one. Ends are compared where consistency is trained, by the cosine.
 "Pays (reward)" is of the trials in which there was a reward, as many as are said. Trials that a
 lost life or the game's end cut short are left out. "Holds anywhere" is of drawn states, whether or
 not the macro applies there. "Value - greedy" is the discounted reward and the value at the end,
@@ -114,7 +117,7 @@ def _total_row(name: str, size: str, found: Mapping[str, Any], saved: str) -> li
         size,
         share_text(found["applied"]),
         str(found["held"]["trials"]),
-        *(share_text(found[x]) for x in ("held", "nearest")),
+        *(share_text(found[x]) for x in ("held", "nearest", "told")),
         share_text(found["paid_rewarded"], count=True),
         share_text(found["paid_unrewarded"]),
         mean_text(found["gain"]),
