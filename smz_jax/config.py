@@ -547,8 +547,11 @@ class MacroConfig:
     """A trial is paid if the errors of its rewards sum up to no more than this."""
     min_trials: int = 20
     """Trials that are asked for before a macro is called sound or refuted."""
+    certain_share: float = 0.5
+    """Share of the replayed windows with a macro's actions that must be certain, by the lower bound
+    of its interval. 0: a macro that is certain in few states only may be sound, too."""
     sound_share: float = 0.8
-    """Share of trials that must hold, by the lower bound of its interval."""
+    """Share of trials that must hold, likewise."""
     evidence_decay: float = 0.95
     """Evidence is multiplied by this after every iteration's updates: the model that it was of goes
     on learning."""
@@ -574,7 +577,7 @@ class MacroConfig:
         require(low <= high <= 8, "macro.max_length", high, allowed)
         for name in (
             *("play_threshold", "tree_threshold", "deterministic_threshold"),
-            *("sound_share", "evidence_decay"),
+            *("certain_share", "sound_share", "evidence_decay"),
         ):
             value = getattr(self, name)
             require(0 <= value <= 1, f"macro.{name}", value, "in [0, 1]")

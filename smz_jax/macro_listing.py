@@ -100,15 +100,16 @@ def _quality(macro: Macro) -> str:
 
 
 HEAD = (
-    *("#", "macro", "state", "length", "seen", "start states", "entropy", "trials"),
+    *("#", "macro", "state", "length", "seen", "start states", "entropy", "certain", "trials"),
     *("held", "(at least)", "reward", "saves bits", "(missed)", "precondition"),
 )
 LEGEND = """\
 seen: in search trees and played games. start states: kinds of states (buckets) it was seen from.
-entropy: mean of its transitions, 0 certain, 1 anything. held: share of its trials in replay whose
-end, rewards and codes were as the model had foreseen; in brackets the lower bound that the gate
-asks for. reward: of one run of it. saves bits: of the description of play, where it was chosen and
-joins those before it; in brackets what it would cost to leave out it alone.
+entropy: mean of its transitions, 0 certain, 1 anything. certain: share of the replayed windows with
+its actions that the model holds to be certain throughout, which are its trials. held: share of its
+trials whose end, rewards and codes were as the model had foreseen; in brackets the lower bound that
+the gate asks for. reward: of one run of it. saves bits: of the description of play, where it was
+chosen and joins those before it; in brackets what it would cost to leave out it alone.
 precondition: precision/recall of where it is said to hold."""
 
 
@@ -127,6 +128,7 @@ def cells(
         f"{macro['count']:,}",
         str(macro["generality"]),
         f"{macro['mean_entropy']:.3f}",
+        f"{macro['certain']:.0%}" if macro["windows"] > 0 else "-",
         f"{macro['trials']:.0f}",
         f"{macro['held']:.0%}" if tried else "-",
         f"({macro['held_low']:.0%})" if tried else "-",
@@ -249,6 +251,15 @@ def gate_and_reason(document: Mapping[str, Any]) -> tuple[str, str] | None:
         return "trials", (
             f"too few trials: of {len(macros)} macros the most tried one has {most:.0f} trials in "
             f"replay, {config.min_trials} are asked for"
+        )
+    hold = [macro for macro in tried if macro["held_low"] >= config.sound_share]
+    if hold:
+        best = max(hold, key=lambda macro: macro["certain_low"])
+        return "certainty", (
+            f"certain too rarely: {len(hold)} of {len(macros)} macros hold where they are certain, "
+            f"the one that is so most often in {best['certain']:.0%} of the replayed windows with "
+            f"its actions, at least {best['certain_low']:.0%}, and {config.certain_share:.0%} is "
+            "asked for"
         )
     total = sum(macro["trials"] for macro in tried)
     shares = {

@@ -11,7 +11,7 @@ from typing import Any
 
 from smz_jax.config import ConfigError, MacroConfig, shorten
 
-SCHEMA = 2
+SCHEMA = 3
 STATUS_NAMES = ("candidate", "sound", "refuted")
 """Of a macro, in the order of `macros.evidence`'s numbers."""
 _ARROW = " → "
@@ -38,7 +38,9 @@ _RANGES: dict[str, tuple[float, float]] = {
     "mean_entropy": (-_SLACK, 1 + _SLACK),
     "total_reward": (-_HUGE, _HUGE),
     "mean_reward": (-_HUGE, _HUGE),
+    "windows": (0, _HUGE),
     "trials": (0, _HUGE),
+    **{name: (0, 1) for name in ("certain", "certain_low")},
     **{name: (0, 1) for name in ("held", "held_low", "held_high", "near", "paid", "agreed")},
 }
 PRECONDITION_SHARES = ("precision", "recall", "always_precision")
@@ -68,7 +70,7 @@ def _check_schema(schema: Any, path: Path) -> None:
         advice = ": a newer version wrote it; update this project, or read it with the commit in "
         advice += "the run's summary.json"
     elif is_number:
-        advice = ": an older version wrote it, which kept no evidence of trials; run the "
+        advice = ": an older version wrote it, which kept less evidence; run the "
         advice += "experiment again, or read it with the commit in the run's summary.json"
     problem = f"schema = {shorten(schema)}, allowed is {SCHEMA}{advice}"
     _check(is_number and schema == SCHEMA, path, problem)
@@ -210,6 +212,13 @@ def _check_status(macro: Mapping[str, Any], where: str, config: MacroConfig, pat
     trials = f"status = {state} after {macro['trials']} trials"
     allowed = f"allowed is {config.min_trials} or more (config.min_trials)"
     _check(state == "candidate" or enough, path, f"{where}: {trials}, {allowed}")
+    sure, certain = config.certain_share, macro["certain_low"]
+    allowed = f"allowed is at most certain = {macro['certain']}"
+    good = certain <= macro["certain"] + _SLACK
+    _check(good, path, f"{where}: certain_low = {certain}, {allowed}")
+    allowed = f"allowed is config.certain_share = {sure} or more of a sound macro"
+    good = state != "sound" or certain >= sure - _SLACK
+    _check(good, path, f"{where}: certain_low = {certain}, {allowed}")
     allowed = f"allowed is config.sound_share = {share} or more of a sound macro"
     good = state != "sound" or low >= share - _SLACK
     _check(good, path, f"{where}: held_low = {low}, {allowed}")

@@ -55,7 +55,7 @@ class HeadState(NamedTuple):
     slots: MacroSlots
     tally: Tally
     updates: Array  # [] int32
-    evidence: Array  # [5, M] float32, `count_trials` of the iteration so far
+    evidence: Array  # [6, M] float32, `count_trials` of the iteration so far
 
 
 class Known(NamedTuple):

@@ -169,8 +169,9 @@ class MacroTable(NamedTuple):
     play_count: Array  # [M] int32, the part of count that was really played
     dropped: Array  # [] int32, entries dropped because the table was full
     # Evidence, forgotten slowly: `smz_jax.macros.evidence`.
-    trials: Array  # [M] float32, replayed windows of these actions that the model held certain
-    held: Array  # [M] float32, of those: near, paid and agreed
+    windows: Array  # [M] float32, replayed windows of these actions
+    trials: Array  # [M] float32, of those: the model held every transition to be certain
+    held: Array  # [M] float32, of the trials: near, paid and agreed
     near: Array  # [M] float32, the end was as foreseen
     paid: Array  # [M] float32, the rewards were
     agreed: Array  # [M] float32, the codes were

@@ -235,6 +235,9 @@ def make_macros(seed: int, number: int = 120) -> list[dict]:
             "source": "play" if played else "tree",
             "deterministic": entropy < 0.1,
             "status": status,
+            "windows": 1.25 * count,
+            "certain": 0.8,
+            "certain_low": 0.75,
             "trials": float(count),
             **dict.fromkeys(("held", "near", "paid", "agreed"), held),
             "held_low": held - 0.05,
@@ -286,7 +289,7 @@ def write_run(
     if finished:
         (path / "summary.json").write_text(json.dumps(make_summary(settings, score)))
         macros = {
-            "schema": 2,
+            "schema": 3,
             "action_names": ACTION_NAMES,
             "config": settings["macro"],
             "stats": {"transitions": 100_000, "certain": 60_000},

@@ -290,7 +290,7 @@ def test_objects_are_refused():
 
 def test_another_format_is_refused(run):
     forge(run, lambda manifest: manifest.update(format=99))
-    with pytest.raises(ConfigError, match="has format 99: this version reads format 3"):
+    with pytest.raises(ConfigError, match="has format 99: this version reads format 4"):
         CheckpointStore(run).restore("last", state_of(0))
 
 

@@ -23,7 +23,7 @@ CONFIG = MacroConfig(
     max_length=4, capacity=32, num_buckets=4, play_threshold=0.2, distance_threshold=0.5,
     reward_threshold=0.25, evidence_decay=0.5, min_trials=4, min_occurrences=2,
 )  # fmt: skip
-EVIDENCE = ("trials", "held", "near", "paid", "agreed")
+EVIDENCE = ("windows", "trials", "held", "near", "paid", "agreed")
 
 
 def random_trials(rng):
@@ -54,6 +54,7 @@ def twin(trials, config):
                 continue
             if not trials.valid[row, :length].all():
                 continue
+            found[actions]["windows"] += 1
             entropy = trials.entropy[row, :length]
             if not all(np.isfinite(h) and h < np.float32(config.play_threshold) for h in entropy):
                 continue
@@ -162,11 +163,19 @@ def test_status_needs_trials_and_a_bound_not_a_mean():
     # 9 of 10 is above 0.8 in the mean, its bound is not; 3 are too few; and so on.
     for slot, (n, k) in enumerate([(10, 9), (3, 3), (100, 95), (100, 85), (100, 50), (4, 0)]):
         trials[slot], held[slot] = n, k
-    table = table._replace(trials=trials, held=held, count=jnp.full(32, 2, jnp.int32))
+    table = table._replace(
+        windows=trials, trials=trials, held=held, count=jnp.full(32, 2, jnp.int32)
+    )
     found = np.asarray(status(table, CONFIG))[:7].tolist()
     assert found == [CANDIDATE, CANDIDATE, SOUND, CANDIDATE, REFUTED, REFUTED, CANDIDATE]
     rare = table._replace(count=jnp.ones(32, jnp.int32))
     assert np.asarray(status(rare, CONFIG))[2] == CANDIDATE
+    # Of 100 certain windows among 150 more than half are, by the bound; among 190 by the mean only.
+    for windows, state in ((150, SOUND), (190, CANDIDATE), (1000, CANDIDATE)):
+        among = table._replace(windows=np.full(32, windows, np.float32))
+        assert np.asarray(status(among, CONFIG))[[2, 4]].tolist() == [state, REFUTED]
+    anywhere = dataclasses.replace(CONFIG, certain_share=0.0)
+    assert np.asarray(status(among, anywhere))[2] == SOUND
     emptied = table._replace(length=jnp.zeros(32, jnp.int32))
     assert not np.asarray(status(emptied, CONFIG)).any()
 

@@ -40,7 +40,7 @@ def test_a_report_tells_of_a_dead_gate_and_of_prefixes(tmp_path):
     assert "none of which is sound" in macro_lines(run)[1]
     (name, (head, rows)), *_ = macro_tables(run)
     assert name == "Library by compression" and rows[0][head.index("saves bits")] == "7.5"
-    (path / "macros.json").write_text('{"schema": 3, "macros": []}')
+    (path / "macros.json").write_text('{"schema": 4, "macros": []}')
     assert "a newer version wrote it" in load_run(path).problems[0]
 
 

@@ -43,6 +43,9 @@ def macro(actions, count, entropy=0.1, generality=1, status="candidate", trials=
         "source": "tree",
         "deterministic": entropy < 0.1,
         "status": status,
+        "windows": 1.25 * trials,
+        "certain": 0.8 if tried else 0.0,
+        "certain_low": 0.7 if tried else 0.0,
         "trials": trials,
         **{name: held for name in ("held", "near", "paid", "agreed")},
         "held_low": max(0.0, held - 0.1) if tried else 0.0,
@@ -53,7 +56,7 @@ def macro(actions, count, entropy=0.1, generality=1, status="candidate", trials=
 def library(*macros, **stats):
     """A whole macros.json."""
     return {
-        "schema": 2,
+        "schema": 3,
         "action_names": list(NAMES),
         "config": {"min_occurrences": 3},
         "stats": {"transitions": 1000, "certain": 400, **stats},
@@ -143,10 +146,10 @@ def test_a_table_shows_every_number():
     assert f"RIGHT {TIMES}2" in lines[3] and "refuted" in lines[3]
     words = lines[4].split()
     assert words == [
-        *("2", "RIGHT", "→", "LEFT", "sound", "2", "40", "9", "0.050", "30", "95%", "(85%)"),
+        *("2", "RIGHT", "→", "LEFT", "sound", "2", "40", "9", "0.050", "80%", "30", "95%", "(85%)"),
         *("0.5", "1,234.5", "(617.2)", "0.97/-"),
     ]
-    assert lines[6].split()[-8:] == ["0.200", "0", "-", "-", "0.5", "-", "-", "-"]
+    assert lines[6].split()[-9:] == ["0.200", "-", "0", "-", "-", "0.5", "-", "-", "-"]
     assert lines[4].index("sound") == lines[1].index("state")
     assert format_table(document, []) == lines[0].replace("4 of", "0 of", 1)
 
@@ -197,6 +200,10 @@ def sound_share(near, paid, agreed, trials=50.0):
         (library(sound_share(0.3, 0.9, 0.8)), "'near' ... held 30%, at least 20%, and 80% is"),
         (library(sound_share(0.9, 0.4, 0.8)), "'paid' ... near 90%, paid 40%, agreed 80%"),
         (library(sound_share(0.9, 0.9, 0.1)), "'agreed' (the codes were not the foreseen"),
+        (
+            library({**sound_share(1.0, 0.95, 0.95), "certain": 0.52, "certain_low": 0.44}),
+            "certainty: certain too rarely: 1 of 1 macros hold ... 52% ... at least 44%, and 50%",
+        ),
     ],
 )
 def test_which_gate_closed(document, words):
@@ -236,10 +243,10 @@ def test_a_table_of_prefixes_is_told():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda d: d.update(schema=3), "schema = 3, allowed is 2: a newer version.*update this"),
-        (lambda d: d.update(schema=1), "schema = 1, allowed is 2: an older.*run the experiment"),
-        (lambda d: d.update(schema="2"), "schema = '2', allowed is 2$"),
-        (lambda d: d.pop("schema"), "schema = None, allowed is 2$"),
+        (lambda d: d.update(schema=4), "schema = 4, allowed is 3: a newer version.*update this"),
+        (lambda d: d.update(schema=2), "schema = 2, allowed is 3: an older.*run the experiment"),
+        (lambda d: d.update(schema="3"), "schema = '3', allowed is 3$"),
+        (lambda d: d.pop("schema"), "schema = None, allowed is 3$"),
         (lambda d: d.update(selection=[]), "selection is not an object"),
         (lambda d: d["selection"].update(play=None), "selection.play is not an object"),
         (lambda d: d["selection"]["play"].update(source="tv"), "selection.play.source = 'tv'"),
@@ -280,7 +287,10 @@ def test_the_documentation_names_every_field():
 
 
 BIG = 10**400
-SURE = {"trials": 50, "held": 0.95, "held_low": 0.9, "held_high": 1.0, "status": "sound"}
+SURE = {
+    "windows": 62.5, "certain": 0.8, "certain_low": 0.7,
+    "trials": 50, "held": 0.95, "held_low": 0.9, "held_high": 1.0, "status": "sound",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -289,6 +299,10 @@ SURE = {"trials": 50, "held": 0.95, "held_low": 0.9, "held_high": 1.0, "status":
         ({"trials": 0.0}, "macros.1.: status = sound after 0.0 trials, allowed is 20 or more"),
         ({"trials": 19.9}, "status = sound after 19.9 trials"),
         ({"held_low": 0.7}, "held_low = 0.7, allowed is config.sound_share = 0.8 or more"),
+        ({"certain_low": 0.4}, "certain_low = 0.4, allowed is config.certain_share = 0.5 or more"),
+        ({"certain_low": 0.9}, "certain_low = 0.9, allowed is at most certain = 0.8"),
+        ({"certain": 1.2}, "certain = 1.2, allowed is 0 to 1"),
+        ({"windows": -1}, "windows = -1"),
         ({"status": "refuted"}, "held_high = 1.0, allowed is below config.sound_share"),
         ({"status": "refuted", "trials": 3}, "status = refuted after 3 trials"),
         ({"held_low": 0.96}, "held_low = 0.96, held = 0.95, held_high = 1.0, allowed are rising"),

@@ -47,6 +47,7 @@ def small_table():
         play_count=jnp.array([row[5] for row in rows], jnp.int32),
         dropped=jnp.int32(7),
         # Sound; never tried; refuted; a candidate.
+        windows=jnp.array([50, 0, 40, 6, 0, 0, 0, 0], jnp.float32),
         trials=jnp.array([40, 0, 40, 5, 0, 0, 0, 0], jnp.float32),
         held=jnp.array([38, 0, 10, 5, 0, 0, 0, 0], jnp.float32),
         near=jnp.array([39, 0, 20, 5, 0, 0, 0, 0], jnp.float32),
@@ -109,6 +110,9 @@ def test_macros_are_decoded_and_sorted_by_count():
     assert [macro["status"] for macro in macros] == ["sound", "refuted", "candidate"]
     assert [macro["trials"] for macro in macros] == [40, 40, 0]
     assert [macro["held"] for macro in macros] == pytest.approx([0.95, 0.25, 0])
+    assert [macro["windows"] for macro in macros] == [50, 40, 0]
+    assert [macro["certain"] for macro in macros] == pytest.approx([0.8, 1, 0])
+    assert 0.5 < first["certain_low"] < 0.8 and macros[2]["certain_low"] == 0
     assert first["near"] == pytest.approx(39 / 40) and first["paid"] == 1
     assert first["held_low"] < 0.95 < first["held_high"]
     assert (macros[2]["held_low"], macros[2]["held_high"]) == (0, 1)
@@ -150,7 +154,7 @@ def test_json_round_trip_is_whole_and_atomic(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda d: d.update(schema=1), "schema = 1, allowed is 2"),
+        (lambda d: d.update(schema=1), "schema = 1, allowed is 3"),
         (lambda d: d.update(action_names="NOOP"), "action_names"),
         (lambda d: d.pop("macros"), "macros is missing"),
         (lambda d: d.pop("stats"), "stats is missing"),

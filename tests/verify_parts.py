@@ -54,7 +54,8 @@ def macro_entry(actions, status="sound", **more):
         "actions": list(actions), "names": " → ".join(NAMES[a] for a in actions),
         "length": len(actions), "count": 9, "play_count": 9, "mean_entropy": 0.1,
         "total_reward": 0.0, "mean_reward": 0.0, "generality": 0, "buckets": [], "source": "play",
-        "deterministic": False, "status": status, "trials": 50.0, "held": held,
+        "deterministic": False, "status": status, "windows": 80.0, "certain": 0.625,
+        "certain_low": 0.55, "trials": 50.0, "held": held,
         "held_low": held * 0.9, "held_high": held, "near": 0.7, "paid": 0.8, "agreed": 0.9, **more,
     }  # fmt: skip
 

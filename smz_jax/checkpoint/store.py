@@ -49,7 +49,7 @@ from smz_jax.types import Params, TrainState, Trajectory
 
 Kind = Literal["last", "best"]
 
-FORMAT = 3
+FORMAT = 4
 SETS = ("a", "b")
 KEPT = 2
 """Newest steps of `last` that are kept: one to go on from, one to walk back to."""

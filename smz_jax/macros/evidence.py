@@ -1,8 +1,12 @@
-"""Repeatability: whether what a macro claims is what happened, over replayed windows.
+"""The two gates of a macro, over replayed windows with its actions.
 
-Certainty is the model's own word: a codebook that has collapsed holds everything to be certain. So
-wherever the model holds a replayed window to be certain, which is a trial of the macro with these
-actions, its open-loop prediction is set against what really followed. A trial holds if
+Certainty: in how many of them the model holds every transition to be certain, under
+`macro.play_threshold`. A sequence that is so only where its actions have no effect (at a wall, say)
+is no rule of the game.
+
+Repeatability: certainty is the model's own word, and a codebook that has collapsed holds everything
+to be certain. So each window that it holds to be certain is a trial: its open-loop prediction is
+set against what really followed. A trial holds if
 
 - near: the embedding that the model foresees at the end is as near to the real one as
   `macro.distance_threshold` allows, a share of its distance from the ends of other windows;
@@ -13,8 +17,9 @@ actions, its open-loop prediction is set against what really followed. A trial h
 A pass is all that an iteration's batches show, every `macro.head_every`-th of them. Evidence is
 forgotten slowly (`macro.evidence_decay` for each pass): the model goes on learning. A window that
 is drawn again counts again, and neighbours overlap, so that the bounds are somewhat too narrow. A
-macro is `sound` once the lower bound of its share of held trials reaches `macro.sound_share`,
-`refuted` once the upper bound falls below it, `candidate` in between and before `macro.min_trials`.
+macro is `refuted` once the upper bound of its share of held trials falls below `macro.sound_share`,
+`sound` once the lower bound reaches it and the lower bound of its share of certain windows reaches
+`macro.certain_share`, `candidate` in between and before `macro.min_trials`.
 """
 
 from typing import NamedTuple
@@ -49,10 +54,11 @@ class Trials(NamedTuple):
 
 
 class Outcomes(NamedTuple):
-    """Trials as windows; [lengths, B] each. Where no macro was tried the key is (0, 0)."""
+    """Windows of each length; [lengths, B] each. Where there is none the key is (0, 0)."""
 
     key_high: Array  # uint32
     key_low: Array  # uint32
+    certain: Array  # bool, held certain throughout: a trial
     near: Array  # bool
     paid: Array  # bool
     agreed: Array  # bool
@@ -66,11 +72,12 @@ def outcomes(trials: Trials, config: MacroConfig) -> Outcomes:
         config: lengths and thresholds.
 
     Returns:
-        Windows that the model holds to be certain throughout, and what came of them.
+        Windows whose transitions really happened, and what came of them.
     """
     steps = trials.action.shape[1]
     certain = jnp.isfinite(trials.entropy) & (trials.entropy < config.play_threshold)
-    applies = jnp.cumprod(certain & trials.valid, axis=1).astype(jnp.bool_)
+    certain = jnp.cumprod(certain, axis=1).astype(jnp.bool_)
+    played = jnp.cumprod(trials.valid, axis=1).astype(jnp.bool_)
     finite = jnp.isfinite(trials.reward_error)
     error = jnp.cumsum(jnp.where(finite, trials.reward_error, jnp.inf), axis=1)
     agreed = jnp.cumprod(trials.agrees, axis=1).astype(jnp.bool_)
@@ -78,14 +85,15 @@ def outcomes(trials: Trials, config: MacroConfig) -> Outcomes:
     rows = []
     for length in range(config.min_length, min(config.max_length, steps) + 1):
         last = length - 1
-        tried = applies[:, last]
+        counts = played[:, last]
         if not config.include_repeats:
-            tried &= ~repeats[:, last]
+            counts &= ~repeats[:, last]
         high, low = pack(trials.action[:, :length])
         rows.append(
             Outcomes(
-                key_high=jnp.where(tried, high, 0),
-                key_low=jnp.where(tried, low, 0),
+                key_high=jnp.where(counts, high, 0),
+                key_low=jnp.where(counts, low, 0),
+                certain=certain[:, last],
                 near=trials.distance[:, last] <= config.distance_threshold,
                 paid=error[:, last] <= config.reward_threshold,
                 agreed=agreed[:, last],
@@ -95,21 +103,22 @@ def outcomes(trials: Trials, config: MacroConfig) -> Outcomes:
 
 
 def count_trials(actions: Array, found: Outcomes) -> Array:
-    """What came of windows, counted for the macros that they are trials of.
+    """What came of windows, counted for the macros whose actions they have.
 
     Args:
         actions: [M, L] int32 of the macros, padded with -1.
         found: windows of any number; those of other sequences count for none.
 
     Returns:
-        [5, M] float32: `trials`, `held`, `near`, `paid` and `agreed`.
+        [6, M] float32: `windows`, `trials`, `held`, `near`, `paid` and `agreed`.
     """
     flat = jax.tree.map(jnp.ravel, found)
     high, low = pack(actions)
-    is_trial = (flat.key_high != 0)[:, None]
-    matches = is_trial & (flat.key_high[:, None] == high) & (flat.key_low[:, None] == low)
-    held = flat.near & flat.paid & flat.agreed
-    counted = jnp.stack([jnp.ones_like(held), held, flat.near, flat.paid, flat.agreed])
+    is_window = (flat.key_high != 0)[:, None]
+    matches = is_window & (flat.key_high[:, None] == high) & (flat.key_low[:, None] == low)
+    found = jnp.stack([flat.near & flat.paid & flat.agreed, flat.near, flat.paid, flat.agreed])
+    every = jnp.ones_like(flat.certain)
+    counted = jnp.stack([every, flat.certain, *(found & flat.certain)])
     # Sums of ones: exact in any order.
     return counted.astype(jnp.float32) @ matches.astype(jnp.float32)
 
@@ -119,7 +128,7 @@ def weigh(table: MacroTable, counts: Array, config: MacroConfig) -> MacroTable:
 
     Args:
         table: the table; only its evidence changes.
-        counts: [5, M], as `count_trials` gives them, summed over the windows of the pass.
+        counts: [6, M], as `count_trials` gives them, summed over the windows of the pass.
         config: gives `evidence_decay`.
     """
     former = jnp.stack([getattr(table, name) for name in EVIDENCE])
@@ -152,6 +161,8 @@ def status(table: MacroTable, config: MacroConfig) -> Array:
     """`CANDIDATE`, `SOUND` or `REFUTED` for each slot, [M] int32; empty slots are candidates."""
     low, high = wilson(table.held, table.trials)
     judged = (table.length > 0) & (table.trials >= config.min_trials)
-    sound = judged & (low >= config.sound_share) & (table.count >= config.min_occurrences)
+    certain, _ = wilson(table.trials, table.windows)
+    sound = judged & (low >= config.sound_share) & (certain >= config.certain_share)
+    sound &= table.count >= config.min_occurrences
     refuted = judged & (high < config.sound_share)
     return jnp.where(sound, SOUND, jnp.where(refuted, REFUTED, CANDIDATE)).astype(jnp.int32)

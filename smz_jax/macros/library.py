@@ -88,15 +88,17 @@ def summarise(
 
     Returns:
         `schema`, `action_names`, `config`, `stats` (those of `table_stats` and of the run) and
-        `macros`, most frequent first, ties in the order of their actions. `trials` and the shares
-        of them that `held` (with its bounds), were `near`, `paid` and `agreed` are those of
-        `macros.evidence`; shares of no trials are 0. `slot` is the output of the precondition head
+        `macros`, most frequent first, ties in the order of their actions. `windows`, the share of
+        them that is `certain` (and its lower bound), which are the `trials`, and the shares of
+        those that `held` (with its bounds), were `near`, `paid` and `agreed` are those of
+        `macros.evidence`; shares of none are 0. `slot` is the output of the precondition head
         that is the macro's, and `precondition` how good it is (`windows`, `precision`, `recall`,
         `always_precision` of `macros.quality`); both None for a macro without one.
     """
     host = jax.device_get(table)
     states, bounds = np.asarray(status(host, config)), wilson(host.held, host.trials)
     low, high = (np.asarray(bound) for bound in bounds)
+    certain_low = np.asarray(wilson(host.trials, host.windows)[0])
     slots = np.flatnonzero((host.length > 0) & (host.count >= config.min_occurrences))
     macros = []
     for slot in sorted(slots, key=lambda slot: (-host.count[slot], tuple(host.actions[slot]))):
@@ -119,6 +121,9 @@ def summarise(
                 "source": "play" if host.play_count[slot] > 0 else "tree",
                 "deterministic": entropy < config.deterministic_threshold,
                 "status": STATUS_NAMES[states[slot]],
+                "windows": float(host.windows[slot]),
+                "certain": _rate(float(host.trials[slot]), float(host.windows[slot])),
+                "certain_low": float(certain_low[slot]),
                 "trials": float(host.trials[slot]),
                 **{
                     name: _rate(float(getattr(host, name)[slot]), float(host.trials[slot]))

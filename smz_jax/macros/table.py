@@ -14,7 +14,7 @@ from smz_jax.types import MacroTable
 
 Array = jax.Array
 
-EVIDENCE = ("trials", "held", "near", "paid", "agreed")
+EVIDENCE = ("windows", "trials", "held", "near", "paid", "agreed")
 """Fields that a sequence keeps for as long as it is in the table."""
 _SMALLEST_BUFFER = 4096  # below it, a sort costs less than the compilation of another
 

@@ -52,7 +52,7 @@ def is_grid(value: dict[str, Any]) -> bool:
     return len(shapes) <= 1 and (returns is None or isinstance(returns, dict))
 
 
-VERIFICATION_SCHEMA = 2
+VERIFICATION_SCHEMA = 3
 """Of `verify.json`, as `smz_jax.verify.document` describes it."""
 
 

@@ -10,12 +10,15 @@ from smz_jax.report.data import RunData, macro_name
 Rows = tuple[tuple[str, ...], list[tuple[str, ...]]]
 
 HEAD = (
-    *("macro", "seen", "played", "state", "trials", "held (at least)", "entropy"),
+    *("macro", "seen", "played", "state", "certain (at least)", "trials"),
+    *("held (at least)", "entropy"),
     *("reward (mean)", "start states", "saves bits"),
 )
 MACRO_NOTE = (
-    "State: sound where at least the bound in brackets of its trials in replay held, i.e. end, "
-    "rewards and codes were as the model had foreseen. Seen: in search trees and played games. "
+    "Certain: of the replayed windows with its actions, those that the model holds to be certain "
+    "throughout; they are its trials. Held: of those, where end, rewards and codes were as the "
+    "model had foreseen. State: sound where the lower bounds in brackets of both are high enough. "
+    "Seen: in search trees and played games. "
     "Entropy: mean over the macro's transitions, 0 certain, 1 uniform. Start states: kinds of "
     "states (buckets) that it was seen from. Saves bits: of the description of play, where it is "
     "in the library by compression."
@@ -54,7 +57,9 @@ def macro_tables(run: RunData) -> list[tuple[str, Rows]]:
 
 def _cells(macro: Mapping[str, Any], saved: Mapping[tuple[int, ...], float]) -> tuple[str, ...]:
     """One macro; a file of an older schema knows less of it."""
-    held = "-"
+    certain = held = "-"
+    if macro.get("windows"):
+        certain = f"{macro['certain']:.0%} ({macro['certain_low']:.0%})"
     if macro.get("trials"):
         held = f"{macro['held']:.0%} ({macro['held_low']:.0%})"
     saving = saved.get(tuple(macro.get("actions") or ())) if saved else None
@@ -63,6 +68,7 @@ def _cells(macro: Mapping[str, Any], saved: Mapping[tuple[int, ...], float]) -> 
         f"{macro['count']:,}",
         f"{macro['play_count']:,}",
         str(macro.get("status", "-")),
+        certain,
         f"{macro['trials']:.0f}" if "trials" in macro else "-",
         held,
         f"{macro['mean_entropy']:.3f}",
