@@ -550,7 +550,7 @@ class MacroConfig:
     certain_share: float = 0.5
     """Share of the replayed windows with a macro's actions that must be certain, by the lower bound
     of its interval. 0: a macro that is certain in few states only may be sound, too."""
-    sound_share: float = 0.8
+    sound_share: float = 0.9
     """Share of trials that must hold, likewise."""
     evidence_decay: float = 0.95
     """Evidence is multiplied by this after every iteration's updates: the model that it was of goes

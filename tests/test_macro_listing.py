@@ -58,7 +58,7 @@ def library(*macros, **stats):
     return {
         "schema": 3,
         "action_names": list(NAMES),
-        "config": {"min_occurrences": 3},
+        "config": {"min_occurrences": 3, "sound_share": 0.8},
         "stats": {"transitions": 1000, "certain": 400, **stats},
         "macros": list(macros),
     }

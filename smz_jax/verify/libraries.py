@@ -40,7 +40,7 @@ def split(pieces: Sequence[Piece]) -> tuple[list[np.ndarray], list[np.ndarray]]:
 def real_library(
     document: Mapping[str, Any], known: Sequence[np.ndarray], limit: int, any_status: bool
 ) -> Library:
-    """The run's sound macros, at most `limit`.
+    """The run's sound macros that own a precondition, at most `limit`; where none owns any, all.
 
     First those that shorten the description of play the most, then the most frequent ones.
 
@@ -50,11 +50,13 @@ def real_library(
         limit: macros at most.
         any_status: takes macros of every status.
     """
-    status = {
-        tuple(macro["actions"]): macro["status"]
+    taken = [
+        macro
         for macro in document["macros"]
         if (any_status or macro["status"] == "sound") and 2 <= macro["length"] <= 8
-    }
+    ]
+    owners = [macro for macro in taken if macro.get("slot") is not None]
+    status = {tuple(macro["actions"]): macro["status"] for macro in owners or taken}
     num_actions = len(document["action_names"])
     chosen = select(known, list(status), num_actions).phrases if status else ()
     macros = tuple(dict.fromkeys([*chosen, *status]))[:limit]
