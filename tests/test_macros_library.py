@@ -22,7 +22,7 @@ from smz_jax.macros import (
 from smz_jax.types import MacroStats, MacroTable
 
 NAMES = ("NOOP", "FIRE", "RIGHT", "LEFT")
-CONFIG = MacroConfig(max_length=3, capacity=8, num_buckets=4)
+CONFIG = MacroConfig(max_length=3, capacity=8, num_buckets=4, sound_share=0.8)
 
 
 def small_table():
