@@ -103,7 +103,7 @@ def slot_targets(
         paid and agreed, `macros.evidence`), and it was worth it.
     """
     found = outcomes(trials, config)
-    held = found.certain & found.near & found.paid & found.agreed
+    held = (found.key_high != 0) & found.certain & found.near & found.paid & found.agreed
     played = jnp.cumprod(trials.valid, axis=1).astype(jnp.bool_)
     asked = target = jnp.zeros((trials.action.shape[0], slots.length.shape[0]), jnp.bool_)
     for index in range(held.shape[0]):
