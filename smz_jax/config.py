@@ -545,9 +545,10 @@ class MacroConfig:
     mean distance from the ends of other windows."""
     reward_threshold: float = 0.25
     """A trial is paid if the errors of its rewards sum up to no more than this."""
-    min_trials: int = 20
-    """Trials that are asked for before a macro is called sound or refuted."""
-    certain_share: float = 0.5
+    min_trials: int = 25
+    """Trials that are asked for before a macro is called sound or refuted: of fewer no bound
+    reaches a sound_share of 0.9."""
+    certain_share: float = 0.25
     """Share of the replayed windows with a macro's actions that must be certain, by the lower bound
     of its interval. 0: a macro that is certain in few states only may be sound, too."""
     sound_share: float = 0.9

@@ -247,6 +247,13 @@ def gate_and_reason(document: Mapping[str, Any]) -> tuple[str, str] | None:
         return "certainty", _certainty_gate(document["stats"], config)
     most = max(macro["trials"] for macro in macros)
     tried = [macro for macro in macros if macro["trials"] >= config.min_trials]
+    if not tried and max(macro["windows"] for macro in macros) >= config.min_trials:
+        best = max(macros, key=lambda macro: macro["trials"])
+        return "certainty", (
+            f"certain too rarely: of {len(macros)} macros the one that is certain most often is so "
+            f"in {best['trials']:.0f} of {best['windows']:.0f} replayed windows with its actions, "
+            f"and {config.min_trials} are asked for"
+        )
     if not tried:
         return "trials", (
             f"too few trials: of {len(macros)} macros the most tried one has {most:.0f} trials in "

@@ -201,7 +201,7 @@ def _check_macro(
 
 
 def _check_status(macro: Mapping[str, Any], where: str, config: MacroConfig, path: Path) -> None:
-    """Raises ConfigError unless the status is what the trials say."""
+    """Raises ConfigError unless the status is what windows and trials say."""
     state, share = macro["status"], config.sound_share
     _check(state in STATUS_NAMES, path, f"{where}.status = {shorten(state)}")
     low, held, high = (macro[name] for name in ("held_low", "held", "held_high"))
@@ -213,6 +213,9 @@ def _check_status(macro: Mapping[str, Any], where: str, config: MacroConfig, pat
     allowed = f"allowed is {config.min_trials} or more (config.min_trials)"
     _check(state == "candidate" or enough, path, f"{where}: {trials}, {allowed}")
     sure, certain = config.certain_share, macro["certain_low"]
+    share_is, windows = macro["certain"], macro["windows"]
+    right = abs(share_is * windows - macro["trials"]) <= _SLACK * max(windows, 1.0)
+    _check(right, path, f"{where}: certain = {share_is}, allowed is trials / windows")
     allowed = f"allowed is at most certain = {macro['certain']}"
     good = certain <= macro["certain"] + _SLACK
     _check(good, path, f"{where}: certain_low = {certain}, {allowed}")

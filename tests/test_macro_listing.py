@@ -58,7 +58,12 @@ def library(*macros, **stats):
     return {
         "schema": 3,
         "action_names": list(NAMES),
-        "config": {"min_occurrences": 3, "sound_share": 0.8},
+        "config": {
+            "min_occurrences": 3,
+            "sound_share": 0.8,
+            "certain_share": 0.5,
+            "min_trials": 20,
+        },  # fmt: skip
         "stats": {"transitions": 1000, "certain": 400, **stats},
         "macros": list(macros),
     }
@@ -197,6 +202,10 @@ def sound_share(near, paid, agreed, trials=50.0):
             library(macro((2, 3), 9, trials=3)),
             "too few trials: of 1 macros ... 3 trials ... 20 a",
         ),
+        (
+            library({**macro((2, 3), 9, trials=3), "windows": 1000.0, "certain": 0.003}),
+            "certainty: certain too rarely: of 1 macros ... in 3 of 1000 ... and 20 are",
+        ),
         (library(sound_share(0.3, 0.9, 0.8)), "'near' ... held 30%, at least 20%, and 80% is"),
         (library(sound_share(0.9, 0.4, 0.8)), "'paid' ... near 90%, paid 40%, agreed 80%"),
         (library(sound_share(0.9, 0.9, 0.1)), "'agreed' (the codes were not the foreseen"),
@@ -212,7 +221,7 @@ def test_which_gate_closed(document, words):
     assert [part for part in words.split(" ... ") if part not in line] == []
     tried = [x["trials"] for x in document["macros"]]
     gate = "certainty" if not tried else "trials" if max(tried) < 20 else "repeatability"
-    if any(x["held_low"] >= 0.8 for x in document["macros"]):
+    if any(x["held_low"] >= 0.8 or x["windows"] == 1000 for x in document["macros"]):
         gate = "certainty"
     assert parts is not None and (parts[0], ": ".join(parts)) == (gate, line)
 
@@ -305,6 +314,7 @@ SURE = {
         ({"certain_low": 0.9}, "certain_low = 0.9, allowed is at most certain = 0.8"),
         ({"certain": 1.2}, "certain = 1.2, allowed is 0 to 1"),
         ({"windows": -1}, "windows = -1"),
+        ({"windows": 100.0}, "certain = 0.8, allowed is trials / windows"),
         ({"status": "refuted"}, "held_high = 1.0, allowed is below config.sound_share"),
         ({"status": "refuted", "trials": 3}, "status = refuted after 3 trials"),
         ({"held_low": 0.96}, "held_low = 0.96, held = 0.95, held_high = 1.0, allowed are rising"),

@@ -80,7 +80,7 @@ def test_counts_equal_a_plain_recount():
     assert found.applied[::3] == (applied.sum() / 35, 35)
     assert found.held[::3] == ratio(counted, lambda x: x.nearest and x.paid)
     assert found.nearest[::3] == ratio(counted, lambda x: x.nearest)
-    assert found.told[::3] == ratio(counted, lambda x: x.told)
+    assert found.told_apart[::3] == ratio(counted, lambda x: x.told_apart)
     with_reward = [x for x in counted if x.rewarded]
     assert found.paid_rewarded[::3] == ratio(with_reward, lambda x: x.paid)
     without = [x for x in counted if not x.rewarded]

@@ -15,6 +15,7 @@ from smz_jax.verify.trial import Trial, Tried
 
 NAMES = ("NOOP", "FIRE", "RIGHT", "LEFT")
 SETTINGS = MacroConfig()
+SAME = (0, 0, 2, 3)
 
 
 def random_trials(rng, macros=5, states=7):
@@ -27,7 +28,7 @@ def random_trials(rng, macros=5, states=7):
             cut=bool(rng.random() < 0.2),
             rivals=int(rng.integers(0, 4)),
             nearest=bool(rng.random() < 0.6),
-            told=bool(rng.random() < 0.6),
+            told_apart=bool(rng.random() < 0.6),
             paid=bool(rng.random() < 0.7),
             rewarded=bool(rng.random() < 0.5),
             lives=int(rng.integers(0, 2)),
@@ -85,5 +86,5 @@ def made_up(sound):
         config=Config(), about={"experiment": "breakout", "seed": 0, "checkpoint": "best"}
     )
     library = library_of(macro_entry((1, 2), "sound" if sound else "refuted"))
-    found = Found(libs, tried, pieces, [3.0, 5.0, 4.0, 4.0], [0.0, 0.0], None, 3)
+    found = Found(libs, tried, pieces, [3.0, 5.0, 4.0, 4.0], [0.0, 0.0], None, 3, range(4))
     return to_document(model, library, Asked(), found), tried  # type: ignore[arg-type]

@@ -116,15 +116,16 @@ def count_trials(actions: Array, found: Outcomes) -> Array:
     high, low = pack(actions)
     is_window = (flat.key_high != 0)[:, None]
     matches = is_window & (flat.key_high[:, None] == high) & (flat.key_low[:, None] == low)
-    found = jnp.stack([flat.near & flat.paid & flat.agreed, flat.near, flat.paid, flat.agreed])
+    held = flat.near & flat.paid & flat.agreed
+    came_true = jnp.stack([held, flat.near, flat.paid, flat.agreed])
     every = jnp.ones_like(flat.certain)
-    counted = jnp.stack([every, flat.certain, *(found & flat.certain)])
+    counted = jnp.stack([every, flat.certain, *(came_true & flat.certain)])
     # Sums of ones: exact in any order.
     return counted.astype(jnp.float32) @ matches.astype(jnp.float32)
 
 
 def weigh(table: MacroTable, counts: Array, config: MacroConfig) -> MacroTable:
-    """Adds a pass's counts to the evidence; what was known before fades, if there were any trials.
+    """Adds a pass's counts to the evidence; what was known before fades, if there were any windows.
 
     Args:
         table: the table; only its evidence changes.
@@ -132,8 +133,8 @@ def weigh(table: MacroTable, counts: Array, config: MacroConfig) -> MacroTable:
         config: gives `evidence_decay`.
     """
     former = jnp.stack([getattr(table, name) for name in EVIDENCE])
-    tried = counts[0].sum() > 0  # no batch of an iteration may have been looked at
-    total = former * jnp.where(tried, jnp.float32(config.evidence_decay), 1.0) + counts
+    looked = counts[0].sum() > 0  # no batch of an iteration may have been looked at
+    total = former * jnp.where(looked, jnp.float32(config.evidence_decay), 1.0) + counts
     return table._replace(**dict(zip(EVIDENCE, total, strict=True)))
 
 

@@ -197,15 +197,16 @@ def format_rankings(document: Mapping[str, Any], top: int = 10) -> str:
     lines: list[str] = []
     for by, title in titles.items():
         head = (
-            f"{'#':>3}  {'macro':<{width}}  states  length    count  entropy  source   held  trials"
-            "  status"
+            f"{'#':>3}  {'macro':<{width}}  states  length    count  entropy  source  certain"
+            "   held  trials  status"
         )
         lines += [title, head, "-" * len(head)]
         for rank, macro in enumerate(rank_macros(document, by, top), start=1):  # type: ignore
             lines.append(
                 f"{rank:>3}  {macro['names']:<{width}}  {macro['generality']:>6}  "
                 f"{macro['length']:>6}  {macro['count']:>7}  {macro['mean_entropy']:>7.3f}  "
-                f"{macro['source']:<6}  {macro['held']:>5.0%}  {macro['trials']:>6.0f}  "
+                f"{macro['source']:<6}  {macro['certain']:>7.0%}  {macro['held']:>5.0%}  "
+                f"{macro['trials']:>6.0f}  "
                 f"{macro['status']}"
             )
         lines.append("")

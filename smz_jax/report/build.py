@@ -152,8 +152,8 @@ DRAWN_ELSEWHERE = {
         "A game of the model, drawn by experiments.macros: its score (dotted: a life lost), how "
         "uncertain the model held each action's outcome to be, and where the most used macros were "
         "followed from their first action to their last, none over another; faint where the model "
-        "did not hold each of these transitions to be certain. Green: sound, by their trials in "
-        "replay; grey: not enough evidence; red: refuted."
+        "did not hold each of these transitions to be certain. Green: sound, by replay; grey: not "
+        "enough evidence, or certain too rarely; red: refuted."
     ),
     "macro_tree": (
         "The tree of one of its decisions, from the root on the left: round nodes are states to "

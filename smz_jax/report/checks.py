@@ -63,7 +63,7 @@ def is_verification(value: dict[str, Any]) -> bool:
     return (
         value.get("schema") == VERIFICATION_SCHEMA
         and _has_numbers(play, ("mean_score", "games"))
-        and _has_numbers(sound, ("changing", "repeats"))
+        and _has_numbers(sound, ("changing", "repeats", "renamed"))
         and _may_be_number(value.get("code_perplexity"))
         and (gate is None or (isinstance(gate, dict) and {"closed", "why"} <= set(gate)))
         and isinstance(criteria, list)

@@ -41,7 +41,7 @@ def macro_lines(run: RunData) -> list[str]:
     lines = format_selection(run.library).splitlines()
     if run.library.get("selection") is None:
         lines = ["Library by compression: not measured; experiments.macros does."]
-    return [f"{text} By their trials in replay: {states}.", *lines]
+    return [f"{text} By replay: {states}.", *lines]
 
 
 def macro_tables(run: RunData) -> list[tuple[str, Rows]]:

@@ -29,11 +29,12 @@ KINDS = (("changing", "- that change the action"), ("repeats", "- repeats of one
 NOTE = (
     "A macro applies where the model holds each of its transitions to be certain and, if it owns a "
     "slot, the precondition head agrees ('certain only': without the head, as every control). It "
-    "holds if it ends where the model says, nearer than other sequences of its length do, and pays "
-    "what it says. Pays (reward): of so many trials in which there was a reward. Controls: as many "
-    "macros of shuffled play, at random (none of these is among the run's own), and of the "
-    "untrained network. Saved bits: of held-out play, the dictionary paid. Intervals: 95 %, of one "
-    "run by the states that macros were tried in, of several by Student's t over their seeds."
+    "holds if its foreseen end is nearer to the real one than those foreseen of other sequences, "
+    "and pays what it says. Those that change the action change it to one that does not do the "
+    "same. Pays (reward): of so many trials in which there was a reward. Controls: as many macros "
+    "of shuffled play, at random (none of these is among the run's own), and of the untrained "
+    "network. Saved bits: of held-out play, the dictionary paid. Intervals: 95 %, of one run by "
+    "the states that macros were tried in, of several by Student's t over their seeds."
 )
 
 
@@ -153,7 +154,8 @@ def lines_of(document: Mapping[str, Any]) -> list[str]:
     head = (
         f"Model: {document['checkpoint']}, mean score {document['play']['mean_score']:.2f} of "
         f"{document['play']['games']:.0f} games. Sound macros of the table: {sound['changing']} "
-        f"change the action, {sound['repeats']} repeat one.{codes}"
+        f"change the action, {sound['repeats']} repeat one ({sound['renamed']} of these by actions "
+        f"that do the same).{codes}"
     )
     gate = document["gate"]
     closed = [] if gate is None else [f"No macro is sound; {gate['closed']}: {gate['why']}."]

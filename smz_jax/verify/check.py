@@ -2,10 +2,10 @@
 
 From each state a macro is played, and other sequences of its length. The model unrolls all of them
 open loop. The macro is nearest if the end that the model foresees of it is nearer to where it
-really ended than the ends that it foresees of the 19 others, and told apart if that is nearer to
-what the model foresees than the real ends of the others; others that really end in the same frame
-are left out, and replaced while there are more. Under sticky actions each run has chance of
-its own, and the others are played under the same chance.
+really ended than the ends that it foresees of the 19 others, and told apart if where it really
+ended is nearer to what the model foresees than where the others did; others that really end in the
+same frame are left out, and replaced while there are more. Under sticky actions each run has chance
+of its own, and the others are played under the same chance.
 """
 
 import hashlib
@@ -112,6 +112,33 @@ def play_from(
         ]
         for actions in sequences
     }
+
+
+def same_actions(
+    emulator: Emulator, starts: Sequence[Start], config: Config, seed: int
+) -> list[int]:
+    """Which actions do the same: in Breakout FIRE and NOOP, while the ball flies.
+
+    Two do if each, played twice, comes to the same frames, rewards and lives from every state.
+
+    Args:
+        emulator: of the game.
+        starts: states; from none of them all actions but one are invalid.
+        config: the run's settings.
+        seed: of sticky actions, the same for all actions.
+
+    Returns:
+        For each action the first one that does the same, often itself.
+    """
+    found = []
+    for state, start in enumerate(starts):
+        seeds = chance_seeds(seed, state, 1)
+        twice = [(action, action) for action in range(emulator.spec.num_actions)]
+        played = play_from(emulator, start, twice, seeds, config)
+        ends = [played[actions][0] for actions in twice]
+        found.append([(x.frame, x.rewards.tobytes(), x.lost, x.cut) for x in ends])
+    columns = list(zip(*found, strict=True))
+    return [columns.index(column) for column in columns] or list(range(emulator.spec.num_actions))
 
 
 def returns(rewards: np.ndarray, value: float, gamma: float) -> float:

@@ -40,7 +40,7 @@ def judge(document: Mapping[str, Any]) -> list[dict[str, Any]]:
                     for row in rows]  # fmt: skip
     else:
         count = document["sound"]["changing"]
-        found = f"{count} are sound here"
+        found = f"{count} are sound here, and {document['sound']['renamed']} by name alone"
         what = "macros that change action: fewer than 5 % of the deterministic run's number sound"
         rows.append(_row(what, None, f"{found}; hold it against that run's"))
     saved = {x["name"]: _bits(x) for x in others}

@@ -1,11 +1,14 @@
 """verify.json: what a verification found, its form, and how it is read back.
 
-    schema                  2
+    schema                  3
     experiment, seed, checkpoint, env_steps, suite, game, sticky, action_names    of the model
     asked                   sizes: macros, states, repeats, games, max_steps, seed, any_status
     play                    games, actions, held_out (actions), mean_score, untrained_score
     code_perplexity         null, or that of the run's model at its end
-    sound                   sound macros of the whole table: changing (the action), repeats (of one)
+    same_actions            for each action the first one that does the same (in Breakout's flight
+                            FIRE and NOOP do), by trial from states of play
+    sound                   sound macros of the whole table: changing (the action), repeats (of one,
+                            or of ones that do the same), renamed (of those, by several actions)
     owned                   null, or how many of the run's macros tried own a slot of the head
     gate                    null, or which gate let no macro be sound: closed, why
     pairs                   null, or (grid) precision and recall of "certain from here", and counts
@@ -36,7 +39,15 @@ SCHEMA = 3
 FILE, TABLE = "verify.json", "verify.md"
 KINDS = ("changing", "repeats")
 SHARES = (
-    *("applied", "held", "nearest", "told", "paid_rewarded", "paid_unrewarded", "held_anywhere"),
+    *(
+        "applied",
+        "held",
+        "nearest",
+        "told_apart",
+        "paid_rewarded",
+        "paid_unrewarded",
+        "held_anywhere",
+    ),
     "repeats",
 )
 MEANS = ("gain", "lives")
@@ -110,7 +121,9 @@ def check_document(document: Any, path: Path) -> None:
     check(is_perplexity, f"code_perplexity = {shorten(perplexity)}")
     check(owned is None or _is_count(owned), f"owned = {shorten(owned)}")
     sound = document.get("sound")
-    is_sound = isinstance(sound, dict) and all(_is_count(sound.get(kind)) for kind in KINDS)
+    is_sound = isinstance(sound, dict) and all(
+        _is_count(sound.get(name)) for name in (*KINDS, "renamed")
+    )
     check(is_sound, f"sound = {shorten(sound)}")
     gate = document.get("gate", 0)
     is_gate = gate is None or (isinstance(gate, dict) and {"closed", "why"} <= set(gate))

@@ -101,9 +101,9 @@ def try_libraries(
             looked: dict[int, Mapping[Macro, np.ndarray]] = {}
             for plan, some, trials in zip(plans, wanted, found, strict=True):
                 if some:
-                    model = id(plan.model.params)
-                    looked[model] = looked.get(model) or _look_at_ends(bench, plan, scene)
-                    trials += _judge_all(bench, plan, state, some, scene, looked[model])
+                    key = id(plan.model.params)  # plans of one model share its measure
+                    looked[key] = looked.get(key) or _look_at_ends(bench, plan, scene)
+                    trials += _judge_all(bench, plan, state, some, scene, looked[key])
         told(state + 1, len(bench.starts))
     return [
         Tried(tuple(sorted(trials, key=lambda x: (x.macro, x.state))), plan.applies)
@@ -187,7 +187,7 @@ def _judge_all(
                     cut=own.cut,
                     rivals=len(rivals),
                     nearest=is_nearest(ends[macro], [ends[x] for x in rivals], place, plan.centre),
-                    told=is_nearest(
+                    told_apart=is_nearest(
                         place, [places[x][run] for x in rivals], ends[macro], plan.centre
                     ),
                     paid=bool(is_paid(rewards[macro], own.rewards.sum(), config)),

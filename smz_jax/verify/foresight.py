@@ -37,7 +37,8 @@ class Measure(NamedTuple):
     """By what ends are compared: their projection's batch norms take the statistics of `among`.
 
     A row's own batch would not do: it is the ends of one state, which differ by a few pixels, and
-    rows that fill up a compiled call.
+    rows that fill up a compiled call. Foreseen ends take the same statistics as real ones (in
+    training each has those of its own batch; measured, it makes no difference).
     """
 
     params: Params
@@ -152,7 +153,7 @@ def _transition(networks: Networks, params: Params, embedding: Array, action: Ar
 
 
 def make_foresight(networks: Networks, config: Config, num_actions: int) -> Foresight:
-    """The functions for one model; embeddings are compared where `smz_jax.trials` compares them.
+    """The functions for one model; ends are compared in the space of `smz_jax.trials`.
 
     Args:
         networks: the model.

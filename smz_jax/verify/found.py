@@ -36,11 +36,15 @@ class Found(NamedTuple):
     untrained_scores: Sequence[float]
     pairs: list[dict[str, Any]] | None
     owned: int | None  # of the run's macros that were tried, those with a slot; None: no head
+    same: Sequence[int]  # for each action the first one that does the same
 
 
-def kind_of(actions: Sequence[int]) -> str:
-    """Whether a macro changes the action or repeats one; under sticky actions that matters."""
-    return KINDS[len(set(actions)) <= 1]
+def kind_of(actions: Sequence[int], same: Sequence[int]) -> str:
+    """Whether a macro changes the action or repeats one; under sticky actions that matters.
+
+    One that goes from an action to another that does the same repeats it.
+    """
+    return KINDS[len({same[action] for action in actions}) <= 1]
 
 
 def to_document(
@@ -51,10 +55,14 @@ def to_document(
     known, held_out = split(found.pieces)
     gate = gate_and_reason(library)
     about = {name: model.about.get(name) for name in ("experiment", "seed", "checkpoint")}
-    sound = [kind_of(x["actions"]) for x in library["macros"] if x["status"] == "sound"]
+    sound = [x["actions"] for x in library["macros"] if x["status"] == "sound"]
+    kinds = [kind_of(actions, found.same) for actions in sound]
+    renamed = sum(
+        kind == KINDS[1] and len(set(x)) > 1 for x, kind in zip(sound, kinds, strict=True)
+    )
     parts = []
     for each, tried in zip(found.libraries, found.tried, strict=True):
-        part = plain_library(each, tried, names, found.libraries[0])
+        part = plain_library(each, tried, names, found.libraries[0], found.same)
         if each.name != CERTAIN:
             saved = saved_bits(each.macros, known, held_out, len(names), asked.seed)
             part["saved"] = None if saved is None else plain_saved(saved)
@@ -76,7 +84,8 @@ def to_document(
             "mean_score": float(np.mean(found.scores)),
             "untrained_score": float(np.mean(found.untrained_scores)),
         },
-        "sound": {kind: sound.count(kind) for kind in KINDS},
+        "same_actions": list(found.same),
+        "sound": {**{kind: kinds.count(kind) for kind in KINDS}, "renamed": renamed},
         "owned": found.owned,
         "gate": None if gate is None else {"closed": gate[0], "why": gate[1]},
         "pairs": found.pairs,
@@ -86,7 +95,11 @@ def to_document(
 
 
 def plain_library(
-    library: Library, tried: Tried, names: Sequence[str], real: Library
+    library: Library,
+    tried: Tried,
+    names: Sequence[str],
+    real: Library,
+    same: Sequence[int],
 ) -> dict[str, Any]:
     """A library and its trials as plain JSON, without what it saves."""
     rows = []
@@ -94,7 +107,7 @@ def plain_library(
         head = {"actions": list(macro), "names": decode(macro, names)}
         rows.append({**head, "status": library.status[index], **_sum_of(tried, [index])})
     kinds = {
-        kind: [index for index, macro in enumerate(library.macros) if kind_of(macro) == kind]
+        kind: [i for i, macro in enumerate(library.macros) if kind_of(macro, same) == kind]
         for kind in KINDS
     }
     return {

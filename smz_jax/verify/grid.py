@@ -184,7 +184,7 @@ def try_library(model: Model, world: World, library: Library) -> Tried:
     """Every macro of a library from every start state.
 
     A trial is `nearest` if the macro is deterministic there and ends where the model says: its
-    foreseen end is nearer to the true end state than to any other state.
+    foreseen end is nearer to the true end state than to any other state. So it is told apart, too.
 
     Args:
         model: is asked.
@@ -193,9 +193,9 @@ def try_library(model: Model, world: World, library: Library) -> Tried:
     """
     count = len(world.starts)
     seen = model.foresight.look(model.params, world.observations)
-    measure = Measure(model.params, seen)
-    places = np.asarray(model.foresight.place(measure, seen), np.float64)
     embedding = seen[world.starts]
+    measure = Measure(model.params, embedding)
+    places = np.asarray(model.foresight.place(measure, seen), np.float64)
     trials = []
     applied = where_applies(model, library.macros, embedding, world.config.macro.max_length)
     for index, macro in enumerate(library.macros):
@@ -205,6 +205,7 @@ def try_library(model: Model, world: World, library: Library) -> Tried:
         applied[index] &= path.possible
         ends = nearness(foreseen.end, places, places.mean(axis=0)).argmax(axis=1)
         paid = path.alone & is_paid(foreseen.reward, path.reward, world.config)
+        hits = path.alone & (ends == path.end)
         trials += [
             Trial(
                 macro=index,
@@ -213,8 +214,8 @@ def try_library(model: Model, world: World, library: Library) -> Tried:
                 drawn=True,
                 cut=False,
                 rivals=world.rules.num_states - 1,
-                nearest=(hit := bool(path.alone[row] and ends[row] == path.end[row])),
-                told=hit,
+                nearest=bool(hits[row]),
+                told_apart=bool(hits[row]),
                 paid=bool(paid[row]),
                 rewarded=bool(path.eventful[row]),
                 lives=0,

@@ -48,14 +48,14 @@ def real_library(
         document: as macros.json.
         known: play to choose by.
         limit: macros at most.
-        any_status: takes macros of every status.
+        any_status: takes macros of every status, whether or not they own a precondition.
     """
     taken = [
         macro
         for macro in document["macros"]
         if (any_status or macro["status"] == "sound") and 2 <= macro["length"] <= 8
     ]
-    owners = [macro for macro in taken if macro.get("slot") is not None]
+    owners = [] if any_status else [x for x in taken if x.get("slot") is not None]
     status = {tuple(macro["actions"]): macro["status"] for macro in owners or taken}
     num_actions = len(document["action_names"])
     chosen = select(known, list(status), num_actions).phrases if status else ()

@@ -20,6 +20,7 @@ from smz_jax.rollout import make_decide
 from smz_jax.trained import check_actions_of, fit_head, fit_params
 from smz_jax.types import EnvSpec, Networks, Params
 from smz_jax.verify import emulated, grid
+from smz_jax.verify.check import same_actions
 from smz_jax.verify.controls import controls
 from smz_jax.verify.foresight import Learned, Model, by_rows, make_foresight
 from smz_jax.verify.found import Asked, Found, to_document
@@ -211,6 +212,7 @@ def verify_emulator(
         untrained_scores=played[1].scores,
         pairs=None,
         owned=owned_slots(libraries, agents),
+        same=same_actions(emulator, played[0].starts, config, seed),
     )
 
 
@@ -261,4 +263,5 @@ def verify_grid(
         untrained_scores=played[1][1],
         pairs=pairs,
         owned=owned_slots(libraries, agents),
+        same=range(len(library["action_names"])),
     )

@@ -36,7 +36,8 @@ MACROS = (
 )
 WHERE = """\
 A macro applies in a state where the model holds every transition to be certain and, if the macro
-owns a slot of the precondition head, the head holds it to apply with probability 0.5 or more. Only
+owns a slot of the precondition head, the head holds it to apply with probability 0.5 or more. Sound
+macros that own none are tried only where none owns any. Only
 the run's own macros have a head: "macros, certain only" are the same without it, as every control
 is; where a state is tried for both, by the same runs.
 """
@@ -44,7 +45,8 @@ HOW = """\
 A trial holds if it ends where the model says ("nearest": its foreseen end is nearer to the real one
 than those foreseen of up to 19 other sequences from the same state that really end elsewhere) and
 pays what it says. "Told apart" is the same the other way round: of all their real ends its own is
-the nearest to its foreseen one. Ends are compared where consistency is trained, by the cosine.
+the nearest to its foreseen one. Ends are compared by the cosine, projected as the consistency loss
+does, where it is trained.
 "Pays (reward)" is of the trials in which there was a reward, as many as are said. Trials that a
 lost life or the game's end cut short are left out. "Holds anywhere" is of drawn states, whether or
 not the macro applies there. "Value - greedy" is the discounted reward and the value at the end,
@@ -52,7 +54,8 @@ less those of the greedy policy after as many steps.
 """
 HOW_GRID = """\
 It holds if all its transitions are certain by the rules, it ends in the state that the model says
-(of all states the nearest), and pays what it says. "Holds anywhere" is of all states in which it
+(of all states the nearest to its foreseen end: "nearest" and "told apart" are one here), and pays
+what it says. "Holds anywhere" is of all states in which it
 can be played. "Value - greedy" is the expected discounted reward and optimal value at the end, less
 the optimal value.
 """
@@ -117,7 +120,7 @@ def _total_row(name: str, size: str, found: Mapping[str, Any], saved: str) -> li
         size,
         share_text(found["applied"]),
         str(found["held"]["trials"]),
-        *(share_text(found[x]) for x in ("held", "nearest", "told")),
+        *(share_text(found[x]) for x in ("held", "nearest", "told_apart")),
         share_text(found["paid_rewarded"], count=True),
         share_text(found["paid_unrewarded"]),
         mean_text(found["gain"]),
@@ -175,6 +178,8 @@ def head_lines(document: Mapping[str, Any]) -> list[str]:
     ]
     sound, perplexity = document["sound"], document["code_perplexity"]
     counts = f"{sound['changing']} change the action, {sound['repeats']} repeat one"
+    if sound["renamed"]:
+        counts += f" ({sound['renamed']} by actions that do the same: {_same_names(document)})"
     codes = "" if perplexity is None else f"; code perplexity {perplexity:.2f} at the run's end"
     lines.append(f"sound macros of the table: {counts}{codes}")
     lines += _library_lines(document)
@@ -184,6 +189,13 @@ def head_lines(document: Mapping[str, Any]) -> list[str]:
     return lines + pair_lines(document)
 
 
+def _same_names(document: Mapping[str, Any]) -> str:
+    """Groups of actions that do the same, as `NOOP = FIRE`."""
+    same, names = document["same_actions"], document["action_names"]
+    groups = [[n for n, x in zip(names, same, strict=True) if x == i] for i in range(len(same))]
+    return ", ".join(" = ".join(group) for group in groups if len(group) > 1)
+
+
 def _library_lines(document: Mapping[str, Any]) -> list[str]:
     """How many macros have a head, and what the controls share with them."""
     by_name = {library["name"]: library for library in document["libraries"]}
@@ -191,7 +203,7 @@ def _library_lines(document: Mapping[str, Any]) -> list[str]:
     if own is not None and document["owned"] is not None:
         lines.append(
             f"precondition head: {document['owned']} of the {len(own['macros'])} macros tried own "
-            "a slot of it; where one does not, only certainty is asked"
+            "a slot of it; sound ones without are not tried, unless none has one"
         )
     if (other := by_name.get(UNTRAINED)) is not None:
         lines.append(

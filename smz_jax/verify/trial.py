@@ -20,7 +20,7 @@ class Trial(NamedTuple):
     cut: bool  # a life or the game ended before its last action: no trial of what it claims
     rivals: int  # sequences of other ends whose foreseen ends were compared; 0: nothing was
     nearest: bool  # of all foreseen ends its own is the nearest to its real end
-    told: bool  # of all real ends its own is the nearest to its foreseen end
+    told_apart: bool  # of all real ends its own is the nearest to its foreseen end
     paid: bool  # the sum of its rewards is as foreseen
     rewarded: bool  # there was a reward
     lives: int  # lives lost
@@ -44,7 +44,7 @@ class Tally(NamedTuple):
     applied: Estimate  # share of (macro, state) pairs in which the macro applies
     held: Estimate  # share of trials where it applies that hold
     nearest: Estimate
-    told: Estimate
+    told_apart: Estimate
     paid_rewarded: Estimate  # of windows with a reward, those that are paid as foreseen
     paid_unrewarded: Estimate
     held_anywhere: Estimate  # as `held`, in drawn states, whether or not it applies
@@ -79,7 +79,7 @@ def tally(trials: Sequence[Trial], applied: np.ndarray) -> Tally:
         applied=bounds.share(applied.ravel().tolist(), states.ravel().tolist()),
         held=share(tried, lambda x: x.holds),
         nearest=share(tried, lambda x: x.nearest),
-        told=share(tried, lambda x: x.told),
+        told_apart=share(tried, lambda x: x.told_apart),
         paid_rewarded=share([x for x in tried if x.rewarded], lambda x: x.paid),
         paid_unrewarded=share([x for x in tried if not x.rewarded], lambda x: x.paid),
         held_anywhere=share(anywhere, lambda x: x.holds),
