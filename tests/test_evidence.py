@@ -21,7 +21,8 @@ from tests import test_grid_check as grid
 A, B, K = 3, 24, 5
 CONFIG = MacroConfig(
     max_length=4, capacity=32, num_buckets=4, play_threshold=0.2, distance_threshold=0.5,
-    reward_threshold=0.25, evidence_decay=0.5, min_trials=4, min_occurrences=2, sound_share=0.8,
+    reward_threshold=0.25, evidence_decay=0.5, min_trials=4, min_occurrences=2,
+    sound_share=0.8, certain_share=0.5,
 )  # fmt: skip
 EVIDENCE = ("windows", "trials", "held", "near", "paid", "agreed")
 

@@ -58,12 +58,7 @@ def library(*macros, **stats):
     return {
         "schema": 3,
         "action_names": list(NAMES),
-        "config": {
-            "min_occurrences": 3,
-            "sound_share": 0.8,
-            "certain_share": 0.5,
-            "min_trials": 20,
-        },  # fmt: skip
+        "config": dict(min_occurrences=3, sound_share=0.8, certain_share=0.5, min_trials=20),
         "stats": {"transitions": 1000, "certain": 400, **stats},
         "macros": list(macros),
     }

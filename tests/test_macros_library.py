@@ -134,9 +134,9 @@ def test_rankings():
     ]  # fmt: skip
     rows = [line.split() for line in lines if line.lstrip().startswith("1 ")]
     assert rows[0] == ["1", "FIRE", "→", "RIGHT", "→", "RIGHT", "3", "3", "3", "0.150", "play",
-                       "0%", "0", "candidate"]  # fmt: skip
+                       "0%", "0%", "0", "candidate"]  # fmt: skip
     assert rows[1] == rows[2] == ["1", "NOOP", "→", "FIRE", "2", "2", "10", "0.050", "tree",
-                                  "95%", "40", "sound"]  # fmt: skip
+                                  "80%", "95%", "40", "sound"]  # fmt: skip
 
 
 def test_json_round_trip_is_whole_and_atomic(tmp_path):
