@@ -43,7 +43,8 @@ def test_the_library_is_what_compresses_then_what_is_frequent():
     assert dict(zip(every.macros, every.status, strict=True))[(1, 2)] == "refuted"
     assert libraries.real_library(document, known, 1, False).macros == kept[:1]
     owned = library_of(*(macro_entry(x, slot=i or None) for i, x in enumerate(macros)))
-    some = libraries.real_library(owned, known, 32, False)
+    assert set(libraries.real_library(owned, known, 32, False).macros) == set(macros)
+    some = libraries.real_library(owned, known, 32, False, owners_only=True)
     assert set(some.macros) == set(macros[1:])  # of the first no precondition was learned
     wanted = libraries.wanted_lengths
     assert sorted(wanted(found, document, SETTINGS, 9)) == [2, 3, 4]

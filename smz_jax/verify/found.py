@@ -31,6 +31,7 @@ class Found(NamedTuple):
 
     libraries: Sequence[Library]  # the first is the run's own
     tried: Sequence[Tried]
+    saving: Sequence[Library]  # by name the libraries whose saved bits are measured
     pieces: Sequence[Piece]
     scores: Sequence[float]
     untrained_scores: Sequence[float]
@@ -60,11 +61,11 @@ def to_document(
     renamed = sum(
         kind == KINDS[1] and len(set(x)) > 1 for x, kind in zip(sound, kinds, strict=True)
     )
-    parts = []
+    saving, parts = {each.name: each.macros for each in found.saving}, []
     for each, tried in zip(found.libraries, found.tried, strict=True):
         part = plain_library(each, tried, names, found.libraries[0], found.same)
         if each.name != CERTAIN:
-            saved = saved_bits(each.macros, known, held_out, len(names), asked.seed)
+            saved = saved_bits(saving[each.name], known, held_out, len(names), asked.seed)
             part["saved"] = None if saved is None else plain_saved(saved)
         parts.append(part)
     document = {

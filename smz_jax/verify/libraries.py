@@ -38,9 +38,13 @@ def split(pieces: Sequence[Piece]) -> tuple[list[np.ndarray], list[np.ndarray]]:
 
 
 def real_library(
-    document: Mapping[str, Any], known: Sequence[np.ndarray], limit: int, any_status: bool
+    document: Mapping[str, Any],
+    known: Sequence[np.ndarray],
+    limit: int,
+    any_status: bool,
+    owners_only: bool = False,
 ) -> Library:
-    """The run's sound macros that own a precondition, at most `limit`; where none owns any, all.
+    """The run's sound macros, at most `limit`.
 
     First those that shorten the description of play the most, then the most frequent ones.
 
@@ -48,14 +52,15 @@ def real_library(
         document: as macros.json.
         known: play to choose by.
         limit: macros at most.
-        any_status: takes macros of every status, whether or not they own a precondition.
+        any_status: takes macros of every status.
+        owners_only: takes only those that own a slot of the precondition head, unless none does.
     """
     taken = [
         macro
         for macro in document["macros"]
         if (any_status or macro["status"] == "sound") and 2 <= macro["length"] <= 8
     ]
-    owners = [] if any_status else [x for x in taken if x.get("slot") is not None]
+    owners = [x for x in taken if owners_only and x.get("slot") is not None]
     status = {tuple(macro["actions"]): macro["status"] for macro in owners or taken}
     num_actions = len(document["action_names"])
     chosen = select(known, list(status), num_actions).phrases if status else ()

@@ -142,10 +142,16 @@ def make_libraries(
     untrained: Sequence[Piece],
     config: Config,
     asked: Asked,
+    *,
+    tried: bool,
 ) -> list[Library]:
-    """The run's macros and the controls, in the order of the report."""
+    """The run's macros and the controls, in the order of the report.
+
+    Those that are tried own a precondition; those that save bits are the best of all sound ones.
+    """
     known, _ = split(pieces)
-    real = real_library(document, known, asked.macros, asked.any_status)
+    owners_only = tried and not asked.any_status
+    real = real_library(document, known, asked.macros, asked.any_status, owners_only)
     lengths = wanted_lengths(real, document, config.macro, asked.macros)
     rng = np.random.default_rng((GAMES_SEED, asked.seed))
     actions = len(document["action_names"])
@@ -191,7 +197,8 @@ def verify_emulator(
         who = "untrained network" if played[1:] else "agent"
         actions = sum(len(piece.actions) for piece in played[-1].pieces)
         say(f"{who}: {asked.games} games, {actions:,} actions, mean score {_mean(played[-1]):.2f}")
-    libraries = make_libraries(library, played[0].pieces, played[1].pieces, config, asked)
+    sources = (library, played[0].pieces, played[1].pieces, config, asked)
+    libraries = make_libraries(*sources, tried=True)
     bench = emulated.Bench(
         emulator=emulator,
         starts=played[0].starts,
@@ -207,6 +214,7 @@ def verify_emulator(
     return Found(
         libraries=[each for each, _ in judged],
         tried=emulated.try_libraries(bench, judged),
+        saving=make_libraries(*sources, tried=False),
         pieces=played[0].pieces,
         scores=played[0].scores,
         untrained_scores=played[1].scores,
@@ -237,7 +245,8 @@ def verify_grid(
     ]
 
     say(f"agent: {games} games, mean score {np.mean(played[0][1]):.2f}")
-    libraries = make_libraries(library, played[0][0], played[1][0], config, asked)
+    sources = (library, played[0][0], played[1][0], config, asked)
+    libraries = make_libraries(*sources, tried=True)
     judged = _judged_by(libraries, agents)
     pairs = []
     reached = grid.states_of(world, played[0][2])
@@ -258,6 +267,7 @@ def verify_grid(
     return Found(
         libraries=[each for each, _ in judged],
         tried=[grid.try_library(model, world, each) for each, model in judged],
+        saving=make_libraries(*sources, tried=False),
         pieces=played[0][0],
         scores=played[0][1],
         untrained_scores=played[1][1],

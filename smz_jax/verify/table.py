@@ -65,8 +65,9 @@ where a length has too few others, longer ones follow. Those of the untrained ne
 windows of its play. Where play has too few windows, random ones fill up. All play is as in
 training, at its last temperature: greedy games without chance are the same few again and again.
 Saved bits are of held-out play, with the dictionary, by those macros of a library that shorten
-other play. Intervals are 95 %, by states (Wilson's, at the effective number of trials; Student's
-t), those of the bits by resampled pieces.
+other play; for them the run's macros are the best of all its sound ones, with or without a slot,
+and controls have their lengths. Intervals are 95 %, by states (Wilson's, at the effective number of
+trials; Student's t), those of the bits by resampled pieces.
 """
 KIND_NAMES = {"changing": "- that change the action", "repeats": "- repeats of one action"}
 Rows = list[list[str]]
