@@ -25,6 +25,11 @@ POOL = 40
 """Other sequences of each length that are played from a state: some end where the macro does."""
 
 
+SAME = 0.9
+"""Share of states in which actions that do the same come to the same: where the ball was lost FIRE
+serves it, and NOOP does not."""
+
+
 class Outcome(NamedTuple):
     """What one run of a sequence came to."""
 
@@ -119,7 +124,8 @@ def same_actions(
 ) -> list[int]:
     """Which actions do the same: in Breakout FIRE and NOOP, while the ball flies.
 
-    Two do if each, played twice, comes to the same frames, rewards and lives from every state.
+    Two do if each, played twice, comes to the same frame, rewards and lives from `SAME` of the
+    states.
 
     Args:
         emulator: of the game.
@@ -138,7 +144,19 @@ def same_actions(
         ends = [played[actions][0] for actions in twice]
         found.append([(x.frame, x.rewards.tobytes(), x.lost, x.cut) for x in ends])
     columns = list(zip(*found, strict=True))
-    return [columns.index(column) for column in columns] or list(range(emulator.spec.num_actions))
+
+    def agree(one: int, other: int) -> bool:
+        pairs = list(zip(columns[one], columns[other], strict=True))
+        return sum(x == y for x, y in pairs) >= SAME * len(pairs)
+
+    return [
+        next(
+            other
+            for other in range(action + 1)
+            if action == other or (found and agree(action, other))
+        )
+        for action in range(emulator.spec.num_actions)
+    ]
 
 
 def returns(rewards: np.ndarray, value: float, gamma: float) -> float:
