@@ -219,7 +219,7 @@ def make_macros(seed: int, number: int = 120) -> list[dict]:
         count = 3 + int(rng.exponential(9000 / length**3))
         played = int(count * rng.uniform(0, 0.3)) if rng.uniform() < 0.35 else 0
         entropy = float(rng.uniform(0.005, 0.19 if played else 0.38))
-        status = ("candidate", "sound", "refuted")[count % 3] if count >= 20 else "candidate"
+        status = ("candidate", "sound", "refuted")[count % 3] if count >= 25 else "candidate"
         held = {"candidate": 0.88, "sound": 0.95, "refuted": 0.4}[status]
         found[actions] = {
             "actions": list(actions),
