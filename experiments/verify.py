@@ -25,6 +25,7 @@ Atari is tried in ale-py's emulator, whose states can be cloned: from states of 
 games each macro is played, and other sequences of its length. The grid world is held against its
 exact rules, from every state. A macro applies where the model holds every transition to be certain
 and, if it owns a slot of the precondition head, the head agrees; it is also tried without the head.
+Sound macros without a slot are tried only where none has one.
 The same is done for as many macros from shuffled play, at random, and from the untrained network;
 none of the first two is among the run's own. The tables, and which criteria are met, are printed
 and written to FOLDER/verify.md, all numbers to FOLDER/verify.json. Where no macro is sound the
