@@ -57,6 +57,24 @@ def test_play_of_one_action_is_filled_up_by_random_controls():
     assert {(3, 3), (3, 3, 3)} <= untrained
 
 
+def test_a_macro_of_actions_that_do_the_same_repeats():
+    """With NOOP and FIRE alike (0, 1) joins (3, 3) and (0, 0) of the made-up library."""
+    document, tried = made_up(True, SAME)
+    real = document["libraries"][0]
+    assert real["kinds"]["repeats"]["macros"] == 3 and real["kinds"]["changing"]["macros"] == 2
+    own = tally([x for x in tried[0].trials if x.macro in (2, 3, 4)], tried[0].applied[[2, 3, 4]])
+    assert real["kinds"]["repeats"]["totals"]["held"] == own.held._asdict()
+    text = table.to_text(document)
+    assert document["sound"] == {"changing": 1, "repeats": 0, "renamed": 0}
+    # The table's one sound macro is FIRE, RIGHT; as far as FIRE does what RIGHT does it repeats.
+    other, _ = made_up(True, (0, 1, 1, 3))
+    assert other["sound"] == {"changing": 0, "repeats": 1, "renamed": 1}
+    assert "0 change the action, 1 repeat one (1 by actions that do the same: FIRE = RIGHT)" in (
+        table.to_text(other)
+    )
+    assert "do the same" not in text
+
+
 def test_totals_of_each_kind_and_of_rewarded_trials():
     document, tried = made_up(True)
     document = json.loads(json.dumps(document))

@@ -72,7 +72,7 @@ def made_up_document(tmp_path, sound=True):
 
 
 @functools.cache
-def made_up(sound):
+def made_up(sound, same=range(4)):
     rng = np.random.default_rng(7)
     pieces = pieces_of(rng)
     libs = [
@@ -86,5 +86,5 @@ def made_up(sound):
         config=Config(), about={"experiment": "breakout", "seed": 0, "checkpoint": "best"}
     )
     library = library_of(macro_entry((1, 2), "sound" if sound else "refuted"))
-    found = Found(libs, tried, libs, pieces, [3.0, 5.0, 4.0, 4.0], [0.0, 0.0], None, 3, range(4))
+    found = Found(libs, tried, libs, pieces, [3.0, 5.0, 4.0, 4.0], [0.0, 0.0], None, 3, same)
     return to_document(model, library, Asked(), found), tried  # type: ignore[arg-type]
