@@ -309,6 +309,7 @@ class CheckpointStore:
                 continue
             if manifest["format"] != FORMAT:
                 found = f"has format {manifest['format']!r}: this version reads format {FORMAT}"
+                found += "; the commit in the run's summary.json reads it"
                 raise ConfigError(f"checkpoint {str(folder)!r} {found}")
             return one, manifest, damaged
         if damaged:
