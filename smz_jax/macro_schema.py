@@ -212,22 +212,26 @@ def _check_status(macro: Mapping[str, Any], where: str, config: MacroConfig, pat
     trials = f"status = {state} after {macro['trials']} trials"
     allowed = f"allowed is {config.min_trials} or more (config.min_trials)"
     _check(state == "candidate" or enough, path, f"{where}: {trials}, {allowed}")
-    sure, certain = config.certain_share, macro["certain_low"]
-    share_is, windows = macro["certain"], macro["windows"]
-    right = abs(share_is * windows - macro["trials"]) <= _SLACK * max(windows, 1.0)
-    _check(right, path, f"{where}: certain = {share_is}, allowed is trials / windows")
-    allowed = f"allowed is at most certain = {macro['certain']}"
-    good = certain <= macro["certain"] + _SLACK
-    _check(good, path, f"{where}: certain_low = {certain}, {allowed}")
-    allowed = f"allowed is config.certain_share = {sure} or more of a sound macro"
-    good = state != "sound" or certain >= sure - _SLACK
-    _check(good, path, f"{where}: certain_low = {certain}, {allowed}")
+    _check_certainty(macro, where, config, path)
     allowed = f"allowed is config.sound_share = {share} or more of a sound macro"
     good = state != "sound" or low >= share - _SLACK
     _check(good, path, f"{where}: held_low = {low}, {allowed}")
     allowed = f"allowed is below config.sound_share = {share} of a refuted macro"
     good = state != "refuted" or high < share + _SLACK
     _check(good, path, f"{where}: held_high = {high}, {allowed}")
+
+
+def _check_certainty(macro: Mapping[str, Any], where: str, config: MacroConfig, path: Path) -> None:
+    """Raises ConfigError unless the certain share is that of the windows, and what sound asks."""
+    windows, certain, low = (macro[name] for name in ("windows", "certain", "certain_low"))
+    right = abs(certain * windows - macro["trials"]) <= _SLACK * max(windows, 1.0)
+    _check(right, path, f"{where}: certain = {certain}, allowed is trials / windows")
+    allowed = f"allowed is at most certain = {certain}"
+    _check(low <= certain + _SLACK, path, f"{where}: certain_low = {low}, {allowed}")
+    share = config.certain_share
+    allowed = f"allowed is config.certain_share = {share} or more of a sound macro"
+    good = macro["status"] != "sound" or low >= share - _SLACK
+    _check(good, path, f"{where}: certain_low = {low}, {allowed}")
 
 
 def _check_precondition(

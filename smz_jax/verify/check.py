@@ -10,7 +10,7 @@ of its own, and the others are played under the same chance.
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -136,27 +136,20 @@ def same_actions(
     Returns:
         For each action the first one that does the same, often itself.
     """
-    found = []
+    actions = range(emulator.spec.num_actions)
+    ends: list[list[Any]] = [[] for _ in actions]
     for state, start in enumerate(starts):
-        seeds = chance_seeds(seed, state, 1)
-        twice = [(action, action) for action in range(emulator.spec.num_actions)]
-        played = play_from(emulator, start, twice, seeds, config)
-        ends = [played[actions][0] for actions in twice]
-        found.append([(x.frame, x.rewards.tobytes(), x.lost, x.cut) for x in ends])
-    columns = list(zip(*found, strict=True))
+        twice = [(action, action) for action in actions]
+        played = play_from(emulator, start, twice, chance_seeds(seed, state, 1), config)
+        for action, column in enumerate(ends):
+            (end,) = played[action, action]
+            column.append((end.frame, end.rewards.tobytes(), end.lost, end.cut))
 
     def agree(one: int, other: int) -> bool:
-        pairs = list(zip(columns[one], columns[other], strict=True))
-        return sum(x == y for x, y in pairs) >= SAME * len(pairs)
+        pairs = zip(ends[one], ends[other], strict=True)
+        return one == other or sum(x == y for x, y in pairs) >= SAME * max(len(starts), 1)
 
-    return [
-        next(
-            other
-            for other in range(action + 1)
-            if action == other or (found and agree(action, other))
-        )
-        for action in range(emulator.spec.num_actions)
-    ]
+    return [next(other for other in actions if agree(action, other)) for action in actions]
 
 
 def returns(rewards: np.ndarray, value: float, gamma: float) -> float:
