@@ -3,7 +3,7 @@
 Without `--env.id` it plays Breakout.
 """
 
-from smz_jax.launch import launch
+from smz_jax.run.launch import launch
 
 if __name__ == "__main__":
     launch(

@@ -3,7 +3,7 @@
 What to expect is in the README's results table: command, commit, seeds, hardware, time and score.
 """
 
-from smz_jax.launch import launch
+from smz_jax.run.launch import launch
 
 if __name__ == "__main__":
     launch(

@@ -3,8 +3,8 @@
 A world without chance: its codes should carry nothing, and 500 is the highest return.
 """
 
-from smz_jax.launch import launch
-from smz_jax.presets import VECTOR
+from smz_jax.config.presets import VECTOR
+from smz_jax.run.launch import launch
 
 if __name__ == "__main__":
     launch(

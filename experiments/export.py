@@ -5,8 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from smz_jax.cli import OneLineParser, run_main
-from smz_jax.config import ConfigError
+from smz_jax.config.cli import OneLineParser, run_main
+from smz_jax.config.settings import ConfigError
 
 EXAMPLES = """\
 examples:
@@ -59,15 +59,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = make_parser().parse_args(sys.argv[1:] if argv is None else argv)
     run_dir: Path = arguments.run_dir
     out: Path = arguments.out or run_dir / "export"
-    from smz_jax.export import check_new_folder
-    from smz_jax.run_dir import read_config
+    from smz_jax.storage.export import check_new_folder
+    from smz_jax.storage.run_dir import read_config
 
     read_config(run_dir)
     check_new_folder(out)
-    from smz_jax.launch import use_compile_cache
+    from smz_jax.run.compiling import use_compile_cache
 
     use_compile_cache()
-    from smz_jax.trained import export_run, format_scores
+    from smz_jax.analysis.load import export_run, format_scores
 
     try:
         model = export_run(run_dir, out, arguments.checkpoint)

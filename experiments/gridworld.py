@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from smz_jax.cli import parse, run_main
-from smz_jax.config import Config, ConfigError, require
+from smz_jax.config.cli import parse, run_main
+from smz_jax.config.settings import Config, ConfigError, require
 
 BASE = {
     "env.suite": "grid",
@@ -42,9 +42,9 @@ def show(config: Config, run_dir: Path | None) -> int:
     """
     free = run_dir is None or not (run_dir / "config.yaml").exists()
     require(free, "run_dir", str(run_dir), "a folder without a run: `report` draws that one's")
-    from smz_jax.envs.grid_figure import grid_figure, policy_text, values_text
-    from smz_jax.envs.grid_map import read_options
-    from smz_jax.envs.grid_rules import (
+    from smz_jax.analysis.rules.figure import grid_figure, policy_text, values_text
+    from smz_jax.envs.grid.map import read_options
+    from smz_jax.envs.grid.rules import (
         evaluation_returns,
         is_random,
         make_rules,
@@ -86,7 +86,7 @@ def grid_report(run_dir: Path) -> dict[str, Any]:
     Raises:
         ConfigError: in one line, if the folder holds no such run.
     """
-    from smz_jax.settings import from_dict, read_file
+    from smz_jax.config.sources import from_dict, read_file
 
     settings = read_file(run_dir / "config.yaml")
     settings.pop("preset", None)
@@ -94,9 +94,9 @@ def grid_report(run_dir: Path) -> dict[str, Any]:
     require(config.env.suite == "grid", "env.suite", config.env.suite, "grid for this report")
     stack = config.env.frame_stack
     require(stack == 1, "env.frame_stack", stack, "1 for this report")
-    from smz_jax.checkpoint import CheckpointStore
-    from smz_jax.metrics import PhaseTimers
-    from smz_jax.run import Run
+    from smz_jax.run.parts import Run
+    from smz_jax.storage.checkpoint import CheckpointStore
+    from smz_jax.storage.metrics import PhaseTimers
 
     run = Run(config, PhaseTimers())
     try:
@@ -108,11 +108,11 @@ def grid_report(run_dir: Path) -> dict[str, Any]:
 
 def _check_and_write(run: Any, run_dir: Path) -> dict[str, Any]:
     """The checks of a run, its JSON and its figure; gives the numbers, those of pairs apart."""
-    from smz_jax.envs.grid_figure import grid_figure
-    from smz_jax.envs.grid_rules import evaluation_returns, optimal_values, true_entropy
-    from smz_jax.metrics import write_json
-    from smz_jax.model_check.grid import check_grid
+    from smz_jax.analysis.rules.figure import grid_figure
+    from smz_jax.analysis.rules.grid import check_grid
+    from smz_jax.envs.grid.rules import evaluation_returns, optimal_values, true_entropy
     from smz_jax.report.style import save_figure
+    from smz_jax.storage.files import write_json
 
     config = run.config
     result = check_grid(run.networks, config, run.train_state.params, run.replay_state)
@@ -140,7 +140,7 @@ def _is_checkable(config: Config) -> bool:
 
 def rules_course(run: Any) -> dict[str, float]:
     """The transition entropies against the rules, for the metrics: at each check of the model."""
-    from smz_jax.model_check.grid import check_pairs
+    from smz_jax.analysis.rules.grid import check_pairs
 
     if not _is_checkable(run.config):
         return {}
@@ -179,6 +179,6 @@ def main() -> int:
 if __name__ == "__main__":
     if sys.argv[1:2] in (["show"], ["report"]):
         run_main(main)
-    from smz_jax.launch import launch
+    from smz_jax.run.launch import launch
 
     launch("gridworld", BASE, DESCRIPTION, on_check=rules_course, on_finish=rules_at_the_end)

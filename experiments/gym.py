@@ -1,11 +1,11 @@
 """Stochastic MuZero on any Gymnasium environment: `python -m experiments.gym --env.id Acrobot-v1`.
 
-The action space must be Discrete. Observations that are images (`smz_jax/envs/gym_spaces.py` says
+The action space must be Discrete. Observations that are images (`smz_jax/envs/gym/spaces.py` says
 which) suit `--network.family light --env.frame_stack 4`. Without `--env.id` it plays CartPole.
 """
 
-from smz_jax.launch import launch
-from smz_jax.presets import VECTOR
+from smz_jax.config.presets import VECTOR
+from smz_jax.run.launch import launch
 
 if __name__ == "__main__":
     launch(

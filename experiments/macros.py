@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from smz_jax.cli import OneLineParser, run_main
-from smz_jax.config import ConfigError, require
-from smz_jax.macro_file import STATUS_NAMES, read_macros_json
-from smz_jax.macro_listing import (
+from smz_jax.config.cli import OneLineParser, run_main
+from smz_jax.config.settings import ConfigError, require
+from smz_jax.macros.library.listing import (
     SORTS,
     Wanted,
     closed_gate,
@@ -19,6 +18,7 @@ from smz_jax.macro_listing import (
     listed,
     prefix_line,
 )
+from smz_jax.storage.documents.macros import STATUS_NAMES, read_macros_json
 
 EXAMPLES = """\
 examples:
@@ -113,8 +113,8 @@ def read_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, A
     require(1 <= games <= 1000, "games", games, "in 1..1000")
     require(1 <= steps <= 27_000, "max_steps", steps, "in 1..27000")
     require(seed is None or 0 <= seed < 2**63, "seed", seed, "at least 0")
-    from smz_jax.export import MACROS, is_export, read_files
-    from smz_jax.run_dir import read_config
+    from smz_jax.storage.export import MACROS, is_export, read_files
+    from smz_jax.storage.run_dir import read_config
 
     folder: Path = arguments.folder
     exported = is_export(folder)
@@ -164,7 +164,7 @@ def write_listing(library: dict[str, Any], wanted: Wanted, target: str) -> None:
     if target == "-":
         print(text)
         return
-    from smz_jax.metrics import atomic_write_text
+    from smz_jax.storage.files import atomic_write_text
 
     path = Path(target)
     require(path.parent.is_dir(), "json", target, "a file in a folder that is there")
@@ -210,13 +210,13 @@ def look(
         )
         return 0
     kind: Any = arguments.checkpoint or next(iter(kinds), "last")
-    from smz_jax.launch import use_compile_cache
+    from smz_jax.run.compiling import use_compile_cache
 
     use_compile_cache()
-    from smz_jax.look.session import Wishes, draw, measure, watch
-    from smz_jax.macro_file import check_fits, write_macros_json
+    from smz_jax.analysis.load import load_model
+    from smz_jax.analysis.view.session import Wishes, draw, measure, watch
     from smz_jax.report.build import require_writable
-    from smz_jax.trained import load_model
+    from smz_jax.storage.documents.macros import check_fits, write_macros_json
 
     require_writable(out)
     model = load_model(folder, kind)

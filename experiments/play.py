@@ -5,8 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from smz_jax.cli import OneLineParser, run_main
-from smz_jax.config import ConfigError, require
+from smz_jax.config.cli import OneLineParser, run_main
+from smz_jax.config.settings import ConfigError, require
 
 EXAMPLES = """\
 examples:
@@ -78,8 +78,8 @@ def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
     steps, fps = arguments.max_steps, arguments.fps
     require(steps is None or 1 <= steps <= 27_000, "max_steps", steps, "in 1..27000")
     require(fps is None or 0.1 <= fps <= 1000, "fps", fps, "in [0.1, 1000]")
-    from smz_jax.export import is_export, read_files
-    from smz_jax.run_dir import read_config
+    from smz_jax.storage.export import is_export, read_files
+    from smz_jax.storage.run_dir import read_config
 
     if is_export(arguments.folder):
         kind = arguments.checkpoint
@@ -88,7 +88,7 @@ def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
     else:
         read_config(arguments.folder)
     if arguments.out is not None:
-        from smz_jax.play.video import check_video
+        from smz_jax.analysis.play.video import check_video
 
         check_video(arguments.out)
     return arguments
@@ -104,12 +104,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         ConfigError: in one line, if an argument or the folder cannot be used.
     """
     arguments = read_arguments(sys.argv[1:] if argv is None else argv)
-    from smz_jax.launch import use_compile_cache
+    from smz_jax.run.compiling import use_compile_cache
 
     use_compile_cache()
-    from smz_jax.play.session import Wishes, play_model
-    from smz_jax.signals import StopSignal
-    from smz_jax.trained import load_model
+    from smz_jax.analysis.load import load_model
+    from smz_jax.analysis.play.session import Wishes, play_model
+    from smz_jax.run.signals import StopSignal
 
     model = load_model(arguments.folder, arguments.checkpoint or "best")
     wishes = Wishes(**{name: getattr(arguments, name) for name in Wishes._fields})

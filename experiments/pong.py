@@ -3,7 +3,7 @@
 The settings are Breakout's; no score on this game is claimed yet (README, results table).
 """
 
-from smz_jax.launch import launch
+from smz_jax.run.launch import launch
 
 if __name__ == "__main__":
     launch(

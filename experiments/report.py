@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from smz_jax.config import ConfigError
+from smz_jax.config.settings import ConfigError
 
 EXAMPLES = """\
 examples:
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = make_parser().parse_args(argv)
     # Drawing takes long to import, so that a wrong flag is answered before it.
-    from smz_jax.report import build_report
+    from smz_jax.report.build import build_report
 
     try:
         page = build_report(arguments.run_dirs, arguments.out)

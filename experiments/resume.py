@@ -11,9 +11,9 @@ import runpy
 import sys
 from pathlib import Path
 
-from smz_jax.cli import run_main
-from smz_jax.config import ConfigError, require
-from smz_jax.run_dir import CONFIG_NAME, read_config
+from smz_jax.config.cli import run_main
+from smz_jax.config.settings import ConfigError, require
+from smz_jax.storage.run_dir import CONFIG_NAME, read_config
 
 _COMMAND = re.compile(r"^# command: python -m experiments\.(\w+)", re.MULTILINE)
 
@@ -27,7 +27,11 @@ def find_experiment(run_dir: Path) -> str:
     experiment = read_config(run_dir).experiment
     typed = _COMMAND.search((run_dir / CONFIG_NAME).read_text(encoding="utf-8"))
     name = typed[1] if typed else experiment
-    known = sorted(path.stem for path in Path(__file__).parent.glob("*.py"))
+    here = Path(__file__).parent
+    known = sorted(
+        [path.stem for path in here.glob("*.py")]
+        + [path.parent.name for path in here.glob("*/__main__.py")]
+    )
     require(name in known, "experiment", name, "one of experiments/: " + ", ".join(known))
     return name
 

@@ -4,8 +4,8 @@ The first benchmark of Antonoglou et al. 2022: a new tile comes at random after 
 moves are masked in search, policy target and acting; rewards are the game's own score.
 """
 
-from smz_jax.launch import launch
-from smz_jax.presets import BOARD
+from smz_jax.config.presets import BOARD
+from smz_jax.run.launch import launch
 
 if __name__ == "__main__":
     launch(

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from smz_jax.cli import OneLineParser, run_main
-from smz_jax.config import ConfigError, require
+from smz_jax.config.cli import OneLineParser, run_main
+from smz_jax.config.settings import ConfigError, require
 
 EXAMPLES = """\
 examples:
@@ -84,9 +84,9 @@ def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
     for name, (low, high) in RANGES.items():
         value = getattr(arguments, name)
         require(low <= value <= high, name, value, f"in {low}..{high}")
-    from smz_jax.export import is_export, read_files
-    from smz_jax.run_dir import CONFIG_NAME, read_config
-    from smz_jax.settings import config_from_yaml
+    from smz_jax.config.sources import config_from_yaml
+    from smz_jax.storage.export import is_export, read_files
+    from smz_jax.storage.run_dir import CONFIG_NAME, read_config
 
     if is_export(arguments.folder):
         kind = arguments.checkpoint
@@ -105,8 +105,8 @@ def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 def check_checkpoint(folder: Path, kind: str) -> None:
     """Raises ConfigError in one line that says what would work if a run has no such checkpoint."""
-    from smz_jax.checkpoint import CheckpointStore
-    from smz_jax.export import is_export
+    from smz_jax.storage.checkpoint import CheckpointStore
+    from smz_jax.storage.export import is_export
 
     if is_export(folder):
         return
@@ -130,14 +130,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         ConfigError: in one line, if an argument, the folder or the game cannot be used.
     """
     arguments = read_arguments(sys.argv[1:] if argv is None else argv)
-    from smz_jax.launch import use_compile_cache
+    from smz_jax.run.compiling import use_compile_cache
 
     use_compile_cache()
-    from smz_jax.metrics import atomic_write_text
-    from smz_jax.trained import load_model
-    from smz_jax.verify.document import TABLE, code_perplexity, write_verify_json
-    from smz_jax.verify.session import Asked, verify
-    from smz_jax.verify.table import to_markdown, to_text
+    from smz_jax.analysis.load import load_model
+    from smz_jax.analysis.verify.document import TABLE, code_perplexity, write_verify_json
+    from smz_jax.analysis.verify.session import Asked, verify
+    from smz_jax.analysis.verify.table import to_markdown, to_text
+    from smz_jax.storage.files import atomic_write_text
 
     folder: Path = arguments.folder
     kind = arguments.checkpoint or "last"

@@ -142,7 +142,7 @@ class TrainState(NamedTuple):
     opt_state: Any
     rng_key: Array
     step: Array  # [] int32, learner steps done
-    head: Any = None  # `smz_jax.preconditions.HeadState`; None: nothing is learned of macros
+    head: Any = None  # `macros.precondition.head.HeadState`; None: nothing is learned of macros
 
 
 class MacroWindows(NamedTuple):
@@ -168,7 +168,7 @@ class MacroTable(NamedTuple):
     buckets: Array  # [M, num_buckets] bool, start-state buckets seen
     play_count: Array  # [M] int32, the part of count that was really played
     dropped: Array  # [] int32, entries dropped because the table was full
-    # Evidence, forgotten slowly: `smz_jax.macros.evidence`.
+    # Evidence, forgotten slowly: `smz_jax.macros.judge.evidence`.
     windows: Array  # [M] float32, replayed windows of these actions
     trials: Array  # [M] float32, of those: the model held every transition to be certain
     held: Array  # [M] float32, of the trials: near, paid and agreed
@@ -188,3 +188,19 @@ class MacroStats(NamedTuple):
     certain_play: Array | int
     candidates_tree: Array | int
     candidates_play: Array | int
+
+
+class ReplaySample(NamedTuple):
+    """A batch of windows for one training step; the root of each is its row F - 1."""
+
+    rows: Trajectory  # [B, W, ...]
+    indices: Array | None  # [B] int32, for `set_priorities`; None if uniform
+    weights: Array  # [B] float32, importance weights, 1 for the largest of the batch
+
+
+class Decision(NamedTuple):
+    """What one jitted call decides for a pool of lanes; stays on the device but for the action."""
+
+    search: SearchOutput
+    embedding: Array  # [B, ...] of the root
+    transition_entropy: Array  # [B] normalised H(sigma) of the chosen action

@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from smz_jax.launch import use_compile_cache, use_fast_compiler
+from smz_jax.run.compiling import use_compile_cache, use_fast_compiler
 
 use_compile_cache()
 use_fast_compiler()
@@ -37,6 +37,6 @@ def optimisations_as_before():
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory):
     """Folder of a finished run, not to be changed."""
-    from tests.tiny_run import make_run
+    from tests.support.tiny_run import make_run
 
     return make_run(tmp_path_factory.mktemp("tiny") / "run")

@@ -1,195 +1,146 @@
-"""Walks the imports: a module imports only from its own layer or a lower one, without cycles."""
+"""Walks the imports: a module imports only from floors below its own, and nothing in a circle."""
 
 import ast
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support.house import (
+    ROOT,
+    arrows_of,
+    find_cycle,
+    floors_of,
+    imports_of,
+    read_house,
+    room_of,
+)
 
-# Layer of each module or package of smz_jax; DESIGN: 0 contracts and settings, 5 experiments.
-LAYERS = {
-    "types": 0,
-    "config": 0,
-    "presets": 0,
-    "settings": 0,
-    "cli": 0,
-    "run_dir": 0,
-    "targets": 1,
-    "networks": 1,
-    "envs": 2,
-    "search": 2,
-    "macro_file": 0,
-    "macro_schema": 0,
-    "macro_listing": 0,
-    "macros": 2,
-    "replay": 2,
-    "losses": 2,
-    "learner": 3,
-    "rollout": 3,
-    "evaluate": 3,
-    "export": 3,
-    "model_check": 3,
-    "checkpoint": 3,
-    "metrics": 3,
-    "mining": 3,
-    "trials": 3,
-    "preconditions": 3,
-    "progress": 3,
-    "report": 3,
-    "signals": 3,
-    "run": 4,
-    "train": 4,
-    "benchmark": 4,
-    "encoders": 4,
-    "proof": 4,
-    "trained": 4,
-    "verify": 4,
-    "play": 4,
-    "look": 4,
-    "launch": 4,
+FLOORS = {
+    "types": 1,  # every pytree that crosses a room's border
+    "config": 1,  # what can be set
+    "storage": 2,  # what lies on disk
+    "envs": 2,  # games behind one protocol
+    "model": 2,  # the six functions and their verbs
+    "search": 3,  # the tree
+    "macros": 3,  # from a tree to a library
+    "acting": 4,  # playing
+    "learning": 4,  # the training step
+    "report": 4,  # figures, tables and pages
+    "run": 5,  # a run from its first to its last step
+    "analysis": 5,  # what a trained model knows and does
+    "experiments": 6,  # what is typed
 }
-LIGHT = ("config", "presets", "settings", "cli", "run_dir")
+SIDEWAYS: dict[tuple[str, str], str] = {}
+"""Imports between rooms of one floor that are allowed: (room, other) -> the reason."""
+LIGHT = ("config", "storage.run_dir")
 ENVIRONMENT_LIBRARIES = {"envpool", "ale_py", "gymnasium", "pgx"}
+MOST_ROOMS, MOST_FLOORS, MOST_ARROWS = 13, 6, 60
+LONGEST_FILE, LONGEST_FUNCTION = 400, 80
+
+HOUSE = read_house()
 
 
-def module_name(path: Path) -> str:
-    """`smz_jax/envs/__init__.py` -> `smz_jax.envs`."""
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-MODULES = {
-    module_name(path): path
-    for folder in ("smz_jax", "experiments")
-    for path in sorted((ROOT / folder).rglob("*.py"))
-}
-
-
-def layer_of(module: str) -> int:
-    if module.split(".")[0] == "experiments":
-        return 5
-    if module == "smz_jax":
-        return 0
-    part = module.split(".")[1]
-    assert part in LAYERS, f"{module}: give it a layer in tests/test_layers.py"
-    return LAYERS[part]
-
-
-def imports_of(tree: ast.AST, module: str, modules: dict) -> set[str]:
-    """Full names of what a module imports, e.g. {"smz_jax.config", "jax", "numpy"}."""
-    found = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{module}: relative import in line {node.lineno}"
-            for alias in node.names:
-                full = f"{node.module}.{alias.name}"
-                found.add(full if full in modules else str(node.module))
-    return found
-
-
-def import_graph(sources: dict[str, str]) -> dict[str, set[str]]:
-    """Imports between the project's own modules."""
-    return {
-        name: {x for x in imports_of(ast.parse(text), name, sources) if x in sources}
-        for name, text in sources.items()
-    }
-
-
-def upward_imports(graph: dict[str, set[str]]) -> list[str]:
+def misplaced(imports: dict[str, set[str]]) -> list[str]:
+    """Imports that do not lead down."""
     return [
-        f"{name} (layer {layer_of(name)}) imports {other} (layer {layer_of(other)})"
-        for name, others in graph.items()
-        for other in others
-        if layer_of(other) > layer_of(name) or other.startswith("experiments.")
+        f"{name} (floor {FLOORS[room]}) imports {other} (floor {FLOORS[target]})"
+        for name, others in imports.items()
+        for other in sorted(others)
+        for room, target in [(room_of(name), room_of(other))]
+        if room != target and room in FLOORS and (room, target) not in SIDEWAYS
+        if FLOORS.get(target, 0) >= FLOORS[room]
     ]
 
 
-def find_cycle(graph: dict[str, set[str]]) -> list[str]:
-    """One import cycle as a path, or an empty list."""
-    done: set[str] = set()
-
-    def visit(name: str, path: list[str]) -> list[str]:
-        if name in path:
-            return [*path[path.index(name) :], name]
-        if name in done:
-            return []
-        for other in sorted(graph[name]):
-            if cycle := visit(other, [*path, name]):
-                return cycle
-        done.add(name)
-        return []
-
-    for name in graph:
-        if cycle := visit(name, []):
-            return cycle
-    return []
+def test_every_room_has_its_floor():
+    rooms = {room_of(name) for name in HOUSE.paths} - {"smz_jax"}
+    assert rooms == set(FLOORS)
 
 
-def sources() -> dict[str, str]:
-    return {name: path.read_text() for name, path in MODULES.items()}
+def test_imports_lead_down():
+    assert misplaced(HOUSE.imports) == []
 
 
-def test_no_upward_imports():
-    assert upward_imports(import_graph(sources())) == []
+def test_what_leads_sideways_is_needed():
+    arrows = arrows_of(HOUSE.imports)
+    assert all(other in arrows[room] for room, other in SIDEWAYS)
 
 
 def test_no_import_cycles():
-    assert find_cycle(import_graph(sources())) == []
+    assert find_cycle(HOUSE.imports) == []
+    assert find_cycle(arrows_of(HOUSE.imports)) == []
+
+
+def test_the_house_stays_small():
+    arrows = arrows_of(HOUSE.imports)
+    assert len(arrows) <= MOST_ROOMS
+    assert max(floors_of(arrows).values()) <= MOST_FLOORS
+    assert sum(map(len, arrows.values())) <= MOST_ARROWS
 
 
 def test_the_walk_sees_what_it_should():
     """The checks themselves, on made-up modules: upward, lazy, cyclic and experiment imports."""
     fake = {
-        "smz_jax.config": "def f():\n    from smz_jax.train import x",
-        "smz_jax.train": "from smz_jax import config\nimport smz_jax.targets",
-        "smz_jax.targets": "import numpy",
-        "experiments.a": "from smz_jax.train import run",
+        "smz_jax.config.settings": "def f():\n    from smz_jax.run.loop import x",
+        "smz_jax.run.loop": "from smz_jax.config import settings\nimport smz_jax.learning.targets",
+        "smz_jax.learning.targets": "import numpy\nfrom smz_jax.acting.agent import Agent",
+        "smz_jax.acting.agent": "",
+        "experiments.a": "from smz_jax.run.loop import run",
         "experiments.b": "import experiments.a",
     }
-    graph = import_graph(fake)
-    assert graph["smz_jax.train"] == {"smz_jax.config", "smz_jax.targets"}
-    assert upward_imports(graph) == [
-        "smz_jax.config (layer 0) imports smz_jax.train (layer 4)",
-        "experiments.b (layer 5) imports experiments.a (layer 5)",
+    graph = {
+        name: {x for x in imports_of(ast.parse(text), name, fake) if x in fake}
+        for name, text in fake.items()
+    }
+    assert graph["smz_jax.run.loop"] == {"smz_jax.config.settings", "smz_jax.learning.targets"}
+    assert misplaced(graph) == [
+        "smz_jax.config.settings (floor 1) imports smz_jax.run.loop (floor 5)",
+        "smz_jax.learning.targets (floor 4) imports smz_jax.acting.agent (floor 4)",
     ]
-    assert find_cycle(graph) == ["smz_jax.config", "smz_jax.train", "smz_jax.config"]
-    del fake["smz_jax.config"]
-    assert find_cycle(import_graph(fake)) == []
+    cycle = ["smz_jax.config.settings", "smz_jax.run.loop", "smz_jax.config.settings"]
+    assert find_cycle(graph) == cycle
+    del graph["smz_jax.config.settings"]
+    assert find_cycle(graph) == []
+    assert floors_of(arrows_of(graph)) == {
+        "acting": 1,
+        "learning": 2,
+        "config": 1,
+        "run": 3,
+        "experiments": 4,
+    }
 
 
 def test_types_imports_no_sibling():
-    assert import_graph(sources())["smz_jax.types"] == set()
+    assert HOUSE.imports["smz_jax.types"] == set()
 
 
-@pytest.mark.parametrize("name", LIGHT)
-def test_settings_import_only_light_things(name):
+@pytest.mark.parametrize("room", LIGHT)
+def test_settings_import_only_light_things(room):
     """Nothing heavy, not even lazily: a wrong flag is answered before JAX loads."""
-    tree = ast.parse(MODULES[f"smz_jax.{name}"].read_text())
-    own = {f"smz_jax.{light}" for light in LIGHT}
     foreign = {
-        x
-        for x in imports_of(tree, name, MODULES)
-        if x not in own and x.split(".")[0] not in sys.stdlib_module_names
+        x.split(".")[0]
+        for name, path in HOUSE.paths.items()
+        if name.startswith(f"smz_jax.{room}")
+        for x in imports_of(ast.parse(path.read_text()), name, HOUSE.paths)
+        if not x.startswith(tuple(f"smz_jax.{light}" for light in LIGHT))
     }
-    assert foreign <= {"tyro", "yaml"}
+    assert foreign - set(sys.stdlib_module_names) <= {"tyro", "yaml"}
 
 
 def test_package_roots_import_nothing():
-    """Importing smz_jax.config runs smz_jax/__init__.py too."""
-    for name in ("smz_jax", "experiments"):
-        assert imports_of(ast.parse(MODULES[name].read_text()), name, MODULES) == set()
+    """Importing smz_jax.config.settings runs smz_jax/__init__.py too."""
+    for name in ("smz_jax", "smz_jax.storage", "smz_jax.config", "experiments"):
+        assert imports_of(ast.parse(HOUSE.paths[name].read_text()), name, HOUSE.paths) == set()
 
 
 def test_only_envs_import_environment_libraries():
     offenders = [
         f"{name} imports {library}"
-        for name, text in sources().items()
-        for library in {x.split(".")[0] for x in imports_of(ast.parse(text), name, MODULES)}
+        for name, path in HOUSE.paths.items()
+        for library in {
+            x.split(".")[0] for x in imports_of(ast.parse(path.read_text()), name, HOUSE.paths)
+        }
         if library in ENVIRONMENT_LIBRARIES and not name.startswith("smz_jax.envs")
     ]
     assert offenders == []
@@ -198,7 +149,7 @@ def test_only_envs_import_environment_libraries():
 def test_settings_load_no_heavy_module():
     """The same at run time, third parties included."""
     code = (
-        "import sys, smz_jax.run_dir\n"
+        "import sys, smz_jax.storage.run_dir\n"
         "heavy = {'jax', 'jaxlib', 'flax', 'numpy', 'envpool', 'gymnasium', 'orbax'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )

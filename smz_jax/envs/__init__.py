@@ -5,7 +5,7 @@ Importing it is cheap (no JAX, no emulator), so that settings can be checked bef
 A suite (`EnvConfig.suite`) is a module with `spec_of(config)` and `open_games(config, *, seed,
 num_envs, first_lane, training)`, and a check of its ids that loads no JAX. Differences between the
 two Atari backends, envpool (default) and ale (ale-py's own vector environment): see
-`smz_jax/envs/atari.py`.
+`smz_jax/envs/atari/env.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from smz_jax.config import EnvConfig, require
+from smz_jax.config.settings import EnvConfig, require
 from smz_jax.envs.protocol import GameFault, VectorEnv, check_actions
 
 if TYPE_CHECKING:
@@ -29,26 +29,26 @@ def check_env_id(config: EnvConfig) -> None:
         ConfigError: in one line; names close matches of an unknown id.
     """
     if config.suite == "atari":
-        from smz_jax.envs.games import check_id
+        from smz_jax.envs.atari.games import check_id
     elif config.suite == "gym":
-        from smz_jax.envs.gym_ids import check_id
+        from smz_jax.envs.gym.ids import check_id
     elif config.suite == "pgx":
-        from smz_jax.envs.pgx_ids import check_id
+        from smz_jax.envs.pgx.ids import check_id
     else:
-        from smz_jax.envs.grid_map import check_id
+        from smz_jax.envs.grid.map import check_id
     check_id(config)
 
 
 def _suite(config: EnvConfig) -> ModuleType:
     """The module that opens the games of `config.suite`."""
     if config.suite == "atari":
-        from smz_jax.envs import atari as suite
+        from smz_jax.envs.atari import env as suite
     elif config.suite == "gym":
-        from smz_jax.envs import gym_env as suite
+        from smz_jax.envs.gym import env as suite
     elif config.suite == "pgx":
-        from smz_jax.envs import pgx_env as suite
+        from smz_jax.envs.pgx import env as suite
     else:
-        from smz_jax.envs import grid_env as suite
+        from smz_jax.envs.grid import env as suite
     return suite
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from smz_jax.config import ConfigError, EnvConfig
+from smz_jax.config.settings import ConfigError, EnvConfig
 from smz_jax.envs import make_env
 from smz_jax.envs.protocol import VectorEnv, lane_seeds
 
@@ -58,8 +58,8 @@ def open_game(config: EnvConfig, *, seed: int, screen: bool) -> OpenGame:
 def _atari_screen(config: EnvConfig, seed: int) -> OpenGame:
     """A game of Atari with the emulator's screen."""
     from smz_jax.envs import check_env_id
-    from smz_jax.envs.ale_backend import AleScreenPool
-    from smz_jax.envs.atari import AtariVectorEnv, pool_args, spec_of
+    from smz_jax.envs.atari.ale_backend import AleScreenPool
+    from smz_jax.envs.atari.env import AtariVectorEnv, pool_args, spec_of
 
     check_env_id(config)
     spec = spec_of(config)
@@ -70,8 +70,8 @@ def _atari_screen(config: EnvConfig, seed: int) -> OpenGame:
 
 def _gym_game(config: EnvConfig, seed: int, screen: bool) -> OpenGame:
     """A game of suite gym, by Gymnasium where that has it with the same spaces."""
-    from smz_jax.envs.gym_env import GymnasiumLanes, spec_of
-    from smz_jax.envs.gym_ids import find
+    from smz_jax.envs.gym.env import GymnasiumLanes, spec_of
+    from smz_jax.envs.gym.ids import find
     from smz_jax.envs.vector import LanesVectorEnv
 
     drawn, note = dataclasses.replace(config, backend="gymnasium"), "played by Gymnasium"
@@ -101,8 +101,8 @@ def _why_not_drawn(config: EnvConfig) -> str:
 
     Another instance is asked: a reset would cost the game its seed.
     """
-    from smz_jax.envs.gym_env import GymnasiumLanes
-    from smz_jax.envs.gym_ids import find
+    from smz_jax.envs.gym.env import GymnasiumLanes
+    from smz_jax.envs.gym.ids import find
 
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame else looks for a display
     try:

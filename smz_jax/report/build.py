@@ -8,12 +8,12 @@ from pathlib import Path
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from smz_jax.config import require
-from smz_jax.metrics import atomic_write_text
+from smz_jax.config.settings import require
 from smz_jax.report import curves, findings, model, preconditions, rules, verification
 from smz_jax.report.data import RunData, load_runs
 from smz_jax.report.page import FigureBlock, render_page
 from smz_jax.report.style import RC, save_figure
+from smz_jax.storage.files import atomic_write_text
 
 Draw = Callable[[Sequence[RunData]], Figure]
 

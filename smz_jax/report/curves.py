@@ -6,7 +6,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from smz_jax.report.checks import is_number
 from smz_jax.report.data import RunData, Score, as_score
 from smz_jax.report.style import (
     BLACK,
@@ -27,6 +26,7 @@ from smz_jax.report.style import (
     steps_axis,
 )
 from smz_jax.report.verdict import number_text
+from smz_jax.storage.documents.checks import is_number
 
 SOURCES = ("play", "tree")
 

@@ -9,10 +9,16 @@ from typing import Any
 
 import yaml
 
-from smz_jax.config import ConfigError, require
-from smz_jax.macro_file import check_library, fold
-from smz_jax.metrics import METRICS_FILE, read_metrics
-from smz_jax.report.checks import is_grid, is_macro_list, is_number, is_verification, wrong_keys
+from smz_jax.config.settings import ConfigError, require
+from smz_jax.storage.documents.checks import (
+    is_grid,
+    is_macro_list,
+    is_number,
+    is_verification,
+    wrong_keys,
+)
+from smz_jax.storage.documents.macros import check_library, fold
+from smz_jax.storage.metrics import METRICS_FILE, read_metrics
 
 Curve = tuple[list[float], list[float]]
 """Environment steps and the values there."""

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from smz_jax.macro_file import STATUS_NAMES
-from smz_jax.macro_listing import format_selection, savings
+from smz_jax.macros.library.listing import format_selection, savings
 from smz_jax.report.data import RunData, macro_name
+from smz_jax.storage.documents.macros import STATUS_NAMES
 
 Rows = tuple[tuple[str, ...], list[tuple[str, ...]]]
 

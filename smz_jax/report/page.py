@@ -6,19 +6,13 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from smz_jax.progress import short_count
 from smz_jax.report import verification
 from smz_jax.report.data import RunData, Score, group_seeds
 from smz_jax.report.library import MACRO_NOTE, macro_lines, macro_tables
 from smz_jax.report.preconditions import precondition_lines
 from smz_jax.report.rules import rules_rows
-from smz_jax.report.verdict import (
-    find_warnings,
-    meaning,
-    number_text,
-    progress_text,
-    score_text,
-)
+from smz_jax.report.text import short_count
+from smz_jax.report.verdict import find_warnings, meaning, number_text, progress_text, score_text
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 60rem;

@@ -6,7 +6,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from smz_jax.report.checks import is_number
 from smz_jax.report.data import RunData
 from smz_jax.report.style import (
     BLUE,
@@ -23,6 +22,7 @@ from smz_jax.report.style import (
     note_line,
     steps_axis,
 )
+from smz_jax.storage.documents.checks import is_number
 
 NUMBERS = (
     ("ROC area of random against certain pairs", "roc_area"),

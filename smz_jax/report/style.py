@@ -13,9 +13,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from smz_jax.metrics import atomic_write_bytes
-from smz_jax.progress import short_count
 from smz_jax.report.data import Curve, RunData, group_seeds
+from smz_jax.report.text import short_count
+from smz_jax.storage.files import atomic_write_bytes
 
 # Okabe and Ito's palette, told apart with every common kind of colour blindness.
 BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"

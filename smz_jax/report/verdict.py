@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from smz_jax.macro_listing import closed_gate, prefix_line
-from smz_jax.progress import short_count
+from smz_jax.macros.library.listing import closed_gate, prefix_line
 from smz_jax.report.data import RunData, Score
+from smz_jax.report.text import short_count
 
 DEAD_PERPLEXITY = 1.5
 """Below this the codebook is as good as collapsed: all outcomes share one code."""

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import mctx
 import numpy as np
 
-from smz_jax.config import Config, SearchConfig
+from smz_jax.config.settings import Config, SearchConfig
 from smz_jax.search import gumbel as gumbel_rules
 from smz_jax.search import scores
 from smz_jax.search.batched import make_grow
 from smz_jax.search.descent import Score
 from smz_jax.search.expansion import make_expand
-from smz_jax.search.model_functions import make_recurrent_fn
+from smz_jax.search.interface import make_recurrent_fn
 from smz_jax.search.nodes import NewNode, as_mctx_tree
 from smz_jax.search.scores import Actions
 from smz_jax.search.selection import make_action_selection

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from smz_jax.search.model_functions import normalised_entropy, to_afterstate, to_state
+from smz_jax.model.steps import normalised_entropy, to_afterstate, to_state
 from smz_jax.search.nodes import NewNode
 from smz_jax.types import Array, Networks, Params
 

@@ -6,10 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from smz_jax.config import Config
-from smz_jax.search import model_functions
+from smz_jax.config.settings import Config
+from smz_jax.model import steps
+from smz_jax.search import interface
 from smz_jax.search.engines import gumbel_decision, make_batched_tree, make_mctx_tree
-from smz_jax.search.model_functions import check_model
+from smz_jax.search.interface import check_model
 from smz_jax.search.selection import decision_view
 from smz_jax.types import Array, EnvSpec, Networks, Params, SearchOutput
 
@@ -66,25 +67,25 @@ def make_search(networks: Networks, config: Config, spec: EnvSpec) -> Callable[.
     ) -> SearchOutput:
         codebook_size = check_model(networks, params, embedding, invalid_actions, num_actions)
         policy_logits, value_logits = networks.prediction(params, embedding)
-        policy_logits, faults = model_functions.finite_logits(policy_logits)
-        value, bad_value = model_functions.finite_scalars(networks.value_of(value_logits))
+        policy_logits, faults = steps.finite_logits(policy_logits)
+        value, bad_value = steps.finite_scalars(networks.value_of(value_logits))
         faults = faults + bad_value
         if settings.root == "gumbel":
             # The order of splits is mctx's, so that the same key gives the same search.
             search_key, noise_key = jax.random.split(rng_key)
             gumbel = noise * jax.random.gumbel(noise_key, policy_logits.shape, jnp.float32)
-            logits = model_functions.mask_invalid(policy_logits, invalid_actions)
+            logits = interface.mask_invalid(policy_logits, invalid_actions)
         else:
             rng_key, noise_key, search_key = jax.random.split(rng_key, 3)
             gumbel = None
-            logits = model_functions.add_dirichlet_noise(
+            logits = interface.add_dirichlet_noise(
                 noise_key,
                 policy_logits,
                 fraction=settings.dirichlet_fraction * noise,
                 alpha=settings.dirichlet_alpha,
             )
-            logits = model_functions.mask_invalid(logits, invalid_actions)
-        root = model_functions.make_root(embedding, logits, value, faults, codebook_size)
+            logits = interface.mask_invalid(logits, invalid_actions)
+        root = interface.make_root(embedding, logits, value, faults, codebook_size)
         tree = grow_tree(params, search_key, root, invalid_actions, gumbel)
         if gumbel is not None:
             action, action_weights = gumbel_decision(tree, logits, gumbel, settings)
@@ -127,7 +128,7 @@ def make_prior_policy(networks: Networks, q_epsilon: float) -> Callable[..., Sea
         actions = jnp.broadcast_to(action, embedding.shape[:1])
         afterstate = networks.afterstate_dynamics(params, embedding, actions)
         value = networks.value_of(networks.afterstate_prediction(params, afterstate)[1])
-        return model_functions.finite_scalars(value)
+        return steps.finite_scalars(value)
 
     def act(
         params: Params,
@@ -138,16 +139,16 @@ def make_prior_policy(networks: Networks, q_epsilon: float) -> Callable[..., Sea
         epsilon: Array,
     ) -> SearchOutput:
         policy_logits, value_logits = networks.prediction(params, embedding)
-        policy_logits, faults = model_functions.finite_logits(policy_logits)
-        value, bad_value = model_functions.finite_scalars(networks.value_of(value_logits))
+        policy_logits, faults = steps.finite_logits(policy_logits)
+        value, bad_value = steps.finite_scalars(networks.value_of(value_logits))
         faults = faults + bad_value
-        prior = jax.nn.softmax(model_functions.mask_invalid(policy_logits, invalid_actions))
+        prior = jax.nn.softmax(interface.mask_invalid(policy_logits, invalid_actions))
         # What the policy learns: its own prior would teach it nothing, so one step of improvement
         # by the afterstate values, Q relative to the value in units of the actions' spread.
         actions = jnp.arange(prior.shape[-1], dtype=jnp.int32)
         q, bad_q = jax.vmap(lambda a: afterstate_value(params, embedding, a), out_axes=1)(actions)
         spread = jnp.maximum(jnp.ptp(q, axis=-1, keepdims=True), q_epsilon)
-        improved = model_functions.mask_invalid(
+        improved = interface.mask_invalid(
             policy_logits + (q - value[:, None]) / spread, invalid_actions
         )
         prior_key, uniform_key, coin_key = jax.random.split(rng_key, 3)

@@ -1,0 +1,226 @@
+"""Speed of each part of a run, measured on the parts that a run uses.
+
+The networks are untrained: no time below depends on their weights but that of the macro merge,
+which grows with the candidates; its row "every window a candidate" is the worst case.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.benchmark.rollout import (
+    NOTEBOOK_LANES,
+    NOTEBOOK_STEPS_PER_SECOND,
+    acting_case,
+    environment_case,
+    make_agent,
+    notebook_config,
+)
+from experiments.benchmark.timing import (
+    QUICK_SECONDS,
+    ROUNDS,
+    Case,
+    compiled,
+    interleave,
+    own_compile_cache,
+    surroundings,
+    timed,
+)
+from smz_jax.acting.actor import Actor
+from smz_jax.config.settings import Config
+from smz_jax.config.sources import to_dict
+from smz_jax.macros.mine.miner import Miner
+from smz_jax.run.compiling import use_compile_cache
+from smz_jax.run.parts import Run
+from smz_jax.storage.metrics import PhaseTimers
+from smz_jax.types import Decision, Trajectory
+
+
+class Parts(NamedTuple):
+    """A run that has played enough to learn, and its compiled programs."""
+
+    run: Run
+    params: Any
+    rows: Trajectory  # its last rollout
+    search: Callable[[], Decision]
+    learn: Callable  # (TrainState, replay state) -> both, metrics
+    compile_seconds: dict[str, float]
+
+
+def prepare(config: Config) -> Parts:
+    """Makes the run, compiles search and training step, and fills the replay with real games."""
+    run = Run(config, PhaseTimers())
+    resets = [env.reset() for env in run.envs]
+    first = jax.tree.map(lambda *pools: np.concatenate(pools), *resets)
+    params = jax.tree.map(jnp.copy, run.train_state.params)  # the training step donates its own
+    arguments = (
+        params,
+        jax.random.key(config.seed),
+        np.int32(0),
+        first.observation,
+        first.invalid_actions,
+        np.float32(1),
+        np.float32(0),
+        np.float32(1),
+    )
+    search, search_seconds = compiled(run.decide, *arguments)
+    learn, learn_seconds = compiled(run.train_step, run.train_state, run.replay_state, run.known)
+    while True:
+        rows, _ = run.actor.rollout(params)
+        run.miner.end_rollout(rows)
+        run.replay_state = run.replay.add_donated(run.replay_state, rows)
+        if run.env_steps >= config.replay.min_size and run.replay.can_sample(run.replay_state):
+            break
+    return Parts(
+        run=run,
+        params=params,
+        rows=rows,
+        search=lambda: search(*arguments),
+        learn=learn,
+        compile_seconds={"search": search_seconds, "training_step": learn_seconds},
+    )
+
+
+def rollout_case(name: str, actor: Actor, params: Any, length: int, miner: Miner) -> Case:
+    """A whole rollout with its macros, per step of all lanes."""
+
+    def work() -> Trajectory:
+        rows, _ = actor.rollout(params)
+        miner.end_rollout(rows)
+        return rows
+
+    work()  # compiles
+    return lambda: {name: timed(work) / length}
+
+
+def macro_case(name: str, parts: Parts, miner: Miner) -> Case:
+    """The post-pass of a rollout's steps, per step, and the merge at its end."""
+    decision = parts.search()
+    length = parts.run.config.rollout.length
+
+    def watch() -> Any:
+        for _ in range(length):
+            miner.watch(decision)
+        return miner.state
+
+    def case() -> dict[str, float]:
+        watched = timed(watch) / length
+        return {f"{name}_pass": watched, f"{name}_merge": timed(merge)}
+
+    def merge() -> Any:
+        miner.end_rollout(parts.rows)
+        return miner.state
+
+    case()  # compiles
+    return case
+
+
+def learning_cases(parts: Parts) -> list[Case]:
+    """The training step per update, and the replay by itself."""
+    run = parts.run
+    sample = jax.jit(run.replay.sample)
+    key = jax.random.key(run.config.seed)
+
+    def learn() -> Any:
+        run.train_state, run.replay_state, metrics = parts.learn(
+            run.train_state, run.replay_state, run.known
+        )
+        return run.train_state, metrics
+
+    def add() -> Any:
+        run.replay_state = run.replay.add_donated(run.replay_state, parts.rows)
+        return run.replay_state
+
+    jax.block_until_ready((learn(), add(), sample(run.replay_state, key)))
+    updates = run.config.learner.updates_per_dispatch
+    return [
+        lambda: {"training_step": timed(learn) / updates},
+        lambda: {"replay_add": timed(add)},
+        lambda: {"replay_sample": timed(lambda: sample(run.replay_state, key))},
+    ]
+
+
+def worst_miner(parts: Parts) -> Miner:
+    """A miner whose thresholds let every window through."""
+    config = parts.run.config
+    macro = dataclasses.replace(config.macro, play_threshold=1.0, tree_threshold=1.0)
+    shape = jax.eval_shape(lambda: parts.search().embedding).shape[1:]
+    worst = dataclasses.replace(config, macro=macro)
+    return Miner(worst, parts.run.spec.num_actions, jax.random.key(0), shape)
+
+
+def measure(config: Config, seconds: float) -> dict[str, Any]:
+    """Measures every part.
+
+    Args:
+        config: the run whose parts are measured.
+        seconds: for each part, without compilation. Below `QUICK_SECONDS` programs come from the
+            shared compile cache and the two rows that need programs of their own are left out.
+
+    Returns:
+        `seconds` (medians, by part), `speed`, `compile_seconds`, and what they depend on.
+    """
+    around = surroundings()
+    is_quick = seconds < QUICK_SECONDS
+    if is_quick:
+        use_compile_cache()
+    with contextlib.nullcontext() if is_quick else own_compile_cache():
+        parts = prepare(config)
+        run, length = parts.run, config.rollout.length
+        cases = [
+            environment_case(config, name="environment"),
+            lambda: {"search": timed(parts.search)},
+            rollout_case("rollout", run.actor, parts.params, length, run.miner),
+            macro_case("macro", parts, run.miner),
+            *learning_cases(parts),
+        ]
+        if not is_quick:
+            notebook = notebook_config(config)
+            cases += [
+                macro_case("macro_worst", parts, worst_miner(parts)),
+                acting_case(notebook, make_agent(notebook), pools=1, name="notebook"),
+            ]
+        medians = interleave(cases, seconds)
+    return {
+        "seconds": medians,
+        "speed": speeds(medians, config),
+        "compile_seconds": parts.compile_seconds,
+        "seconds_per_part": seconds,
+        "rounds": ROUNDS,
+        **around,
+        "config": to_dict(config),
+    }
+
+
+def speeds(seconds: dict[str, float], config: Config) -> dict[str, float]:
+    """What the medians say, per second and relative to each other.
+
+    Args:
+        seconds: medians by part; environment, search, rollout and macro pass per step of all lanes.
+        config: the run's settings.
+    """
+    lanes, length = config.env.num_envs, config.rollout.length
+
+    def share(name: str) -> float:
+        a_step = seconds[f"{name}_pass"] + seconds[f"{name}_merge"] / length
+        return a_step / seconds["search"]
+
+    speed = {
+        "environment_steps_per_second": lanes / seconds["environment"],
+        "searches_per_second": lanes / seconds["search"],
+        "search_batches_per_second": 1 / seconds["search"],
+        "rollout_steps_per_second": lanes / seconds["rollout"],
+        "updates_per_second": 1 / seconds["training_step"],
+        "macro_share_of_search": share("macro"),
+    }
+    if "notebook" in seconds:
+        notebook = NOTEBOOK_LANES / seconds["notebook"]
+        speed["macro_worst_share_of_search"] = share("macro_worst")
+        speed["notebook_steps_per_second"] = notebook
+        speed["notebook_ratio"] = notebook / NOTEBOOK_STEPS_PER_SECOND
+    return speed

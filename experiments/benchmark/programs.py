@@ -1,0 +1,179 @@
+# pyright: reportCallIssue=false
+# (mctx's chex dataclasses look to pyright as if they took no arguments.)
+"""The programs that are timed: stock mctx, this project's engines, and the networks alone.
+
+Every search starts from embeddings: the representation is left out, the root's prediction is in.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import mctx
+import numpy as np
+
+from experiments.benchmark.nets import NUM_ACTIONS, Subject
+from experiments.benchmark.plan import Task
+from smz_jax.config.settings import Config, SearchConfig
+from smz_jax.search.policy import make_search
+from smz_jax.types import Array, EnvSpec, Networks, Params
+
+GAMMA = Config().learner.gamma
+
+
+def stock_search(networks: Networks, simulations: int) -> Callable[..., Any]:
+    """`mctx.stochastic_muzero_policy` over the same model, as a user of mctx would write it.
+
+    Args:
+        networks: the model.
+        simulations: S.
+
+    Returns:
+        `(params, rng_key, embedding [B, ...]) -> mctx.PolicyOutput`.
+    """
+
+    def decision_fn(params: Params, rng_key: Array, action: Any, embedding: Any):
+        del rng_key
+        afterstate = networks.afterstate_dynamics(params, embedding, action)
+        logits, value = networks.afterstate_prediction(params, afterstate)
+        output = mctx.DecisionRecurrentFnOutput(
+            chance_logits=logits, afterstate_value=networks.value_of(value)
+        )
+        return output, afterstate
+
+    def chance_fn(params: Params, rng_key: Array, outcome: Any, afterstate: Any):
+        del rng_key
+        codes = jax.eval_shape(networks.afterstate_prediction, params, afterstate)[0].shape[-1]
+        code = jax.nn.one_hot(outcome, codes, dtype=jnp.float32)
+        embedding, reward = networks.dynamics(params, afterstate, code)
+        logits, value_logits = networks.prediction(params, embedding)
+        value = networks.value_of(value_logits)
+        output = mctx.ChanceRecurrentFnOutput(
+            action_logits=logits,
+            value=value,
+            reward=networks.reward_of(reward),
+            discount=jnp.full_like(value, GAMMA),
+        )
+        return output, embedding
+
+    def search(params: Params, rng_key: Array, embedding: Array) -> Any:
+        logits, value = networks.prediction(params, embedding)
+        root = mctx.RootFnOutput(
+            prior_logits=logits, value=networks.value_of(value), embedding=embedding
+        )
+        return mctx.stochastic_muzero_policy(
+            params,
+            rng_key,
+            root=root,
+            decision_recurrent_fn=decision_fn,
+            chance_recurrent_fn=chance_fn,
+            num_simulations=simulations,
+        )
+
+    return search
+
+
+def engine_search(networks: Networks, settings: SearchConfig) -> Callable[..., Any]:
+    """This project's search, with training noise and temperature 1 as stock mctx has them.
+
+    Args:
+        networks: the model.
+        settings: engine, simulations and the rest.
+
+    Returns:
+        `(params, rng_key, embedding [B, ...]) -> SearchOutput`.
+    """
+    names = ("?",) * NUM_ACTIONS
+    spec = EnvSpec("benchmark", (1,), 1, np.dtype("float32"), NUM_ACTIONS, names, 1)
+    run = make_search(networks, Config(search=settings), spec)
+
+    def search(params: Params, rng_key: Array, embedding: Array) -> Any:
+        every_action = jnp.zeros((embedding.shape[0], NUM_ACTIONS), jnp.float32)
+        return run(params, rng_key, embedding, every_action, jnp.float32(1), jnp.float32(1))
+
+    return search
+
+
+def networks_alone(networks: Networks) -> Callable[..., Any]:
+    """The networks' work in a search without its tree: the floor of any search that runs both.
+
+    One game is played for each row instead: each step's action, code and embedding come from the
+    outputs of the step before, and every scalar is summed up, so that a compiler can neither hoist
+    a call out of the loop nor drop an output.
+
+    Args:
+        networks: the model.
+
+    Returns:
+        `(params, embedding [B, ...], iterations []) -> (embedding, sum [B])`, with one decision
+        and one chance evaluation of the whole batch per iteration.
+    """
+
+    def play(params: Params, embedding: Array, iterations: Array) -> tuple[Array, Array]:
+        def step(_: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            embedding, action, total = carry
+            afterstate = networks.afterstate_dynamics(params, embedding, action)
+            chance_logits, afterstate_value = networks.afterstate_prediction(params, afterstate)
+            outcome = jnp.argmax(chance_logits, axis=-1)
+            code = jax.nn.one_hot(outcome, chance_logits.shape[-1], dtype=jnp.float32)
+            embedding, reward = networks.dynamics(params, afterstate, code)
+            policy_logits, value = networks.prediction(params, embedding)
+            total += networks.value_of(afterstate_value) + networks.value_of(value)
+            total += networks.reward_of(reward)
+            return embedding, jnp.argmax(policy_logits, axis=-1).astype(jnp.int32), total
+
+        policy_logits, value = networks.prediction(params, embedding)
+        action = jnp.argmax(policy_logits, axis=-1).astype(jnp.int32)
+        carry = (embedding, action, networks.value_of(value))
+        embedding, _, total = jax.lax.fori_loop(0, iterations, step, carry)
+        return embedding, total
+
+    return play
+
+
+def build(task: Task, subject: Subject) -> tuple[Callable[..., Any], Callable[..., tuple]]:
+    """The program of a task and what to call it with.
+
+    Args:
+        task: any task of that program.
+        subject: the model.
+
+    Returns:
+        A jitted function, and `(task, batch) -> arguments`.
+    """
+    if task.engine == "networks":
+        return jax.jit(networks_alone(subject.networks)), lambda task, batch: (
+            subject.params(certain=task.certain),
+            subject.embedding(batch),
+            jnp.int32(task.simulations),
+        )
+    if task.engine == "stock":
+        search = stock_search(subject.networks, task.simulations)
+    else:
+        settings = SearchConfig(
+            engine=task.engine,
+            num_simulations=task.simulations,
+            collapse_threshold=task.threshold,
+            row_multiple=task.row_multiple,
+        )
+        search = engine_search(subject.networks, settings)
+    return jax.jit(search), lambda task, batch: (
+        subject.params(certain=task.certain),
+        jax.random.key(0),
+        subject.embedding(batch),
+    )
+
+
+def tree_bytes(program: Callable[..., Any], *arguments: Any) -> int | None:
+    """Bytes of all arrays of the `mctx.Tree` that a search returns; None if it returns none.
+
+    Args:
+        program: a jitted function; it is not run.
+        arguments: what it would be called with.
+    """
+    output = jax.eval_shape(program, *arguments)
+    tree = getattr(output, "tree", getattr(output, "search_tree", None))
+    if tree is None:
+        return None
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

@@ -1,0 +1,105 @@
+"""Seconds: of a call, of several in turn, of a compilation; and what they were measured on."""
+
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import psutil
+
+from smz_jax.storage.run_dir import git_commit, versions
+
+QUICK_SECONDS = 1.0
+"""A measurement with fewer seconds a part only shows that every part runs."""
+ROUNDS = 5
+"""Each part is measured so often, in turn with the others; the median is reported."""
+
+Case = Callable[[], dict[str, float]]
+"""Does a part's work once; gives seconds by name."""
+
+
+def timed(work: Callable[[], Any]) -> float:
+    """Seconds that `work` takes until its results are there."""
+    start = time.perf_counter()
+    jax.block_until_ready(work())
+    return time.perf_counter() - start
+
+
+def interleave(
+    cases: list[Case],
+    seconds: float,
+    rounds: int = ROUNDS,
+    watch: Callable[[int, int], None] = lambda round_number, case_number: None,
+) -> dict[str, float]:
+    """Measures all cases in turn, several times over, so that a slow spell meets them all.
+
+    Args:
+        cases: each is called at least once in a round.
+        seconds: for each case, over all rounds.
+        rounds: how often.
+        watch: told of each round and case before it begins, both counted from 0.
+
+    Returns:
+        For each name, the median over the rounds of a round's mean seconds.
+    """
+    means: dict[str, list[float]] = {}
+    for round_number in range(rounds):
+        for case_number, case in enumerate(cases):
+            watch(round_number, case_number)
+            taken: dict[str, list[float]] = {}
+            end = time.perf_counter() + seconds / rounds
+            while not taken or time.perf_counter() < end:
+                for name, value in case().items():
+                    taken.setdefault(name, []).append(value)
+            for name, values in taken.items():
+                means.setdefault(name, []).append(statistics.fmean(values))
+    return {name: statistics.median(values) for name, values in means.items()}
+
+
+def compiled(function: Callable, *arguments: Any) -> tuple[Callable, float]:
+    """The compiled program of a jitted function, and the seconds that it took."""
+    start = time.perf_counter()
+    program = function.lower(*arguments).compile()
+    return program, time.perf_counter() - start
+
+
+@contextmanager
+def own_compile_cache() -> Iterator[None]:
+    """An empty compile cache: times are of a first start, and no program is compiled twice."""
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, value in zip(names, (folder, 0.0), strict=True):
+            jax.config.update(name, value)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                jax.config.update(name, value)
+
+
+def surroundings() -> dict[str, Any]:
+    """What a measurement depends on beside its settings; `load_before` is read at the call.
+
+    Returns:
+        `hardware`, `versions` and `commit`, plain JSON.
+    """
+    device = jax.devices()[0]
+    return {
+        "hardware": {
+            "device": device.device_kind,
+            "backend": device.platform,
+            "cpu_cores": os.cpu_count(),
+            "usable_cores": len(os.sched_getaffinity(0)),
+            "memory_gb": psutil.virtual_memory().total / 1e9,
+            "platform": platform.platform(),
+            "load_before": os.getloadavg()[0],
+        },
+        "versions": versions(),
+        "commit": git_commit(),
+    }

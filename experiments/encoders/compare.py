@@ -1,0 +1,276 @@
+"""Trains the variants one after another with the real training step, and looks at each as it goes.
+
+A job (variant, stickiness, seed) has its own folder `jobs/<name>/`: `settings.json`, `rows.jsonl`
+(a row per look), `checkpoints/`, and `result.json` once it is finished. A finished job is not run
+again; a stopped one goes on from its checkpoint.
+"""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.encoders.diagnose import intervals, look_at, make_look, summarise
+from experiments.encoders.frames import (
+    Transitions,
+    held_out_transitions,
+    stored_frames,
+    training_rows,
+)
+from experiments.encoders.variants import Job, Sizes, held_out_rows, job_config
+from smz_jax.config.settings import Config, ConfigError
+from smz_jax.config.sources import flat_dict
+from smz_jax.envs import make_spec
+from smz_jax.learning.learner import init_train_state, make_train_step
+from smz_jax.learning.replay import check_memory, make_replay
+from smz_jax.model.networks import make_networks
+from smz_jax.run.progress import Progress
+from smz_jax.run.signals import StopSignal
+from smz_jax.storage.checkpoint import CheckpointStore
+from smz_jax.storage.files import atomic_write_text, write_json
+from smz_jax.storage.metrics import read_metrics
+from smz_jax.types import Trajectory
+
+SHOW_EVERY = 25
+"""Updates between two moves of the progress bar."""
+SAVE_SECONDS = 120.0
+"""Least time between two checkpoints of a job that goes on."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one call is to do."""
+
+    preset: str
+    sizes: Sizes
+    jobs: tuple[Job, ...]
+    explicit: Mapping[str, Any]  # dotted settings of file and flags
+    run_dir: Path
+
+    def folder(self, job: Job) -> Path:
+        """Where a job is kept."""
+        return self.run_dir / "jobs" / job.name
+
+
+@dataclass
+class World:
+    """The frames of one stickiness and seed, shared by its jobs."""
+
+    key: tuple[float, int]
+    rows: Trajectory
+    held_out: Transitions
+
+
+def settings_of(config: Config, sizes: Sizes) -> dict[str, Any]:
+    """What a job's result depends on."""
+    own = {name: getattr(sizes, name) for name in ("transitions", "eval_size", "eval_batch")}
+    return {**flat_dict(config), **own, "updates": sizes.updates}
+
+
+def read_result(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The result of a finished job; None where it has to run or go on.
+
+    Raises:
+        ConfigError: in one line, if the folder holds a job with other settings. More updates are
+            no other settings: the job goes on, under a schedule that is stretched.
+    """
+    path = folder / "settings.json"
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        result = folder / "result.json"
+        done = json.loads(result.read_text(encoding="utf-8")) if result.exists() else None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{folder} is damaged ({error}): remove it") from None
+    of_length = {
+        "updates",
+        "total_env_steps",
+        "learner.schedule_steps",
+        "loss.commitment_start",
+        "learner.updates_per_env_step",
+    }
+    plain = json.loads(json.dumps(dict(settings)))
+    other = [x for x in {**found, **plain} if found.get(x) != plain.get(x) and x not in of_length]
+    if other or found.get("updates", 0) > settings["updates"]:
+        names = ", ".join(other[:3]) or "updates, which may only rise"
+        raise ConfigError(
+            f"{folder} holds a job with other settings ({names}): use another --run_dir"
+        )
+    return done if found == plain else None
+
+
+def prepare(plan: Plan) -> list[tuple[Job, Config, dict[str, Any] | None]]:
+    """Settings of every job, and its result where it is finished; raises ConfigError."""
+    prepared = []
+    for job in plan.jobs:
+        config = job_config(plan.preset, plan.sizes, job, plan.explicit)
+        prepared.append(
+            (job, config, read_result(plan.folder(job), settings_of(config, plan.sizes)))
+        )
+    return prepared
+
+
+def compare(plan: Plan) -> int | None:
+    """Runs what is not finished; results are written as they come.
+
+    Args:
+        plan: what to do.
+
+    Returns:
+        The number of the signal that stopped it, or None.
+
+    Raises:
+        ConfigError: in one line, for settings or files that do not fit.
+    """
+    prepared = prepare(plan)
+    waiting = [(job, config) for job, config, result in prepared if result is None]
+    world: World | None = None
+    with (
+        Progress(plan.sizes.updates * max(len(waiting), 1), "encoders") as bar,
+        StopSignal() as stop,
+    ):
+        for number, (job, config) in enumerate(waiting):
+            key = (job.sticky, job.seed)
+            if world is None or world.key != key:
+                world = None  # frees the former frames first
+                world = _load_world(plan, config, key, bar)
+            _Training(plan, job, config, world, bar, number).run(stop)
+            if stop:
+                break
+        if not waiting:
+            bar.status("every job is finished already")
+    return stop.number
+
+
+def _load_world(plan: Plan, config: Config, key: tuple[float, int], bar: Progress) -> World:
+    """Reads or collects the frames of one stickiness and seed."""
+    sizes = plan.sizes
+    path = plan.run_dir / f"frames-sticky{key[0]:g}-seed{key[1]}.npz"
+    verb = "reading" if path.exists() else "playing"
+    bar.status(f"{verb} {sizes.transitions:,} steps of random play, sticky {key[0]:g}")
+    held_out = held_out_rows(sizes)
+    stored = stored_frames(path, config, sizes.transitions // sizes.lanes, held_out)
+    found = held_out_transitions(
+        stored, held_out, frame_stack=config.env.frame_stack, most=sizes.eval_size
+    )
+    return World(key, training_rows(stored, held_out), found)
+
+
+class _Training:
+    """One job: its state, its rows, its clock."""
+
+    def __init__(
+        self, plan: Plan, job: Job, config: Config, world: World, bar: Progress, number: int
+    ) -> None:
+        self._plan, self._job, self._config, self._bar = plan, job, config, bar
+        self._world, self._done_before = world, number * plan.sizes.updates
+        self._folder = plan.folder(job)
+        self._store = CheckpointStore(self._folder)
+        self._spec = make_spec(config.env)
+        check_memory(config, self._spec)
+        self._networks = make_networks(config.network, self._spec)
+        replay = make_replay(config, self._spec)
+        self._step = make_train_step(self._networks, replay, config, self._spec)
+        self._look = make_look(self._networks, config)
+        self._state = init_train_state(self._networks, config, jax.random.key(job.seed))
+        self._replay_state = replay.add_donated(replay.init(), world.rows)
+        self._rows: list[dict[str, Any]] = []
+        self._seconds, self._updates = 0.0, 0
+
+    def run(self, stop: StopSignal) -> None:
+        """Goes on to the end, or until it is told to stop; leaves everything on disk."""
+        sizes = self._plan.sizes
+        dispatch = self._config.learner.updates_per_dispatch
+        write_json(self._folder / "settings.json", settings_of(self._config, sizes))
+        (self._folder / "result.json").unlink(missing_ok=True)
+        self._restore()
+        if not self._rows:
+            self._note({})
+        saved, metrics = time.monotonic(), []
+        while self._updates < sizes.updates and not stop:
+            start = time.monotonic()
+            for _ in range(0, SHOW_EVERY, dispatch):
+                self._state, self._replay_state, row = self._step(self._state, self._replay_state)
+                metrics.append(row)
+                self._updates += dispatch
+                if self._updates % sizes.eval_every == 0 or self._updates >= sizes.updates:
+                    break
+            last = jax.device_get(metrics[-1])
+            self._seconds += time.monotonic() - start
+            self._show(float(last["loss/total"]))
+            if self._updates % sizes.eval_every == 0 or self._updates >= sizes.updates:
+                self._note(_averaged(metrics))
+                metrics = []
+                if time.monotonic() - saved > SAVE_SECONDS:
+                    self._save()
+                    saved = time.monotonic()
+        self._save()
+        if self._updates >= sizes.updates:
+            self._finish()
+
+    def _restore(self) -> None:
+        """Goes on from the checkpoint, if there is one; later rows are dropped."""
+        if not self._store.exists("last"):
+            return
+        found = self._store.restore("last", self._state)
+        self._state, extra = found.state, found.extra
+        self._updates, self._seconds = int(extra["updates"]), float(extra["seconds"])
+        rows = read_metrics(self._folder / "rows.jsonl")
+        self._rows = [row for row in rows if row["updates"] <= self._updates]
+
+    def _save(self) -> None:
+        extra = {"updates": self._updates, "seconds": self._seconds}
+        self._store.save("last", self._updates, self._state, extra)
+
+    def _note(self, metrics: dict[str, float]) -> None:
+        """One look at the model, as a row."""
+        job, config = self._job, self._config
+        seen = look_at(
+            self._look, self._state.params, self._world.held_out, self._plan.sizes.eval_batch
+        )
+        found = summarise(seen, self._world.held_out, config.network.codebook_size)
+        about = {"variant": job.variant, "sticky": job.sticky, "seed": job.seed}
+        row = {**about, "updates": self._updates, "seconds": self._seconds, **found, **metrics}
+        # Through JSON and back: what is kept is what is written, null for what is not finite.
+        self._rows.append({k: None if v != v else v for k, v in row.items()})
+        text = "".join(json.dumps(row) + "\n" for row in self._rows)
+        atomic_write_text(self._folder / "rows.jsonl", text)
+        self._bar.message(
+            f"{job.name} {self._updates}: ROC {found['roc']:.3f} (open {found['roc_open']:.3f}), "
+            f"H {found['entropy_differs']:.3f} / {found['entropy_same']:.3f}, "
+            f"perplexity {found['code_perplexity']:.1f}, code gain {found['code_gain']:.2f}"
+        )
+
+    def _show(self, loss: float) -> None:
+        self._bar.update(self._done_before + self._updates, {"loss/total": loss})
+
+    def _finish(self) -> None:
+        """Writes the result: the last row, its intervals, and what was run."""
+        sizes = self._plan.sizes
+        seen = look_at(self._look, self._state.params, self._world.held_out, sizes.eval_batch)
+        ends = intervals(seen, self._world.held_out, self._config.network.codebook_size)
+        held_out = self._world.held_out
+        result = {
+            **self._rows[-1],
+            **ends,
+            "ms_per_update": 1000 * self._seconds / max(self._updates, 1),
+            "transitions_seen": len(seen["entropy"]),
+            "share_differs": float(np.mean(held_out.differs)),
+            "share_changed": float(np.mean(held_out.changed)),
+            "share_open": float(np.mean(held_out.in_open)),
+            "embedding_size": self._config.network.embedding_size,
+            "codebook_size": self._config.network.codebook_size,
+        }
+        write_json(self._folder / "result.json", result)
+
+
+def _averaged(metrics: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Means of the training metrics, under `train/`."""
+    rows = jax.device_get(list(metrics))
+    return {f"train/{name}": float(np.mean([row[name] for row in rows])) for name in rows[0]}

@@ -1,0 +1,193 @@
+"""What a model makes of held-out transitions: is its code alive, does it help, what is random?"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.encoders.frames import Transitions
+from smz_jax.analysis.rules.known_rules import entropy_nats, roc_area
+from smz_jax.config.settings import Config
+from smz_jax.learning.losses import consistency_loss, reconstruction_loss
+from smz_jax.types import Array, Networks, Params
+
+PADDLE_ROWS = (75, 78)
+"""Rows of an 84 x 84 frame of Breakout that hold the paddle."""
+RESAMPLES = 200
+
+
+def make_look(networks: Networks, config: Config) -> Callable[..., dict[str, Array]]:
+    """How the model sees a batch of transitions, as in search: running statistics, no noise.
+
+    Args:
+        networks: the model.
+        config: the run's settings.
+
+    Returns:
+        `(params, before [B, F, H, W], action [B], after) -> {name: [B, ...]}`, jitted: `entropy`
+        in nats, `code`, `likely` (most likely code), `embedding`, and the error of the prediction
+        for each code that g may be given: `error_real`, `error_shuffled` (of another transition
+        of the batch), `error_likely`. With a decoder it is the mean squared error of the target's
+        pixels, and `error_without` that of the afterstate; `paddle_*` is the part of it in the
+        paddle's rows. Else it is 1 + the consistency loss.
+    """
+    codes, size = config.network.codebook_size, config.network.decoder_size
+    low, high = PADDLE_ROWS[0] * size // 84, -(-PADDLE_ROWS[1] * size // 84)
+
+    def pixel_errors(predicted: Array, pixels: Array, name: str) -> dict[str, Array]:
+        error = jnp.square(predicted - pixels).reshape(-1, size, size)
+        part = error[:, low:high].sum(axis=(1, 2)) / size**2
+        return {f"error_{name}": reconstruction_loss(predicted, pixels), f"paddle_{name}": part}
+
+    @jax.jit
+    def look(params: Params, before: Array, action: Array, after: Array) -> dict[str, Array]:
+        embedding = networks.representation(params, before)
+        next_embedding = networks.representation(params, after)
+        afterstate = networks.afterstate_dynamics(params, embedding, action)
+        logits, _ = networks.afterstate_prediction(params, afterstate)
+        seen = after if config.network.encoder_input == "frames" else next_embedding
+        code = jnp.argmax(networks.encoder(params, seen, afterstate), axis=-1)
+        likely = jnp.argmax(logits, axis=-1)
+        found = {
+            "entropy": entropy_nats(logits),
+            "code": code,
+            "likely": likely,
+            "embedding": embedding.reshape(len(action), -1).astype(jnp.float32),
+        }
+        given = {"real": code, "shuffled": jnp.roll(code, 1), "likely": likely}
+        for name, index in given.items():
+            one_hot = jax.nn.one_hot(index, codes, dtype=jnp.float32)
+            foreseen, _ = networks.dynamics(params, afterstate, one_hot)
+            if size:
+                pixels = networks.frame_target(params, after[:, -1], before[:, -1])
+                with_code, without = networks.decode(params, foreseen, afterstate)
+                found |= pixel_errors(with_code, pixels, name)
+                found |= pixel_errors(without, pixels, "without")
+            else:
+                predicted = networks.project(params, foreseen, True)
+                target = networks.project(params, next_embedding, False)
+                found[f"error_{name}"] = 1 + consistency_loss(predicted, target)
+        return found
+
+    return look
+
+
+def look_at(
+    look: Callable[..., dict[str, Array]], params: Params, held_out: Transitions, batch: int
+) -> dict[str, np.ndarray]:
+    """`look` over all held-out transitions, `batch` at a time; a last part of a batch is left out.
+
+    Args:
+        look: as `make_look` gives it.
+        params: the model's parameters.
+        held_out: the transitions.
+        batch: at most their number is used.
+    """
+    batch = min(batch, len(held_out.action))
+    parts = []
+    for start in range(0, len(held_out.action) - batch + 1, batch):
+        part = slice(start, start + batch)
+        parts.append(
+            jax.device_get(
+                look(params, held_out.before[part], held_out.action[part], held_out.after[part])
+            )
+        )
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def perplexity(codes: np.ndarray) -> float:
+    """Exponential of the entropy of how often each code is used; `[N]` integers."""
+    shares = np.bincount(codes) / len(codes)
+    shares = shares[shares > 0]
+    return float(np.exp(-np.sum(shares * np.log(shares))))
+
+
+def _mean(values: np.ndarray, where: np.ndarray) -> float:
+    return float(values[where].mean()) if where.any() else float("nan")
+
+
+def summarise(
+    seen: dict[str, np.ndarray], held_out: Transitions, codebook_size: int
+) -> dict[str, float]:
+    """One row of diagnostics.
+
+    Args:
+        seen: as `look_at` gives it.
+        held_out: the transitions.
+        codebook_size: C.
+
+    Returns:
+        `embedding_variance`, `code_perplexity`, `agreement`. Normalised H(sigma): `entropy`, and
+        its means where the actions' effects differ by the emulator (`entropy_differs`), do not
+        (`entropy_same`), and by the actions alone (`entropy_changed`, `entropy_unchanged`). Areas
+        under the ROC curve of H(sigma): `roc` for "differs"; `roc_open` the same with the paddle
+        away from the walls; `roc_actions` for "changed". `entropy_error`: mean |H - true H| in
+        nats, away from the walls. `error_*` and `paddle_*`: means, `..._differs` where it differs;
+        `code_gain`: 1 - error with the real code / error with another's, where it differs.
+    """
+    count = len(seen["entropy"])
+    h = Transitions(*(x[:count] for x in held_out))
+    entropy = seen["entropy"] / max(np.log(codebook_size), 1e-9)
+    everywhere = np.ones(count, np.bool_)
+    row = {
+        "embedding_variance": float(seen["embedding"].var(axis=0).mean()),
+        "code_perplexity": perplexity(seen["code"]),
+        "agreement": float(np.mean(seen["code"] == seen["likely"])),
+        "entropy": _mean(entropy, everywhere),
+        "entropy_differs": _mean(entropy, h.differs),
+        "entropy_same": _mean(entropy, ~h.differs),
+        "entropy_changed": _mean(entropy, h.changed),
+        "entropy_unchanged": _mean(entropy, ~h.changed),
+        "entropy_open_differs": _mean(entropy, h.differs & h.in_open),
+        "entropy_open_same": _mean(entropy, ~h.differs & h.in_open),
+        "roc": roc_area(entropy, h.differs),
+        "roc_open": roc_area(entropy[h.in_open], h.differs[h.in_open]),
+        "roc_actions": roc_area(entropy, h.changed),
+        "entropy_error": _mean(np.abs(seen["entropy"] - h.entropy), h.in_open),
+    }
+    for name in sorted(seen):
+        if name.startswith(("error_", "paddle_")):
+            row[name] = _mean(seen[name], everywhere)
+            row[f"{name}_differs"] = _mean(seen[name], h.differs)
+    other = max(row["error_shuffled_differs"], 1e-12)
+    row["code_gain"] = 1 - row["error_real_differs"] / other
+    return row
+
+
+def intervals(
+    seen: dict[str, np.ndarray], held_out: Transitions, codebook_size: int, seed: int = 0
+) -> dict[str, float]:
+    """95 % bootstrap intervals over lanes (steps of one game are no independent draws).
+
+    Args:
+        seen: as `look_at` gives it.
+        held_out: the transitions.
+        codebook_size: C.
+        seed: of the resampling.
+
+    Returns:
+        `entropy_low`, `entropy_high`, `roc_low`, `roc_high`, `roc_open_low`, `roc_open_high`,
+        `code_gain_low`, `code_gain_high`.
+    """
+    count = len(seen["entropy"])
+    h = Transitions(*(x[:count] for x in held_out))
+    slim: dict[str, Any] = {name: x for name, x in seen.items() if name != "embedding"}
+    slim["embedding"] = np.zeros((count, 1), np.float32)
+    members = [np.flatnonzero(h.lane == lane) for lane in np.unique(h.lane)]
+    generator = np.random.default_rng(seed)
+    draws: dict[str, list[float]] = {"entropy": [], "roc": [], "roc_open": [], "code_gain": []}
+    for _ in range(RESAMPLES):
+        drawn = generator.integers(0, len(members), len(members))
+        pick = np.concatenate([members[i] for i in drawn])
+        resampled = {name: x[pick] for name, x in slim.items()}
+        row = summarise(resampled, Transitions(*(x[pick] for x in h)), codebook_size)
+        for name, values in draws.items():
+            values.append(row[name])
+    ends = {"low": 2.5, "high": 97.5}
+    return {
+        f"{name}_{end}": float(np.nanpercentile(values, q)) if np.isfinite(values).any() else np.nan
+        for name, values in draws.items()
+        for end, q in ends.items()
+    }

@@ -1,0 +1,226 @@
+"""Stored frames of random play in Breakout: collected once; each lane's last tenth is held out."""
+
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from smz_jax.config.settings import Config, ConfigError
+from smz_jax.envs import make_env
+from smz_jax.envs.atari.sticky import StickyTruth, sticky_truth
+from smz_jax.storage.files import atomic_write_bytes
+from smz_jax.types import Timestep, Trajectory
+
+FORMAT = 1
+WALLS = (55, 191)
+"""RAM x of the paddle at Breakout's walls."""
+
+
+class Stored(NamedTuple):
+    """Rows of random play (NumPy, `[lanes, T, ...]`), and what the emulator says of each."""
+
+    rows: Trajectory
+    truth: StickyTruth
+
+
+class Transitions(NamedTuple):
+    """Held-out transitions with the ball in play, in a fixed random order."""
+
+    before: np.ndarray  # [N, F, H, W] uint8
+    action: np.ndarray  # [N] int32
+    after: np.ndarray  # [N, F, H, W] uint8
+    lane: np.ndarray  # [N] int32
+    changed: np.ndarray  # [N] bool, by the actions alone
+    differs: np.ndarray  # [N] bool, by the emulator: the courses end in different frames
+    in_open: np.ndarray  # [N] bool, the paddle is at no wall
+    entropy: np.ndarray  # [N] float32, true, in nats
+
+
+def collect(config: Config, num_rows: int, held_out: int) -> Stored:
+    """Plays uniformly random valid actions.
+
+    Args:
+        config: of the games; `config.seed` seeds games and actions.
+        num_rows: T, rows of each lane.
+        held_out: rows at each lane's end for which the emulator is asked.
+
+    Returns:
+        Rows as the replay keeps them: policy target uniform over valid actions, search value 0.
+
+    Raises:
+        ConfigError: if a replay of the games in the emulator does not show the same frames.
+    """
+    lanes = config.env.num_envs
+    env = make_env(config.env, seed=config.seed)
+    generator = np.random.default_rng(config.seed)
+    steps: list[tuple[Timestep, np.ndarray, np.ndarray, Timestep]] = []
+    try:
+        now = env.reset()
+        for _ in range(num_rows):
+            weights = 1 - now.invalid_actions
+            weights /= weights.sum(axis=1, keepdims=True)
+            draws = generator.random((lanes, 1)) < np.cumsum(weights, axis=1)
+            action = np.argmax(draws, axis=1).astype(np.int32)
+            after = env.step(action)
+            steps.append((_slim(now), action, weights, _slim(after)))
+            now = after
+    finally:
+        env.close()
+    rows = _join(steps)
+    return Stored(rows, ask_emulator(config, rows, env.spec.action_names, held_out))
+
+
+def _slim(step: Timestep) -> Timestep:
+    """Only the newest frame of a step, copied: the stack would be kept alive."""
+    return step._replace(observation=step.observation[:, -1].copy())
+
+
+def _join(steps: list[tuple[Timestep, np.ndarray, np.ndarray, Timestep]]) -> Trajectory:
+    """Steps as rows `[lanes, T, ...]`."""
+
+    def joined(arrays: Any, dtype: Any) -> np.ndarray:
+        return np.stack([np.asarray(x) for x in arrays], axis=1).astype(dtype, copy=False)
+
+    seen, action, weights, after = zip(*steps, strict=True)
+    over = joined((x.terminated for x in after), np.bool_)
+    zeros: Any = np.zeros(over.shape, np.float32)
+    fields: Any = {
+        "frame": joined((x.observation for x in seen), np.uint8),
+        "action": joined(action, np.int32),
+        "reward": joined((x.reward for x in after), np.float32),
+        "discount": np.where(over, np.float32(0), np.float32(1)),
+        "is_first": joined((x.is_first for x in seen), np.bool_),
+        "invalid_actions": joined((x.invalid_actions for x in seen), np.uint8),
+        "action_weights": joined(weights, np.float32),
+        "search_value": zeros,
+        "transition_entropy": zeros,
+    }
+    return Trajectory(**fields)
+
+
+def ask_emulator(
+    config: Config, rows: Trajectory, action_names: tuple[str, ...], held_out: int
+) -> StickyTruth:
+    """`StickyTruth` of all lanes, `[lanes, T]`; raises ConfigError where frames differ."""
+    seeds = np.random.SeedSequence(config.seed).generate_state(config.env.num_envs)
+    first_row = rows.action.shape[1] - held_out
+    lanes = [
+        sticky_truth(
+            config.env,
+            lane_seed=max(int(seed) % 2**31, 1),
+            frames=np.asarray(rows.frame[lane]),
+            actions=np.asarray(rows.action[lane]),
+            is_first=np.asarray(rows.is_first[lane]),
+            action_names=action_names,
+            first_row=first_row,
+        )
+        for lane, seed in enumerate(seeds)
+    ]
+    return StickyTruth(*(np.stack(x) for x in zip(*lanes, strict=True)))
+
+
+def _describe(config: Config, num_rows: int, held_out: int) -> dict[str, Any]:
+    """What the frames depend on."""
+    env = config.env
+    return {
+        "format": FORMAT,
+        "env": env.id,
+        "backend": env.backend,
+        "sticky": env.sticky,
+        "frame_skip": env.frame_skip,
+        "frame_size": env.frame_size,
+        "episodic_life": env.episodic_life,
+        "clip_rewards": env.clip_rewards,
+        "lanes": env.num_envs,
+        "seed": config.seed,
+        "rows": num_rows,
+        "held_out": held_out,
+    }
+
+
+def stored_frames(path: Path, config: Config, num_rows: int, held_out: int) -> Stored:
+    """The frames in `path`, collected and written first where it is missing.
+
+    Raises:
+        ConfigError: in one line, if the file is damaged or holds other frames.
+    """
+    wanted = _describe(config, num_rows, held_out)
+    if not path.exists():
+        stored = collect(config, num_rows, held_out)
+        buffer = io.BytesIO()
+        arrays = {**stored.rows._asdict(), **_truth_fields(stored.truth)}
+        np.savez_compressed(buffer, description=np.array(json.dumps(wanted)), **arrays)
+        atomic_write_bytes(path, buffer.getvalue())
+        return stored
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = json.loads(str(file["description"]))
+            if found == wanted:
+                rows = Trajectory(**{name: file[name] for name in Trajectory._fields})
+                truth = StickyTruth(**{x: file[f"truth_{x}"] for x in StickyTruth._fields})
+                return Stored(rows, truth)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+        reason = (str(error).splitlines() or [""])[0][:120]
+        raise ConfigError(f"{path} is damaged ({reason}): remove it") from None
+    other = [name for name, value in wanted.items() if found.get(name) != value]
+    raise ConfigError(
+        f"{path} holds other frames (other {', '.join(other)}): use another --run_dir"
+    )
+
+
+def _truth_fields(truth: StickyTruth) -> dict[str, np.ndarray]:
+    return {f"truth_{name}": value for name, value in truth._asdict().items()}
+
+
+def training_rows(stored: Stored, held_out: int) -> Trajectory:
+    """The rows to learn from, on the device."""
+    return Trajectory(*(jnp.asarray(x[:, : x.shape[1] - held_out]) for x in stored.rows))
+
+
+def held_out_transitions(
+    stored: Stored, held_out: int, *, frame_stack: int, most: int, seed: int = 0
+) -> Transitions:
+    """Up to `most` held-out transitions with the ball in play, before and after.
+
+    Args:
+        stored: as `stored_frames` gives it.
+        held_out: rows at each lane's end.
+        frame_stack: F.
+        most: how many to take.
+        seed: of their order.
+
+    Raises:
+        ConfigError: if there are none.
+    """
+    rows, truth = stored.rows, stored.truth
+    length = rows.action.shape[1]
+    usable = truth.in_play.copy()
+    usable[:, : max(length - held_out, 1)] = False
+    usable[:, -1] = False
+    lane, row = np.nonzero(usable)
+    if not len(lane):
+        raise ConfigError("no held-out transition has the ball in play: raise --transitions")
+    order = np.random.default_rng(seed).permutation(len(lane))[:most]
+    lane, row = lane[order], row[order]
+    index = np.arange(length)
+    start = np.maximum.accumulate(np.where(rows.is_first, index, 0), axis=1)
+    back = np.arange(frame_stack) - (frame_stack - 1)
+
+    def stack(at: np.ndarray) -> np.ndarray:
+        wanted = np.maximum(at[:, None] + back, start[lane, at][:, None])
+        return np.asarray(rows.frame)[lane[:, None], wanted]
+
+    return Transitions(
+        before=stack(row),
+        action=np.asarray(rows.action)[lane, row],
+        after=stack(row + 1),
+        lane=lane.astype(np.int32),
+        changed=truth.changed[lane, row],
+        differs=truth.outcomes[lane, row] > 1,
+        in_open=~np.isin(truth.paddle[lane, row], WALLS),
+        entropy=truth.entropy[lane, row],
+    )

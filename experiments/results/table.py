@@ -1,0 +1,293 @@
+"""The table of results as JSON and as Markdown, from what is finished."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from experiments.results import criteria, results, twins
+from experiments.results.criteria import ALL, Figure
+from experiments.results.results import Estimate, Finished
+from experiments.results.worlds import ONE_CODE, WORLDS, World
+from smz_jax.report.verdict import number_text
+from smz_jax.storage.files import atomic_write_text, write_json
+
+TWIN_SETTINGS = tuple(word.removeprefix("--") for word in ONE_CODE[::2])
+YES_NO = {True: "yes", False: "no", None: "-"}
+COLUMNS = (
+    "experiment",
+    "command",
+    "commit",
+    "seeds",
+    "hardware",
+    "time",
+    "score: mean (95 % interval) of seeds",
+    "random",
+    "best constant action",
+    "optimum or published",
+    "asked: measured",
+    "reached",
+)
+HOW = (
+    "Scores are raw and of whole games: greedy, without noise, every lane the same number of "
+    "games, seeds that never chose a checkpoint, the last parameters. Intervals are 95 %, by "
+    "Student's t over the means of the seeds. \N{DAGGER}: a single seed; the interval of its score "
+    'is the bootstrap interval over its own games, which says nothing of other seeds. After "of" '
+    "stand the seeds themselves. A figure is reached when its mean over seeds is, and how many "
+    "seeds reach it alone is said where not all do. Time is the mean over seeds, with compilation "
+    "and all evaluations."
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One world of the table."""
+
+    world: str
+    title: str
+    command: str
+    commits: list[str]
+    seeds: list[int]
+    seeds_asked: list[int]
+    hardware: list[str]
+    minutes: Estimate | None
+    score: Estimate | None
+    random: Estimate | None
+    constant: tuple[str, Estimate] | None
+    optimum: float | None
+    known: str
+    asked: str
+    figures: list[Figure]
+    reached: bool | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that is finished."""
+
+    rows: list[Row]
+    comparisons: list[twins.Comparison]
+    problems: list[str]
+    runs: Mapping[str, Sequence[Finished]] = field(default_factory=dict)
+    """Finished runs by the name of their world."""
+
+
+def make_report(out: Path) -> Report:
+    """Reads every finished run below the folder of a proof."""
+    runs, problems = {}, []
+    for world in WORLDS.values():
+        runs[world.name], wrong = results.finished_runs(out, world)
+        problems += wrong
+    for world in WORLDS.values():
+        both = [*runs.get(world.twin_of or "", [])[:1], *runs[world.name][:1]]
+        problems += results.unlike(both, ("seed", *TWIN_SETTINGS)) if world.twin_of else []
+    comparisons = twins.compare(runs["grid-slippery"], runs["grid-twin"])
+    if not (runs["grid-slippery"] and runs["grid-twin"]):
+        comparisons = []
+    rows = [make_row(WORLDS[name], found) for name, found in runs.items() if found]
+    rows = [_with_twins(row, comparisons) for row in rows]
+    return Report(rows, comparisons, problems, runs)
+
+
+def make_row(world: World, runs: Sequence[Finished]) -> Row:
+    """A world's row, without what it takes two worlds to say.
+
+    Args:
+        world: the world.
+        runs: its finished runs, at least one.
+    """
+    figures = criteria.figures_of(world, runs)
+    presets = results.distinct(runs, results.preset)
+    extra = "".join(f" --preset {preset}" for preset in presets if preset != "laptop")
+    return Row(
+        world=world.name,
+        title=world.title,
+        command=shlex.join(world.command) + extra,
+        commits=results.distinct(runs, results.commit),
+        seeds=[one.seed for one in runs],
+        seeds_asked=list(world.seeds),
+        hardware=results.distinct(runs, results.hardware),
+        minutes=results.minutes(runs),
+        score=results.score(runs),
+        random=results.random_score(runs),
+        constant=results.best_constant(runs),
+        optimum=results.optimum(runs),
+        known=world.known,
+        asked=world.asked,
+        figures=figures,
+        reached=criteria.verdict(figures) if len(runs) >= len(world.seeds) else None,
+    )
+
+
+def _with_twins(row: Row, comparisons: Sequence[twins.Comparison]) -> Row:
+    """The row of the grid's twin with what is asked of it; others as they are."""
+    if row.world != "grid-twin" or not comparisons:
+        return row
+    asked = [x for x in comparisons if x.key in twins.ASKED]
+    count = sum(x.worse is True for x in asked)
+    name = f"errors worse, intervals apart, in {count} of {len(asked)}"
+    figure = Figure(name, None, ALL, twins.verdict(comparisons))
+    figures = [*row.figures, figure]
+    return Row(**{**row.__dict__, "figures": figures, "reached": figure.reached})
+
+
+def short(value: float) -> str:
+    """Three digits that count, no exponent: 0.00312, 0.0617, 12.5, 1,234."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def estimate_text(estimate: Estimate | None, number=short, *, seeds: bool = False) -> str:
+    """`12.3 (11.0 to 13.6)`, a dagger where it is of one seed alone; `-` for none.
+
+    With `seeds` the values of several seeds follow: `12.3 (11.0 to 13.6) of 12, 12.6, 12.3`.
+    """
+    if estimate is None:
+        return "-"
+    mark = "\N{DAGGER}" if len(estimate.values) == 1 else ""
+    if estimate.low is None or estimate.high is None:
+        return number(estimate.mean) + mark
+    each = ""
+    if seeds and len(estimate.values) > 1:
+        each = " of " + ", ".join(map(number, estimate.values))
+    return (
+        f"{number(estimate.mean)} ({number(estimate.low)} to {number(estimate.high)}){mark}{each}"
+    )
+
+
+def figure_text(figure: Figure) -> str:
+    """`ROC area at least 0.99: 0.995 (0.992 to 0.998)`."""
+    known = estimate_text(figure.estimate)
+    if not all(figure.seeds_reached):
+        known = f"{estimate_text(figure.estimate, seeds=True)}, {seeds_text(figure)}"
+    if figure.estimate is None:
+        known = "not known" if figure.reached is None else YES_NO[figure.reached]
+    asked = f" {figure.asked}" if figure.asked not in ("", ALL) else ""
+    return f"{figure.name}{asked}: {known}"
+
+
+def seeds_text(figure: Figure) -> str:
+    """`2 of 3 seeds`: how many reach the figure by themselves."""
+    return f"{sum(figure.seeds_reached)} of {len(figure.seeds_reached)} seeds"
+
+
+def _reached_text(row: Row) -> str:
+    """`yes`, `no` or `-`, and by how many seeds where not all reach everything."""
+    if len(row.seeds) < len(row.seeds_asked):
+        return "not all seeds yet" if any(x.asked for x in row.figures) else YES_NO[None]
+    each = [x for x in row.figures if x.seeds_reached]
+    fewest = min(each, key=lambda x: sum(x.seeds_reached), default=None)
+    some = fewest is not None and not all(fewest.seeds_reached)
+    return YES_NO[row.reached] + (f" ({seeds_text(fewest)})" if some and fewest else "")
+
+
+def readme_rows(report: Report) -> str:
+    """The README's results table, header included, one line for each world that has a run."""
+    return _markdown(COLUMNS, [_cells(row) for row in report.rows])
+
+
+def _cells(row: Row) -> list[str]:
+    count = f"{len(row.seeds)} of {len(row.seeds_asked)}"
+    seeds = ", ".join(map(str, row.seeds))
+    constant = "-"
+    if row.constant is not None:
+        constant = f"{row.constant[0]} {estimate_text(row.constant[1], number_text)}"
+    return [
+        row.title,
+        f"`{row.command}`",
+        ", ".join(row.commits) or "not recorded",
+        seeds if len(row.seeds) >= len(row.seeds_asked) else f"{seeds} ({count})",
+        "; ".join(row.hardware) or "not recorded",
+        "-" if row.minutes is None else f"{row.minutes.mean:.1f} min",
+        estimate_text(row.score, number_text, seeds=True),
+        estimate_text(row.random, number_text),
+        constant,
+        row.known or ("-" if row.optimum is None else f"optimum {number_text(row.optimum)}"),
+        "; ".join(figure_text(x) for x in row.figures if x.asked) or row.asked,
+        _reached_text(row),
+    ]
+
+
+def figures_markdown(report: Report) -> str:
+    """Every figure of every world, also those that are only shown."""
+    lines = [
+        [
+            row.title,
+            x.name,
+            estimate_text(x.estimate, seeds=True),
+            x.asked or "-",
+            YES_NO[x.reached],
+        ]
+        for row in report.rows
+        for x in row.figures
+    ]
+    header = ("experiment", "figure", "mean (95 % interval) of seeds", "asked", "reached")
+    return _markdown(header, lines)
+
+
+def twins_markdown(report: Report) -> str:
+    """The errors of both models along action sequences, and the scores of both."""
+    lines = []
+    for x in report.comparisons:
+        kind = next(name for name in twins.KINDS if x.key.startswith(name))
+        what = f"{x.key.removeprefix(kind + '_').replace('_', ' ')} error, {twins.KINDS[kind]}"
+        ours, theirs = estimate_text(x.stochastic), estimate_text(x.twin)
+        lines.append(["grid", what, str(x.step), ours, theirs, YES_NO[x.worse]])
+    by_name = {row.world: row for row in report.rows}
+    for row in report.rows:
+        other = by_name.get(WORLDS[row.world].twin_of or "")
+        if other is not None:
+            scores = [estimate_text(one.score, number_text) for one in (other, row)]
+            lines.append([other.title, "score", "-", *scores, "-"])
+    header = ("world", "what", "unroll step", "with chance codes", "twin", "twin worse, apart")
+    return _markdown(header, lines)
+
+
+def _markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; empty where there are no lines."""
+    if not lines:
+        return ""
+    rows = [header, ["---"] * len(header), *lines]
+    clean = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    return "\n".join("| " + " | ".join(row) + " |" for row in clean) + "\n"
+
+
+def markdown(report: Report) -> str:
+    """The whole of table.md."""
+    if not report.rows:
+        return "# Results\n\nNothing is finished yet.\n" + _problems(report)
+    parts = ["# Results", readme_rows(report), HOW, "## Figures", figures_markdown(report)]
+    if table := twins_markdown(report):
+        about = (twins.__doc__ or "").split("\n\n", 1)[1].strip()
+        parts += ["## Deterministic twins", table, about]
+    return "\n\n".join(part.strip() for part in parts) + "\n" + _problems(report)
+
+
+def _problems(report: Report) -> str:
+    if not report.problems:
+        return ""
+    return "\n## Left out or doubtful\n\n" + "".join(f"- {text}\n" for text in report.problems)
+
+
+def write_table(report: Report, out: Path) -> tuple[Path, Path]:
+    """Writes table.md and table.json; gives their paths."""
+    plain: dict[str, Any] = {
+        "rows": [asdict(row) for row in report.rows],
+        "twins": [asdict(x) for x in report.comparisons],
+        "problems": report.problems,
+    }
+    plain = _name_estimates(plain)
+    write_json(out / "table.json", plain)
+    atomic_write_text(out / "table.md", markdown(report))
+    return out / "table.md", out / "table.json"
+
+
+def _name_estimates(value: Any) -> Any:
+    """Estimates as mappings: `asdict` leaves named tuples as they are, JSON would forget names."""
+    if isinstance(value, Estimate):
+        return value._asdict()
+    if isinstance(value, Mapping):
+        return {key: _name_estimates(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_name_estimates(item) for item in value]
+    return value

@@ -1,0 +1,1 @@
+"""Playing: decisions, the actor, evaluation."""

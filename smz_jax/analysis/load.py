@@ -1,0 +1,266 @@
+"""A trained model from where it is: an export, or a checkpoint of a run."""
+
+import functools
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from smz_jax.config.settings import Config, ConfigError, require
+from smz_jax.envs import make_spec
+from smz_jax.macros.library.summary import precondition_fields
+from smz_jax.macros.precondition.head import HeadState, init_head, model_part
+from smz_jax.macros.precondition.quality import slot_entries
+from smz_jax.model.networks import make_networks
+from smz_jax.storage.checkpoint import CheckpointStore
+from smz_jax.storage.documents.macros import read_macros_json
+from smz_jax.storage.export import Exported, check_new_folder, is_export, read_export, write_export
+from smz_jax.storage.metrics import read_metrics
+from smz_jax.storage.run_dir import read_config, versions
+from smz_jax.types import EnvSpec, Networks, Params, TrainState
+
+Checkpoint = Literal["best", "last"]
+STATISTICS = (
+    *("games", "mean", "mean_low", "mean_high", "median", "iqm", "iqm_low", "iqm_high"),
+    *("min", "max", "length_mean", "cut_share"),
+)
+
+
+def load_model(folder: Path, checkpoint: Checkpoint = "best") -> Exported:
+    """The model of an export, or of a run's checkpoint.
+
+    Args:
+        folder: of the export or of the run.
+        checkpoint: which one of a run; an export holds one only.
+
+    Raises:
+        ConfigError: in one line, if there is none or it is damaged.
+    """
+    return read_export(folder) if is_export(folder) else read_run(folder, checkpoint)
+
+
+def export_run(run_dir: Path, out: Path, checkpoint: Checkpoint = "best") -> Exported:
+    """Writes an export of a run's checkpoint, reads it back, and gives what was read.
+
+    Args:
+        run_dir: folder of the run.
+        out: a folder that is new or empty.
+        checkpoint: which one.
+
+    Raises:
+        ConfigError: in one line, if the run or `out` cannot be used.
+        OSError: if `out` cannot be written.
+    """
+    check_new_folder(out)
+    return read_export(write_export(out, read_run(run_dir, checkpoint)))
+
+
+def read_run(run_dir: Path, checkpoint: Checkpoint) -> Exported:
+    """The model of a run's newest checkpoint of a kind; its scores and macros, if it has some.
+
+    Raises:
+        ConfigError: in one line, if the folder holds no such run, or something in it is damaged.
+    """
+    config, store = read_config(run_dir), CheckpointStore(run_dir)
+    other: Checkpoint = "last" if checkpoint == "best" else "best"
+    if not store.exists(checkpoint) and store.exists(other):
+        allowed = f"{other}, the only one that the run has"
+        require(False, "checkpoint", checkpoint, allowed)
+    extra = store.read_manifest(checkpoint)["extra"]
+    spec = make_spec(config.env)
+    networks = make_networks(config.network, spec)
+    params, manifest = store.restore_params(checkpoint, abstract_params(networks))
+    head = _read_head(store, checkpoint, manifest["step"], abstract_head(networks, config, spec))
+    count = extra.get("count")
+    env_steps = count * config.env.num_envs if isinstance(count, int) else None
+    summary = _read_json(run_dir / "summary.json") or {}
+    about = {
+        "experiment": config.experiment,
+        "seed": config.seed,
+        "run": run_dir.absolute().name,
+        "checkpoint": checkpoint,
+        "env_steps": env_steps,
+        "action_names": list(spec.action_names),
+        "frame_shape": list(spec.frame_shape),
+        "commit": summary.get("commit"),
+        "versions": summary.get("versions") or versions(),
+    }
+    macros_path = run_dir / "macros.json"
+    library = read_macros_json(macros_path) if macros_path.exists() else None
+    if library and head is not None:
+        _of_this_head(library, head)
+    return Exported(
+        config=config,
+        weights=named_weights(params),
+        about=about,
+        scores=score_table(run_dir, env_steps),
+        macros=library,
+        head=None if head is None else named_weights(head),
+    )
+
+
+def _of_this_head(library: dict[str, Any], head: HeadState) -> None:
+    """Slots and preconditions as of the head that is read; the file's are of the newest one.
+
+    Trials and status stay those of the newest parameters, whose claims they were.
+    """
+    entries = slot_entries(head.slots, head.tally)
+    for macro in library["macros"]:
+        macro |= precondition_fields(entries.get(tuple(macro["actions"])))
+
+
+def _read_head(
+    store: CheckpointStore, kind: Checkpoint, step: int, abstract: HeadState | None
+) -> HeadState | None:
+    """The precondition head of a checkpoint, without its optimiser, if the run has one."""
+    if abstract is None:
+        return None
+    if kind == "best":
+        return store.restore_part(kind, {"head": abstract}, step=step)[0]["head"]
+    part = {"train": TrainState(None, None, None, None, None, head=abstract)}  # type: ignore[arg-type]
+    return store.restore_part(kind, part, step=step)[0]["train"].head
+
+
+def _read_json(path: Path) -> Any:
+    """An object of a run's, None where there is none; raises ConfigError if it is damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("it holds no object")
+        return found
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} is damaged: {error}") from None
+
+
+def score_table(run_dir: Path, env_steps: int | None) -> list[dict[str, Any]]:
+    """Every evaluation of a run as a row: those during training, the final ones, the baselines.
+
+    Args:
+        run_dir: folder of the run, finished or not.
+        env_steps: at which the model stood that the table is for.
+
+    Returns:
+        Rows of `policy` (agent, random, or `always NAME`), `when` (interim, final, `final, sticky
+        0.25`, baseline), `env_steps` of the parameters that played, `this_model` (whether they are
+        those of the model), and the statistics of `summarise_games` that were kept, without the
+        single scores.
+
+    Raises:
+        ConfigError: in one line, if a file is damaged.
+    """
+    rows = []
+
+    def add(policy: str, when: str, steps: int | None, result: Any) -> None:
+        if isinstance(result, dict) and result.get("mean") is not None:
+            kept = {name: result[name] for name in STATISTICS if name in result}
+            same = policy == "agent" and steps is not None and steps == env_steps
+            head = {"policy": policy, "when": when, "env_steps": steps, "this_model": same}
+            rows.append(head | kept)
+
+    metrics = run_dir / "metrics.jsonl"
+    for row in read_metrics(metrics) if metrics.exists() else ():
+        if "iteration" in row:
+            found = {name: row[f"eval/{name}"] for name in STATISTICS if f"eval/{name}" in row}
+            add("agent", "interim", row.get("env_steps"), found)
+    summary = _read_json(run_dir / "summary.json") or {}
+    steps = summary.get("env_steps")
+    add("agent", "final", steps, summary.get("evaluation"))
+    add("agent", "final, sticky 0.25", steps, summary.get("evaluation_sticky"))
+    baselines = summary.get("baselines")
+    if not isinstance(baselines, dict):
+        baselines = _read_json(run_dir / "baselines.json") or {}
+    add("random", "baseline", None, baselines.get("random"))
+    constant = baselines.get("constant")
+    for name, result in constant.items() if isinstance(constant, dict) else ():
+        add(f"always {name}", "baseline", None, result)
+    return rows
+
+
+def format_scores(rows: list[dict[str, Any]]) -> str:
+    """The rows of `score_table` as lines; `*` marks those of the very model."""
+    lines = []
+    for row in rows:
+        steps = "" if row["env_steps"] is None else f" after {row['env_steps']:,} steps"
+        low, high = row.get("mean_low"), row.get("mean_high")
+        bounds = "" if low is None or high is None else f" ({low:.2f} to {high:.2f})"
+        games = f", {row['games']} games" if "games" in row else ""
+        mark = "*" if row["this_model"] else " "
+        lines.append(
+            f"{mark} {row['policy']}, {row['when']}{steps}: mean {row['mean']:.2f}{bounds}{games}"
+        )
+    return "\n".join(lines)
+
+
+def abstract_params(networks: Networks) -> Params:
+    """Shapes and dtypes of a model's parameters, without computing any."""
+    return jax.eval_shape(networks.init, jax.random.key(0))
+
+
+def named_weights(params: Params) -> dict[str, np.ndarray]:
+    """Parameters as NumPy arrays by their path, e.g. `params/trunk/Dense_0/kernel`."""
+    leaves = jax.tree_util.tree_flatten_with_path(jax.device_get(params))[0]
+    return {_name(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def fit_params(networks: Networks, weights: dict[str, np.ndarray]) -> Params:
+    """Named weights as the parameters of a model, on the device, bit for bit.
+
+    Args:
+        networks: the model that they belong to.
+        weights: as `named_weights` gives them.
+
+    Raises:
+        ConfigError: in one line naming the first entry that is missing, unknown or of another
+            shape or type.
+    """
+    return _fit(abstract_params(networks), weights)
+
+
+def abstract_head(networks: Networks, config: Config, spec: EnvSpec) -> HeadState | None:
+    """Shapes and dtypes of a run's precondition head without its optimiser; None: it has none."""
+    observation = jax.ShapeDtypeStruct((1, *spec.observation_shape), spec.frame_dtype)
+    embedding = jax.eval_shape(networks.representation, abstract_params(networks), observation)
+    init = functools.partial(init_head, config.macro, embedding.shape[1:])
+    return model_part(jax.eval_shape(init, jax.random.key(0)), config.macro)
+
+
+def fit_head(networks: Networks, spec: EnvSpec, model: Exported) -> HeadState | None:
+    """The precondition head of a model, for `head.applies`; None: it has none.
+
+    Args:
+        networks: the model that it belongs to.
+        spec: the environment.
+        model: as it was read.
+
+    Raises:
+        ConfigError: as `fit_params`.
+    """
+    abstract = abstract_head(networks, model.config, spec)
+    return None if abstract is None or model.head is None else _fit(abstract, model.head)
+
+
+def _fit(abstract: Any, weights: dict[str, np.ndarray]) -> Any:
+    """Named arrays in a given structure, on the device; raises ConfigError as `fit_params`."""
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(abstract)
+    wanted = {_name(path): (leaf.shape, str(leaf.dtype)) for path, leaf in leaves}
+    found = {name: (array.shape, str(array.dtype)) for name, array in weights.items()}
+    for name in {**wanted, **found}:
+        need, have = wanted.get(name, "absent"), found.get(name, "absent")
+        require(need == have, f"weights {name}", have, f"{need}, as in the model of config.yaml")
+    arrays = [jax.device_put(weights[name]) for name in wanted]
+    return jax.tree_util.tree_unflatten(treedef, arrays)
+
+
+def check_actions_of(model: Exported, spec: EnvSpec) -> None:
+    """Raises ConfigError if the game as it is installed has other actions than the model's."""
+    names = model.about["action_names"]
+    allowed = f"those of the installed {spec.name}: {', '.join(spec.action_names)}"
+    require(names == list(spec.action_names), "the model's actions", names, allowed)

@@ -1,0 +1,130 @@
+"""Whole games, one after the other, told move by move."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from smz_jax.acting.actor import GameScores
+from smz_jax.acting.agent import Agent
+from smz_jax.config.settings import Config
+from smz_jax.envs import VectorEnv
+from smz_jax.types import Timestep
+
+
+class Followed(NamedTuple):
+    """A macro whose first `done` actions are the last ones that were played."""
+
+    actions: tuple[int, ...]
+    done: int
+
+
+class Moment(NamedTuple):
+    """What the agent sees, and what it decides there; or the end of a game."""
+
+    game: int  # from 1
+    step: int  # actions played before in this game
+    score: float  # raw rewards so far
+    timestep: Timestep  # of one lane
+    action: int | None  # None: the game is over; the next two are NaN then
+    value: float  # of the root of the search, in units of the rewards learned from
+    transition_entropy: float  # normalised H(sigma) of the action
+    macro: Followed | None  # followed by this action and those before
+    cut: bool = False  # whether the end is that of the time limit
+
+
+class MacroFollower:
+    """Which macro of a library the last actions follow.
+
+    Of the macros whose first actions are the very last ones played, at least two of them, the one
+    that was followed longest; of several such, the longest macro, then the most frequent one.
+
+    Args:
+        library: as in macros.json; None or empty: no macro is ever followed.
+    """
+
+    def __init__(self, library: Mapping[str, Any] | None) -> None:
+        self._best: dict[tuple[int, ...], tuple[int, ...]] = {}
+        macros = [(tuple(x["actions"]), x["count"]) for x in (library or {}).get("macros", ())]
+        for actions, _ in sorted(macros, key=lambda macro: (-len(macro[0]), -macro[1], macro[0])):
+            for done in range(2, len(actions) + 1):
+                self._best.setdefault(actions[:done], actions)
+        self._longest = max((len(actions) for actions in self._best.values()), default=0)
+        self._played: list[int] = []
+
+    def restart(self) -> None:
+        """Forgets what was played: a macro never reaches from one game into the next."""
+        self._played = []
+
+    def add(self, action: int) -> Followed | None:
+        """Notes an action; gives the macro that it follows."""
+        self._played = [*self._played, action][-max(self._longest, 1) :]
+        for done in range(len(self._played), 1, -1):
+            actions = self._best.get(tuple(self._played[-done:]))
+            if actions is not None:
+                return Followed(actions, done)
+        return None
+
+
+def play(
+    agent: Agent,
+    env: VectorEnv,
+    config: Config,
+    *,
+    num_games: int,
+    library: Mapping[str, Any] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Moment]:
+    """Plays as `evaluate` does on one lane: the same agent and games give the same scores.
+
+    Args:
+        agent: greedy, with its search.
+        env: one lane, with the settings that `game_settings` gives.
+        config: the run's settings.
+        num_games: to play.
+        library: macros to watch for.
+        should_stop: asked before every action.
+
+    Yields:
+        A `Moment` for every action, before it is played, and one for the end of each game.
+    """
+    follower, scores = MacroFollower(library), GameScores(1)
+    timestep, count = env.reset(), 0
+    for game in range(1, num_games + 1):
+        follower.restart()
+        step, end = 0, None
+        while end is None:
+            if should_stop():
+                return
+            actions = agent(timestep, count)
+            value, entropy = _thoughts(agent)
+            score, action = float(scores.score[0]), int(actions[0])
+            yield Moment(game, step, score, timestep, action, value, entropy, follower.add(action))
+            timestep = env.step(actions)
+            count, step = count + 1, step + 1
+            end = next(iter(scores.add(timestep)), None)
+        _, score, length, truncated = end
+        cut = truncated and length >= config.eval.max_steps
+        yield Moment(game, length, score, timestep, None, float("nan"), float("nan"), None, cut)
+        if game < num_games:
+            timestep = env.step(np.zeros(1, np.int32))  # ignored: the lane begins its next game
+            scores.add(timestep)
+            count += 1
+
+
+def _thoughts(agent: Agent) -> tuple[float, float]:
+    """Value and transition entropy of the agent's last decision."""
+    assert agent.decision is not None, "the agent was asked"
+    return float(agent.decision.search.value[0]), float(agent.decision.transition_entropy[0])
+
+
+def end_line(moment: Moment) -> str:
+    """The end of a game in one line."""
+    cut = ", cut off by the time limit" if moment.cut else ""
+    return f"game {moment.game}: score {moment.score:g}, {moment.step:,} steps{cut}"
+
+
+def mean_line(scores: Sequence[float]) -> str:
+    """The scores of several games in one line."""
+    low, high = min(scores), max(scores)
+    return f"{len(scores)} games: mean score {np.mean(scores):.2f}, from {low:g} to {high:g}"

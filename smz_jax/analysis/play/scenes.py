@@ -1,0 +1,197 @@
+"""What a game looks like, as picture and as text: its own screen, or a drawing of what is seen."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from smz_jax.config.settings import EnvConfig
+from smz_jax.types import EnvSpec, Timestep
+
+HEIGHT = 420
+"""Pixels of a picture at most, unless the game's own screen is larger."""
+BACKGROUND, INK, FAINT, ACCENT = (24, 26, 32), (235, 235, 235), (130, 134, 142), (86, 180, 233)
+BASE_COLOURS = (
+    *((86, 180, 233), (230, 159, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66)),
+    *((213, 94, 0), (0, 114, 178), (160, 160, 160), (120, 220, 160), (255, 150, 150)),
+)
+"""Okabe and Ito's colours and a few more, for the planes of a board."""
+
+Draw = Callable[[Timestep], Image.Image]
+Tell = Callable[[Timestep], str | Image.Image]
+
+
+class Scene(NamedTuple):
+    """The two views of a game."""
+
+    picture: Draw
+    text: Tell
+    """Text for the terminal, or an image that the terminal is to show in its own way."""
+
+
+def make_scene(config: EnvConfig, spec: EnvSpec, screen: Callable[[], np.ndarray] | None) -> Scene:
+    """The views of a game.
+
+    Args:
+        config: the environment's settings.
+        spec: the environment.
+        screen: the game's own picture, as `open_game` gives it; it is shown where there is one.
+    """
+    drawn = _drawn_scene(config, spec)
+    if screen is None:
+        return drawn
+
+    def picture(timestep: Timestep) -> Image.Image:
+        del timestep  # the screen stands where the game stands
+        return enlarged(Image.fromarray(screen()))
+
+    images = len(spec.frame_shape) == 2
+    return Scene(picture, picture if images else drawn.text)
+
+
+def enlarged(image: Image.Image) -> Image.Image:
+    """As many times as large as `HEIGHT` allows, without blurring a pixel."""
+    times = max(1, HEIGHT // image.height)
+    return image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
+
+
+def _newest(timestep: Timestep) -> np.ndarray:
+    """The newest frame of the lane."""
+    return timestep.observation[0, -1]
+
+
+def _drawn_scene(config: EnvConfig, spec: EnvSpec) -> Scene:
+    """A drawing of what the agent sees."""
+    if config.suite == "grid":
+        return _grid_scene(config)
+    if len(spec.frame_shape) == 3:
+        if config.id == "2048":
+            return Scene(lambda x: _tiles(_exponents(x)), lambda x: _tiles_text(_exponents(x)))
+        return Scene(_planes, _planes_text)
+    if len(spec.frame_shape) == 2:
+
+        def grey(timestep: Timestep) -> Image.Image:
+            return enlarged(Image.fromarray(_newest(timestep)).convert("RGB"))
+
+        return Scene(grey, grey)
+    return Scene(_bars, _bars_text)
+
+
+def _grid_scene(config: EnvConfig) -> Scene:
+    """The map with the agent on it; `@`, or `+` where a coin has just paid."""
+    from smz_jax.analysis.rules.figure import COLOURS
+    from smz_jax.envs.grid.env import grid_observations, states_of
+    from smz_jax.envs.grid.map import read_options
+    from smz_jax.envs.grid.rules import make_rules
+
+    grid, kind = read_options(config)
+    rules = make_rules(grid)
+    observations = grid_observations(rules, kind)
+    height, width = grid.size
+    side = max(8, HEIGHT // max(height, width))
+    font = ImageFont.load_default(side * 0.45)
+    empty = Image.new("RGB", (width * side, height * side), "#BBBBBB")
+    draw = ImageDraw.Draw(empty)
+    for y, row in enumerate(grid.rows):
+        for x, cell in enumerate(row):
+            left, top = x * side, y * side
+            draw.rectangle((left, top, left + side - 2, top + side - 2), COLOURS[cell])
+            if cell in "S$OG~":
+                ink = "#FFFFFF" if cell == "O" else "#777777"
+                draw.text((left + side / 2, top + side / 2), cell, ink, font, "mm")
+
+    def state(timestep: Timestep) -> int:
+        return int(states_of(_newest(timestep)[None], observations)[0])
+
+    def picture(timestep: Timestep) -> Image.Image:
+        image, now = empty.copy(), state(timestep)
+        (y, x), paid = rules.place[now], rules.paid[now]
+        box = tuple(np.array([x, y, x + 1, y + 1]) * side + side // 6 * np.array([1, 1, -1, -1]))
+        ImageDraw.Draw(image).ellipse(
+            tuple(map(int, box)), "#E69F00" if paid else "#0072B2", "#FFFFFF"
+        )
+        return image
+
+    def text(timestep: Timestep) -> str:
+        now = state(timestep)
+        lines = [list(row) for row in grid.rows]
+        lines[rules.place[now][0]][rules.place[now][1]] = "+" if rules.paid[now] else "@"
+        return "\n".join("".join(line) for line in lines)
+
+    return Scene(picture, text)
+
+
+def _exponents(timestep: Timestep) -> np.ndarray:
+    """2048's board `[4, 4]`: the tile 2^i is plane i, an empty cell plane 0."""
+    return _newest(timestep).argmax(axis=-1)
+
+
+def _tiles(board: np.ndarray) -> Image.Image:
+    """2048's board, warmer the larger the tile."""
+    side = HEIGHT // 4
+    image = Image.new("RGB", (4 * side, 4 * side), (60, 58, 56))
+    draw = ImageDraw.Draw(image)
+    for (y, x), power in np.ndenumerate(board):
+        box = (x * side + 5, y * side + 5, (x + 1) * side - 6, (y + 1) * side - 6)
+        heat = min(power, 11) / 11
+        colour = (238, int(228 - 130 * heat), int(218 - 200 * heat)) if power else (84, 82, 80)
+        draw.rounded_rectangle(box, 6, colour)
+        if power:
+            number = str(2 ** int(power))
+            font = ImageFont.load_default(side * (0.42 if len(number) < 4 else 0.3))
+            middle = (x * side + side / 2, y * side + side / 2)
+            draw.text(middle, number, "#3C3A38" if power < 5 else "#FFFFFF", font, "mm")
+    return image
+
+
+def _tiles_text(board: np.ndarray) -> str:
+    """2048's board as numbers."""
+    return "\n".join(
+        "".join(f"{2 ** int(power) if power else '.':>6}" for power in row) for row in board
+    )
+
+
+def _last_planes(timestep: Timestep) -> np.ndarray:
+    """Of each cell of a board `[H, W]`: the last plane that is set, -1 where none is."""
+    planes = _newest(timestep) > 0
+    return np.where(planes, np.arange(planes.shape[-1]), -1).max(axis=-1)
+
+
+def _planes(timestep: Timestep) -> Image.Image:
+    """A board of planes: each cell in the colour of its last plane that is set."""
+    last = _last_planes(timestep)
+    colours = np.array([*BASE_COLOURS, BACKGROUND], np.uint8)
+    return enlarged(Image.fromarray(colours[np.where(last < 0, -1, last % len(BASE_COLOURS))]))
+
+
+def _planes_text(timestep: Timestep) -> str:
+    """The same as letters, `.` where no plane is set."""
+    return "\n".join(
+        "".join("." if plane < 0 else chr(ord("A") + plane % 26) for plane in row)
+        for row in _last_planes(timestep)
+    )
+
+
+MOST_BARS = 40
+"""Numbers of a vector that are shown."""
+
+
+def _bars(timestep: Timestep) -> Image.Image:
+    """A vector as bars from the middle, each number squashed by x / (1 + |x|)."""
+    vector = _newest(timestep).astype(np.float64)[:MOST_BARS]
+    row = min(40, HEIGHT // max(len(vector), 1))
+    font = ImageFont.load_default(min(14, max(row - 3, 6)))
+    image = Image.new("RGB", (320, max(row * len(vector), 160)), BACKGROUND)
+    draw = ImageDraw.Draw(image)
+    for i, x in enumerate(vector):
+        top, end = i * row, 200 + 110 * x / (1 + abs(x))
+        draw.rectangle((min(200, end), top + 2, max(200, end), top + row - 3), ACCENT)
+        draw.text((8, top + row / 2), f"{i}: {x:.3g}", INK, font, "lm")
+    return image
+
+
+def _bars_text(timestep: Timestep) -> str:
+    """A vector as numbers, eight in a line."""
+    numbers = [f"{float(x):>9.3g}" for x in _newest(timestep)[:MOST_BARS]]
+    return "\n".join("".join(numbers[i : i + 8]) for i in range(0, len(numbers), 8))

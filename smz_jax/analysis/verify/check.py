@@ -1,0 +1,193 @@
+"""Macros in the real emulator: played from states that were reached, against what was foreseen.
+
+From each state a macro is played, and other sequences of its length. The model unrolls all of them
+open loop. The macro is nearest if the end that the model foresees of it is nearer to where it
+really ended than the ends that it foresees of the 19 others, and told apart if where it really
+ended is nearer to what the model foresees than where the others did; others that really end in the
+same frame are left out, and replaced while there are more. Under sticky actions each run has chance
+of its own, and the others are played under the same chance.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from smz_jax.acting.agent import Agent
+from smz_jax.analysis.verify.foresight import Model
+from smz_jax.analysis.verify.libraries import Macro
+from smz_jax.analysis.verify.states import Start, is_over, timestep_of
+from smz_jax.config.settings import Config
+from smz_jax.envs.atari.emulator import Emulator, SequenceRun, play_sequence
+
+POOL = 40
+"""Other sequences of each length that are played from a state: some end where the macro does."""
+
+
+SAME = 0.9
+"""Share of states in which actions that do the same come to the same: where the ball was lost FIRE
+serves it, and NOOP does not."""
+
+
+class Outcome(NamedTuple):
+    """What one run of a sequence came to."""
+
+    observation: np.ndarray  # [F, H, W] at the end
+    frame: bytes  # hash of the newest frame
+    ram: str
+    rewards: np.ndarray  # [n] as learned from
+    lost: int  # lives
+    cut: bool  # it ended before its last action
+    over: bool  # it ended, with its last action or before
+
+
+def outcome(start: Start, run: SequenceRun, length: int, config: Config) -> Outcome:
+    """What a run came to; rewards after the episode's end, as it is learned from, do not count."""
+    first = start.state.step
+    lives = np.concatenate([[first.lives], run.lives])
+    lost = np.flatnonzero(np.diff(lives) < 0)
+    ends = len(run.frames) if run.terminated else length + 1
+    if config.env.episodic_life and len(lost):
+        ends = min(ends, int(lost[0]) + 1)
+    frames = np.concatenate([first.observation, run.frames])
+    rewards = np.sign(run.rewards) if config.env.clip_rewards else run.rewards
+    return Outcome(
+        observation=frames[-len(first.observation) :],
+        frame=hashlib.blake2b(frames[-1].tobytes(), digest_size=16).digest(),
+        ram=run.ram_hash,
+        rewards=rewards[:ends],
+        lost=int(lives[0] - lives[-1]),
+        cut=ends < length,
+        over=ends <= length,
+    )
+
+
+def draw_pool(
+    length: int, num_actions: int, rng: np.random.Generator, size: int = POOL
+) -> list[Macro]:
+    """Distinct sequences of one length in a random order: all of them, or `size`."""
+    total = num_actions**length
+    chosen = rng.choice(total, min(size, total), replace=False)
+    digits = num_actions ** np.arange(length)[::-1]
+    return [tuple(int(x) for x in number // digits % num_actions) for number in chosen]
+
+
+def choose_states(
+    applies: np.ndarray, count: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which states each macro is tried in.
+
+    Args:
+        applies: `[M, S]` bool; the states are in a random order.
+        count: states wanted.
+        rng: chooses among states in which a macro applies.
+
+    Returns:
+        `[M, S]` bool: the first `count` states, the same for all, or `count` in which it applies;
+        and `[S]` bool, those first ones.
+    """
+    drawn = np.arange(applies.shape[1]) < count
+    tried = np.broadcast_to(drawn, applies.shape).copy()
+    for row, here in zip(tried, applies, strict=True):
+        more = count - int((here & drawn).sum())
+        others = rng.permutation(np.flatnonzero(here & ~drawn))
+        row[others[: max(more, 0)]] = True
+    return tried, drawn
+
+
+def chance_seeds(seed: int, state: int, runs: int) -> list[int]:
+    """Seeds of the sticky actions of the runs from a state."""
+    sequence = np.random.SeedSequence((seed, state))
+    return [int(x) for x in sequence.generate_state(runs, np.uint32)]
+
+
+def play_from(
+    emulator: Emulator,
+    start: Start,
+    sequences: Iterable[Macro],
+    seeds: Sequence[int],
+    config: Config,
+) -> dict[Macro, list[Outcome]]:
+    """Plays each sequence from a state, once for each seed."""
+    return {
+        actions: [
+            outcome(start, run, len(actions), config)
+            for run in play_sequence(emulator, start.state, actions, seeds)
+        ]
+        for actions in sequences
+    }
+
+
+def same_actions(
+    emulator: Emulator, starts: Sequence[Start], config: Config, seed: int
+) -> list[int]:
+    """Which actions do the same: in Breakout FIRE and NOOP, while the ball flies.
+
+    Two do if each, played twice, comes to the same frame, rewards and lives from `SAME` of the
+    states.
+
+    Args:
+        emulator: of the game.
+        starts: states; from none of them all actions but one are invalid.
+        config: the run's settings.
+        seed: of sticky actions, the same for all actions.
+
+    Returns:
+        For each action the first one that does the same, often itself.
+    """
+    actions = range(emulator.spec.num_actions)
+    ends: list[list[Any]] = [[] for _ in actions]
+    for state, start in enumerate(starts):
+        twice = [(action, action) for action in actions]
+        played = play_from(emulator, start, twice, chance_seeds(seed, state, 1), config)
+        for action, column in enumerate(ends):
+            (end,) = played[action, action]
+            column.append((end.frame, end.rewards.tobytes(), end.lost, end.cut))
+
+    def agree(one: int, other: int) -> bool:
+        pairs = zip(ends[one], ends[other], strict=True)
+        return one == other or sum(x == y for x, y in pairs) >= SAME * max(len(starts), 1)
+
+    return [next(other for other in actions if agree(action, other)) for action in actions]
+
+
+def returns(rewards: np.ndarray, value: float, gamma: float) -> float:
+    """Discounted rewards, and the value after them: sum gamma^i r_i + gamma^n v."""
+    discounts = gamma ** np.arange(len(rewards))
+    return float(discounts @ rewards + gamma ** len(rewards) * value)
+
+
+def greedy_returns(
+    emulator: Emulator,
+    start: Start,
+    seed: int,
+    agent: Agent,
+    model: Model,
+    config: Config,
+    length: int,
+) -> list[float]:
+    """Returns of the greedy policy after 0..length actions, as `returns`; an end is worth 0."""
+    step = emulator.restore(start.state, seed=seed)
+    observations, rewards, over = [step.observation], [], []
+    for count in range(length):
+        if over and over[-1]:
+            break
+        lives = step.lives
+        step = emulator.step(int(agent(timestep_of(step), count)[0]))
+        rewards.append(np.sign(step.reward) if config.env.clip_rewards else step.reward)
+        observations.append(step.observation)
+        over.append(is_over(step, lives, config))
+    values = values_of(model, np.stack(observations))
+    values[1:] *= ~np.array(over, np.bool_)
+    rewards = np.array(rewards, np.float32)
+    found = [
+        returns(rewards[:n], values[n], config.learner.gamma) for n in range(len(observations))
+    ]
+    return found + found[-1:] * (length + 1 - len(found))
+
+
+def values_of(model: Model, observations: np.ndarray) -> np.ndarray:
+    """What a model holds observations `[N, F, ...]` to be worth, `[N]`."""
+    embedding = model.foresight.look(model.params, observations)
+    return np.asarray(model.foresight.value(model.params, embedding), np.float64)

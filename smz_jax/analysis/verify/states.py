@@ -1,0 +1,140 @@
+"""Games of an agent: what it played, and states on the way that can be gone back to."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from smz_jax.acting.agent import Agent
+from smz_jax.acting.evaluate import game_settings
+from smz_jax.analysis.verify.libraries import Piece
+from smz_jax.config.settings import Config
+from smz_jax.envs import make_env
+from smz_jax.envs.atari.emulator import Emulator, EmulatorState, Step
+from smz_jax.types import Timestep
+
+
+class Start(NamedTuple):
+    """A state that play reached; a macro may begin here."""
+
+    state: EmulatorState
+    game: int
+    step: int  # actions of the game before
+
+
+class Played(NamedTuple):
+    """The games of an agent."""
+
+    pieces: list[Piece]
+    scores: list[float]  # raw, of each game, cut off or not
+    starts: list[Start]  # in a random order
+
+
+def timestep_of(step: Step, *, is_first: bool = False) -> Timestep:
+    """What an agent sees of one emulator, as a batch of one."""
+    blank = np.zeros(1, np.bool_)
+    return Timestep(
+        observation=step.observation[None],
+        reward=np.array([step.reward], np.float32),
+        raw_reward=np.array([step.reward], np.float32),
+        terminated=np.array([step.terminated]),
+        truncated=blank,
+        game_over=np.array([step.terminated]),
+        is_first=np.array([is_first]),
+        invalid_actions=step.invalid_actions[None],
+    )
+
+
+def is_over(step: Step, lives: int, config: Config) -> bool:
+    """Whether an episode, as it is learned from, ends with a step; `lives` were left before it."""
+    return step.terminated or (config.env.episodic_life and step.lives < lives)
+
+
+def play_emulator(
+    agent: Agent,
+    emulator: Emulator,
+    config: Config,
+    *,
+    games: int,
+    max_steps: int,
+    keep: int,
+    seed: int,
+) -> Played:
+    """Plays with search, from up to `eval.noop_max` no-ops on, as evaluations do.
+
+    Args:
+        agent: plays.
+        emulator: is played in.
+        config: the run's settings.
+        games: to play.
+        max_steps: actions after which a game is cut off.
+        keep: states to keep, each step's as likely as any other's (Vitter 1985, algorithm R); not
+            those in which only FIRE can be played.
+        seed: of no-ops, sticky actions and states.
+    """
+    rng, sample = np.random.default_rng(seed), np.random.default_rng((seed, 1))
+    pieces: list[Piece] = []
+    scores: list[float] = []
+    starts: list[Start] = []
+    seen = count = 0
+    for game in range(games):
+        noops = int(rng.integers(config.eval.noop_max + 1))
+        step = emulator.reset(int(rng.integers(2**32)), noops)
+        actions: list[int] = []
+        score = 0.0
+        for number in range(max_steps):
+            if step.terminated:
+                break
+            if not step.invalid_actions.any():
+                slot = seen if seen < keep else int(sample.integers(seen + 1))
+                if slot < keep:
+                    starts[slot : slot + 1] = [Start(emulator.clone(), game, number)]
+                seen += 1
+            action = int(agent(timestep_of(step, is_first=number == 0), count)[0])
+            actions.append(action)
+            lives, step, count = step.lives, emulator.step(action), count + 1
+            score += step.reward
+            if is_over(step, lives, config):
+                pieces.append(Piece(np.array(actions, np.int32), game))
+                actions = []
+        if actions:
+            pieces.append(Piece(np.array(actions, np.int32), game))
+        scores.append(score)
+    sample.shuffle(starts)  # type: ignore[arg-type]
+    return Played(pieces, scores, starts)
+
+
+def play_vector(
+    agent: Agent, config: Config, *, games: int, max_steps: int, seed: int
+) -> tuple[list[Piece], list[float], np.ndarray]:
+    """Plays whole games side by side, one on each lane.
+
+    Args:
+        agent: plays.
+        config: the run's settings.
+        games: to play.
+        max_steps: actions after which a game is cut off.
+        seed: of the games.
+
+    Returns:
+        A piece for each game, the scores, and the observations `[N, F, ...]` on the way.
+    """
+    env = make_env(game_settings(config), seed=seed, num_envs=games, training=False)
+    actions, rewards, live, seen = [], [], [], []
+    try:
+        timestep, on = env.reset(), np.ones(games, np.bool_)
+        for count in range(max_steps):
+            action = agent(timestep, count)
+            seen.append(timestep.observation[on])
+            timestep = env.step(action)
+            actions.append(action)
+            rewards.append(np.where(on, timestep.raw_reward, 0.0))
+            live.append(on)
+            on = on & ~timestep.game_over
+            if not on.any():
+                break
+    finally:
+        env.close()
+    lengths = np.sum(live, axis=0)
+    told = np.stack(actions, axis=1).astype(np.int32)
+    pieces = [Piece(told[lane, :n], lane) for lane, n in enumerate(lengths)]
+    return pieces, np.sum(rewards, axis=0).tolist(), np.concatenate(seen)

@@ -1,0 +1,118 @@
+"""The library by compression: which macros shorten the description of play, for macros.json."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from smz_jax.analysis.verify.controls import frequent_windows, other_random_macros
+from smz_jax.analysis.verify.libraries import saved_bits
+from smz_jax.analysis.view.streams import count_actions
+from smz_jax.config.settings import MacroConfig
+from smz_jax.macros.compression.selection import select
+from smz_jax.macros.library.controls import shuffled
+from smz_jax.storage.documents.macros import decode
+
+TREE_SHARE = 0.1
+"""Imagined actions per played one: how much the search's visits weigh in the choice."""
+CONTROLLED = 256
+"""Macros that are compared with controls at most."""
+
+
+def measure_selection(
+    library: Mapping[str, Any],
+    pieces: Sequence[np.ndarray],
+    *,
+    source: Literal["replay", "games"],
+) -> dict[str, Any]:
+    """Chooses the library of the fewest bits among the sound macros, weighted by search visits.
+
+    Visits of a macro are what its count has beyond play: windows of search trees (each once for a
+    path, or by its end node's visits, as `macro.tree_weight` says).
+
+    Where no macro is sound, it chooses among all of the table, and says so in `of`: what is saved
+    then is no claim about the game.
+
+    Args:
+        library: as `read_macros_json` gives it.
+        pieces: of play, each 1-D.
+        source: where play is from.
+
+    Returns:
+        `selection` of macros.json, see `docs/macros_json.md`; the bits are those of
+        `macros.coding`.
+    """
+    names = library["action_names"]
+    sound = [macro for macro in library["macros"] if macro["status"] == "sound"]
+    allowed = sound or library["macros"]
+    visits = [macro["count"] - macro["play_count"] for macro in allowed]
+    actions = [macro["actions"] for macro in allowed]
+    chosen = select(pieces, actions, len(names), visits=visits, tree_share=TREE_SHARE)
+    encoding = chosen.encoding
+    bits = zip(chosen.saved_bits, chosen.missed_bits, strict=True)
+    phrases = zip(chosen.phrases, encoding.uses, bits, strict=True)
+    return {
+        "play": {"source": source, "actions": count_actions(pieces), "pieces": len(pieces)},
+        "of": "sound" if sound else "table",
+        "allowed": len(allowed),
+        "tree_share": TREE_SHARE if any(visits) else 0.0,
+        "sampled": chosen.sampled,
+        "controls": measure_controls(library, actions, pieces),
+        "bits_per_action": encoding.bits_per_action,
+        "bits_per_action_plain": encoding.plain_bits_per_action,
+        "dictionary_bits": encoding.dictionary_bits,
+        "coverage": encoding.coverage,
+        "redundancy": chosen.redundancy,
+        "redundancy_allowed": chosen.allowed_redundancy,
+        "phrases": [
+            {
+                "actions": list(actions),
+                "names": decode(actions, names),
+                "uses": int(uses),
+                "saved_bits": float(saved),
+                "missed_bits": float(missed),
+            }
+            for actions, uses, (saved, missed) in phrases
+        ],
+    }
+
+
+def measure_controls(
+    library: Mapping[str, Any], macros: Sequence[Sequence[int]], pieces: Sequence[np.ndarray]
+) -> dict[str, Any] | None:
+    """What macros and as many controls of the same lengths save of play that is held out.
+
+    Of each library those are kept that shorten every other piece of play; the rest of play is
+    measured, the dictionary paid, with its 95 % interval (`verify.libraries.saved_bits`). So a
+    control, too, is taken at its best; none of a control's is among the macros.
+
+    Args:
+        library: gives the actions and, if there is no macro, the lengths of the controls.
+        macros: of the library; the first `CONTROLLED` are compared.
+        pieces: of play, each 1-D.
+
+    Returns:
+        `controls` of `selection`; None where nothing can be held out.
+    """
+    known, held_out = pieces[::2], pieces[1::2]
+    if not count_actions(held_out):
+        return None
+    num_actions, settings = len(library["action_names"]), MacroConfig(**library["config"])
+    macros = [tuple(macro) for macro in macros[:CONTROLLED]]
+    between = range(max(settings.min_length, 2), max(settings.max_length, 2) + 1)
+    lengths = [len(macro) for macro in macros] or [between[i % len(between)] for i in range(32)]
+    rng = np.random.default_rng(0)
+    libraries = {
+        "macros": macros,
+        "shuffled play": frequent_windows(shuffled(known, rng), lengths, settings, macros),
+        "random": other_random_macros(lengths, num_actions, settings, macros, rng),
+    }
+    found = []
+    for name, each in libraries.items():
+        saved = saved_bits(each, known, held_out, num_actions, seed=0)
+        assert saved is not None, "pieces hold actions"
+        counts = {"macros": len(each), "kept": len(saved.kept)}
+        bits = {"saved_bits_per_action": saved.encoding.saved_per_action}
+        bounds = {"saved_low": saved.low, "saved_high": saved.high}
+        found.append({"name": name, **counts, **bits, **bounds})
+    return {"held_out": count_actions(held_out), "libraries": found}

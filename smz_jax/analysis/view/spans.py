@@ -1,0 +1,91 @@
+"""Where macros are followed in games."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from smz_jax.analysis.view.games import Game
+from smz_jax.macros.compression.selection import parse
+
+Actions = tuple[int, ...]
+
+
+class Span(NamedTuple):
+    """A macro followed from its first action to its last."""
+
+    start: int  # step of its first action
+    actions: Actions
+
+    @property
+    def stop(self) -> int:
+        """The step after its last action."""
+        return self.start + len(self.actions)
+
+
+class Shown(NamedTuple):
+    """The macros that figures are about, best first."""
+
+    macros: list[dict[str, Any]]  # entries of the library
+    of: str  # what they are, for a title
+
+
+def shown_macros(library: Mapping[str, Any]) -> Shown:
+    """The library by compression, then the others by their count; sound ones only, if there are.
+
+    Args:
+        library: with or without its selection.
+    """
+    by_actions = {tuple(macro["actions"]): macro for macro in library["macros"]}
+    sound = [macro for macro in library["macros"] if macro["status"] == "sound"]
+    allowed = sound or list(by_actions.values())
+    phrases = (library.get("selection") or {}).get("phrases", ())
+    chosen = [by_actions.get(tuple(phrase["actions"])) for phrase in phrases]
+    first = [macro for macro in chosen if macro is not None and macro in allowed]
+    rest = sorted((macro for macro in allowed if macro not in first), key=lambda x: -x["count"])
+    return Shown(first + rest, "sound macros" if sound else "macros, none of them sound")
+
+
+def game_pieces(game: Game) -> list[tuple[int, np.ndarray]]:
+    """The stretches of a game that macros may lie in, with the step that each begins at."""
+    cuts = [0, *(np.flatnonzero(game.ends) + 1).tolist(), len(game.actions)]
+    return [(a, game.actions[a:b]) for a, b in itertools.pairwise(cuts) if b > a]
+
+
+def held_certain(game: Game, start: int, stop: int, threshold: float) -> bool:
+    """Whether the model held every transition of the steps from start to before stop certain."""
+    return bool(np.all(game.entropy[start:stop] < threshold))
+
+
+def spans_of(game: Game, macros: Sequence[Actions], num_actions: int) -> list[Span]:
+    """One rewriting of a game with macros: the macros that are followed, none over another.
+
+    Args:
+        game: to rewrite.
+        macros: distinct ones of 2 to 8 actions.
+        num_actions: A.
+    """
+    stretches = game_pieces(game)
+    found = []
+    parsed = parse([actions for _, actions in stretches], macros, num_actions)
+    for (start, _), symbols in zip(stretches, parsed, strict=True):
+        for symbol in symbols.tolist():
+            actions = macros[symbol - num_actions] if symbol >= num_actions else (symbol,)
+            if symbol >= num_actions:
+                found.append(Span(start, tuple(actions)))
+            start += len(actions)
+    return found
+
+
+def occurrences(game: Game, actions: Actions) -> list[int]:
+    """Steps at which a macro's actions begin in a game, within one of its stretches."""
+    wanted = np.array(actions, np.int32)
+    return [
+        start + int(offset)
+        for start, played in game_pieces(game)
+        if len(played) >= len(wanted)
+        for offset in np.flatnonzero(
+            np.all(np.lib.stride_tricks.sliding_window_view(played, len(wanted)) == wanted, axis=1)
+        )
+    ]

@@ -1,0 +1,222 @@
+"""Strips of real frames before, during and after a macro."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from PIL import Image
+from scipy import ndimage
+
+from smz_jax.analysis.view.games import Game
+from smz_jax.analysis.view.spans import held_certain, occurrences, shown_macros
+from smz_jax.report.style import BLUE, DPI, VERMILLION, note_empty, plot_text
+from smz_jax.storage.documents.macros import fold
+
+STRIPS = 4
+"""Macros that are shown at most."""
+PICTURE, GAP, HEAD, TOP = 1.7, 0.1, 0.68, 0.45
+"""Inches: width of a picture, between pictures, above a row for its words, above all rows."""
+TITLE: Any = {"fontsize": 14, "fontweight": "bold"}
+CHANGED = 24
+"""A pixel has changed if a colour channel differs by more than this of 255."""
+
+
+class Strip(NamedTuple):
+    """One occurrence of a macro."""
+
+    macro: dict[str, Any]
+    game: Game
+    start: int  # step of its first action
+    certain: bool  # the model held every transition to be certain
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps of the environment before each action, and after the last."""
+        first = self.game.first + self.start
+        return list(range(first, first + self.macro["length"] + 1))
+
+    @property
+    def late(self) -> bool:
+        """Whether the screen may tell of other rewards than the macro's own.
+
+        A game may draw its score a frame after it has paid: then the reward of the action before
+        appears within the strip, and that of the last action only after it.
+        """
+        score, stop = self.game.score, self.start + self.macro["length"]
+        before = self.start > 0 and score[self.start] != score[self.start - 1]
+        return bool(before or score[stop] != score[stop - 1])
+
+
+def choose_strips(
+    games: Sequence[Game], library: Mapping[str, Any], play_threshold: float, most: int = STRIPS
+) -> list[Strip]:
+    """The best macros that occur in the games, each where it shows the most.
+
+    An occurrence that the model held to be certain is preferred, then one with a reward that the
+    screen shows within the strip (`Strip.late`), one without a late reward, and the one whose frame
+    changed the most. A macro that lies within a chosen one, or around one, is left out, and so is
+    an occurrence less than a macro's length before or after a chosen one, in whichever game, since
+    games that begin alike go on alike for long: it would show the same event.
+
+    Args:
+        games: that were played.
+        library: its macros.
+        play_threshold: a played transition is certain below this normalised entropy.
+        most: macros.
+    """
+    chosen: list[Strip] = []
+    for macro in shown_macros(library).macros:
+        actions = tuple(macro["actions"])
+        if len(chosen) == most:
+            break
+        others = [tuple(strip.macro["actions"]) for strip in chosen]
+        if any(_within(actions, other) or _within(other, actions) for other in others):
+            continue
+        best: tuple[tuple[float, ...], Strip] | None = None
+        for game in games:
+            for start in occurrences(game, actions):
+                stop = start + len(actions)
+                if any(_close(x, start, stop) for x in chosen):
+                    continue
+                strip = Strip(macro, game, start, held_certain(game, start, stop, play_threshold))
+                before, after = game.frames[start], game.frames[stop]
+                change = np.mean(np.abs(before.astype(np.float32) - after.astype(np.float32)))
+                pays = game.score[stop] != game.score[start]
+                worth = (
+                    *(float(strip.certain), float(pays and not strip.late)),
+                    *(float(not strip.late), float(change)),
+                )
+                if best is None or worth > best[0]:
+                    best = worth, strip
+        if best is not None:
+            chosen.append(best[1])
+    return chosen
+
+
+def _close(strip: Strip, start: int, stop: int) -> bool:
+    """Whether fewer steps than the longer of two macros has lie between them, or none."""
+    length = strip.macro["length"]
+    apart = max(length, stop - start)
+    return strip.start < stop + apart and start < strip.start + length + apart
+
+
+def _within(inner: tuple[int, ...], outer: tuple[int, ...]) -> bool:
+    spread = len(outer) - len(inner)
+    return any(outer[i : i + len(inner)] == inner for i in range(spread + 1))
+
+
+def changed(before: Image.Image, after: Image.Image) -> np.ndarray:
+    """The end, faded, with what has changed since the start in strong colours, `[H, W, 3]` uint8.
+
+    Of each patch of changed pixels it is asked whether its colours before or after are the rarer
+    ones, since backgrounds are what is common: rarer after, something has come there (vermillion);
+    rarer before, something is gone (blue).
+    """
+    old, new = (np.asarray(x.convert("RGB"), np.int32) for x in (before, after))
+    differs = np.abs(old - new).max(axis=-1) > CHANGED
+    codes = np.stack([old, new]) @ np.array([65536, 256, 1])
+    _, inverse, counts = np.unique(codes, return_inverse=True, return_counts=True)
+    was, now = counts[inverse].reshape(codes.shape)
+    found: Any = ndimage.label(differs, np.ones((3, 3), np.int32))
+    patches, number = found
+    votes = ndimage.sum_labels(np.where(now <= was, 1, -1), patches, np.arange(number + 1))
+    has_come = votes[patches] >= 0
+    image = (255 - (255 - new) * 0.35).astype(np.uint8)
+    image[_grown(differs & ~has_come)] = _rgb(BLUE)
+    image[_grown(differs & has_come)] = _rgb(VERMILLION)
+    return image
+
+
+def _grown(mask: np.ndarray) -> np.ndarray:
+    """A mask with a margin in pictures as large as a console's: a ball is a few pixels."""
+    margin = mask.shape[1] // 160
+    for axis in (0, 1):
+        wide = np.pad(mask, [(margin, margin) if axis == i else (0, 0) for i in (0, 1)])
+        windows = np.lib.stride_tricks.sliding_window_view(wide, 2 * margin + 1, axis=axis)
+        mask = np.asarray(windows.any(axis=-1))
+    return mask
+
+
+def _rgb(colour: str) -> tuple[int, int, int]:
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return red, green, blue
+
+
+def strips_figure(
+    strips: Sequence[Strip],
+    picture_of: Callable[[int], Image.Image],
+    library: Mapping[str, Any],
+) -> Figure:
+    """A row of pictures for each macro: before it, after each of its actions, and what changed.
+
+    Args:
+        strips: as `choose_strips` gives them.
+        picture_of: the game's picture at a step of the environment.
+        library: its macros.
+    """
+    columns = 2 + max((strip.macro["length"] for strip in strips), default=2)
+    sample = picture_of(strips[0].steps[0]) if strips else None
+    tall = PICTURE * sample.height / sample.width if sample else 1.0
+    size = (columns * (PICTURE + GAP) + GAP, TOP + max(len(strips), 1) * (HEAD + tall))
+    figure = Figure(figsize=size, dpi=DPI)
+    FigureCanvasAgg(figure)
+    what = shown_macros(library).of
+    figure.text(GAP / size[0], 1 - 0.3 / size[1], plot_text(f"What macros do: {what}"), **TITLE)
+    handles = [
+        Patch(facecolor=BLUE, label="gone since the start"),
+        Patch(facecolor=VERMILLION, label="come since the start"),
+    ]
+    figure.legend(handles=handles, loc="upper right", ncols=2, fontsize=9, frameon=False)
+    if not strips:
+        note_empty(figure.subplots(), "no macro of the library occurred in the games played")
+    for number, strip in enumerate(strips):
+        base = size[1] - TOP - (number + 1) * (HEAD + tall) + 0.1
+        row = [
+            figure.add_axes(
+                (
+                    (GAP + column * (PICTURE + GAP)) / size[0],
+                    base / size[1],
+                    PICTURE / size[0],
+                    tall / size[1],
+                )
+            )
+            for column in range(strip.macro["length"] + 2)
+        ]
+        _draw_strip(row, strip, [picture_of(step) for step in strip.steps], library["action_names"])
+    return figure
+
+
+def _draw_strip(
+    row: Sequence[Axes], strip: Strip, pictures: Sequence[Image.Image], names: Sequence[str]
+) -> None:
+    macro = strip.macro
+    actions = [str(names[action]) for action in macro["actions"]]
+    titles = ["before", *(f"after {name}" for name in actions), "what changed"]
+    shown = [*map(np.asarray, pictures), changed(pictures[0], pictures[-1])]
+    for axes, picture, title in zip(row, shown, titles, strict=True):
+        axes.imshow(picture, interpolation="antialiased", aspect="auto")
+        axes.set_title(plot_text(title), fontsize=9)
+        axes.set_axis_off()
+    row[-1].title.set_color(VERMILLION)
+    start, stop = strip.start, strip.start + macro["length"]
+    gain = strip.game.score[stop] - strip.game.score[start]
+    held = "held certain" if strip.certain else "not held certain here"
+    text = (
+        f"{fold(actions)}   ({macro['status']}; {held}; game {strip.game.number}, step {start:,}; "
+        f"reward {gain:g}{'; screen a step late' * strip.late})"
+    )
+    row[0].annotate(
+        plot_text(text),
+        (0, 1),
+        xycoords="axes fraction",
+        xytext=(0, 20),
+        textcoords="offset points",
+        fontsize=11 if len(text) < 70 else 8.5,
+        fontweight="bold",
+        color="#00694D" if strip.certain else "#666666",
+        annotation_clip=False,
+    )

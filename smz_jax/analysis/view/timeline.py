@@ -1,0 +1,162 @@
+"""The figure of the most used macros along a game."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from smz_jax.analysis.view.games import Game
+from smz_jax.analysis.view.spans import Span, held_certain, shown_macros, spans_of
+from smz_jax.report.style import BLUE, DPI, GREEN, GREY, ORANGE, VERMILLION, note_empty, plot_text
+from smz_jax.storage.documents.macros import fold
+
+ROWS, STEPS = 10, 240
+"""Macros and steps that are shown at most: a macro of two actions must stay a visible bar."""
+FAINT = 0.3
+"""Opacity of a bar."""
+STATE_COLOURS = {"sound": GREEN, "candidate": GREY, "refuted": VERMILLION}
+
+
+def stretch(length: int, spans: Sequence[Span], size: int = STEPS) -> tuple[int, int]:
+    """The `size` steps of a game in which macros cover the most: first step, step after the last.
+
+    A short game is shown whole.
+    """
+    if length <= size:
+        return 0, length
+    covered = np.zeros(length, np.int64)
+    for span in spans:
+        covered[span.start : span.stop] = 1
+    total = np.concatenate([[0], np.cumsum(covered)])
+    start = int(np.argmax(total[size:] - total[:-size]))
+    return start, start + size
+
+
+def timeline_figure(
+    games: Sequence[Game], library: Mapping[str, Any], *, play_threshold: float
+) -> Figure:
+    """Score, transition entropy, and a row of bars for each of the most used macros of one game.
+
+    Args:
+        games: that were played; the one of the most steps in macros is drawn.
+        library: its macros.
+        play_threshold: a played transition is certain below this normalised entropy.
+    """
+    shown = shown_macros(library)
+    actions = [tuple(macro["actions"]) for macro in shown.macros]
+    num_actions = len(library["action_names"])
+    every = [spans_of(game, actions, num_actions) for game in games]
+    steps = [sum(len(span.actions) for span in spans) for spans in every]
+    index = int(np.argmax(steps)) if steps else 0
+    game, spans = games[index], every[index]
+    start, stop = stretch(len(game.actions), spans)
+    used: Counter[tuple[int, ...]] = Counter()
+    certain = {x for x in spans if held_certain(game, x.start, x.stop, play_threshold)}
+    sure = 0
+    for span in spans:
+        if inside := range(max(span.start, start), min(span.stop, stop)):
+            used[span.actions] += len(inside)
+            sure += len(inside) * (span in certain)
+    rows = [macro for macro, _ in used.most_common(ROWS)]
+    others = [x for x in spans if x.actions not in rows and x.start < stop and start < x.stop]
+    height = max(len(rows) + bool(others), 3)
+    figure = Figure(figsize=(11, 4.2 + 0.32 * height), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    top, middle, below = figure.subplots(
+        3, 1, sharex=True, height_ratios=[1, 1, 0.4 + 0.28 * height]
+    )
+    whole = "" if stop - start == len(game.actions) else f", steps {start:,} to {stop:,}"
+    share, surely = (steps / max(stop - start, 1) for steps in (sum(used.values()), sure))
+    title = f"Game {game.number}{whole}: {share:.0%} of the steps lie in {shown.of}"
+    figure.suptitle(plot_text(title), x=0.01, ha="left")
+    words = (
+        f"{surely:.0%} of the steps in macros of which every transition was held certain (solid)"
+    )
+    top.set_title(words, loc="left", fontsize=10)
+    _draw_score(top, game)
+    _draw_entropy(middle, game, play_threshold)
+    states = {tuple(macro["actions"]): macro["status"] for macro in shown.macros}
+    names = library["action_names"]
+    drawn = [
+        (fold([names[action] for action in macro]), [x for x in spans if x.actions == macro])
+        for macro in rows
+    ]
+    if others:
+        drawn.append(("other macros", others))
+    patches = _draw_rows(below, drawn, certain, states)
+    if patches:
+        figure.legend(handles=patches, loc="outside lower right", ncols=3, fontsize=9)
+    below.set_xlim(start, stop)
+    below.set_xlabel("step of the game")
+    return figure
+
+
+def _draw_score(axes: Axes, game: Game) -> None:
+    axes.step(np.arange(len(game.score)), game.score, where="post", color=BLUE)
+    axes.set_ylabel("score")
+    for place in np.flatnonzero(game.ends[:-1]).tolist():
+        axes.axvline(place + 1, color=VERMILLION, linewidth=1, linestyle=":")
+
+
+def _draw_entropy(axes: Axes, game: Game, threshold: float) -> None:
+    axes.fill_between(
+        np.arange(len(game.entropy) + 1),
+        np.append(game.entropy, game.entropy[-1:]),
+        step="post",
+        color=ORANGE,
+        alpha=0.75,
+        linewidth=0,
+    )
+    axes.axhline(threshold, color=GREY, linewidth=1.2, linestyle="--")
+    axes.annotate(
+        f"certain\nbelow {threshold:g}",
+        (1, threshold),
+        xycoords=("axes fraction", "data"),
+        xytext=(4, 0),
+        textcoords="offset points",
+        ha="left",
+        va="center",
+        fontsize=9,
+        color="#555555",
+        annotation_clip=False,
+    )
+    axes.set_ylim(0, 1.05)
+    axes.set_ylabel("transition\nentropy")
+
+
+def _draw_rows(
+    axes: Axes,
+    rows: Sequence[tuple[str, Sequence[Span]]],
+    certain: set[Span],
+    states: Mapping[tuple[int, ...], str],
+) -> list[Patch]:
+    """Bars for each row of a label and spans; gives the entries of the legend."""
+    if not rows:
+        note_empty(axes, "no macro of the library is followed here")
+        return []
+    for place, (_, followed) in enumerate(rows):
+        colours = [STATE_COLOURS[states[span.actions]] for span in followed]
+        opacities = [1 if span in certain else FAINT for span in followed]
+        axes.broken_barh(
+            [(span.start, len(span.actions)) for span in followed],
+            (place - 0.38, 0.76),
+            facecolors=[to_rgba(*each) for each in zip(colours, opacities, strict=True)],
+            edgecolors="#FFFFFF",
+            linewidth=0.8,
+        )
+    axes.set_yticks(range(len(rows)), [plot_text(label) for label, _ in rows], fontsize=9)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.grid(axis="y", visible=False)
+    shown = [span for _, followed in rows for span in followed]
+    there = [state for state in STATE_COLOURS if state in {states[x.actions] for x in shown}]
+    patches = [Patch(facecolor=STATE_COLOURS[state], label=state) for state in there]
+    if any(span not in certain for span in shown):
+        faint = to_rgba(STATE_COLOURS[there[0]], FAINT)
+        patches.append(Patch(facecolor=faint, label="faint: not held certain there"))
+    return patches

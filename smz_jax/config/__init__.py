@@ -1,0 +1,1 @@
+"""What can be set: settings, presets, files and the command line; no JAX is loaded."""

@@ -1,0 +1,241 @@
+"""Settings as plain values: dotted overrides, dicts, YAML and JSON, and their precedence.
+
+Dataclass defaults < the experiment's own base < preset < file < flags. Imports only the standard
+library and yaml, so that a mistake is answered before JAX or an environment loads.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import json
+import stat
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from smz_jax.config.presets import PRESET_NAMES, preset_overrides
+from smz_jax.config.settings import Config, ConfigError, require, shorten, unique
+
+MAX_FILE_BYTES = 50_000
+"""Ten times what all settings take; YAML of this size is read in a second."""
+
+
+def _leaf_types() -> Iterator[tuple[str, Any]]:
+    """Dotted name and type of every setting."""
+    for spec in dataclasses.fields(Config):
+        if dataclasses.is_dataclass(spec.type):
+            for inner in dataclasses.fields(typing.cast(Any, spec.type)):
+                yield f"{spec.name}.{inner.name}", inner.type
+        else:
+            yield spec.name, spec.type
+
+
+SETTINGS: dict[str, Any] = dict(_leaf_types())
+"""Dotted name of every setting, and its type."""
+SECTIONS: dict[str, list[str]] = {}
+for _name in SETTINGS:
+    if "." in _name:
+        SECTIONS.setdefault(_name.split(".")[0], []).append(_name.split(".")[1])
+
+
+def suggest(name: str, known: Sequence[str], prefix: str = "") -> str:
+    """`; did you mean X?` for the nearest known name, or an empty text."""
+    last = name.rsplit(".", 1)[-1]
+    by_last: dict[str, str] = {}
+    for candidate in known:
+        by_last.setdefault(candidate.rsplit(".", 1)[-1], candidate)
+    near = [by_last[last]] if last in by_last else []
+    near = near or difflib.get_close_matches(name, known, n=1, cutoff=0.7)
+    near = near or [by_last[x] for x in difflib.get_close_matches(last, by_last, n=1, cutoff=0.6)]
+    return f"; did you mean {prefix}{near[0]}?" if near else ""
+
+
+def _coerce(name: str, value: Any) -> Any:
+    """Text or a number as the setting's own type; what does not fit is left for validation.
+
+    Text comes from flags, and from YAML 1.1, which reads 1e-3 as text.
+    """
+    kind = SETTINGS[name]
+    if name == "env.kwargs" and isinstance(value, Mapping):  # a file may nest it
+        with contextlib.suppress(TypeError, ValueError):  # dates and bytes are YAML, not JSON
+            return json.dumps(value, sort_keys=True)
+    if name == "env.id" and value == 2048:  # the game whose name YAML takes for a number
+        return "2048"
+    if isinstance(kind, types.UnionType):
+        if isinstance(value, str) and value.strip().lower() in ("none", "null"):
+            return None
+        kind = typing.get_args(kind)[0]
+    if kind is bool and isinstance(value, str):
+        return {"true": True, "false": False}.get(value.strip().lower(), value)
+    if (
+        kind not in (int, float)
+        or isinstance(value, bool)
+        or not isinstance(value, (str, int, float))
+    ):
+        return value
+    try:
+        if kind is float:
+            return float(value)
+        if isinstance(value, str) and value.strip().lstrip("+-").replace("_", "").isdecimal():
+            return int(value)
+        number = float(value)  # 1e5 is a whole number too
+        return int(number) if number.is_integer() and abs(number) < 2**53 else value
+    except (ValueError, OverflowError):
+        return value
+
+
+def _flatten(tree: Mapping[Any, Any], source: str) -> dict[str, Any]:
+    """Nested or dotted settings as dotted ones.
+
+    Raises:
+        ConfigError: for an unknown key, one given both ways, or a section that is not one.
+    """
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        key = str(key)
+        items = [(key, value)]
+        if key in SECTIONS:
+            allowed = "a section holding " + ", ".join(SECTIONS[key])
+            require(isinstance(value, Mapping), key, value, f"{allowed} ({source})")
+            items = [(f"{key}.{inner}", leaf) for inner, leaf in value.items()]
+        for name, leaf in items:
+            if name not in SETTINGS:
+                hint = suggest(name, list(SETTINGS)) or "; --help lists all settings"
+                raise ConfigError(f"unknown setting {shorten(name)} in {source}{hint}")
+            if name in flat:
+                raise ConfigError(f"{source}: {name!r} is given twice, dotted and in its section")
+            flat[name] = leaf
+    return flat
+
+
+def from_dict(tree: Mapping[str, Any], source: str = "the settings") -> Config:
+    """Config from nested or dotted settings over the defaults.
+
+    Raises:
+        ConfigError: in one line, for an unknown name or a value that is not allowed.
+    """
+    sections: dict[str, dict[str, Any]] = {}
+    top: dict[str, Any] = {}
+    for name, value in _flatten(tree, source).items():
+        section, _, leaf = name.rpartition(".")
+        (sections.setdefault(section, {}) if section else top)[leaf] = _coerce(name, value)
+    kinds = {spec.name: typing.cast(Any, spec.type) for spec in dataclasses.fields(Config)}
+    return Config(**top, **{name: kinds[name](**leaves) for name, leaves in sections.items()})
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Config as nested dicts of plain values, in the order of the dataclasses."""
+    return dataclasses.asdict(config)
+
+
+def flat_dict(config: Config) -> dict[str, Any]:
+    """Config as one dict with dotted names."""
+    return _flatten(to_dict(config), "the settings")
+
+
+def diff(a: Config, b: Config) -> list[str]:
+    """Lines `name: value in a != value in b`, one for each setting that differs."""
+    flat_a, flat_b = flat_dict(a), flat_dict(b)
+    return [f"{k}: {v!r} != {flat_b[k]!r}" for k, v in flat_a.items() if v != flat_b[k]]
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, refusing a key that is given twice, and aliases (a few can be huge)."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """As the base class; raises MarkedYAMLError on an alias."""
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            message = f"the alias {shorten(event.anchor)} is not allowed: values are written out"
+            raise yaml.MarkedYAMLError(problem=message, problem_mark=event.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """As the base class; raises ConstructorError on a duplicate key."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in seen:
+                message = f"{shorten(key.value)} is given twice"
+                raise yaml.constructor.ConstructorError(None, None, message, key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _parse_text(text: str, source: str, is_json: bool) -> dict[str, Any]:
+    """Dotted settings of a YAML or JSON document, `preset` included.
+
+    Raises:
+        ConfigError: in one line with the file and the line, where the document is damaged.
+    """
+    size = len(text)
+    require(size <= MAX_FILE_BYTES, source, size, f"a file of at most {MAX_FILE_BYTES:,} bytes")
+    try:
+        tree = json.loads(text, object_pairs_hook=unique) if is_json else yaml.load(text, _Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        at = f" line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{source}{at}: damaged YAML: {str(error.problem)[:200]}") from None
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{source} line {error.lineno}: damaged JSON: {error.msg}") from None
+    except Exception as error:  # PyYAML raises anything where a tag does not fit its text
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise ConfigError(f"{source}: damaged file: {reason}") from None
+    tree = {} if tree is None else tree
+    require(isinstance(tree, dict), source, tree, "a mapping of settings")
+    preset = {"preset": tree.pop("preset")} if "preset" in tree else {}
+    return {**_flatten(tree, source), **preset}
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """Dotted settings of a YAML or `.json` file.
+
+    Raises:
+        ConfigError: in one line, if the file is missing, damaged, or names an unknown setting.
+    """
+    try:
+        found = path.stat()
+        is_plain = stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)  # a pipe never ends
+        allowed = f"a plain file of at most {MAX_FILE_BYTES:,} bytes"
+        require(is_plain and found.st_size <= MAX_FILE_BYTES, "config", str(path), allowed)
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        require(False, "config", str(path), f"a readable YAML or JSON file ({reason})")
+        raise
+    return _parse_text(text, str(path), path.suffix.lower() == ".json")
+
+
+def config_to_yaml(config: Config) -> str:
+    """Config as YAML that `config_from_yaml` reads back exactly."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+
+
+def config_from_yaml(text: str, source: str = "the YAML text") -> Config:
+    """Config of a YAML document; raises ConfigError in one line."""
+    return from_dict(_parse_text(text, source, is_json=False), source)
+
+
+def resolve(
+    experiment_base: Mapping[str, Any],
+    preset: str,
+    file_overrides: Mapping[str, Any],
+    flag_overrides: Mapping[str, Any],
+) -> Config:
+    """Config under defaults < experiment base < preset < file < flags (dotted overrides).
+
+    Raises:
+        ConfigError: in one line, for an unknown preset or setting, or a value not allowed.
+    """
+    require(preset in PRESET_NAMES, "preset", preset, "one of " + ", ".join(PRESET_NAMES))
+    experiment = str(experiment_base.get("experiment", ""))
+    layers = (experiment_base, preset_overrides(preset, experiment), file_overrides, flag_overrides)
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged.update(layer)
+    return from_dict(merged)

@@ -1,0 +1,1 @@
+"""Atari through envpool or ale-py."""

@@ -1,0 +1,282 @@
+"""One Atari emulator whose states can be cloned; its games are those of the vector environments.
+
+envpool clones nothing, so that what would happen is tried out in ale-py's single emulator. What an
+agent sees here is what it sees in a lane of the same seed, bit for bit (`training=False`, backend
+envpool): frames, stacks, rewards, lives, ends, FIRE at the start and after a lost life, and sticky
+actions. There is no time limit.
+
+Sticky actions are drawn here; ale-py's own stay off. Its generator is seeded only where a ROM is
+loaded, which takes longer than playing hundreds of steps, and the action that may be repeated is
+no part of its states. ALE draws from a Mersenne twister of the seed, twice a frame (the second time
+for a player who is not there), and so does this.
+"""
+
+import copy
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import ale_py
+import numpy as np
+from ale_py import roms
+
+from smz_jax.config.settings import EnvConfig, require
+from smz_jax.envs.atari.area import resize_area
+from smz_jax.envs.atari.env import pool_args, spec_of
+from smz_jax.envs.atari.games import check_id
+from smz_jax.envs.frames import FrameStacker
+from smz_jax.envs.protocol import check_actions
+
+
+class Step(NamedTuple):
+    """Where a game stands after `reset` or `step`; see `Timestep` for the names."""
+
+    observation: np.ndarray  # [F, H, W] uint8 stack, newest last; read-only
+    reward: float  # raw
+    lives: int
+    terminated: bool  # the game is over
+    env_frames: int  # emulator frames since the game's start, no-ops and FIRE among them
+    invalid_actions: np.ndarray  # [A] float32, 1 = invalid: after a lost life all but FIRE
+
+    @property
+    def frame(self) -> np.ndarray:
+        """The newest frame, `[H, W]` uint8."""
+        return self.observation[-1]
+
+
+class EmulatorState(NamedTuple):
+    """What `Emulator.restore` needs; about 180 kB. Not to be looked into."""
+
+    rom: str
+    ale: ale_py.ALEState
+    step: Step
+    screen: np.ndarray  # [210, 160, 3] uint8: ale-py draws none until the next frame
+    merged: np.ndarray  # [210, 160] uint8, the grey screen that is the newest frame
+    stacker: FrameStacker
+    draws: np.random.RandomState
+    last_action: ale_py.Action  # what a sticky frame repeats
+
+
+class Emulator:
+    """One whole game with raw rewards; call `reset` first."""
+
+    def __init__(self, config: EnvConfig) -> None:
+        """Opens the emulator; `config.backend` does not matter.
+
+        Raises:
+            ConfigError: in one line, if ale-py does not have the game (names close ones) or the
+                frames would be larger than its screen.
+        """
+        allowed = "atari: only ale-py clones states, of games such as Breakout or SpaceInvaders"
+        require(config.suite == "atari", "env.suite", config.suite, allowed)
+        size = config.frame_size
+        require(size <= 160, "env.frame_size", size, "at most 160, the width of the screen")
+        config = dataclasses.replace(config, backend="ale")
+        check_id(config)
+        self.spec = spec_of(config)
+        args = pool_args(config, self.spec, np.ones(1, np.int64))
+        self._rom, self._skip, self._size = args.rom, args.frame_skip, size
+        self._fire = self.spec.action_names.index("FIRE") if args.fire_reset else None
+        self._stick_below = float(np.float32(args.sticky)) * 2**32
+        self._ale = _open(args.rom)
+        self._actions = list(self._ale.getMinimalActionSet())
+        self._screen: np.ndarray | None = None
+        self._step: Step | None = None
+
+    def reset(self, seed: int, noops: int = 0) -> Step:
+        """Starts a new game.
+
+        Args:
+            seed: of the sticky actions, in 0..2^32 - 1; a lane's for the game of that lane.
+            noops: frames of NOOP before it (envpool plays one where a game has no FIRE).
+
+        Returns:
+            The first step, of reward 0.
+        """
+        require(0 <= noops <= 1000, "noops", noops, "in 0..1000")
+        self._draws = _generator(seed)
+        self._last_action = ale_py.Action.NOOP
+        self._screen = None
+        self._stacker = FrameStacker(self.spec.frame_stack)
+        self._ale.reset_game()
+        for _ in range(noops):
+            self._act(ale_py.Action.NOOP)
+        if self._fire is not None:
+            self._act(ale_py.Action.FIRE)
+        self._merged = self._ale.getScreenGrayscale()
+        return self._look(0.0, life_lost=False)
+
+    def step(self, action: int) -> Step:
+        """Plays `frame_skip` frames, fewer where the game ends in between.
+
+        Args:
+            action: in 0..A-1; in the step after a lost life FIRE is played instead, as in the
+                vector environments (`fire_on_life_loss`).
+
+        Raises:
+            ConfigError: if the action is none; the emulator sees nothing of it.
+            RuntimeError: before `reset`, or where the game is over.
+        """
+        before = self._now()
+        index = int(check_actions(np.asarray([action]), 1, self.spec.num_actions)[0])
+        if before.terminated:
+            raise RuntimeError("step() after the game's end: reset() or restore() first")
+        if self._fire is not None and before.invalid_actions.any():
+            index = self._fire
+        self._screen = None
+        reward, left = 0, self._skip
+        while left and not self._ale.game_over():
+            reward += self._act(self._actions[index])
+            left -= 1
+            if left < 2:  # a game that ends before leaves the last step's frame, as in envpool
+                screen = self._ale.getScreenGrayscale()
+                both = left == 0 and self._skip > 1
+                self._merged = np.maximum(self._merged, screen) if both else screen
+        return self._look(float(reward), life_lost=self._ale.lives() < before.lives)
+
+    def clone(self) -> EmulatorState:
+        """The state as it is, which later steps do not change."""
+        step = self._now()
+        return EmulatorState(
+            rom=self._rom,
+            ale=self._ale.cloneState(),
+            step=step,
+            screen=self.screen(),
+            merged=self._merged,
+            stacker=copy.copy(self._stacker),
+            draws=copy.deepcopy(self._draws),
+            last_action=self._last_action,
+        )
+
+    def restore(self, state: EmulatorState, *, seed: int | None = None) -> Step:
+        """Goes back to a state, also of another emulator of the same settings.
+
+        Args:
+            state: from `clone`.
+            seed: of the sticky actions from here on, in 0..2^32 - 1; None: chance goes on as it
+                did after the state, the same each time.
+
+        Returns:
+            The step that led to the state.
+
+        Raises:
+            ConfigError: if the state is of another game, or has other frames.
+        """
+        require(state.rom == self._rom, "state", state.rom, f"one of {self._rom}")
+        shape, ours = state.step.observation.shape, self.spec.observation_shape
+        require(shape == ours, "state.step.observation.shape", shape, str(ours))
+        self._draws = copy.deepcopy(state.draws) if seed is None else _generator(seed)
+        self._ale.restoreState(state.ale)
+        self._merged = state.merged
+        self._stacker = copy.copy(state.stacker)
+        self._last_action, self._screen, self._step = state.last_action, state.screen, state.step
+        return state.step
+
+    def ram(self) -> np.ndarray:
+        """The console's memory, `[128]` uint8."""
+        return self._ale.getRAM()
+
+    def screen(self) -> np.ndarray:
+        """The last frame as the console shows it, `[210, 160, 3]` uint8; neither merged nor small.
+
+        Some games have other heights.
+        """
+        return self._ale.getScreenRGB() if self._screen is None else self._screen.copy()
+
+    def _act(self, action: ale_py.Action) -> int:
+        """Plays one frame; gives its reward."""
+        drawn, _ = self._draws.randint(0, 2**32, 2, np.uint32)
+        if drawn >= self._stick_below:
+            self._last_action = action
+        return self._ale.act(self._last_action)
+
+    def _look(self, reward: float, *, life_lost: bool) -> Step:
+        frame = resize_area(self._merged, self._size)[None]
+        over = self._ale.game_over()
+        invalid = np.zeros(self.spec.num_actions, np.float32)
+        if life_lost and not over and self._fire is not None:
+            invalid[:] = 1
+            invalid[self._fire] = 0
+        self._step = Step(
+            observation=self._stacker.push(frame, np.zeros(1, np.bool_))[0],
+            reward=reward,
+            lives=self._ale.lives(),
+            terminated=over,
+            env_frames=self._ale.getEpisodeFrameNumber(),
+            invalid_actions=invalid,
+        )
+        return self._step
+
+    def _now(self) -> Step:
+        if self._step is None:
+            raise RuntimeError("the emulator has no game yet: reset() or restore() first")
+        return self._step
+
+
+class SequenceRun(NamedTuple):
+    """What a sequence of L actions did; n = L steps, or fewer if the game ended before."""
+
+    frames: np.ndarray  # [n, H, W] uint8, newest after each step
+    rewards: np.ndarray  # [n] float32, raw
+    lives: np.ndarray  # [n] int32
+    terminated: bool  # the game ended
+    ram: np.ndarray  # [128] uint8, at the end
+
+    @property
+    def ram_hash(self) -> str:
+        """16 hexadecimal digits, the same for the same memory."""
+        return hashlib.blake2b(self.ram.tobytes(), digest_size=8).hexdigest()
+
+
+def play_sequence(
+    emulator: Emulator, state: EmulatorState, actions: Any, seeds: Sequence[int]
+) -> list[SequenceRun]:
+    """Plays a sequence from one state, once for each seed.
+
+    Args:
+        emulator: of the state's game; left where the last run ended.
+        state: to start from each time.
+        actions: `[L]` integers in 0..A-1, at least one.
+        seeds: of the sticky actions of each run.
+
+    Raises:
+        ConfigError: before anything is played, as `step` and `restore`.
+    """
+    actions = np.asarray(actions)
+    require(actions.size > 0, "actions", actions.tolist(), "at least one")
+    actions = check_actions(actions, actions.size, emulator.spec.num_actions)
+    runs = []
+    for seed in seeds:
+        over = emulator.restore(state, seed=seed).terminated
+        require(not over, "state", "the end of a game", "one from which the game goes on")
+        steps: list[Step] = []
+        for action in actions:
+            steps.append(emulator.step(action))
+            if steps[-1].terminated:
+                break
+        runs.append(
+            SequenceRun(
+                frames=np.stack([step.frame for step in steps]),
+                rewards=np.array([step.reward for step in steps], np.float32),
+                lives=np.array([step.lives for step in steps], np.int32),
+                terminated=steps[-1].terminated,
+                ram=emulator.ram(),
+            )
+        )
+    return runs
+
+
+def _generator(seed: int) -> np.random.RandomState:
+    require(0 <= seed < 2**32, "seed", seed, "in 0..2^32 - 1")
+    return np.random.RandomState(seed)
+
+
+def _open(rom: str) -> ale_py.ALEInterface:
+    """An emulator that plays single frames and says nothing."""
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+    ale = ale_py.ALEInterface()
+    ale.setFloat("repeat_action_probability", 0.0)
+    ale.setInt("frame_skip", 1)
+    ale.loadROM(str(roms.get_rom_path(rom)))
+    return ale

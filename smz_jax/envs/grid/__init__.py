@@ -1,0 +1,1 @@
+"""A grid world with known rules."""

@@ -1,0 +1,277 @@
+"""Maps of the grid world: from text, by name, or generated from a seed.
+
+A map is lines of equal length; outside of it is wall. Cells:
+
+    #  wall: a move into it leaves the agent where it is
+    .  floor
+    S  start, otherwise floor; several share the starts evenly
+    ~  slippery: a move *from* it goes where it was meant to with probability 1 - slip, and to the
+       left and the right of that with slip / 2 each (1/3 each by default)
+    $  coin: every step that ends on it pays +prize with probability prize_prob, else -prize; the
+       agent then sees which (no encoder could tell the outcomes apart otherwise). By default the
+       mean is 0, so that walking round it in circles earns nothing
+    O  pit: reward -1, the episode ends
+    G  goal: reward +1, the episode ends
+
+Every step costs `step_cost` on top.
+"""
+
+import dataclasses
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from smz_jax.config.settings import ConfigError, EnvConfig, require
+
+CELLS = "#.S~$OG"
+ACTION_NAMES = ("UP", "RIGHT", "DOWN", "LEFT")
+MOVES = ((-1, 0), (0, 1), (1, 0), (0, -1))
+MAX_SIZE = 64
+ENV_ID = "GridWorld"
+OBSERVATIONS = ("vector", "image")
+
+SLIPPERY = """
+S..~~~.S
+~..~S~~~
+~...~#~S
+S.G~..~.
+O~OS.~~~
+.~.~O.~.
+..~~.S..
+S....~~S
+"""
+"""Two fifths slippery, three pits. Starts all over it: from the corners alone, play that has
+learned to fear the pits stands still and never sees the rest."""
+
+CORRIDORS = """
+S....#..
+.##.~~#.
+.#$.#O~.
+...~#.~#
+.#O~~..$
+.####.#.
+..$..~.G
+"""
+"""Certain corridors, two slippery passages, coins: random rewards beside random moves."""
+
+TINY = """
+S~.
+.O$
+.~G
+"""
+
+
+def _without_chance(text: str) -> str:
+    return text.translate(str.maketrans("~$", ".."))
+
+
+MAPS: dict[str, str] = {
+    "slippery": SLIPPERY,
+    "deterministic": _without_chance(SLIPPERY),
+    "corridors": CORRIDORS,
+    "tiny": TINY,
+}
+"""Maps by name; `deterministic` is `slippery` with nothing left to chance."""
+
+
+@dataclass(frozen=True)
+class GridMap:
+    """A map and its rules; raises ConfigError in one line for what cannot be played."""
+
+    rows: tuple[str, ...]
+    slip: float = 2 / 3
+    """Chance that a move from a slippery cell goes astray, to either side alike."""
+    prize: float = 0.5
+    """What a coin pays, or takes."""
+    prize_prob: float = 0.5
+    """Chance that a coin pays."""
+    step_cost: float = 0.01
+    """Taken from the reward of every step; at 0 an agent that fears the pits may stand still."""
+
+    def __post_init__(self) -> None:
+        """Validates."""
+        name = "env.kwargs.map"
+        require(len(self.rows) > 0, name, "", "lines of cells, or one of " + ", ".join(MAPS))
+        width = len(self.rows[0])
+        for number, row in enumerate(self.rows, start=1):
+            whole = f"lines of equal length: line 1 has {width} cells, line {number} {len(row)}"
+            require(len(row) == width, name, row, whole)
+            unknown = sorted(set(row) - set(CELLS))
+            what = f"made of {' '.join(CELLS)}: line {number} has {''.join(unknown)!r}"
+            require(not unknown, name, row, what)
+        small = max(len(self.rows), width) <= MAX_SIZE
+        require(small, name, self.size, f"at most {MAX_SIZE} x {MAX_SIZE} cells")
+        for cell, what in (("S", "a start S"), ("G", "a goal G")):
+            require(bool(self.find(cell)), name, self.text, f"a map with {what}")
+        for start in self.find("S"):
+            require(self.goal_reachable(start), name, self.text, f"open from {start} to a goal")
+        for field in ("slip", "prize_prob"):
+            value = _number(field, getattr(self, field))
+            require(0 <= value <= 1, f"env.kwargs.{field}", value, "in [0, 1]")
+        for field in ("prize", "step_cost"):
+            value = _number(field, getattr(self, field))
+            require(0 <= value <= 100, f"env.kwargs.{field}", value, "in [0, 100]")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in cells."""
+        return len(self.rows), len(self.rows[0])
+
+    @property
+    def text(self) -> str:
+        """The map as text that `read_map` reads back."""
+        return "\n".join(self.rows)
+
+    def find(self, cell: str) -> list[tuple[int, int]]:
+        """Row and column of every such cell, in reading order."""
+        return [
+            (y, x)
+            for y, row in enumerate(self.rows)
+            for x, found in enumerate(row)
+            if found == cell
+        ]
+
+    def step(self, place: tuple[int, int], direction: int) -> tuple[int, int]:
+        """Where a move from `place` ends; at `place` itself if a wall is in the way."""
+        y, x = place[0] + MOVES[direction][0], place[1] + MOVES[direction][1]
+        inside = 0 <= y < self.size[0] and 0 <= x < self.size[1]
+        return (y, x) if inside and self.rows[y][x] != "#" else place
+
+    def goal_reachable(self, start: tuple[int, int]) -> bool:
+        """Whether moves that go where they are meant to can lead from `start` to a goal."""
+        seen, queue = {start}, deque([start])
+        while queue:
+            place = queue.popleft()
+            if self.rows[place[0]][place[1]] == "G":
+                return True
+            if self.rows[place[0]][place[1]] != "O":
+                nearby = {self.step(place, direction) for direction in range(4)} - seen
+                seen |= nearby
+                queue.extend(nearby)
+        return False
+
+
+def _number(name: str, value: Any) -> float:
+    good = isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
+    require(good, f"env.kwargs.{name}", value, "a number")
+    return value
+
+
+def read_map(text: str, **rules: float) -> GridMap:
+    """A map from text, lines divided by newlines or `/`, or from the name of one of `MAPS`.
+
+    Args:
+        text: the map; blank lines and spaces around a line do not count.
+        rules: the other fields of `GridMap`.
+
+    Raises:
+        ConfigError: in one line, if it cannot be played.
+    """
+    lines = MAPS.get(text, text).replace("/", "\n").splitlines()
+    return GridMap(rows=tuple(line.strip() for line in lines if line.strip()), **rules)
+
+
+def generate_map(
+    seed: int,
+    size: int = 8,
+    *,
+    slippery: float = 0.5,
+    pits: float = 0.08,
+    walls: float = 0.12,
+    coins: float = 0.0,
+    **rules: float,
+) -> GridMap:
+    """A square map drawn from a seed: start top left, goal bottom right, always reachable.
+
+    Args:
+        seed: at least 0.
+        size: height and width in cells.
+        slippery: share of slippery cells; likewise `pits`, `walls` and `coins`. The rest is floor.
+        pits: share of pits.
+        walls: share of walls.
+        coins: share of coins.
+        rules: the other fields of `GridMap`.
+
+    Raises:
+        ConfigError: if a value is not allowed, or no such map with a way to the goal is found.
+    """
+    good = type(seed) is int and seed >= 0
+    require(good, "env.kwargs.seed", seed, "a whole number, at least 0")
+    good = type(size) is int and 2 <= size <= MAX_SIZE
+    require(good, "env.kwargs.size", size, f"a whole number in 2..{MAX_SIZE}")
+    shares = {"slippery": slippery, "pits": pits, "walls": walls, "coins": coins}
+    for name, share in shares.items():
+        require(0 <= _number(name, share) <= 1, f"env.kwargs.{name}", share, "in [0, 1]")
+    total = sum(shares.values())
+    require(total <= 1, "env.kwargs", round(total, 6), "shares that add up to at most 1")
+    generator = np.random.default_rng(seed)
+    chances = [slippery, pits, walls, coins, max(0.0, 1 - total)]
+    for _ in range(1000):
+        cells = generator.choice(
+            list("~O#$."), p=np.array(chances) / sum(chances), size=(size,) * 2
+        )
+        cells[0, 0], cells[-1, -1] = "S", "G"
+        rows = tuple("".join(row) for row in cells)
+        try:
+            return GridMap(rows=rows, **rules)
+        except ConfigError:
+            # Anything but a closed way to the goal would be wrong in an open map as well.
+            GridMap(rows=("SG",), **rules)
+    raise ConfigError(f"env.kwargs: no map of seed {seed} in 1,000 has a way to the goal")
+
+
+_RULES = tuple(field.name for field in dataclasses.fields(GridMap) if field.name != "rows")
+_SHARES = ("size", "slippery", "pits", "walls", "coins")
+
+
+def map_from_kwargs(kwargs: Mapping[str, Any]) -> GridMap:
+    """The map of `env.kwargs`.
+
+    Args:
+        kwargs: `map` (a name of `MAPS`, text, or `generated`; unset: `slippery`), the fields of
+            `GridMap`, and for a generated one the arguments of `generate_map`.
+
+    Raises:
+        ConfigError: in one line, for an unknown name or a value that is not allowed.
+    """
+    given = dict(kwargs)
+    text = given.pop("map", "slippery")
+    require(isinstance(text, str), "env.kwargs.map", text, "text")
+    is_generated = text == "generated"
+    known = (*_RULES, *(("seed", *_SHARES) if is_generated else ()))
+    for name in given:
+        require(name in known, "env.kwargs", name, "one of map, observation, " + ", ".join(known))
+    if is_generated:
+        return generate_map(given.pop("seed", 0), **given)
+    looks_like_map = text in MAPS or "/" in text or "\n" in text or set(text) <= set(CELLS)
+    names = "generated, " + ", ".join(MAPS)
+    require(looks_like_map, "env.kwargs.map", text, f"one of {names}, or lines divided by /")
+    return read_map(text, **given)
+
+
+def read_options(config: EnvConfig) -> tuple[GridMap, str]:
+    """Map and kind of observation of `config.kwargs`.
+
+    Raises:
+        ConfigError: in one line, for a name or a value that is not allowed.
+    """
+    require(
+        config.id == ENV_ID,
+        "env.id",
+        config.id,
+        f"{ENV_ID} in suite grid; env.kwargs picks the map",
+    )
+    options = config.options
+    kind = options.pop("observation", OBSERVATIONS[0])
+    require(
+        kind in OBSERVATIONS, "env.kwargs.observation", kind, "one of " + ", ".join(OBSERVATIONS)
+    )
+    return map_from_kwargs(options), kind
+
+
+def check_id(config: EnvConfig) -> None:
+    """Checks the map before JAX loads; raises ConfigError as `read_options`."""
+    read_options(config)

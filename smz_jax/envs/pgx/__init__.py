@@ -1,0 +1,1 @@
+"""2048 and MinAtar through pgx."""

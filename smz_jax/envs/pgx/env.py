@@ -1,0 +1,136 @@
+"""2048 and MinAtar from pgx: B games stepped by one jitted call on the CPU.
+
+pgx ends a game at an illegal move and keeps a game that is over as it is; here a lane resets at the
+step after its end, and illegal moves are masked. Each lane draws from a key of its own. Rewards are
+raw: in 2048 the sum of the tiles merged, so that the return is the game's score.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pgx
+
+from smz_jax.config.settings import EnvConfig
+from smz_jax.envs.pgx.ids import ACTIONS
+from smz_jax.envs.vector import LaneStep, LanesVectorEnv
+from smz_jax.types import Array, EnvSpec
+
+
+class Lane(NamedTuple):
+    """One game; a step's randomness is `rng_key` with `count` folded in."""
+
+    state: Any  # pgx's
+    rng_key: Array
+    count: Array  # [] int32, steps and resets since the lane was opened
+    elapsed: Array  # [] int32, steps of this game
+
+
+def spec_of(config: EnvConfig) -> EnvSpec:
+    """Describes the game of `config`; see `make_spec`. A frame is a board `[H, W, planes]`."""
+    game = pgx.make(config.id)  # pyright: ignore[reportArgumentType]
+    state = jax.eval_shape(game.init, jax.random.key(0))  # pgx's own properties play a game
+    observation, num_actions = state.observation, state.legal_action_mask.shape[0]
+    return EnvSpec(
+        name=config.id,
+        frame_shape=observation.shape,
+        frame_stack=config.frame_stack,
+        frame_dtype=np.dtype(observation.dtype),
+        num_actions=num_actions,
+        action_names=ACTIONS[config.id] or tuple(str(action) for action in range(num_actions)),
+        frames_per_step=1,
+    )
+
+
+def open_games(
+    config: EnvConfig, *, seed: int, num_envs: int, first_lane: int, training: bool
+) -> LanesVectorEnv:
+    """Opens a vector of games; see `make_env`."""
+    del training  # rewards are raw and games are whole in any case
+    lanes = PgxLanes(config, seed, np.arange(first_lane, first_lane + num_envs))
+    return LanesVectorEnv(lanes, spec_of(config), num_envs)
+
+
+@functools.cache
+def compiled_game(game_id: str, limit: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The jitted start and step of a whole vector, shared by all vectors of a game.
+
+    Args:
+        game_id: pgx's name.
+        limit: steps after which a game is cut off.
+
+    Returns:
+        `(lane ids [B], key) -> lanes, LaneStep` and `(lanes, action [B]) -> lanes, LaneStep`.
+    """
+    game = pgx.make(game_id)  # pyright: ignore[reportArgumentType]
+
+    def start(lane: Lane) -> Lane:
+        key = jax.random.fold_in(lane.rng_key, lane.count)
+        return Lane(game.init(key), lane.rng_key, lane.count + 1, jnp.int32(0))
+
+    def advance(lane: Lane, action: Array) -> Lane:
+        key = jax.random.fold_in(lane.rng_key, lane.count)
+        state = game.step(lane.state, action, key)
+        return Lane(state, lane.rng_key, lane.count + 1, lane.elapsed + 1)
+
+    def seen(lane: Lane) -> LaneStep:
+        state = lane.state
+        return LaneStep(
+            frame=state.observation,  # pyright: ignore[reportArgumentType]
+            reward=state.rewards[0] * (lane.elapsed > 0),
+            terminated=state.terminated,
+            truncated=state.truncated | (lane.elapsed >= limit),
+            valid_actions=state.legal_action_mask,
+        )
+
+    def begin(lane_id: Array, key: Array) -> tuple[Lane, LaneStep]:
+        key = jax.random.fold_in(key, lane_id)
+        lane = start(Lane(None, key, jnp.int32(0), jnp.int32(0)))
+        return lane, seen(lane)
+
+    def step(lane: Lane, action: Array) -> tuple[Lane, LaneStep]:
+        now = seen(lane)
+        over = now.terminated | now.truncated
+        # Both are computed for every lane under vmap in any case.
+        first, next_ = start(lane), advance(lane, action)
+        state = jax.tree.map(lambda a, b: jnp.where(over, a, b), first.state, next_.state)
+        elapsed = jnp.where(over, 0, next_.elapsed)
+        new = Lane(state, lane.rng_key, next_.count, elapsed)
+        return new, seen(new)
+
+    return jax.jit(jax.vmap(begin, in_axes=(0, None))), jax.jit(jax.vmap(step), donate_argnums=0)
+
+
+class PgxLanes:
+    """See `Lanes`; `send` starts the step, which runs on while the host does other things."""
+
+    def __init__(self, config: EnvConfig, seed: int, lanes: np.ndarray) -> None:
+        """Opens the given lanes of a seed."""
+        self._begin, self._advance = compiled_game(config.id, config.max_episode_steps)
+        self._device = jax.local_devices(backend="cpu")[0]
+        self._seed, self._ids, self._resets = seed, lanes, 0
+
+    def reset(self) -> LaneStep:
+        """See `Lanes.reset`."""
+        with jax.default_device(self._device):
+            words = np.random.SeedSequence([self._seed, self._resets]).generate_state(2)
+            key = jax.random.wrap_key_data(jnp.asarray(words), impl="threefry2x32")
+            self._resets += 1
+            self._lanes, step = self._begin(self._ids, key)
+        return jax.tree.map(np.asarray, step)
+
+    def send(self, actions: np.ndarray) -> None:
+        """See `Lanes.send`."""
+        with jax.default_device(self._device):
+            self._lanes, self._pending = self._advance(self._lanes, actions)
+
+    def recv(self) -> LaneStep:
+        """See `Lanes.recv`."""
+        return jax.tree.map(np.asarray, self._pending)
+
+    def close(self) -> None:
+        """See `Lanes.close`."""
+        self._lanes = self._pending = None

@@ -1,0 +1,1 @@
+"""Learning: replay, targets, losses, the training step, and what diagnoses it."""

@@ -1,0 +1,175 @@
+"""The model against what really happened in replayed windows of any run."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from smz_jax.config.settings import Config
+from smz_jax.learning.learner import make_batch_builder, model_metrics
+from smz_jax.learning.losses import Batch, code_entropy, loss_terms, unroll_model
+from smz_jax.learning.replay import Replay
+from smz_jax.model.steps import normalised_entropy
+from smz_jax.types import Array, EnvSpec, Networks, Params, TrainState
+
+HISTOGRAM_BINS = 20
+ENCODER_TERMS = ("commitment", "code_entropy")
+"""Terms that have a gradient for the encoder without the model's use of the codes."""
+
+
+def _cosine(x: Array, y: Array) -> Array:
+    """Cosine of `[..., D]`; 0 where one of them is 0."""
+    norm = jnp.linalg.norm(x, axis=-1) * jnp.linalg.norm(y, axis=-1)
+    return jnp.sum(x * y, axis=-1) / jnp.maximum(norm, 1e-9)
+
+
+def _norm(tree: Params) -> Array:
+    """The norm of all leaves together."""
+    return jnp.sqrt(sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(tree)))
+
+
+def batch_check(
+    networks: Networks, config: Config, params: Params, rng_key: Array, batch: Batch
+) -> dict[str, Array]:
+    """Diagnostics of a batch of replayed windows; pure, to be jitted by the caller.
+
+    Args:
+        networks: the model.
+        config: the run's settings.
+        params: the parameters to check.
+        rng_key: consumed.
+        batch: as `make_batch_builder` gives it.
+
+    Returns:
+        `code_perplexity`, `agreement` (of code and most likely code), `chance_entropy_nats`,
+        `embedding_variance`, `transition_entropy` (mean normalised H(sigma)): scalars over real
+        transitions. `entropy_histogram [HISTOGRAM_BINS]`: their shares over [0, 1].
+        `reward_error [K]`, `value_error [K+1]`: mean absolute errors from the targets, per unroll
+        step. `consistency [K]`: mean cosine of the unrolled embedding with that of the real next
+        observation, both less the batch's mean, since scaled embeddings point nearly one way.
+    """
+    frozen = networks._replace(
+        representation_train=lambda p, x: (networks.representation(p, x), p["batch_stats"])
+    )
+    # With this weight above 0 the unroll embeds the real next observations whatever the run's is.
+    embedding_all = dataclasses.replace(
+        config, loss=dataclasses.replace(config.loss, consistency=1.0)
+    )
+    unrolled = unroll_model(frozen, params, rng_key, batch, embedding_all, jnp.float32(0))
+    targets = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), batch.targets)
+    mask = targets.transition_mask
+
+    def over_batch(values: Array, weights: Array) -> Array:
+        return jnp.sum(values * weights, axis=-1) / jnp.maximum(weights.sum(axis=-1), 1.0)
+
+    entropy = normalised_entropy(unrolled.chance_logits)
+    bins = jnp.clip((entropy * HISTOGRAM_BINS).astype(jnp.int32), 0, HISTOGRAM_BINS - 1)
+    total = jnp.maximum(mask.sum(), 1.0)
+    reward_error = jnp.abs(networks.reward_of(unrolled.reward_logits) - targets.reward)
+    value_error = jnp.abs(networks.value_of(unrolled.value_logits) - targets.value)
+    real = unrolled.after_embeddings.reshape(*mask.shape, -1).astype(jnp.float32)
+    predicted = unrolled.embeddings[1:].reshape(real.shape).astype(jnp.float32)
+    centre = jnp.sum(real * mask[..., None], axis=(0, 1)) / total
+    return {
+        **{name.removeprefix("model/"): x for name, x in model_metrics(unrolled, mask).items()},
+        "transition_entropy": jnp.sum(entropy * mask) / total,
+        "entropy_histogram": jnp.zeros(HISTOGRAM_BINS, jnp.float32).at[bins].add(mask) / total,
+        "reward_error": over_batch(reward_error, targets.value_mask[1:]),
+        "value_error": over_batch(value_error, targets.value_mask),
+        "consistency": over_batch(_cosine(predicted - centre, real - centre), mask),
+    }
+
+
+def gradient_check(
+    networks: Networks, config: Config, params: Params, rng_key: Array, batch: Batch
+) -> dict[str, Array]:
+    """Which losses the gradient consists of, and whether any passes through the codes.
+
+    Pure, to be jitted by the caller; one backward pass for each term. As in training, a batch
+    normalisation uses the batch; but noise on the codes is off, and the commitment has its full
+    weight.
+
+    Args:
+        networks: the model.
+        config: the run's settings.
+        params: the parameters to check.
+        rng_key: consumed.
+        batch: as `make_batch_builder` gives it.
+
+    Returns:
+        Scalars. `gradient_share/<term>`, named as in `config.loss`: the norm of the weighted term's
+        own gradient, over the sum of these norms; a term that is turned off is left out, or 0.
+        `encoder_gradient`: the norm of what reaches the encoder from all terms but its own two
+        (commitment and code entropy), straight through the codes.
+    """
+
+    def terms(trainable: Params) -> dict[str, Array]:
+        full = {"params": trainable, "batch_stats": params["batch_stats"]}
+        unrolled = unroll_model(networks, full, rng_key, batch, config, jnp.float32(0))
+        found = loss_terms(networks, full, unrolled, batch, config)
+        weighted = {
+            name: getattr(config.loss, name) * jnp.mean(term * batch.weights)
+            for name, term in found.items()
+        }
+        mask = jnp.moveaxis(batch.targets.transition_mask, 1, 0)
+        bonus = config.loss.code_entropy * code_entropy(unrolled.code_probs, mask)
+        return weighted | {"code_entropy": bonus}
+
+    values, pull = jax.vjp(terms, params["params"])
+    names = sorted(values)
+
+    def norms(scale: Array) -> tuple[Array, Array]:
+        (gradient,) = pull({name: scale[i] for i, name in enumerate(names)})
+        of_encoder = {name: part for name, part in gradient.items() if name.startswith("encoder")}
+        return _norm(gradient), _norm(of_encoder)
+
+    through_codes = [float(name not in ENCODER_TERMS) for name in names]
+    scales = np.concatenate([np.eye(len(names)), [through_codes]])
+    each, of_encoder = jax.lax.map(norms, jnp.asarray(scales, jnp.float32))
+    shares = each[:-1] / jnp.maximum(each[:-1].sum(), 1e-30)
+    return {
+        **{f"gradient_share/{name}": shares[i] for i, name in enumerate(names)},
+        "encoder_gradient": of_encoder[-1],
+    }
+
+
+def make_check(
+    networks: Networks, replay: Replay, config: Config, spec: EnvSpec
+) -> Callable[[TrainState, Any, Array], dict[str, Array]]:
+    """Both checks of one replayed batch as one compiled call, sampling included.
+
+    The batch is drawn as the learner draws its own, by priority where that is on. Nothing is
+    donated and no priority is set: a run goes on as if it had not been checked.
+
+    Args:
+        networks: the model.
+        replay: the buffer's pure functions.
+        config: the run's settings.
+        spec: the environment.
+
+    Returns:
+        `(TrainState, replay_state, rng_key) -> findings`, jitted: those of `batch_check` and of
+        `gradient_check`.
+    """
+    build_batch = make_batch_builder(networks, config, spec)
+
+    def check(state: TrainState, replay_state: Any, rng_key: Array) -> dict[str, Array]:
+        keys = jax.random.split(rng_key, 4)
+        sample = replay.sample(replay_state, keys[0])
+        batch = build_batch(state.target_params, keys[1], sample)
+        found = batch_check(networks, config, state.params, keys[2], batch)
+        return found | gradient_check(networks, config, state.params, keys[3], batch)
+
+    return jax.jit(check)
+
+
+def check_row(result: Mapping[str, Any], prefix: str = "check") -> dict[str, float]:
+    """A check as a metrics row: vectors become `name_0`, `name_1`, ..., by unroll step or bin."""
+    row = {}
+    for name, value in result.items():
+        for i, number in enumerate(np.ravel(np.asarray(value, np.float64))):
+            row[f"{prefix}/{name}" + (f"_{i}" if np.ndim(value) else "")] = float(number)
+    return row

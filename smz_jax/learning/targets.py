@@ -1,0 +1,144 @@
+"""Training targets of one window: value transform, two-hot support, n-step returns, masks.
+
+Every function is unbatched; the caller `vmap`s. Row t of a window holds what was seen at t and
+what followed the action at t (see `Trajectory`). The row before one with `is_first` is a *final
+observation*: its action was ignored, so its transition is not real and it ends the window's own
+episode. An episode ends in one of two ways:
+
+- termination (`discount` 0, with or without a new game after it): the value past it is 0;
+- truncation (a final observation that no termination led to): the value past it is unknown, and
+  the final observation's own value stands in for everything after it.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from smz_jax.types import Array, UnrollTargets
+
+
+def n_step_targets(
+    reward: Array,
+    discount: Array,
+    final: Array,
+    values: Array,
+    *,
+    td_steps: int,
+    gamma: float,
+) -> Array:
+    """n-step bootstrapped returns of the first rows of a window.
+
+        z_t = sum_{i<n} gamma^i r_{t+i+1} + gamma^n v(s_{t+n})
+
+    A termination inside the n steps ends the sum and bootstraps nothing; a final observation f
+    ends it and bootstraps gamma^(f - t) v_f. Rows after either have no influence, whatever they
+    hold. Source: ALGORITHM.md, after MuZero (2020), with truncation kept apart from termination.
+
+    Args:
+        reward: [R] float32, r_{t+1}.
+        discount: [R] float32, 0 where the action led to a true end, else 1.
+        final: [R] bool, final observations (only rows before R - 1 are read).
+        values: [R] float32, the values to bootstrap from.
+        td_steps: n.
+        gamma: discount per agent step.
+
+    Returns:
+        [R - n] float32: z of every row that has n rows after it.
+    """
+    chex.assert_equal_shape([reward, discount, final, values])
+    starts = reward.shape[0] - td_steps
+    # step[t, i] is row t + i
+    step = jnp.arange(starts)[:, None] + jnp.arange(td_steps)[None, :]
+    keep = jnp.where(final, 0.0, gamma * discount).astype(jnp.float32)
+    reach = jnp.cumprod(jnp.pad(keep[step], ((0, 0), (1, 0)), constant_values=1.0), axis=1)
+    gain = jnp.where(final, values, reward)[step]
+    gain = jnp.concatenate([gain, values[td_steps:, None]], axis=1).astype(jnp.float32)
+    return jnp.sum(jnp.where(reach > 0.0, reach * gain, 0.0), axis=1)
+
+
+def make_unroll_targets(
+    *,
+    reward: Array,
+    discount: Array,
+    is_first: Array,
+    action_weights: Array,
+    values: Array,
+    unroll_steps: int,
+    td_steps: int,
+    gamma: float,
+) -> UnrollTargets:
+    """Targets and masks of K unrolled steps from the root, row 0.
+
+    Position k of the unroll, by where it lies in the root's own episode:
+
+    | position               | value  | value_mask | policy_mask | transition_mask |
+    |------------------------|--------|------------|-------------|-----------------|
+    | an acting row          | z_k    | 1          | 1           | 1 (real, also   |
+    |                        |        |            |             | the last one)   |
+    | truncation's final row | v_k    | 1          | 0           | 0               |
+    | past a termination     | 0      | 1          | 0           | 0               |
+    | past a truncation      | 0      | 0          | 0           | 0               |
+
+    The reward of step k -> k+1 is masked by `value_mask[1:]`: past a termination it is a true 0
+    and counts, past a truncation nothing is known. Targets under a zero mask are 0.
+
+    A root that is itself a final observation gets zero masks everywhere: no transition starts
+    there, and its only value target would be its own bootstrap value. A root with `is_first` is an
+    ordinary one.
+
+    Args:
+        reward: [R] float32 with R = K + n + 1 rows, r_{t+1}.
+        discount: [R] float32, 0 where the action led to a true end, else 1.
+        is_first: [R] bool, first observation of a game.
+        action_weights: [R, A] float32, the policy target of each row.
+        values: [R] float32, bootstrap values: stored search values or the target network's.
+        unroll_steps: K.
+        td_steps: n, at least 1.
+        gamma: discount per agent step.
+
+    Returns:
+        `UnrollTargets` without a batch axis, float32.
+    """
+    rows = unroll_steps + td_steps + 1
+    chex.assert_shape([reward, discount, is_first, values], (rows,))
+    chex.assert_rank(action_weights, 2)
+    # The last row's successor is not in the window, but its action is not used either.
+    final = jnp.pad(is_first[1:], (0, 1))
+    z = n_step_targets(reward, discount, final, values, td_steps=td_steps, gamma=gamma)
+
+    acts = jnp.logical_not(final)
+    goes_on = jnp.logical_and(acts, discount > 0.0)
+    # own[k]: every transition from the root to row k is real and none of them is a true end.
+    own = jnp.cumprod(jnp.pad(goes_on[:unroll_steps], (1, 0), constant_values=True)) > 0
+    acting = jnp.logical_and(own, acts[: unroll_steps + 1])
+    cut = jnp.logical_and(own, final[: unroll_steps + 1])
+    past_cut = jnp.cumsum(cut) - cut > 0
+    known = jnp.logical_not(jnp.logical_or(past_cut, final[0]))
+
+    policy = action_weights[: unroll_steps + 1].astype(jnp.float32)
+    return UnrollTargets(
+        policy=jnp.where(acting[:, None], policy, 0.0),
+        value=jnp.where(jnp.logical_and(own, known), z, 0.0),
+        reward=jnp.where(acting[:-1], reward[:unroll_steps], 0.0).astype(jnp.float32),
+        value_mask=known.astype(jnp.float32),
+        policy_mask=acting.astype(jnp.float32),
+        transition_mask=acting[:-1].astype(jnp.float32),
+    )
+
+
+def random_actions_past_end(
+    rng_key: Array, action: Array, transition_mask: Array, num_actions: int
+) -> Array:
+    """Actions that the model is unrolled with: the real ones, then uniformly random ones.
+
+    Args:
+        rng_key: a key, consumed.
+        action: [K] int32, the played actions.
+        transition_mask: [K], 1 where the transition really happened.
+        num_actions: A.
+
+    Returns:
+        [K] int32.
+    """
+    drawn = jax.random.randint(rng_key, action.shape, 0, num_actions, jnp.int32)
+    return jnp.where(transition_mask > 0, action.astype(jnp.int32), drawn)

@@ -1,0 +1,1 @@
+"""Which macros hold where they were replayed."""

@@ -1,0 +1,169 @@
+"""The two gates of a macro, over replayed windows with its actions.
+
+Certainty: in how many of them the model holds every transition to be certain, under
+`macro.play_threshold`. A sequence that is so only where its actions have no effect (at a wall, say)
+is no rule of the game.
+
+Repeatability: certainty is the model's own word, and a codebook that has collapsed holds everything
+to be certain. So each window that it holds to be certain is a trial: its open-loop prediction is
+set against what really followed. A trial holds if
+
+- near: the embedding that the model foresees at the end is as near to the real one as
+  `macro.distance_threshold` allows, a share of its distance from the ends of other windows;
+- paid: the absolute errors of its rewards, summed over the window, stay within
+  `macro.reward_threshold`;
+- agreed: the encoder, told what happened at each step, gives the code that was foreseen.
+
+A pass is all that an iteration's batches show, every `macro.head_every`-th of them. Evidence is
+forgotten slowly (`macro.evidence_decay` for each pass): the model goes on learning. A window that
+is drawn again counts again, and neighbours overlap, so that the bounds are somewhat too narrow. A
+macro is `refuted` once the upper bound of its share of held trials falls below `macro.sound_share`,
+`sound` once the lower bound reaches it and the lower bound of its share of certain windows reaches
+`macro.certain_share`, `candidate` in between and before `macro.min_trials`.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from smz_jax.config.settings import MacroConfig
+from smz_jax.macros.mine.keys import pack
+from smz_jax.macros.mine.table import EVIDENCE
+from smz_jax.types import MacroTable
+
+Array = jax.Array
+
+CANDIDATE, SOUND, REFUTED = 0, 1, 2
+Z = 1.6448536
+"""Quantile of the one-sided 95 % bounds."""
+
+
+class Trials(NamedTuple):
+    """What the model foresaw over K steps of replayed windows, and how that compares; [B, K] each.
+
+    Step k is the transition after k earlier ones; `valid` is false from a game's end on.
+    """
+
+    action: Array  # int32
+    entropy: Array  # float32, normalised, of the step's sigma
+    distance: Array  # float32, of the embedding foreseen after the step, as `relative_distance`
+    reward_error: Array  # float32, absolute
+    agrees: Array  # bool, the encoder's code is the likeliest one
+    valid: Array  # bool, a real transition that follows real ones
+
+
+class Outcomes(NamedTuple):
+    """Windows of each length; [lengths, B] each. Where there is none the key is (0, 0)."""
+
+    key_high: Array  # uint32
+    key_low: Array  # uint32
+    certain: Array  # bool, held certain throughout: a trial
+    near: Array  # bool
+    paid: Array  # bool
+    agreed: Array  # bool
+
+
+def outcomes(trials: Trials, config: MacroConfig) -> Outcomes:
+    """Judges every window that starts at the root: one for each length.
+
+    Args:
+        trials: over K steps; lengths beyond K are left out.
+        config: lengths and thresholds.
+
+    Returns:
+        Windows whose transitions really happened, and what came of them.
+    """
+    steps = trials.action.shape[1]
+    certain = jnp.isfinite(trials.entropy) & (trials.entropy < config.play_threshold)
+    certain = jnp.cumprod(certain, axis=1).astype(jnp.bool_)
+    played = jnp.cumprod(trials.valid, axis=1).astype(jnp.bool_)
+    finite = jnp.isfinite(trials.reward_error)
+    error = jnp.cumsum(jnp.where(finite, trials.reward_error, jnp.inf), axis=1)
+    agreed = jnp.cumprod(trials.agrees, axis=1).astype(jnp.bool_)
+    repeats = jnp.cumprod(trials.action == trials.action[:, :1], axis=1).astype(jnp.bool_)
+    rows = []
+    for length in range(config.min_length, min(config.max_length, steps) + 1):
+        last = length - 1
+        counts = played[:, last]
+        if not config.include_repeats:
+            counts &= ~repeats[:, last]
+        high, low = pack(trials.action[:, :length])
+        rows.append(
+            Outcomes(
+                key_high=jnp.where(counts, high, 0),
+                key_low=jnp.where(counts, low, 0),
+                certain=certain[:, last],
+                near=trials.distance[:, last] <= config.distance_threshold,
+                paid=error[:, last] <= config.reward_threshold,
+                agreed=agreed[:, last],
+            )
+        )
+    return jax.tree.map(lambda *x: jnp.stack(x), *rows)
+
+
+def count_trials(actions: Array, found: Outcomes) -> Array:
+    """What came of windows, counted for the macros whose actions they have.
+
+    Args:
+        actions: [M, L] int32 of the macros, padded with -1.
+        found: windows of any number; those of other sequences count for none.
+
+    Returns:
+        [6, M] float32: `windows`, `trials`, `held`, `near`, `paid` and `agreed`.
+    """
+    flat = jax.tree.map(jnp.ravel, found)
+    high, low = pack(actions)
+    is_window = (flat.key_high != 0)[:, None]
+    matches = is_window & (flat.key_high[:, None] == high) & (flat.key_low[:, None] == low)
+    held = flat.near & flat.paid & flat.agreed
+    came_true = jnp.stack([held, flat.near, flat.paid, flat.agreed])
+    every = jnp.ones_like(flat.certain)
+    counted = jnp.stack([every, flat.certain, *(came_true & flat.certain)])
+    # Sums of ones: exact in any order.
+    return counted.astype(jnp.float32) @ matches.astype(jnp.float32)
+
+
+def weigh(table: MacroTable, counts: Array, config: MacroConfig) -> MacroTable:
+    """Adds a pass's counts to the evidence; what was known before fades, if there were any windows.
+
+    Args:
+        table: the table; only its evidence changes.
+        counts: [6, M], as `count_trials` gives them, summed over the windows of the pass.
+        config: gives `evidence_decay`.
+    """
+    former = jnp.stack([getattr(table, name) for name in EVIDENCE])
+    looked = counts[0].sum() > 0  # no batch of an iteration may have been looked at
+    total = former * jnp.where(looked, jnp.float32(config.evidence_decay), 1.0) + counts
+    return table._replace(**dict(zip(EVIDENCE, total, strict=True)))
+
+
+def wilson(successes: Array, trials: Array) -> tuple[Array, Array]:
+    """One-sided 95 % bounds of a share (Wilson 1927's score interval); 0 and 1 without a trial.
+
+    Args:
+        successes: any shape, at least 0.
+        trials: at least as many.
+
+    Returns:
+        The lower and the upper bound, float32.
+    """
+    count = jnp.maximum(trials, 1e-6)
+    share, z2 = successes / count, Z * Z
+    centre = (share + z2 / (2 * count)) / (1 + z2 / count)
+    spread = Z * jnp.sqrt(jnp.maximum(share * (1 - share), 0) / count + z2 / (4 * count**2))
+    spread /= 1 + z2 / count
+    low = jnp.where(trials > 0, centre - spread, 0.0)
+    high = jnp.where(trials > 0, centre + spread, 1.0)
+    return jnp.clip(low, 0.0, 1.0), jnp.clip(high, 0.0, 1.0)
+
+
+def status(table: MacroTable, config: MacroConfig) -> Array:
+    """`CANDIDATE`, `SOUND` or `REFUTED` for each slot, [M] int32; empty slots are candidates."""
+    low, high = wilson(table.held, table.trials)
+    judged = (table.length > 0) & (table.trials >= config.min_trials)
+    certain, _ = wilson(table.trials, table.windows)
+    sound = judged & (low >= config.sound_share) & (certain >= config.certain_share)
+    sound &= table.count >= config.min_occurrences
+    refuted = judged & (high < config.sound_share)
+    return jnp.where(sound, SOUND, jnp.where(refuted, REFUTED, CANDIDATE)).astype(jnp.int32)

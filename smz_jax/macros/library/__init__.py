@@ -1,0 +1,1 @@
+"""The table as a library for people: ranked, listed, compared."""

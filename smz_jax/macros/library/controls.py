@@ -1,0 +1,53 @@
+"""What a library is compared with: shuffled play and random macros (NumPy only)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from smz_jax.config.settings import require
+from smz_jax.macros.mine.keys import check_num_actions
+
+
+def shuffled(streams: Sequence[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
+    """The same actions in a random order, each piece of play by itself.
+
+    Args:
+        streams: 1-D arrays of actions.
+        rng: is advanced.
+
+    Returns:
+        New arrays of the same lengths and dtypes.
+    """
+    return [rng.permutation(np.asarray(stream)) for stream in streams]
+
+
+def random_macros(
+    lengths: Sequence[int], num_actions: int, rng: np.random.Generator
+) -> list[tuple[int, ...]]:
+    """Distinct random action sequences of given lengths.
+
+    Args:
+        lengths: of the wanted macros, at least 1 each.
+        num_actions: A, in 1..255.
+        rng: is advanced.
+
+    Returns:
+        Macros in the order of `lengths`. Of length l there are only A^l: where more are wanted,
+        all of these are given and the rest is left out, so that the result is shorter.
+
+    Raises:
+        ConfigError: where a length or A is out of range.
+    """
+    check_num_actions(num_actions)
+    found: dict[tuple[int, ...], None] = {}
+    taken: dict[int, int] = {}
+    for length in lengths:
+        require(length >= 1, "length", length, "at least 1")
+        if taken.get(length, 0) >= num_actions**length:
+            continue
+        taken[length] = taken.get(length, 0) + 1
+        size = len(found)
+        while len(found) == size:
+            macro = tuple(int(action) for action in rng.integers(num_actions, size=length))
+            found.setdefault(macro)
+    return list(found)

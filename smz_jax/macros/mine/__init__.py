@@ -1,0 +1,1 @@
+"""From trees and play to a table of macros, on the device."""

@@ -1,0 +1,203 @@
+"""The table of macros: fixed capacity, on the device, exact.
+
+Entries are kept in the order of their keys, empty slots last, so that the table is a function of
+what was merged and not of its order. When more sequences are known than fit, those with the
+highest count stay, ties going to the lower key, and the loss is added to `dropped`.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from smz_jax.config.settings import MacroConfig, require
+from smz_jax.macros.mine.keys import MAX_ACTIONS, PackedWindows, check_num_actions, pack, unpack
+from smz_jax.types import MacroTable
+
+Array = jax.Array
+
+EVIDENCE = ("windows", "trials", "held", "near", "paid", "agreed")
+"""Fields that a sequence keeps for as long as it is in the table."""
+_SMALLEST_BUFFER = 4096  # below it, a sort costs less than the compilation of another
+
+
+def init_table(config: MacroConfig, num_actions: int) -> MacroTable:
+    """An empty table.
+
+    Args:
+        config: gives the capacity M, the longest macro L and the number of buckets.
+        num_actions: A.
+
+    Returns:
+        A table with every slot empty.
+
+    Raises:
+        ConfigError: if A does not fit the keys.
+    """
+    check_num_actions(num_actions)
+    size = config.capacity
+    return MacroTable(
+        actions=jnp.full((size, config.max_length), -1, jnp.int32),
+        length=jnp.zeros((size,), jnp.int32),
+        count=jnp.zeros((size,), jnp.int32),
+        entropy_sum=jnp.zeros((size,), jnp.float32),
+        reward_sum=jnp.zeros((size,), jnp.float32),
+        buckets=jnp.zeros((size, config.num_buckets), jnp.bool_),
+        play_count=jnp.zeros((size,), jnp.int32),
+        dropped=jnp.zeros((), jnp.int32),
+        **{name: jnp.zeros((size,), jnp.float32) for name in EVIDENCE},
+    )
+
+
+def _ranks(high: Array, low: Array, num_actions: int, max_length: int) -> Array:
+    """Numbers [R] uint32 in the order of the keys, 0 for an empty one; equal for equal keys alone.
+
+    One word is sorted in a sixth of the time that two and their places take, and most keys fit.
+    """
+    bits = num_actions.bit_length()
+    if bits * max_length <= 32:
+        number = jnp.zeros_like(high)
+        for place in range(max_length):
+            word = high if place < 4 else low
+            byte = (word >> jnp.uint32(24 - 8 * (place % 4))) & jnp.uint32(255)
+            number = (number << bits) | byte
+        return number
+    rows = jnp.arange(high.shape[0], dtype=jnp.int32)
+    high, low, order = jax.lax.sort((high, low, rows), num_keys=2)
+    differs = (high != jnp.roll(high, 1)) | (low != jnp.roll(low, 1))
+    rank = jnp.cumsum((high != 0) & (differs | (rows == 0)), dtype=jnp.uint32)
+    return jnp.zeros_like(high).at[order].set(rank, unique_indices=True)
+
+
+def _nth_largest(counts: Array, n: int) -> Array:
+    """The n-th largest of counts [R] int32, none negative; 0 where there are fewer. Bit by bit."""
+
+    def with_bit(step: Array, found: Array) -> Array:
+        tried = found | (jnp.int32(1) << (30 - step))
+        return jnp.where(jnp.sum(counts >= tried, dtype=jnp.int32) >= n, tried, found)
+
+    return jax.lax.fori_loop(0, 31, with_bit, jnp.zeros((), jnp.int32))
+
+
+def _assign_slots(ranks: Array, count: Array, capacity: int) -> tuple[Array, Array]:
+    """Slot of each row in the new table, `capacity` for none, and the number of lost entries.
+
+    Args:
+        ranks: [R] uint32, as `_ranks` gives them.
+        count: [R] int32, occurrences of each row.
+        capacity: M.
+
+    Returns:
+        Slots [R] int32, equal for equal keys, rising with the key; and [] int32.
+    """
+    num_rows = ranks.shape[0]
+    ordered = jnp.sort(ranks)
+    # An entry lies where its key comes first.
+    place = jnp.searchsorted(ordered, ranks).astype(jnp.int32)
+    totals = jnp.zeros((num_rows,), jnp.int32)
+    totals = totals.at[jnp.where(ranks > 0, place, num_rows)].add(count, mode="drop")
+    least = _nth_largest(totals, capacity)
+    above = totals > least
+    tied = (totals == least) & (totals > 0)
+    room = capacity - jnp.sum(above, dtype=jnp.int32)
+    kept = above | (tied & (jnp.cumsum(tied, dtype=jnp.int32) <= room))
+    slot_of_place = jnp.where(kept, jnp.cumsum(kept, dtype=jnp.int32) - 1, capacity)
+    slot = jnp.where(ranks > 0, slot_of_place[place], capacity)
+    return slot, jnp.sum(totals > 0, dtype=jnp.int32) - jnp.sum(kept, dtype=jnp.int32)
+
+
+def _move(table: MacroTable, windows: PackedWindows, slot: Array, played: Array) -> MacroTable:
+    """Sums table rows and windows [P] into their new slots [M + P]; `dropped` stays as it is."""
+    capacity, max_length = table.actions.shape
+    old, new = slot[:capacity], slot[capacity:]
+
+    def moved_sum(of_table: Array, of_windows: Array) -> Array:
+        total = jnp.zeros_like(of_table).at[old].set(of_table, mode="drop")
+        # One addition per merge: single windows would vanish in a large float32 sum, and XLA
+        # folds the two scatters into one unless it is kept from it.
+        added = jnp.zeros_like(of_table).at[new].add(of_windows, mode="drop")
+        return total + jax.lax.optimization_barrier(added)
+
+    def moved_key(of_table: Array, of_windows: Array) -> Array:
+        word = jnp.zeros_like(of_table).at[old].set(of_table, mode="drop")
+        return word.at[new].set(of_windows, mode="drop")
+
+    high, low = pack(table.actions)
+    actions = unpack(moved_key(high, windows.key_high), moved_key(low, windows.key_low), max_length)
+    weight = windows.weight.astype(jnp.float32)
+    buckets = jnp.zeros_like(table.buckets).at[old].set(table.buckets, mode="drop")
+    return MacroTable(
+        actions=actions,
+        length=jnp.sum(actions >= 0, axis=-1, dtype=jnp.int32),
+        count=moved_sum(table.count, windows.weight),
+        entropy_sum=moved_sum(table.entropy_sum, weight * windows.entropy),
+        reward_sum=moved_sum(table.reward_sum, weight * windows.reward),
+        buckets=buckets.at[new, windows.bucket].set(True, mode="drop"),
+        play_count=moved_sum(table.play_count, jnp.where(played, windows.weight, 0)),
+        dropped=table.dropped,
+        **{
+            name: jnp.zeros_like(getattr(table, name))
+            .at[old]
+            .set(getattr(table, name), mode="drop")
+            for name in EVIDENCE
+        },
+    )
+
+
+def merge(
+    table: MacroTable,
+    windows: PackedWindows,
+    *,
+    played: bool | Array,
+    config: MacroConfig,
+    num_actions: int = MAX_ACTIONS,
+) -> MacroTable:
+    """Takes candidate windows into the table.
+
+    Most slots of `windows` are empty, and sorting is what costs: the windows are first picked out
+    into the smallest of a few buffers that holds them all, the last of which holds anything.
+
+    Args:
+        table: the table so far.
+        windows: any leading shape, e.g. [T, P]; empty slots are skipped.
+        played: whether the windows were really played (else they are of search trees): one for
+            all, or a bool array of the windows' shape.
+        config: the one that the table was made with.
+        num_actions: A; few actions are sorted faster.
+
+    Returns:
+        The new table: entries in key order, the `capacity` most frequent of all that were known.
+
+    Raises:
+        ConfigError: if the table has another capacity than `config`.
+    """
+    capacity = table.length.shape[0]
+    require(config.capacity == capacity, "macro.capacity", config.capacity, f"{capacity} as before")
+    is_played = jnp.broadcast_to(jnp.asarray(played), windows.key_high.shape).reshape(-1)
+    flat = jax.tree.map(lambda field: field.reshape(-1), windows)
+    size = flat.key_high.shape[0]
+    valid = flat.key_high != 0
+    rank = jnp.cumsum(valid, dtype=jnp.int32) - 1
+    total = rank[-1] + 1
+    high, low = pack(table.actions)
+
+    def with_buffer(buffer: int) -> MacroTable:
+        source = jnp.full((buffer,), size, jnp.int32)
+        source = source.at[jnp.where(valid, rank, buffer)].set(
+            jnp.arange(size, dtype=jnp.int32), mode="drop"
+        )
+        picked, is_picked_played = jax.tree.map(
+            lambda field: field.at[source].get(mode="fill", fill_value=0), (flat, is_played)
+        )
+        ranks = _ranks(
+            jnp.concatenate([high, picked.key_high]),
+            jnp.concatenate([low, picked.key_low]),
+            num_actions,
+            config.max_length,
+        )
+        slot, lost = _assign_slots(ranks, jnp.concatenate([table.count, picked.weight]), capacity)
+        moved = _move(table, picked, slot, is_picked_played)
+        return moved._replace(dropped=moved.dropped + lost)
+
+    buffers = [size // part for part in (8, 3) if size // part >= _SMALLEST_BUFFER] + [size]
+    choice = sum(((total > buffer).astype(jnp.int32) for buffer in buffers[:-1]), jnp.int32(0))
+    branches = [lambda buffer=buffer: with_buffer(buffer) for buffer in buffers]
+    return jax.lax.switch(choice, branches)

@@ -1,0 +1,245 @@
+"""Certain windows of search trees and of played games.
+
+A transition is (action, normalised H(sigma), reward). A window is the last l transitions
+that end at a decision node, min_length <= l <= max_length, read by climbing parent pointers; it is
+a candidate where every transition's entropy is strictly under the threshold of its source. A
+played game is a tree without branches, so that both sources share the climb.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from smz_jax.config.settings import MacroConfig
+from smz_jax.macros.mine.keys import PackedWindows, check_num_actions, prepend
+from smz_jax.types import MacroStats
+
+Array = jax.Array
+
+
+class PlayRows(NamedTuple):
+    """Rows of played games, as in `Trajectory`; also the carry from one rollout to the next."""
+
+    action: Array  # [B, T] int32; -1 marks a row that does not exist (only in the first carry)
+    entropy: Array  # [B, T] float32, normalised H(sigma) of the played action
+    reward: Array  # [B, T] float32
+    discount: Array  # [B, T] float32, 0 where the transition ended the episode
+    is_first: Array  # [B, T] bool
+    bucket: Array  # [B, T] int32, start-state bucket of the row's own state
+
+
+PlayCarry = PlayRows
+"""The last max_length rows of each lane, [B, L]; the newest of them is still undecided."""
+
+
+class _Steps(NamedTuple):
+    """For each state, the transition that led to it."""
+
+    up: Array  # [N] int32, the state that it started from
+    action: Array  # [N] int32
+    entropy: Array  # [N] float32
+    reward: Array  # [N] float32
+    certain: Array  # [N] bool, it exists and its entropy is under the threshold
+    final: Array  # [N] bool, it ended an episode: a window may end with it, not span it
+    bucket: Array  # [N] int32, of the state itself
+
+
+def _climb(steps: _Steps, ends: Array, weight: Array, config: MacroConfig) -> PackedWindows:
+    """All windows that end at the states `ends` [E], flat over lengths x ends."""
+    node = ends
+    zero = jnp.zeros(ends.shape, jnp.float32)
+    high = low = jnp.zeros(ends.shape, jnp.uint32)
+    entropy, reward = zero, zero
+    alive = jnp.ones(ends.shape, jnp.bool_)
+    last_action = steps.action[ends]
+    repeated = jnp.ones(ends.shape, jnp.bool_)
+    windows = []
+    for length in range(1, config.max_length + 1):
+        alive &= steps.certain[node]
+        if length > 1:
+            alive &= ~steps.final[node]
+        action = steps.action[node]
+        repeated &= action == last_action
+        high, low = prepend(high, low, action)
+        entropy += steps.entropy[node]
+        reward += steps.reward[node]
+        node = steps.up[node]
+        if length < config.min_length:
+            continue
+        valid = alive
+        if not config.include_repeats and length > 1:
+            valid = alive & ~repeated
+        windows.append(
+            PackedWindows(
+                key_high=jnp.where(valid, high, jnp.uint32(0)),
+                key_low=jnp.where(valid, low, jnp.uint32(0)),
+                entropy=entropy / jnp.float32(length),
+                reward=reward,
+                bucket=steps.bucket[node],
+                weight=weight,
+            )
+        )
+    return jax.tree.map(lambda *fields: jnp.concatenate(fields), *windows)
+
+
+def _tree_steps(tree: Any, buckets: Array, threshold: float) -> tuple[_Steps, Array]:
+    """Transitions of all trees as one forest of B x N nodes, and which nodes have one ([B x N]).
+
+    An uncollapsed transition is decision -a-> chance -c-> decision: the entropy lies on the chance
+    node and the reward on the edge below it. A collapsed one is decision -a-> decision, with both
+    on the new node and its edge.
+    """
+    batch_size, num_nodes = buckets.shape
+    first = jnp.arange(batch_size, dtype=jnp.int32)[:, None] * num_nodes
+    # Flat indices: gathers with a batch axis take XLA several times as long on a CPU.
+    parent = (jnp.maximum(tree.parents, 0).astype(jnp.int32) + first).reshape(-1)
+    action = tree.action_from_parent.reshape(-1).astype(jnp.int32)
+    is_chance = tree.embeddings.is_chance.reshape(-1)
+    index = jnp.arange(batch_size * num_nodes, dtype=jnp.int32)
+    source = jnp.where(is_chance[parent], parent, index)
+    num_edges = tree.children_rewards.shape[-1]
+    edge = parent * num_edges + jnp.maximum(action, 0)
+    reward = tree.children_rewards.reshape(-1)[edge].astype(jnp.float32)
+    entropy = tree.embeddings.entropy.reshape(-1)[source].astype(jnp.float32)
+    # A leaf that is expanded again (max_depth) leaves other nodes unused: no visits, no parent.
+    exists = ((tree.node_visits > 0) & (tree.parents >= 0)).reshape(-1) & ~is_chance
+    steps = _Steps(
+        up=parent[source],
+        action=action[source],
+        entropy=entropy,
+        reward=reward,
+        certain=exists & (entropy < threshold) & jnp.isfinite(reward),
+        final=jnp.zeros(index.shape, jnp.bool_),
+        bucket=buckets.reshape(-1),
+    )
+    return steps, exists
+
+
+def tree_windows(
+    tree: Any, buckets: Array, config: MacroConfig, num_actions: int
+) -> tuple[PackedWindows, MacroStats]:
+    """Certain windows of a batch of search trees.
+
+    Args:
+        tree: `mctx.Tree` whose embeddings are `NodeEmbedding`, [B, N, ...]; children axes unsliced.
+        buckets: [B, N] int32, start-state bucket of each node.
+        config: lengths, `tree_threshold`, `tree_weight`, `include_repeats`.
+        num_actions: A.
+
+    Returns:
+        Windows flat over lengths x B x N, each tree path once per root, and the counts.
+
+    Raises:
+        ConfigError: if A does not fit the keys.
+    """
+    check_num_actions(num_actions)
+    steps, exists = _tree_steps(tree, buckets, config.tree_threshold)
+    visits = tree.node_visits.reshape(-1).astype(jnp.int32)
+    weight = visits if config.tree_weight == "visits" else jnp.ones_like(visits)
+    windows = _climb(steps, jnp.arange(visits.shape[0], dtype=jnp.int32), weight, config)
+    zero = jnp.zeros((), jnp.int32)
+    stats = MacroStats(
+        trees=jnp.full((), buckets.shape[0], jnp.int32),
+        trajectories=zero,
+        transitions_tree=jnp.sum(exists, dtype=jnp.int32),
+        transitions_play=zero,
+        certain_tree=jnp.sum(steps.certain, dtype=jnp.int32),
+        certain_play=zero,
+        candidates_tree=jnp.sum(windows.key_high != 0, dtype=jnp.int32),
+        candidates_play=zero,
+    )
+    return windows, stats
+
+
+def init_carry(config: MacroConfig, batch_size: int) -> PlayCarry:
+    """The carry before the first rollout: `max_length` rows that do not exist.
+
+    Args:
+        config: gives L = max_length.
+        batch_size: B.
+
+    Returns:
+        Rows [B, L].
+    """
+    shape = (batch_size, config.max_length)
+    return PlayRows(
+        action=jnp.full(shape, -1, jnp.int32),
+        entropy=jnp.zeros(shape, jnp.float32),
+        reward=jnp.zeros(shape, jnp.float32),
+        discount=jnp.ones(shape, jnp.float32),
+        is_first=jnp.zeros(shape, jnp.bool_),
+        bucket=jnp.zeros(shape, jnp.int32),
+    )
+
+
+def _play_steps(rows: PlayRows, threshold: float) -> tuple[_Steps, Array]:
+    """Transitions of one lane: state t was reached by the transition of row t - 1.
+
+    Whether row t - 1 is real is told by row t: an action before `is_first` was ignored.
+    """
+
+    def shifted(field: Array) -> Array:
+        return jnp.concatenate([field[:1], field[:-1]])
+
+    index = jnp.arange(rows.action.shape[0], dtype=jnp.int32)
+    real = (index > 0) & (shifted(rows.action) >= 0) & ~rows.is_first
+    entropy = shifted(rows.entropy).astype(jnp.float32)
+    reward = shifted(rows.reward).astype(jnp.float32)
+    steps = _Steps(
+        up=jnp.maximum(index - 1, 0),
+        action=shifted(rows.action).astype(jnp.int32),
+        entropy=entropy,
+        reward=reward,
+        certain=real & (entropy < threshold) & jnp.isfinite(reward),
+        final=shifted(rows.discount) == 0,
+        bucket=rows.bucket,
+    )
+    return steps, real
+
+
+def play_windows(
+    rows: PlayRows, carry: PlayCarry, config: MacroConfig, num_actions: int
+) -> tuple[PackedWindows, MacroStats, PlayCarry]:
+    """Certain windows of played rows, each once, also across the borders of rollouts.
+
+    The last row's transition is decided by the row after it, so that its windows come with the
+    next call.
+
+    Args:
+        rows: [B, T], the rows that follow the carry's.
+        carry: [B, L] from `init_carry` or from the call before.
+        config: lengths, `play_threshold`, `include_repeats`.
+        num_actions: A.
+
+    Returns:
+        Windows flat over B x lengths x T, the counts (a lane's rollout is one trajectory), and the
+        carry for the next call.
+
+    Raises:
+        ConfigError: if A does not fit the keys.
+    """
+    check_num_actions(num_actions)
+    batch_size, num_rows = rows.action.shape
+    joined = jax.tree.map(lambda old, new: jnp.concatenate([old, new], axis=1), carry, rows)
+    ends = config.max_length + jnp.arange(num_rows, dtype=jnp.int32)
+    weight = jnp.ones((num_rows,), jnp.int32)
+
+    def of_lane(lane: PlayRows) -> tuple[PackedWindows, Array, Array]:
+        steps, real = _play_steps(lane, config.play_threshold)
+        return _climb(steps, ends, weight, config), real[ends], steps.certain[ends]
+
+    windows, real, certain = jax.vmap(of_lane)(joined)
+    zero = jnp.zeros((), jnp.int32)
+    stats = MacroStats(
+        trees=zero,
+        trajectories=jnp.full((), batch_size, jnp.int32),
+        transitions_tree=zero,
+        transitions_play=jnp.sum(real, dtype=jnp.int32),
+        certain_tree=zero,
+        certain_play=jnp.sum(certain, dtype=jnp.int32),
+        candidates_tree=zero,
+        candidates_play=jnp.sum(windows.key_high != 0, dtype=jnp.int32),
+    )
+    carry = jax.tree.map(lambda field: field[:, -config.max_length :], joined)
+    return jax.tree.map(lambda field: field.reshape(-1), windows), stats, carry

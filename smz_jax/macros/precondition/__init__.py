@@ -1,0 +1,1 @@
+"""Where macros hold: a head over embeddings."""

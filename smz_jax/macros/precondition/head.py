@@ -1,0 +1,309 @@
+"""Preconditions: where each macro applies, learned beside the model from the same windows.
+
+A macro applies in a state if the model holds each of its transitions to be certain, its trial holds
+(`macros.evidence`), and what it leads to is worth as much as the best action, within
+`macro.value_delta`:
+
+    sum_i gamma^i r_i + gamma^l v(s_l) >= v(s_0) - delta
+
+with v the model's own value now, at the root (where it is that of the best action, as far as the
+policy is) and of the real end. A replayed window says this of the owners of slots whose actions it
+begins by. What the policy does not do it does not replay: so each window is also asked, for one
+owner in turn, whether the model holds its transitions to be certain from there; if not, it does not
+apply.
+
+An eighth of the windows, by a hash of their place in the replay, is never trained on. The head
+takes no part in the model's training: no gradient, no randomness, parameters and optimiser apart.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from smz_jax.config.settings import Config, MacroConfig
+from smz_jax.macros.judge.evidence import count_trials, outcomes, status, weigh
+from smz_jax.macros.judge.trials import make_replayed
+from smz_jax.macros.mine.buckets import BucketState, assign_buckets
+from smz_jax.macros.mine.table import EVIDENCE
+from smz_jax.macros.precondition.network import make_precondition, reset_columns
+from smz_jax.macros.precondition.quality import Tally, count, fit_temperature, forget, init_tally
+from smz_jax.macros.precondition.slots import MacroSlots, assign_slots, init_slots, slot_targets
+from smz_jax.model.steps import normalised_entropy
+from smz_jax.types import Array, EnvSpec, MacroTable, Networks, Params, ReplaySample, Trajectory
+
+HELD_OUT = 8
+"""One window of so many is held out."""
+BLOCK = 32
+"""Neighbouring windows share most of their rows: so many in a row are held out together."""
+
+
+class HeadState(NamedTuple):
+    """The head and all that it learns by, and evidence for the table; saved with the run."""
+
+    params: Params
+    opt_state: Any
+    slots: MacroSlots
+    tally: Tally
+    updates: Array  # [] int32
+    evidence: Array  # [6, M] float32, `count_trials` of the iteration so far
+
+
+class Known(NamedTuple):
+    """What a run has found so far, to count and to compare with."""
+
+    actions: Array  # [M, L] int32, of the table
+    buckets: BucketState
+
+
+def make_optimizer(config: MacroConfig) -> optax.GradientTransformation:
+    """Adam; nothing but the head's own."""
+    return optax.adam(config.head_learning_rate)
+
+
+def init_head(config: MacroConfig, embedding_shape: tuple[int, ...], rng_key: Array) -> HeadState:
+    """A fresh head whose slots are all free.
+
+    Args:
+        config: sizes.
+        embedding_shape: of one embedding.
+        rng_key: consumed.
+    """
+
+    @jax.jit
+    def init(key: Array) -> HeadState:
+        params = make_precondition(config).init(key, embedding_shape)
+        return HeadState(
+            params=params,
+            opt_state=make_optimizer(config).init(params),
+            slots=init_slots(config),
+            tally=init_tally(config),
+            updates=jnp.zeros((), jnp.int32),
+            evidence=jnp.zeros((len(EVIDENCE), config.capacity), jnp.float32),
+        )
+
+    return init(rng_key)
+
+
+def model_part(head: HeadState, config: MacroConfig) -> HeadState | None:
+    """What a saved model needs of a head (or of its shapes); None where none is learned."""
+    if config.head_learning_rate == 0:
+        return None
+    return head._replace(opt_state=None, evidence=None)
+
+
+def scatter_bits(x: Array) -> Array:
+    """A fixed hash of uint32 numbers (the finaliser of MurmurHash3), which spreads neighbours."""
+    x = x + jnp.uint32(0x9E3779B9)  # 0 would stay 0
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        x = (x ^ (x >> shift)) * jnp.uint32(factor)
+    return x ^ (x >> 16)
+
+
+def held_out(sample: ReplaySample, history: int) -> Array:
+    """Which windows `[B]` the head is never trained on; the same whenever they are drawn.
+
+    Args:
+        sample: of the replay. A uniform one does not tell where its windows lie; the value that
+            the search found at a root, in all its bits, then stands for its place.
+        history: rows before the root.
+    """
+    if sample.indices is not None:
+        place = sample.indices.astype(jnp.uint32) // BLOCK
+    else:
+        value = sample.rows.search_value[:, history].astype(jnp.float32)
+        place = jax.lax.bitcast_convert_type(value, jnp.uint32)
+    return scatter_bits(place) % HELD_OUT == 0
+
+
+def worth_it(rows: Trajectory, values: Array, *, history: int, gamma: float, delta: float) -> Array:
+    """Whether the first steps of windows were worth as much as the best action.
+
+    Args:
+        rows: windows `[B, W, ...]`.
+        values: `[K+1, B]` of the root and of what was seen after each step.
+        history: rows before the root.
+        gamma: discount of a step.
+        delta: what may be lost.
+
+    Returns:
+        `[B, K]` bool, after each of K steps; of steps past a game's end it says nothing.
+    """
+    steps = values.shape[0] - 1
+    part = slice(history, history + steps)
+    weights = gamma ** jnp.arange(steps + 1, dtype=jnp.float32)
+    gained = jnp.cumsum(rows.reward[:, part] * weights[:-1], axis=1)
+    after = weights[1:] * rows.discount[:, part] * values[1:].T
+    return gained + after >= values[0][:, None] - delta
+
+
+def make_uncertain(networks: Networks, config: Config) -> Callable[..., Array]:
+    """Asks the model whether it holds an action sequence to be certain.
+
+    Args:
+        networks: the model.
+        config: gives `macro.play_threshold`.
+
+    Returns:
+        `(params, embedding [B, ...], actions [B, L]) -> [B]` bool, whether some transition is not
+        certain, codes the likeliest; sequences are padded with -1.
+    """
+
+    def uncertain(params: Params, embedding: Array, actions: Array) -> Array:
+        def step(embedding: Array, action: Array):
+            afterstate = networks.afterstate_dynamics(params, embedding, jnp.maximum(action, 0))
+            logits, _ = networks.afterstate_prediction(params, afterstate)
+            likely = jnp.argmax(logits, axis=-1)
+            code = jax.nn.one_hot(likely, logits.shape[-1], dtype=jnp.float32)
+            certain = normalised_entropy(logits) < config.macro.play_threshold
+            return networks.dynamics(params, afterstate, code)[0], ~certain & (action >= 0)
+
+        _, found = jax.lax.scan(step, embedding, actions.T)
+        return jnp.any(found, axis=0)
+
+    return uncertain
+
+
+def make_head_update(
+    networks: Networks, config: Config, spec: EnvSpec
+) -> Callable[[HeadState, Params, ReplaySample, Known | None], HeadState]:
+    """One update of head and evidence on a batch of windows; pure, to be compiled by the caller.
+
+    Args:
+        networks: the model; its parameters stay as they are.
+        config: the run's settings.
+        spec: the environment.
+
+    Returns:
+        `(HeadState, params, sample, known) -> HeadState`. With nothing known no evidence is
+        counted, and the baseline of start-state buckets has nothing to go by.
+    """
+    settings, history = config.macro, spec.frame_stack - 1
+    head, optimizer = make_precondition(settings), make_optimizer(settings)
+    replayed, uncertain = make_replayed(networks, config, spec), make_uncertain(networks, config)
+
+    def value(params: Params, embedding: Array) -> Array:
+        return networks.value_of(networks.prediction(params, embedding)[1])
+
+    def refused(state: HeadState, params: Params, root: Array, real: Array) -> Array:
+        """`[B, slots]` bool: one owner for each window, where it is not certain from there."""
+        number = state.updates * root.shape[0] + jnp.arange(root.shape[0], dtype=jnp.int32)
+        slot = (scatter_bits(number.astype(jnp.uint32)) % settings.slots).astype(jnp.int32)
+        found = uncertain(params, root, state.slots.actions[slot])
+        asked = jax.nn.one_hot(slot, settings.slots, dtype=jnp.bool_)
+        return asked & (found & real & (state.slots.length[slot] > 0))[:, None]
+
+    def update(
+        state: HeadState, params: Params, sample: ReplaySample, known: Known | None
+    ) -> HeadState:
+        rows = sample.rows
+        trials, embeddings = replayed(params, rows)
+        if known is not None:
+            counts = count_trials(known.actions, outcomes(trials, settings))
+            state = state._replace(evidence=state.evidence + counts)
+        if settings.head_learning_rate == 0:
+            return state
+        root = embeddings[0]
+        values = jax.lax.map(lambda x: value(params, x), embeddings)
+        rates = {"gamma": config.learner.gamma, "delta": settings.value_delta}
+        worth = worth_it(rows, values, history=history, **rates)
+        asked, target = slot_targets(state.slots, trials, worth, settings)
+        apart = held_out(sample, history)[:, None]
+        trained = asked & ~apart
+        weight = (trained | (refused(state, params, root, trials.valid[:, 0]) & ~apart)).astype(
+            jnp.float32
+        )
+
+        def loss(head_params: Params) -> tuple[Array, Array]:
+            logits = head.logits(head_params, root)
+            each = optax.sigmoid_binary_cross_entropy(logits, target.astype(jnp.float32))
+            return jnp.sum(each * weight) / jnp.maximum(weight.sum(), 1.0), logits
+
+        (total, logits), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        finite = jnp.isfinite(total) & jnp.isfinite(optax.global_norm(gradient))
+        learned = (optax.apply_updates(state.params, updates), opt_state)
+        kept = (state.params, state.opt_state)
+        head_params, opt_state = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old), learned, kept
+        )
+        bucket = jnp.full(root.shape[0], -1, jnp.int32)
+        if known is not None:
+            bucket = assign_buckets(known.buckets, root)
+        tally = count(
+            state.tally,
+            logits=logits,
+            target=target,
+            trained=trained,
+            held_out=asked & apart,
+            bucket=bucket,
+        )
+        return state._replace(
+            params=head_params, opt_state=opt_state, tally=tally, updates=state.updates + 1
+        )
+
+    return update
+
+
+def assign_owners(
+    head: HeadState, table: MacroTable, states: Array, config: MacroConfig
+) -> HeadState:
+    """Owners of the next while; what was learned of former ones is dropped. Pure.
+
+    A new owner's output begins with the log-odds of its share of held trials (with one more of
+    each kind), whatever the state.
+
+    Args:
+        head: the head so far.
+        table: of macros, with its evidence.
+        states: `[M]`, as `macros.evidence.status` gives it.
+        config: gives `min_occurrences` and `evidence_decay`.
+    """
+    slots, changed = assign_slots(head.slots, table, states, config)
+    same = jnp.all(slots.actions[:, None] == table.actions, axis=-1)
+    held, trials = (jnp.sum(jnp.where(same, x, 0.0), axis=1) for x in (table.held, table.trials))
+    bias = jnp.log((held + 1) / (trials - held + 1))
+    none = jnp.zeros_like(bias)
+    moments, *rest = head.opt_state
+    moments = moments._replace(
+        mu=reset_columns(moments.mu, changed, none), nu=reset_columns(moments.nu, changed, none)
+    )
+    return head._replace(
+        params=reset_columns(head.params, changed, bias),
+        opt_state=(moments, *rest),
+        slots=slots,
+        tally=forget(head.tally, changed, config.evidence_decay),
+    )
+
+
+def settle(head: HeadState, table: MacroTable, config: MacroConfig) -> tuple[HeadState, MacroTable]:
+    """Ends an iteration: its evidence goes into the table, which then says who owns slots. Pure.
+
+    Args:
+        head: the head after the iteration's updates.
+        table: of the same entries as while they were made.
+        config: the settings of macros.
+    """
+    table = weigh(table, head.evidence, config)
+    head = head._replace(evidence=jnp.zeros_like(head.evidence))
+    if config.head_learning_rate > 0:
+        head = assign_owners(head, table, status(table, config), config)
+    return head, table
+
+
+def applies(head: HeadState, config: MacroConfig, embedding: Array) -> Array:
+    """Probability that each owner applies, calibrated on held-out windows.
+
+    Args:
+        head: the head; its optimiser is not needed.
+        config: sizes.
+        embedding: `[B, ...]` of real observations.
+
+    Returns:
+        `[B, slots]` float32; 0 for a free slot.
+    """
+    logits = make_precondition(config).logits(head.params, embedding)
+    chance = jax.nn.sigmoid(logits / fit_temperature(head.tally.bins))
+    return jnp.where(head.slots.length > 0, chance, 0.0)

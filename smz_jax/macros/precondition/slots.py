@@ -1,0 +1,114 @@
+"""Slots: which macros have an output of the precondition head, and what is asked of them.
+
+There are fewer slots than entries in the table, and an entry's place in the table changes with
+every merge; the head needs outputs that stay whose they are. A slot has an owner, a macro, and
+keeps it as long as `assign_slots` says. What an output is to learn, `slot_targets` reads from
+replayed windows.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from smz_jax.config.settings import MacroConfig
+from smz_jax.macros.judge.evidence import REFUTED, SOUND, Trials, outcomes
+from smz_jax.macros.mine.keys import pack
+from smz_jax.types import MacroTable
+
+Array = jax.Array
+
+
+class MacroSlots(NamedTuple):
+    """The owner of each slot; [slots, ...] each. A free slot has length 0."""
+
+    actions: Array  # [slots, L] int32, padded with -1
+    length: Array  # [slots] int32
+
+
+def init_slots(config: MacroConfig) -> MacroSlots:
+    """All slots free."""
+    return MacroSlots(
+        actions=jnp.full((config.slots, config.max_length), -1, jnp.int32),
+        length=jnp.zeros((config.slots,), jnp.int32),
+    )
+
+
+def _same(slots: MacroSlots, high: Array, low: Array) -> Array:
+    """Whether each of [N] keys is an owner's, [slots, N]; free slots own nothing."""
+    own_high, own_low = pack(slots.actions)
+    same = (own_high[:, None] == high) & (own_low[:, None] == low)
+    return same & (slots.length > 0)[:, None]
+
+
+def assign_slots(
+    slots: MacroSlots, table: MacroTable, status: Array, config: MacroConfig
+) -> tuple[MacroSlots, Array]:
+    """Gives each slot its owner of the next while.
+
+    Macros are those that were seen `min_occurrences` times and are not refuted. The slots go to
+    sound ones that own one, then to other sound ones, to candidates that own one, to other
+    candidates; within each by count, ties in the order of the table (that of their actions). So an
+    owner keeps its slot while it is a macro, but for a candidate whose slot a sound one needs.
+    Newcomers take the free slots in their order.
+
+    Args:
+        slots: the owners so far.
+        table: of M entries.
+        status: [M] int32, as `macros.evidence.status` gives it.
+        config: gives `min_occurrences`.
+
+    Returns:
+        The new owners, and [slots] bool: which slots have another one than before, or none any
+        more.
+    """
+    size = slots.length.shape[0]
+    entries = jnp.arange(table.length.shape[0], dtype=jnp.int32)
+    fit = (table.length > 0) & (table.count >= config.min_occurrences) & (status != REFUTED)
+    match = _same(slots, *pack(table.actions)) & fit
+    owns = jnp.any(match, axis=0)
+    order = jnp.where(status == SOUND, 0, 2) + jnp.where(owns, 0, 1)
+    order = jnp.where(fit, order, 4).astype(jnp.int32)
+    *_, ranked = jax.lax.sort((order, -table.count, entries), num_keys=3)
+    ranked = ranked[:size]
+    chosen = jnp.zeros_like(fit).at[ranked].set(True) & fit
+    keeps = jnp.any(match & chosen, axis=1)
+    # The n-th newcomer of the ranking goes to the n-th free slot.
+    comes = (chosen & ~owns)[ranked]
+    turn = jnp.where(comes, jnp.cumsum(comes) - 1, size)
+    entry_of_turn = jnp.full((size,), -1, jnp.int32).at[turn].set(ranked, mode="drop")
+    newcomer = jnp.where(keeps, -1, entry_of_turn[jnp.maximum(jnp.cumsum(~keeps) - 1, 0)])
+    gains = (newcomer >= 0)[:, None]
+    actions = jnp.where(gains, table.actions[newcomer], -1)
+    actions = jnp.where(keeps[:, None], slots.actions, actions)
+    length = jnp.sum(actions >= 0, axis=1, dtype=jnp.int32)
+    changed = jnp.any(actions != slots.actions, axis=1)
+    return MacroSlots(actions, length), changed
+
+
+def slot_targets(
+    slots: MacroSlots, trials: Trials, worth: Array, config: MacroConfig
+) -> tuple[Array, Array]:
+    """What replayed windows say of the owners: a window speaks of those whose actions it begins by.
+
+    Args:
+        slots: the owners.
+        trials: of B windows over K steps; owners longer than K are never asked for.
+        worth: [B, K] bool, whether what step k led to is worth as much as the best action.
+        config: thresholds of certainty and of what holds.
+
+    Returns:
+        `asked [B, slots]` bool: the window's actions, all of them really played, begin with the
+        owner's. `target [B, slots]` bool: also every transition was certain, the trial held (near,
+        paid and agreed, `macros.evidence`), and it was worth it.
+    """
+    found = outcomes(trials, config)
+    held = (found.key_high != 0) & found.certain & found.near & found.paid & found.agreed
+    played = jnp.cumprod(trials.valid, axis=1).astype(jnp.bool_)
+    asked = target = jnp.zeros((trials.action.shape[0], slots.length.shape[0]), jnp.bool_)
+    for index in range(held.shape[0]):
+        last = config.min_length + index - 1
+        same = _same(slots, *pack(trials.action[:, : last + 1])).T & played[:, last, None]
+        asked |= same
+        target |= same & (held[index] & worth[:, last])[:, None]
+    return asked, target

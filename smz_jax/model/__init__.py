@@ -1,0 +1,1 @@
+"""The six functions of the model, and the verbs that use them."""

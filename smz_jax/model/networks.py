@@ -1,0 +1,202 @@
+"""The six functions of Stochastic MuZero (Antonoglou et al., ICLR 2022, section 4).
+
+s  = h(o)          representation          (p, v) = f(s)       prediction
+as = phi(s, a)     afterstate_dynamics     (sigma, Q) = psi(as) afterstate_prediction
+(s', r) = g(as, c) dynamics                c = e(o')           encoder, fed what came *after*
+"""
+
+import functools
+import math
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from smz_jax.config.settings import NetworkConfig, require
+from smz_jax.model.heads import CodeHead, OneHead, Projector, Transition, TwoHeads
+from smz_jax.model.layers import EmbeddingNorm, PixelNorm, min_max_scale
+from smz_jax.model.torsos import make_torso
+from smz_jax.model.values import logits_to_scalar
+from smz_jax.types import Array, EnvSpec, Networks, Params
+
+
+class Model(nn.Module):
+    """All sub-networks under one parameter tree; each method is one function of the paper."""
+
+    config: NetworkConfig
+    spec: EnvSpec
+
+    def setup(self) -> None:
+        """Makes the sub-modules; their names are the parameter tree's top level."""
+        c = self.config
+        dtype = self.dtype
+        values = 2 * c.value_support + 1
+        rewards = 2 * c.reward_support + 1
+        pixels = self.decoded_pixels
+        self.pixel_norm = PixelNorm(self.spec.frame_shape, c.input_norm)
+        self.representation_torso = make_torso(c, features=c.embedding_size, dtype=dtype)
+        self.representation_norm = EmbeddingNorm(c.embedding_norm)
+        self.prediction_head = TwoHeads(c.hidden_size, self.spec.num_actions, values, dtype)
+        lines = c.family == "board"
+        self.afterstate_transition = Transition(c.hidden_size, c.num_blocks, dtype, lines)
+        self.afterstate_head = TwoHeads(c.hidden_size, c.codebook_size, values, dtype)
+        self.dynamics_transition = Transition(c.hidden_size, c.num_blocks, dtype, lines)
+        self.reward_head = OneHead(c.hidden_size, rewards, dtype)
+        if c.encoder_input == "frames":
+            spatial = c.family in ("resnet", "board")
+            features = c.embedding_size if spatial else c.hidden_size
+            self.encoder_torso = make_torso(c, features=features, dtype=dtype, slim=True)
+        self.encoder_head = CodeHead(c.hidden_size, c.codebook_size, dtype)
+        self.projector = Projector(c.hidden_size, dtype)
+        if pixels:
+            self.state_decoder = OneHead(c.hidden_size, pixels, dtype)
+            self.afterstate_decoder = OneHead(c.hidden_size, pixels, dtype)
+
+    @property
+    def decoded_pixels(self) -> int:
+        """Length of what the auxiliary heads predict; 0: there are none."""
+        size, shape = self.config.decoder_size, self.spec.frame_shape
+        return 0 if not size else size**2 if len(shape) == 2 else math.prod(shape)
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """What to compute in; parameters and head outputs stay float32."""
+        return jnp.dtype(jnp.bfloat16 if self.config.bfloat16 else jnp.float32)
+
+    def representation(self, observation: Array, train: bool = False) -> Array:
+        """h: `[B, F, *frame_shape]` to an embedding in [0, 1]."""
+        x = self.representation_torso(self.pixel_norm(observation, train))
+        return min_max_scale(self.representation_norm(x, train))
+
+    def prediction(self, embedding: Array) -> tuple[Array, Array]:
+        """f: policy logits `[B, A]`, value logits `[B, S]`."""
+        return self.prediction_head(embedding)
+
+    def afterstate_dynamics(self, embedding: Array, action: Array) -> Array:
+        """phi: `action [B]` enters as a one-hot; gives the afterstate, scaled to [0, 1]."""
+        one_hot = jax.nn.one_hot(action, self.spec.num_actions, dtype=jnp.float32)
+        return self.afterstate_transition(embedding, one_hot)
+
+    def afterstate_prediction(self, afterstate: Array) -> tuple[Array, Array]:
+        """psi: chance logits `[B, C]` and the afterstate's value logits `[B, S]`."""
+        return self.afterstate_head(afterstate)
+
+    def dynamics(self, afterstate: Array, chance_code: Array) -> tuple[Array, Array]:
+        """g: `chance_code [B, C]` is the one-hot that carries the straight-through gradient."""
+        embedding = self.dynamics_transition(afterstate, chance_code)
+        if not self.config.reward_sees_afterstate:
+            return embedding, self.reward_head(embedding)
+        return embedding, self.reward_head(jnp.concatenate([embedding, afterstate], axis=-1))
+
+    def encoder(self, after: Array, afterstate: Array) -> Array:
+        """e: code logits `[B, C]` from the observation after the step (or its embedding)."""
+        if self.config.encoder_input == "frames":
+            after = self.encoder_torso(self.pixel_norm(after, False))
+        return self.encoder_head(after, afterstate if self.config.encoder_sees_afterstate else None)
+
+    def project(self, embedding: Array, predict: bool, among: Array | None = None) -> Array:
+        """The projection whose cosine the consistency loss compares.
+
+        It holds batch norms without running averages. In training a batch is its own measure;
+        else `among [R, ...]` is, so that a row's projection does not depend on its neighbours.
+        """
+        if among is None:
+            return self.projector(embedding, predict)
+        rows = among.shape[0]
+        return self.projector(jnp.concatenate([among, embedding]), predict, rows)[rows:]
+
+    def decode(self, embedding: Array, afterstate: Array) -> tuple[Array, Array]:
+        """Next frames `[B, pixels]` as the next state and the afterstate foresee them."""
+        return self.state_decoder(embedding), self.afterstate_decoder(afterstate)
+
+    def frame_target(self, frame: Array, before: Array) -> Array:
+        """What `decode` is to foresee of a frame `[B, *frame_shape]` that follows another.
+
+        Images become `[B, decoder_size^2]`, resized by area; all else `[B, its length]`.
+        """
+        if self.config.decoder_target == "difference":
+            x = self.pixel_norm.difference(frame, before)
+        else:
+            x = self.pixel_norm(frame[:, None], False)[:, 0]
+        if x.ndim == 3:
+            size = self.config.decoder_size
+            x = jax.image.resize(x, (x.shape[0], size, size), "linear", antialias=True)
+        return x.reshape(x.shape[0], -1)
+
+    def everything(self, observation: Array, action: Array) -> None:
+        """Calls each sub-network once; used to initialise the parameters."""
+        embedding = self.representation(observation)
+        self.prediction(embedding)
+        afterstate = self.afterstate_dynamics(embedding, action)
+        self.afterstate_prediction(afterstate)
+        after = observation if self.config.encoder_input == "frames" else embedding
+        code = jax.nn.softmax(self.encoder(after, afterstate))
+        embedding, _ = self.dynamics(afterstate, code)
+        self.project(embedding, True)
+        if self.decoded_pixels:
+            self.decode(embedding, afterstate)
+
+
+def _batched(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """Lifts `[S] -> []` over any leading axes."""
+    return jnp.vectorize(function, signature="(s)->()")
+
+
+def make_networks(config: NetworkConfig, spec: EnvSpec) -> Networks:
+    """The model as pure functions.
+
+    Args:
+        config: sizes and family.
+        spec: the environment's shapes and number of actions.
+
+    Returns:
+        `Networks`; its functions take `params = {"params": ..., "batch_stats": ...}` first.
+
+    Raises:
+        ConfigError: if the family is not for the kind of observation.
+    """
+    kind, families = {
+        2: ("images", ("light", "mlp", "resnet")),
+        3: ("boards", ("board", "mlp")),
+    }.get(len(spec.frame_shape), ("vectors", ("mlp",)))
+    allowed = f"{' or '.join(families)}: the observations of {spec.name} are {kind}"
+    require(config.family in families, "network.family", config.family, allowed)
+    model = Model(config, spec)
+
+    def init(rng_key: Array) -> Params:
+        observation = jnp.zeros((2, *spec.observation_shape), spec.frame_dtype)
+        variables = model.init(
+            rng_key, observation, jnp.zeros(2, jnp.int32), method=Model.everything
+        )
+        return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
+
+    def pure(method, **fixed):
+        def apply(params: Params, *inputs: Array):
+            return model.apply(params, *inputs, method=method, **fixed)
+
+        return apply
+
+    def representation_train(params: Params, observation: Array):
+        embedding, updated = model.apply(
+            params, observation, True, method=Model.representation, mutable=["batch_stats"]
+        )
+        return embedding, updated.get("batch_stats", {})
+
+    return Networks(
+        init=init,
+        representation=pure(Model.representation),
+        prediction=pure(Model.prediction),
+        afterstate_dynamics=pure(Model.afterstate_dynamics),
+        afterstate_prediction=pure(Model.afterstate_prediction),
+        dynamics=pure(Model.dynamics),
+        encoder=pure(Model.encoder),
+        representation_train=representation_train,
+        project=lambda params, embedding, predict, among=None: model.apply(
+            params, embedding, predict, among, method=Model.project
+        ),
+        decode=pure(Model.decode),
+        frame_target=pure(Model.frame_target),
+        value_of=_batched(functools.partial(logits_to_scalar, support=config.value_support)),
+        reward_of=_batched(functools.partial(logits_to_scalar, support=config.reward_support)),
+    )

@@ -1,0 +1,98 @@
+"""Scalars as categorical distributions over a support, and back."""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from smz_jax.types import Array
+
+
+def signed_hyperbolic(x: Array, eps: float = 1e-3) -> Array:
+    """h(x) = sign(x) (sqrt(|x| + 1) - 1) + eps x.
+
+    Source: Pohlen et al. 2018, "Observe and Look Further", Proposition A.2.
+
+    Args:
+        x: any shape, float.
+        eps: slope that keeps the inverse Lipschitz continuous.
+
+    Returns:
+        h(x), same shape, float32.
+    """
+    x = jnp.asarray(x, jnp.float32)
+    # |x| / (sqrt(|x| + 1) + 1) is sqrt(|x| + 1) - 1 without the cancellation near 0.
+    return x / (jnp.sqrt(jnp.abs(x) + 1.0) + 1.0) + eps * x
+
+
+def signed_parabolic(y: Array, eps: float = 1e-3) -> Array:
+    """h^-1(y), the exact inverse of `signed_hyperbolic`.
+
+    With s = sqrt(|x| + 1) - 1 the transform reads |y| = s + eps (s^2 + 2 s): the positive root of
+    that quadratic, in the form that does not cancel, then |x| = s (s + 2).
+
+    Args:
+        y: any shape, float.
+        eps: as in `signed_hyperbolic`.
+
+    Returns:
+        h^-1(y), same shape, float32.
+    """
+    y = jnp.asarray(y, jnp.float32)
+    size, slope = jnp.abs(y), 1.0 + 2.0 * eps
+    s = 2.0 * size / (slope + jnp.sqrt(slope * slope + 4.0 * eps * size))
+    return jnp.sign(y) * s * (s + 2.0)
+
+
+def _bins(support: int) -> Array:
+    """Integer bins `[2 * support + 1]` from -support to support, float32."""
+    return jnp.arange(-support, support + 1, dtype=jnp.float32)
+
+
+def two_hot(y: Array, support: int) -> Array:
+    """Spreads a scalar over its two neighbouring integer bins so that the mean is the scalar.
+
+    Source: MuZero (2020), appendix F.
+
+    Args:
+        y: [] float, already transformed; clipped to [-support, support].
+        support: the bins are the integers -support..support.
+
+    Returns:
+        Probabilities `[2 * support + 1]`, float32; an integer gives a single 1, so do both ends.
+    """
+    y = jnp.clip(jnp.asarray(y, jnp.float32), -support, support)
+    chex.assert_rank(y, 0)
+    return jnp.maximum(0.0, 1.0 - jnp.abs(y - _bins(support)))
+
+
+def from_categorical(probs: Array, support: int) -> Array:
+    """Mean of a distribution over the integer bins -support..support.
+
+    Args:
+        probs: `[2 * support + 1]` probabilities.
+        support: as in `two_hot`.
+
+    Returns:
+        [] float32, still transformed.
+    """
+    chex.assert_shape(probs, (2 * support + 1,))
+    return jnp.sum(probs.astype(jnp.float32) * _bins(support))
+
+
+def scalar_to_probs(x: Array, support: int) -> Array:
+    """`two_hot(h(x))`: the categorical target `[2 * support + 1]` of a raw scalar `x` []."""
+    return two_hot(signed_hyperbolic(x), support)
+
+
+def logits_to_scalar(logits: Array, support: int) -> Array:
+    """`h^-1(mean of softmax(logits))`: the raw scalar that a categorical head stands for.
+
+    Args:
+        logits: `[2 * support + 1]`, any float type; the softmax is taken in float32.
+        support: as in `two_hot`.
+
+    Returns:
+        [] float32.
+    """
+    probs = jax.nn.softmax(logits.astype(jnp.float32))
+    return signed_parabolic(from_categorical(probs, support))

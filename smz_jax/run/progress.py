@@ -1,0 +1,167 @@
+"""What the user sees of a run while it goes: a live bar, or plain lines without a terminal."""
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, SpinnerColumn, TextColumn
+from rich.progress import Progress as RichProgress
+from rich.text import Text
+
+from smz_jax.report.text import short_count, short_duration
+
+LINE_SECONDS = 5.0
+"""Least time between two plain lines."""
+RATE_WINDOW = 60
+"""Updates that the ETA looks back on: speed changes when learning begins."""
+
+
+def _number(row: Mapping[str, Any], key: str, form: str = "{:.3g}") -> str | None:
+    value = row.get(key)
+    return form.format(value) if isinstance(value, (int, float)) else None
+
+
+def describe(row: Mapping[str, Any], steps_per_second: float | None) -> str:
+    """One line with what a row of metrics says; what is not known yet is left out.
+
+    Args:
+        row: a row of `metrics.jsonl`.
+        steps_per_second: environment steps per second, used where the row holds none.
+    """
+    speed = row.get("speed/env_steps_per_second", steps_per_second)
+    score = _number(row, "score/mean", "{:.4g}")
+    games = _number(row, "score/count", "{:.0f}")
+    parts = {
+        "iteration": _number(row, "iteration", "{:.0f}"),
+        "steps/s": f"{speed:,.0f}" if isinstance(speed, (int, float)) else None,
+        "score": f"{score} ({games} games)" if score and games else score,
+        "loss": _number(row, "loss/total"),
+        "entropy": _number(row, "search/transition_entropy", "{:.2f}"),
+        "macros": _number(row, "macros/total", "{:.0f}"),
+    }
+    return " · ".join(f"{name} {text}" for name, text in parts.items() if text is not None)
+
+
+class Progress:
+    """Shows how far a run is: `with Progress(100_000, "breakout") as progress: ...`.
+
+    With a terminal: a live bar, percentage, elapsed time and ETA, and a line of metrics. Without
+    one (a pipe, a log): plain lines, the first at once and then at most one each five seconds.
+
+    Args:
+        total_env_steps: environment steps of the whole run.
+        experiment: name shown.
+        console: where to; unset: the terminal behind stdout or stderr, else plain stdout.
+        clock: gives seconds; a parameter for tests.
+    """
+
+    def __init__(
+        self,
+        total_env_steps: int,
+        experiment: str,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        if console is None:
+            console = Console(stderr=sys.stderr.isatty() and not sys.stdout.isatty())
+        self._console = console
+        self._total = max(int(total_env_steps), 1)
+        self._name = experiment
+        self._clock = clock
+        self._start = clock()
+        self._recent: deque[tuple[float, int]] = deque(maxlen=RATE_WINDOW)
+        self._pending: str | None = None
+        self._last_line = -float("inf")
+        self._text = Text("")
+        self._live: Live | None = None
+        if console.is_terminal:
+            self._bar = RichProgress(
+                SpinnerColumn(),
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=None),
+                TextColumn("{task.percentage:>3.0f}% {task.fields[note]}", markup=False),
+                console=console,
+                expand=True,
+            )
+            self._task = self._bar.add_task(experiment, total=self._total, note="")
+            # Prints are redirected to the bar only where they would go to its terminal anyway.
+            self._live = Live(
+                Group(self._bar, self._text),
+                console=console,
+                refresh_per_second=4,
+                redirect_stdout=sys.stdout.isatty(),
+                redirect_stderr=sys.stderr.isatty(),
+            )
+
+    def __enter__(self) -> "Progress":
+        """Starts the live display."""
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stops the live display, or prints the last line that was held back."""
+        if self._live:
+            self._live.stop()
+        elif self._pending:
+            self._print(self._pending)
+
+    def status(self, text: str) -> None:
+        """Shows at once what goes on now, e.g. before the first iteration."""
+        self._text.plain = text
+        if not self._live:
+            if self._pending:
+                self._print(self._pending)
+            self._print(f"{self._name}: {text}")
+
+    def message(self, text: str) -> None:
+        """Prints a line that stays, above the bar if there is one."""
+        if self._live:
+            self._console.print(Text(text))
+        else:
+            self._print(text)
+
+    def update(self, env_steps: int, row: Mapping[str, Any]) -> None:
+        """Shows the newest state of the run.
+
+        Args:
+            env_steps: environment steps done over all lanes.
+            row: the newest row of metrics; keys that are missing are not shown.
+        """
+        now = self._clock()
+        self._recent.append((now, int(env_steps)))
+        speed = self._speed()
+        remaining = max(self._total - env_steps, 0)
+        eta = remaining / speed if speed else (0.0 if remaining == 0 else None)
+        steps = f"{short_count(env_steps)}/{short_count(self._total)} steps"
+        note = f"{short_duration(now - self._start)} ETA {short_duration(eta)}"
+        text = describe(row, speed)
+        if self._live:
+            self._bar.update(self._task, completed=env_steps, note=f"{steps} {note}")
+            self._text.plain = text
+            return
+        share = f"{min(env_steps / self._total, 1.0):.0%}"
+        self._pending = f"{self._name} {share} · {steps} · {text} · {note}"
+        if now - self._last_line >= LINE_SECONDS:
+            self._last_line = now
+            self._print(self._pending)
+
+    def _speed(self) -> float | None:
+        """Environment steps per second over the recent updates; None until two are known."""
+        (t0, steps0), (t1, steps1) = self._recent[0], self._recent[-1]
+        return (steps1 - steps0) / (t1 - t0) if t1 > t0 and steps1 > steps0 else None
+
+    def _print(self, line: str) -> None:
+        self._pending = None
+        # Past rich, which would wrap a long line at 80 columns where there is no terminal.
+        print(line, file=self._console.file, flush=True)

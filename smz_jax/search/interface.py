@@ -1,0 +1,151 @@
+# pyright: reportCallIssue=false
+# (mctx's chex dataclasses look to pyright as if they took no arguments.)
+"""The model as mctx wants it: a root, and one recurrent function for both kinds of nodes.
+
+Children of every node are `A + C` wide: a decision node uses the first A (actions), a chance node
+the last C (chance outcomes). The reward and the discount gamma sit on the chance -> decision edge;
+the decision -> chance edge has reward 0 and discount 1, so that gamma counts once per step of the
+game (Antonoglou et al. 2022, section 4.2).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import mctx
+from flax.errors import FlaxError
+
+from smz_jax.config.settings import ConfigError, require
+from smz_jax.model.steps import normalised_entropy, to_afterstate, to_state
+from smz_jax.types import Array, Networks, NodeEmbedding, Params
+
+
+def add_dirichlet_noise(
+    rng_key: Array, logits: Array, *, fraction: Array | float, alpha: float
+) -> Array:
+    """Mixes Dirichlet noise into root priors (AlphaZero); `logits [B, A]` in and out."""
+    noise = jax.random.dirichlet(
+        rng_key, jnp.full([logits.shape[-1]], alpha, jnp.float32), shape=(logits.shape[0],)
+    )
+    probs = (1 - fraction) * jax.nn.softmax(logits) + fraction * noise
+    return jnp.log(jnp.maximum(probs, jnp.finfo(jnp.float32).tiny))
+
+
+def mask_invalid(logits: Array, invalid_actions: Array) -> Array:
+    """Logits with invalid actions (1 in `invalid_actions [B, A]`) at the float's minimum."""
+    logits = logits - logits.max(axis=-1, keepdims=True)
+    return jnp.where(invalid_actions > 0, jnp.finfo(logits.dtype).min, logits)
+
+
+def check_model(
+    networks: Networks, params: Params, embedding: Array, invalid_actions: Array, num_actions: int
+) -> int:
+    """Checks, by shapes alone, that model, batch and number of actions fit each other.
+
+    Returns:
+        C, the number of chance outcomes.
+
+    Raises:
+        ConfigError: if they do not, or the batch is empty.
+    """
+    batch_size = embedding.shape[0]
+    require(batch_size >= 1, "search: batch size", batch_size, "at least 1")
+    shape = (batch_size, num_actions)
+    given = invalid_actions.shape
+    require(given == shape, "invalid_actions.shape", given, str(shape))
+    expected = (embedding.shape, str(embedding.dtype))
+
+    def shapes_of(name: str, *inputs: Any) -> Any:
+        try:
+            return jax.eval_shape(getattr(networks, name), params, *inputs)
+        except (TypeError, ValueError, FlaxError) as error:
+            given = [x.shape for x in inputs]
+            reason = str(error).strip().split("\n")[0]
+            raise ConfigError(
+                f"model: {name} does not take {given}, C or A do not fit its parameters: {reason}"
+            ) from None
+
+    logits, _ = shapes_of("prediction", embedding)
+    require(logits.shape == shape, "model: policy logits' shape", logits.shape, str(shape))
+    afterstate = shapes_of(
+        "afterstate_dynamics", embedding, jax.ShapeDtypeStruct((batch_size,), jnp.int32)
+    )
+    given = (afterstate.shape, str(afterstate.dtype))
+    require(given == expected, "model: afterstate", given, f"as the embedding: {expected}")
+    logits, _ = shapes_of("afterstate_prediction", afterstate)
+    good = len(logits.shape) == 2 and logits.shape[0] == batch_size and logits.shape[1] >= 1
+    require(good, "model: chance logits' shape", logits.shape, f"({batch_size}, codebook size)")
+    state, _ = shapes_of("dynamics", afterstate, jax.ShapeDtypeStruct(logits.shape, jnp.float32))
+    given = (state.shape, str(state.dtype))
+    require(given == expected, "model: next embedding", given, f"as the embedding: {expected}")
+    return logits.shape[1]
+
+
+def make_root(
+    embedding: Array, prior_logits: Array, value: Array, faults: Array, codebook_size: int
+) -> mctx.RootFnOutput:
+    """A decision node as the root of a tree; priors `[B, A]` are padded to `[B, A + C]`."""
+    batch_size = value.shape[0]
+    padding = jnp.full((batch_size, codebook_size), -jnp.inf, jnp.float32)
+    return mctx.RootFnOutput(
+        prior_logits=jnp.concatenate([prior_logits, padding], axis=-1),
+        value=value,
+        embedding=NodeEmbedding(
+            state=embedding,
+            is_chance=jnp.zeros(batch_size, bool),
+            entropy=jnp.zeros(batch_size, jnp.float32),
+            faults=faults,
+        ),
+    )
+
+
+def make_recurrent_fn(networks: Networks, *, num_actions: int, gamma: float) -> Callable:
+    """Mctx's recurrent function over both kinds of nodes.
+
+    Both model functions run for the whole batch and each row keeps the one that its node needs.
+
+    Args:
+        networks: the model.
+        num_actions: A; edges A.. of a chance node are chance outcomes.
+        gamma: discount of one step of the game.
+
+    Returns:
+        `(params, rng_key, action [B], NodeEmbedding) -> (RecurrentFnOutput, NodeEmbedding)`.
+    """
+
+    def recurrent_fn(params: Params, rng_key: Array, action: Array, node: NodeEmbedding):
+        del rng_key
+        afterstate, chance_logits, afterstate_value, afterstate_faults = to_afterstate(
+            networks, params, (node.state, action)
+        )
+        codes = chance_logits.shape[-1]
+        state, policy_logits, value, reward, discount, state_faults = to_state(
+            networks, params, gamma, codes, (node.state, action - num_actions)
+        )
+
+        def pick(from_decision: Array, from_chance: Array) -> Array:
+            shape = (-1,) + (1,) * (from_decision.ndim - 1)
+            return jnp.where(node.is_chance.reshape(shape), from_chance, from_decision)
+
+        no_actions = jnp.full_like(policy_logits, -jnp.inf)
+        no_outcomes = jnp.full_like(chance_logits, -jnp.inf)
+        zeros = jnp.zeros(action.shape, jnp.float32)
+        output = mctx.RecurrentFnOutput(
+            reward=pick(zeros, reward),
+            discount=pick(zeros + 1.0, discount),
+            prior_logits=pick(
+                jnp.concatenate([no_actions, chance_logits], axis=-1),
+                jnp.concatenate([policy_logits, no_outcomes], axis=-1),
+            ),
+            value=pick(afterstate_value, value),
+        )
+        embedding = NodeEmbedding(
+            state=pick(afterstate, state),
+            is_chance=~node.is_chance,
+            entropy=pick(normalised_entropy(chance_logits), zeros),
+            faults=pick(afterstate_faults, state_faults),
+        )
+        return output, embedding
+
+    return recurrent_fn

@@ -1,0 +1,285 @@
+"""The replay's rows in files of a fixed range each, which are written only when they changed.
+
+A ring of T rows per lane is cut into ranges of R rows; a file holds one range of all lanes, named
+by its own SHA-256. A save writes the ranges that were played since the last save into the same
+folder, and lists all of them: a step that is kept never sees its files change. Saves take turns
+between two folders, so that two steps share no file: what damages one leaves the other whole.
+"""
+
+import hashlib
+import io
+import math
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from smz_jax.storage.checkpoint.sums import Damage, sum_of, sync, verify_files
+from smz_jax.storage.files import atomic_write_bytes
+from smz_jax.types import Trajectory
+
+RANGE_BYTES = 2**24
+"""Rows of all lanes in one file take about so much before compression."""
+HEAD_BYTES = 1024
+"""More than what NumPy writes before the numbers of an array."""
+_NAME = re.compile(r"\d{5}-[0-9a-f]{16}\.npz")
+
+
+class RowChunks(NamedTuple):
+    """Rows copied to the host: what a save has to write."""
+
+    ring_rows: int  # T
+    range_rows: int  # R
+    total: int  # rows that each lane has played, ever
+    ranges: dict[int, Trajectory]  # NumPy [lanes, R, ...] by number
+
+
+class SavedRows(NamedTuple):
+    """Where the rows of a step are, as its manifest says."""
+
+    ring_rows: int
+    range_rows: int
+    total: int
+    files: dict[int, tuple[str, int, str]]  # by number: name, size, SHA-256
+
+    def as_json(self) -> dict[str, Any]:
+        """For the manifest."""
+        return {**self._asdict(), "files": {str(k): list(v) for k, v in self.files.items()}}
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> "SavedRows":
+        """From a manifest that was verified."""
+        files = {int(k): (str(v[0]), int(v[1]), str(v[2])) for k, v in value["files"].items()}
+        sizes = [int(value[name]) for name in ("ring_rows", "range_rows", "total")]
+        return SavedRows(sizes[0], sizes[1], sizes[2], files)
+
+
+def range_start(number: int, ring_rows: int, range_rows: int) -> int:
+    """First row of a range; the last one is pushed back into the ring and overlaps."""
+    return min(number * range_rows, ring_rows - range_rows)
+
+
+def changed_ranges(ring_rows: int, range_rows: int, former: int, total: int) -> list[int]:
+    """Ranges that hold a row played since `former` rows of `total`, ascending."""
+    rows = np.arange(max(former, total - ring_rows), total) % ring_rows
+    numbers = set((rows // range_rows).tolist())
+    last = -(-ring_rows // range_rows) - 1
+    if (rows >= range_start(last, ring_rows, range_rows)).any():
+        numbers.add(last)  # overlaps the one before it
+    return sorted(numbers)
+
+
+@jax.jit
+def _cut(experience: Trajectory, start: jax.Array, template: jax.Array) -> Trajectory:
+    size = template.shape[0]
+    return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, axis=1), experience)
+
+
+@partial(jax.jit, donate_argnums=0)
+def _put(ring: Trajectory, rows: Trajectory, start: jax.Array) -> Trajectory:
+    return jax.tree.map(
+        lambda x, y: jax.lax.dynamic_update_slice_in_dim(x, y, start, axis=1), ring, rows
+    )
+
+
+def take_rows(experience: Trajectory, total: int, former: SavedRows | None) -> RowChunks:
+    """Copies to the host what was played since `former`.
+
+    Args:
+        experience: rows on the device, `[lanes, T, ...]`.
+        total: rows that each lane has played, ever.
+        former: the last save that this run knows of, with this ring; None: everything is taken.
+    """
+    ring_rows = experience.reward.shape[1]
+    row_bytes = sum(x.nbytes for x in jax.tree.leaves(experience)) // ring_rows
+    range_rows = min(ring_rows, max(1, RANGE_BYTES // row_bytes))
+    since = former.total if former else 0
+    numbers = changed_ranges(ring_rows, range_rows, since, total)
+    template = jnp.zeros(range_rows, jnp.int8)
+    ranges = {}
+    for number in numbers:
+        start = range_start(number, ring_rows, range_rows)
+        cut = _cut(experience, np.int32(start), template)
+        ranges[number] = jax.tree.map(np.asarray, cut)
+    return RowChunks(ring_rows, range_rows, total, ranges)
+
+
+def pack(rows: Trajectory) -> bytes:
+    """One range as the bytes of a compressed npz; frames of few grey levels shrink 100 times."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
+        for name, array in rows._asdict().items():
+            # A fixed date: the same rows give the same bytes.
+            entry = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            with file.open(entry, "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def unpack(data: bytes, limit: float = math.inf) -> Trajectory:
+    """The rows of `pack`; raises Damage for anything else. Objects are refused.
+
+    Args:
+        data: of the file.
+        limit: bytes that it may hold when unpacked.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        if size > limit:
+            raise ValueError(f"it holds {size:,} bytes, where {limit:,} are rows")
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            arrays: Any = {name: file[name] for name in Trajectory._fields}
+            return Trajectory(**arrays)
+    except Exception as error:  # zipfile and NumPy raise anything over bytes made on purpose
+        raise Damage(f"no rows: {(str(error).splitlines() or [''])[0][:120]}") from None
+
+
+class RowFiles:
+    """One folder of rows."""
+
+    def __init__(self, folder: Path) -> None:
+        """Nothing is made before a save."""
+        self.folder = folder
+        self.saved: SavedRows | None = None  # of the newest step known here
+        self._verified: set[str] = set()  # since this process began
+
+    def write(self, chunks: RowChunks) -> SavedRows:
+        """Writes what changed, as `take_rows` gives it against `saved`; what was there is kept.
+
+        Raises:
+            OSError: if it cannot be written.
+        """
+        files = dict(self.saved.files) if self.saved else {}
+        for number, part in sorted(chunks.ranges.items()):
+            data = pack(part)
+            digest = hashlib.sha256(data).hexdigest()
+            path = self.folder / f"{number:05d}-{digest[:16]}.npz"
+            if not path.exists() or sum_of(path)[1] != digest:
+                atomic_write_bytes(path, data)
+                self._verified.discard(path.name)
+            files[number] = (path.name, len(data), digest)
+        if self.folder.is_dir():
+            sync(self.folder)
+        return SavedRows(chunks.ring_rows, chunks.range_rows, chunks.total, files)
+
+    def verify(self, saved: SavedRows, *, again: bool = True) -> None:
+        """Verifies every file of a step's rows.
+
+        Args:
+            saved: what the step lists.
+            again: also files that this process verified before.
+
+        Raises:
+            Damage: naming the first that is wrong.
+        """
+        for name, _, _ in saved.files.values():
+            if not _NAME.fullmatch(name):
+                raise Damage(f"{name!r} is no name of a file of rows")
+        ring, size = saved.ring_rows, saved.range_rows
+        good = 1 <= size <= ring and saved.total >= 0
+        ranges = -(-ring // size) if good else 0
+        played = -(-min(saved.total, ring) // size) if good else 0  # ranges that hold some
+        # Counted before they are listed: a forged manifest may tell of any number.
+        good = good and played <= len(saved.files) and all(0 <= x < ranges for x in saved.files)
+        wanted = set(range(played)) if good else set()
+        if good and saved.total > range_start(ranges - 1, ring, size):
+            wanted.add(ranges - 1)
+        if not good or not wanted <= set(saved.files):
+            raise Damage("the manifest does not list the rows that were played")
+        files = {name: (size, digest) for name, size, digest in saved.files.values()}
+        try:
+            verify_files(self.folder, files, lambda name: not again and name in self._verified)
+        except Damage as damage:
+            raise Damage(f"{self.folder.name}/{damage}") from None
+        self._verified |= set(files)
+
+    def prune(self, listed: set[str]) -> None:
+        """Drops files that no step lists."""
+        for path in self.folder.iterdir() if self.folder.is_dir() else []:
+            if path.name not in listed:
+                path.unlink()
+        self._verified &= listed
+        if self.saved and not {name for name, _, _ in self.saved.files.values()} <= listed:
+            self.saved = None  # the next save here writes everything anew
+
+
+def read_rows(folder: Path, saved: SavedRows, experience: Trajectory) -> Trajectory:
+    """Rows read back into a ring on the device, which is there once and not also on the host.
+
+    Args:
+        folder: of the files, verified.
+        saved: what to read.
+        experience: as rows are held, arrays or abstract `[lanes, T, ...]`; rows never played are
+            zeros, as in a new ring.
+
+    Raises:
+        Damage: if the files hold other shapes or types.
+    """
+    ring = Trajectory(*(jnp.zeros(x.shape, x.dtype) for x in experience))
+    for number, (name, _, _) in sorted(saved.files.items()):
+        start = range_start(number, saved.ring_rows, saved.range_rows)
+        stop = start + saved.range_rows
+        parts = [jax.eval_shape(lambda x: x[:, start:stop], into) for into in ring]  # noqa: B023
+        limit = sum(part.size * part.dtype.itemsize + HEAD_BYTES for part in parts)
+        rows = unpack((folder / name).read_bytes(), limit)
+        for field, part, found in zip(Trajectory._fields, parts, rows, strict=True):
+            if part.shape != found.shape or part.dtype != found.dtype:
+                there = f"{found.dtype} {list(found.shape)}"
+                wanted = f"{part.dtype} {list(part.shape)}"
+                raise Damage(f"{folder.name}/{name} holds {field} as {there}, not {wanted}")
+        ring = _put(ring, Trajectory(*rows), np.int32(start))
+    return ring
+
+
+def read_fields(
+    folder: Path, saved: SavedRows, lanes: int, names: Sequence[str]
+) -> list[np.ndarray]:
+    """Some small fields of the rows alone, the oldest row first; frames are not unpacked.
+
+    Args:
+        folder: of the files, verified.
+        saved: what to read.
+        lanes: B.
+        names: fields of `Trajectory` with one number a row.
+
+    Returns:
+        Of each name an array `[B, T]` of the rows that were played and are still there.
+
+    Raises:
+        Damage: if the files hold other shapes.
+    """
+    ring: dict[str, np.ndarray] = {}
+    shape = (lanes, saved.range_rows)
+    for number, (name, _, _) in sorted(saved.files.items()):
+        start = range_start(number, saved.ring_rows, saved.range_rows)
+        for field, part in _unpack_fields((folder / name).read_bytes(), shape, names).items():
+            into = ring.setdefault(field, np.zeros((lanes, saved.ring_rows), part.dtype))
+            into[:, start : start + saved.range_rows] = part
+    rows = np.arange(max(0, saved.total - saved.ring_rows), saved.total) % saved.ring_rows
+    return [ring[name][:, rows] for name in names] if ring else []
+
+
+def _unpack_fields(
+    data: bytes, shape: tuple[int, int], names: Sequence[str]
+) -> dict[str, np.ndarray]:
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            sizes = [archive.getinfo(f"{name}.npy").file_size for name in names]
+        if max(sizes) > math.prod(shape) * 8 + HEAD_BYTES:
+            raise ValueError(f"a field holds {max(sizes):,} bytes")
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            found = {name: file[name] for name in names}
+        for name, array in found.items():
+            if array.shape != shape:
+                raise ValueError(f"{name} is {list(array.shape)}, not {list(shape)}")
+    except Exception as error:  # zipfile and NumPy raise anything over bytes made on purpose
+        raise Damage(f"no rows: {(str(error).splitlines() or [''])[0][:120]}") from None
+    return found

@@ -1,0 +1,161 @@
+"""Whether what was read from a run's files is what figures and tables expect."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+MACRO_NUMBERS = (
+    "length",
+    "count",
+    "play_count",
+    "mean_entropy",
+    "total_reward",
+    "mean_reward",
+    "generality",
+)
+
+
+def is_number(value: Any) -> bool:
+    """Whether `value` is a finite number; truth values are none."""
+    is_real = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_real and math.isfinite(value)
+
+
+def is_macro(value: Any) -> bool:
+    """Whether an entry of `macros.json` has what figures and tables show."""
+    if not isinstance(value, dict) or "source" not in value:
+        return False
+    named = all(isinstance(value.get(k), (str, list, type(None))) for k in ("names", "actions"))
+    return named and all(is_number(value.get(name)) for name in MACRO_NUMBERS)
+
+
+def is_macro_list(value: Any) -> bool:
+    """Whether the `macros` of `macros.json` are a list of macros, or left out."""
+    return value is None or (isinstance(value, list) and all(map(is_macro, value)))
+
+
+def _is_pairs(value: Any) -> bool:
+    """Whether a part of `grid.json` has one number for each state and action."""
+    if not isinstance(value, list) or not all(isinstance(row, list) for row in value):
+        return False
+    return len({len(row) for row in value}) == 1 and all(is_number(x) for row in value for x in row)
+
+
+def is_grid(value: dict[str, Any]) -> bool:
+    """Whether `grid.json` has what the figures of known rules show, pair by pair."""
+    names = ("entropy_errors", "true_entropy", "visits")
+    given = [value[name] for name in names if name in value]
+    if not all(map(_is_pairs, given)):
+        return False
+    returns = value.get("returns")
+    shapes = {(len(pairs), len(pairs[0])) for pairs in given}
+    return len(shapes) <= 1 and (returns is None or isinstance(returns, dict))
+
+
+VERIFICATION_SCHEMA = 3
+"""Of `verify.json`, as `smz_jax.analysis.verify.document` describes it."""
+
+
+def is_verification(value: dict[str, Any]) -> bool:
+    """Whether `verify.json` has what its table and its figure show."""
+    play, sound, gate = value.get("play"), value.get("sound"), value.get("gate", 0)
+    libraries, criteria = value.get("libraries"), value.get("criteria")
+    return (
+        value.get("schema") == VERIFICATION_SCHEMA
+        and _has_numbers(play, ("mean_score", "games"))
+        and _has_numbers(sound, ("changing", "repeats", "renamed"))
+        and _may_be_number(value.get("code_perplexity"))
+        and (gate is None or (isinstance(gate, dict) and {"closed", "why"} <= set(gate)))
+        and isinstance(criteria, list)
+        and all(isinstance(x, dict) and {"what", "met", "found"} <= set(x) for x in criteria)
+        and all(x["met"] is None or isinstance(x["met"], bool) for x in criteria)
+        and isinstance(libraries, list)
+        and all(map(_is_tried, libraries))
+        and "checkpoint" in value
+    )
+
+
+def _has_numbers(value: Any, names: tuple[str, ...]) -> bool:
+    return isinstance(value, dict) and all(is_number(value.get(name)) for name in names)
+
+
+def _may_be_number(value: Any) -> bool:
+    return value is None or is_number(value)
+
+
+def _is_tried(library: Any) -> bool:
+    """Whether an entry of `libraries` has its totals, those of each kind, and its savings."""
+    if not isinstance(library, dict) or not isinstance(library.get("name"), str):
+        return False
+    saved, kinds = library.get("saved"), library.get("kinds")
+    if not isinstance(library.get("macros"), list) or not isinstance(kinds, dict):
+        return False
+    parts = [kinds.get(kind) for kind in ("changing", "repeats")]
+    if not all(_has_numbers(part, ("macros",)) for part in parts):
+        return False
+    is_saved = saved is None or (
+        _has_numbers(saved, ("bits_per_action",))
+        and all(name in saved and _may_be_number(saved[name]) for name in ("low", "high"))
+    )
+    return is_saved and all(_are_totals(x.get("totals")) for x in (library, *parts) if x)
+
+
+def _are_totals(value: Any) -> bool:
+    names = ("applied", "held", "paid_rewarded", "held_anywhere")
+    return isinstance(value, dict) and all(_is_estimate(value.get(name)) for name in names)
+
+
+def _is_estimate(value: Any) -> bool:
+    if not isinstance(value, dict) or set(value) != {"mean", "low", "high", "trials"}:
+        return False
+    return all(map(_may_be_number, value.values())) and value["trials"] is not None
+
+
+def _is_evaluation(value: Any) -> bool:
+    """Whether an evaluation holds numbers only, beside its list of scores."""
+    return isinstance(value, dict) and all(
+        number is None or is_number(number) for name, number in value.items() if name != "scores"
+    )
+
+
+def _is_baselines(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return False
+    random, constant = value.get("random"), value.get("constant")
+    if not isinstance(constant, (dict, type(None))):
+        return False
+    known = [part for part in (random, *(constant or {}).values()) if part is not None]
+    return all(map(_is_evaluation, known))
+
+
+def _is_seconds(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(is_number, value.values()))
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+SUMMARY: dict[str, Callable[[Any], bool]] = {
+    "env_steps": is_number,
+    "env_frames": is_number,
+    "learner_steps": is_number,
+    "seconds_total": is_number,
+    "seconds": _is_seconds,
+    "evaluation": _is_evaluation,
+    "evaluation_sticky": _is_evaluation,
+    "baselines": _is_baselines,
+    "macros": _is_mapping,
+    "model_check": _is_mapping,
+    "versions": _is_mapping,
+}
+"""What each key of `summary.json` must be, where it is given and not null."""
+
+
+def wrong_keys(summary: dict[str, Any]) -> list[str]:
+    """Keys of a `summary.json` whose values are not what they must be."""
+    return [
+        name
+        for name, is_right in SUMMARY.items()
+        if summary.get(name) is not None and not is_right(summary[name])
+    ]

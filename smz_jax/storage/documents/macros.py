@@ -1,0 +1,108 @@
+"""macros.json: reading and writing it, and words for macros (no JAX, so that a table is quick)."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from smz_jax.config.settings import ConfigError, require
+from smz_jax.storage.documents.macro_checks import (
+    PRECONDITION_SHARES,
+    SCHEMA,
+    STATUS_NAMES,
+    TIMES,
+    check_library,
+    decode,
+)
+
+__all__ = [
+    "PRECONDITION_SHARES",
+    "SCHEMA",
+    "STATUS_NAMES",
+    "TIMES",
+    "check_fits",
+    "check_library",
+    "decode",
+    "fold",
+    "prefix_share",
+    "read_macros_json",
+    "write_macros_json",
+]
+_ARROW = " → "
+
+
+def fold(names: Sequence[str]) -> str:
+    """Action names with repeats folded: FIRE, then RIGHT twice."""
+    runs = [(name, len(list(run))) for name, run in groupby(names)]
+    return _ARROW.join(name if times == 1 else f"{name} {TIMES}{times}" for name, times in runs)
+
+
+def prefix_share(phrases: Sequence[Sequence[int]]) -> float:
+    """Share of the phrases that are a proper prefix of another one; 0 where there are none."""
+    whole = {tuple(phrase) for phrase in phrases}
+    starts = {phrase[:end] for phrase in whole for end in range(len(phrase))}
+    return len(whole & starts) / len(whole) if whole else 0.0
+
+
+def check_fits(document: Mapping[str, Any], action_names: Sequence[str], longest: int) -> None:
+    """Checks that a library is of the game and the settings of a model.
+
+    Args:
+        document: as `read_macros_json` gives it.
+        action_names: of the model.
+        longest: `macro.max_length` of the model's settings.
+
+    Raises:
+        ConfigError: in one line, if its actions are others, or a macro is longer.
+    """
+    names = document["action_names"]
+    shown = ", ".join(map(str, action_names))
+    allowed = f"those of the model: {shown}; take a library of the same game and action set"
+    require(names == list(action_names), "macros.json: action_names", names, allowed)
+    length = max((macro["length"] for macro in document["macros"]), default=0)
+    allowed = f"at most macro.max_length = {longest} of the model's settings"
+    require(length <= longest, "macros.json: length", length, allowed)
+
+
+def write_macros_json(path: str | os.PathLike[str], document: Mapping[str, Any]) -> None:
+    """Writes the library; a reader sees the old file or the new one, never a part.
+
+    Args:
+        path: where to; its folder must exist.
+        document: as `summarise` gives it.
+    """
+    target = Path(path)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            json.dump(document, file, ensure_ascii=False, indent=1, allow_nan=False)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_macros_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads and checks a library.
+
+    Args:
+        path: a file that `write_macros_json` wrote.
+
+    Returns:
+        The document, as `summarise` gave it.
+
+    Raises:
+        ConfigError: in one line, if the file is missing, damaged or of another schema.
+    """
+    source = Path(path)
+    try:
+        document = json.loads(source.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = str(error).splitlines()[0]
+        works = "a run writes it anew at each checkpoint"
+        raise ConfigError(f"{source} is not a readable macro library: {reason}; {works}") from None
+    check_library(document, source)
+    return document

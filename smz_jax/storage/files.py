@@ -1,0 +1,69 @@
+"""Files that are whole or not there."""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+
+def atomic_write_bytes(path: Path, data: bytes) -> None:
+    """Writes a file so that a reader, or a kill at any moment, sees the old or the new one whole.
+
+    Args:
+        path: where to; its folder is made if need be.
+        data: the whole content.
+
+    Raises:
+        OSError: if it cannot be written (a former file is then intact).
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def atomic_write_text(path: Path, text: str) -> None:
+    """Like `atomic_write_bytes`, for text in UTF-8."""
+    atomic_write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes `value` atomically as indented JSON; numbers that are not finite become null.
+
+    Args:
+        path: where to.
+        value: nested mappings, sequences, strings, numbers and NumPy or JAX arrays.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    atomic_write_text(path, json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
+
+
+def plain(value: Any) -> Any:
+    """Turns `value` into what strict JSON can hold."""
+    if value is None or isinstance(value, (str, bool)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Path):
+        return str(value)
+    number = float(value)
+    return number if math.isfinite(number) else None

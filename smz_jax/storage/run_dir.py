@@ -1,0 +1,264 @@
+"""The folder of a run: where it is, whether it may be used, and what is written there first."""
+
+import contextlib
+import fcntl
+import importlib.metadata
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from smz_jax.config.cli import Invocation
+from smz_jax.config.settings import Config, ConfigError, require
+from smz_jax.config.sources import config_from_yaml, config_to_yaml, diff
+
+CONFIG_NAME, LOCK_NAME = "config.yaml", ".lock"
+RUNS_ROOT = Path("runs")
+Weights = tuple[Path, Literal["last", "best"], int | None]
+"""Folder, kind of checkpoint and step (None: the newest good one) of another run."""
+LIBRARIES = (
+    *("jax", "jaxlib", "flax", "optax", "mctx", "chex", "numpy", "flashbax", "orbax-checkpoint"),
+    *("gymnasium", "ale-py", "envpool", "pgx"),
+)
+
+
+def _new_folder(config: Config) -> Path:
+    """Makes `runs/<experiment>/<YYYYmmdd-HHMMSS>-seed<seed>`, with -2, -3, ... if it exists."""
+    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-seed{config.seed}"
+    parent = RUNS_ROOT / config.experiment
+    for attempt in range(1, 1000):
+        path = parent / (stem if attempt == 1 else f"{stem}-{attempt}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            if not parent.is_dir():
+                message = f"run_dir = {str(path)!r} is not allowed: {str(parent)!r} is a file"
+                raise ConfigError(message) from None
+            continue
+        return path
+    raise ConfigError(f"run_dir = {str(parent)!r} is not allowed: 999 runs began in this second")
+
+
+def read_config(run_dir: Path) -> Config:
+    """The resolved settings of the run in `run_dir`.
+
+    Raises:
+        ConfigError: in one line, if its config.yaml is missing or damaged.
+    """
+    path = run_dir / CONFIG_NAME
+    try:
+        return config_from_yaml(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"run_dir = {str(run_dir)!r} is not allowed: it must be the folder of a run"
+        raise ConfigError(f"{message} ({CONFIG_NAME}: {error})") from None
+
+
+def _check_existing(run_dir: Path, invocation: Invocation) -> None:
+    """Raises ConfigError in one line unless this run may begin, or go on, in `run_dir`."""
+    if not (run_dir / CONFIG_NAME).exists():
+        allowed = f"a folder that holds a run ({CONFIG_NAME}), to resume"
+        require(not invocation.resume, "run_dir", str(run_dir), allowed)
+        is_new = not (run_dir / "metrics.jsonl").exists()
+        allowed = f"a new folder: this one holds metrics of a run without its {CONFIG_NAME}"
+        require(is_new, "run_dir", str(run_dir), allowed)
+        return
+    saved = read_config(run_dir)
+    # With no preset named the settings are not decided yet; they are compared when they are.
+    changes = diff(saved, invocation.config) if invocation.preset is not None else []
+    if invocation.resume:
+        longer = invocation.config.total_env_steps >= saved.total_env_steps
+        changes = [x for x in changes if not (longer and x.startswith("total_env_steps:"))]
+        allowed = "resumed with its own settings (only total_env_steps may be raised)"
+    else:
+        allowed = "a new folder, as this one holds a run with other settings"
+    if changes:
+        listed = ", ".join(changes[:5]) + (f" and {len(changes) - 5} more" * (len(changes) > 5))
+        name = str(run_dir)
+        raise ConfigError(f"run_dir = {name!r} is not allowed: it must be {allowed}: {listed}")
+    allowed = "another folder, or pass --resume: it already holds a run with these settings"
+    require(invocation.resume, "run_dir", str(run_dir), allowed)
+
+
+def check_run_dir(invocation: Invocation) -> None:
+    """Checks the folder that was named, if one was; writes nothing.
+
+    Raises:
+        ConfigError: in one line, if the folder cannot be used.
+    """
+    run_dir = invocation.run_dir
+    if run_dir is None:
+        allowed = "given with --resume: the folder of the run to go on with"
+        require(not invocation.resume, "run_dir", None, allowed)
+        return
+    try:
+        is_folder = run_dir.is_dir() or not run_dir.exists()
+        require(is_folder, "run_dir", str(run_dir), "a folder, not a file")
+        _check_existing(run_dir, invocation)
+        parent = next(x for x in (run_dir, *run_dir.absolute().parents) if x.exists())
+        require(os.access(parent, os.W_OK), "run_dir", str(run_dir), "a folder that can be written")
+    except OSError as error:
+        raise _unusable(run_dir, error) from None
+
+
+def _unusable(run_dir: Path, error: OSError) -> ConfigError:
+    reason = f"it must be a folder that can be written ({error.strerror})"
+    return ConfigError(f"run_dir = {str(run_dir)!r} is not allowed: {reason}")
+
+
+def prepare_run_dir(
+    invocation: Invocation, before_writing: Callable[[Path], Any] = lambda folder: None
+) -> Path:
+    """Makes or checks the folder of the run and writes `config.yaml` into it.
+
+    A resumed run keeps its settings, except that `total_env_steps` may be raised; schedules over
+    the run's length then stretch.
+
+    Args:
+        invocation: after `choose_preset`, so that what is written is what runs.
+        before_writing: called with the folder, e.g. to lock it; what it raises is raised.
+
+    Raises:
+        ConfigError: in one line, if the folder cannot be used.
+    """
+    check_run_dir(invocation)
+    run_dir = invocation.run_dir
+    try:
+        if run_dir is None:
+            run_dir = _new_folder(invocation.config)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        before_writing(run_dir)
+        _write_config(run_dir, invocation)
+    except OSError as error:
+        raise _unusable(run_dir or RUNS_ROOT, error) from None
+    return run_dir
+
+
+def _write_config(run_dir: Path, invocation: Invocation) -> None:
+    """Writes the resolved settings; a kill leaves the former file or the new one, never half."""
+    header = (
+        "# The resolved settings of this run: --config with this file repeats it.\n"
+        f"# command: {invocation.command}\n# preset: {invocation.preset}\n"
+    )
+    if invocation.init_from:
+        folder, kind, step = split_init_from(invocation.init_from)
+        header += f"{_INIT_FROM}{folder.absolute()}@{step or kind}\n"
+    path = run_dir / CONFIG_NAME
+    if path.exists():  # a resumed run keeps what its first start was called with
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = "".join(line for line in lines if line.startswith("# "))
+        header = kept or header
+    partial = run_dir / f"{CONFIG_NAME}.partial"
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(header + config_to_yaml(invocation.config))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, run_dir / CONFIG_NAME)
+
+
+_INIT_FROM = "# init_from: "
+
+
+class RunLock:
+    """Keeps a second process out of a run's folder for as long as this one lives.
+
+    The lock is the kernel's (`flock`): it goes with the process, also when that is killed.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        """Takes the lock.
+
+        Raises:
+            ConfigError: in one line, if another process holds it.
+            OSError: if the file system cannot lock, or the file cannot be written.
+        """
+        self._file = open(run_dir / LOCK_NAME, "a+", encoding="utf-8")  # noqa: SIM115
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.seek(0)
+            holder = self._file.read().strip() or "unknown"
+            self._file.close()
+            allowed = f"a folder that no other process uses: process {holder} does"
+            raise ConfigError(
+                f"run_dir = {str(run_dir)!r} is not allowed: it must be {allowed}"
+            ) from None
+        self._file.truncate(0)
+        self._file.write(f"{os.getpid()}\n")
+        self._file.flush()
+
+    def __enter__(self) -> "RunLock":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._file.close()
+
+
+def find_weights(init_from: str) -> Weights:
+    """Where `--init_from` points to: folder, kind of checkpoint, and step if one was named.
+
+    Raises:
+        ConfigError: in one line, if that is no folder of a run, or no such checkpoint is there.
+    """
+    folder, kind, step = split_init_from(init_from)
+    read_config(folder)
+    there = folder / "checkpoints" / kind
+    require(there.is_dir(), "init_from", init_from, f"a run with checkpoints in {str(there)!r}")
+    return folder, kind, step
+
+
+def split_init_from(init_from: str) -> Weights:
+    """The parts of `--init_from`; looks at no disk, and raises as `find_weights` does."""
+    name, _, which = init_from.rpartition("@") if "@" in init_from else (init_from, "", "last")
+    allowed = "RUN_DIR, RUN_DIR@STEP or RUN_DIR@best"
+    is_step = which.isdecimal() and len(which) <= 12
+    require(which in ("last", "best") or is_step, "init_from", init_from, allowed)
+    kind: Literal["last", "best"] = "best" if which == "best" else "last"
+    return Path(os.path.expanduser(name)), kind, int(which) if is_step else None
+
+
+def began_with(run_dir: Path | None) -> str | None:
+    """What a run's first start was given as `--init_from`, as its config.yaml says."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        for line in (Path(run_dir or "") / CONFIG_NAME).read_text(encoding="utf-8").splitlines():
+            if line.startswith(_INIT_FROM):
+                return line.removeprefix(_INIT_FROM)
+    return None
+
+
+def hardware(device: object) -> str:
+    """System, number of cores and a device of JAX, for the records."""
+    return f"{platform.platform()}, {os.cpu_count()} cores, {device}"
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, the platform and each library, without importing any of them."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _git(root: Path, *arguments: str) -> str:
+    """What git prints; raises OSError or SubprocessError where it cannot."""
+    command = ["git", "-C", str(root), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    return done.stdout
+
+
+def git_commit() -> str | None:
+    """Commit of the checkout that this code runs from, `-dirty` if changed; None outside of git."""
+    root = Path(__file__).resolve().parents[2]
+    try:
+        top, commit = _git(root, "rev-parse", "--show-toplevel", "HEAD").split("\n")[:2]
+        if Path(top).resolve() != root:  # installed inside somebody else's checkout
+            return None
+        changed = _git(root, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit + ("-dirty" if changed.strip() else "")

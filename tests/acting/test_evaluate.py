@@ -1,0 +1,292 @@
+"""Evaluation: whole games, equally many on each lane; statistics by hand."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from smz_jax.acting import evaluate as module
+from smz_jax.acting.agent import make_agent, make_constant_policy, make_random_policy
+from smz_jax.acting.decide import make_decide
+from smz_jax.acting.evaluate import evaluate, evaluate_baselines, evaluation_row, summarise_games
+from smz_jax.config.settings import Config, EvalConfig, NetworkConfig, SearchConfig
+from smz_jax.envs import GameFault
+from smz_jax.model.networks import make_networks
+from smz_jax.run.launch import format_summary
+from smz_jax.types import Decision, EnvSpec, SearchOutput, Timestep
+from tests.acting.test_rollout import random_params
+from tests.support.toy_env import CatchEnv
+
+SPEC = EnvSpec("Script", (2,), 1, np.dtype(np.uint8), 3, ("A", "B", "C"), 1)
+
+
+class ScriptEnv:
+    """Lane i plays games `(score, length, cut)` of its own script in turn, whatever is done.
+
+    The score comes with the last step; `score=None` pays each action's own number instead.
+    """
+
+    def __init__(self, scripts):
+        self.num_envs, self.spec, self.scripts = len(scripts), SPEC, scripts
+        self.closed = False
+
+    def _timestep(self, reward, over, cut, first):
+        reward = np.array(reward, np.float32)
+        return Timestep(
+            observation=np.zeros((self.num_envs, 1, 2), np.uint8),
+            reward=np.sign(reward),
+            raw_reward=reward,
+            terminated=np.array(over) & ~np.array(cut),
+            truncated=np.array(cut),
+            game_over=np.array(over),
+            is_first=np.array(first),
+            invalid_actions=np.zeros((self.num_envs, 3), np.float32),
+        )
+
+    def reset(self):
+        self.game = [0] * self.num_envs
+        self.step_in_game = [0] * self.num_envs
+        quiet = [False] * self.num_envs
+        return self._timestep([0.0] * self.num_envs, quiet, quiet, [True] * self.num_envs)
+
+    def step(self, actions):
+        rows = []
+        for lane, script in enumerate(self.scripts):
+            score, length, cut = script[self.game[lane] % len(script)]
+            if self.step_in_game[lane] == length:  # the step after the end only resets
+                self.game[lane] += 1
+                self.step_in_game[lane] = 0
+                rows.append((0.0, False, False, True))
+                continue
+            self.step_in_game[lane] += 1
+            over = self.step_in_game[lane] == length
+            paid = float(actions[lane]) if score is None else score * over
+            rows.append((paid, over, over and cut, False))
+        return self._timestep(*zip(*rows, strict=True))
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+    """Puts a scripted environment in place of Atari; gives what it was asked for."""
+    asked = {}
+
+    def use(scripts):
+        def make_env(settings, *, seed, num_envs, training):
+            asked.update(settings=settings, seed=seed, num_envs=num_envs, training=training)
+            asked["env"] = env = ScriptEnv(scripts[:num_envs])
+            return env
+
+        monkeypatch.setattr(module, "make_env", make_env)
+        return asked
+
+    return use
+
+
+def eval_config(**settings) -> Config:
+    return dataclasses.replace(Config(), eval=EvalConfig(**settings))
+
+
+def test_each_lane_plays_equally_many_games_and_short_ones_are_not_preferred(scripted):
+    short = [(1.0, 1, False), (2.0, 1, False), (3.0, 1, False), (100.0, 1, False)]
+    scripted([short, [(10.0, 7, True)]])
+    config = eval_config(num_games=5, num_envs=2, max_steps=7)
+    result = evaluate(make_constant_policy(0), config, seed=1)
+    assert result["games"] == 6  # 5 on 2 lanes are 3 on each; lane 0's fourth and later are left
+    assert result["scores"] == [1, 2, 3, 10, 10, 10]
+    assert result["mean"] == 6.0 and result["length_mean"] == 4.0 and result["cut_share"] == 0.5
+    assert result["iqm"] == pytest.approx((2 + 3 + 10 + 10) / 4)  # int(6 / 4) = 1 off each end
+
+
+def test_a_time_limit_of_the_environments_own_is_no_cut(scripted):
+    scripted([[(10.0, 7, True)]])
+    config = eval_config(num_games=1, num_envs=1, max_steps=8)
+    assert evaluate(make_constant_policy(0), config, seed=1)["cut_share"] == 0.0
+
+
+def test_more_lanes_than_games_are_not_opened(scripted):
+    asked = scripted([[(1.0, 2, False)]] * 8)
+    result = evaluate(make_constant_policy(0), eval_config(num_envs=8), seed=1, num_games=3)
+    assert result["games"] == 3 and asked["num_envs"] == 3
+
+
+def test_the_games_are_those_of_an_evaluation(scripted):
+    asked = scripted([[(1.0, 2, False)]])
+    config = eval_config(num_games=1, num_envs=1, noop_max=17, max_steps=123)
+    evaluate(make_constant_policy(0), config, seed=99)
+    settings = asked["settings"]
+    assert (settings.noop_max, settings.max_episode_steps, settings.sticky) == (17, 123, 0.0)
+    assert (asked["seed"], asked["training"], asked["env"].closed) == (99, False, True)
+    evaluate(make_constant_policy(0), config, seed=99, sticky_prob=0.25)
+    assert asked["settings"].sticky == 0.25
+    sticky = dataclasses.replace(config, env=dataclasses.replace(config.env, mode="stochastic"))
+    evaluate(make_constant_policy(0), sticky, seed=99)
+    assert asked["settings"].sticky == 0.25
+
+
+def test_an_evaluation_reports_the_faults_of_its_own_searches(scripted):
+    """Step t of the searches has t faults on lane 0, one on lane 1, and no valid action there."""
+    scripted([[(1.0, 2, False)]] * 2)
+    asked = []
+
+    def decide(params, key, count, observation, invalid, temperature, epsilon, noise):
+        asked.append((params, int(count), float(temperature), float(epsilon), float(noise)))
+        search = SearchOutput(
+            action=jnp.zeros(2, jnp.int32),
+            action_weights=jnp.ones((2, 3)),
+            value=jnp.zeros(2),
+            tree=None,
+            faults=jnp.asarray([count, 1]),
+            all_invalid=jnp.asarray([False, True]),
+        )
+        return Decision(search, jnp.zeros((2, 4)), jnp.zeros(2))
+
+    agent = make_agent(decide)("params", 3)
+    config = eval_config(num_games=4, num_envs=2)
+    # Two games of two steps on each lane, and the step between them that only resets: 0 to 4.
+    result = evaluate(agent, config, seed=1)
+    assert (result["search_faults"], result["search_all_invalid"]) == (0 + 1 + 2 + 3 + 4 + 5, 5)
+    assert asked == [("params", count, 0.0, 0.0, 0.0) for count in range(5)]
+    again = evaluate(agent, config, seed=1)
+    assert again == result  # of this evaluation alone
+    row = evaluation_row(result)
+    assert (row["eval/search_faults"], row["eval/search_all_invalid"]) == (15, 5)
+    assert "eval/search_faults" not in evaluation_row(summarise_games([(1.0, 2, False)]))
+
+
+def test_a_stopped_evaluation_gives_nothing_and_closes(scripted):
+    asked = scripted([[(1.0, 5, False)]])
+    steps = iter(range(100))
+    config = eval_config(num_games=1, num_envs=1)
+    stopped = evaluate(
+        make_constant_policy(0), config, seed=1, should_stop=lambda: next(steps) == 3
+    )
+    assert stopped is None and asked["env"].closed
+
+
+def test_games_that_fail_are_played_again_from_their_beginning(scripted, monkeypatch):
+    asked = scripted([[(7.0, 5, False)]])
+    config = eval_config(num_games=1, num_envs=1)
+    step, failures = ScriptEnv.step, iter([4, 2, 1] + [1] * 9)
+
+    def dying(env, actions):
+        env.left = getattr(env, "left", next(failures, 100)) - 1
+        if env.left == 0:
+            raise OSError("the emulator died\nat once")
+        return step(env, actions)
+
+    monkeypatch.setattr(ScriptEnv, "step", dying)
+    with pytest.raises(GameFault, match=r"evaluation failed 4 times: the emulator died$"):
+        evaluate(make_constant_policy(0), config, seed=1)
+    assert asked["env"].closed
+    failures = iter([4, 2, 1])
+    assert evaluate(make_constant_policy(0), config, seed=1)["mean"] == 7.0
+
+
+def test_statistics_by_hand():
+    games = [(float(s), n, n == 5) for n, s in enumerate([100, 0, 2, 12, 4, 6, 8, 10], start=1)]
+    result = summarise_games(games)
+    assert (result["mean"], result["median"], result["iqm"]) == (17.75, 7.0, (4 + 6 + 8 + 10) / 4)
+    assert (result["min"], result["max"], result["games"]) == (0.0, 100.0, 8)
+    assert (result["length_mean"], result["cut_share"]) == (4.5, 1 / 8)
+    assert result["distinct"] == 8
+
+
+def test_games_that_repeat_each_other_are_counted_once():
+    """Another length or another score is another game; whether it was cut off is not asked."""
+    games = [(5.0, 90, False)] * 14 + [(5.0, 91, False)] * 8 + [(11.0, 90, False), (11.0, 90, True)]
+    result = summarise_games(games)
+    assert result["distinct"] == 3
+    numbers = ("env_steps", "env_frames", "learner_steps", "seconds_total", "seed")
+    rates = ("total", "play", "tree", "candidates", "certain_rate_play", "certain_rate_tree")
+    summary = {
+        **dict.fromkeys(numbers, 0),
+        **dict.fromkeys(("baselines", "model_check", "evaluation_sticky")),
+        "experiment": "breakout",
+        "seconds": {},
+        "macros": dict.fromkeys(rates, 0.0),
+    }
+    for played, text in ((games, "24 games (3 different), 4% cut"), (games[13:15], "2 games, 0%")):
+        assert text in format_summary({**summary, "evaluation": summarise_games(played)}, Config())
+
+
+def test_intervals_against_a_plain_bootstrap():
+    scores = np.random.default_rng(1).gamma(2.0, 3.0, 40)
+    result = summarise_games([(s, 1, False) for s in scores])
+    rng = np.random.default_rng(2)
+    resampled = np.sort(scores[rng.integers(0, 40, (20_000, 40))], axis=1)
+    for name, values in (("mean", resampled.mean(1)), ("iqm", resampled[:, 10:30].mean(1))):
+        low, high = np.quantile(values, [0.025, 0.975])
+        slack = 0.1 * (high - low)
+        assert result[f"{name}_low"] == pytest.approx(low, abs=slack)
+        assert result[f"{name}_high"] == pytest.approx(high, abs=slack)
+    assert summarise_games([(s, 1, False) for s in scores]) == result  # the seed is fixed
+
+
+@pytest.mark.parametrize("scores", [[3.0], [3.0, 3.0, 3.0]])
+def test_without_spread_the_interval_is_the_mean(scores):
+    result = summarise_games([(s, 1, False) for s in scores])
+    names = ("mean", "mean_low", "mean_high", "iqm", "iqm_low", "iqm_high")
+    assert {result[name] for name in names} == {3.0}
+
+
+def test_random_policy_is_uniform_over_the_valid_actions():
+    env = ScriptEnv([[(1.0, 5, False)]] * 6000)
+    step = env.reset()
+    step.invalid_actions[:3000, 1] = 1.0
+    actions = make_random_policy(3)(step, 0)
+    assert actions.dtype == np.int32
+    half = np.bincount(actions[:3000], minlength=3) / 3000
+    third = np.bincount(actions[3000:], minlength=3) / 3000
+    assert half[1] == 0 and abs(half[0] - 0.5) < 0.04
+    assert np.abs(third - 1 / 3).max() < 0.04
+    np.testing.assert_array_equal(actions, make_random_policy(3)(step, 0))
+    assert (actions != make_random_policy(4)(step, 0)).any()
+
+
+def test_baselines_name_every_constant_action(scripted):
+    scripted([[(None, 4, False)]] * 2)  # each step pays its action's number
+    config = eval_config(num_games=2, num_envs=2)
+    result = evaluate_baselines(config, SPEC, seed=1)
+    means = {name: part["mean"] for name, part in result["constant"].items()}
+    assert means == {"A": 0.0, "B": 4.0, "C": 8.0}
+    assert 0 <= result["random"]["mean"] <= 8
+    stopped = evaluate_baselines(config, SPEC, seed=1, should_stop=lambda: True)
+    assert stopped == {"random": None, "constant": {}}
+
+
+def test_the_agent_is_greedy_and_repeatable(monkeypatch):
+    """Whole games of Catch last nine steps and score +1 or -1; no noise: another seed, same act."""
+    network = NetworkConfig(
+        family="mlp", embedding_size=8, hidden_size=8, codebook_size=4, value_support=5,
+        reward_support=5,
+    )  # fmt: skip
+    config = dataclasses.replace(
+        eval_config(num_games=4, num_envs=4),
+        network=network,
+        search=SearchConfig(num_simulations=4),
+    )
+    spec = CatchEnv(4, 0).spec
+    networks = make_networks(network, spec)
+    params = random_params(networks)
+    decide = make_decide(networks, config, spec, policy="search")
+    agent = make_agent(decide)
+    step = CatchEnv(4, 0).reset()
+    np.testing.assert_array_equal(agent(params, 1)(step, 0), agent(params, 2)(step, 50))
+    even = jax.tree.map(jnp.zeros_like, params)  # a network that prefers nothing
+    exploring = module.Agent(decide, even, 1, temperature=9.0, noise=1.0)
+    drawn = [exploring(step, count).tolist() for count in range(30)]
+    assert len({tuple(actions) for actions in drawn}) > 1
+    asked = jax.random.key(1), np.int32(3), step.observation, step.invalid_actions
+    same = decide(even, *asked, np.float32(9), np.float32(0), np.float32(1))
+    assert same.search.action.tolist() == drawn[3]
+    monkeypatch.setattr(
+        module, "make_env", lambda settings, *, seed, num_envs, training: CatchEnv(num_envs, seed)
+    )
+    result = evaluate(agent(params, 1), config, seed=7)
+    assert result["length_mean"] == 9.0 and set(result["scores"]) <= {1.0, -1.0}
+    assert evaluate(agent(params, 1), config, seed=7) == result

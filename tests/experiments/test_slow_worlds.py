@@ -1,0 +1,25 @@
+"""What the proof asks of a world, of seed 0: a whole run at `laptop`, minutes to an hour each.
+
+python -m pytest -m slow                          all of it, hours
+python -m pytest -m slow -k "cartpole or grid"    about ten minutes
+"""
+
+import subprocess
+import sys
+
+import pytest
+
+from experiments.results.table import make_report
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "world", ["grid-slippery", "grid-deterministic", "cartpole", "2048", "breakout", "encoders"]
+)
+def test_world_is_learned(world, tmp_path):
+    words = ["--worlds", world, "--seeds", "0", "--run_dir", str(tmp_path)]
+    subprocess.run([sys.executable, "-m", "experiments.results", *words], check=True)
+    (row,) = make_report(tmp_path).rows
+    asked = [figure for figure in row.figures if figure.asked and "minutes" not in figure.name]
+    assert asked
+    assert [figure for figure in asked if not figure.reached] == []

@@ -1,0 +1,247 @@
+"""Replay against brute force: contents, frequencies, weights, wrap-around, memory."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from smz_jax.config import settings as cfg
+from smz_jax.learning import replay as rp
+from smz_jax.types import EnvSpec, Trajectory
+
+A = 3
+
+
+def make_config(*, lanes=3, capacity=90, min_size=30, length=4, batch=16, stack=3, **replay):
+    return cfg.Config(
+        total_env_steps=10_000,
+        env=cfg.EnvConfig(num_envs=lanes, frame_stack=stack),
+        rollout=cfg.RolloutConfig(length=length),
+        replay=cfg.ReplayConfig(capacity=capacity, min_size=min_size, **replay),
+        learner=cfg.LearnerConfig(
+            batch_size=batch, unroll_steps=2, td_steps=2, updates_per_env_step=1.0
+        ),
+    )
+
+
+def make_spec(stack=3, frame_shape=(2, 2)):
+    return EnvSpec("toy", frame_shape, stack, np.dtype(np.uint8), A, ("a", "b", "c"), 1)
+
+
+def rows_of(lanes, first, steps):
+    """Rows whose reward is a unique id: 1000 * lane + time."""
+    ids = (1000 * np.arange(lanes)[:, None] + np.arange(first, first + steps)).astype(np.float32)
+    return Trajectory(
+        frame=jnp.asarray(np.broadcast_to(ids[..., None, None] % 251, (*ids.shape, 2, 2)), "u1"),
+        action=jnp.asarray(ids % A, jnp.int32),
+        reward=jnp.asarray(ids),
+        discount=jnp.ones(ids.shape, jnp.float32),
+        is_first=jnp.zeros(ids.shape, bool),
+        invalid_actions=jnp.zeros((*ids.shape, A), jnp.uint8),
+        action_weights=jnp.full((*ids.shape, A), 1 / A, jnp.float32),
+        search_value=jnp.asarray(ids),
+        transition_entropy=jnp.zeros(ids.shape, jnp.float32),
+    )
+
+
+def filled(config, steps):
+    """Replay, its state after `steps` steps of every lane, and the jitted sampler."""
+    replay = rp.make_replay(config, make_spec())
+    state, lanes, length = replay.init(), config.env.num_envs, config.rollout.length
+    for first in range(0, steps, length):
+        state = replay.add_donated(state, rows_of(lanes, first, length))
+    return replay, state, jax.jit(replay.sample)
+
+
+@pytest.mark.parametrize("prioritised", [True, False])
+def test_windows_are_contiguous_and_cover_exactly_what_the_ring_holds(prioritised):
+    config = make_config(prioritised=prioritised, batch=64)
+    replay = rp.make_replay(config, make_spec())
+    state, sample = replay.init(), jax.jit(replay.sample)
+    set_priorities = jax.jit(replay.set_priorities)
+    ring, W, length = 90 // 3, config.window_rows, 4
+    assert (ring, W) == (30, 7)
+    rng, key = np.random.default_rng(0), jax.random.key(0)
+    for end in range(length, 101, length):
+        state = replay.add_donated(state, rows_of(3, end - length, length))
+        held = range(max(0, end - ring), end)
+        assert int(replay.size(state)) == 3 * len(held)
+        assert bool(replay.can_sample(state)) == (len(held) * 3 >= 30)
+        if len(held) < W or end % 12:
+            continue
+        seen = set()
+        for _ in range(12):
+            key, sample_key = jax.random.split(key)
+            batch = sample(state, sample_key)
+            ids = np.asarray(batch.rows.reward)
+            assert ids.shape == (64, W)
+            np.testing.assert_array_equal(ids - ids[:, :1], np.tile(np.arange(W), (64, 1)))
+            assert (ids % 1000 >= held[0]).all() and (ids % 1000 <= held[-1]).all()
+            np.testing.assert_array_equal(batch.rows.frame[..., 0, 0], ids.astype(int) % 251)
+            np.testing.assert_array_equal(batch.rows.action, ids.astype(int) % A)
+            seen |= set(ids[:, 0].astype(int))
+            priorities = jnp.asarray(rng.uniform(0.5, 1.5, 64), jnp.float32)
+            state = set_priorities(state, batch.indices, priorities)
+        possible = {1000 * lane + t for lane in range(3) for t in held[: len(held) - W + 1]}
+        assert seen == possible
+
+
+def test_sampling_follows_priorities_and_weights_undo_them():
+    config = make_config(batch=32, priority_exponent=0.6, importance_exponent=0.4)
+    replay, state, _ = filled(config, 12)
+    lanes, per_lane, ring = 3, 12 - 7 + 1, 30
+    rng = np.random.default_rng(2)
+    priorities = rng.uniform(0.05, 6.0, (lanes, per_lane))
+    index = ring * np.arange(lanes)[:, None] + np.arange(per_lane)
+    state = jax.jit(replay.set_priorities)(
+        state, jnp.asarray(index.ravel(), jnp.int32), jnp.asarray(priorities.ravel(), jnp.float32)
+    )
+    p = priorities**0.6 / (priorities**0.6).sum()
+
+    def draw(key):
+        batch = replay.sample(state, key)
+        return batch.rows.reward[:, 0], batch.indices, batch.weights
+
+    batches = 1500
+    ids, indices, weights = jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(1), batches))
+    lane, time = np.divmod(np.asarray(ids).astype(int), 1000)
+    np.testing.assert_array_equal(indices, ring * lane + time)
+    counts = np.zeros_like(p)
+    np.add.at(counts, (lane, time), 1)
+    expected = batches * 32 * p
+    # Stratified draws vary less than independent ones, so chi-square is an upper bound.
+    assert ((counts - expected) ** 2 / expected).sum() < 40  # 17 degrees of freedom: p = 0.001
+    plain = (1 / (lanes * per_lane * p[lane, time])) ** 0.4
+    plain /= plain.max(axis=1, keepdims=True)
+    np.testing.assert_allclose(weights, plain, rtol=1e-5)
+
+
+def test_uniform_is_uniform_and_ignores_priorities():
+    replay, state, _ = filled(make_config(prioritised=False, batch=64), 12)
+    assert replay.set_priorities(state, None, jnp.ones(64)) is state
+
+    def draw(key):
+        batch = replay.sample(state, key)
+        assert batch.indices is None
+        return batch.rows.reward[:, 0], batch.weights
+
+    ids, weights = jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(3), 500))
+    assert (np.asarray(weights) == 1).all()
+    counts = np.unique(np.asarray(ids), return_counts=True)[1]
+    expected = 500 * 64 / 18
+    assert counts.size == 18
+    assert ((counts - expected) ** 2 / expected).sum() < 40
+
+
+def test_new_items_get_the_running_maximum_rounded_down():
+    config = make_config(priority_exponent=1.0)
+    replay, state, _ = filled(config, 12)
+
+    def priority(state, index):
+        tree = state.sum_tree_state
+        return float(tree.nodes[2**tree.tree_depth - 1 + index])
+
+    assert priority(state, 0) == 1.0
+    set_priorities = jax.jit(replay.set_priorities)
+    state = set_priorities(state, jnp.asarray([0, 1]), jnp.asarray([0.25, 7.5]))
+    assert (priority(state, 0), priority(state, 1)) == (0.25, 7.5)
+    state = replay.add_donated(state, rows_of(3, 12, 4))
+    assert [priority(state, i) for i in (5, 6, 9, 10)] == [1.0, 7.0, 7.0, 0.0]
+
+
+def test_bad_priorities_never_enter_and_dead_items_stay_dead():
+    config = make_config(priority_exponent=1.0)
+    replay, state, sample = filled(config, 12)
+    before = np.asarray(state.sum_tree_state.nodes)
+    # Item 20 is not written yet; 6..11 would span the write head.
+    bad = jnp.asarray([np.nan, np.inf, -np.inf, 5.0, 5.0], jnp.float32)
+    set_priorities = jax.jit(replay.set_priorities)
+    state = set_priorities(state, jnp.asarray([0, 1, 2, 20, 6]), bad)
+    np.testing.assert_array_equal(state.sum_tree_state.nodes, before)
+    state = set_priorities(state, jnp.asarray([0, 1, 2]), jnp.asarray([0.0, -3.0, 1e30]))
+    leaves = np.asarray(state.sum_tree_state.nodes)[2**state.sum_tree_state.tree_depth - 1 :]
+    np.testing.assert_allclose(leaves[:4], [1e-3, 1e-3, 1e3, 1.0], rtol=1e-4)
+    # Falling over the whole range keeps an item alive in float32.
+    state = set_priorities(state, jnp.asarray([0, 1, 2]), jnp.asarray([1.0, 1.0, 0.0]))
+    leaves = np.asarray(state.sum_tree_state.nodes)[2**state.sum_tree_state.tree_depth - 1 :]
+    np.testing.assert_allclose(leaves[:4], [1.0, 1.0, 1e-3, 1.0], rtol=0.05)
+    batch = sample(state, jax.random.key(0))
+    assert np.isfinite(np.asarray(batch.weights)).all() and batch.weights.max() == 1
+
+
+def test_rounding_in_the_tree_never_yields_an_invalid_window():
+    _, state, sample = filled(make_config(batch=16), 12)
+    tree = state.sum_tree_state
+    # A root larger than the sum of its leaves sends half of the draws past the last valid item.
+    state = state.replace(sum_tree_state=tree.replace(nodes=tree.nodes.at[0].mul(2.0)))
+    for seed in range(5):
+        batch = sample(state, jax.random.key(seed))
+        ids = np.asarray(batch.rows.reward)
+        np.testing.assert_array_equal(ids - ids[:, :1], np.tile(np.arange(7), (16, 1)))
+        assert np.isfinite(np.asarray(batch.weights)).all()
+
+
+def test_a_donated_scan_neither_copies_rows_nor_traces_twice():
+    replay, state, _ = filled(make_config(), 12)
+    traces = []
+
+    def train(state, key):
+        traces.append(1)
+
+        def update(state, key):
+            batch = replay.sample(state, key)
+            return replay.set_priorities(state, batch.indices, batch.rows.reward[:, 2]), ()
+
+        return jax.lax.scan(update, state, jax.random.split(key, 4))[0]
+
+    jitted = jax.jit(train, donate_argnums=0)
+    before = state.experience.frame.unsafe_buffer_pointer()
+    old_nodes = np.asarray(state.sum_tree_state.nodes)
+    for seed in range(3):
+        state = jitted(state, jax.random.key(seed))
+    assert state.experience.frame.unsafe_buffer_pointer() == before
+    assert len(traces) == 1
+    assert not np.array_equal(state.sum_tree_state.nodes, old_nodes)
+
+
+def test_min_size_and_capacity_that_the_lanes_do_not_divide():
+    config = make_config(capacity=35, min_size=35)
+    replay, state, _ = filled(config, 8)
+    assert not replay.can_sample(state)
+    state = replay.add_donated(state, rows_of(3, 8, 4))
+    assert replay.can_sample(state) and int(replay.size(state)) == 33
+
+
+def test_required_bytes_are_those_of_the_state():
+    for prioritised in (True, False):
+        config = make_config(prioritised=prioritised)
+        state = rp.make_replay(config, make_spec()).init()
+        held = sum(x.nbytes for x in jax.tree.leaves(state))
+        assert rp.required_bytes(config, make_spec()) == held
+    atari = make_spec(4, (84, 84))
+    big = make_config(lanes=32, capacity=1_000_000, stack=4, min_size=1000)
+    # A row by hand: frame, action, reward, discount, is_first, invalid, weights, value, entropy.
+    row = 84 * 84 + 4 + 4 + 4 + 1 + A + 4 * A + 4 + 4
+    assert 0 <= rp.required_bytes(big, atari) - 1_000_000 * row < 0.01e9
+
+
+def test_memory_refusal_says_needed_and_free():
+    big = make_config(lanes=32, capacity=1_000_000, stack=4, min_size=1000)
+    with pytest.raises(cfg.ConfigError) as error:
+        rp.check_memory(big, make_spec(4, (84, 84)), available_bytes=2_500_000_000)
+    message = str(error.value)
+    assert "\n" not in message
+    assert "replay.capacity = 1000000 needs 7.1" in message and "2.50 GB free" in message
+    needed = rp.required_bytes(big, make_spec(4, (84, 84)))
+    rp.check_memory(big, make_spec(4, (84, 84)), available_bytes=needed)
+    with pytest.raises(cfg.ConfigError):
+        rp.check_memory(big, make_spec(4, (84, 84)), available_bytes=needed - 1)
+    rp.check_memory(make_config(), make_spec())
+    huge = make_config(lanes=32, capacity=10**8, stack=4, min_size=1000)
+    with pytest.raises(cfg.ConfigError, match="GB free"):
+        rp.check_memory(huge, make_spec(4, (84, 84)))
+
+
+def test_spec_and_config_must_stack_alike():
+    with pytest.raises(cfg.ConfigError, match="frame_stack = 3 is not allowed"):
+        rp.make_replay(make_config(), make_spec(stack=4))

@@ -1,0 +1,280 @@
+"""Targets against hand-computed numbers, a plain-Python twin, and stored values of rlax."""
+
+import functools
+import json
+import pathlib
+from fractions import Fraction
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from smz_jax.learning import targets
+from smz_jax.model import values
+
+RLAX = json.loads((pathlib.Path(__file__).parents[1] / "fixtures" / "rlax_values.json").read_text())
+A = 3
+
+
+# ---- transform and support ----------------------------------------------------------------------
+
+
+def test_transform_equals_rlax():
+    x = np.asarray(RLAX["x"], np.float32)
+    np.testing.assert_allclose(values.signed_hyperbolic(x), RLAX["hyperbolic"], rtol=3e-7)
+    y = np.asarray(RLAX["y"], np.float32)
+    np.testing.assert_allclose(values.signed_parabolic(y), RLAX["parabolic"], rtol=2e-6)
+
+
+def test_transform_is_inverted_in_float32_at_every_size():
+    x = np.asarray(RLAX["x"], np.float32)
+    back = values.signed_parabolic(targets.signed_hyperbolic(x))
+    np.testing.assert_allclose(back, x, rtol=1e-6, atol=0)
+
+
+def test_two_hot_equals_rlax():
+    two_hot = jax.vmap(lambda y: values.two_hot(y, RLAX["support"]))
+    got = two_hot(jnp.asarray(RLAX["scalars"], jnp.float32))
+    # rlax adds 1e-5 inside, so that even its whole numbers spill over into the next bin.
+    np.testing.assert_allclose(got, RLAX["two_hot"], atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("y", "expected"),
+    [
+        (0.0, [0, 0, 1, 0, 0]),
+        (-2.0, [1, 0, 0, 0, 0]),
+        (2.0, [0, 0, 0, 0, 1]),
+        (-7.5, [1, 0, 0, 0, 0]),
+        (99.0, [0, 0, 0, 0, 1]),
+        (1.25, [0, 0, 0, 0.75, 0.25]),
+        (-0.5, [0, 0.5, 0.5, 0, 0]),
+        (1.75, [0, 0, 0, 0.25, 0.75]),
+    ],
+)
+def test_two_hot_by_hand(y, expected):
+    got = values.two_hot(jnp.float32(y), 2)
+    assert got.dtype == jnp.float32
+    np.testing.assert_array_equal(got, np.asarray(expected, np.float32))
+
+
+def test_scalar_survives_the_support():
+    x = jnp.asarray([-900.0, -3.0, -0.1, 0.0, 0.02, 1.0, 21.0, 860.0], jnp.float32)
+    probs = jax.vmap(lambda v: values.scalar_to_probs(v, 300))(x)
+    np.testing.assert_allclose(probs.sum(axis=1), 1.0, atol=1e-6)
+    assert ((probs > 0).sum(axis=1) <= 2).all()
+    back = jax.vmap(lambda p: values.logits_to_scalar(jnp.log(p + 1e-30), 300))(probs)
+    np.testing.assert_allclose(back, x, rtol=1e-3, atol=1e-3)
+
+
+def test_logits_to_scalar_by_hand_and_in_float32():
+    # softmax(log 1, log 2, log 5) = 1/8, 2/8, 5/8: mean 1/2, and h^-1(1/2) by bisection of h.
+    logits = jnp.log(jnp.asarray([1.0, 2.0, 5.0]))
+    low, high = 0.0, 10.0
+    for _ in range(80):
+        middle = (low + high) / 2
+        small = (middle + 1) ** 0.5 - 1 + 0.001 * middle < 0.5
+        low, high = (middle, high) if small else (low, middle)
+    assert float(values.logits_to_scalar(logits, 1)) == pytest.approx(low, rel=1e-6)
+    flat = jnp.zeros(601, jnp.bfloat16).at[305].set(12.0)
+    got = values.logits_to_scalar(flat, 300)
+    assert got.dtype == jnp.float32
+    assert float(got) == pytest.approx(float(values.logits_to_scalar(flat.astype("f4"), 300)))
+
+
+# ---- returns and masks --------------------------------------------------------------------------
+
+
+def test_returns_equal_rlax():
+    for case in RLAX["returns"]:
+        pad = {k: jnp.asarray([*case[k], 0.0], jnp.float32) for k in ("reward", "discount")}
+        run = functools.partial(targets.n_step_targets, td_steps=case["n"], gamma=case["gamma"])
+        got = jax.jit(run)(
+            pad["reward"],
+            pad["discount"],
+            jnp.zeros(len(case["values"]), bool),
+            jnp.asarray(case["values"], jnp.float32),
+        )
+        np.testing.assert_allclose(got, case["targets"], rtol=1e-5, atol=1e-6)
+
+
+@functools.partial(jax.jit, static_argnums=(5, 6, 7))
+def targets_of(reward, discount, is_first, action_weights, values, K, n, gamma):
+    return targets.make_unroll_targets(
+        reward=reward,
+        discount=discount,
+        is_first=is_first,
+        action_weights=action_weights,
+        values=values,
+        unroll_steps=K,
+        td_steps=n,
+        gamma=gamma,
+    )
+
+
+def make(window, K, n, gamma):
+    """Targets of a window given as (reward, discount, is_first, value) rows."""
+    reward, discount, first, value = (np.asarray(c) for c in zip(*window, strict=True))
+    rows = len(window)
+    weights = (np.arange(rows)[:, None] * A + np.arange(A) + 1) / (rows * A)
+    columns = (reward, discount, np.asarray(first) > 0, weights, value)
+    floats = [jnp.asarray(c, bool if c.dtype == bool else jnp.float32) for c in columns]
+    return targets_of(*floats, K, n, gamma)
+
+
+def check(got, **expected):
+    for name, want in expected.items():
+        np.testing.assert_allclose(getattr(got, name), want, rtol=1e-6, err_msg=name)
+
+
+def test_by_hand_without_an_end():
+    # gamma 1/2, n = 2: z_0 = 1 + 2/2 + 40/4, z_1 = 2 + 4/2 + 80/4, z_2 = 4 + 8/2 + 160/4
+    window = [(1, 1, 1, 10), (2, 1, 0, 20), (4, 1, 0, 40), (8, 1, 0, 80), (16, 1, 0, 160)]
+    got = make(window, K=2, n=2, gamma=0.5)
+    check(got, value=[12, 24, 48], reward=[1, 2], value_mask=[1, 1, 1], policy_mask=[1, 1, 1])
+    check(got, transition_mask=[1, 1], policy=(np.arange(9).reshape(3, 3) + 1) / 15)
+
+
+def test_by_hand_termination_then_final_row_then_next_game():
+    # Row 1's action ends the game; row 2 is the final observation; row 3 starts the next game.
+    window = [(1, 1, 0, 10), (2, 0, 0, 20), (0, 1, 0, 40), (8, 1, 1, 80), (16, 1, 0, 160)]
+    window += [(32, 1, 0, 320)]
+    got = make(window, K=3, n=2, gamma=0.5)
+    # z_0 = 1 + 2/2, z_1 = 2, then true zeros that count.
+    check(got, value=[2, 2, 0, 0], value_mask=[1, 1, 1, 1], reward=[1, 2, 0])
+    check(got, policy_mask=[1, 1, 0, 0], transition_mask=[1, 1, 0])
+    assert not np.asarray(got.policy[2:]).any()
+
+
+def test_by_hand_truncation():
+    # Row 2 is the final observation of a game that was cut off; row 3 starts the next one.
+    window = [(1, 1, 0, 10), (2, 1, 0, 20), (0, 1, 0, 40), (8, 1, 1, 80), (16, 1, 0, 160)]
+    window += [(32, 1, 0, 320), (64, 1, 0, 640), (0, 1, 0, 0)]
+    got = make(window, K=4, n=3, gamma=0.5)
+    # z_0 = 1 + 2/2 + 40/4, z_1 = 2 + 40/2, z_2 = v_2, then nothing is known.
+    check(got, value=[12, 22, 40, 0, 0], value_mask=[1, 1, 1, 0, 0], reward=[1, 2, 0, 0])
+    check(got, policy_mask=[1, 1, 0, 0, 0], transition_mask=[1, 1, 0, 0])
+
+
+def test_by_hand_lost_life():
+    # Row 1's action loses a life; the game goes on at row 2 without a reset.
+    window = [(1, 1, 0, 10), (2, 0, 0, 20), (4, 1, 0, 40), (8, 1, 0, 80), (16, 1, 0, 160)]
+    got = make(window, K=2, n=2, gamma=0.5)
+    check(got, value=[2, 2, 0], value_mask=[1, 1, 1], policy_mask=[1, 1, 0], reward=[1, 2])
+    check(got, transition_mask=[1, 1])
+
+
+def test_by_hand_root_is_a_final_observation():
+    for discount in (0, 1):
+        window = [(0, discount, 0, 10), (2, 1, 1, 20), (4, 1, 0, 40), (8, 1, 0, 80)]
+        got = make(window, K=2, n=1, gamma=0.5)
+        for field in got:
+            assert not np.asarray(field).any()
+
+
+def twin(episode, root, K, n, gamma):
+    """What `make_unroll_targets` should give, row by row, in exact arithmetic."""
+
+    def is_final(t):
+        return bool(episode[t + 1][2])
+
+    def z(t):
+        total, factor = Fraction(0), Fraction(1)
+        for _ in range(n):
+            reward, discount, _, value = episode[t]
+            if is_final(t):
+                return total + factor * value
+            total += factor * reward
+            if discount == 0:
+                return total
+            factor *= gamma
+            t += 1
+        return total + factor * episode[t][3]
+
+    value, vmask, pmask, reward, tmask = [], [], [], [], []
+    state = "final root" if is_final(root) else "own"
+    for k in range(K + 1):
+        t = root + k
+        acting = state == "own" and not is_final(t)
+        value.append(z(t) if state == "own" else 0)
+        vmask.append(int(state in ("own", "terminated")))
+        pmask.append(int(acting))
+        reward.append(episode[t][0] if acting else 0)
+        tmask.append(int(acting))
+        if state == "own" and is_final(t):
+            state = "truncated"
+        elif acting and episode[t][1] == 0:
+            state = "terminated"
+    return {
+        "value": [float(v) for v in value],
+        "value_mask": vmask,
+        "policy_mask": pmask,
+        "reward": reward[:K],
+        "transition_mask": tmask[:K],
+    }
+
+
+def random_game_rows(rng, ends):
+    """Rows of several games, each with its final observation; `lives` loses one every third row."""
+    rows = []
+    for length, end in ends:
+        for t in range(length):
+            dies = end != "truncation" and t == length - 1
+            loses_life = end == "lives" and t % 3 == 2
+            discount = 0 if dies or loses_life else 1
+            rows.append((int(rng.integers(1, 9)), discount, int(t == 0), int(rng.integers(1, 99))))
+        rows.append((0, 1, 0, int(rng.integers(1, 99))))
+    return rows
+
+
+def test_every_offset_of_many_games_equals_the_twin():
+    rng = np.random.default_rng(1)
+    kinds = ("termination", "truncation", "lives")
+    seen = set()
+    for K, n, gamma in ((3, 2, Fraction(1, 2)), (5, 4, Fraction(7, 8)), (1, 1, Fraction(1))):
+        ends = [(3 * int(rng.integers(1, 4)) - i % 2, kinds[i % 3]) for i in range(12)]
+        rows = random_game_rows(rng, ends)
+        roots = range(len(rows) - K - n - 2)
+        windows = np.asarray([rows[root : root + K + n + 1] for root in roots], np.float32)
+        reward, discount, first, value = (jnp.asarray(c) for c in np.moveaxis(windows, 2, 0))
+        weights = jnp.ones((*reward.shape, A), jnp.float32) / A
+        run = jax.vmap(functools.partial(targets_of, K=K, n=n, gamma=float(gamma)))
+        got = run(reward, discount, first > 0, weights, value)
+        for i, root in enumerate(roots):
+            want = twin(rows, root, K, n, gamma)
+            seen.add(tuple(want["value_mask"]))
+            for name, expected in want.items():
+                np.testing.assert_allclose(
+                    getattr(got, name)[i], expected, rtol=1e-5, err_msg=f"{name} of row {root}"
+                )
+    assert len(seen) > 5
+
+
+@pytest.mark.parametrize("discount", [0, 1])
+def test_nothing_crosses_into_the_next_episode(discount):
+    """Whatever stands in the next game's rows, even NaN, changes nothing."""
+    head = [(1, 1, 0, 10), (2, discount, 0, 20), (0, 1, 0, 40)]
+    results = []
+    for poison in (0.0, 1e9, np.nan, np.inf):
+        tail = [(poison, 1, i == 0, poison) for i in range(5)]
+        results.append(make(head + tail, K=4, n=3, gamma=0.5))
+    for other in results[1:]:
+        jax.tree.map(
+            np.testing.assert_array_equal, results[0], other._replace(policy=results[0].policy)
+        )
+    assert np.isfinite(np.asarray(results[2].policy)).all()
+
+
+def test_random_actions_only_past_the_end():
+    action = jnp.asarray([2, 1, 2, 2, 0], jnp.int32)
+    mask = jnp.asarray([1, 1, 0, 0, 0], jnp.float32)
+    keys = jax.random.split(jax.random.key(0), 3000)
+    drawn = jax.vmap(lambda k: targets.random_actions_past_end(k, action, mask, A))(keys)
+    drawn = np.asarray(drawn)
+    assert drawn.dtype == np.int32
+    assert (drawn[:, :2] == [2, 1]).all()
+    for step in (2, 3, 4):
+        counts = np.bincount(drawn[:, step], minlength=A)
+        assert counts.shape == (A,)
+        assert np.abs(counts - 1000).max() < 130  # five standard deviations

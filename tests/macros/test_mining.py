@@ -1,0 +1,184 @@
+"""The miner over real searches and games of Catch, against the plain-Python twin."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from smz_jax.acting.actor import Actor
+from smz_jax.acting.decide import make_decide
+from smz_jax.config.settings import Config, MacroConfig, NetworkConfig, RolloutConfig, SearchConfig
+from smz_jax.macros.mine.miner import Miner
+from smz_jax.macros.mine.windows import PlayRows
+from smz_jax.model.networks import make_networks
+from smz_jax.storage.metrics import PhaseTimers
+from tests.acting.test_rollout import random_params
+from tests.support import macro_twin as twin
+from tests.support.toy_env import CatchEnv
+
+B, T, ROLLOUTS, WARMUP = 3, 12, 3, 15  # games of 10 rows cross rollouts; the warm-up ends in one
+
+
+def make_config(policy="search") -> Config:
+    default = Config()
+    return dataclasses.replace(
+        default,
+        env=dataclasses.replace(default.env, num_envs=B, frame_stack=1),
+        network=NetworkConfig(
+            family="mlp", embedding_size=8, hidden_size=8, codebook_size=4, value_support=5,
+            reward_support=5,
+        ),
+        search=SearchConfig(num_simulations=10),
+        rollout=RolloutConfig(length=T, policy=policy),
+        macro=MacroConfig(capacity=1024, num_buckets=8, bucket_warmup_steps=WARMUP * B),
+    )  # fmt: skip
+
+
+def mine(config):
+    """Plays and mines; gives the miner, the rows, the decisions and the last metrics row."""
+    env = CatchEnv(B, 4)
+    networks = make_networks(config.network, env.spec)
+
+    def sharper(params, afterstate):
+        """Chance logits, spread so that entropies lie on both sides of the thresholds."""
+        logits, value = networks.afterstate_prediction(params, afterstate)
+        return logits * 2, value
+
+    def softer(params, embedding):
+        """Policy logits so flat that trees and games hold many different sequences."""
+        logits, value = networks.prediction(params, embedding)
+        return logits * 0.05, value * 0.0
+
+    sharp = networks._replace(afterstate_prediction=sharper, prediction=softer)
+    params = random_params(networks)
+    miner = Miner(config, env.spec.num_actions, jax.random.key(2), (8,))
+    decisions = []
+
+    def watch(decision):
+        decisions.append(jax.device_get(decision))
+        miner.watch(decision)
+
+    actor = Actor(
+        [env],
+        config,
+        make_decide(sharp, config, env.spec, policy=config.rollout.policy),
+        jax.random.key(3),
+        PhaseTimers(),
+        watch,
+    )
+    several, row = [], {}
+    for _ in range(ROLLOUTS):
+        rows, _ = actor.rollout(params)
+        several.append(jax.device_get(rows))
+        row = miner.end_rollout(rows)
+    return miner, jax.tree.map(lambda *x: np.concatenate(x, axis=1), *several), decisions, row
+
+
+@pytest.fixture(scope="module")
+def mined():
+    return mine(make_config())
+
+
+def plain_buckets(projection, decisions):
+    """For each step, a function from embeddings to buckets; the mean is frozen after warm-up."""
+    seen = []
+    for t, decision in enumerate(decisions):
+        if t < WARMUP:
+            seen.append(np.asarray(decision.embedding, np.float64))
+        mean = np.concatenate(seen).mean(axis=0)
+        yield lambda x, mean=mean: ((np.asarray(x, np.float64) - mean) @ projection).argmax(-1)
+
+
+def twin_of(miner, rows, decisions, config):
+    """The same table, its counts and its roots' buckets in plain Python."""
+    projection = np.asarray(miner.state.buckets.projection, np.float64)
+    projection = np.concatenate([projection, -projection], axis=1)
+    table, roots = twin.Table(config.capacity), []
+    counts = {"seen": 0, "certain": 0, "candidates": 0}
+    for bucket, decision in zip(plain_buckets(projection, decisions), decisions, strict=True):
+        roots.append(bucket(decision.embedding))
+        tree = decision.search.tree
+        if tree is None:
+            continue
+        found, seen, certain = twin.tree_windows(tree, bucket(tree.embeddings.state), config)
+        table.merge(found, played=False)
+        for name, more in zip(counts, (seen, certain, len(found)), strict=True):
+            counts[name] += more
+    played = twin_rows(rows, np.stack(roots, axis=1))
+    found, seen, certain = twin.play_windows(played, config)
+    table.merge(found, played=True)
+    for entry in table.entries.values():
+        entry["buckets"] = None  # of start states, see the test of the warm-up
+    return table, counts, {"seen": seen, "certain": certain, "candidates": len(found)}
+
+
+def twin_rows(rows, bucket):
+    return PlayRows(
+        action=rows.action,
+        entropy=rows.transition_entropy,
+        reward=rows.reward,
+        discount=rows.discount,
+        is_first=rows.is_first,
+        bucket=bucket,
+    )
+
+
+def test_table_and_counts_are_those_of_the_plain_twin(mined):
+    miner, rows, decisions, row = mined
+    table, tree, play = twin_of(miner, rows, decisions, make_config().macro)
+    assert 0 < tree["certain"] < tree["seen"] and 0 < play["certain"] < play["seen"]
+    assert 10 < len(table.entries) <= 1024
+    filled = int((miner.state.table.length > 0).sum())
+    assert np.asarray(miner.state.table.buckets[:filled]).any()
+    table.assert_equals(miner.state.table, buckets=False)
+    totals = miner.totals
+    assert totals.trees == B * T * ROLLOUTS and totals.trajectories == B * ROLLOUTS
+    for source, counts in (("tree", tree), ("play", play)):
+        for name, field in (("seen", "transitions"), ("certain", "certain")):
+            assert getattr(totals, f"{field}_{source}") == counts[name]
+        assert getattr(totals, f"candidates_{source}") == counts["candidates"]
+        rate = counts["certain"] / counts["seen"]
+        assert row[f"macros/certain_rate_{source}"] == pytest.approx(rate)
+
+
+def test_the_row_of_metrics_is_plain_numbers(mined):
+    _, _, decisions, row = mined
+    assert all(isinstance(value, (int, float)) for value in row.values())
+    means = []
+    for decision in decisions[-T:]:
+        tree = decision.search.tree
+        chance = tree.embeddings.is_chance & (tree.node_visits > 0)
+        means.append(tree.embeddings.entropy[chance].mean())
+    assert row["search/tree_entropy"] == pytest.approx(np.mean(means), rel=1e-4)
+
+
+def test_one_trace_each(mined):
+    """Over rollouts and across the end of the warm-up; a second trace would cost seconds."""
+    miner = mined[0]
+    assert miner.steps == T * ROLLOUTS > WARMUP
+    assert miner._post_pass._cache_size() == 1
+    assert miner._merge._cache_size() == 1
+
+
+@pytest.mark.parametrize("policy", ["search", "prior"])
+def test_what_is_found_does_not_depend_on_how_lanes_are_split(mined, policy):
+    """The same decisions once more, one lane in a pool and two in the other; bit for bit."""
+    config = make_config(policy)
+    whole, rows, decisions, _ = mined if policy == "search" else mine(config)
+    miner = Miner(config, 3, jax.random.key(2), (8,))
+    for t, decision in enumerate(decisions):
+        miner.watch(*(jax.tree.map(lambda x, p=p: x[p], decision) for p in (slice(1), slice(1, 3))))
+        if (t + 1) % T == 0:
+            miner.end_rollout(jax.tree.map(lambda x, t=t: x[:, t + 1 - T : t + 1], rows))
+    jax.tree.map(np.testing.assert_array_equal, miner.state, whole.state)
+    assert miner.totals == whole.totals and (miner.state.table.length > 0).sum() > 10
+
+
+def test_plain_policy_mines_played_games_only():
+    miner, rows, decisions, row = mine(make_config("prior"))
+    table, tree, play = twin_of(miner, rows, decisions, make_config().macro)
+    assert tree["seen"] == 0 < play["candidates"]
+    table.assert_equals(miner.state.table, buckets=False)
+    assert miner.totals.trees == 0 and row["search/tree_entropy"] == 0.0
+    assert miner.totals.candidates_play == play["candidates"]

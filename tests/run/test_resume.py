@@ -1,0 +1,275 @@
+"""A run that is stopped and gone on with ends as one that never was: every bit of its state."""
+
+import dataclasses
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from smz_jax.config.cli import parse
+from smz_jax.config.settings import ConfigError
+from smz_jax.envs.protocol import GameFault
+from smz_jax.run.loop import make_store, train
+from smz_jax.run.parts import Run
+from smz_jax.storage.checkpoint import CheckpointStore
+from smz_jax.storage.metrics import PhaseTimers, read_metrics
+from smz_jax.storage.run_dir import versions
+
+STEPS = 320
+TIMES = ("time/", "speed/", "wall_seconds")
+
+
+def make_config(experiment="gridworld", *flags):
+    """Ten iterations; games are rebuilt in the middle of the third, the fifth, ..."""
+    bases = {
+        "gridworld": {"env.suite": "grid", "env.id": "GridWorld", "env.frame_stack": 1},
+        "breakout": {"env.id": "Breakout"},
+    }
+    common = ("--total_env_steps", str(STEPS), "--checkpoint_every_env_steps", "96")
+    common += ("--env.rebuild_every", "19", "--eval.every_env_steps", "128")
+    common += ("--macro.bucket_warmup_steps", "128")
+    common += ("--macro.head_learning_rate", "0.002", "--macro.head_every", "2")
+    argv = ["--preset", "tiny", *common, *flags]
+    return parse(argv, experiment=experiment, base=bases[experiment]).config
+
+
+GRID = make_config("gridworld", "--network.family", "mlp", "--network.no_input_norm")
+STICKY = make_config("breakout", "--env.mode", "stochastic", "--eval.no_check_model",
+                     "--eval.no_baselines")  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def fewer_optimisations():
+    """As the preset tiny has it."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def run_to(config, folder, monkeypatch, stop_after=None, *, resume=False):
+    """Trains, and sends itself SIGTERM in the middle of a number of iterations."""
+    iterate, done = Run.iterate, []
+
+    def watched(self):
+        done.append(1)
+        if len(done) == stop_after:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return iterate(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "iterate", watched)
+        return train(config, folder, resume=resume)
+
+
+def plain(x):
+    is_key = hasattr(x, "dtype") and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(x) if is_key else x)
+
+
+def state_of(config, folder):
+    """All that the last checkpoint holds, by name; and the counters but the seconds."""
+    run = Run(config, PhaseTimers())
+    run.close_games()
+    found = make_store(config, folder).restore(
+        "last", run.arrays, experience=run.replay_state.experience
+    )
+    assert found.step == STEPS and found.rows is not None
+    leaves = jax.tree_util.tree_flatten_with_path((found.state, found.rows))[0]
+    extra = {name: value for name, value in found.extra.items() if name != "seconds"}
+    return {jax.tree_util.keystr(path): plain(x) for path, x in leaves}, extra
+
+
+def told(folder):
+    """Rows of metrics without times, by steps: a baseline may be measured after the resume."""
+    rows = sorted(read_metrics(folder / "metrics.jsonl"), key=lambda row: row["env_steps"])
+    return [{k: v for k, v in row.items() if not k.startswith(TIMES)} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Runs that were never stopped, made once for each configuration."""
+    made = {}
+
+    def of(config, monkeypatch):
+        if config not in made:
+            folder = tmp_path_factory.mktemp("whole")
+            assert run_to(config, folder, monkeypatch).finished
+            made[config] = (state_of(config, folder), told(folder))
+        return made[config]
+
+    return of
+
+
+def assert_goes_on(config, folder, whole, monkeypatch, stops, *, resume=False):
+    for number, stop_after in enumerate([*stops, None]):
+        outcome = run_to(config, folder, monkeypatch, stop_after, resume=resume or number > 0)
+        assert outcome.finished == (stop_after is None)
+    (expected, counters), rows = whole(config, monkeypatch)
+    found, found_counters = state_of(config, folder)
+    assert list(found) == list(expected) and found_counters == counters
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+    assert told(folder) == rows
+
+
+@pytest.mark.parametrize("stops", [[4], pytest.param([1, 3], marks=pytest.mark.slow)])
+def test_a_stopped_run_of_the_grid_goes_on_bit_for_bit(tmp_path, whole, monkeypatch, stops):
+    assert_goes_on(GRID, tmp_path, whole, monkeypatch, stops)
+
+
+@pytest.mark.slow
+def test_a_stopped_run_with_sticky_actions_goes_on_bit_for_bit(tmp_path, whole, monkeypatch):
+    """envpool's generators are out of reach: the games since the last rebuild are played again."""
+    assert_goes_on(STICKY, tmp_path, whole, monkeypatch, [5])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", [GRID, STICKY], ids=["grid", "sticky"])
+@pytest.mark.parametrize("seed", range(5))
+def test_stopped_at_random_points(tmp_path, whole, monkeypatch, config, seed):
+    stop = int(np.random.default_rng(seed).integers(1, 10))
+    assert_goes_on(config, tmp_path, whole, monkeypatch, [stop])
+
+
+def test_a_damaged_checkpoint_is_walked_back_from_and_the_end_is_the_same(
+    tmp_path, whole, monkeypatch, capsys
+):
+    run_to(GRID, tmp_path, monkeypatch, 8)
+    newest = CheckpointStore(tmp_path).steps("last")[-1]
+    manifest = CheckpointStore(tmp_path).path("last", newest) / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes()[:-9])
+    assert_goes_on(GRID, tmp_path, whole, monkeypatch, [], resume=True)
+    assert "is damaged: manifest.json" in capsys.readouterr().out
+
+
+def test_a_finished_run_that_is_resumed_says_the_same_again(tmp_path, whole, monkeypatch):
+    run_to(GRID, tmp_path, monkeypatch)
+    assert_goes_on(GRID, tmp_path, whole, monkeypatch, [], resume=True)
+
+
+def test_a_run_whose_checkpoints_are_gone_is_not_started_over(tmp_path, monkeypatch):
+    run_to(GRID, tmp_path, monkeypatch)
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    shutil.rmtree(tmp_path / "checkpoints")
+    with pytest.raises(ConfigError, match=r"no checkpoint is left .* came to 320 steps"):
+        train(GRID, tmp_path, resume=True)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path, monkeypatch):
+    run_to(GRID, tmp_path, monkeypatch, 2)
+    other = dataclasses.replace(GRID, learner=dataclasses.replace(GRID.learner, gamma=0.5))
+    run = Run(other, PhaseTimers())
+    with pytest.raises(ConfigError, match=r"learner.gamma: 0.95 in it, 0.5 here"):
+        run.restore(make_store(other, tmp_path))
+    run.close_games()
+
+
+def test_weights_of_another_run(tmp_path, monkeypatch):
+    run_to(GRID, tmp_path, monkeypatch, 5)
+    other = dataclasses.replace(GRID, seed=7, total_env_steps=64)
+    run = Run(other, PhaseTimers())
+    fresh = jax.tree.map(plain, run.train_state)
+    assert run.load_weights(tmp_path, "last", None) == f"weights of step 160 of {tmp_path}"
+    source = Run(GRID, PhaseTimers())
+    source.restore(make_store(GRID, tmp_path))
+    for name in ("params", "target_params"):
+        jax.tree.map(
+            np.testing.assert_array_equal,
+            getattr(run.train_state, name),
+            source.train_state.params,
+        )
+    jax.tree.map(np.testing.assert_array_equal, fresh.opt_state, run.train_state.opt_state)
+    best = Run(other, PhaseTimers())
+    assert best.load_weights(tmp_path, "best", None).startswith("weights of step 128 of ")
+    quiet = dataclasses.replace(other.network, encoder_noise=0.5)
+    told_apart = Run(dataclasses.replace(other, network=quiet), PhaseTimers())
+    line = told_apart.load_weights(tmp_path, "last", None)
+    assert line.endswith("(network.encoder_noise: 1.0 in it, 0.5 here)")
+    wide = dataclasses.replace(other.network, hidden_size=24)
+    unlike = Run(dataclasses.replace(other, network=wide), PhaseTimers())
+    with pytest.raises(ConfigError, match=r"is of another model: .* is \['float32'"):
+        unlike.load_weights(tmp_path, "last", None)
+    for one in (run, source, best, told_apart, unlike):
+        one.close_games()
+
+
+def test_weights_that_a_run_began_with_outlive_a_kill_before_its_first_save(
+    tmp_path, monkeypatch, capsys
+):
+    run_to(GRID, tmp_path / "source", monkeypatch, 5)
+    config = dataclasses.replace(GRID, seed=7, total_env_steps=64, checkpoint_every_env_steps=64)
+
+    def killed(self):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "iterate", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, tmp_path / "run", weights=(tmp_path / "source", "last", None))
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    seen = []
+
+    def stopped(self):
+        seen.append(self.train_state.params)
+        raise GameFault("enough")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "iterate", stopped)
+        train(config, tmp_path / "run", resume=True, weights=(tmp_path / "source", "last", None))
+    source = Run(GRID, PhaseTimers())
+    source.restore(make_store(GRID, tmp_path / "source"))
+    jax.tree.map(np.testing.assert_array_equal, seen[0], source.train_state.params)
+    source.close_games()
+    assert "weights of step 160" in capsys.readouterr().out
+
+
+def test_a_resume_that_is_refused_leaves_the_summary(tmp_path, monkeypatch):
+    run_to(GRID, tmp_path, monkeypatch, 5)
+    (tmp_path / "summary.json").write_text("{}")
+    for manifest in tmp_path.glob("checkpoints/last/*/manifest.json"):
+        manifest.write_bytes(manifest.read_bytes()[:-9])
+    with pytest.raises(ConfigError, match="no good checkpoint is left"):
+        train(GRID, tmp_path, resume=True)
+    assert (tmp_path / "summary.json").exists()
+
+
+def test_other_versions_are_told_of(tmp_path, monkeypatch):
+    run_to(GRID, tmp_path, monkeypatch, 2)
+    run = Run(GRID, PhaseTimers())
+    monkeypatch.setattr("smz_jax.run.parts.versions", lambda: {**versions(), "jax": "0.0.1"})
+    _, notes = run.restore(make_store(GRID, tmp_path))
+    there = versions()["jax"]
+    assert notes == [
+        f"not bit for bit, the checkpoint is of other versions: jax: {there!r} in it, '0.0.1' here"
+    ]
+    run.close_games()
+
+
+def test_the_same_seed_in_two_processes(tmp_path, monkeypatch):
+    """The second process is a new one: another start, another hash seed, the cache of programs."""
+    run_to(GRID, tmp_path / "here", monkeypatch)
+    script = (
+        "import jax; from pathlib import Path; from tests.run.test_resume import GRID, train;"
+        "jax.config.update('jax_disable_most_optimizations', True);"
+        f"from smz_jax.run.launch import *; use_compile_cache(); compile_fast();"
+        f"train(GRID, Path({str(tmp_path / 'there')!r}))"
+    )
+    root = Path(__file__).resolve().parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONHASHSEED": "7"}
+    subprocess.run([sys.executable, "-c", script], env=environment, cwd=root, check=True)
+    (one, counters), (other, other_counters) = (
+        state_of(GRID, tmp_path / name) for name in ("here", "there")
+    )
+    assert counters == other_counters
+    for name, value in one.items():
+        np.testing.assert_array_equal(other[name], value, err_msg=name)
+    assert told(tmp_path / "here") == told(tmp_path / "there")
+    for name in ("macros.json", "baselines.json"):
+        assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()

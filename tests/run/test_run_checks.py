@@ -1,0 +1,163 @@
+"""Checks of the model within runs: they are logged, they change nothing, a resumed run has them."""
+
+import dataclasses
+import json
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.gridworld import BASE, DESCRIPTION, rules_at_the_end, rules_course
+from smz_jax.learning.diagnose import check_row
+from smz_jax.run.launch import launch
+from smz_jax.run.loop import train
+from smz_jax.run.parts import Run
+from smz_jax.storage.checkpoint import CheckpointStore
+from smz_jax.storage.metrics import PhaseTimers, read_metrics
+from smz_jax.storage.run_dir import read_config
+
+# Of preset tiny: 32 steps an iteration, learning from 64 on, 2 unroll steps.
+CHECKED_AT = [64, 96, 128, 160]  # first updates; checkpoint; evaluation; end
+FLAGS = [
+    "--preset=tiny",
+    "--eval.check_model",
+    "--total_env_steps=160",
+    "--checkpoint_every_env_steps=96",
+    "--eval.every_env_steps=128",
+    "--eval.no_baselines",
+    "--macro.max_length=2",
+    "--macro.head_learning_rate=0.002",
+]
+TERMS = ("policy", "value", "reward", "afterstate_value", "chance", "commitment", "consistency")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A run of the grid world as a user starts it, and the same without checks."""
+    checked, plain = (tmp_path_factory.mktemp("runs") / name for name in ("checked", "plain"))
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            launch(
+                "gridworld",
+                BASE,
+                DESCRIPTION,
+                [*FLAGS, "--run_dir", str(checked)],
+                on_check=rules_course,
+                on_finish=rules_at_the_end,
+            )
+        assert ended.value.code == 0
+        config = read_config(checked)
+        unchecked = dataclasses.replace(config.eval, check_model=False)
+        train(dataclasses.replace(config, eval=unchecked), plain, on_check=lambda run: 1 / 0)
+        yield checked, plain
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+        jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def restored(folders):
+    """The checked run as its last checkpoint holds it."""
+    run = Run(read_config(folders[0]), PhaseTimers())
+    run.restore(CheckpointStore(folders[0]))
+    run.close_games()
+    return run
+
+
+def rows_of(folder):
+    return read_metrics(folder / "metrics.jsonl")
+
+
+def checks_of(folder):
+    return [row for row in rows_of(folder) if any(key.startswith("check/") for key in row)]
+
+
+def test_every_diagnostic_is_logged(folders):
+    rows = checks_of(folders[0])
+    assert [row["env_steps"] for row in rows] == CHECKED_AT
+    vectors = {"reward_error": 2, "value_error": 3, "consistency": 2, "entropy_histogram": 20}
+    scalars = ["code_perplexity", "embedding_variance", "transition_entropy", "agreement"]
+    scalars += ["chance_entropy_nats", "encoder_gradient", "gradient_share/code_entropy"]
+    names = scalars + [f"gradient_share/{name}" for name in TERMS]
+    names += [f"{name}_{i}" for name, size in vectors.items() for i in range(size)]
+    of_head = "check/precondition/"
+    for row in rows:
+        assert {key for key in row if key.startswith("check/") and not key.startswith(of_head)} == {
+            f"check/{x}" for x in names
+        }
+        assert {f"{of_head}{x}" for x in ("owners", "windows", "temperature")} <= set(row)
+        assert sum(row[f"check/entropy_histogram_{i}"] for i in range(20)) == pytest.approx(1)
+        assert np.isfinite([row[f"check/{name}"] for name in names]).all()
+        assert {"rules/roc_area", "rules/entropy_error"} <= set(row)
+    evaluation = rows[2]
+    assert evaluation["eval/search_faults"] == evaluation["eval/search_all_invalid"] == 0
+    assert "eval/mean" in evaluation and evaluation["learner_steps"] > 0
+
+
+def test_a_run_is_bit_for_bit_the_same_without_checks(folders, restored):
+    checked, plain = folders
+    assert checks_of(plain) == []
+
+    def told(folder):
+        own = ("check/", "rules/", "time/", "speed/", "wall_seconds")
+        rows = ({k: row[k] for k in row if not k.startswith(own)} for row in rows_of(folder))
+        return [row for row in rows if set(row) != {"env_steps"}]
+
+    assert told(checked) == told(plain)
+    arrays = CheckpointStore(plain).restore("last", restored.arrays).state
+
+    def plain_arrays(tree):
+        is_key = lambda x: jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)  # noqa: E731
+        leaves = jax.tree.leaves(tree)
+        return [np.asarray(jax.random.key_data(x) if is_key(x) else x) for x in leaves]
+
+    for ours, theirs in zip(plain_arrays(restored.arrays), plain_arrays(arrays), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert int(restored.train_state.step) == 12
+
+
+def test_the_summary_has_the_last_check(folders, restored):
+    summary = json.loads((folders[0] / "summary.json").read_text())
+    last = {k: v for k, v in checks_of(folders[0])[-1].items() if k.startswith("check/")}
+    assert check_row(summary["model_check"]) == pytest.approx(last, rel=1e-12)
+    # A checkpoint holds all that the check depends on.
+    assert check_row(restored.check()) == last
+    assert summary["evaluation"]["search_faults"] == 0
+
+
+def test_a_grid_world_is_compared_with_its_rules(folders, restored, tmp_path):
+    folder = folders[0]
+    summary = json.loads((folder / "summary.json").read_text())["rules"]
+    grid = json.loads((folder / "grid.json").read_text())
+    assert summary.items() <= grid.items()
+    assert checks_of(folder)[-1]["rules/entropy_error"] == summary["entropy_error"]
+    errors = np.abs(np.subtract(grid["entropy"], grid["true_entropy"]))
+    np.testing.assert_allclose(grid["entropy_errors"], errors)
+    seen = np.array(grid["visits"]) > 0
+    assert errors[seen].mean() == pytest.approx(summary["entropy_error"])
+    # The same as what the command `report` makes of the checkpoint.
+    again = rules_at_the_end(restored, tmp_path)["rules"]
+    assert set(again) == set(summary)
+    assert again.pop("returns") == pytest.approx(summary["returns"])
+    for name, numbers in again.items():
+        np.testing.assert_allclose(numbers, summary[name], rtol=1e-5, err_msg=name)
+    page = (folder / "report.html").read_text()
+    assert 'id="grid"' in page and 'id="rules"' in page and "Known rules" in page
+    # Another world has no such rules.
+    other = dataclasses.replace(restored.config.env, suite="gym", id="CartPole-v1", kwargs="{}")
+    restored.config = dataclasses.replace(restored.config, env=other)
+    assert rules_course(restored) == rules_at_the_end(restored, tmp_path) == {}
+
+
+def test_a_resumed_run_goes_on_with_its_checks(folders):
+    folder = folders[0]
+    before = checks_of(folder)
+    config = dataclasses.replace(read_config(folder), total_env_steps=192)
+    outcome = train(config, folder, resume=True, on_check=rules_course)
+    rows = checks_of(folder)
+    assert rows[: len(before)] == before
+    assert [row["env_steps"] for row in rows[len(before) :]] == [192]
+    assert check_row(outcome.model_check).items() <= rows[-1].items()
+    assert outcome.findings == {}

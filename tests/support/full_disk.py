@@ -1,0 +1,67 @@
+"""A tiny run whose disk is full for some iterations: a process of its own for `test_full_disk`.
+
+python -m tests.support.full_disk FOLDER tmpfs|limit FIRST LAST [resume]
+
+From iteration FIRST on the disk is full (`tmpfs`: FOLDER's file system is filled up; `limit`:
+no file may grow beyond a size that the metrics keep below), before iteration LAST there is room.
+"""
+
+import os
+import resource
+import sys
+from pathlib import Path
+
+import jax
+
+from smz_jax.config.cli import parse, run_main
+from smz_jax.run.loop import train
+from smz_jax.run.parts import Run
+
+LIMIT = 60_000
+
+
+def make_config():
+    base = {"env.suite": "grid", "env.id": "GridWorld", "env.frame_stack": 1}
+    argv = ["--preset", "tiny", "--total_env_steps", "320", "--checkpoint_every_env_steps", "32"]
+    argv += ["--network.family", "mlp", "--network.hidden_size", "128", "--eval.no_check_model"]
+    argv += ["--eval.no_baselines", "--eval.every_env_steps", "64"]
+    return parse(argv, experiment="gridworld", base=base).config
+
+
+def fill(folder):
+    with open(folder / "balloon", "ab", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError:
+            return
+
+
+def limit(size):
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard if size is None else size, hard))
+
+
+def main():
+    folder, how, first, last = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    jax.config.update("jax_disable_most_optimizations", True)
+    iterate = Run.iterate
+
+    def iterate_on_a_full_disk(run):
+        if first <= run.iteration < last and how == "tmpfs":
+            fill(folder)  # again and again: a save that failed gives back what it had taken
+        if run.iteration == first and how == "limit":
+            limit(LIMIT)
+        if run.iteration == last:
+            (folder / "balloon").unlink() if how == "tmpfs" else limit(None)
+        return iterate(run)
+
+    Run.iterate = iterate_on_a_full_disk
+    outcome = train(make_config(), folder, resume=sys.argv[5:] == ["resume"])
+    print(f"finished {outcome.finished}, saved {outcome.saved}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    os.umask(0o077)
+    run_main(main)
