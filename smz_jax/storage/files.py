@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there: written at once, read with doubt."""
 
 import json
 import math
@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from numbers import Integral
 from pathlib import Path
 from typing import Any
+
+from smz_jax.config.settings import ConfigError
 
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:
@@ -49,6 +51,27 @@ def write_json(path: Path, value: Any) -> None:
         OSError: if it cannot be written.
     """
     atomic_write_text(path, json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, fault: str = "is damaged") -> dict[str, Any]:
+    """Reads the JSON object that a file holds, whole or not at all.
+
+    Args:
+        path: the file.
+        fault: what the error says of the file, e.g. `is not a readable verification`.
+
+    Raises:
+        ConfigError: in one line, `{path} {fault}: {reason}`, if it cannot be read, is no JSON in
+            UTF-8, or holds anything but an object.
+    """
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{path} {fault}: {reason}") from None
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path} {fault}: it holds no object")
+    return value
 
 
 def plain(value: Any) -> Any:
