@@ -77,62 +77,46 @@ def _conv(x: Array, kernel: Array) -> Array:
     )
 
 
-def _init_conv(rng_key: Array, channels: int, outputs: int, codes: int) -> Params:
-    """Two convolutions for a transition to the next embedding, two for the heads on it."""
-    keys = jax.random.split(rng_key, 7)
-    kernels = [_weights(key, 3, 3, channels, channels) for key in keys[:4]]
-    return {
-        "transition": kernels[:2],
-        "one_hot": _weights(keys[4], codes, channels),
-        "reward": _weights(keys[5], channels, 1),
-        "trunk": kernels[2:],
-        "head": _weights(keys[6], channels, outputs + 1),
-    }
+class _Half(NamedTuple):
+    """Decision or chance half of a model: a transition to the next embedding, and heads on it."""
+
+    kernels: tuple[tuple[int, ...], ...]  # shapes of the transition's two layers
+    trunk: tuple[tuple[int, ...], ...]  # shapes of the layers below the heads
+    layer: Callable[[Array, Array], Array]  # of an embedding and a kernel
+
+    def init(self, rng_key: Array, *, outputs: int, codes: int) -> Params:
+        """He-normal weights."""
+        keys = iter(jax.random.split(rng_key, 7))
+        return {
+            "transition": [_weights(next(keys), *shape) for shape in self.kernels],
+            "one_hot": _weights(next(keys), codes, self.kernels[0][-1]),
+            "reward": _weights(next(keys), self.kernels[1][-1], 1),
+            "trunk": [_weights(next(keys), *shape) for shape in self.trunk],
+            "head": _weights(next(keys), self.trunk[-1][-1], outputs + 1),
+        }
+
+    def transition(self, params: Params, x: Array, one_hot: Array) -> tuple[Array, Array]:
+        """The next embedding and its reward."""
+        bias = one_hot @ params["one_hot"]
+        bias = bias.reshape(len(x), *(1,) * (x.ndim - 2), -1)
+        hidden = jax.nn.relu(self.layer(x, params["transition"][0]) + bias)
+        x = min_max_scale(x + self.layer(hidden, params["transition"][1]))
+        return x, self._flat(x) @ params["reward"]
+
+    def head(self, params: Params, x: Array) -> tuple[Array, Array]:
+        """Logits and value."""
+        for kernel in params["trunk"]:
+            x = jax.nn.relu(self.layer(x, kernel))
+        outputs = self._flat(x) @ params["head"]
+        return outputs[:, :-1], outputs[:, -1:]
+
+    def _flat(self, x: Array) -> Array:
+        """Means over a plane, of planes."""
+        return x.mean(axis=tuple(range(1, x.ndim - 1)))
 
 
-def _conv_transition(params: Params, x: Array, one_hot: Array) -> tuple[Array, Array]:
-    bias = (one_hot @ params["one_hot"])[:, None, None]
-    hidden = jax.nn.relu(_conv(x, params["transition"][0]) + bias)
-    x = min_max_scale(x + _conv(hidden, params["transition"][1]))
-    return x, x.mean(axis=(1, 2)) @ params["reward"]
-
-
-def _conv_head(params: Params, x: Array) -> tuple[Array, Array]:
-    for kernel in params["trunk"]:
-        x = jax.nn.relu(_conv(x, kernel))
-    outputs = x.mean(axis=(1, 2)) @ params["head"]
-    return outputs[:, :-1], outputs[:, -1:]
-
-
-def _init_narrow(rng_key: Array, size: int, hidden: int, outputs: int, codes: int) -> Params:
-    """Two layers for a transition to the next embedding, two for the heads on it."""
-    keys = jax.random.split(rng_key, 6)
-    return {
-        "transition": [_weights(keys[0], size, hidden), _weights(keys[1], hidden, size)],
-        "one_hot": _weights(keys[2], codes, hidden),
-        "reward": _weights(keys[3], size, 1),
-        "trunk": _weights(keys[4], size, hidden),
-        "head": _weights(keys[5], hidden, outputs + 1),
-    }
-
-
-def _narrow_transition(params: Params, x: Array, one_hot: Array) -> tuple[Array, Array]:
-    hidden = jax.nn.relu(x @ params["transition"][0] + one_hot @ params["one_hot"])
-    x = min_max_scale(x + hidden @ params["transition"][1])
-    return x, x @ params["reward"]
-
-
-def _narrow_head(params: Params, x: Array) -> tuple[Array, Array]:
-    outputs = jax.nn.relu(x @ params["trunk"]) @ params["head"]
-    return outputs[:, :-1], outputs[:, -1:]
-
-
-def _hand_made(
-    init: Callable[..., Params],
-    transition: Callable[..., tuple[Array, Array]],
-    head: Callable[..., tuple[Array, Array]],
-) -> tuple[Networks, Params]:
-    """Networks with a decision half and a chance half, each a transition and a head."""
+def _hand_made(half: _Half) -> tuple[Networks, Params]:
+    """Networks with a decision half and a chance half of one kind."""
 
     def missing(*inputs: Any) -> Any:
         raise NotImplementedError("a benchmark network has no observations and does not learn")
@@ -142,8 +126,8 @@ def _hand_made(
 
     keys = jax.random.split(jax.random.key(0))
     params = {
-        "decision": init(keys[0], outputs=CODEBOOK_SIZE, codes=NUM_ACTIONS),
-        "chance": init(keys[1], outputs=NUM_ACTIONS, codes=CODEBOOK_SIZE),
+        "decision": half.init(keys[0], outputs=CODEBOOK_SIZE, codes=NUM_ACTIONS),
+        "chance": half.init(keys[1], outputs=NUM_ACTIONS, codes=CODEBOOK_SIZE),
     }
     scalars = ("value_of", "reward_of", *Networks._field_defaults)
     networks = Networks(
@@ -151,24 +135,24 @@ def _hand_made(
         value_of=lambda logits: logits[..., 0],
         reward_of=lambda logits: logits[..., 0],
     )._replace(
-        prediction=lambda p, x: head(p["chance"], x),
-        afterstate_dynamics=lambda p, x, action: transition(p["decision"], x, one_hot(action))[0],
-        afterstate_prediction=lambda p, x: head(p["decision"], x),
-        dynamics=lambda p, x, code: transition(p["chance"], x, code),
+        prediction=lambda p, x: half.head(p["chance"], x),
+        afterstate_dynamics=lambda p, x, a: half.transition(p["decision"], x, one_hot(a))[0],
+        afterstate_prediction=lambda p, x: half.head(p["decision"], x),
+        dynamics=lambda p, x, code: half.transition(p["chance"], x, code),
     )
     return networks, params
 
 
 def _conv_subject(size: int, channels: int) -> Subject:
-    init = functools.partial(_init_conv, channels=channels)
-    networks, params = _hand_made(init, _conv_transition, _conv_head)
+    kernels = ((3, 3, channels, channels),) * 2
+    networks, params = _hand_made(_Half(kernels, kernels, _conv))
     about = f"{size}x{size}x{channels} planes, 4 convolutions of 3x3 for a decision, 4 for chance"
     return Subject(about, with_certainty(networks), params, (size, size, channels))
 
 
 def _narrow_subject(size: int, hidden: int) -> Subject:
-    init = functools.partial(_init_narrow, size=size, hidden=hidden)
-    networks, params = _hand_made(init, _narrow_transition, _narrow_head)
+    half = _Half(((size, hidden), (hidden, size)), ((size, hidden),), jnp.matmul)
+    networks, params = _hand_made(half)
     about = f"flat {size}, two layers through {hidden} in transitions and heads"
     return Subject(about, with_certainty(networks), params, (size,))
 

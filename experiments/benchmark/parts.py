@@ -4,7 +4,6 @@ The networks are untrained: no time below depends on their weights but that of t
 which grows with the candidates; its row "every window a candidate" is the worst case.
 """
 
-import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -25,9 +24,9 @@ from experiments.benchmark.timing import (
     QUICK_SECONDS,
     ROUNDS,
     Case,
+    compile_cache,
     compiled,
     interleave,
-    own_compile_cache,
     surroundings,
     timed,
 )
@@ -35,7 +34,6 @@ from smz_jax.acting.actor import Actor
 from smz_jax.config.settings import Config
 from smz_jax.config.sources import to_dict
 from smz_jax.macros.mine.miner import Miner
-from smz_jax.run.compiling import use_compile_cache
 from smz_jax.run.parts import Run
 from smz_jax.storage.metrics import PhaseTimers
 from smz_jax.types import Decision, Trajectory
@@ -167,9 +165,7 @@ def measure(config: Config, seconds: float) -> dict[str, Any]:
     """
     around = surroundings()
     is_quick = seconds < QUICK_SECONDS
-    if is_quick:
-        use_compile_cache()
-    with contextlib.nullcontext() if is_quick else own_compile_cache():
+    with compile_cache(own=not is_quick):
         parts = prepare(config)
         run, length = parts.run, config.rollout.length
         cases = [

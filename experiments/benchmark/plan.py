@@ -78,11 +78,34 @@ class Plan(NamedTuple):
     """Everything that one run of the benchmark measures."""
 
     cases: tuple[Case, ...]
-    detail: Cell  # where collapsing and row_multiple are looked at; also one of the cases
-    growth: tuple[Cell, Cell]  # time per simulation of the second over that of the first
+    detail: Cell  # where collapsing and row_multiple are measured; also one of the cases
+    growth: tuple[int, int]  # simulations, at the network and batch of `detail`
     row_multiple: tuple[int, ...]
     grid: tuple[Cell, ...]
     reference: tuple[Cell, ...]  # where engine mctx is timed beside stock mctx
+
+
+class Ratio(NamedTuple):
+    """A figure before it is measured: the time of one task over that of another."""
+
+    cell: Case | Cell
+    what: str
+    over: Task
+    under: Task
+    target: float | None
+    at_least: bool = False
+    per_simulation: bool = False
+
+    def figure(self, seconds: "Seconds") -> Figure:
+        """The figure by measured times."""
+        network, batch, simulations = self.cell[:3]
+        value = seconds(network, batch, self.over) / seconds(network, batch, self.under)
+        case = f"{network}, B {batch}"
+        if self.per_simulation:
+            value *= self.under.simulations / self.over.simulations
+        else:
+            case += f", S {simulations}"
+        return Figure(case, self.what, value, self.target, self.at_least)
 
 
 Seconds = Callable[[str, int, Task], float]
@@ -95,36 +118,52 @@ def tasks_of(cell: Case | Cell) -> list[Task]:
     return [Task(engine, simulations) for engine in ("stock", "batched", "networks")]
 
 
-def figure_tasks(case: Case) -> list[Task]:
-    """What the ratios of a figures' row need beyond a grid row's."""
+def case_ratios(case: Case) -> list[Ratio]:
+    """The three ratios of a figures' row, and the collapsing search over its own networks."""
     half = case.simulations // 2
+    stock, batched, networks = tasks_of(case)
+    certain = stock._replace(certain=True)
+    collapsed = Task("batched", half, certain=True, threshold=THRESHOLD)
+    at_half = f"collapsing, S {half}, over the networks alone"
+    equal, nodes, alone = case[3:]
     return [
-        Task("stock", case.simulations, certain=True),
-        Task("batched", half, certain=True, threshold=THRESHOLD),
-        Task("networks", half),
+        Ratio(case, "equal simulations, x stock", stock, batched, equal, at_least=True),
+        Ratio(case, "equal decision nodes, x stock", certain, collapsed, nodes, at_least=True),
+        Ratio(case, "over the networks alone", batched, networks, alone),
+        Ratio(case, at_half, collapsed, Task("networks", half), None),
     ]
 
 
-def detail_tasks(plan: Plan) -> list[Task]:
-    """What collapsing costs where it is on, and the calls in blocks of rows."""
-    simulations = plan.detail.simulations
-    return [
-        Task("batched", simulations, certain=True),
-        Task("batched", simulations, threshold=THRESHOLD),
-        Task("batched", simulations, certain=True, threshold=THRESHOLD),
-        *(Task("batched", simulations, row_multiple=rows) for rows in plan.row_multiple),
-    ]
+def detail_ratios(plan: Plan) -> list[Ratio]:
+    """Collapsing's cost per simulation, growth with simulations, and blocks of rows."""
+    cell = plan.detail
+    _, batched, networks = tasks_of(cell)
+    found = []
+    for name, off in (("random", batched), ("certain", batched._replace(certain=True))):
+        what, on = f"collapsing on / off, {name} model", off._replace(threshold=THRESHOLD)
+        found.append(Ratio(cell, what, on, off, COLLAPSE_LIMIT))
+    for rows in (None, *plan.row_multiple):
+        what = f"stretch: row_multiple {rows}, over both networks"
+        over = batched._replace(row_multiple=rows)
+        found.append(Ratio(cell, what, over, networks, STRETCH_LIMIT))
+    low, high = (Task("batched", simulations) for simulations in plan.growth)
+    what = f"time per simulation, S {high.simulations} over S {low.simulations}"
+    return [*found, Ratio(cell, what, high, low, GROWTH_LIMIT, per_simulation=True)]
+
+
+def ratios(plan: Plan) -> list[Ratio]:
+    """Every ratio of the plan, those of the figures' table first."""
+    return [ratio for case in plan.cases for ratio in case_ratios(case)] + detail_ratios(plan)
 
 
 def groups(plan: Plan) -> dict[tuple[str, int], list[Task]]:
     """The tasks of each (network, batch), each once; a group is measured interleaved."""
     wanted: list[tuple[Case | Cell, list[Task]]] = [
-        (case, tasks_of(case) + figure_tasks(case)) for case in plan.cases
+        *((cell, tasks_of(cell)) for cell in (*plan.cases, plan.detail)),
+        *((ratio.cell, [ratio.over, ratio.under]) for ratio in ratios(plan)),
+        *((cell, tasks_of(cell)) for cell in plan.grid),
+        *((cell, [Task("mctx", cell.simulations)]) for cell in plan.reference),
     ]
-    wanted.append((plan.detail, tasks_of(plan.detail) + detail_tasks(plan)))
-    wanted += [(cell, [Task("batched", cell.simulations)]) for cell in plan.growth]
-    wanted += [(cell, tasks_of(cell)) for cell in plan.grid]
-    wanted += [(cell, [Task("mctx", cell.simulations)]) for cell in plan.reference]
     found: dict[tuple[str, int], list[Task]] = {}
     for cell, tasks in wanted:
         group = found.setdefault((cell.network, cell.batch), [])
@@ -134,67 +173,13 @@ def groups(plan: Plan) -> dict[tuple[str, int], list[Task]]:
 
 def is_optional(plan: Plan, network: str, batch: int) -> bool:
     """Whether a group only adds rows to the table of speeds, and no figure needs it."""
-    needed = (*plan.cases, plan.detail, *plan.growth)
-    return all((cell.network, cell.batch) != (network, batch) for cell in needed)
+    return all(ratio.cell[:2] != (network, batch) for ratio in ratios(plan))
 
 
 def cells(plan: Plan) -> list[Cell]:
     """All rows of the table of speeds: those of the figures, then the grid's."""
-    own = [Cell(case.network, case.batch, case.simulations) for case in plan.cases]
+    own = [Cell(*case[:3]) for case in plan.cases]
     return list(dict.fromkeys([*own, plan.detail, *plan.grid]))
-
-
-def case_figures(case: Case, seconds: Seconds) -> list[Figure]:
-    """The three ratios of a figures' row, and the collapsing search over its own networks."""
-    where = (case.network, case.batch)
-    name = f"{case.network}, B {case.batch}, S {case.simulations}"
-    stock, batched, networks = (seconds(*where, task) for task in tasks_of(case))
-    certain, collapsed, half = (seconds(*where, task) for task in figure_tasks(case))
-    at_half = f"collapsing, S {case.simulations // 2}, over the networks alone"
-    return [
-        Figure(name, "equal simulations, x stock", stock / batched, case.equal_simulations, True),
-        Figure(name, "equal decision nodes, x stock", certain / collapsed, case.equal_nodes, True),
-        Figure(name, "over the networks alone", batched / networks, case.networks_alone, False),
-        Figure(name, at_half, collapsed / half, None, False),
-    ]
-
-
-def detail_figures(plan: Plan, seconds: Seconds) -> list[Figure]:
-    """Collapsing's cost per simulation, growth with simulations, and blocks of rows."""
-    cell = plan.detail
-    where = (cell.network, cell.batch)
-    name = f"{cell.network}, B {cell.batch}, S {cell.simulations}"
-    _, plain, networks = (seconds(*where, task) for task in tasks_of(cell))
-    plain_certain, on, on_certain, *blocks = (seconds(*where, t) for t in detail_tasks(plan))
-    limit = COLLAPSE_LIMIT
-    figures = [
-        Figure(name, "collapsing on / off, random model", on / plain, limit, False),
-        Figure(
-            name, "collapsing on / off, certain model", on_certain / plain_certain, limit, False
-        ),
-    ]
-    for rows, value in zip((None, *plan.row_multiple), (plain, *blocks), strict=True):
-        what = f"stretch: row_multiple {rows}, over both networks"
-        figures.append(Figure(name, what, value / networks, STRETCH_LIMIT, False))
-    low, high = plan.growth
-    each = [seconds(x.network, x.batch, Task("batched", x.simulations)) / x.simulations
-            for x in (low, high)]  # fmt: skip
-    figures.append(
-        Figure(
-            f"{low.network}, B {low.batch}",
-            f"time per simulation, S {high.simulations} over S {low.simulations}",
-            each[1] / each[0],
-            GROWTH_LIMIT,
-            False,
-        )
-    )
-    return figures
-
-
-def figures(plan: Plan, seconds: Seconds) -> list[Figure]:
-    """Every ratio of the plan, those of the figures' table first."""
-    found = [figure for case in plan.cases for figure in case_figures(case, seconds)]
-    return found + detail_figures(plan, seconds)
 
 
 def _grid(networks: Sequence[str], batches: Sequence[int], simulations: Sequence[int]):
@@ -211,7 +196,7 @@ _CASES = (
 DEFAULT = Plan(
     cases=_CASES,
     detail=Cell("conv", 32, 50),
-    growth=(Cell("conv", 32, 25), Cell("conv", 32, 200)),
+    growth=(25, 200),
     row_multiple=(4, 8),
     grid=(
         Cell("conv", 8, 50),
@@ -229,7 +214,7 @@ FULL = DEFAULT._replace(grid=_ALL, reference=_ALL, row_multiple=(4, 8, 16))
 TINY = Plan(
     cases=(Case("tiny", 2, 4, 1.0, 1.0, 10.0),),
     detail=Cell("tiny", 2, 4),
-    growth=(Cell("tiny", 2, 2), Cell("tiny", 2, 4)),
+    growth=(2, 4),
     row_multiple=(),
     grid=(),
     reference=(),

@@ -1,6 +1,5 @@
 """Speed of acting: environment alone, search alone, both in turn, both overlapped."""
 
-import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,8 +12,8 @@ from experiments.benchmark.timing import (
     QUICK_SECONDS,
     ROUNDS,
     Case,
+    compile_cache,
     interleave,
-    own_compile_cache,
     surroundings,
     timed,
 )
@@ -25,7 +24,6 @@ from smz_jax.config.settings import Config, NetworkConfig, RolloutConfig, Search
 from smz_jax.config.sources import to_dict
 from smz_jax.envs import make_env, make_spec
 from smz_jax.model.networks import make_networks
-from smz_jax.run.compiling import use_compile_cache
 from smz_jax.storage.metrics import PhaseTimers
 from smz_jax.types import Decision, Params
 
@@ -175,13 +173,10 @@ def measure(config: Config, seconds: float, preset: str) -> dict[str, Any]:
     around = surroundings()
     is_quick = seconds < QUICK_SECONDS
     settings = {preset: config}
-    if is_quick:
-        use_compile_cache()
-    else:
+    if not is_quick:
         settings["notebook"] = notebook_config(config)
     steps = len(settings) * (1 + len(PARTS) * ROUNDS)
-    cache = contextlib.nullcontext() if is_quick else own_compile_cache()
-    with cache, Watch(steps, "rollout") as watch:
+    with compile_cache(own=not is_quick), Watch(steps, "rollout") as watch:
         cases: dict[str, Case] = {}
         for name, chosen in settings.items():
             watch.step(f"{name}: compiling")

@@ -1,6 +1,5 @@
 """Speed of the search: the batched engine, stock mctx and the networks alone, interleaved."""
 
-import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -14,14 +13,13 @@ from experiments.benchmark.plan import Plan
 from experiments.benchmark.programs import Task, build, tree_bytes
 from experiments.benchmark.timing import (
     Case,
+    compile_cache,
     compiled,
     interleave,
-    own_compile_cache,
     surroundings,
     timed,
 )
 from experiments.benchmark.watch import Watch
-from smz_jax.run.compiling import use_compile_cache
 
 ROUNDS = 5
 """Every task of a group is timed so often, in turn with the others; the median counts."""
@@ -94,13 +92,9 @@ def measure_group(
     ]
 
 
-def seconds_of(records: list[Record]) -> plans.Seconds:
-    """Looks measured seconds up by network, batch and task; KeyError where not measured."""
-    table = {
-        (r["network"], r["batch"], Task(**{name: r[name] for name in Task._fields})): r["seconds"]
-        for r in records
-    }
-    return lambda network, batch, task: table[network, batch, task]
+def by_task(records: list[Record]) -> dict[tuple[str, int, Task], Record]:
+    """Records by network, batch and task."""
+    return {(r["network"], r["batch"], Task(*(r[x] for x in Task._fields))): r for r in records}
 
 
 def cell_rows(plan: Plan, records: list[Record]) -> list[dict[str, Any]]:
@@ -116,23 +110,18 @@ def cell_rows(plan: Plan, records: list[Record]) -> list[dict[str, Any]]:
         batched engine's time over it, bytes of its tree and seconds to compile either. A cell
         that was not measured has no row.
     """
-    rows = []
+    rows, found = [], by_task(records)
     for cell in plans.cells(plan):
-        at = [r for r in records if (r["network"], r["batch"]) == (cell.network, cell.batch)]
-        plain = {
-            r["engine"]: r
-            for r in at
-            if r["simulations"] == cell.simulations and not r["certain"]
-            and not r["threshold"] and r["row_multiple"] is None
-        }  # fmt: skip
-        if not plain:
+        where = cell[:2]
+        if (*where, Task("stock", cell.simulations)) not in found:
             continue
-        stock, batched, networks = (plain[name] for name in ("stock", "batched", "networks"))
+        stock, batched, networks = (found[*where, task] for task in plans.tasks_of(cell))
+        mctx = found.get((*where, Task("mctx", cell.simulations)), {})
         rows.append(
             {
                 **cell._asdict(),
                 "stock_searches_per_second": stock["searches_per_second"],
-                "mctx_searches_per_second": plain.get("mctx", {}).get("searches_per_second"),
+                "mctx_searches_per_second": mctx.get("searches_per_second"),
                 "batched_searches_per_second": batched["searches_per_second"],
                 "batched_over_stock": stock["seconds"] / batched["seconds"],
                 "networks_searches_per_second": networks["searches_per_second"],
@@ -168,15 +157,12 @@ def measure(
         what they depend on; plain JSON.
     """
     around, start = surroundings(), time.monotonic()
-    if not own_cache:
-        use_compile_cache()
     groups = plans.groups(plan)
     steps = sum(len({t.program for t in tasks}) + rounds * len(tasks) for tasks in groups.values())
     records: list[Record] = []
     about: dict[str, str] = {}
     left_out: list[str] = []
-    cache = own_compile_cache() if own_cache else contextlib.nullcontext()
-    with cache, Watch(steps, "search") as watch:
+    with compile_cache(own=own_cache), Watch(steps, "search") as watch:
         for (network, batch), tasks in groups.items():
             if plans.is_optional(plan, network, batch) and time.monotonic() - start > limit:
                 left_out.append(f"{network}, B {batch}")
@@ -184,10 +170,13 @@ def measure(
             subject = SUBJECTS[network]()
             about[network] = subject.about
             records += measure_group(network, subject, batch, tasks, seconds, rounds, watch.step)
-    found = plans.figures(plan, seconds_of(records))
+    found = by_task(records)
+    figures = [
+        ratio.figure(lambda *key: found[key]["seconds"]).plain() for ratio in plans.ratios(plan)
+    ]
     return {
         "cells": cell_rows(plan, records),
-        "figures": [figure.plain() for figure in found],
+        "figures": figures,
         "records": records,
         "networks": about,
         "left_out": left_out,

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import psutil
 
+from smz_jax.run.compiling import use_compile_cache
 from smz_jax.storage.run_dir import git_commit, versions
 
 QUICK_SECONDS = 1.0
@@ -69,8 +70,17 @@ def compiled(function: Callable, *arguments: Any) -> tuple[Callable, float]:
 
 
 @contextmanager
-def own_compile_cache() -> Iterator[None]:
-    """An empty compile cache: times are of a first start, and no program is compiled twice."""
+def compile_cache(*, own: bool) -> Iterator[None]:
+    """Sets the compile cache of a measurement.
+
+    Args:
+        own: an empty cache, so that times are of a first start and no program is compiled twice;
+            else the shared one.
+    """
+    if not own:
+        use_compile_cache()
+        yield
+        return
     names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
     before = {name: getattr(jax.config, name) for name in names}
     with tempfile.TemporaryDirectory() as folder:

@@ -1,98 +1,17 @@
-"""The variants that are compared, the sizes of a preset, and the settings of one job. No JAX."""
+"""What variants.yaml holds, and the settings of one job. No JAX."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
 
 from smz_jax.config.presets import preset_overrides
 from smz_jax.config.settings import Config, ConfigError, require
 from smz_jax.config.sources import from_dict, suggest
 
 EXPERIMENT = "encoders"
-
-BASE: dict[str, Any] = {
-    "env.suite": "atari",
-    "env.id": "Breakout",
-    "env.noop_max": 0,
-    "env.fire_on_life_loss": True,
-    "network.encoder_input": "frames",
-    "network.encoder_noise": 1.0,
-    "network.encoder_noise_end": 0.0,
-    "network.decoder_size": 42,
-    "replay.priority_exponent": 0.0,  # uniform, drawn the fast way
-    "learner.unroll_steps": 1,
-    "learner.td_steps": 5,
-    "learner.gamma": 0.99,
-    "loss.consistency": 0.0,
-    "loss.commitment": 0.3,
-    "loss.code_entropy": 0.02,
-    "loss.reconstruction": 400.0,
-}
-"""What the variants change: the recipe that FACTS of a prototype named best, without its target."""
-
-COSINE: dict[str, Any] = {
-    "network.decoder_size": 0,
-    "loss.reconstruction": 0.0,
-    "loss.consistency": 2.0,
-}
-DIFFERENCE: dict[str, Any] = {"network.decoder_target": "difference"}
-
-VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "cosine-embedding": (
-        "cosine consistency alone, the encoder sees the embedding of what followed",
-        {
-            **COSINE,
-            "network.encoder_input": "embedding",
-            "network.encoder_noise": 0.3,
-            "loss.commitment": 0.1,
-            "loss.commitment_start": 0,
-        },
-    ),
-    "cosine-frames": ("cosine consistency alone, the encoder has a torso of its own", COSINE),
-    "layer-norm": (
-        "next frame standardised; layer norm in place of batch norm",
-        {"network.embedding_norm": "layer"},
-    ),
-    "standardised": ("next frame, each pixel standardised", {}),
-    "difference": ("how the next frame differs, in grey values", DIFFERENCE),
-    "difference-embedding": (
-        "difference, the encoder sees the embedding of what followed",
-        {**DIFFERENCE, "network.encoder_input": "embedding"},
-    ),
-    "recipe": (
-        "difference-embedding at an eighth of the weight, as the presets of the Atari games",
-        {**DIFFERENCE, "network.encoder_input": "embedding", "loss.reconstruction": 50.0},
-    ),
-    "difference-cosine": (
-        "difference, and cosine consistency",
-        {**DIFFERENCE, "loss.consistency": 2.0},
-    ),
-    "difference-early": (
-        "difference, commitment from the start",
-        {**DIFFERENCE, "loss.commitment_start": 0},
-    ),
-    "difference-quiet": (
-        "difference, no noise on the codes",
-        {**DIFFERENCE, "network.encoder_noise": 0.0},
-    ),
-    "difference-noisy": (
-        "difference, noise stays on",
-        {**DIFFERENCE, "network.encoder_noise_end": 1.0},
-    ),
-    "difference-bonus": (
-        "difference, ten times the bonus on the mean code's entropy",
-        {**DIFFERENCE, "loss.code_entropy": 0.2},
-    ),
-    "difference-unroll3": (
-        "difference, three unrolled steps",
-        {**DIFFERENCE, "learner.unroll_steps": 3},
-    ),
-    "difference-codes32": (
-        "difference, 32 codes",
-        {**DIFFERENCE, "network.codebook_size": 32},
-    ),
-}
-"""Name: what it is, and its dotted settings over `BASE`."""
 
 
 @dataclass(frozen=True)
@@ -105,85 +24,25 @@ class Sizes:
     eval_every: int  # updates between two rows
     eval_size: int  # held-out transitions of a row, at most
     eval_batch: int
-    variants: tuple[str, ...]
-    sticky: tuple[float, ...]
+    sticky: list[float]
     overrides: dict[str, Any]  # dotted settings over `BASE`, under those of a variant
+    variants: list[str]
 
 
-SIZES: dict[str, Sizes] = {
-    "tiny": Sizes(
-        lanes=4,
-        transitions=640,
-        updates=8,
-        eval_every=4,
-        eval_size=64,
-        eval_batch=32,
-        variants=("difference",),
-        sticky=(0.25,),
-        overrides={"network.decoder_size": 21},
-    ),
-    "smoke": Sizes(
-        lanes=8,
-        transitions=8_000,
-        updates=300,
-        eval_every=100,
-        eval_size=512,
-        eval_batch=128,
-        variants=("cosine-embedding", "difference"),
-        sticky=(0.25,),
-        overrides={"learner.batch_size": 32, "network.decoder_size": 42},
-    ),
-    "laptop": Sizes(
-        lanes=16,
-        transitions=40_000,
-        updates=3_000,
-        eval_every=250,
-        eval_size=2_048,
-        eval_batch=256,
-        variants=tuple(VARIANTS),
-        sticky=(0.25, 0.0),
-        overrides={"learner.batch_size": 96, "network.codebook_size": 8},
-    ),
-    "gpu": Sizes(
-        lanes=64,
-        transitions=256_000,
-        updates=20_000,
-        eval_every=500,
-        eval_size=8_192,
-        eval_batch=1_024,
-        variants=tuple(VARIANTS),
-        sticky=(0.25, 0.0),
-        overrides={
-            "network.family": "light",
-            "network.embedding_size": 256,
-            "network.torso_channels": 32,
-            "network.codebook_size": 8,
-            "network.value_support": 10,
-            "network.reward_support": 2,
-            "network.bfloat16": False,
-            "learner.batch_size": 256,
-            "learner.updates_per_dispatch": 20,
-        },
-    ),
+class Variant(NamedTuple):
+    """One of the models that are compared."""
+
+    about: str
+    settings: dict[str, Any]  # dotted, over `BASE`
+
+
+_DATA = yaml.safe_load(Path(__file__).with_name("variants.yaml").read_text(encoding="utf-8"))
+BASE: dict[str, Any] = _DATA["base"]
+VARIANTS = {name: Variant(**found) for name, found in _DATA["variants"].items()}
+SIZES = {
+    name: Sizes(**{"variants": list(VARIANTS), **found}) for name, found in _DATA["sizes"].items()
 }
-
-FIXED: dict[str, str] = {
-    "seed": "--seeds",
-    "total_env_steps": "--updates and --transitions",
-    "env.id": "Breakout",
-    "env.num_envs": "--preset",
-    "env.mode": "--sticky",
-    "env.sticky_prob": "--sticky",
-    "env.noop_max": "0",
-    "env.frame_skip": "4",
-    "env.frame_size": "84",
-    "env.fire_on_life_loss": "true",
-    "env.max_episode_steps": "27000",
-    "rollout.length": "--updates",
-    "learner.updates_per_env_step": "--updates",
-    "replay.capacity": "--transitions",
-    "replay.min_size": "--transitions",
-}
+FIXED: dict[str, str] = _DATA["fixed"]
 """Settings that are not taken as flags, and what sets them."""
 
 
@@ -245,7 +104,7 @@ def job_config(preset: str, sizes: Sizes, job: Job, explicit: Mapping[str, Any])
         "learner.schedule_steps": max(1, sizes.updates * 6 // 10),
         "loss.commitment_start": sizes.updates * 3 // 10,
         **sizes.overrides,
-        **VARIANTS[job.variant][1],
+        **VARIANTS[job.variant].settings,
         **explicit,
     }
     dispatch = int(settings["learner.updates_per_dispatch"])

@@ -12,9 +12,12 @@ from smz_jax.config.presets import PRESET_NAMES
 from smz_jax.config.settings import ConfigError, require
 from smz_jax.config.sources import suggest
 
+RUN_DIR, OLD_RUN_DIR = Path("runs/results"), Path("runs/proof")
+"""Where runs are unless a folder is named; where they were when the command was `proof`."""
+
 EXAMPLES = f"""\
 examples:
-  all of it, hours on 2 cores; the same line goes on where it was stopped:
+  all of it, hours on 2 cores; the same line continues where it was stopped:
     python -m experiments.results
   two worlds, two seeds each; then the table and the figure again from what is finished:
     python -m experiments.results --worlds grid-slippery grid-twin --seeds 0 1
@@ -25,13 +28,13 @@ examples:
 Each run is a process of its own on its own cores, in RUN_DIR/<world>/seed<seed>, with what it
 prints in seed<seed>.log beside it. Runs on one core go several at a time, as many as there are
 cores. A finished run is not run again (but refused if its settings are not those that would be run
-now), one that was stopped goes on from its checkpoint, one that failed is reported with the end of
-its log and holds up no other. Ctrl-C and SIGTERM are passed on: the runs save a checkpoint.
+now), one that was stopped continues from its checkpoint, one that failed is reported with the end
+of its log and holds up no other. Ctrl-C and SIGTERM are passed on: the runs save a checkpoint.
 
-RUN_DIR gets table.md (its first table is the README's), table.json and proof.png. Exit code: 0; 1
-if a run failed; 2 for a wrong argument; 130 and 143 when stopped.
+RUN_DIR gets table.md (its first table is that of docs/results/worlds.md), table.json and
+results.png. Exit code: 0; 1 if a run failed; 2 for a wrong argument; 130 and 143 when stopped.
 
-worlds, with their seeds and what is asked of them:
+worlds, with their seeds and what is required of them:
 {{worlds}}
 
 --preset tiny only shows that every part works, in seconds: it runs {", ".join(TINY_WORLDS)}, seed \
@@ -43,7 +46,7 @@ unless worlds or seeds are named.
 def make_parser() -> argparse.ArgumentParser:
     """The command line with its help."""
     worlds = "\n".join(
-        f"  {world.name} ({', '.join(map(str, world.seeds))}): {world.asked}"
+        f"  {world.name} ({', '.join(map(str, world.seeds))}): {world.required}"
         for world in WORLDS.values()
     )
     parser = OneLineParser(
@@ -61,7 +64,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--preset", choices=PRESET_NAMES, default="laptop", help="of every run (default: laptop)"
     )
     parser.add_argument(
-        "--run_dir", type=Path, default=Path("runs/proof"), help="folder (default: runs/proof)"
+        "--run_dir", type=Path, default=RUN_DIR, help=f"folder (default: {RUN_DIR})"
     )
     parser.add_argument(
         "--jobs", type=int, metavar="N", help="cores to use (default: all; preset gpu: one run)"
@@ -101,7 +104,8 @@ def read_arguments(argv: list[str]) -> argparse.Namespace:
 
 def show_plan(jobs: list[Job], slots: int) -> None:
     """Prints what is to be run, and how long it will take."""
-    from experiments.results.watch import short_duration, time_left
+    from experiments.results.watch import time_left
+    from smz_jax.report.text import short_duration
 
     for job in jobs:
         command = shlex.join([*job.world.command, "--seed", str(job.seed)])
@@ -129,13 +133,13 @@ def run_jobs(jobs: list[Job], machine) -> tuple[list[Result], int | None]:
 
 def write_results(folder: Path) -> None:
     """Writes table and figure from what is finished, and prints the table."""
-    from experiments.results.figure import proof_figure
-    from experiments.results.table import make_report, readme_rows, write_table
+    from experiments.results.figure import results_figure
+    from experiments.results.table import make_report, results_markdown, write_table
 
     report = make_report(folder)
-    paths = [*write_table(report, folder), folder / "proof.png"]
-    proof_figure(report, paths[-1])
-    print("\n" + (readme_rows(report) or "nothing is finished yet\n"))
+    paths = [*write_table(report, folder), folder / "results.png"]
+    results_figure(report, paths[-1])
+    print("\n" + (results_markdown(report) or "nothing is finished yet\n"))
     for problem in report.problems:
         print(f"note: {problem}")
     print("wrote " + ", ".join(map(str, paths)))
@@ -145,6 +149,8 @@ def main() -> int:
     """Plans, runs and writes; gives the exit code."""
     arguments = read_arguments(sys.argv[1:])
     preset, folder = arguments.preset, arguments.run_dir
+    if folder == RUN_DIR and not folder.exists() and OLD_RUN_DIR.exists():
+        print(f"note: {OLD_RUN_DIR} holds former runs: --run_dir {OLD_RUN_DIR} continues them")
     choice = choose(arguments.worlds, arguments.seeds, preset)
     if arguments.table:
         jobs = finished_jobs(folder)
@@ -166,7 +172,7 @@ def main() -> int:
     if stopped_by is not None:
         left = sum(x.kind == "stopped" for x in results)
         again = shlex.join(["python", "-m", "experiments.results", *sys.argv[1:]])
-        print(f"stopped with {left} runs to do. Go on with:\n  {again}")
+        print(f"stopped with {left} runs to do. Continue with:\n  {again}")
         return 128 + stopped_by
     return 1 if failed else 0
 

@@ -1,11 +1,10 @@
-"""What is asked of each world, as numbers: read from its runs, set against their bounds."""
+"""What is required of each world, as numbers: read from its runs, compared with their bounds."""
 
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from experiments.results.encoders import encoder_value, entropy_ratio
-from experiments.results.results import Estimate, Finished, best_constant, optimum, over_seeds
+from experiments.results.finished import Estimate, Finished, best_constant, over_seeds
 from experiments.results.worlds import STICKY, World
 
 BOUNDS: dict[str, Callable[[float, float], bool]] = {
@@ -16,17 +15,7 @@ BOUNDS: dict[str, Callable[[float, float], bool]] = {
 }
 
 ALL = "all"
-"""What is asked of a figure that is no number."""
-
-
-@dataclass(frozen=True)
-class Measure:
-    """A number of each run, and what is asked of its mean over seeds."""
-
-    name: str
-    read: Callable[[Finished], float | None]
-    bound: tuple[str, float] | None = None
-    """A key of `BOUNDS` and the limit; None: shown, not asked."""
+"""What is required of a figure that is no number."""
 
 
 @dataclass(frozen=True)
@@ -35,155 +24,130 @@ class Figure:
 
     name: str
     estimate: Estimate | None
-    asked: str
+    required: str
     reached: bool | None
-    """By the mean; None: nothing is asked, or nothing is known."""
+    """By the mean; None: nothing is required, or nothing is known."""
     seeds_reached: tuple[bool, ...] = ()
-    """Of each seed; empty where none is asked by itself."""
+    """Of each seed; empty where none is judged by itself."""
 
 
 def _score(one: Finished) -> float | None:
-    evaluation = one.summary.get("evaluation") or {}
-    return evaluation.get("mean")
-
-
-def _over_optimum(one: Finished) -> float | None:
-    best, score = optimum([one]), _score(one)
-    return None if not best or score is None else score / best
+    return one.part("evaluation").get("mean")
 
 
 def _random(one: Finished) -> float | None:
-    return ((one.summary.get("baselines") or {}).get("random") or {}).get("mean")
+    return (one.baselines.get("random") or {}).get("mean")
 
 
-def _over_random(one: Finished) -> float | None:
-    random, score = _random(one), _score(one)
-    return None if not random or random <= 0 or score is None else score / random
+def _constant(one: Finished) -> float | None:
+    constant = best_constant([one])
+    return None if constant is None else constant[1].mean
 
 
-def _above_random(one: Finished) -> float | None:
-    random, score = _random(one), _score(one)
-    return None if random is None or score is None else score - random
+def _ratio(above: float | None, below: float | None) -> float | None:
+    return None if above is None or not below else above / below
 
 
-def _above_constant(one: Finished) -> float | None:
-    constant, score = best_constant([one]), _score(one)
-    return None if constant is None or score is None else score - constant[1].mean
+def _difference(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a - b
 
 
-def _minutes(one: Finished) -> float | None:
-    seconds = one.summary.get("seconds_total")
-    return None if seconds is None else seconds / 60
+def _score_over_random(one: Finished) -> float | None:
+    return _ratio(_score(one), max(_random(one) or 0, 0))
 
 
-def _games(one: Finished) -> float | None:
-    return (one.summary.get("evaluation") or {}).get("games")
-
-
-def _grid(name: str) -> Callable[[Finished], float | None]:
-    return lambda one: one.extra.get(name)
-
-
-def encoder_gradient(one: Finished) -> float | None:
+def _encoder_gradient(one: Finished) -> float | None:
     """Norm of the encoder's gradient at the first check of the model."""
     norms = one.run.curve("check/encoder_gradient")[1] if one.run else []
     return norms[0] if norms else None
 
 
-def _saved(sticky: float) -> Callable[[Finished], float | None]:
-    """1 - error with the real code / error with another's, where outcomes differ."""
-    return encoder_value(sticky, "code_gain")
+def _entropy_ratio(one: Finished) -> float | None:
+    """Mean normalised entropy without sticky actions over that with them."""
+    random, plain = (one.part(f"sticky {sticky:g}").get("entropy") for sticky in STICKY)
+    return _ratio(plain, random)
 
 
 def _sticky_minutes(one: Finished) -> float | None:
-    seconds = encoder_value(STICKY[0], "seconds")(one)
+    seconds = one.part(f"sticky {STICKY[0]:g}").get("seconds")
     return None if seconds is None else seconds / 60
 
 
-_MODEL = (
-    Measure("normalised transition entropy", _grid("transition_entropy")),
-    Measure("agreement of prior and encoder", _grid("agreement")),
-    Measure("code perplexity", _grid("code_perplexity")),
-)
-_OVER_RANDOM = Measure("score / random", _over_random, ("at least", 3.0))
-_CURVE = (Measure("above random", _above_random), Measure("above best constant", _above_constant))
-
-MEASURES: dict[str, tuple[Measure, ...]] = {
-    "grid-slippery": (
-        Measure("return / optimum", _over_optimum, ("at least", 0.95)),
-        Measure("ROC area", _grid("roc_area"), ("at least", 0.99)),
-        Measure("the same, pairs never visited too", _grid("roc_area_reachable")),
-        Measure("entropy error, nats", _grid("entropy_error"), ("at most", 0.1)),
-        *_MODEL,
-    ),
-    "grid-deterministic": (
-        Measure("return / optimum", _over_optimum, ("at least", 0.98)),
-        Measure(_MODEL[0].name, _MODEL[0].read, ("below", 0.02)),
-        Measure(_MODEL[1].name, _MODEL[1].read, ("at least", 0.99)),
-        Measure("first encoder gradient", encoder_gradient, ("above", 0.0)),
-        _MODEL[2],
-    ),
-    "grid-twin": (Measure("return / optimum", _over_optimum),),
-    "cartpole": (
-        Measure("return", _score, ("at least", 475.0)),
-        Measure("episodes", _games, ("at least", 100)),
-        Measure("minutes", _minutes, ("at most", 10.0)),
-    ),
-    "cartpole-twin": (Measure("minutes", _minutes),),
-    "2048": (_OVER_RANDOM, Measure("minutes", _minutes)),
-    "2048-twin": (Measure("score / random", _over_random), Measure("minutes", _minutes)),
-    "breakout": (_OVER_RANDOM, *_CURVE),
-    "pong": _CURVE,
-    "space-invaders": _CURVE,
-    "encoders": (
-        Measure("ROC area, sticky 0.25", encoder_value(0.25, "roc"), ("at least", 0.9)),
-        Measure("away from walls", encoder_value(0.25, "roc_open")),
-        Measure("ROC area by the change of action alone", encoder_value(0.25, "roc_actions")),
-        Measure("code perplexity", encoder_value(0.25, "code_perplexity"), ("above", 1.5)),
-        Measure("minutes of training", _sticky_minutes, ("at most", 60.0)),
-        Measure("entropy at sticky 0 / at 0.25", entropy_ratio, ("at most", 1 / 3)),
-        Measure("share of error saved by the code, sticky 0", _saved(0.0), ("above", 0.0)),
-        Measure("the same, sticky 0.25", _saved(0.25)),
-    ),
+VALUES: dict[str, Callable[[Finished], float | None]] = {
+    "return": _score,
+    "return / optimum": lambda one: _ratio(_score(one), one.optimum),
+    "score / random": _score_over_random,
+    "above random": lambda one: _difference(_score(one), _random(one)),
+    "above best constant": lambda one: _difference(_score(one), _constant(one)),
+    "minutes": lambda one: one.minutes,
+    "first encoder gradient": _encoder_gradient,
+    "sticky 0.25/minutes": _sticky_minutes,
+    "sticky 0 over 0.25/entropy": _entropy_ratio,
 }
+"""Values of a run that are worked out; others are read, e.g. `grid/roc_area` from grid.json."""
 
 
-def judge(measures: Sequence[Measure], runs: Sequence[Finished]) -> list[Figure]:
-    """Each measure over the seeds; its mean is what has to keep to the bound."""
+def read_value(one: Finished, name: str) -> float | None:
+    """A value of a run: one of `VALUES`, or `part/key` (see `Finished.part`); None if unknown."""
+    if name in VALUES:
+        return VALUES[name](one)
+    part, _, key = name.rpartition("/")
+    return one.part(part).get(key)
+
+
+def judge(measures: Sequence[Sequence[str]], runs: Sequence[Finished]) -> list[Figure]:
+    """Each measure over the seeds; its mean is what has to keep to the bound.
+
+    Args:
+        measures: name, value (see `read_value`), and a bound such as `at least 0.95` or none.
+        runs: of one world.
+    """
     figures = []
-    for measure in measures:
-        estimate = over_seeds([measure.read(one) for one in runs])
-        asked, reached, each = "", None, ()
-        if measure.bound is not None:
-            kind, limit = measure.bound
-            asked = f"{kind} {limit:.3g}"
+    for name, value, *bounds in measures:
+        estimate = over_seeds([read_value(one, value) for one in runs])
+        required, reached, each = "", None, ()
+        for bound in bounds:
+            kind, _, text = bound.rpartition(" ")
+            keeps, limit = BOUNDS[kind], float(text)
+            required = f"{kind} {limit:.3g}"
             if estimate is not None:
-                reached = BOUNDS[kind](estimate.mean, limit)
-                each = tuple(BOUNDS[kind](value, limit) for value in estimate.values)
-        figures.append(Figure(measure.name, estimate, asked, reached, each))
+                reached = keeps(estimate.mean, limit)
+                each = tuple(keeps(seed, limit) for seed in estimate.values)
+        figures.append(Figure(name, estimate, required, reached, each))
     return figures
 
 
 def figures_of(world: World, runs: Sequence[Finished]) -> list[Figure]:
     """All figures of a world."""
-    figures = judge(MEASURES[world.name], runs)
-    if world.is_run:
-        return figures
-    name = "entropy"
-    ends = [over_seeds([encoder_value(x, name)(one) for one in runs]) for x in STICKY]
+    figures = judge(world.measures, runs)
+    return figures if world.is_run else [*figures, _entropies_apart(runs)]
+
+
+def _entropies_apart(runs: Sequence[Finished]) -> Figure:
+    """Whether the encoders' entropy without sticky actions lies below that with them."""
+    jobs = [[one.part(f"sticky {sticky:g}") for one in runs] for sticky in STICKY]
+    ends = [over_seeds([job.get("entropy") for job in seeds]) for seeds in jobs]
     if len(runs) == 1:  # of one seed, the interval over the held-out games
-        jobs = [runs[0].summary["jobs"].get(x, {}) for x in STICKY]
-        ends = [Estimate(x[name], x.get(f"{name}_low"), x.get(f"{name}_high")) for x in jobs]
-    random, plain = ends
-    apart = None
-    if random and plain and random.low is not None and plain.high is not None:
-        apart = plain.high < random.low
-    return [*figures, Figure("intervals of the two entropies apart", None, ALL, apart)]
+        names = ("entropy", "entropy_low", "entropy_high")
+        ends = [Estimate(*(job.get(name) for name in names)) for (job,) in jobs]
+    apart = is_above(*ends)
+    return Figure("intervals of the two entropies apart", None, ALL, apart)
+
+
+def is_above(one: Estimate | None, other: Estimate | None) -> bool | None:
+    """Whether the first interval lies above the other, wholly; None where one is not known."""
+    if one is None or other is None or one.low is None or other.high is None:
+        return None
+    return one.low > other.high
 
 
 def verdict(figures: Sequence[Figure]) -> bool | None:
-    """Whether all that is asked is reached; None where nothing is, or something is not known."""
-    asked = [figure.reached for figure in figures if figure.asked]
-    if not asked or (None in asked and False not in asked):
+    """Whether all that is required is reached; None where nothing is, or it is not known."""
+    return all_reached([figure.reached for figure in figures if figure.required])
+
+
+def all_reached(verdicts: Sequence[bool | None]) -> bool | None:
+    """Whether all are true; None where there is none, or none is false and one is not known."""
+    if not verdicts or (None in verdicts and False not in verdicts):
         return None
-    return all(asked)
+    return all(verdicts)

@@ -1,4 +1,4 @@
-"""The proof at a glance: a panel for each world, the evaluations of its seeds while learning."""
+"""The results at a glance: a panel for each world, the evaluations of its seeds while learning."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,11 +6,9 @@ from pathlib import Path
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 
-from experiments.results.encoders import roc_curve
-from experiments.results.results import Finished
+from experiments.results.finished import Finished
 from experiments.results.table import Report, Row
 from experiments.results.worlds import WORLDS
-from smz_jax.report.data import Curve
 from smz_jax.report.style import (
     BLACK,
     BLUE,
@@ -35,7 +33,7 @@ PANEL_WIDTH, PANEL_HEIGHT = 4.2, 3.1
 """Inches."""
 
 
-def proof_figure(report: Report, path: Path) -> None:
+def results_figure(report: Report, path: Path) -> None:
     """Writes the figure as a PNG; says so where nothing is finished.
 
     Args:
@@ -65,7 +63,7 @@ def draw_world(axes: Axes, row: Row, runs: Sequence[Finished]) -> None:
     """One panel: the seeds, and what they are to be compared with."""
     for one in runs:
         colour = SEED_COLOURS[one.seed % len(SEED_COLOURS)]
-        steps, scores = evaluations(one)
+        steps, scores = one.curve()
         # A final evaluation of the very parameters of the one before is no progress: no line.
         end = -1 if steps[-2:-1] == steps[-1:] else None
         line = (steps[:end], scores[:end])
@@ -78,11 +76,11 @@ def draw_world(axes: Axes, row: Row, runs: Sequence[Finished]) -> None:
         axes.axhline(value, color=ORANGE, linestyle="--", linewidth=1.6, label="best constant")
     if row.optimum is not None:
         axes.axhline(row.optimum, color=BLACK, linestyle=":", linewidth=1.6, label="optimum")
-    if (limit := asked_score(row)) is not None:
-        axes.axhline(limit, color=GREEN, linestyle="-.", linewidth=1.4, label="asked")
+    if (limit := required_score(row)) is not None:
+        axes.axhline(limit, color=GREEN, linestyle="-.", linewidth=1.4, label="required")
     if not WORLDS[row.world].is_run:
         axes.set_ylabel("ROC area, sticky 0.25")
-    verdict = {True: " (asked: reached)", False: " (asked: not reached)", None: ""}[row.reached]
+    verdict = "" if row.reached is None else f" (required: {'not ' * (not row.reached)}reached)"
     axes.set_title(plot_text(row.world + verdict))
     steps_axis(axes)
     if not WORLDS[row.world].is_run:
@@ -90,20 +88,8 @@ def draw_world(axes: Axes, row: Row, runs: Sequence[Finished]) -> None:
     axes.locator_params(axis="x", nbins=4)
 
 
-def evaluations(one: Finished) -> Curve:
-    """Evaluations over environment steps, the final one last; of encoders ROC over updates."""
-    if one.run is None:
-        return roc_curve(one.path)
-    steps, scores = (list(x) for x in one.run.curve("eval/mean"))
-    final = one.run.evaluation()
-    if final is not None and (not scores or scores[-1] != final.mean):
-        steps.append(one.summary.get("env_steps") or (steps or [0])[-1])
-        scores.append(final.mean)
-    return steps, scores
-
-
-def asked_score(row: Row) -> float | None:
-    """The score that is asked for, from a bound on it or on its ratio to optimum or random."""
+def required_score(row: Row) -> float | None:
+    """The score that is required, from a bound on it or on its ratio to optimum or random."""
     scales = {
         "return": 1.0,
         "ROC area, sticky 0.25": 1.0,
@@ -112,6 +98,6 @@ def asked_score(row: Row) -> float | None:
     }
     for figure in row.figures:
         scale = scales.get(figure.name)
-        if scale is not None and figure.asked.startswith("at least"):
-            return float(figure.asked.removeprefix("at least")) * scale
+        if scale is not None and figure.required.startswith("at least"):
+            return float(figure.required.removeprefix("at least")) * scale
     return None

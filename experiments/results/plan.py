@@ -1,7 +1,6 @@
-"""What is left to do: the jobs of a proof, from the folders that former ones left."""
+"""What is left to do: the jobs of a table of results, from the folders that former calls left."""
 
 import dataclasses
-import json
 import os
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from typing import Any, Literal
 from experiments.results.worlds import ENCODER_VARIANT, STICKY, WORLDS, Choice, World
 from smz_jax.config.settings import Config, ConfigError
 from smz_jax.config.sources import config_from_yaml, diff
+from smz_jax.storage import files
 from smz_jax.storage.run_dir import CONFIG_NAME, read_config
 
 State = Literal["new", "resume", "running", "finished"]
@@ -99,10 +99,9 @@ class Result:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON mapping; empty where there is none, or a damaged one."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return files.read_json(path)
+    except ConfigError:
         return {}
-    return value if isinstance(value, dict) else {}
 
 
 def is_finished(run_dir: Path, world: World) -> bool:
@@ -141,7 +140,7 @@ def check_same(job: Job, expected: Config) -> None:
 
 
 def busy_folders() -> set[Path]:
-    """Folders of all runs that are going on: begun by hand, or left over from a killed proof."""
+    """Folders of all runs that are going on: begun by hand, or left over from a killed call."""
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -157,12 +156,12 @@ def busy_folders() -> set[Path]:
 def make_plan(
     choice: Choice, preset: str, out: Path, *, single_core: bool = False, to_list: bool = False
 ) -> list[Job]:
-    """The jobs of a proof in the order of the worlds; writes nothing.
+    """The jobs in the order of the worlds; writes nothing.
 
     Args:
         choice: worlds and seeds.
         preset: of every run.
-        out: the folder of the proof; a run is in `out/<world>/seed<seed>`.
+        out: the folder of the results; a run is in `out/<world>/seed<seed>`.
         single_core: give every job one core, also where its world would take more.
         to_list: the plan is only shown: a run that is going on is no fault, its state is `running`.
 
@@ -192,12 +191,21 @@ def make_plan(
     return jobs
 
 
+def seed_folders(out: Path, world: World) -> list[tuple[int, Path]]:
+    """The seeds of a world that have a folder below `out`, in order, with their folders."""
+    found = []
+    for folder in (out / world.name).glob("seed*"):
+        number = folder.name.removeprefix("seed")
+        if folder.is_dir() and number.isdecimal():
+            found.append((int(number), folder))
+    return sorted(found)
+
+
 def finished_jobs(out: Path) -> list[Job]:
-    """Every finished run below the folder of a proof, of any world and seed."""
-    jobs = []
-    for world in WORLDS.values():
-        for folder in sorted((out / world.name).glob("seed*")):
-            number = folder.name.removeprefix("seed")
-            if folder.is_dir() and number.isdecimal() and is_finished(folder, world):
-                jobs.append(Job(world, int(number), "unused", folder, "finished", 1))
-    return jobs
+    """Every finished run below a folder of results, of any world and seed."""
+    return [
+        Job(world, seed, "unused", folder, "finished", 1)
+        for world in WORLDS.values()
+        for seed, folder in seed_folders(out, world)
+        if is_finished(folder, world)
+    ]

@@ -6,9 +6,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from experiments.results import criteria, results, twins
+from experiments.results import criteria, twins
 from experiments.results.criteria import ALL, Figure
-from experiments.results.results import Estimate, Finished
+from experiments.results.finished import (
+    Estimate,
+    Finished,
+    best_constant,
+    distinct,
+    finished_runs,
+    over_evaluations,
+    over_seeds,
+    unlike,
+)
 from experiments.results.worlds import ONE_CODE, WORLDS, World
 from smz_jax.report.verdict import number_text
 from smz_jax.storage.files import atomic_write_text, write_json
@@ -26,7 +35,7 @@ COLUMNS = (
     "random",
     "best constant action",
     "optimum or published",
-    "asked: measured",
+    "required: measured",
     "reached",
 )
 HOW = (
@@ -49,7 +58,7 @@ class Row:
     command: str
     commits: list[str]
     seeds: list[int]
-    seeds_asked: list[int]
+    seeds_required: list[int]
     hardware: list[str]
     minutes: Estimate | None
     score: Estimate | None
@@ -57,7 +66,7 @@ class Row:
     constant: tuple[str, Estimate] | None
     optimum: float | None
     known: str
-    asked: str
+    required: str
     figures: list[Figure]
     reached: bool | None
 
@@ -74,62 +83,57 @@ class Report:
 
 
 def make_report(out: Path) -> Report:
-    """Reads every finished run below the folder of a proof."""
+    """Reads every finished run below a folder of results."""
     runs, problems = {}, []
     for world in WORLDS.values():
-        runs[world.name], wrong = results.finished_runs(out, world)
+        runs[world.name], wrong = finished_runs(out, world)
         problems += wrong
     for world in WORLDS.values():
         both = [*runs.get(world.twin_of or "", [])[:1], *runs[world.name][:1]]
-        problems += results.unlike(both, ("seed", *TWIN_SETTINGS)) if world.twin_of else []
+        problems += unlike(both, ("seed", *TWIN_SETTINGS)) if world.twin_of else []
     comparisons = twins.compare(runs["grid-slippery"], runs["grid-twin"])
-    if not (runs["grid-slippery"] and runs["grid-twin"]):
-        comparisons = []
-    rows = [make_row(WORLDS[name], found) for name, found in runs.items() if found]
-    rows = [_with_twins(row, comparisons) for row in rows]
+    rows = [make_row(WORLDS[name], found, comparisons) for name, found in runs.items() if found]
     return Report(rows, comparisons, problems, runs)
 
 
-def make_row(world: World, runs: Sequence[Finished]) -> Row:
-    """A world's row, without what it takes two worlds to say.
+def make_row(
+    world: World, runs: Sequence[Finished], comparisons: Sequence[twins.Comparison]
+) -> Row:
+    """A world's row.
 
     Args:
         world: the world.
         runs: its finished runs, at least one.
+        comparisons: of the grid with its twin, which count for the twin's row.
     """
     figures = criteria.figures_of(world, runs)
-    presets = results.distinct(runs, results.preset)
+    reached = criteria.verdict(figures) if len(runs) >= len(world.seeds) else None
+    if world.name == "grid-twin" and comparisons:
+        required = [x for x in comparisons if x.key in twins.REQUIRED]
+        count = sum(x.worse is True for x in required)
+        name = f"errors worse, intervals apart, in {count} of {len(required)}"
+        reached = twins.verdict(comparisons)
+        figures.append(Figure(name, None, ALL, reached))
+    presets = distinct(runs, lambda one: one.preset)
     extra = "".join(f" --preset {preset}" for preset in presets if preset != "laptop")
     return Row(
         world=world.name,
         title=world.title,
         command=shlex.join(world.command) + extra,
-        commits=results.distinct(runs, results.commit),
+        commits=distinct(runs, lambda one: one.commit),
         seeds=[one.seed for one in runs],
-        seeds_asked=list(world.seeds),
-        hardware=results.distinct(runs, results.hardware),
-        minutes=results.minutes(runs),
-        score=results.score(runs),
-        random=results.random_score(runs),
-        constant=results.best_constant(runs),
-        optimum=results.optimum(runs),
+        seeds_required=list(world.seeds),
+        hardware=distinct(runs, lambda one: one.hardware),
+        minutes=over_seeds([one.minutes for one in runs]),
+        score=over_evaluations([one.part("evaluation") for one in runs]),
+        random=over_evaluations([one.baselines.get("random") for one in runs]),
+        constant=best_constant(runs),
+        optimum=next((best for one in runs if (best := one.optimum) is not None), None),
         known=world.known,
-        asked=world.asked,
+        required=world.required,
         figures=figures,
-        reached=criteria.verdict(figures) if len(runs) >= len(world.seeds) else None,
+        reached=reached,
     )
-
-
-def _with_twins(row: Row, comparisons: Sequence[twins.Comparison]) -> Row:
-    """The row of the grid's twin with what is asked of it; others as they are."""
-    if row.world != "grid-twin" or not comparisons:
-        return row
-    asked = [x for x in comparisons if x.key in twins.ASKED]
-    count = sum(x.worse is True for x in asked)
-    name = f"errors worse, intervals apart, in {count} of {len(asked)}"
-    figure = Figure(name, None, ALL, twins.verdict(comparisons))
-    figures = [*row.figures, figure]
-    return Row(**{**row.__dict__, "figures": figures, "reached": figure.reached})
 
 
 def short(value: float) -> str:
@@ -162,8 +166,8 @@ def figure_text(figure: Figure) -> str:
         known = f"{estimate_text(figure.estimate, seeds=True)}, {seeds_text(figure)}"
     if figure.estimate is None:
         known = "not known" if figure.reached is None else YES_NO[figure.reached]
-    asked = f" {figure.asked}" if figure.asked not in ("", ALL) else ""
-    return f"{figure.name}{asked}: {known}"
+    bound = f" {figure.required}" if figure.required not in ("", ALL) else ""
+    return f"{figure.name}{bound}: {known}"
 
 
 def seeds_text(figure: Figure) -> str:
@@ -173,21 +177,21 @@ def seeds_text(figure: Figure) -> str:
 
 def _reached_text(row: Row) -> str:
     """`yes`, `no` or `-`, and by how many seeds where not all reach everything."""
-    if len(row.seeds) < len(row.seeds_asked):
-        return "not all seeds yet" if any(x.asked for x in row.figures) else YES_NO[None]
+    if len(row.seeds) < len(row.seeds_required):
+        return "not all seeds yet" if any(x.required for x in row.figures) else YES_NO[None]
     each = [x for x in row.figures if x.seeds_reached]
     fewest = min(each, key=lambda x: sum(x.seeds_reached), default=None)
     some = fewest is not None and not all(fewest.seeds_reached)
     return YES_NO[row.reached] + (f" ({seeds_text(fewest)})" if some and fewest else "")
 
 
-def readme_rows(report: Report) -> str:
-    """The README's results table, header included, one line for each world that has a run."""
+def results_markdown(report: Report) -> str:
+    """The table of results, header included, one line for each world that has a run."""
     return _markdown(COLUMNS, [_cells(row) for row in report.rows])
 
 
 def _cells(row: Row) -> list[str]:
-    count = f"{len(row.seeds)} of {len(row.seeds_asked)}"
+    count = f"{len(row.seeds)} of {len(row.seeds_required)}"
     seeds = ", ".join(map(str, row.seeds))
     constant = "-"
     if row.constant is not None:
@@ -196,14 +200,14 @@ def _cells(row: Row) -> list[str]:
         row.title,
         f"`{row.command}`",
         ", ".join(row.commits) or "not recorded",
-        seeds if len(row.seeds) >= len(row.seeds_asked) else f"{seeds} ({count})",
+        seeds if len(row.seeds) >= len(row.seeds_required) else f"{seeds} ({count})",
         "; ".join(row.hardware) or "not recorded",
         "-" if row.minutes is None else f"{row.minutes.mean:.1f} min",
         estimate_text(row.score, number_text, seeds=True),
         estimate_text(row.random, number_text),
         constant,
         row.known or ("-" if row.optimum is None else f"optimum {number_text(row.optimum)}"),
-        "; ".join(figure_text(x) for x in row.figures if x.asked) or row.asked,
+        "; ".join(figure_text(x) for x in row.figures if x.required) or row.required,
         _reached_text(row),
     ]
 
@@ -215,13 +219,13 @@ def figures_markdown(report: Report) -> str:
             row.title,
             x.name,
             estimate_text(x.estimate, seeds=True),
-            x.asked or "-",
+            x.required or "-",
             YES_NO[x.reached],
         ]
         for row in report.rows
         for x in row.figures
     ]
-    header = ("experiment", "figure", "mean (95 % interval) of seeds", "asked", "reached")
+    header = ("experiment", "figure", "mean (95 % interval) of seeds", "required", "reached")
     return _markdown(header, lines)
 
 
@@ -229,10 +233,8 @@ def twins_markdown(report: Report) -> str:
     """The errors of both models along action sequences, and the scores of both."""
     lines = []
     for x in report.comparisons:
-        kind = next(name for name in twins.KINDS if x.key.startswith(name))
-        what = f"{x.key.removeprefix(kind + '_').replace('_', ' ')} error, {twins.KINDS[kind]}"
         ours, theirs = estimate_text(x.stochastic), estimate_text(x.twin)
-        lines.append(["grid", what, str(x.step), ours, theirs, YES_NO[x.worse]])
+        lines.append(["grid", x.about, str(x.step), ours, theirs, YES_NO[x.worse]])
     by_name = {row.world: row for row in report.rows}
     for row in report.rows:
         other = by_name.get(WORLDS[row.world].twin_of or "")
@@ -256,7 +258,7 @@ def markdown(report: Report) -> str:
     """The whole of table.md."""
     if not report.rows:
         return "# Results\n\nNothing is finished yet.\n" + _problems(report)
-    parts = ["# Results", readme_rows(report), HOW, "## Figures", figures_markdown(report)]
+    parts = ["# Results", results_markdown(report), HOW, "## Figures", figures_markdown(report)]
     if table := twins_markdown(report):
         about = (twins.__doc__ or "").split("\n\n", 1)[1].strip()
         parts += ["## Deterministic twins", table, about]

@@ -1,4 +1,4 @@
-"""What the user sees of a proof while it goes, and how long it will still take."""
+"""What the user sees of the jobs while they run, and how long it will still take."""
 
 import json
 import sys
@@ -170,7 +170,7 @@ class Watch:
         advances = [(job, advance_of(job)) for job in running]
         left = short_duration(time_left(waiting, advances, finished, slots))
         total = len(waiting) + len(running) + len(ended)
-        head = f"proof: {len(finished)} of {total} finished, {len(waiting)} waiting, ETA {left}"
+        head = f"results: {len(finished)} of {total} finished, {len(waiting)} waiting, ETA {left}"
         head += f", {failed} FAILED" if failed else ""
         lines = [describe(job, advance) for job, advance in advances]
         if self._live:

@@ -53,13 +53,13 @@ def test_ratios_by_hand():
     whole = plan.Plan(
         cases=(plan.Case("net", 5, 8, 3.0, 7.0, 1.2),),
         detail=cell,
-        growth=(plan.Cell("net", 5, 2), cell),
+        growth=(2, 8),
         row_multiple=(3,),
         grid=(),
         reference=(),
     )
     assert set(plan.groups(whole)[("net", 5)]) == set(times)
-    found = plan.figures(whole, lambda network, batch, task: times[task])
+    found = [x.figure(lambda network, batch, task: times[task]) for x in plan.ratios(whole)]
     assert [figure.value for figure in found] == pytest.approx(
         [6 / 2, 9 / 1.5, 2 / 1.6, 1.5 / 1.0, 2.1 / 2, 3.0 / 2.5, 2 / 1.6, 0.8 / 1.6, 0.25 / 0.2]
     )
@@ -86,7 +86,8 @@ def test_plans_hold_the_figures_to_reach_and_every_size():
         assert {tuple(case[:3]): case[3:] for case in whole.cases} == ISSUE
         measured = {(*where, task) for where, tasks in plan.groups(whole).items() for task in tasks}
         ones = dict.fromkeys(measured, 1.0)
-        plan.figures(whole, functools.partial(lambda table, *key: table[key], ones))
+        for ratio in plan.ratios(whole):
+            ratio.figure(functools.partial(lambda table, *key: table[key], ones))
         for network in ("conv", "mlp"):
             batches = {cell.batch for cell in plan.cells(whole) if cell.network == network}
             assert batches == {1, 8, 32, 128}

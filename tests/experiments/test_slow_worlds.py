@@ -1,4 +1,4 @@
-"""What the proof asks of a world, of seed 0: a whole run at `laptop`, minutes to an hour each.
+"""What is required of a world, of seed 0: a whole run at `laptop`, minutes to an hour each.
 
 python -m pytest -m slow                          all of it, hours
 python -m pytest -m slow -k "cartpole or grid"    about ten minutes
@@ -20,6 +20,6 @@ def test_world_is_learned(world, tmp_path):
     words = ["--worlds", world, "--seeds", "0", "--run_dir", str(tmp_path)]
     subprocess.run([sys.executable, "-m", "experiments.results", *words], check=True)
     (row,) = make_report(tmp_path).rows
-    asked = [figure for figure in row.figures if figure.asked and "minutes" not in figure.name]
-    assert asked
-    assert [figure for figure in asked if not figure.reached] == []
+    required = [x for x in row.figures if x.required and "minutes" not in x.name]
+    assert required
+    assert [x for x in required if not x.reached] == []

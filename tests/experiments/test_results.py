@@ -1,4 +1,4 @@
-"""The proof: plans, runs that fail, stop and go on, refusals, the command line.
+"""The table of results: plans, runs that fail, stop and go on, refusals, the command line.
 
 Jobs are a small script, not training: it keeps a run folder as an experiment does.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from experiments.results import __main__ as proof
+from experiments.results import __main__ as command_line
 from experiments.results import plan as plans
 from experiments.results import watch
 from experiments.results.plan import check_same, make_plan, settings_of
@@ -186,9 +186,9 @@ def test_sigterm_is_passed_on_and_the_run_goes_on_later(made_up):
 def test_a_list_shows_what_is_running_and_refuses_nothing(made_up, monkeypatch, capsys):
     folder = made_up / "cartpole" / "seed0"
     monkeypatch.setattr(plans, "busy_folders", lambda: {folder.resolve()})
-    words = ["proof", "--worlds", "cartpole", "--seeds", "0", "1", "--run_dir", str(made_up)]
+    words = ["results", "--worlds", "cartpole", "--seeds", "0", "1", "--run_dir", str(made_up)]
     monkeypatch.setattr(sys, "argv", [*words, "--list"])
-    assert proof.main() == 0
+    assert command_line.main() == 0
     listed = capsys.readouterr().out
     assert "cartpole seed 0: running, 1 core" in listed and "cartpole seed 1: to run" in listed
     assert "0 of 2 finished" in listed
@@ -238,9 +238,9 @@ def test_the_whole_command(made_up, monkeypatch, capsys):
     """Exit code 1 with a failed job, the others done, table and figure written all the same."""
     cartpole = dataclasses.replace(WORLDS["cartpole"], module="made_up", arguments=())
     monkeypatch.setitem(WORLDS, "cartpole", cartpole)
-    words = ["proof", "--worlds", "cartpole", "--preset", "tiny", "--run_dir", str(made_up)]
+    words = ["results", "--worlds", "cartpole", "--preset", "tiny", "--run_dir", str(made_up)]
     monkeypatch.setattr(sys, "argv", [*words, "--seeds", "0", "2", "7"])
-    assert proof.main() == 1
+    assert command_line.main() == 1
     out, err = capsys.readouterr()
     assert "failed: cartpole seed 7, exit code 1" in err
     assert "RuntimeError: seven is out" in out
@@ -249,14 +249,14 @@ def test_the_whole_command(made_up, monkeypatch, capsys):
     assert (
         "101 (88.3 to 114) of 100, 102 |" in text and "0, 2 (2 of 3)" in text and "1.0 min" in text
     )
-    assert (made_up / "proof.png").exists()
+    assert (made_up / "results.png").exists()
     row = json.loads((made_up / "table.json").read_text())["rows"][0]
     assert row["score"]["mean"] == 101 and row["reached"] is None
 
     monkeypatch.setattr(sys, "argv", [*words, "--seeds", "0", "2"])
-    assert proof.main() == 0
+    assert command_line.main() == 0
     monkeypatch.setattr(sys, "argv", [*words, "--seeds", "0", "5", "--list"])
-    assert proof.main() == 0
+    assert command_line.main() == 0
     listed = capsys.readouterr().out
     assert "cartpole seed 0: finished" in listed and "cartpole seed 5: to run" in listed
     assert "1 of 2 finished; about 1:00 for the others" in listed
@@ -317,7 +317,7 @@ def test_choice():
 )
 def test_wrong_arguments_get_one_line(words, text):
     with pytest.raises(ConfigError, match=text) as error:
-        proof.read_arguments(words)
+        command_line.read_arguments(words)
     assert "\n" not in str(error.value)
 
 

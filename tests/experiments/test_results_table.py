@@ -1,4 +1,4 @@
-"""The proof's table and figure: intervals, bounds, twins, worked out by hand on made-up runs."""
+"""The table of results and figure: intervals, bounds, twins, worked out by hand on made-up runs."""
 
 import dataclasses
 import json
@@ -9,7 +9,7 @@ import pytest
 from matplotlib import image
 from matplotlib.figure import Figure
 
-from experiments.results import criteria, figure, results, table, twins
+from experiments.results import criteria, figure, finished, table, twins
 from experiments.results.plan import make_plan
 from experiments.results.worlds import ENCODER_VARIANT, WORLDS, Choice
 from tests.support.fake_run import evaluation, write_run
@@ -17,21 +17,21 @@ from tests.support.fake_run import evaluation, write_run
 
 def test_interval_over_seeds():
     """1, 2, 3: sd 1, t(0.975, 2) = 4.302653 (tables), half = 4.302653 / sqrt(3)."""
-    estimate = results.over_seeds([1.0, 2.0, 3.0])
+    estimate = finished.over_seeds([1.0, 2.0, 3.0])
     half = 4.302653 / math.sqrt(3)
     assert estimate is not None and estimate.mean == 2 and estimate.values == (1, 2, 3)
     assert estimate[1:3] == pytest.approx((2 - half, 2 + half), abs=1e-5)
-    assert results.over_seeds([7.0, None, float("nan")]) == results.Estimate(7.0, values=(7.0,))
-    assert results.over_seeds([None]) is None
-    same = results.over_seeds([4.0, 4.0])
+    assert finished.over_seeds([7.0, None, float("nan")]) == finished.Estimate(7.0, values=(7.0,))
+    assert finished.over_seeds([None]) is None
+    same = finished.over_seeds([4.0, 4.0])
     assert same is not None and (same.low, same.high) == (4, 4)
 
 
 def test_one_seed_has_the_interval_of_its_games():
-    one = results.over_evaluations([{"mean": 5.0, "mean_low": 4.0, "mean_high": 7.0}, None])
-    assert one == results.Estimate(5.0, 4.0, 7.0, "games", (5.0,))
+    one = finished.over_evaluations([{"mean": 5.0, "mean_low": 4.0, "mean_high": 7.0}, None])
+    assert one == finished.Estimate(5.0, 4.0, 7.0, "games", (5.0,))
     assert table.estimate_text(one) == "5 (4 to 7)\N{DAGGER}"
-    two = results.over_evaluations([{"mean": 5.0, "mean_low": 4.0}, {"mean": 5.0}])
+    two = finished.over_evaluations([{"mean": 5.0, "mean_low": 4.0}, {"mean": 5.0}])
     assert two is not None and two.over == "seeds" and table.estimate_text(two) == "5 (5 to 5)"
     assert table.estimate_text(None) == "-"
 
@@ -78,7 +78,7 @@ def test_table_of_breakout(tmp_path):
     assert ratio.estimate and ratio.estimate.values == pytest.approx((4 / 1.5, 5 / 1.5, 4))
     assert ratio.reached is True and row.reached is True
     assert figures["above best constant"].reached is None
-    line = table.readme_rows(report).splitlines()[2]
+    line = table.results_markdown(report).splitlines()[2]
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     half = 4.302653 / math.sqrt(3)
     assert cells[:7] == [
@@ -100,7 +100,7 @@ def test_table_of_breakout(tmp_path):
 
     write_world(tmp_path, "pong", (-20.0,), random=-20.5)
     report = table.make_report(tmp_path)
-    assert "-20.0 (-21.0 to -19.0)\N{DAGGER} |" in table.readme_rows(report)
+    assert "-20.0 (-21.0 to -19.0)\N{DAGGER} |" in table.results_markdown(report)
     assert report.rows[1].reached is None
 
 
@@ -110,7 +110,7 @@ def test_bounds_are_kept_by_the_mean_over_seeds(tmp_path):
     )
     report = table.make_report(tmp_path)
     (row,) = report.rows
-    assert row.reached is None and "not all seeds yet" in table.readme_rows(report)  # 2 of 3
+    assert row.reached is None and "not all seeds yet" in table.results_markdown(report)  # 2 of 3
     verdicts = {x.name: x.reached for x in row.figures}
     assert verdicts["return / optimum"] is True  # 0.76 of 0.8: the bound itself, 0.95
     assert verdicts["ROC area"] is True  # 0.98 and 1.00
@@ -119,7 +119,7 @@ def test_bounds_are_kept_by_the_mean_over_seeds(tmp_path):
     write_world(tmp_path, "grid-deterministic", (0.79,) * 3, lambda _: {"transition_entropy": 0.02})
     row = table.make_report(tmp_path).rows[1]
     verdicts = {x.name: x.reached for x in row.figures}
-    assert verdicts["normalised transition entropy"] is False  # asked: below
+    assert verdicts["normalised transition entropy"] is False  # required: below
     assert row.reached is False
     unknown = criteria.Figure("unknown", None, "above 0", None)
     assert criteria.verdict([x for x in row.figures if x.reached] + [unknown]) is None
@@ -233,9 +233,9 @@ def test_encoders(tmp_path, monkeypatch):
     assert found["ROC area, sticky 0.25"] is False  # 0.81 on average
     assert found["entropy at sticky 0 / at 0.25"] is False  # (1/6 + 1) / 2
     assert found["intervals of the two entropies apart"] is False  # over two seeds: wide
-    assert figure.evaluations(report.runs["encoders"][0]) == ([0], [0.75])
-    assert "intervals of the two entropies apart: no" in table.readme_rows(report)
-    figure.proof_figure(report, tmp_path / "proof.png")
+    assert report.runs["encoders"][0].curve() == ([0], [0.75])
+    assert "intervals of the two entropies apart: no" in table.results_markdown(report)
+    figure.results_figure(report, tmp_path / "results.png")
 
     path = tmp_path / "encoders" / "seed1" / "results.json"
     raw = json.loads(path.read_text())
@@ -288,13 +288,13 @@ def test_figure(tmp_path):
     write_world(tmp_path, "breakout", (4.0, 5.0, 6.0))
     report = table.make_report(tmp_path)
     rows = {row.world: row for row in report.rows}
-    assert figure.asked_score(rows["grid-slippery"]) == pytest.approx(0.95 * 0.8)
-    assert figure.asked_score(rows["breakout"]) == pytest.approx(3 * 1.5)
+    assert figure.required_score(rows["grid-slippery"]) == pytest.approx(0.95 * 0.8)
+    assert figure.required_score(rows["breakout"]) == pytest.approx(3 * 1.5)
     one = report.runs["breakout"][0]
-    steps, scores = figure.evaluations(one)
+    steps, scores = one.curve()
     assert scores[-1] == 4.0 and steps[-1] == 98 * 1024 and steps[0] == 20 * 1024
-    for made, path in ((report, "proof.png"), (table.make_report(tmp_path / "none"), "none.png")):
-        figure.proof_figure(made, tmp_path / path)
+    for made, path in ((report, "results.png"), (table.make_report(tmp_path / "none"), "none.png")):
+        figure.results_figure(made, tmp_path / path)
         assert (image.imread(tmp_path / path)[..., :3].min(axis=-1) < 0.9).mean() > 0.003
 
 
@@ -302,9 +302,9 @@ def test_the_final_evaluation_is_joined_to_an_earlier_step_alone(tmp_path, monke
     write_world(tmp_path, "breakout", (4.0, 5.0))
     report = table.make_report(tmp_path)
     courses = iter([([1, 2, 2], [3.0, 4.0, 9.0]), ([1, 2, 3], [3.0, 4.0, 9.0])])
-    monkeypatch.setattr(figure, "evaluations", lambda one: next(courses))
+    monkeypatch.setattr(finished.Finished, "curve", lambda one: next(courses))
     axes = Figure().subplots()
     figure.draw_world(axes, report.rows[0], report.runs["breakout"])
     same, same_final, later, later_final = (list(line.get_xdata()) for line in axes.lines[:4])
     assert (same, same_final, later, later_final) == ([1, 2], [2], [1, 2, 3], [3])
-    assert axes.get_title() in ("breakout", "breakout (asked: reached)")
+    assert axes.get_title() in ("breakout", "breakout (required: reached)")
