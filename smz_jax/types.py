@@ -25,21 +25,37 @@ Params = Any
 """Flax variables `{"params": ..., "batch_stats": ...}`; each has one entry per sub-network."""
 
 
+class Space(NamedTuple):
+    """A discrete action space."""
+
+    size: int  # A
+    names: tuple[str, ...]  # of its actions, e.g. ("NOOP", "FIRE", "RIGHT", "LEFT")
+
+
 class EnvSpec(NamedTuple):
     """What the rest of the program must know of an environment."""
 
     name: str
     frame_shape: tuple[int, ...]  # (84, 84) for Atari, (D,) for vectors, [H, W, P] for boards
-    frame_stack: int  # F
+    context: int  # F, frames in an observation
     frame_dtype: np.dtype
-    num_actions: int  # A
-    action_names: tuple[str, ...]  # A names, e.g. ("NOOP", "FIRE", "RIGHT", "LEFT")
+    action_space: Space
     frames_per_step: int  # emulator frames for one agent step (4 in Atari)
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
         """Shape of one observation without its batch axis: `(F, *frame_shape)`."""
-        return (self.frame_stack, *self.frame_shape)
+        return (self.context, *self.frame_shape)
+
+    @property
+    def num_actions(self) -> int:
+        """A."""
+        return self.action_space.size
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        """A names."""
+        return self.action_space.names
 
 
 class Timestep(NamedTuple):

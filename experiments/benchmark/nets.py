@@ -17,7 +17,7 @@ import numpy as np
 from smz_jax.config.settings import NetworkConfig
 from smz_jax.model.layers import min_max_scale
 from smz_jax.model.networks import make_networks
-from smz_jax.types import Array, EnvSpec, Networks, Params
+from smz_jax.types import Array, EnvSpec, Networks, Params, Space
 
 NUM_ACTIONS = 4
 CODEBOOK_SIZE = 32
@@ -159,7 +159,7 @@ def _narrow_subject(size: int, hidden: int) -> Subject:
 
 def _notebook_subject() -> Subject:
     names = ("NOOP", "FIRE", "RIGHT", "LEFT")
-    spec = EnvSpec("Breakout", (84, 84), 4, np.dtype("uint8"), NUM_ACTIONS, names, 4)
+    spec = EnvSpec("Breakout", (84, 84), 4, np.dtype("uint8"), Space(NUM_ACTIONS, names), 4)
     config = NetworkConfig(
         family="mlp", embedding_size=256, hidden_size=256, codebook_size=CODEBOOK_SIZE
     )

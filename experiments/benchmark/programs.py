@@ -17,7 +17,7 @@ from experiments.benchmark.nets import NUM_ACTIONS, Subject
 from experiments.benchmark.plan import Task
 from smz_jax.config.settings import Config, SearchConfig
 from smz_jax.search.policy import make_search
-from smz_jax.types import Array, EnvSpec, Networks, Params
+from smz_jax.types import Array, EnvSpec, Networks, Params, Space
 
 GAMMA = Config().learner.gamma
 
@@ -85,7 +85,7 @@ def engine_search(networks: Networks, settings: SearchConfig) -> Callable[..., A
         `(params, rng_key, embedding [B, ...]) -> SearchOutput`.
     """
     names = ("?",) * NUM_ACTIONS
-    spec = EnvSpec("benchmark", (1,), 1, np.dtype("float32"), NUM_ACTIONS, names, 1)
+    spec = EnvSpec("benchmark", (1,), 1, np.dtype("float32"), Space(NUM_ACTIONS, names), 1)
     run = make_search(networks, Config(search=settings), spec)
 
     def search(params: Params, rng_key: Array, embedding: Array) -> Any:

@@ -57,7 +57,7 @@ class LanesVectorEnv:
     def reset(self) -> Timestep:
         """Starts a new game in every lane; see `VectorEnv.reset`."""
         _require(not self._in_flight, "reset() before the step sent was received")
-        self._stacker = FrameStacker(self.spec.frame_stack)
+        self._stacker = FrameStacker(self.spec.context)
         self._game_over = np.ones(self.num_envs, np.bool_)
         return self._timestep(self._open().reset())
 

@@ -100,7 +100,7 @@ def make_batch_builder(
     Returns:
         `(target_params, rng_key, sample) -> Batch`.
     """
-    steps, history = config.learner.unroll_steps, spec.frame_stack - 1
+    steps, history = config.learner.unroll_steps, spec.context - 1
 
     def build(target_params: Params, rng_key: Array, sample: ReplaySample) -> Batch:
         rows = sample.rows
@@ -108,7 +108,7 @@ def make_batch_builder(
 
         def stacks(positions: range) -> Array:
             return jax.vmap(
-                lambda frame, first: stack_observations(frame, first, positions, spec.frame_stack)
+                lambda frame, first: stack_observations(frame, first, positions, spec.context)
             )(rows.frame, rows.is_first)
 
         tail = jax.tree.map(lambda x: x[:, history:], rows._replace(frame=()))

@@ -127,7 +127,7 @@ def make_replay(config: Config, spec: EnvSpec) -> Replay:
         ConfigError: if `spec` stacks another number of frames than `config` says.
     """
     stack = config.env.frame_stack
-    require(spec.frame_stack == stack, "env.frame_stack", stack, f"{spec.frame_stack}, as the env")
+    require(spec.context == stack, "env.frame_stack", stack, f"{spec.context}, as the env")
     buffer = _make_buffer(config)
     prioritised = config.replay.prioritised
     batch_size = config.learner.batch_size

@@ -15,11 +15,11 @@ from smz_jax.config.settings import Config, EvalConfig, NetworkConfig, SearchCon
 from smz_jax.envs import GameFault
 from smz_jax.model.networks import make_networks
 from smz_jax.run.launch import format_summary
-from smz_jax.types import Decision, EnvSpec, SearchOutput, Timestep
+from smz_jax.types import Decision, EnvSpec, SearchOutput, Space, Timestep
 from tests.acting.test_rollout import random_params
 from tests.support.toy_env import CatchEnv
 
-SPEC = EnvSpec("Script", (2,), 1, np.dtype(np.uint8), 3, ("A", "B", "C"), 1)
+SPEC = EnvSpec("Script", (2,), 1, np.dtype(np.uint8), Space(3, ("A", "B", "C")), 1)
 
 
 class ScriptEnv:

@@ -17,10 +17,10 @@ from smz_jax.envs.atari import games
 from smz_jax.envs.atari.env import AtariVectorEnv
 from smz_jax.envs.atari.pool import PoolStep
 from smz_jax.envs.frames import FrameStacker
-from smz_jax.types import EnvSpec
+from smz_jax.types import EnvSpec, Space
 from tests.support.toy_env import CatchEnv
 
-SPEC = EnvSpec("Scripted", (1,), 2, np.dtype(np.uint8), 3, ("NOOP", "FIRE", "LEFT"), 4)
+SPEC = EnvSpec("Scripted", (1,), 2, np.dtype(np.uint8), Space(3, ("NOOP", "FIRE", "LEFT")), 4)
 
 
 class ScriptedPool:

@@ -8,7 +8,7 @@ from smz_jax.config.settings import ConfigError
 from smz_jax.envs.protocol import GameFault
 from smz_jax.envs.rebuilt import MAX_RESTARTS, RebuiltEnv
 from smz_jax.envs.vector import LaneStep, LanesVectorEnv
-from smz_jax.types import EnvSpec
+from smz_jax.types import EnvSpec, Space
 from tests.support.toy_env import CatchEnv
 
 LANES, EVERY = 3, 7
@@ -199,7 +199,7 @@ class Nowhere:
 
 @pytest.mark.parametrize("what", ["frame", "reward"])
 def test_numbers_that_are_not_finite_end_the_games_and_reach_nobody(what):
-    spec = EnvSpec("nowhere", (2,), 1, np.dtype(np.float32), 3, ("a", "b", "c"), 1)
+    spec = EnvSpec("nowhere", (2,), 1, np.dtype(np.float32), Space(3, ("a", "b", "c")), 1)
     env = RebuiltEnv(lambda number: LanesVectorEnv(Nowhere(number, what), spec, LANES), 100)
     seen = [env.reset(), *(env.step(np.zeros(LANES, np.int32)) for _ in range(4))]
     assert all(np.isfinite(field).all() for step in seen for field in step)

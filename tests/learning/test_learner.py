@@ -13,13 +13,13 @@ from smz_jax.config.settings import Config, EnvConfig, LearnerConfig, NetworkCon
 from smz_jax.learning import learner
 from smz_jax.learning.replay import Replay
 from smz_jax.model.networks import make_networks
-from smz_jax.types import EnvSpec, ReplaySample, TrainState, Trajectory
+from smz_jax.types import EnvSpec, ReplaySample, Space, TrainState, Trajectory
 from tests.model.test_networks import random_params
 
 B, F, A, K, N = 4, 2, 3, 2, 2
 W = F - 1 + K + N + 1
 ROOT = F - 1
-SPEC = EnvSpec("toy", (7,), F, np.dtype(np.float32), A, ("a", "b", "c"), 1)
+SPEC = EnvSpec("toy", (7,), F, np.dtype(np.float32), Space(A, ("a", "b", "c")), 1)
 METRIC_TOLERANCE = 1e-3
 
 

@@ -19,7 +19,7 @@ from smz_jax.learning.learner import init_train_state, make_train_step
 from smz_jax.learning.replay import make_replay
 from smz_jax.model.networks import make_networks
 from smz_jax.storage.metrics import PhaseTimers, RunningScores
-from smz_jax.types import EnvSpec, Trajectory
+from smz_jax.types import EnvSpec, Space, Trajectory
 from tests.support.toy_env import CatchEnv
 
 REWARDS = np.array([-1.0, 0.5, 2.0], np.float32)
@@ -61,7 +61,7 @@ def test_model_learns_the_rewards_of_a_bandit():
     """Each game is one uniformly random action: rows alternate between a start and an end."""
     lanes, steps = 8, 40
     rng = np.random.default_rng(0)
-    spec = EnvSpec("bandit", (2,), 1, np.dtype(np.float32), 3, ("a", "b", "c"), 1)
+    spec = EnvSpec("bandit", (2,), 1, np.dtype(np.float32), Space(3, ("a", "b", "c")), 1)
     config = bandit_config(lanes, steps)
     networks = make_networks(config.network, spec)
     replay = make_replay(config, spec)

@@ -12,7 +12,7 @@ from smz_jax.config.settings import Config, EnvConfig, LearnerConfig, LossConfig
 from smz_jax.learning import losses
 from smz_jax.learning.losses import Batch, Unrolled
 from smz_jax.model.networks import make_networks
-from smz_jax.types import EnvSpec, UnrollTargets
+from smz_jax.types import EnvSpec, Space, UnrollTargets
 from tests.model.test_networks import random_params
 
 B, F, A, C, D = 4, 2, 3, 6, 8
@@ -40,7 +40,7 @@ def make_config(steps, *, network=None, **loss):
     )
 
 
-SPEC = EnvSpec("toy", SHAPE, F, np.dtype(np.float32), A, ("a", "b", "c"), 1)
+SPEC = EnvSpec("toy", SHAPE, F, np.dtype(np.float32), Space(A, ("a", "b", "c")), 1)
 
 
 def make_targets(steps, rng):

@@ -7,7 +7,7 @@ import pytest
 
 from smz_jax.config import settings as cfg
 from smz_jax.learning import replay as rp
-from smz_jax.types import EnvSpec, Trajectory
+from smz_jax.types import EnvSpec, Space, Trajectory
 
 A = 3
 
@@ -25,7 +25,7 @@ def make_config(*, lanes=3, capacity=90, min_size=30, length=4, batch=16, stack=
 
 
 def make_spec(stack=3, frame_shape=(2, 2)):
-    return EnvSpec("toy", frame_shape, stack, np.dtype(np.uint8), A, ("a", "b", "c"), 1)
+    return EnvSpec("toy", frame_shape, stack, np.dtype(np.uint8), Space(A, ("a", "b", "c")), 1)
 
 
 def rows_of(lanes, first, steps):

@@ -218,7 +218,7 @@ def grid_trials(**changes):
         macro=dataclasses.replace(grid.CONFIG.macro, max_length=4),
         loss=dataclasses.replace(grid.CONFIG.loss, consistency=0.0),
     )
-    spec = type("Spec", (), {"frame_stack": 1})
+    spec = type("Spec", (), {"context": 1})
     replayed = make_replayed(grid.exact_networks(**changes), config, spec)  # type: ignore[arg-type]
     return jax.device_get(replayed(grid.PARAMS, rows).trials), rows, states, steps
 

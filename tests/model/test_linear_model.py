@@ -24,10 +24,10 @@ from smz_jax.config.settings import (
 from smz_jax.learning.learner import init_train_state, make_train_step
 from smz_jax.learning.replay import Replay
 from smz_jax.model.values import logits_to_scalar
-from smz_jax.types import EnvSpec, Networks, ReplaySample, Trajectory
+from smz_jax.types import EnvSpec, Networks, ReplaySample, Space, Trajectory
 
 S, A, QUARTERS, GAMMA, SUPPORT = 3, 2, 4, 0.9, 3
-SPEC = EnvSpec("toy", (S,), 1, np.dtype(np.float32), A, ("a", "b"), 1)
+SPEC = EnvSpec("toy", (S,), 1, np.dtype(np.float32), Space(A, ("a", "b")), 1)
 NEXT = {  # the state after (s, a), each entry with probability 1/4
     (0, 0): (0, 0, 1, 2),
     (0, 1): (1, 1, 1, 1),

@@ -12,7 +12,7 @@ from smz_jax.model.heads import TwoHeads
 from smz_jax.model.layers import PixelNorm, ResidualLines, highest, min_max_scale
 from smz_jax.model.networks import make_networks
 from smz_jax.model.torsos import make_torso, patches
-from smz_jax.types import EnvSpec
+from smz_jax.types import EnvSpec, Space
 
 B, F, A, C = 4, 2, 3, 6  # no two sizes of this file agree, so that no axis passes for another
 VALUE_BINS, REWARD_BINS = 9, 5
@@ -33,7 +33,7 @@ def make_config(family, **overrides):
 
 
 def make_spec(frame_shape, stack=F, dtype=np.uint8):
-    return EnvSpec("toy", frame_shape, stack, np.dtype(dtype), A, ("a", "b", "c"), 1)
+    return EnvSpec("toy", frame_shape, stack, np.dtype(dtype), Space(A, ("a", "b", "c")), 1)
 
 
 def random_params(networks, seed=0):

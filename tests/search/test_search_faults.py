@@ -11,7 +11,7 @@ from smz_jax.config.settings import Config, ConfigError, NetworkConfig, SearchCo
 from smz_jax.model.networks import make_networks
 from smz_jax.search.expansion import make_expand, on_rows
 from smz_jax.search.policy import make_prior_policy, make_search
-from smz_jax.types import EnvSpec
+from smz_jax.types import EnvSpec, Space
 from tests.support.search_runs import run_search
 from tests.support.tabular import (
     as_params,
@@ -22,7 +22,7 @@ from tests.support.tabular import (
 )
 
 both_engines = pytest.mark.parametrize("engine", ["batched", "mctx"])
-SPEC = EnvSpec("tabular", (1,), 1, np.dtype("float32"), 3, ("?",) * 3, 1)
+SPEC = EnvSpec("tabular", (1,), 1, np.dtype("float32"), Space(3, ("?",) * 3), 1)
 
 
 def poisoned(tables, bad, fields):
@@ -116,7 +116,9 @@ def test_the_plain_policy_counts_too():
 def run_with(networks, *, batch_size=2, actions=3, **search):
     tables = random_tables(5)
     config = Config(search=SearchConfig(num_simulations=4, engine="batched", **search))
-    return make_search(networks, config, SPEC._replace(num_actions=actions))(
+    return make_search(
+        networks, config, SPEC._replace(action_space=Space(actions, ("?",) * actions))
+    )(
         as_params(tables),
         jax.random.key(0),
         embed(tables, [0] * batch_size),
@@ -157,7 +159,7 @@ def test_what_does_not_fit_gets_one_line(change, options, message):
 
 
 def test_parameters_of_another_codebook_get_one_line():
-    spec = EnvSpec("toy", (5,), 1, np.dtype("float32"), 3, ("?",) * 3, 1)
+    spec = EnvSpec("toy", (5,), 1, np.dtype("float32"), Space(3, ("?",) * 3), 1)
     models = [
         make_networks(
             NetworkConfig(family="mlp", embedding_size=8, hidden_size=8, codebook_size=codes), spec

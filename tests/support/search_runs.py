@@ -9,7 +9,7 @@ import numpy as np
 
 from smz_jax.config.settings import Config, LearnerConfig, SearchConfig
 from smz_jax.search.policy import make_search
-from smz_jax.types import EnvSpec
+from smz_jax.types import EnvSpec, Space
 from tests.support.tabular import as_params, embed, make_tabular_networks, with_ends
 
 GAMMA = 0.9
@@ -28,7 +28,7 @@ def compiled_search(states, actions, simulations, depth, noise, ended, options):
         search=SearchConfig(num_simulations=simulations, max_depth=depth, **dict(options)),
         learner=LearnerConfig(gamma=GAMMA),
     )
-    spec = EnvSpec("tabular", (1,), 1, np.dtype("float32"), actions, ("?",) * actions, 1)
+    spec = EnvSpec("tabular", (1,), 1, np.dtype("float32"), Space(actions, ("?",) * actions), 1)
     search = make_search(tabular_networks(states, actions, ended), config, spec)
     return jax.jit(functools.partial(search, noise=noise))
 

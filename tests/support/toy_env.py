@@ -8,7 +8,7 @@ a random policy on 10x5 scores about -0.6.
 import numpy as np
 
 from smz_jax.envs import check_actions
-from smz_jax.types import EnvSpec, Timestep
+from smz_jax.types import EnvSpec, Space, Timestep
 
 
 class CatchEnv:
@@ -19,10 +19,9 @@ class CatchEnv:
         self.spec = EnvSpec(
             name="Catch",
             frame_shape=(height, width),
-            frame_stack=1,
+            context=1,
             frame_dtype=np.dtype(np.uint8),
-            num_actions=3,
-            action_names=("LEFT", "STAY", "RIGHT"),
+            action_space=Space(3, ("LEFT", "STAY", "RIGHT")),
             frames_per_step=1,
         )
         self._height, self._width = height, width

@@ -98,7 +98,7 @@ class Emulator:
         self._draws = _generator(seed)
         self._last_action = ale_py.Action.NOOP
         self._screen = None
-        self._stacker = FrameStacker(self.spec.frame_stack)
+        self._stacker = FrameStacker(self.spec.context)
         self._ale.reset_game()
         for _ in range(noops):
             self._act(ale_py.Action.NOOP)

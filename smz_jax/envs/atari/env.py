@@ -28,7 +28,7 @@ from smz_jax.envs.atari.games import games
 from smz_jax.envs.atari.pool import Pool, PoolArgs, PoolStep
 from smz_jax.envs.frames import FrameStacker
 from smz_jax.envs.protocol import check_actions, lane_seeds
-from smz_jax.types import EnvSpec, Timestep
+from smz_jax.types import EnvSpec, Space, Timestep
 
 
 class AtariVectorEnv:
@@ -48,7 +48,7 @@ class AtariVectorEnv:
     def reset(self) -> Timestep:
         """Starts a new game in every lane; see `VectorEnv.reset`."""
         _require(not self._in_flight, "reset() before the step sent was received")
-        self._stacker = FrameStacker(self.spec.frame_stack)
+        self._stacker = FrameStacker(self.spec.context)
         self._lives = np.zeros(self.num_envs, np.int32)
         self._must_fire = np.zeros(self.num_envs, np.bool_)
         self._game_over = np.ones(self.num_envs, np.bool_)
@@ -161,10 +161,9 @@ def spec_of(config: EnvConfig) -> EnvSpec:
     return EnvSpec(
         name=config.id,
         frame_shape=(config.frame_size, config.frame_size),
-        frame_stack=config.frame_stack,
+        context=config.frame_stack,
         frame_dtype=np.dtype(np.uint8),
-        num_actions=len(names),
-        action_names=names,
+        action_space=Space(len(names), names),
         frames_per_step=config.frame_skip,
     )
 

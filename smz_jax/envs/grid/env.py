@@ -10,7 +10,7 @@ from smz_jax.config.settings import EnvConfig
 from smz_jax.envs.grid.map import ACTION_NAMES, CELLS, read_options
 from smz_jax.envs.grid.rules import NUM_ACTIONS, GridRules, make_rules
 from smz_jax.envs.vector import LaneStep, LanesVectorEnv
-from smz_jax.types import EnvSpec
+from smz_jax.types import EnvSpec, Space
 
 PIXELS = 4
 """Height and width of a cell in an image; 4 is the patch of the light torso."""
@@ -135,10 +135,9 @@ def spec_of(config: EnvConfig) -> EnvSpec:
     return EnvSpec(
         name=config.id,
         frame_shape=grid_observations(make_rules(grid), kind).shape[1:],
-        frame_stack=config.frame_stack,
+        context=config.frame_stack,
         frame_dtype=np.dtype(np.uint8),
-        num_actions=NUM_ACTIONS,
-        action_names=ACTION_NAMES,
+        action_space=Space(NUM_ACTIONS, ACTION_NAMES),
         frames_per_step=1,
     )
 

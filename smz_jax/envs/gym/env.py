@@ -19,7 +19,7 @@ from smz_jax.config.settings import ConfigError, EnvConfig
 from smz_jax.envs.gym.ids import Found, error_text, find, open_envpool, open_single
 from smz_jax.envs.protocol import GameFault, lane_seeds
 from smz_jax.envs.vector import LaneStep, LanesVectorEnv
-from smz_jax.types import EnvSpec
+from smz_jax.types import EnvSpec, Space
 
 
 def spec_of(config: EnvConfig) -> EnvSpec:
@@ -28,10 +28,11 @@ def spec_of(config: EnvConfig) -> EnvSpec:
     return EnvSpec(
         name=config.id,
         frame_shape=found.coder.frame_shape,
-        frame_stack=config.frame_stack,
+        context=config.frame_stack,
         frame_dtype=found.coder.frame_dtype,
-        num_actions=found.num_actions,
-        action_names=tuple(str(found.first_action + i) for i in range(found.num_actions)),
+        action_space=Space(
+            found.num_actions, tuple(str(found.first_action + i) for i in range(found.num_actions))
+        ),
         frames_per_step=1,
     )
 

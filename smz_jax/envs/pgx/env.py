@@ -17,7 +17,7 @@ import pgx
 from smz_jax.config.settings import EnvConfig
 from smz_jax.envs.pgx.ids import ACTIONS
 from smz_jax.envs.vector import LaneStep, LanesVectorEnv
-from smz_jax.types import Array, EnvSpec
+from smz_jax.types import Array, EnvSpec, Space
 
 
 class Lane(NamedTuple):
@@ -37,10 +37,11 @@ def spec_of(config: EnvConfig) -> EnvSpec:
     return EnvSpec(
         name=config.id,
         frame_shape=observation.shape,
-        frame_stack=config.frame_stack,
+        context=config.frame_stack,
         frame_dtype=np.dtype(observation.dtype),
-        num_actions=num_actions,
-        action_names=ACTIONS[config.id] or tuple(str(action) for action in range(num_actions)),
+        action_space=Space(
+            num_actions, ACTIONS[config.id] or tuple(str(action) for action in range(num_actions))
+        ),
         frames_per_step=1,
     )
 

@@ -68,12 +68,12 @@ def make_replayed(
         `(params, rows [B, W, ...]) -> Replayed`, pure; K is `macro.max_length`, or what the
         windows hold where that is less.
     """
-    history = spec.frame_stack - 1
+    history = spec.context - 1
     steps = min(config.macro.max_length, config.window_rows - history - 1)
 
     def observe(frame: Array, first: Array) -> Array:
         positions = range(history, history + steps + 1)
-        return stack_observations(frame, first, positions, spec.frame_stack)
+        return stack_observations(frame, first, positions, spec.context)
 
     def replayed(params: Params, rows: Trajectory) -> Replayed:
         observations = jnp.swapaxes(jax.vmap(observe)(rows.frame, rows.is_first), 0, 1)

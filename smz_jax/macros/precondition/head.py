@@ -180,7 +180,7 @@ def make_head_update(
         `(HeadState, params, sample, known) -> HeadState`. With nothing known no evidence is
         counted, and the baseline of start-state buckets has nothing to go by.
     """
-    settings, history = config.macro, spec.frame_stack - 1
+    settings, history = config.macro, spec.context - 1
     head, optimizer = make_precondition(settings), make_optimizer(settings)
     replayed, uncertain = make_replayed(networks, config, spec), make_uncertain(networks, config)
 
