@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from smz_jax.analysis.requests import MacrosRequest
 from smz_jax.config.cli import OneLineParser, run_main
 from smz_jax.config.settings import ConfigError, require
 from smz_jax.macros.library.listing import (
@@ -102,17 +103,13 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def read_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any], bool]:
+def read_arguments(argv: Sequence[str]) -> tuple[MacrosRequest, dict[str, Any], bool]:
     """The checked command line, the library, and whether the folder is an export; no JAX.
 
     Raises:
         ConfigError: in one line, for a wrong argument, or a folder or file that cannot be read.
     """
-    arguments = make_parser().parse_args(argv)
-    games, steps, seed = arguments.games, arguments.max_steps, arguments.seed
-    require(1 <= games <= 1000, "games", games, "in 1..1000")
-    require(1 <= steps <= 27_000, "max_steps", steps, "in 1..27000")
-    require(seed is None or 0 <= seed < 2**63, "seed", seed, "at least 0")
+    arguments = MacrosRequest(**vars(make_parser().parse_args(argv)))
     from smz_jax.storage.export import MACROS, is_export, read_files
     from smz_jax.storage.run_dir import read_config
 
@@ -132,7 +129,7 @@ def read_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, A
     return arguments, read_macros_json(folder / MACROS), exported
 
 
-def wanted_of(arguments: argparse.Namespace) -> Wanted:
+def wanted_of(arguments: MacrosRequest) -> Wanted:
     """The filters and the order of the command line."""
     values = {name: getattr(arguments, name) for name in Wanted._fields}
     values["contains"] = tuple(arguments.contains)
@@ -195,9 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return look(arguments, library, exported, wanted)
 
 
-def look(
-    arguments: argparse.Namespace, library: dict[str, Any], exported: bool, wanted: Wanted
-) -> int:
+def look(arguments: MacrosRequest, library: dict[str, Any], exported: bool, wanted: Wanted) -> int:
     """The selection and the figures; gives the exit code."""
     folder: Path = arguments.folder
     out: Path = arguments.out or folder
@@ -214,22 +209,21 @@ def look(
 
     use_compile_cache()
     from smz_jax.analysis.load import load_model
-    from smz_jax.analysis.view.session import Wishes, draw, measure, watch
+    from smz_jax.analysis.view.session import draw, measure, watch
     from smz_jax.report.build import require_writable
     from smz_jax.storage.documents.macros import check_fits, write_macros_json
 
     require_writable(out)
     model = load_model(folder, kind)
     check_fits(library, model.about["action_names"], model.config.macro.max_length)
-    wishes = Wishes(**{name: getattr(arguments, name) for name in Wishes._fields})
-    looked = measure(folder, model, library, wishes, is_run=not exported)
+    looked = measure(folder, model, library, arguments, is_run=not exported)
     print_library(looked.library, wanted)
     try:
         if out != folder or not exported:
             out.mkdir(parents=True, exist_ok=True)
             write_macros_json(out / "macros.json", looked.library)
             print(f"wrote {out / 'macros.json'}")
-        watched = looked.watched or watch(model, looked.library, wishes)
+        watched = looked.watched or watch(model, looked.library, arguments)
         for name, path in draw(model, looked.library, watched, out):
             missing = {
                 "macro_tree": "no tree of the games held a certain transition",

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from smz_jax.analysis.requests import PlayRequest
 from smz_jax.config.cli import OneLineParser, run_main
 from smz_jax.config.settings import ConfigError, require
 
@@ -64,20 +65,13 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
+def read_arguments(argv: Sequence[str]) -> PlayRequest:
     """The checked command line; light, and so quick.
 
     Raises:
         ConfigError: in one line, for a wrong argument or a damaged export.
     """
-    arguments = make_parser().parse_args(argv)
-    games, seed, sticky = arguments.games, arguments.seed, arguments.sticky_prob
-    require(1 <= games <= 100_000, "games", games, "in 1..100000")
-    require(seed is None or 0 <= seed < 2**63, "seed", seed, "at least 0")
-    require(sticky is None or 0 <= sticky < 1, "sticky_prob", sticky, "in [0, 1)")
-    steps, fps = arguments.max_steps, arguments.fps
-    require(steps is None or 1 <= steps <= 27_000, "max_steps", steps, "in 1..27000")
-    require(fps is None or 0.1 <= fps <= 1000, "fps", fps, "in [0.1, 1000]")
+    arguments = PlayRequest(**vars(make_parser().parse_args(argv)))
     from smz_jax.storage.export import is_export, read_files
     from smz_jax.storage.run_dir import read_config
 
@@ -108,14 +102,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     use_compile_cache()
     from smz_jax.analysis.load import load_model
-    from smz_jax.analysis.play.session import Wishes, play_model
+    from smz_jax.analysis.play.session import play_model
     from smz_jax.run.signals import StopSignal
 
     model = load_model(arguments.folder, arguments.checkpoint or "best")
-    wishes = Wishes(**{name: getattr(arguments, name) for name in Wishes._fields})
     with StopSignal() as stop:
         try:
-            play_model(model, wishes, lambda: bool(stop))
+            play_model(model, arguments, lambda: bool(stop))
         except OSError as error:
             reason = f"cannot be written: {error.strerror}"
             raise ConfigError(f"out = {str(arguments.out)!r} {reason}") from None

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from smz_jax.analysis.requests import VerifyRequest
 from smz_jax.config.cli import OneLineParser, run_main
 from smz_jax.config.settings import ConfigError, require
 
@@ -31,14 +32,6 @@ none of the first two is among the run's own. The tables, and which criteria are
 and written to FOLDER/verify.md, all numbers to FOLDER/verify.json. Where no macro is sound the
 controls are tried all the same, and the tables say which gate closed.
 """
-RANGES = {
-    "macros": (1, 1024),
-    "states": (1, 1024),
-    "repeats": (1, 64),
-    "games": (2, 1024),
-    "max_steps": (8, 27_000),
-    "seed": (0, 2**31 - 1),
-}
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -74,16 +67,13 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
+def read_arguments(argv: Sequence[str]) -> VerifyRequest:
     """The checked command line; light, and so quick.
 
     Raises:
         ConfigError: in one line, for a wrong argument, folder or kind of game.
     """
-    arguments = make_parser().parse_args(argv)
-    for name, (low, high) in RANGES.items():
-        value = getattr(arguments, name)
-        require(low <= value <= high, name, value, f"in {low}..{high}")
+    arguments = VerifyRequest(**vars(make_parser().parse_args(argv)))
     from smz_jax.config.sources import config_from_yaml
     from smz_jax.storage.export import is_export, read_files
     from smz_jax.storage.run_dir import CONFIG_NAME, read_config
@@ -135,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     use_compile_cache()
     from smz_jax.analysis.load import load_model
     from smz_jax.analysis.verify.document import TABLE, code_perplexity, write_verify_json
-    from smz_jax.analysis.verify.session import Asked, verify
+    from smz_jax.analysis.verify.session import verify
     from smz_jax.analysis.verify.table import to_markdown, to_text
     from smz_jax.storage.files import atomic_write_text
 
@@ -143,8 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     kind = arguments.checkpoint or "last"
     check_checkpoint(folder, kind)
     model = load_model(folder, kind)
-    asked = Asked(**{name: getattr(arguments, name) for name in Asked._fields})
-    document = verify(model, asked, lambda line: print(line, flush=True))
+    document = verify(model, arguments, lambda line: print(line, flush=True))
     document["code_perplexity"] = code_perplexity(folder)
     print(to_text(document))
     try:

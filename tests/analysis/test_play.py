@@ -23,8 +23,9 @@ from smz_jax.analysis.play import video
 from smz_jax.analysis.play.games import Followed, MacroFollower, Moment
 from smz_jax.analysis.play.panel import WIDTH, Panel
 from smz_jax.analysis.play.scenes import make_scene
-from smz_jax.analysis.play.session import Wishes, play_model
+from smz_jax.analysis.play.session import play_model
 from smz_jax.analysis.play.terminal import picture_text, words
+from smz_jax.analysis.requests import PlayRequest
 from smz_jax.config.settings import (
     Config,
     ConfigError,
@@ -47,6 +48,10 @@ def exported(tiny_run, tmp_path_factory):
     out = tmp_path_factory.mktemp("exports") / "last"
     export_run(tiny_run, out, "last")
     return out
+
+
+def request(**changes):
+    return PlayRequest(Path(), **changes)
 
 
 def library(*macros):
@@ -105,8 +110,8 @@ def test_play_of_an_export_is_the_evaluation_of_its_run(tiny_run, exported, caps
     assert [float(line.split()[3].strip(",")) for line in lines[1:7]] == pytest.approx(wanted)
     assert f"mean score {np.mean(wanted):.2f}" in lines[-1] and "seed 2000003" in lines[0]
     model = load_model(tiny_run, "last")
-    assert play_model(model, Wishes(games=6)) == wanted
-    assert play_model(model, Wishes(games=3, seed=7)) == evaluate_model(model, 3, 7)
+    assert play_model(model, request(games=6)) == wanted
+    assert play_model(model, request(games=3, seed=7)) == evaluate_model(model, 3, 7)
 
 
 def evaluate_model(model, games, seed, **settings):
@@ -159,16 +164,16 @@ def cartpole():
 
 
 def test_cartpole_is_played_by_gymnasium_as_evaluated(cartpole, capsys):
-    scores = play_model(cartpole, Wishes(games=3, seed=11))
+    scores = play_model(cartpole, request(games=3, seed=11))
     assert scores == evaluate_model(cartpole, 3, 11, backend="gymnasium")
     assert "played by Gymnasium" in capsys.readouterr().out
 
 
 def test_a_game_is_the_same_whether_it_is_drawn_or_not(cartpole, tmp_path, monkeypatch, capsys):
-    plain = play_model(cartpole, Wishes(games=2, seed=3))
+    plain = play_model(cartpole, request(games=2, seed=3))
     monkeypatch.setitem(sys.modules, "pygame", None)  # as if it were not installed
     out = tmp_path / "game.gif"
-    assert play_model(cartpole, Wishes(games=2, seed=3, out=out, terminal=True)) == plain
+    assert play_model(cartpole, request(games=2, seed=3, out=out, terminal=True)) == plain
     text = capsys.readouterr().out
     assert "no picture of its own: pygame is not installed" in text and "value" in text
     with Image.open(out) as gif:
@@ -178,7 +183,7 @@ def test_a_game_is_the_same_whether_it_is_drawn_or_not(cartpole, tmp_path, monke
 def test_a_signal_ends_play_and_keeps_the_video(cartpole, tmp_path):
     asked = itertools.count()
     out = tmp_path / "game.gif"
-    wishes = Wishes(games=5, out=out, seed=1)
+    wishes = request(games=5, out=out, seed=1)
     scores = play_model(cartpole, wishes, should_stop=lambda: next(asked) >= 4)
     assert scores == []
     with Image.open(out) as gif:
@@ -347,7 +352,7 @@ def colours_of(picture):
 def test_a_gif_of_breakout_holds_the_real_screen(tmp_path, capsys):
     model = untrained(EnvConfig(id="Breakout", frame_size=32, backend="ale"), "light", 25)
     out = tmp_path / "game.gif"
-    scores = play_model(model, Wishes(games=2, seed=9, out=out))
+    scores = play_model(model, request(games=2, seed=9, out=out))
     assert len(scores) == 2 and "wrote" in capsys.readouterr().out
     # The same games once more, by the emulator alone.
     from smz_jax.acting.evaluate import game_settings
@@ -529,7 +534,7 @@ def test_a_game_with_other_actions_is_refused(exported):
     model = load_model(exported)
     changed = model._replace(about=model.about | {"action_names": ["UP", "DOWN"]})
     with pytest.raises(ConfigError, match="the model's actions"):
-        play_model(changed, Wishes())
+        play_model(changed, request())
 
 
 def test_help_teaches(capsys):

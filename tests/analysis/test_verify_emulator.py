@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from smz_jax.analysis.load import fit_params, named_weights
+from smz_jax.analysis.requests import VerifyRequest
 from smz_jax.analysis.verify import check, emulated, states
 from smz_jax.analysis.verify.document import check_document
 from smz_jax.analysis.verify.foresight import Foreseen, Foresight, Measure, Model, make_foresight
 from smz_jax.analysis.verify.libraries import Library
-from smz_jax.analysis.verify.session import Asked, check_library_of, verify
+from smz_jax.analysis.verify.session import check_library_of, verify
 from smz_jax.analysis.verify.states import Start
 from smz_jax.analysis.verify.trial import tally
 from smz_jax.config.settings import Config, ConfigError, EnvConfig
@@ -294,9 +295,9 @@ def tiny_model():
 
 
 def test_from_end_to_end_with_a_gate_that_closed(tmp_path):
-    asked = Asked(macros=3, states=1, games=2, max_steps=12)
+    request = VerifyRequest(tmp_path, macros=3, states=1, games=2, max_steps=12)
     said = []
-    document = verify(tiny_model(), asked, said.append)
+    document = verify(tiny_model(), request, said.append)
     check_document(document, tmp_path)
     real, *others = document["libraries"]
     assert real["macros"] == [] and document["gate"]["closed"] == "repeatability"
@@ -403,9 +404,9 @@ def test_models_that_cannot_be_verified(change, words):
     assert all(word in text for word in words) and "\n" not in text
 
 
-def test_a_game_that_ale_does_not_have():
+def test_a_game_that_ale_does_not_have(tmp_path):
     model = tiny_model()
     env = dataclasses.replace(model.config.env, id="Breakot")
     model = model._replace(config=dataclasses.replace(model.config, env=env))
     with pytest.raises(ConfigError, match="did you mean Breakout"):
-        verify(model)
+        verify(model, VerifyRequest(tmp_path))

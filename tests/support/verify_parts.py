@@ -3,12 +3,14 @@
 import dataclasses
 import functools
 import itertools
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 
+from smz_jax.analysis.requests import VerifyRequest
 from smz_jax.analysis.verify.document import write_verify_json
-from smz_jax.analysis.verify.found import Asked, Found, to_document
+from smz_jax.analysis.verify.found import Found, to_document
 from smz_jax.analysis.verify.libraries import Library, Piece
 from smz_jax.analysis.verify.trial import Trial, Tried
 from smz_jax.config.settings import Config, MacroConfig
@@ -87,4 +89,4 @@ def made_up(sound, same=range(4)):
     )
     library = library_of(macro_entry((1, 2), "sound" if sound else "refuted"))
     found = Found(libs, tried, libs, pieces, [3.0, 5.0, 4.0, 4.0], [0.0, 0.0], None, 3, same)
-    return to_document(model, library, Asked(), found), tried  # type: ignore[arg-type]
+    return to_document(model, library, VerifyRequest(Path()), found), tried  # type: ignore[arg-type]

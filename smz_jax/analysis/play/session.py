@@ -2,8 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import NamedTuple
 
 from smz_jax.acting.agent import make_agent
 from smz_jax.acting.decide import make_decide
@@ -14,6 +12,7 @@ from smz_jax.analysis.play.panel import Panel
 from smz_jax.analysis.play.scenes import make_scene
 from smz_jax.analysis.play.terminal import shown
 from smz_jax.analysis.play.video import write_video
+from smz_jax.analysis.requests import PlayRequest
 from smz_jax.config.seeds import FINAL_SEED
 from smz_jax.config.settings import Config, require
 from smz_jax.envs.screens import open_game
@@ -21,54 +20,42 @@ from smz_jax.model.networks import make_networks
 from smz_jax.storage.export import Exported
 
 
-class Wishes(NamedTuple):
-    """What is to be played, and how it is to be shown."""
-
-    games: int = 1
-    seed: int | None = None  # of the games; None: that of the run's final evaluation
-    sticky_prob: float | None = None  # None: as in training
-    max_steps: int | None = None  # None: as in the run's evaluations
-    terminal: bool = False
-    out: Path | None = None  # a .gif or .mp4
-    fps: float | None = None  # None: as the game is natural
-
-
-def wished_config(config: Config, wishes: Wishes) -> Config:
-    """The run's settings with those that were wished for.
+def requested_config(config: Config, request: PlayRequest) -> Config:
+    """The run's settings with those of a request.
 
     Raises:
         ConfigError: if the game knows no sticky actions.
     """
-    sticky, suite = wishes.sticky_prob, config.env.suite
+    sticky, suite = request.sticky_prob, config.env.suite
     allowed = f"left out in suite {suite}: only Atari has sticky actions"
     require(sticky is None or suite == "atari", "sticky_prob", sticky, allowed)
-    if wishes.max_steps is None:
+    if request.max_steps is None:
         return config
-    evaluation = dataclasses.replace(config.eval, max_steps=wishes.max_steps)
+    evaluation = dataclasses.replace(config.eval, max_steps=request.max_steps)
     return dataclasses.replace(config, eval=evaluation)
 
 
 def play_model(
-    model: Exported, wishes: Wishes, should_stop: Callable[[], bool] = lambda: False
+    model: Exported, request: PlayRequest, should_stop: Callable[[], bool] = lambda: False
 ) -> list[float]:
     """Plays whole games, greedily and with search; prints what is played and each score.
 
     Args:
         model: to play with.
-        wishes: see there.
+        request: see there; its folder is not read.
         should_stop: asked before every action; a video then ends there.
 
     Returns:
         The scores of the games that ended.
 
     Raises:
-        ConfigError: in one line, if the model does not fit the game, or a wish cannot be met.
+        ConfigError: in one line, if the model does not fit the game, or the request.
         OSError: if the video cannot be written.
     """
-    config = wished_config(model.config, wishes)
-    settings = game_settings(config, wishes.sticky_prob)
-    seed = FINAL_SEED + config.seed if wishes.seed is None else wishes.seed
-    draws = wishes.terminal or wishes.out is not None
+    config = requested_config(model.config, request)
+    settings = game_settings(config, request.sticky_prob)
+    seed = FINAL_SEED + config.seed if request.seed is None else request.seed
+    draws = request.terminal or request.out is not None
     game = open_game(settings, seed=seed, screen=draws)
     try:
         spec = game.env.spec
@@ -83,21 +70,21 @@ def play_model(
             agent,
             game.env,
             config,
-            num_games=wishes.games,
+            num_games=request.games,
             library=model.macros,
             should_stop=should_stop,
         )
         scene = make_scene(settings, spec, game.screen) if draws else None
-        rate = wishes.fps or game.steps_per_second
-        if scene and wishes.terminal:
+        rate = request.fps or game.steps_per_second
+        if scene and request.terminal:
             moments = shown(moments, scene.text, spec.action_names, rate)
         scores: list[float] = []
         moments = _told(moments, scores)
-        if scene and wishes.out is not None:
+        if scene and request.out is not None:
             panel = Panel(f"{config.experiment}: {spec.name}", spec.action_names)
             pictures = (panel.draw(x, scene.picture(x.timestep)) for x in moments)
-            count = write_video(wishes.out, pictures, rate)
-            print(f"wrote {wishes.out}, {count:,} pictures")
+            count = write_video(request.out, pictures, rate)
+            print(f"wrote {request.out}, {count:,} pictures")
         else:
             for _ in moments:
                 pass

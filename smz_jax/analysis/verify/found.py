@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from smz_jax.analysis.requests import VerifyRequest
 from smz_jax.analysis.verify.criteria import judge
 from smz_jax.analysis.verify.document import KINDS, SCHEMA, plain_tally
 from smz_jax.analysis.verify.libraries import CERTAIN, Library, Piece, Saved, saved_bits, split
@@ -13,17 +14,8 @@ from smz_jax.macros.library.listing import gate_and_reason
 from smz_jax.macros.library.summary import decode
 from smz_jax.storage.export import Exported
 
-
-class Asked(NamedTuple):
-    """Sizes of a verification."""
-
-    macros: int = 32  # of each library, at most
-    states: int = 16  # in which each macro is tried
-    repeats: int = 2  # runs of a macro from a state
-    games: int = 16  # that the agent plays, to choose states and macros and to compress
-    max_steps: int = 1_000  # actions after which a game is cut off
-    seed: int = 0
-    any_status: bool = False  # also macros that are not sound
+SIZES = ("macros", "states", "repeats", "games", "max_steps", "seed", "any_status")
+"""Of a request, in verify.json."""
 
 
 class Found(NamedTuple):
@@ -49,7 +41,7 @@ def kind_of(actions: Sequence[int], same: Sequence[int]) -> str:
 
 
 def to_document(
-    model: Exported, library: Mapping[str, Any], asked: Asked, found: Found
+    model: Exported, library: Mapping[str, Any], request: VerifyRequest, found: Found
 ) -> dict[str, Any]:
     """What was found, as plain JSON."""
     config, names = model.config, library["action_names"]
@@ -65,7 +57,7 @@ def to_document(
     for each, tried in zip(found.libraries, found.tried, strict=True):
         part = plain_library(each, tried, names, found.libraries[0], found.same)
         if each.name != CERTAIN:
-            saved = saved_bits(saving[each.name], known, held_out, len(names), asked.seed)
+            saved = saved_bits(saving[each.name], known, held_out, len(names), request.seed)
             part["saved"] = None if saved is None else plain_saved(saved)
         parts.append(part)
     document = {
@@ -77,7 +69,7 @@ def to_document(
         "sticky": config.env.sticky if config.env.suite == "atari" else None,
         "code_perplexity": None,
         "action_names": list(names),
-        "asked": asked._asdict(),
+        "asked": {name: getattr(request, name) for name in SIZES},
         "play": {
             "games": len(found.scores),
             "actions": sum(len(piece.actions) for piece in found.pieces),

@@ -11,11 +11,12 @@ from smz_jax.acting.agent import Agent, make_agent
 from smz_jax.acting.decide import make_decide
 from smz_jax.acting.evaluate import game_settings
 from smz_jax.analysis.load import check_actions_of, fit_head, fit_params
+from smz_jax.analysis.requests import VerifyRequest
 from smz_jax.analysis.verify import emulated, grid
 from smz_jax.analysis.verify.check import same_actions
 from smz_jax.analysis.verify.controls import controls
 from smz_jax.analysis.verify.foresight import Learned, Model, by_rows, make_foresight
-from smz_jax.analysis.verify.found import Asked, Found, to_document
+from smz_jax.analysis.verify.found import Found, to_document
 from smz_jax.analysis.verify.libraries import (
     CERTAIN,
     REAL,
@@ -45,9 +46,6 @@ STATES_KEPT = 4
 """Times `states`: so many are kept of play, and those where a macro applies are chosen of them."""
 
 
-DEFAULTS = Asked()
-
-
 class Agents(NamedTuple):
     """The trained and the untrained player, with the model of each."""
 
@@ -75,13 +73,13 @@ def check_library_of(model: Exported) -> Mapping[str, Any]:
 
 
 def verify(
-    model: Exported, asked: Asked = DEFAULTS, say: Callable[[str], None] = lambda line: None
+    model: Exported, request: VerifyRequest, say: Callable[[str], None] = lambda line: None
 ) -> dict[str, Any]:
     """Tries a model's macros, and controls, where they claim to hold.
 
     Args:
         model: as `smz_jax.analysis.load.load_model` gives it.
-        asked: sizes.
+        request: sizes; its folder is not read.
         say: is told what is going on, line by line.
 
     Returns:
@@ -100,10 +98,10 @@ def verify(
     learned = make_learned(fit_head(networks, spec, model), config)
     agents = agents._replace(model=agents.model._replace(learned=learned))
     if emulator is None:
-        found = verify_grid(agents, library, config, asked, say)
+        found = verify_grid(agents, library, config, request, say)
     else:
-        found = verify_emulator(agents, emulator, library, config, asked, say)
-    return to_document(model, library, asked, found)
+        found = verify_emulator(agents, emulator, library, config, request, say)
+    return to_document(model, library, request, found)
 
 
 def make_agents(networks: Networks, config: Config, spec: EnvSpec, params: Params) -> Agents:
@@ -142,7 +140,7 @@ def make_libraries(
     pieces: Sequence[Piece],
     untrained: Sequence[Piece],
     config: Config,
-    asked: Asked,
+    request: VerifyRequest,
     *,
     tried: bool,
 ) -> list[Library]:
@@ -151,10 +149,10 @@ def make_libraries(
     Those that are tried own a precondition; those that save bits are the best of all sound ones.
     """
     known, _ = split(pieces)
-    owners_only = tried and not asked.any_status
-    real = real_library(document, known, asked.macros, asked.any_status, owners_only)
-    lengths = wanted_lengths(real, document, config.macro, asked.macros)
-    rng = np.random.default_rng((GAMES_SEED, asked.seed))
+    owners_only = tried and not request.any_status
+    real = real_library(document, known, request.macros, request.any_status, owners_only)
+    lengths = wanted_lengths(real, document, config.macro, request.macros)
+    rng = np.random.default_rng((GAMES_SEED, request.seed))
     actions = len(document["action_names"])
     others, _ = split(untrained)
     return [real, *controls(real, lengths, known, others, actions, config.macro, rng)]
@@ -185,20 +183,22 @@ def verify_emulator(
     emulator: Emulator,
     library: Mapping[str, Any],
     config: Config,
-    asked: Asked,
+    request: VerifyRequest,
     say: Callable[[str], None],
 ) -> Found:
     """Plays, and tries all libraries from states of the trained agent's games."""
-    seed, played = GAMES_SEED + asked.seed, []
-    sizes = {"games": asked.games, "max_steps": asked.max_steps, "seed": seed}
+    seed, played = GAMES_SEED + request.seed, []
+    sizes = {"games": request.games, "max_steps": request.max_steps, "seed": seed}
 
-    for model, keep in ((agents.model, STATES_KEPT * asked.states), (agents.untrained, 0)):
+    for model, keep in ((agents.model, STATES_KEPT * request.states), (agents.untrained, 0)):
         agent = agents.explore(model.params, seed)
         played.append(play_emulator(agent, emulator, config, keep=keep, **sizes))
         who = "untrained network" if played[1:] else "agent"
         actions = sum(len(piece.actions) for piece in played[-1].pieces)
-        say(f"{who}: {asked.games} games, {actions:,} actions, mean score {_mean(played[-1]):.2f}")
-    sources = (library, played[0].pieces, played[1].pieces, config, asked)
+        say(
+            f"{who}: {request.games} games, {actions:,} actions, mean score {_mean(played[-1]):.2f}"
+        )
+    sources = (library, played[0].pieces, played[1].pieces, config, request)
     libraries = make_libraries(*sources, tried=True)
     bench = emulated.Bench(
         emulator=emulator,
@@ -206,8 +206,8 @@ def verify_emulator(
         agent=agents.make(agents.model.params, seed),
         model=agents.model,
         config=config,
-        states=asked.states,
-        repeats=asked.repeats,
+        states=request.states,
+        repeats=request.repeats,
         seed=seed,
     )
     say(f"{sum(len(x.macros) for x in libraries)} macros, {len(played[0].starts)} states")
@@ -233,12 +233,12 @@ def verify_grid(
     agents: Agents,
     library: Mapping[str, Any],
     config: Config,
-    asked: Asked,
+    request: VerifyRequest,
     say: Callable[[str], None],
 ) -> Found:
     """Plays, and holds all libraries against the rules, from every state that can be reached."""
-    world, seed = grid.make_world(config), GAMES_SEED + asked.seed
-    games, steps = GRID_GAMES * asked.games, min(asked.max_steps, config.eval.max_steps)
+    world, seed = grid.make_world(config), GAMES_SEED + request.seed
+    games, steps = GRID_GAMES * request.games, min(request.max_steps, config.eval.max_steps)
     sizes = {"games": games, "max_steps": steps, "seed": seed}
     played = [
         play_vector(agents.explore(x.params, seed), config, **sizes)
@@ -246,7 +246,7 @@ def verify_grid(
     ]
 
     say(f"agent: {games} games, mean score {np.mean(played[0][1]):.2f}")
-    sources = (library, played[0][0], played[1][0], config, asked)
+    sources = (library, played[0][0], played[1][0], config, request)
     libraries = make_libraries(*sources, tried=True)
     judged = _judged_by(libraries, agents)
     pairs = []

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib import rc_context
 
+from smz_jax.analysis.requests import MacrosRequest
 from smz_jax.analysis.view import games as watching
 from smz_jax.analysis.view.selection import measure_selection
 from smz_jax.analysis.view.streams import count_actions, has_replay, replay_pieces
@@ -18,16 +19,6 @@ from smz_jax.storage.export import Exported
 
 TIMELINE, TREE, STRIPS = "macro_timeline", "macro_tree", "macro_strips"
 """Names of the figures, which a report looks for in `figures/`."""
-Source = Literal["auto", "replay", "games"]
-
-
-class Wishes(NamedTuple):
-    """What is to be played."""
-
-    play: Source = "auto"  # the actions that are measured; auto: the replay, where there is one
-    games: int = 3
-    max_steps: int = 500  # of a game
-    seed: int | None = None  # of the games; None: that of the run's final evaluation
 
 
 class Looked(NamedTuple):
@@ -41,7 +32,7 @@ def measure(
     folder: Path,
     model: Exported,
     library: Mapping[str, Any],
-    wishes: Wishes,
+    request: MacrosRequest,
     *,
     is_run: bool,
 ) -> Looked:
@@ -51,7 +42,7 @@ def measure(
         folder: of the run or the export.
         model: that plays, if games must be played.
         library: its macros, of the model's actions (`macro_file.check_fits`).
-        wishes: where the actions come from.
+        request: where the actions come from.
         is_run: whether the folder is that of a run, which has a replay.
 
     Raises:
@@ -59,12 +50,12 @@ def measure(
     """
     there = is_run and has_replay(folder)
     allowed = "games: the folder holds no checkpoint with a replay"
-    require(wishes.play != "replay" or there, "play", wishes.play, allowed)
-    if wishes.play != "games" and there:
+    require(request.play != "replay" or there, "play", request.play, allowed)
+    if request.play != "games" and there:
         pieces = replay_pieces(folder, model.config.env.num_envs)
         if count_actions(pieces):
             return Looked(_with(library, measure_selection(library, pieces, source="replay")), None)
-    watched = watch(model, library, wishes)
+    watched = watch(model, library, request)
     pieces = watching.pieces(watched.games)
     return Looked(_with(library, measure_selection(library, pieces, source="games")), watched)
 
@@ -76,12 +67,12 @@ def _with(library: Mapping[str, Any], selection: dict[str, Any]) -> dict[str, An
     return {**document, "selection": selection, "macros": macros}
 
 
-def watch(model: Exported, library: Mapping[str, Any], wishes: Wishes) -> watching.Watched:
+def watch(model: Exported, library: Mapping[str, Any], request: MacrosRequest) -> watching.Watched:
     """Plays the games that figures are drawn of; says so, since it may take a minute."""
-    games = "1 game" if wishes.games == 1 else f"{wishes.games} games"
-    print(f"playing {games} of at most {wishes.max_steps:,} steps", flush=True)
+    games = "1 game" if request.games == 1 else f"{request.games} games"
+    print(f"playing {games} of at most {request.max_steps:,} steps", flush=True)
     return watching.watch(
-        model, library, games=wishes.games, max_steps=wishes.max_steps, seed=wishes.seed
+        model, library, games=request.games, max_steps=request.max_steps, seed=request.seed
     )
 
 
