@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
+from smz_jax.config.check import ConfigError, require, shorten
 from smz_jax.config.presets import PRESET_NAMES
-from smz_jax.config.settings import Config, ConfigError, require, shorten
+from smz_jax.config.settings import Config
 from smz_jax.config.sources import (
     SETTINGS,
     config_from_yaml,

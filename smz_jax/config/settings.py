@@ -1,88 +1,32 @@
-"""Settings of a run: frozen dataclasses, one per part, each validated on construction.
+"""Settings of a run: frozen dataclasses, one per part, each checked on construction.
 
-Imports only the standard library, so that a wrong setting is answered before JAX or an environment
-loads. `presets.py` beside it holds the presets, `cli.py` the command line, `sources.py` YAML.
+Those of play, replay, losses, updates, macros and evaluation are in `training.py`. Standard library
+alone, so that a wrong setting is answered before JAX or an environment loads.
 """
 
-import dataclasses
 import json
 import re
-from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
+
+from smz_jax.config.check import Between, Checked, require, unique
+from smz_jax.config.check import ConfigError as ConfigError
+from smz_jax.config.check import shorten as shorten
+from smz_jax.config.training import (
+    EvalConfig,
+    LearnerConfig,
+    LossConfig,
+    MacroConfig,
+    ReplayConfig,
+    RolloutConfig,
+)
 
 MAX_BYTES = 10**12
-"""More than any machine holds in one array; what this one holds is asked when JAX has begun."""
-
-
-class ConfigError(ValueError):
-    """A setting is wrong; the message is one line naming field, value and what is allowed."""
-
-
-def shorten(value: Any) -> str:
-    """A value as Python writes it, in at most 80 printable characters."""
-    try:
-        shown = repr(value)
-    except ValueError:  # of a number: Python writes 4,300 digits at most
-        shown = f"a number of {value.bit_length()} bits"
-    return shown if len(shown) <= 80 else shown[:77] + "..."
-
-
-def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Dict of JSON pairs; raises ValueError on a duplicate key."""
-    for key, count in Counter(key for key, _ in pairs).most_common(1):
-        if count > 1:
-            raise ValueError(f"{shorten(key)} is given twice")
-    return dict(pairs)
-
-
-def require(condition: bool, field_name: str, value: Any, allowed: str) -> None:
-    """Raises `ConfigError` in one line unless `condition` holds.
-
-    Args:
-        condition: what must be true.
-        field_name: dotted name of the setting, e.g. `search.num_simulations`.
-        value: the offending value.
-        allowed: what would be accepted, in words.
-
-    Raises:
-        ConfigError: if `condition` is false.
-    """
-    if not condition:
-        raise ConfigError(f"{field_name} = {shorten(value)} is not allowed: it must be {allowed}")
-
-
-def _require_types(section: str, config: Any) -> None:
-    """Checks types, and that the device can hold a number; YAML files may hold anything."""
-    for spec in dataclasses.fields(config):
-        value = getattr(config, spec.name)
-        name = f"{section}.{spec.name}" if section else spec.name
-        kind = (
-            getattr(spec.type, "__name__", str(spec.type))
-            if isinstance(spec.type, type)
-            else (str(spec.type).removeprefix("typing."))
-        )
-        if kind.endswith("| None") and value is None:
-            continue
-        if kind.startswith("bool"):
-            require(isinstance(value, bool), name, value, "true or false")
-        elif kind.startswith("int"):
-            is_int = isinstance(value, int) and not isinstance(value, bool)
-            fits = is_int and abs(value) <= 10**12
-            require(fits, name, value, "a whole number, at most 10^12")
-        elif kind.startswith("float"):
-            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            fits = is_number and (value == 0 or 1e-30 <= abs(value) <= 1e30)  # NaN is in no range
-            require(fits, name, value, "a finite number, 0 or of a size in 1e-30..1e30")
-        elif kind.startswith("str"):
-            require(isinstance(value, str), name, value, "text")
-        elif kind.startswith("Literal"):
-            choices = get_args(spec.type)
-            require(value in choices, name, value, "one of " + ", ".join(map(str, choices)))
+"""More than any machine holds in one array; what this one holds is known when JAX has begun."""
 
 
 @dataclass(frozen=True)
-class EnvConfig:
+class EnvConfig(Checked, section="env"):
     """The environment and how its frames become observations."""
 
     suite: Literal["atari", "gym", "pgx", "grid"] = "atari"
@@ -97,57 +41,42 @@ class EnvConfig:
     backend: Literal["envpool", "ale", "gymnasium"] = "envpool"
     """Which library steps the games. Suite atari: envpool, or ale (ale-py's own vectors).
     Suite gym: envpool (where it has the id and takes the kwargs, else Gymnasium), or gymnasium."""
-    num_envs: int = 32
+    num_envs: Annotated[int, Between(1, 4096)] = 32
     """B: games played side by side."""
     mode: Literal["deterministic", "stochastic"] = "deterministic"
     """Atari only. deterministic: sticky actions 0, no random no-ops. stochastic: 0.25, up to 30
     no-ops."""
-    sticky_prob: float | None = None
+    sticky_prob: Annotated[float | None, Between(0.0, 1.0, "[)")] = None
     """Atari only: chance that the emulator repeats the last action; unset: what `mode` says."""
-    noop_max: int | None = None
+    noop_max: Annotated[int | None, Between(0, 1000)] = None
     """Atari only: up to this many random no-op frames at a game's start; unset: as in `mode`."""
-    frame_skip: int = 4
+    frame_skip: Annotated[int, Between(1, 60)] = 4
     """Atari only: emulator frames for one agent step; the last two are merged by their maximum."""
-    frame_size: int = 84
+    frame_size: Annotated[int, Between(16, 210)] = 84
     """Height and width of the grey frames, in pixels. Observations that are no images have none."""
-    frame_stack: int = 4
+    frame_stack: Annotated[int, Between(1, 16)] = 4
     """Newest frames that make one observation."""
     episodic_life: bool = True
-    """Atari only, in training: a lost life ends the episode for learning; the game goes on."""
+    """Atari only, in training: a lost life ends the episode for learning; the game continues."""
     clip_rewards: bool = True
     """Atari only, in training: learn from the sign of the reward. Scores are always raw."""
     fire_on_life_loss: bool = True
     """Atari only: press FIRE at a game's start and after each lost life, in evaluation too."""
-    max_episode_steps: int = 27_000
+    max_episode_steps: Annotated[int, Between(1, 27_000)] = 27_000
     """Agent steps after which a training game is cut off (truncated), or at the environment's own
     limit if that is shorter."""
-    num_threads: int = 0
+    num_threads: Annotated[int, Between(0, 256)] = 0
     """Threads of envpool or ale; 0 leaves it to the library."""
-    rebuild_every: int = 4_096
+    rebuild_every: Annotated[int, Between(1, 10**9, words="in 1..10^9")] = 4_096
     """Training: steps of each lane after which the games are cut off and opened anew with a seed
     that follows from the run's. A resumed run plays the steps since the last time again, so that
     it goes on bit for bit."""
 
     def __post_init__(self) -> None:
-        """Validates; raises ConfigError in one line."""
-        _require_types("env", self)
+        """Checks `kwargs` and `backend` too; spells `kwargs` in one way, so that runs compare."""
+        super().__post_init__()
         is_name = 0 < len(self.id) <= 200 and self.id.isprintable()
         require(is_name, "env.id", self.id, "the name of a game")
-        require(1 <= self.num_envs <= 4096, "env.num_envs", self.num_envs, "in 1..4096")
-        sticky = self.sticky_prob
-        require(sticky is None or 0 <= sticky < 1, "env.sticky_prob", sticky, "in [0, 1)")
-        noop = self.noop_max
-        require(noop is None or 0 <= noop <= 1000, "env.noop_max", noop, "in 0..1000")
-        require(1 <= self.frame_skip <= 60, "env.frame_skip", self.frame_skip, "in 1..60")
-        require(16 <= self.frame_size <= 210, "env.frame_size", self.frame_size, "in 16..210")
-        require(1 <= self.frame_stack <= 16, "env.frame_stack", self.frame_stack, "in 1..16")
-        steps = self.max_episode_steps
-        require(1 <= steps <= 27_000, "env.max_episode_steps", steps, "in 1..27000")
-        require(0 <= self.num_threads <= 256, "env.num_threads", self.num_threads, "in 0..256")
-        self._check_suite()
-
-    def _check_suite(self) -> None:
-        """Checks `kwargs` and `backend`; spells `kwargs` in one way, so that runs compare."""
         allowed = "a JSON object, e.g. '{\"is_slippery\": true}'"
         try:
             options = json.loads(self.kwargs, object_pairs_hook=unique)
@@ -157,8 +86,6 @@ class EnvConfig:
         fits = isinstance(options, dict) and len(plain) <= 10_000
         require(fits, "env.kwargs", self.kwargs, f"{allowed}, of at most 10,000 characters")
         object.__setattr__(self, "kwargs", plain)
-        every = self.rebuild_every
-        require(1 <= every <= 10**9, "env.rebuild_every", every, "in 1..10^9")
         backend, suite = self.backend, self.suite
         if suite == "atari":
             allowed = "envpool or ale where env.suite is atari"
@@ -195,41 +122,41 @@ class EnvConfig:
 
 
 @dataclass(frozen=True)
-class NetworkConfig:
+class NetworkConfig(Checked, section="network"):
     """The six functions of the model."""
 
     family: Literal["light", "mlp", "board", "resnet"] = "light"
     """light: small conv torso, flat embedding (CPUs). mlp: flat 256-wide. board: planes of a
     board's size, weights shared by its lines (pgx). resnet: 6x6 planes."""
-    embedding_size: int = 256
+    embedding_size: Annotated[int, Between(4, 8192)] = 256
     """Length of a flat embedding, or channels of the planes of resnet and board."""
-    hidden_size: int = 256
+    hidden_size: Annotated[int, Between(4, 8192)] = 256
     """Width of the hidden layers of dynamics and heads."""
-    num_blocks: int = 1
+    num_blocks: Annotated[int, Between(1, 64)] = 1
     """Residual blocks in each dynamics function (and per resolution in the resnet torso)."""
-    torso_channels: int = 16
+    torso_channels: Annotated[int, Between(1, 1024)] = 16
     """Channels of the light torso's first layer; its second has twice as many."""
-    codebook_size: int = 32
-    """C: chance outcomes that the model can tell apart. 1 makes the model MuZero's, and its search
+    codebook_size: Annotated[int, Between(1, 1024)] = 32
+    """C: chance outcomes that the model distinguishes. 1 makes the model MuZero's, and its search
     as deep with `search.collapse_threshold` above 0."""
     encoder_input: Literal["frames", "embedding"] = "frames"
     """What e sees of the observation after the step: its own torso, or the target embedding."""
     encoder_sees_afterstate: bool = True
     """Whether e also sees the afterstate (gradient stopped)."""
     reward_sees_afterstate: bool = False
-    """Whether the reward is predicted from the afterstate as well as from the next state: where it
-    is settled by the move itself, as in 2048, the next state alone need not tell it."""
-    encoder_noise: float = 1.0
+    """Whether the reward is predicted from the afterstate as well as from the next state: where
+    the move itself settles it, as in 2048, the next state alone need not determine it."""
+    encoder_noise: Annotated[float, Between(0.0, 10.0)] = 1.0
     """Scale of the Gumbel noise on the code logits at the start of training; 0 turns it off."""
-    encoder_noise_end: float = 0.0
+    encoder_noise_end: Annotated[float, Between(0.0, 10.0)] = 0.0
     """Scale that the noise falls to, over `learner.schedule_steps`."""
-    encoder_uniform: float = 0.01
+    encoder_uniform: Annotated[float, Between(0.0, 1.0, "[)")] = 0.01
     """Share of the uniform distribution mixed into the code probabilities."""
-    value_support: int = 300
+    value_support: Annotated[int, Between(1, 5000)] = 300
     """The value's support has 2 x this + 1 bins, over the transformed value."""
-    reward_support: int = 300
+    reward_support: Annotated[int, Between(1, 5000)] = 300
     """Likewise for the reward."""
-    decoder_size: int = 0
+    decoder_size: Annotated[int, Between(0, 210)] = 0
     """Height and width of the frame that the auxiliary heads predict; 0: no such heads. Vectors are
     predicted whole, whatever the number."""
     decoder_target: Literal["standardised", "difference"] = "standardised"
@@ -242,43 +169,22 @@ class NetworkConfig:
     bfloat16: bool = False
     """Compute in bfloat16; parameters stay float32."""
 
-    def __post_init__(self) -> None:
-        """Validates; raises ConfigError in one line."""
-        _require_types("network", self)
-        for name, low, high in (
-            ("embedding_size", 4, 8192),
-            ("hidden_size", 4, 8192),
-            ("num_blocks", 1, 64),
-            ("torso_channels", 1, 1024),
-            ("codebook_size", 1, 1024),
-            ("decoder_size", 0, 210),
-            ("value_support", 1, 5000),
-            ("reward_support", 1, 5000),
-        ):
-            value = getattr(self, name)
-            require(low <= value <= high, f"network.{name}", value, f"in {low}..{high}")
-        for name in ("encoder_noise", "encoder_noise_end"):
-            value = getattr(self, name)
-            require(0 <= value <= 10, f"network.{name}", value, "in [0, 10]")
-        uniform = self.encoder_uniform
-        require(0 <= uniform < 1, "network.encoder_uniform", uniform, "in [0, 1)")
-
 
 @dataclass(frozen=True)
-class SearchConfig:
+class SearchConfig(Checked, section="search"):
     """The tree search."""
 
     engine: Literal["batched", "mctx"] = "batched"
     """batched: this project's loop over plain arrays. mctx: the reference, slower the more
     simulations; it knows nothing of the settings marked "batched only"."""
-    num_simulations: int = 16
+    num_simulations: Annotated[int, Between(0, 10_000)] = 16
     """Expansions per search; a step of the game takes two (decision and chance), or one where the
     chance node is collapsed. 0: the prior."""
-    max_depth: int | None = None
+    max_depth: Annotated[int | None, Between(1, 10_000, words="unset or in 1..10000")] = None
     """Longest path from the root, in edges of the tree (a collapsed one counts two); unset: as deep
     as the simulations go."""
-    collapse_threshold: float = 0.0
-    """An afterstate whose normalised H(sigma) is strictly below goes on through its most likely
+    collapse_threshold: Annotated[float, Between(0.0, 1.0)] = 0.0
+    """An afterstate whose normalised H(sigma) is strictly below continues through its most likely
     outcome in the same simulation. 0: never. Batched only."""
     root: Literal["puct", "gumbel"] = "puct"
     """puct: visit counts with Dirichlet noise. gumbel: sequential halving with Gumbel noise, and
@@ -289,372 +195,60 @@ class SearchConfig:
     qtransform: Literal["siblings", "tree"] = "siblings"
     """What PUCT scales Q-values by: the bounds of the node and its children (mctx), or the running
     bounds of the whole tree (MuZero, appendix B). Batched only."""
-    dirichlet_fraction: float = 0.25
+    dirichlet_fraction: Annotated[float, Between(0.0, 1.0)] = 0.25
     """Share of Dirichlet noise in the root prior, in training only."""
-    dirichlet_alpha: float = 0.3
+    dirichlet_alpha: Annotated[float, Between(0, ends="(]")] = 0.3
     """Concentration of that noise."""
-    pb_c_init: float = 1.25
+    pb_c_init: Annotated[float, Between(0, ends="(]")] = 1.25
     """PUCT's c1 (MuZero, appendix B)."""
-    pb_c_base: float = 19_652.0
+    pb_c_base: Annotated[float, Between(0, ends="(]")] = 19_652.0
     """PUCT's c2 (MuZero, appendix B)."""
-    q_epsilon: float = 1e-8
+    q_epsilon: Annotated[float, Between(0, ends="(]")] = 1e-8
     """Smallest range of Q that is stretched to [0, 1] (mctx's epsilon). With few simulations a
     larger one keeps noise in the values from deciding the visits."""
-    gumbel_considered: int = 16
+    gumbel_considered: Annotated[int, Between(1, 1000)] = 16
     """Most actions that a gumbel root considers."""
-    gumbel_maxvisit_init: float = 50.0
+    gumbel_maxvisit_init: Annotated[float, Between(0)] = 50.0
     """c_visit of the Gumbel rules: Q counts (c_visit + most visits) * c_scale."""
-    gumbel_value_scale: float = 0.1
+    gumbel_value_scale: Annotated[float, Between(0)] = 0.1
     """c_scale of the Gumbel rules."""
-    row_multiple: int | None = None
+    row_multiple: Annotated[int | None, Between(1, 100_000, words="unset or in 1..100000")] = None
     """A network function runs on the rows that need it, filled up to a multiple of this many;
     unset: on the whole batch. Each multiple up to env.num_envs is compiled. Pays where a row costs
     as much in a small batch (CPUs). Changes the time alone; not in engine mctx."""
 
     def __post_init__(self) -> None:
-        """Validates; raises ConfigError in one line."""
-        _require_types("search", self)
-        threshold = self.collapse_threshold
-        require(0 <= threshold <= 1, "search.collapse_threshold", threshold, "in [0, 1]")
-        for name, plain in (
-            ("collapse_threshold", 0),
-            ("root", "puct"),
-            ("qtransform", "siblings"),
-        ):
+        """Checks which settings go together, too."""
+        super().__post_init__()
+        plain = {"collapse_threshold": 0, "root": "puct", "qtransform": "siblings"}
+        for name, only in plain.items():
             value = getattr(self, name)
-            fits = self.engine == "batched" or value == plain
-            require(fits, f"search.{name}", value, f"{plain!r} where search.engine is mctx")
-        fits = self.interior == "puct" or self.root == "gumbel"
-        require(fits, "search.interior", self.interior, "'puct' where search.root is puct")
-        fits = self.interior == "puct" or self.qtransform == "siblings"
-        allowed = "'siblings' where search.interior is gumbel"
-        require(fits, "search.qtransform", self.qtransform, allowed)
-        considered = self.gumbel_considered
-        require(1 <= considered <= 1000, "search.gumbel_considered", considered, "in 1..1000")
-        for name in ("gumbel_maxvisit_init", "gumbel_value_scale"):
-            value = getattr(self, name)
-            require(value >= 0, f"search.{name}", value, "at least 0")
-        rows = self.row_multiple
-        good = rows is None or 1 <= rows <= 100_000
-        require(good, "search.row_multiple", rows, "unset or in 1..100000")
-        sims = self.num_simulations
-        require(0 <= sims <= 10_000, "search.num_simulations", sims, "in 0..10000")
-        depth = self.max_depth
-        in_range = depth is None or 1 <= depth <= 10_000
-        require(in_range, "search.max_depth", depth, "unset or in 1..10000")
-        fraction = self.dirichlet_fraction
-        require(0 <= fraction <= 1, "search.dirichlet_fraction", fraction, "in [0, 1]")
-        require(self.dirichlet_alpha > 0, "search.dirichlet_alpha", self.dirichlet_alpha, "above 0")
-        require(self.pb_c_init > 0, "search.pb_c_init", self.pb_c_init, "above 0")
-        require(self.pb_c_base > 0, "search.pb_c_base", self.pb_c_base, "above 0")
-        require(self.q_epsilon > 0, "search.q_epsilon", self.q_epsilon, "above 0")
+            fits = self.engine == "batched" or value == only
+            require(fits, f"search.{name}", value, f"{only!r} where search.engine is mctx")
+        if self.interior == "gumbel":
+            allowed = "'puct' where search.root is puct"
+            require(self.root == "gumbel", "search.interior", self.interior, allowed)
+            allowed = "'siblings' where search.interior is gumbel"
+            fits = self.qtransform == "siblings"
+            require(fits, "search.qtransform", self.qtransform, allowed)
 
 
 @dataclass(frozen=True)
-class RolloutConfig:
-    """How games are played for training."""
-
-    policy: Literal["search", "prior"] = "search"
-    """search: act by the tree's visits. prior: the bare policy head, epsilon-greedy."""
-    length: int = 32
-    """T: steps of every lane between two rounds of learning."""
-    pools: int = 1
-    """2: half of the lanes step while the device searches for the other half; for accelerators."""
-    temperature: float = 1.0
-    """Actions are drawn in proportion to visits^(1/temperature), at the start of the run."""
-    temperature_end: float = 0.25
-    """Temperature at the end of its schedule; 0 is greedy."""
-    epsilon: float = 0.25
-    """Plain-policy mode: chance of a uniformly random action, at the start of the run."""
-    epsilon_end: float = 0.01
-    """Plain-policy mode: that chance at the end of its schedule."""
-    schedule: Literal["linear", "exponential"] = "linear"
-    """Shape of both schedules."""
-    schedule_fraction: float = 0.5
-    """Share of the run's environment steps over which both schedules run."""
-
-    def __post_init__(self) -> None:
-        """Validates; raises ConfigError in one line."""
-        _require_types("rollout", self)
-        require(1 <= self.length <= 10_000, "rollout.length", self.length, "in 1..10000")
-        require(self.pools in (1, 2), "rollout.pools", self.pools, "1 or 2")
-        for name in ("temperature", "temperature_end"):
-            value = getattr(self, name)
-            require(0 <= value <= 100, f"rollout.{name}", value, "in [0, 100]")
-        for name in ("epsilon", "epsilon_end"):
-            value = getattr(self, name)
-            require(0 <= value <= 1, f"rollout.{name}", value, "in [0, 1]")
-        share = self.schedule_fraction
-        require(0 < share <= 1, "rollout.schedule_fraction", share, "in (0, 1]")
-
-
-@dataclass(frozen=True)
-class ReplayConfig:
-    """The replay buffer (flashbax, on the device)."""
-
-    capacity: int = 100_000
-    """Environment steps kept over all lanes."""
-    min_size: int = 2_000
-    """Environment steps collected before learning starts."""
-    prioritised: bool = True
-    """Sample by priority (value error) rather than uniformly."""
-    priority_exponent: float = 0.6
-    """Alpha of prioritised replay; 0 is uniform."""
-    importance_exponent: float = 0.4
-    """Beta of prioritised replay: how far importance weights undo the bias."""
-
-    def __post_init__(self) -> None:
-        """Validates; raises ConfigError in one line."""
-        _require_types("replay", self)
-        capacity, size = self.capacity, self.min_size
-        require(1 <= capacity <= 10**9, "replay.capacity", capacity, "in 1..10^9")
-        allowed = f"in 1..{capacity} (replay.capacity)"
-        require(1 <= size <= capacity, "replay.min_size", size, allowed)
-        for name in ("priority_exponent", "importance_exponent"):
-            value = getattr(self, name)
-            require(0 <= value <= 1, f"replay.{name}", value, "in [0, 1]")
-
-
-@dataclass(frozen=True)
-class LossConfig:
-    """Weights of the loss terms; a weight of 0 turns a term off."""
-
-    policy: float = 1.0
-    """Cross-entropy of the policy with the search's action weights."""
-    value: float = 0.25
-    """Cross-entropy of the categorical value with the n-step target."""
-    reward: float = 1.0
-    """Cross-entropy of the categorical reward."""
-    afterstate_value: float = 0.25
-    """Cross-entropy of the afterstate's value with the value target of the state before it."""
-    chance: float = 1.0
-    """Cross-entropy of the chance prior with the encoder's code."""
-    commitment: float = 0.1
-    """Squared distance of the code probabilities from the (stopped) code."""
-    commitment_start: int = 0
-    """Learner steps before the commitment term begins to rise to its weight."""
-    consistency: float = 2.0
-    """Negative cosine with the embedding of the real next observation (EfficientZero)."""
-    code_entropy: float = 0.02
-    """Bonus on the entropy of the batch's mean code, which keeps codes alive."""
-    reconstruction: float = 0.0
-    """Squared error of the standardised next frame, from the afterstate and from the next state."""
-
-    def __post_init__(self) -> None:
-        """Validates; raises ConfigError in one line."""
-        _require_types("loss", self)
-        for spec in dataclasses.fields(self):
-            value = getattr(self, spec.name)
-            require(0 <= value <= 10**9, f"loss.{spec.name}", value, "in 0..1000000000")
-
-
-@dataclass(frozen=True)
-class LearnerConfig:
-    """The training step."""
-
-    batch_size: int = 64
-    """Windows per update."""
-    unroll_steps: int = 5
-    """K: model steps unrolled from the root of each window."""
-    td_steps: int = 10
-    """n of the n-step value target."""
-    gamma: float = 0.997
-    """Discount per agent step (not per frame)."""
-    bootstrap: Literal["search", "target"] = "search"
-    """Value at the end of the n steps: the stored search value, or the target network's."""
-    updates_per_env_step: float = 0.05
-    """Learner updates for each environment step of a lane."""
-    learning_rate: float = 1e-3
-    """Peak learning rate of AdamW."""
-    learning_rate_end: float = 1e-4
-    """Learning rate at the end of the run (cosine from the peak)."""
-    warmup_steps: int = 100
-    """Learner steps over which the learning rate rises from 0."""
-    weight_decay: float = 1e-4
-    """AdamW's weight decay, on matrices only."""
-    max_grad_norm: float = 5.0
-    """Gradients are scaled down to this global norm."""
-    target_update_period: int = 200
-    """Learner steps between two copies into the target network."""
-    dynamics_gradient_scale: float = 0.5
-    """Gradient that passes into the embedding at each unroll step (MuZero)."""
-    max_skipped: int = 10
-    """Updates with a loss or gradient that is not finite are skipped; with more the run stops."""
-    updates_per_dispatch: int = 1
-    """Updates in one compiled call (lax.scan); 1 is fastest on a CPU, more on an accelerator."""
-    schedule_steps: int = 4_000
-    """Learner steps over which encoder noise falls and the commitment rises."""
-
-    def __post_init__(self) -> None:
-        """Validates; raises ConfigError in one line."""
-        _require_types("learner", self)
-        for name, low, high in (
-            ("batch_size", 1, 65_536),
-            ("unroll_steps", 1, 64),
-            ("td_steps", 1, 1_000),
-            ("target_update_period", 1, 10**9),
-            ("warmup_steps", 0, 10**9),
-            ("schedule_steps", 1, 10**9),
-            ("max_skipped", 0, 10**9),
-            ("updates_per_dispatch", 1, 10_000),
-        ):
-            value = getattr(self, name)
-            require(low <= value <= high, f"learner.{name}", value, f"in {low}..{high}")
-        require(0 <= self.gamma <= 1, "learner.gamma", self.gamma, "in [0, 1]")
-        rate = self.updates_per_env_step
-        require(0 <= rate <= 64, "learner.updates_per_env_step", rate, "in [0, 64]")
-        for name in ("learning_rate", "max_grad_norm"):
-            value = getattr(self, name)
-            require(value > 0, f"learner.{name}", value, "above 0")
-        for name in ("learning_rate_end", "weight_decay"):
-            value = getattr(self, name)
-            require(value >= 0, f"learner.{name}", value, "at least 0")
-        scale = self.dynamics_gradient_scale
-        require(0 <= scale <= 1, "learner.dynamics_gradient_scale", scale, "in [0, 1]")
-
-
-@dataclass(frozen=True)
-class MacroConfig:
-    """Extraction of macros from search trees and played games."""
-
-    min_length: int = 2
-    """Shortest macro, in environment actions."""
-    max_length: int = 6
-    """Longest macro."""
-    play_threshold: float = 0.2
-    """A played transition is certain below this normalised entropy."""
-    tree_threshold: float = 0.4
-    """A transition in a search tree is certain below this normalised entropy."""
-    min_occurrences: int = 3
-    """A candidate seen this often is a macro."""
-    capacity: int = 1024
-    """Slots of the table; when it is full the least useful entry goes, and is counted."""
-    num_buckets: int = 64
-    """Start-state buckets (arg max of a fixed random projection of the embedding); even."""
-    tree_weight: Literal["path", "visits"] = "path"
-    """path: each tree path counts once per root. visits: by its end node's visits."""
-    include_repeats: bool = True
-    """Whether windows of one repeated action count."""
-    bucket_warmup_steps: int = 20_000
-    """Environment steps after which the mean that buckets are centred on is frozen, and start
-    states begin to be counted. It must be the mean of a model that has begun to learn."""
-    deterministic_threshold: float = 0.1
-    """A macro with a mean entropy below this is reported as deterministic."""
-    distance_threshold: float = 0.5
-    """A trial is near if the foreseen end is no farther from the real one than this share of its
-    mean distance from the ends of other windows."""
-    reward_threshold: float = 0.25
-    """A trial is paid if the errors of its rewards sum up to no more than this."""
-    min_trials: int = 25
-    """Trials that are asked for before a macro is called sound or refuted: of fewer no bound
-    reaches a sound_share of 0.9."""
-    certain_share: float = 0.25
-    """Share of the replayed windows with a macro's actions that must be certain, by the lower bound
-    of its interval. 0: a macro that is certain in few states only may be sound, too."""
-    sound_share: float = 0.9
-    """Share of trials that must hold, likewise."""
-    evidence_decay: float = 0.95
-    """Evidence is multiplied by this after every iteration's updates: the model that it was of goes
-    on learning."""
-    slots: int = 64
-    """Macros whose precondition is learned, at most: where each applies."""
-    value_delta: float = 0.25
-    """A macro applies only where rewards and value after it come to no less than this below the
-    value before it, that of the best action; in the game's own (clipped) points."""
-    head_size: int = 128
-    """Width of the head that learns preconditions."""
-    head_learning_rate: float = 2e-3
-    """Adam's learning rate for that head; 0: no preconditions are learned."""
-    head_every: int = 4
-    """Updates of the model for each of that head, and for each batch that evidence is taken from:
-    it costs about as much as a forward pass over macro.max_length steps."""
-
-    def __post_init__(self) -> None:
-        """Validates; raises ConfigError in one line."""
-        _require_types("macro", self)
-        require(1 <= self.min_length <= 8, "macro.min_length", self.min_length, "in 1..8")
-        low, high = self.min_length, self.max_length
-        allowed = f"in {low}..8, from macro.min_length on"
-        require(low <= high <= 8, "macro.max_length", high, allowed)
-        for name in (
-            *("play_threshold", "tree_threshold", "deterministic_threshold"),
-            *("certain_share", "sound_share", "evidence_decay"),
-        ):
-            value = getattr(self, name)
-            require(0 <= value <= 1, f"macro.{name}", value, "in [0, 1]")
-        distance, error = self.distance_threshold, self.reward_threshold
-        require(0 <= distance <= 1, "macro.distance_threshold", distance, "in [0, 1]")
-        require(0 <= error <= 1e6, "macro.reward_threshold", error, "in [0, 10^6]")
-        trials = self.min_trials
-        require(1 <= trials <= 10**6, "macro.min_trials", trials, "in 1..1000000")
-        seen = self.min_occurrences
-        require(1 <= seen <= 10**9, "macro.min_occurrences", seen, "in 1..1000000000")
-        require(8 <= self.capacity <= 2**20, "macro.capacity", self.capacity, "in 8..1048576")
-        buckets = self.num_buckets
-        allowed = "an even number in 2..1024"
-        require(2 <= buckets <= 1024 and buckets % 2 == 0, "macro.num_buckets", buckets, allowed)
-        for name, most in (("slots", 4096), ("head_size", 8192), ("head_every", 10**9)):
-            value = getattr(self, name)
-            require(1 <= value <= most, f"macro.{name}", value, f"in 1..{most}")
-        delta, rate = self.value_delta, self.head_learning_rate
-        require(0 <= delta <= 1e9, "macro.value_delta", delta, "in [0, 10^9]")
-        require(0 <= rate <= 1, "macro.head_learning_rate", rate, "in [0, 1]")
-        warm = self.bucket_warmup_steps
-        require(0 <= warm <= 10**12, "macro.bucket_warmup_steps", warm, "in 0..10^12")
-
-
-@dataclass(frozen=True)
-class EvalConfig:
-    """Whole games, raw scores, greedy, no noise."""
-
-    num_games: int = 32
-    """Games of the final evaluation, shared equally by the lanes."""
-    num_envs: int = 32
-    """Lanes of an evaluation; each plays num_games / num_envs games, rounded up."""
-    max_steps: int = 3_000
-    """Agent steps after which an evaluation game is cut off; the share of cut games is reported."""
-    noop_max: int = 30
-    """Atari only: random no-op frames at each game's start."""
-    every_env_steps: int = 0
-    """Environment steps between two evaluations during training; 0: at the end only."""
-    interim_games: int = 16
-    """Games of an evaluation during training."""
-    sticky_column: bool = False
-    """Whether the final evaluation is repeated with sticky actions 0.25."""
-    baselines: bool = True
-    """Whether a random policy and every constant action are measured by the same code."""
-    check_model: bool = True
-    """Whether the model is checked on a replayed batch at each evaluation and checkpoint, and at
-    the end. The run itself is the same with and without."""
-
-    def __post_init__(self) -> None:
-        """Validates; raises ConfigError in one line."""
-        _require_types("eval", self)
-        for name in ("num_games", "num_envs", "interim_games"):
-            value = getattr(self, name)
-            require(1 <= value <= 4096, f"eval.{name}", value, "in 1..4096")
-        require(1 <= self.max_steps <= 27_000, "eval.max_steps", self.max_steps, "in 1..27000")
-        require(0 <= self.noop_max <= 1000, "eval.noop_max", self.noop_max, "in 0..1000")
-        every = self.every_env_steps
-        require(every >= 0, "eval.every_env_steps", every, "at least 0")
-
-
-@dataclass(frozen=True)
-class Config:
+class Config(Checked):
     """Everything that a run depends on."""
 
     experiment: str = "breakout"
     """Name of the experiment; runs are kept under runs/<experiment>/."""
-    seed: int = 0
+    seed: Annotated[int, Between(0, 2**31 - 1)] = 0
     """Seed of everything random in the run."""
     total_env_steps: int = 100_000
     """Agent steps over all lanes; the run's whole length (in Atari 4 emulator frames each)."""
-    checkpoint_every_env_steps: int = 50_000
+    checkpoint_every_env_steps: Annotated[int, Between(1)] = 50_000
     """Environment steps between two checkpoints; one is always written at the end."""
     keep_checkpoint_every_env_steps: int = 0
     """Checkpoints at multiples of so many environment steps are kept; 0: the newest two, and the
     best by evaluation."""
-    log_every: int = 1
+    log_every: Annotated[int, Between(1)] = 1
     """Iterations between two rows of metrics.jsonl."""
     env: EnvConfig = field(default_factory=EnvConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -668,14 +262,11 @@ class Config:
 
     def __post_init__(self) -> None:
         """Validates what spans sections; raises ConfigError in one line."""
-        _require_types("", self)
+        super().__post_init__()
         is_plain = re.fullmatch(r"[A-Za-z0-9_][\w.-]{0,99}", self.experiment) is not None
         allowed = "a plain name of letters, digits, _ . -"
         require(is_plain, "experiment", self.experiment, allowed)
-        require(0 <= self.seed < 2**31, "seed", self.seed, "in 0..2147483647")
-        require(self.log_every >= 1, "log_every", self.log_every, "at least 1")
         every = self.checkpoint_every_env_steps
-        require(every >= 1, "checkpoint_every_env_steps", every, "at least 1")
         keep = self.keep_checkpoint_every_env_steps
         allowed = f"0 or a multiple of checkpoint_every_env_steps = {every}"
         fits = keep >= 0 and keep % every == 0

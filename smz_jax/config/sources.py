@@ -9,7 +9,6 @@ import dataclasses
 import difflib
 import json
 import stat
-import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,8 +16,9 @@ from typing import Any
 
 import yaml
 
+from smz_jax.config.check import ConfigError, field_type, require, shorten, unique
 from smz_jax.config.presets import PRESET_NAMES, preset_overrides
-from smz_jax.config.settings import Config, ConfigError, require, shorten, unique
+from smz_jax.config.settings import Config
 
 MAX_FILE_BYTES = 50_000
 """Ten times what all settings take; YAML of this size is read in a second."""
@@ -59,16 +59,14 @@ def _coerce(name: str, value: Any) -> Any:
 
     Text comes from flags, and from YAML 1.1, which reads 1e-3 as text.
     """
-    kind = SETTINGS[name]
+    kind, is_optional, _ = field_type(SETTINGS[name])
     if name == "env.kwargs" and isinstance(value, Mapping):  # a file may nest it
         with contextlib.suppress(TypeError, ValueError):  # dates and bytes are YAML, not JSON
             return json.dumps(value, sort_keys=True)
     if name == "env.id" and value == 2048:  # the game whose name YAML takes for a number
         return "2048"
-    if isinstance(kind, types.UnionType):
-        if isinstance(value, str) and value.strip().lower() in ("none", "null"):
-            return None
-        kind = typing.get_args(kind)[0]
+    if is_optional and isinstance(value, str) and value.strip().lower() in ("none", "null"):
+        return None
     if kind is bool and isinstance(value, str):
         return {"true": True, "false": False}.get(value.strip().lower(), value)
     if (

@@ -1,0 +1,208 @@
+"""Settings of play, replay, losses, updates, macros and evaluation, checked on construction."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from smz_jax.config.check import Between, Checked, require
+
+
+@dataclass(frozen=True)
+class RolloutConfig(Checked, section="rollout"):
+    """How games are played for training."""
+
+    policy: Literal["search", "prior"] = "search"
+    """search: act by the tree's visits. prior: the bare policy head, epsilon-greedy."""
+    length: Annotated[int, Between(1, 10_000)] = 32
+    """T: steps of every lane between two rounds of learning."""
+    pools: Annotated[int, Between(1, 2, words="1 or 2")] = 1
+    """2: half of the lanes step while the device searches for the other half; for accelerators."""
+    temperature: Annotated[float, Between(0.0, 100.0)] = 1.0
+    """Actions are drawn in proportion to visits^(1/temperature), at the start of the run."""
+    temperature_end: Annotated[float, Between(0.0, 100.0)] = 0.25
+    """Temperature at the end of its schedule; 0 is greedy."""
+    epsilon: Annotated[float, Between(0.0, 1.0)] = 0.25
+    """Plain-policy mode: chance of a uniformly random action, at the start of the run."""
+    epsilon_end: Annotated[float, Between(0.0, 1.0)] = 0.01
+    """Plain-policy mode: that chance at the end of its schedule."""
+    schedule: Literal["linear", "exponential"] = "linear"
+    """Shape of both schedules."""
+    schedule_fraction: Annotated[float, Between(0.0, 1.0, "(]")] = 0.5
+    """Share of the run's environment steps over which both schedules run."""
+
+
+@dataclass(frozen=True)
+class ReplayConfig(Checked, section="replay"):
+    """The replay buffer (flashbax, on the device)."""
+
+    capacity: Annotated[int, Between(1, 10**9, words="in 1..10^9")] = 100_000
+    """Environment steps kept over all lanes."""
+    min_size: int = 2_000
+    """Environment steps collected before learning starts."""
+    prioritised: bool = True
+    """Sample by priority (value error) rather than uniformly."""
+    priority_exponent: Annotated[float, Between(0.0, 1.0)] = 0.6
+    """Alpha of prioritised replay; 0 is uniform."""
+    importance_exponent: Annotated[float, Between(0.0, 1.0)] = 0.4
+    """Beta of prioritised replay: how far importance weights undo the bias."""
+
+    def __post_init__(self) -> None:
+        """Checks that the buffer can hold `min_size`, too."""
+        super().__post_init__()
+        allowed = f"in 1..{self.capacity} (replay.capacity)"
+        require(1 <= self.min_size <= self.capacity, "replay.min_size", self.min_size, allowed)
+
+
+@dataclass(frozen=True)
+class LossConfig(Checked, section="loss"):
+    """Weights of the loss terms; a weight of 0 turns a term off."""
+
+    policy: Annotated[float, Between(0, 10**9)] = 1.0
+    """Cross-entropy of the policy with the search's action weights."""
+    value: Annotated[float, Between(0, 10**9)] = 0.25
+    """Cross-entropy of the categorical value with the n-step target."""
+    reward: Annotated[float, Between(0, 10**9)] = 1.0
+    """Cross-entropy of the categorical reward."""
+    afterstate_value: Annotated[float, Between(0, 10**9)] = 0.25
+    """Cross-entropy of the afterstate's value with the value target of the state before it."""
+    chance: Annotated[float, Between(0, 10**9)] = 1.0
+    """Cross-entropy of the chance prior with the encoder's code."""
+    commitment: Annotated[float, Between(0, 10**9)] = 0.1
+    """Squared distance of the code probabilities from the (stopped) code."""
+    commitment_start: Annotated[int, Between(0, 10**9)] = 0
+    """Learner steps before the commitment term begins to rise to its weight."""
+    consistency: Annotated[float, Between(0, 10**9)] = 2.0
+    """Negative cosine with the embedding of the real next observation (EfficientZero)."""
+    code_entropy: Annotated[float, Between(0, 10**9)] = 0.02
+    """Bonus on the entropy of the batch's mean code, which keeps codes alive."""
+    reconstruction: Annotated[float, Between(0, 10**9)] = 0.0
+    """Squared error of the standardised next frame, from the afterstate and from the next state."""
+
+
+@dataclass(frozen=True)
+class LearnerConfig(Checked, section="learner"):
+    """The training step."""
+
+    batch_size: Annotated[int, Between(1, 65_536)] = 64
+    """Windows per update."""
+    unroll_steps: Annotated[int, Between(1, 64)] = 5
+    """K: model steps unrolled from the root of each window."""
+    td_steps: Annotated[int, Between(1, 1_000)] = 10
+    """n of the n-step value target."""
+    gamma: Annotated[float, Between(0.0, 1.0)] = 0.997
+    """Discount per agent step (not per frame)."""
+    bootstrap: Literal["search", "target"] = "search"
+    """Value at the end of the n steps: the stored search value, or the target network's."""
+    updates_per_env_step: Annotated[float, Between(0.0, 64.0)] = 0.05
+    """Learner updates for each environment step of a lane."""
+    learning_rate: Annotated[float, Between(0, ends="(]")] = 1e-3
+    """Peak learning rate of AdamW."""
+    learning_rate_end: Annotated[float, Between(0)] = 1e-4
+    """Learning rate at the end of the run (cosine from the peak)."""
+    warmup_steps: Annotated[int, Between(0, 10**9)] = 100
+    """Learner steps over which the learning rate rises from 0."""
+    weight_decay: Annotated[float, Between(0)] = 1e-4
+    """AdamW's weight decay, on matrices only."""
+    max_grad_norm: Annotated[float, Between(0, ends="(]")] = 5.0
+    """Gradients are scaled down to this global norm."""
+    target_update_period: Annotated[int, Between(1, 10**9)] = 200
+    """Learner steps between two copies into the target network."""
+    dynamics_gradient_scale: Annotated[float, Between(0.0, 1.0)] = 0.5
+    """Gradient that passes into the embedding at each unroll step (MuZero)."""
+    max_skipped: Annotated[int, Between(0, 10**9)] = 10
+    """Updates with a loss or gradient that is not finite are skipped; with more the run stops."""
+    updates_per_dispatch: Annotated[int, Between(1, 10_000)] = 1
+    """Updates in one compiled call (lax.scan); 1 is fastest on a CPU, more on an accelerator."""
+    schedule_steps: Annotated[int, Between(1, 10**9)] = 4_000
+    """Learner steps over which encoder noise falls and the commitment rises."""
+
+
+@dataclass(frozen=True)
+class MacroConfig(Checked, section="macro"):
+    """Extraction of macros from search trees and played games."""
+
+    min_length: Annotated[int, Between(1, 8)] = 2
+    """Shortest macro, in environment actions."""
+    max_length: int = 6
+    """Longest macro."""
+    play_threshold: Annotated[float, Between(0.0, 1.0)] = 0.2
+    """A played transition is certain below this normalised entropy."""
+    tree_threshold: Annotated[float, Between(0.0, 1.0)] = 0.4
+    """A transition in a search tree is certain below this normalised entropy."""
+    min_occurrences: Annotated[int, Between(1, 10**9)] = 3
+    """A candidate seen this often is a macro."""
+    capacity: Annotated[int, Between(8, 2**20)] = 1024
+    """Slots of the table; when it is full the least useful entry goes, and is counted."""
+    num_buckets: int = 64
+    """Start-state buckets (arg max of a fixed random projection of the embedding); even."""
+    tree_weight: Literal["path", "visits"] = "path"
+    """path: each tree path counts once per root. visits: by its end node's visits."""
+    include_repeats: bool = True
+    """Whether windows of one repeated action count."""
+    bucket_warmup_steps: Annotated[int, Between(0, 10**12, words="in 0..10^12")] = 20_000
+    """Environment steps after which the mean that buckets are centred on is frozen, and start
+    states begin to be counted. It must be the mean of a model that has begun to learn."""
+    deterministic_threshold: Annotated[float, Between(0.0, 1.0)] = 0.1
+    """A macro with a mean entropy below this is reported as deterministic."""
+    distance_threshold: Annotated[float, Between(0.0, 1.0)] = 0.5
+    """A trial is near if the foreseen end is no farther from the real one than this share of its
+    mean distance from the ends of other windows."""
+    reward_threshold: Annotated[float, Between(0, 10**6, words="in [0, 10^6]")] = 0.25
+    """A trial is paid if the errors of its rewards sum up to no more than this."""
+    min_trials: Annotated[int, Between(1, 10**6)] = 25
+    """Trials needed before a macro is called sound or refuted: of fewer no bound reaches a
+    sound_share of 0.9."""
+    certain_share: Annotated[float, Between(0.0, 1.0)] = 0.25
+    """Share of the replayed windows with a macro's actions that must be certain, by the lower bound
+    of its interval. 0: a macro that is certain in few states only may be sound, too."""
+    sound_share: Annotated[float, Between(0.0, 1.0)] = 0.9
+    """Share of trials that must hold, likewise."""
+    evidence_decay: Annotated[float, Between(0.0, 1.0)] = 0.95
+    """Evidence is multiplied by this after every iteration's updates: the model that it was
+    of keeps learning."""
+    slots: Annotated[int, Between(1, 4096)] = 64
+    """Macros whose precondition is learned, at most: where each applies."""
+    value_delta: Annotated[float, Between(0, 10**9, words="in [0, 10^9]")] = 0.25
+    """A macro applies only where rewards and value after it come to no less than this below the
+    value before it, that of the best action; in the game's own (clipped) points."""
+    head_size: Annotated[int, Between(1, 8192)] = 128
+    """Width of the head that learns preconditions."""
+    head_learning_rate: Annotated[float, Between(0.0, 1.0)] = 2e-3
+    """Adam's learning rate for that head; 0: no preconditions are learned."""
+    head_every: Annotated[int, Between(1, 10**9)] = 4
+    """Updates of the model for each of that head, and for each batch that evidence is taken from:
+    it costs about as much as a forward pass over macro.max_length steps."""
+
+    def __post_init__(self) -> None:
+        """Checks the lengths against each other, too."""
+        super().__post_init__()
+        low, high = self.min_length, self.max_length
+        allowed = f"in {low}..8, from macro.min_length on"
+        require(low <= high <= 8, "macro.max_length", high, allowed)
+        buckets = self.num_buckets
+        allowed = "an even number in 2..1024"
+        require(2 <= buckets <= 1024 and buckets % 2 == 0, "macro.num_buckets", buckets, allowed)
+
+
+@dataclass(frozen=True)
+class EvalConfig(Checked, section="eval"):
+    """Whole games, raw scores, greedy, no noise."""
+
+    num_games: Annotated[int, Between(1, 4096)] = 32
+    """Games of the final evaluation, shared equally by the lanes."""
+    num_envs: Annotated[int, Between(1, 4096)] = 32
+    """Lanes of an evaluation; each plays num_games / num_envs games, rounded up."""
+    max_steps: Annotated[int, Between(1, 27_000)] = 3_000
+    """Agent steps after which an evaluation game is cut off; the share of cut games is reported."""
+    noop_max: Annotated[int, Between(0, 1000)] = 30
+    """Atari only: random no-op frames at each game's start."""
+    every_env_steps: Annotated[int, Between(0)] = 0
+    """Environment steps between two evaluations during training; 0: at the end only."""
+    interim_games: Annotated[int, Between(1, 4096)] = 16
+    """Games of an evaluation during training."""
+    sticky_column: bool = False
+    """Whether the final evaluation is repeated with sticky actions 0.25."""
+    baselines: bool = True
+    """Whether a random policy and every constant action are measured by the same code."""
+    check_model: bool = True
+    """Whether the model is checked on a replayed batch at each evaluation and checkpoint, and at
+    the end. The run itself is the same with and without."""
