@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     read_config(run_dir)
     check_new_folder(out)
-    from smz_jax.run.compiling import use_compile_cache
+    from smz_jax.run.devices import use_compile_cache
 
     use_compile_cache()
     from smz_jax.analysis.load import export_run, format_scores

@@ -205,7 +205,7 @@ def look(arguments: MacrosRequest, library: dict[str, Any], exported: bool, want
         )
         return 0
     kind: Any = arguments.checkpoint or next(iter(kinds), "last")
-    from smz_jax.run.compiling import use_compile_cache
+    from smz_jax.run.devices import use_compile_cache
 
     use_compile_cache()
     from smz_jax.analysis.load import load_model

@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ConfigError: in one line, if an argument or the folder cannot be used.
     """
     arguments = read_arguments(sys.argv[1:] if argv is None else argv)
-    from smz_jax.run.compiling import use_compile_cache
+    from smz_jax.run.devices import use_compile_cache
 
     use_compile_cache()
     from smz_jax.analysis.load import load_model

@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from smz_jax.run.compiling import use_compile_cache, use_fast_compiler
+from smz_jax.run.devices import use_compile_cache, use_fast_compiler
 
 use_compile_cache()
 use_fast_compiler()

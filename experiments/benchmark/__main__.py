@@ -222,7 +222,7 @@ def main() -> int:
         check_writable(Path(json_path))
     print("benchmark: starting JAX", flush=True)
     if "tiny" in (preset, invocation and invocation.preset):
-        from smz_jax.run.compiling import compile_fast
+        from smz_jax.run.devices import compile_fast
 
         compile_fast()
     from rich.console import Console

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import psutil
 
-from smz_jax.run.compiling import use_compile_cache
+from smz_jax.run.devices import use_compile_cache
 from smz_jax.storage.run_dir import git_commit, versions
 
 QUICK_SECONDS = 1.0

@@ -125,7 +125,7 @@ def read_command(argv: list[str]) -> tuple[argparse.Namespace, Invocation]:
 def main() -> int:
     """Reads the command line, trains what is not finished, writes figure and table."""
     own, invocation = read_command(sys.argv[1:])
-    from smz_jax.run.compiling import compile_fast, use_compile_cache
+    from smz_jax.run.devices import compile_fast, use_compile_cache
 
     use_compile_cache()
     if invocation.preset == "tiny":

@@ -14,7 +14,7 @@ from smz_jax.acting.evaluate import evaluate, evaluate_baselines, evaluation_row
 from smz_jax.config.settings import Config, EvalConfig, NetworkConfig, SearchConfig
 from smz_jax.envs import GameFault
 from smz_jax.model.networks import make_networks
-from smz_jax.run.launch import format_summary
+from smz_jax.run.ending import format_summary
 from smz_jax.types import Decision, EnvSpec, SearchOutput, Space, Timestep
 from tests.acting.test_rollout import random_params
 from tests.support.toy_env import CatchEnv

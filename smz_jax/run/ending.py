@@ -1,0 +1,131 @@
+"""The end of a run: summary.json, the report, and what is printed of both."""
+
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from smz_jax.config.cli import Invocation
+from smz_jax.config.settings import Config
+from smz_jax.macros.library.summary import format_rankings
+from smz_jax.run.loop import Outcome
+from smz_jax.storage.files import write_json
+from smz_jax.storage.run_dir import git_commit, hardware, versions
+
+
+def finish(experiment: str, invocation: Invocation, run_dir: Path, outcome: Outcome) -> int:
+    """Writes summary and report and prints both; gives the exit code.
+
+    Args:
+        experiment: name of the experiment's module.
+        invocation: as the run was started.
+        run_dir: its folder.
+        outcome: how it ended.
+    """
+    config = invocation.config
+    summary = summarise_run(invocation, run_dir, outcome)
+    write_json(run_dir / "summary.json", summary)
+    if outcome.signal_number is not None:  # first of all: who sent it may not wait for the rest
+        module = f"experiments.{experiment}"
+        go_on = [sys.executable, "-m", module, "--resume", "--run_dir", str(run_dir)]
+        print(
+            f"stopped after {outcome.env_steps:,} of {config.total_env_steps:,} environment steps; "
+            f"{'a' if outcome.saved else 'no new'} checkpoint is saved. Go on with:\n"
+            f"  {shlex.join(go_on)}",
+            flush=True,
+        )
+    from smz_jax.report.build import build_report  # plots: of seconds, and needed only now
+
+    report = build_report([run_dir])
+    print("\n" + format_summary(summary, config))
+    print("\n" + format_rankings(outcome.library))
+    print(f"\nreport: {report}")
+    if outcome.signal_number is not None:
+        return 128 + outcome.signal_number
+    if outcome.fault:
+        print(f"error: {outcome.fault}", file=sys.stderr)
+    return 0 if outcome.saved and not outcome.fault else 1
+
+
+def summarise_run(invocation: Invocation, run_dir: Path, outcome: Outcome) -> dict[str, Any]:
+    """The run as summary.json holds it."""
+    config = invocation.config
+    return {
+        **outcome.findings,
+        "experiment": config.experiment,
+        "name": run_dir.name,
+        "seed": config.seed,
+        "preset": invocation.preset,
+        "command": invocation.command,
+        "init_from": invocation.init_from,
+        "finished": outcome.finished,
+        "env_steps": outcome.env_steps,
+        "env_frames": outcome.env_steps * config.env.frames_per_step,
+        "learner_steps": outcome.learner_steps,
+        "seconds_total": sum(outcome.seconds.values()),
+        "seconds": outcome.seconds,
+        "evaluation": outcome.evaluation,
+        "evaluation_sticky": outcome.evaluation_sticky,
+        "baselines": outcome.baselines,
+        "macros": outcome.library["stats"],
+        "model_check": outcome.model_check,
+        "versions": versions(),
+        "commit": git_commit(),
+        "platform": hardware(jax.devices()[0]),
+    }
+
+
+def _score(result: Mapping[str, Any]) -> str:
+    return f"{result['mean']:.2f} ({result['mean_low']:.2f} to {result['mean_high']:.2f})"
+
+
+def format_summary(summary: Mapping[str, Any], config: Config) -> str:
+    """The end of a run in a few lines: scores next to the baselines, time per phase.
+
+    Args:
+        summary: as in summary.json.
+        config: the run's settings.
+    """
+    minutes = summary["seconds_total"] / 60
+    lines = [
+        f"{summary['experiment']}, seed {summary['seed']}: {summary['env_steps']:,} environment "
+        f"steps ({summary['env_frames']:,} frames), {summary['learner_steps']:,} learner steps, "
+        f"{minutes:.1f} minutes"
+    ]
+    columns = (("evaluation", ""), ("evaluation_sticky", ", sticky actions 0.25"))
+    for name, label in columns:
+        result = summary[name]
+        if result:
+            repeats = result["distinct"] < result["games"]
+            different = f" ({result['distinct']} different)" if repeats else ""
+            lines.append(
+                f"score{label}: mean {_score(result)}, median {result['median']:g}, "
+                f"interquartile mean {result['iqm']:.2f}, {result['games']} games{different}, "
+                f"{result['cut_share']:.0%} cut off at {config.eval.max_steps:,} steps"
+            )
+    baselines = summary["baselines"]
+    if baselines and baselines["random"]:
+        lines.append(f"random policy: mean {_score(baselines['random'])}")
+    if baselines and baselines["constant"]:
+        best = max(baselines["constant"], key=lambda name: baselines["constant"][name]["mean"])
+        result = baselines["constant"][best]
+        lines.append(f"best constant action: {best}, mean {_score(result)}")
+    if model := summary["model_check"]:
+        lines.append(
+            f"model: {model['code_perplexity']:.2f} codes in use (perplexity), "
+            f"{model['agreement']:.0%} of them foreseen, mean transition entropy "
+            f"{model['transition_entropy']:.3f} of ln C"
+        )
+    total = max(summary["seconds_total"], 1e-9)
+    phases = sorted(summary["seconds"].items(), key=lambda item: -item[1])
+    lines.append("time: " + ", ".join(f"{k} {v:.0f} s ({v / total:.0%})" for k, v in phases if v))
+    stats = summary["macros"]
+    lines.append(
+        f"macros: {stats['total']:.0f} ({stats['play']:.0f} played, {stats['tree']:.0f} only in "
+        f"trees), {stats['candidates']:.0f} candidates, certain transitions "
+        f"{stats['certain_rate_play']:.1%} of played, {stats['certain_rate_tree']:.1%} in trees"
+    )
+    return "\n".join(lines)
