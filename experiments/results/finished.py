@@ -12,8 +12,9 @@ from experiments.results.plan import is_finished, read_json, seed_folders
 from experiments.results.worlds import ENCODER_VARIANT, STICKY, World
 from smz_jax.config.settings import Config, ConfigError
 from smz_jax.config.sources import flat_dict
-from smz_jax.report.data import Curve, RunData, as_score, load_run
+from smz_jax.report.data import Curve, RunData, load_run
 from smz_jax.storage.documents.checks import is_number
+from smz_jax.storage.estimate import read_estimate
 from smz_jax.storage.metrics import read_metrics
 
 CONFIDENCE = 0.95
@@ -146,7 +147,7 @@ def over_evaluations(evaluations: Sequence[Mapping[str, Any] | None]) -> Estimat
     Args:
         evaluations: of each seed, as `summarise_games` gives them.
     """
-    scores = [score for x in evaluations if (score := as_score(x)) is not None]
+    scores = [score for x in evaluations if (score := read_estimate(x)) is not None]
     if len(scores) == 1:
         (only,) = scores
         return Estimate(only.mean, only.low, only.high, "games", (only.mean,))

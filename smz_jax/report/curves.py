@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from smz_jax.report.data import RunData, Score, as_score
+from smz_jax.report.data import RunData
 from smz_jax.report.style import (
     BLACK,
     GREEN,
@@ -27,6 +27,7 @@ from smz_jax.report.style import (
 )
 from smz_jax.report.verdict import number_text
 from smz_jax.storage.documents.checks import is_number
+from smz_jax.storage.estimate import Estimate, read_estimate
 
 SOURCES = ("play", "tree")
 
@@ -69,9 +70,9 @@ def draw_evaluations(axes: Axes, run: RunData, colour: str, labelled: bool) -> b
     interim = [
         (row["env_steps"], score)
         for row in run.rows
-        if is_number(row.get("env_steps")) and (score := _row_score(row))
+        if is_number(row.get("env_steps")) and (score := read_estimate(row, "eval/mean"))
     ]
-    final = as_score(run.summary.get("evaluation"))
+    final = read_estimate(run.summary.get("evaluation"))
     if final and interim and abs(interim[-1][1].mean - final.mean) < 1e-9:
         interim.pop()
     if interim:
@@ -84,14 +85,9 @@ def draw_evaluations(axes: Axes, run: RunData, colour: str, labelled: bool) -> b
     return bool(interim or final)
 
 
-def _row_score(row: dict) -> Score | None:
-    names = ("mean", "mean_low", "mean_high")
-    return as_score({name: row.get(f"eval/{name}") for name in names})
-
-
 def _error_bars(
     axes: Axes,
-    points: Sequence[tuple[float, Score]],
+    points: Sequence[tuple[float, Estimate]],
     colour: str,
     marker: str,
     size: float,

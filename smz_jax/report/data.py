@@ -18,29 +18,11 @@ from smz_jax.storage.documents.checks import (
     wrong_keys,
 )
 from smz_jax.storage.documents.macros import check_library, fold
+from smz_jax.storage.estimate import Estimate, read_estimate
 from smz_jax.storage.metrics import METRICS_FILE, read_metrics
 
 Curve = tuple[list[float], list[float]]
 """Environment steps and the values there."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """A mean raw score with the interval around it (None where it is not known)."""
-
-    mean: float
-    low: float | None = None
-    high: float | None = None
-
-    @property
-    def floor(self) -> float:
-        """Lower end of the interval, or the mean."""
-        return self.mean if self.low is None else self.low
-
-    @property
-    def ceiling(self) -> float:
-        """Upper end of the interval, or the mean."""
-        return self.mean if self.high is None else self.high
 
 
 @dataclass
@@ -123,54 +105,44 @@ class RunData:
         values = self.curve(key)[1]
         return values[-1] if values else None
 
-    def evaluation(self) -> Score | None:
+    def evaluation(self) -> Estimate | None:
         """The final evaluation, or else the newest one during training."""
-        if final := as_score(self.summary.get("evaluation")):
+        if final := read_estimate(self.summary.get("evaluation")):
             return final
         mean = self.last("eval/mean")
         if mean is None:
             return None
-        return Score(mean, self.last("eval/mean_low"), self.last("eval/mean_high"))
+        return Estimate(mean, self.last("eval/mean_low"), self.last("eval/mean_high"))
 
-    def random(self) -> Score | None:
-        """Score of the random policy by the same evaluator."""
-        if known := as_score(self.baselines().get("random")):
+    def random(self) -> Estimate | None:
+        """Estimate of the random policy by the same evaluator."""
+        if known := read_estimate(self.baselines().get("random")):
             return known
         mean = self.last("baseline/random")
         if mean is None:
             return None
-        return Score(mean, self.last("baseline/random_low"), self.last("baseline/random_high"))
+        return Estimate(mean, self.last("baseline/random_low"), self.last("baseline/random_high"))
 
-    def constants(self) -> dict[str, Score]:
-        """Score of each constant action, best first."""
-        found: dict[str, Score] = {}
+    def constants(self) -> dict[str, Estimate]:
+        """Estimate of each constant action, best first."""
+        found: dict[str, Estimate] = {}
         prefix = "baseline/constant/"
         for row in self.rows:
             for key, value in row.items():
                 if key.startswith(prefix) and is_number(value):
-                    found[key.removeprefix(prefix)] = Score(value)
+                    found[key.removeprefix(prefix)] = Estimate(value)
         for name, evaluation in (self.baselines().get("constant") or {}).items():
-            if known := as_score(evaluation):
+            if known := read_estimate(evaluation):
                 found[name] = known
         return dict(sorted(found.items(), key=lambda item: -item[1].mean))
 
-    def best_constant(self) -> tuple[str, Score] | None:
+    def best_constant(self) -> tuple[str, Estimate] | None:
         """Name and score of the best constant action."""
         return next(iter(self.constants().items()), None)
 
     def baselines(self) -> dict[str, Any]:
         """The summary's baselines, possibly empty."""
         return self.summary.get("baselines") or {}
-
-
-def as_score(evaluation: Any) -> Score | None:
-    """The mean of an evaluation mapping of `summary.json`; None if it holds none."""
-    if not isinstance(evaluation, dict) or not is_number(evaluation.get("mean")):
-        return None
-    low, high = evaluation.get("mean_low"), evaluation.get("mean_high")
-    return Score(
-        evaluation["mean"], low if is_number(low) else None, high if is_number(high) else None
-    )
 
 
 def macro_name(macro: dict[str, Any]) -> str:

@@ -7,12 +7,13 @@ from html import escape
 from typing import Any
 
 from smz_jax.report import verification
-from smz_jax.report.data import RunData, Score, group_seeds
+from smz_jax.report.data import RunData, group_seeds
 from smz_jax.report.library import MACRO_NOTE, macro_lines, macro_tables
 from smz_jax.report.preconditions import precondition_lines
 from smz_jax.report.rules import rules_rows
 from smz_jax.report.text import short_count
 from smz_jax.report.verdict import find_warnings, meaning, number_text, progress_text, score_text
+from smz_jax.storage.estimate import Estimate, read_estimate
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 60rem;
@@ -106,7 +107,7 @@ def _headline(runs: Sequence[RunData]) -> str:
     return text + f'<p class="lead">{escape(meaning(first))}</p>'
 
 
-def _interval(score: Score) -> str:
+def _interval(score: Estimate) -> str:
     if score.low is None or score.high is None:
         return ""
     return f" ({number_text(score.low)} to {number_text(score.high)}, 95 %)"
@@ -189,17 +190,12 @@ def _evaluation_row(label: str, values: dict[str, Any]) -> tuple[str, ...]:
     def text(key: str) -> str:
         return "-" if values.get(key) is None else f"{values[key]:,.6g}"
 
-    def interval(key: str) -> str:
-        if values.get(key) is None:
-            return "-"
-        return score_text(Score(values[key], values.get(f"{key}_low"), values.get(f"{key}_high")))
-
     return (
         label,
         number("games", "{:.0f}"),
-        interval("mean"),
+        score_text(read_estimate(values)),
         text("median"),
-        interval("iqm"),
+        score_text(read_estimate(values, "iqm")),
         f"{text('min')} to {text('max')}",
         number("length_mean", "{:,.0f}"),
         number("cut_share", "{:.0%}"),

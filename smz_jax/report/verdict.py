@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from smz_jax.macros.library.listing import closed_gate, prefix_line
-from smz_jax.report.data import RunData, Score
+from smz_jax.report.data import RunData
 from smz_jax.report.text import short_count
+from smz_jax.storage.estimate import Estimate
 
 DEAD_PERPLEXITY = 1.5
 """Below this the codebook is as good as collapsed: all outcomes share one code."""
@@ -18,7 +19,7 @@ def number_text(value: float) -> str:
     return f"{value:,.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.2f}"
 
 
-def score_text(score: Score | None) -> str:
+def score_text(score: Estimate | None) -> str:
     """A score with its interval: `8.30 (7.10 to 9.60)`; a dash where there is none."""
     if score is None:
         return "-"
@@ -91,7 +92,7 @@ def _times(mean: float, random: float) -> str:
     return f"{number_text(abs(mean - random))} {side} the random policy's score"
 
 
-def _judgement(score: Score, random: Score, constant: Score | None) -> str:
+def _judgement(score: Estimate, random: Estimate, constant: Estimate | None) -> str:
     """One sentence; an interval that overlaps is never called a difference."""
     if score.mean <= random.mean:
         return "That is no better than random: it has not learned to play."

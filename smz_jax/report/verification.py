@@ -1,18 +1,19 @@
 """The macros of runs beside their controls, as `experiments.verify` tried them in the real game."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
-from scipy import stats
 
 from smz_jax.report.data import RunData, group_seeds
 from smz_jax.report.style import GREY, add_legend, make_groups, new_figure, note_empty
+from smz_jax.storage.estimate import Estimate, mean_estimate
 
 Rows = tuple[tuple[str, ...], list[tuple[str, ...]]]
+TRIED = ("held", "paid_rewarded")
 SHARES = ("applied", "held", "paid_rewarded", "held_anywhere")
 SAVED = "saved"
 HEAD = (
@@ -25,6 +26,7 @@ PANELS = (
     ("applied", "applies"),
     (SAVED, "saved bits per action"),
 )
+FIELDS = ("mean", "low", "high", "trials")
 KINDS = (("changing", "- that change the action"), ("repeats", "- repeats of one action"))
 NOTE = (
     "A macro applies where the model holds each of its transitions to be certain and, if it owns a "
@@ -38,23 +40,11 @@ NOTE = (
 )
 
 
-class Value(NamedTuple):
-    """A share or a mean with its 95 % interval; None where there is none."""
-
-    mean: float | None
-    low: float | None
-    high: float | None
-    trials: int = 0
-
-
-NOTHING = Value(None, None, None)
-
-
 class Entry(NamedTuple):
     """A row: a library of one run, or of several pooled."""
 
     macros: float
-    values: Mapping[str, Value]
+    values: Mapping[str, Estimate | None]
 
 
 def entries(document: Mapping[str, Any]) -> dict[str, Entry]:
@@ -62,19 +52,23 @@ def entries(document: Mapping[str, Any]) -> dict[str, Entry]:
     found = {}
     for number, library in enumerate(document["libraries"]):
         saved, macros = library["saved"], len(library["macros"])
-        bits = NOTHING
+        bits = None
         if saved is not None:
-            bits = Value(saved["bits_per_action"], saved["low"], saved["high"])
+            bits = Estimate(saved["bits_per_action"], saved["low"], saved["high"])
         found[library["name"]] = _entry(macros, library["totals"], bits)
         for kind, name in () if number else KINDS:
             part = library["kinds"][kind]
-            found[name] = _entry(part["macros"], part["totals"], NOTHING)
+            found[name] = _entry(part["macros"], part["totals"], None)
     return found
 
 
-def _entry(macros: int, totals: Mapping[str, Any], saved: Value) -> Entry:
-    shares = {name: Value(**totals[name]) for name in SHARES}
+def _entry(macros: int, totals: Mapping[str, Any], saved: Estimate | None) -> Entry:
+    shares = {name: _share(totals[name]) for name in SHARES}
     return Entry(macros, {**shares, SAVED: saved})
+
+
+def _share(total: Mapping[str, Any]) -> Estimate | None:
+    return Estimate(*(total[name] for name in FIELDS)) if total["trials"] else None
 
 
 def pool(documents: Sequence[Mapping[str, Any]]) -> dict[str, Entry]:
@@ -89,15 +83,10 @@ def pool(documents: Sequence[Mapping[str, Any]]) -> dict[str, Entry]:
     return pooled
 
 
-def _mean(values: Iterable[Value]) -> Value:
-    known = list(values)
-    trials = sum(value.trials for value in known)
-    means = [value.mean for value in known if value.mean is not None]
-    if len(means) < 2:
-        return Value(means[0] if means else None, None, None, trials)
-    centre, spread = float(np.mean(means)), float(stats.sem(means))
-    half = float(stats.t.ppf(0.975, len(means) - 1)) * spread
-    return Value(centre, centre - half, centre + half, trials)
+def _mean(values: Sequence[Estimate | None]) -> Estimate | None:
+    known = [value for value in values if value is not None]
+    found = mean_estimate([value.mean for value in known])
+    return found and found._replace(count=sum(value.count for value in known))
 
 
 def tried_groups(runs: Sequence[RunData]) -> list[list[RunData]]:
@@ -112,32 +101,32 @@ def rows_of(found: Mapping[str, Entry]) -> Rows:
 
 def _row(name: str, entry: Entry) -> tuple[str, ...]:
     values = entry.values
-    rewarded = values["paid_rewarded"]
+    trials, rewarded = (value.count if value else 0 for value in map(values.get, TRIED))
     return (
         name,
         f"{entry.macros:.3g}",
         share_text(values["applied"]),
-        f"{values['held'].trials:,}",
+        f"{trials:,}",
         share_text(values["held"]),
-        share_text(rewarded, f" of {rewarded.trials:,}"),
+        share_text(values["paid_rewarded"], f" of {rewarded:,}"),
         share_text(values["held_anywhere"]),
         bits_text(values[SAVED]),
     )
 
 
-def share_text(value: Value, of: str = "") -> str:
+def share_text(value: Estimate | None, of: str = "") -> str:
     """`88 % (85 to 91)`."""
     return _with_interval(value, lambda x: f"{100 * x:.0f}", f" %{of}")
 
 
-def bits_text(value: Value) -> str:
+def bits_text(value: Estimate | None) -> str:
     """`0.177 (0.063 to 0.258)`."""
     return _with_interval(value, lambda x: f"{x:.3f}", "")
 
 
-def _with_interval(value: Value, number: Callable[[float], str], unit: str) -> str:
+def _with_interval(value: Estimate | None, number: Callable[[float], str], unit: str) -> str:
     """A mean with its unit and, where there is one, its interval; a dash for no mean."""
-    if value.mean is None:
+    if value is None:
         return "-"
     text = f"{number(value.mean)}{unit}"
     if value.low is None or value.high is None:
@@ -180,8 +169,8 @@ def verification_figure(runs: Sequence[RunData]) -> Figure:
             values = {name: entry.values[key] for name, entry in libraries.items()}
             drawn |= _draw_points(axes, values, heights, group.colour, label)
             for own in each[number] if len(group.runs) > 1 else ():
-                points = [(x.values[key].mean, heights[name]) for name, x in own.items()]
-                known = [(x, y) for x, y in points if x is not None]
+                points = [(x.values[key], heights[name]) for name, x in own.items()]
+                known = [(x.mean, y) for x, y in points if x is not None]
                 axes.plot(
                     [x for x, _ in known], [y for _, y in known], ".", color=group.colour, alpha=0.4
                 )
@@ -203,17 +192,14 @@ def verification_figure(runs: Sequence[RunData]) -> Figure:
 
 def _draw_points(
     axes: Axes,
-    values: Mapping[str, Value],
+    values: Mapping[str, Estimate | None],
     heights: Mapping[str, float],
     colour: str,
     label: str | None,
 ) -> bool:
     """Draws means with their intervals; says whether there was one."""
-    known = [(name, value) for name, value in values.items() if value.mean is not None]
+    known = [(name, value) for name, value in values.items() if value is not None]
     for number, (name, value) in enumerate(known):
-        assert value.mean is not None
-        low = value.mean if value.low is None else value.low
-        high = value.mean if value.high is None else value.high
-        axes.plot([low, high], [heights[name]] * 2, color=colour, linewidth=2.2)
+        axes.plot([value.floor, value.ceiling], [heights[name]] * 2, color=colour, linewidth=2.2)
         axes.plot(value.mean, heights[name], "o", color=colour, label=None if number else label)
     return bool(known)

@@ -20,9 +20,9 @@ from smz_jax.macros.judge.evidence import (
     Z,
     count_trials,
     outcomes,
+    share_bounds,
     status,
     weigh,
-    wilson,
 )
 from smz_jax.macros.judge.trials import make_replayed, relative_distance
 from smz_jax.macros.mine.keys import PackedWindows, pack
@@ -156,7 +156,7 @@ def test_evidence_goes_with_its_macro_through_merges():
 def test_bounds_solve_their_equation():
     """Wilson's bounds are the shares p with (s / n - p)^2 = z^2 p (1 - p) / n."""
     for successes, trials in ((0, 5), (3, 5), (5, 5), (190, 200), (0.25, 1.5)):
-        low, high = (float(x) for x in wilson(jnp.float32(successes), jnp.float32(trials)))
+        low, high = (float(x) for x in share_bounds(jnp.float32(successes), jnp.float32(trials)))
         share = successes / trials
 
         def gap(p, share=share, trials=trials):
@@ -166,7 +166,7 @@ def test_bounds_solve_their_equation():
         assert high == pytest.approx(
             1 if share == 1 else brentq(gap, share + 1e-9, 1 - 1e-12), abs=1e-5
         )
-    assert [float(x) for x in wilson(jnp.float32(0), jnp.float32(0))] == [0, 1]
+    assert [float(x) for x in share_bounds(jnp.float32(0), jnp.float32(0))] == [0, 1]
 
 
 def test_status_needs_trials_and_a_bound_not_a_mean():

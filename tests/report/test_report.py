@@ -12,8 +12,9 @@ from matplotlib import image
 
 from smz_jax.report import curves, style
 from smz_jax.report.build import FIGURES, build_report
-from smz_jax.report.data import Score, group_seeds, load_run, load_runs, macro_name
+from smz_jax.report.data import group_seeds, load_run, load_runs, macro_name
 from smz_jax.report.verdict import _judgement, find_warnings, meaning, progress_text, score_text
+from smz_jax.storage.estimate import Estimate
 from tests.support.fake_run import CONFIG, write_run
 
 
@@ -213,7 +214,7 @@ def test_mean_over_seeds_and_smoothing_by_hand():
     ],
 )
 def test_judgement(agent, constant, words):
-    assert words in _judgement(Score(*agent), Score(1.6, 1.2, 2.0), Score(*constant))
+    assert words in _judgement(Estimate(*agent), Estimate(1.6, 1.2, 2.0), Estimate(*constant))
 
 
 def test_meaning_with_negative_scores(tmp_path):

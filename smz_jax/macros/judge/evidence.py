@@ -30,6 +30,7 @@ import jax.numpy as jnp
 from smz_jax.config.settings import MacroConfig
 from smz_jax.macros.mine.keys import pack
 from smz_jax.macros.mine.table import EVIDENCE
+from smz_jax.storage.estimate import wilson
 from smz_jax.types import MacroTable
 
 Array = jax.Array
@@ -138,8 +139,8 @@ def weigh(table: MacroTable, counts: Array, config: MacroConfig) -> MacroTable:
     return table._replace(**dict(zip(EVIDENCE, total, strict=True)))
 
 
-def wilson(successes: Array, trials: Array) -> tuple[Array, Array]:
-    """One-sided 95 % bounds of a share (Wilson 1927's score interval); 0 and 1 without a trial.
+def share_bounds(successes: Array, trials: Array) -> tuple[Array, Array]:
+    """One-sided 95 % bounds of a share, by Wilson's score interval; 0 and 1 without a trial.
 
     Args:
         successes: any shape, at least 0.
@@ -149,20 +150,15 @@ def wilson(successes: Array, trials: Array) -> tuple[Array, Array]:
         The lower and the upper bound, float32.
     """
     count = jnp.maximum(trials, 1e-6)
-    share, z2 = successes / count, Z * Z
-    centre = (share + z2 / (2 * count)) / (1 + z2 / count)
-    spread = Z * jnp.sqrt(jnp.maximum(share * (1 - share), 0) / count + z2 / (4 * count**2))
-    spread /= 1 + z2 / count
-    low = jnp.where(trials > 0, centre - spread, 0.0)
-    high = jnp.where(trials > 0, centre + spread, 1.0)
-    return jnp.clip(low, 0.0, 1.0), jnp.clip(high, 0.0, 1.0)
+    low, high = wilson(successes / count, count, Z, jnp)
+    return jnp.where(trials > 0, low, 0.0), jnp.where(trials > 0, high, 1.0)
 
 
 def status(table: MacroTable, config: MacroConfig) -> Array:
     """`CANDIDATE`, `SOUND` or `REFUTED` for each slot, [M] int32; empty slots are candidates."""
-    low, high = wilson(table.held, table.trials)
+    low, high = share_bounds(table.held, table.trials)
     judged = (table.length > 0) & (table.trials >= config.min_trials)
-    certain, _ = wilson(table.trials, table.windows)
+    certain, _ = share_bounds(table.trials, table.windows)
     sound = judged & (low >= config.sound_share) & (certain >= config.certain_share)
     sound &= table.count >= config.min_occurrences
     refuted = judged & (high < config.sound_share)

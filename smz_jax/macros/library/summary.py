@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from smz_jax.config.settings import MacroConfig
-from smz_jax.macros.judge.evidence import CANDIDATE, status, wilson
+from smz_jax.macros.judge.evidence import CANDIDATE, share_bounds, status
 from smz_jax.storage.documents.macros import PRECONDITION_SHARES, SCHEMA, STATUS_NAMES, decode
 from smz_jax.types import MacroStats, MacroTable
 
@@ -96,9 +96,9 @@ def summarise(
         `always_precision` of `macros.quality`); both None for a macro without one.
     """
     host = jax.device_get(table)
-    states, bounds = np.asarray(status(host, config)), wilson(host.held, host.trials)
+    states, bounds = np.asarray(status(host, config)), share_bounds(host.held, host.trials)
     low, high = (np.asarray(bound) for bound in bounds)
-    certain_low = np.asarray(wilson(host.trials, host.windows)[0])
+    certain_low = np.asarray(share_bounds(host.trials, host.windows)[0])
     slots = np.flatnonzero((host.length > 0) & (host.count >= config.min_occurrences))
     macros = []
     for slot in sorted(slots, key=lambda slot: (-host.count[slot], tuple(host.actions[slot]))):
