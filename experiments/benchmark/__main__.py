@@ -234,7 +234,7 @@ def main() -> int:
     else:
         result, tables = measure_settings(command, invocation, seconds)
     for table in tables:
-        Console(width=None if sys.stdout.isatty() else 140).print(table)
+        Console(width=None if sys.stdout.isatty() else 140).print(table.to_rich())
     if json_path is not None:
         try:
             write_json(Path(json_path), {"command": typed, **result})

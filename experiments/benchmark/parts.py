@@ -30,7 +30,6 @@ from experiments.benchmark.timing import (
     surroundings,
     timed,
 )
-from smz_jax.acting.actor import Actor
 from smz_jax.config.settings import Config
 from smz_jax.config.sources import to_dict
 from smz_jax.macros.mine.miner import Miner
@@ -84,19 +83,20 @@ def prepare(config: Config) -> Parts:
     )
 
 
-def rollout_case(name: str, actor: Actor, params: Any, length: int, miner: Miner) -> Case:
+def rollout_case(parts: Parts) -> Case:
     """A whole rollout with its macros, per step of all lanes."""
+    run = parts.run
 
     def work() -> Trajectory:
-        rows, _ = actor.rollout(params)
-        miner.end_rollout(rows)
+        rows, _ = run.actor.rollout(parts.params)
+        run.miner.end_rollout(rows)
         return rows
 
     work()  # compiles
-    return lambda: {name: timed(work) / length}
+    return lambda: timed(work) / run.config.rollout.length
 
 
-def macro_case(name: str, parts: Parts, miner: Miner) -> Case:
+def macro_cases(name: str, parts: Parts, miner: Miner) -> dict[str, Case]:
     """The post-pass of a rollout's steps, per step, and the merge at its end."""
     decision = parts.search()
     length = parts.run.config.rollout.length
@@ -106,19 +106,24 @@ def macro_case(name: str, parts: Parts, miner: Miner) -> Case:
             miner.watch(decision)
         return miner.state
 
-    def case() -> dict[str, float]:
-        watched = timed(watch) / length
-        return {f"{name}_pass": watched, f"{name}_merge": timed(merge)}
-
     def merge() -> Any:
         miner.end_rollout(parts.rows)
         return miner.state
 
-    case()  # compiles
-    return case
+    def timed_pass() -> float:
+        seconds = timed(watch) / length
+        jax.block_until_ready(merge())
+        return seconds
+
+    def timed_merge() -> float:
+        jax.block_until_ready(watch())
+        return timed(merge)
+
+    timed_pass()  # compiles
+    return {f"{name}_pass": timed_pass, f"{name}_merge": timed_merge}
 
 
-def learning_cases(parts: Parts) -> list[Case]:
+def learning_cases(parts: Parts) -> dict[str, Case]:
     """The training step per update, and the replay by itself."""
     run = parts.run
     sample = jax.jit(run.replay.sample)
@@ -136,11 +141,11 @@ def learning_cases(parts: Parts) -> list[Case]:
 
     jax.block_until_ready((learn(), add(), sample(run.replay_state, key)))
     updates = run.config.learner.updates_per_dispatch
-    return [
-        lambda: {"training_step": timed(learn) / updates},
-        lambda: {"replay_add": timed(add)},
-        lambda: {"replay_sample": timed(lambda: sample(run.replay_state, key))},
-    ]
+    return {
+        "training_step": lambda: timed(learn) / updates,
+        "replay_add": lambda: timed(add),
+        "replay_sample": lambda: timed(lambda: sample(run.replay_state, key)),
+    }
 
 
 def worst_miner(parts: Parts) -> Miner:
@@ -167,20 +172,17 @@ def measure(config: Config, seconds: float) -> dict[str, Any]:
     is_quick = seconds < QUICK_SECONDS
     with compile_cache(own=not is_quick):
         parts = prepare(config)
-        run, length = parts.run, config.rollout.length
-        cases = [
-            environment_case(config, name="environment"),
-            lambda: {"search": timed(parts.search)},
-            rollout_case("rollout", run.actor, parts.params, length, run.miner),
-            macro_case("macro", parts, run.miner),
-            *learning_cases(parts),
-        ]
+        cases = {
+            "environment": environment_case(config),
+            "search": lambda: timed(parts.search),
+            "rollout": rollout_case(parts),
+            **macro_cases("macro", parts, parts.run.miner),
+            **learning_cases(parts),
+        }
         if not is_quick:
             notebook = notebook_config(config)
-            cases += [
-                macro_case("macro_worst", parts, worst_miner(parts)),
-                acting_case(notebook, make_agent(notebook), pools=1, name="notebook"),
-            ]
+            cases |= macro_cases("macro_worst", parts, worst_miner(parts))
+            cases["notebook"] = acting_case(notebook, make_agent(notebook), pools=1)
         medians = interleave(cases, seconds)
     return {
         "seconds": medians,

@@ -25,10 +25,6 @@ GAMMA = Config().learner.gamma
 def stock_search(networks: Networks, simulations: int) -> Callable[..., Any]:
     """`mctx.stochastic_muzero_policy` over the same model, as a user of mctx would write it.
 
-    Args:
-        networks: the model.
-        simulations: S.
-
     Returns:
         `(params, rng_key, embedding [B, ...]) -> mctx.PolicyOutput`.
     """
@@ -77,10 +73,6 @@ def stock_search(networks: Networks, simulations: int) -> Callable[..., Any]:
 def engine_search(networks: Networks, settings: SearchConfig) -> Callable[..., Any]:
     """This project's search, with training noise and temperature 1 as stock mctx has them.
 
-    Args:
-        networks: the model.
-        settings: engine, simulations and the rest.
-
     Returns:
         `(params, rng_key, embedding [B, ...]) -> SearchOutput`.
     """
@@ -101,9 +93,6 @@ def networks_alone(networks: Networks) -> Callable[..., Any]:
     One game is played for each row instead: each step's action, code and embedding come from the
     outputs of the step before, and every scalar is summed up, so that a compiler can neither hoist
     a call out of the loop nor drop an output.
-
-    Args:
-        networks: the model.
 
     Returns:
         `(params, embedding [B, ...], iterations []) -> (embedding, sum [B])`, with one decision
@@ -132,24 +121,14 @@ def networks_alone(networks: Networks) -> Callable[..., Any]:
     return play
 
 
-def build(task: Task, subject: Subject) -> tuple[Callable[..., Any], Callable[..., tuple]]:
-    """The program of a task and what to call it with.
-
-    Args:
-        task: any task of that program.
-        subject: the model.
-
-    Returns:
-        A jitted function, and `(task, batch) -> arguments`.
-    """
+def build(task: Task, subject: Subject) -> Callable[..., Any]:
+    """The jitted program of a task, and of all that share it; `arguments` says how it is called."""
+    networks = subject.networks
     if task.engine == "networks":
-        return jax.jit(networks_alone(subject.networks)), lambda task, batch: (
-            subject.params(certain=task.certain),
-            subject.embedding(batch),
-            jnp.int32(task.simulations),
-        )
+        play = networks_alone(networks)
+        return jax.jit(lambda params, rng_key, embedding, count: play(params, embedding, count))
     if task.engine == "stock":
-        search = stock_search(subject.networks, task.simulations)
+        search = stock_search(networks, task.simulations)
     else:
         settings = SearchConfig(
             engine=task.engine,
@@ -157,22 +136,19 @@ def build(task: Task, subject: Subject) -> tuple[Callable[..., Any], Callable[..
             collapse_threshold=task.threshold,
             row_multiple=task.row_multiple,
         )
-        search = engine_search(subject.networks, settings)
-    return jax.jit(search), lambda task, batch: (
-        subject.params(certain=task.certain),
-        jax.random.key(0),
-        subject.embedding(batch),
-    )
+        search = engine_search(networks, settings)
+    return jax.jit(lambda params, rng_key, embedding, count: search(params, rng_key, embedding))
 
 
-def tree_bytes(program: Callable[..., Any], *arguments: Any) -> int | None:
-    """Bytes of all arrays of the `mctx.Tree` that a search returns; None if it returns none.
+def arguments(task: Task, subject: Subject, batch: int) -> tuple[Any, ...]:
+    """What a task's program is called with: parameters, key, roots `[batch, ...]`, simulations."""
+    params = subject.params(certain=task.certain)
+    return params, jax.random.key(0), subject.embedding(batch), jnp.int32(task.simulations)
 
-    Args:
-        program: a jitted function; it is not run.
-        arguments: what it would be called with.
-    """
-    output = jax.eval_shape(program, *arguments)
+
+def tree_bytes(program: Callable[..., Any], *inputs: Any) -> int | None:
+    """Bytes of the `mctx.Tree` that a search returns; None if it returns none. Runs nothing."""
+    output = jax.eval_shape(program, *inputs)
     tree = getattr(output, "tree", getattr(output, "search_tree", None))
     if tree is None:
         return None

@@ -67,20 +67,20 @@ def make_agent(config: Config) -> Agent:
     return Agent(params, make_decide(networks, config, spec, policy="search"))
 
 
-def environment_case(config: Config, name: str) -> Case:
+def environment_case(config: Config) -> Case:
     """A step of all lanes with random actions."""
     env = make_env(config.env, seed=config.seed + 1)
     env.reset()
     generator = np.random.default_rng(config.seed)
 
-    def case() -> dict[str, float]:
+    def case() -> float:
         actions = generator.integers(0, env.spec.num_actions, env.num_envs, dtype=np.int32)
-        return {name: timed(lambda: env.step(actions))}
+        return timed(lambda: env.step(actions))
 
     return case
 
 
-def search_case(config: Config, agent: Agent, name: str) -> Case:
+def search_case(config: Config, agent: Agent) -> Case:
     """One decision for all lanes, representation included, on the games' first observations."""
     env = make_env(config.env, seed=config.seed + 1)
     first = env.reset()
@@ -95,17 +95,16 @@ def search_case(config: Config, agent: Agent, name: str) -> Case:
         )
 
     jax.block_until_ready(decide())  # compiles
-    return lambda: {name: timed(decide)}
+    return lambda: timed(decide)
 
 
-def acting_case(config: Config, agent: Agent, *, pools: int, name: str) -> Case:
+def acting_case(config: Config, agent: Agent, *, pools: int) -> Case:
     """A rollout without macros, per step of all lanes.
 
     Args:
         config: the run's settings; its lanes are divided among the pools.
         agent: who plays.
         pools: 1: environment and search in turn. 2: one pool steps while the other one searches.
-        name: of the time.
     """
     lanes = config.env.num_envs // pools
     envs = [
@@ -116,8 +115,7 @@ def acting_case(config: Config, agent: Agent, *, pools: int, name: str) -> Case:
     key = jax.random.key(config.seed + 1)
     actor = Actor(envs, settings, agent.decide, key, PhaseTimers(), watch=lambda *decisions: None)
     actor.rollout(agent.params)  # compiles
-    length = config.rollout.length
-    return lambda: {name: timed(lambda: actor.rollout(agent.params)) / length}
+    return lambda: timed(lambda: actor.rollout(agent.params)) / config.rollout.length
 
 
 def figures(name: str, seconds: dict[str, float], lanes: int) -> list[Figure]:
@@ -144,17 +142,16 @@ def figures(name: str, seconds: dict[str, float], lanes: int) -> list[Figure]:
 
 
 def setting_cases(name: str, config: Config) -> dict[str, Case]:
-    """All parts of one setting by `name/part`, as their times are named; compiles them."""
+    """All parts of one setting by `name/part`; compiles them."""
     agent = make_agent(config)
-    environment, search, in_turn, overlapped = (f"{name}/{part}" for part in PARTS)
-    cases = {
-        environment: environment_case(config, environment),
-        search: search_case(config, agent, search),
-        in_turn: acting_case(config, agent, pools=1, name=in_turn),
-    }
+    cases = [
+        environment_case(config),
+        search_case(config, agent),
+        acting_case(config, agent, pools=1),
+    ]
     if config.env.num_envs % 2 == 0:
-        cases[overlapped] = acting_case(config, agent, pools=2, name=overlapped)
-    return cases
+        cases.append(acting_case(config, agent, pools=2))
+    return {f"{name}/{part}": case for part, case in zip(PARTS, cases, strict=False)}
 
 
 def measure(config: Config, seconds: float, preset: str) -> dict[str, Any]:
@@ -182,10 +179,7 @@ def measure(config: Config, seconds: float, preset: str) -> dict[str, Any]:
             watch.step(f"{name}: compiling")
             cases |= setting_cases(name, chosen)
 
-        def told(round_number: int, case_number: int) -> None:
-            watch.step(f"{list(cases)[case_number]}, round {round_number + 1}")
-
-        medians = interleave(list(cases.values()), seconds, watch=told)
+        medians = interleave(cases, seconds, show=watch.step)
     result: dict[str, Any] = {"settings": {}, "figures": []}
     for name, chosen in settings.items():
         lanes = chosen.env.num_envs

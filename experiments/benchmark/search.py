@@ -1,5 +1,6 @@
 """Speed of the search: the batched engine, stock mctx and the networks alone, interleaved."""
 
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -8,9 +9,9 @@ from typing import Any
 import jax
 
 from experiments.benchmark import plan as plans
-from experiments.benchmark.nets import SUBJECTS, Subject
+from experiments.benchmark.nets import SUBJECTS
 from experiments.benchmark.plan import Plan
-from experiments.benchmark.programs import Task, build, tree_bytes
+from experiments.benchmark.programs import Task, arguments, build, tree_bytes
 from experiments.benchmark.timing import (
     Case,
     compile_cache,
@@ -34,7 +35,6 @@ Record = dict[str, Any]
 
 def measure_group(
     network: str,
-    subject: Subject,
     batch: int,
     tasks: list[Task],
     seconds: float,
@@ -44,40 +44,29 @@ def measure_group(
     """Compiles and times the tasks of one network and batch size.
 
     Args:
-        network: the subject's name, for the records.
-        subject: the model.
+        network: a key of `SUBJECTS`.
         batch: B.
         tasks: what to time; those that share a program are compiled once.
         seconds: for each task, over all rounds.
         rounds: how often each is timed.
-        step: told what begins.
+        step: shows what begins.
 
     Returns:
         For each task: its fields, `network`, `batch`, `seconds` of one search of the batch,
         `searches_per_second`, `compile_seconds` and `tree_bytes` (None for the networks alone).
     """
-    programs: dict[Task, tuple[Callable, Callable, float, int | None]] = {}
-    cases: list[Case] = []
+    where, subject = f"{network}, B {batch}", SUBJECTS[network]()
+    programs: dict[Task, tuple[Callable, float, int | None]] = {}
+    cases: dict[str, Case] = {}
     for task in tasks:
+        inputs = jax.block_until_ready(arguments(task, subject, batch))
         if task.program not in programs:
-            step(f"{network}, B {batch}: compiling {task.label}")
-            function, arguments_of = build(task, subject)
-            arguments = arguments_of(task, batch)
-            program, compile_seconds = compiled(function, *arguments)
-            size = tree_bytes(function, *arguments)
-            programs[task.program] = (program, arguments_of, compile_seconds, size)
-        program, arguments_of, _, _ = programs[task.program]
-        arguments = jax.block_until_ready(arguments_of(task, batch))
-        cases.append(
-            lambda task=task, program=program, arguments=arguments: {
-                task.label: timed(lambda: program(*arguments))
-            }
-        )
-
-    def watch(round_number: int, case_number: int) -> None:
-        step(f"{network}, B {batch}: timing {tasks[case_number].label}, round {round_number + 1}")
-
-    medians = interleave(cases, seconds, rounds, watch)
+            step(f"{where}: compiling {task.label}")
+            function = build(task, subject)
+            programs[task.program] = (*compiled(function, *inputs), tree_bytes(function, *inputs))
+        run = functools.partial(programs[task.program][0], *inputs)
+        cases[task.label] = functools.partial(timed, run)
+    medians = interleave(cases, seconds, rounds, lambda text: step(f"{where}: timing {text}"))
     return [
         {
             "network": network,
@@ -85,8 +74,8 @@ def measure_group(
             **task._asdict(),
             "seconds": medians[task.label],
             "searches_per_second": batch / medians[task.label],
-            "compile_seconds": programs[task.program][2],
-            "tree_bytes": programs[task.program][3],
+            "compile_seconds": programs[task.program][1],
+            "tree_bytes": programs[task.program][2],
         }
         for task in tasks
     ]
@@ -99,10 +88,6 @@ def by_task(records: list[Record]) -> dict[tuple[str, int, Task], Record]:
 
 def cell_rows(plan: Plan, records: list[Record]) -> list[dict[str, Any]]:
     """The table of speeds: a row for each cell.
-
-    Args:
-        plan: what was measured.
-        records: as `measure_group` gives them.
 
     Returns:
         Per cell its sizes, searches per second of both engines (`stock`, `batched`; also `mctx`
@@ -160,25 +145,22 @@ def measure(
     groups = plans.groups(plan)
     steps = sum(len({t.program for t in tasks}) + rounds * len(tasks) for tasks in groups.values())
     records: list[Record] = []
-    about: dict[str, str] = {}
     left_out: list[str] = []
     with compile_cache(own=own_cache), Watch(steps, "search") as watch:
         for (network, batch), tasks in groups.items():
             if plans.is_optional(plan, network, batch) and time.monotonic() - start > limit:
                 left_out.append(f"{network}, B {batch}")
                 continue
-            subject = SUBJECTS[network]()
-            about[network] = subject.about
-            records += measure_group(network, subject, batch, tasks, seconds, rounds, watch.step)
+            records += measure_group(network, batch, tasks, seconds, rounds, watch.step)
     found = by_task(records)
-    figures = [
-        ratio.figure(lambda *key: found[key]["seconds"]).plain() for ratio in plans.ratios(plan)
-    ]
+    figures = [ratio.figure(lambda *key: found[key]["seconds"]) for ratio in plans.ratios(plan)]
     return {
         "cells": cell_rows(plan, records),
-        "figures": figures,
+        "figures": [figure.plain() for figure in figures],
         "records": records,
-        "networks": about,
+        "networks": {
+            name: SUBJECTS[name]().about for name in sorted({r["network"] for r in records})
+        },
         "left_out": left_out,
         "collapse_threshold": plans.THRESHOLD,
         "seconds_per_task": seconds,

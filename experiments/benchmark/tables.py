@@ -1,13 +1,22 @@
 """The measurements as tables for people."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from rich.table import Table
+from rich.text import Text
 
 from experiments.benchmark.rollout import NOTEBOOK_STEPS_PER_SECOND
+from smz_jax.report.tables import Table
+
+PART_LABELS = {
+    "environment": "environment alone",
+    "search": "search alone",
+    "in_turn": "both in turn",
+    "overlapped": "both overlapped, two pools",
+}
 
 
-def _caption(result: dict[str, Any]) -> str:
+def _caption(result: Mapping[str, Any]) -> str:
     hardware = result["hardware"]
     return (
         f"{hardware['device']}, {hardware['usable_cores']} cores; medians of {result['rounds']} "
@@ -15,33 +24,33 @@ def _caption(result: dict[str, Any]) -> str:
     )
 
 
-def figures_table(result: dict[str, Any]) -> Table:
+def _bound(figure: Mapping[str, Any]) -> str:
+    if figure["target"] is None:
+        return ""
+    return f"{'at least' if figure['at_least'] else 'at most'} {figure['target']:,g}"
+
+
+def figures_table(result: Mapping[str, Any]) -> Table:
     """Each figure beside its target.
 
     Args:
         result: with `figures` (mappings of `plan.Figure` and `reached`), `hardware`, `rounds`.
     """
-    table = Table(title="figures: ratios of times measured in turn", caption=_caption(result))
-    for name in ("case", "what"):
-        table.add_column(name)
-    for name in ("measured", "target"):
-        table.add_column(name, justify="right")
-    table.add_column("")
-    for figure in result["figures"]:
-        bound = "at least" if figure["at_least"] else "at most"
-        target = "" if figure["target"] is None else f"{bound} {figure['target']:,g}"
-        verdict = {None: "", True: "[green]reached[/]", False: "[red]not reached[/]"}
-        table.add_row(
-            figure["case"],
-            figure["what"],
-            f"{figure['value']:,.2f}" if figure["value"] < 100 else f"{figure['value']:,.0f}",
-            target,
-            verdict[figure["reached"]],
-        )
-    return table
+    verdicts = {
+        None: "",
+        True: Text("reached", style="green"),
+        False: Text("not reached", style="red"),
+    }
+    rows = []
+    for x in result["figures"]:
+        value = f"{x['value']:,.2f}" if x["value"] < 100 else f"{x['value']:,.0f}"
+        rows.append([x["case"], x["what"], value, _bound(x), verdicts[x["reached"]]])
+    title = "figures: ratios of times measured in turn"
+    columns = ["case", "what", "measured", "target", ""]
+    return Table(columns, rows, title, _caption(result), left=(0, 1, 4))
 
 
-def search_table(result: dict[str, Any]) -> Table:
+def search_table(result: Mapping[str, Any]) -> Table:
     """Searches per second of both engines and of the networks alone.
 
     Args:
@@ -50,50 +59,37 @@ def search_table(result: dict[str, Any]) -> Table:
     notes = [f"{name}: {about}" for name, about in result["networks"].items()]
     notes.append("networks: both functions for every row at each simulation, no tree")
     notes += [f"left out for time: {group}" for group in result["left_out"]]
-    table = Table(
-        title="searches per second, from embeddings (no representation), collapsing off",
-        caption="; ".join(notes),
-    )
-    table.add_column("network")
-    for name in ("B", "S", "stock mctx", "engine mctx", "batched", "x stock", "networks",
-                 "time / networks", "tree", "compile stock", "batched"):  # fmt: skip
-        table.add_column(name, justify="right")
-    for row in result["cells"]:
-        reference = row["mctx_searches_per_second"]
-        table.add_row(
-            row["network"],
-            str(row["batch"]),
-            str(row["simulations"]),
-            f"{row['stock_searches_per_second']:,.0f}",
-            "" if reference is None else f"{reference:,.0f}",
-            f"{row['batched_searches_per_second']:,.0f}",
-            f"{row['batched_over_stock']:.2f}",
-            f"{row['networks_searches_per_second']:,.0f}",
-            f"{row['time_over_networks']:.2f}",
-            f"{row['tree_bytes'] / 1e6:,.2f} MB",
-            f"{row['stock_compile_seconds']:.1f} s",
-            f"{row['batched_compile_seconds']:.1f} s",
-        )
-    return table
+    forms = {
+        "batch": ("B", "{}"),
+        "simulations": ("S", "{}"),
+        "stock_searches_per_second": ("stock mctx", "{:,.0f}"),
+        "mctx_searches_per_second": ("engine mctx", "{:,.0f}"),
+        "batched_searches_per_second": ("batched", "{:,.0f}"),
+        "batched_over_stock": ("x stock", "{:.2f}"),
+        "networks_searches_per_second": ("networks", "{:,.0f}"),
+        "time_over_networks": ("time / networks", "{:.2f}"),
+        "tree_mb": ("tree", "{:,.2f} MB"),
+        "stock_compile_seconds": ("compile stock", "{:.1f} s"),
+        "batched_compile_seconds": ("compile batched", "{:.1f} s"),
+    }
+    cells = [{**cell, "tree_mb": cell["tree_bytes"] / 1e6} for cell in result["cells"]]
+    rows = [
+        [cell["network"]]
+        + ["" if cell[x] is None else form.format(cell[x]) for x, (_, form) in forms.items()]
+        for cell in cells
+    ]
+    title = "searches per second, from embeddings (no representation), collapsing off"
+    columns = ["network", *(name for name, _ in forms.values())]
+    return Table(columns, rows, title, "; ".join(notes))
 
 
-def rollout_table(result: dict[str, Any]) -> Table:
+def rollout_table(result: Mapping[str, Any]) -> Table:
     """Steps per second of environment and search apart, in turn and overlapped.
 
     Args:
         result: as `rollout.measure` gives it.
     """
-    table = Table(title="acting without macros, all lanes", caption=_caption(result))
-    table.add_column("setting")
-    table.add_column("part")
-    table.add_column("speed", justify="right")
-    table.add_column("time of a step", justify="right")
-    labels = {
-        "environment": "environment alone",
-        "search": "search alone",
-        "in_turn": "both in turn",
-        "overlapped": "both overlapped, two pools",
-    }
+    rows = []
     for name, setting in result["settings"].items():
         config = setting["config"]
         where = (
@@ -102,92 +98,76 @@ def rollout_table(result: dict[str, Any]) -> Table:
         )
         for part, value in setting["seconds"].items():
             speed = f"{setting['steps_per_second'][part]:,.0f} steps/s"
-            table.add_row(where, labels[part], speed, f"{value * 1e3:,.2f} ms")
+            rows.append([where, PART_LABELS[part], speed, f"{value * 1e3:,.2f} ms"])
             where = ""
-        table.add_section()
-    return table
+        rows.append([])
+    columns = ["setting", "part", "speed", "time of a step"]
+    title = "acting without macros, all lanes"
+    return Table(columns, rows, title, _caption(result), left=(0, 1))
 
 
-def soak_table(result: dict[str, Any]) -> Table:
+def soak_table(result: Mapping[str, Any]) -> Table:
     """Memory, open files, compilations and speed in each third of a long run.
 
     Args:
         result: as `soak.measure` gives it.
     """
-    table = Table(
-        title=f"{result['seconds'] / 60:.1f} minutes at preset {result['preset']}: "
+    rows = [
+        [name, f"{third['memory_mib']:,.0f} MiB", str(third["open_files"]),
+         str(third["compilations"]), f"{third['steps_per_second']:,.0f}"]
+        for name, third in zip(("first", "second", "last"), result["thirds"], strict=True)
+    ]  # fmt: skip
+    forms = ("{:.2f}", "{:.2f}", "{:.0f}", "{:.2f}")
+    cells = [
+        Text(f"{form.format(x['value'])} ({_bound(x)})", "green" if x["reached"] else "red")
+        for form, x in zip(forms, result["figures"], strict=True)
+    ]
+    rows.append(["last / second", *cells])
+    title = (
+        f"{result['seconds'] / 60:.1f} minutes at preset {result['preset']}: "
         f"{result['env_steps']:,} steps, {result['learner_steps']:,} updates"
     )
-    for name in ("third", "memory", "open files", "compilations", "environment steps/s"):
-        table.add_column(name, justify="right")
-    for name, third in zip(("first", "second", "last"), result["thirds"], strict=True):
-        table.add_row(
-            name,
-            f"{third['memory_mib']:,.0f} MiB",
-            str(third["open_files"]),
-            str(third["compilations"]),
-            f"{third['steps_per_second']:,.0f}",
-        )
-    cells = [
-        f"[{'green' if figure['reached'] else 'red'}]{figure['value']:.2f}"
-        f" ({'at least' if figure['at_least'] else 'at most'} {figure['target']:g})[/]"
-        for figure in result["figures"]
-    ]
-    table.add_row("last / second", *cells[:2], cells[2].replace(".00", ""), cells[3])
-    return table
+    columns = ["third", "memory", "open files", "compilations", "environment steps/s"]
+    return Table(columns, rows, title, left=())
 
 
-def parts_table(result: dict[str, Any]) -> Table:
-    """The measurement as a table for people.
+def parts_table(result: Mapping[str, Any]) -> Table:
+    """Speed and time of each part.
 
     Args:
         result: as `parts.measure` gives it, with `preset`.
     """
     config, seconds, speed = result["config"], result["seconds"], result["speed"]
-    compiling = result["compile_seconds"]
     lanes, simulations = config["env"]["num_envs"], config["search"]["num_simulations"]
     length, batch = config["rollout"]["length"], config["learner"]["batch_size"]
+    ms = {name: f"{value * 1e3:,.2f} ms" for name, value in seconds.items()}
 
-    def ms(name: str) -> str:
-        return f"{seconds[name] * 1e3:,.2f} ms"
-
-    table = Table(
-        title=f"preset {result['preset']}: {config['network']['family']} network, {lanes} lanes, "
-        f"{simulations} simulations",
-        caption=_caption(result),
-    )
-    table.add_column("part")
-    table.add_column("speed", justify="right")
-    table.add_column("time", justify="right")
-    rows = [
-        ("environment alone", speed["environment_steps_per_second"], "steps/s", "environment"),
-        ("search alone", speed["searches_per_second"], "searches/s = steps/s", "search"),
-        ("rollout, macros included", speed["rollout_steps_per_second"], "steps/s", "rollout"),
-        (
-            f"training step, batch {batch}",
-            speed["updates_per_second"],
-            "updates/s",
-            "training_step",
-        ),
-    ]
-    for label, value, unit, name in rows:
-        table.add_row(label, f"{value:,.1f} {unit}", ms(name))
-    labels = {"macro": "macros", "macro_worst": "macros, every window a candidate"}
-    for name, label in labels.items():
-        if f"{name}_share_of_search" not in speed:
-            continue
+    def macro_row(label: str, name: str) -> list[str]:
         share = f"{speed[f'{name}_share_of_search']:.1%} of search time"
-        time_text = f"{ms(f'{name}_pass')} a step, {ms(f'{name}_merge')} a merge"
-        table.add_row(label, share, time_text)
-    table.add_row(f"replay: add {length} steps of all lanes", "", ms("replay_add"))
-    table.add_row(f"replay: sample {batch} windows", "", ms("replay_sample"))
+        return [label, share, f"{ms[f'{name}_pass']} a step, {ms[f'{name}_merge']} a merge"]
+
+    def rate(name: str, unit: str) -> str:
+        return f"{speed[f'{name}_per_second']:,.1f} {unit}"
+
+    rows = [
+        ["environment alone", rate("environment_steps", "steps/s"), ms["environment"]],
+        ["search alone", rate("searches", "searches/s = steps/s"), ms["search"]],
+        ["rollout, macros included", rate("rollout_steps", "steps/s"), ms["rollout"]],
+        [f"training step, batch {batch}", rate("updates", "updates/s"), ms["training_step"]],
+        macro_row("macros", "macro"),
+    ]
+    if "macro_worst_share_of_search" in speed:
+        rows.append(macro_row("macros, every window a candidate", "macro_worst"))
+    rows.append([f"replay: add {length} steps of all lanes", "", ms["replay_add"]])
+    rows.append([f"replay: sample {batch} windows", "", ms["replay_sample"]])
     if "notebook" in seconds:
-        table.add_row(
-            "acting, notebook's setting, 32 lanes",
-            f"{speed['notebook_steps_per_second']:,.0f} steps/s, {speed['notebook_ratio']:.1f} x "
-            f"the notebook's {NOTEBOOK_STEPS_PER_SECOND:.0f}",
-            ms("notebook"),
-        )
-    table.add_row("compiling the search", "", f"{compiling['search']:.1f} s")
-    table.add_row("compiling the training step", "", f"{compiling['training_step']:.1f} s")
-    return table
+        ratio = f"{speed['notebook_ratio']:.1f} x the notebook's {NOTEBOOK_STEPS_PER_SECOND:.0f}"
+        steps = f"{speed['notebook_steps_per_second']:,.0f} steps/s, {ratio}"
+        rows.append(["acting, notebook's setting, 32 lanes", steps, ms["notebook"]])
+    for name, label in (("search", "search"), ("training_step", "training step")):
+        rows.append([f"compiling the {label}", "", f"{result['compile_seconds'][name]:.1f} s"])
+    title = (
+        f"preset {result['preset']}: {config['network']['family']} network, {lanes} lanes, "
+        f"{simulations} simulations"
+    )
+    return Table(["part", "speed", "time"], rows, title, _caption(result))

@@ -5,7 +5,7 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,8 +20,8 @@ QUICK_SECONDS = 1.0
 ROUNDS = 5
 """Each part is measured so often, in turn with the others; the median is reported."""
 
-Case = Callable[[], dict[str, float]]
-"""Does a part's work once; gives seconds by name."""
+Case = Callable[[], float]
+"""Does a part's work once; gives its seconds."""
 
 
 def timed(work: Callable[[], Any]) -> float:
@@ -32,33 +32,31 @@ def timed(work: Callable[[], Any]) -> float:
 
 
 def interleave(
-    cases: list[Case],
+    cases: Mapping[str, Case],
     seconds: float,
     rounds: int = ROUNDS,
-    watch: Callable[[int, int], None] = lambda round_number, case_number: None,
+    show: Callable[[str], None] = lambda text: None,
 ) -> dict[str, float]:
     """Measures all cases in turn, several times over, so that a slow spell meets them all.
 
     Args:
-        cases: each is called at least once in a round.
+        cases: by name; each is called at least once in a round.
         seconds: for each case, over all rounds.
         rounds: how often.
-        watch: told of each round and case before it begins, both counted from 0.
+        show: gets the name and the round of what begins.
 
     Returns:
         For each name, the median over the rounds of a round's mean seconds.
     """
-    means: dict[str, list[float]] = {}
-    for round_number in range(rounds):
-        for case_number, case in enumerate(cases):
-            watch(round_number, case_number)
-            taken: dict[str, list[float]] = {}
+    means: dict[str, list[float]] = {name: [] for name in cases}
+    for number in range(rounds):
+        for name, case in cases.items():
+            show(f"{name}, round {number + 1}")
             end = time.perf_counter() + seconds / rounds
-            while not taken or time.perf_counter() < end:
-                for name, value in case().items():
-                    taken.setdefault(name, []).append(value)
-            for name, values in taken.items():
-                means.setdefault(name, []).append(statistics.fmean(values))
+            taken = [case()]
+            while time.perf_counter() < end:
+                taken.append(case())
+            means[name].append(statistics.fmean(taken))
     return {name: statistics.median(values) for name, values in means.items()}
 
 

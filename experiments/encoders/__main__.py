@@ -136,7 +136,7 @@ def main() -> int:
     preset = str(invocation.preset)
     sizes = read_sizes(own, preset)
     from experiments.encoders.compare import Plan, compare
-    from experiments.encoders.results import write_report
+    from experiments.encoders.report import write_report
 
     run_dir = invocation.run_dir or Path("runs") / EXPERIMENT / preset
     plan = Plan(preset, sizes, read_jobs(own, sizes), invocation.explicit, run_dir)

@@ -1,8 +1,8 @@
-"""Trains the variants one after another with the real training step, and looks at each as it goes.
+"""Trains the variants one after another with the real training step, and evaluates them meanwhile.
 
 A job (variant, stickiness, seed) has its own folder `jobs/<name>/`: `settings.json`, `rows.jsonl`
-(a row per look), `checkpoints/`, and `result.json` once it is finished. A finished job is not run
-again; a stopped one goes on from its checkpoint.
+(a row per evaluation), `checkpoints/`, and `result.json` once it is finished. A finished job is not
+run again; a stopped one continues from its checkpoint.
 """
 
 import json
@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -39,7 +39,7 @@ from smz_jax.types import Trajectory
 SHOW_EVERY = 25
 """Updates between two moves of the progress bar."""
 SAVE_SECONDS = 120.0
-"""Least time between two checkpoints of a job that goes on."""
+"""Least time between two checkpoints of a job that continues."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,22 @@ class Plan:
         return self.run_dir / "jobs" / job.name
 
 
-@dataclass
-class World:
+class World(NamedTuple):
     """The frames of one stickiness and seed, shared by its jobs."""
 
     key: tuple[float, int]
     rows: Trajectory
     held_out: Transitions
+
+
+OF_LENGTH = {
+    "updates",
+    "total_env_steps",
+    "learner.schedule_steps",
+    "loss.commitment_start",
+    "learner.updates_per_env_step",
+}
+"""Settings that follow from the number of updates, which may be raised."""
 
 
 def settings_of(config: Config, sizes: Sizes) -> dict[str, Any]:
@@ -73,11 +82,11 @@ def settings_of(config: Config, sizes: Sizes) -> dict[str, Any]:
 
 
 def read_result(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The result of a finished job; None where it has to run or go on.
+    """The result of a finished job; None where it has to run or continue.
 
     Raises:
         ConfigError: in one line, if the folder holds a job with other settings. More updates are
-            no other settings: the job goes on, under a schedule that is stretched.
+            no other settings: the job continues, under a schedule that is stretched.
     """
     path = folder / "settings.json"
     if not path.exists():
@@ -88,15 +97,8 @@ def read_result(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any] | N
         done = json.loads(result.read_text(encoding="utf-8")) if result.exists() else None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{folder} is damaged ({error}): remove it") from None
-    of_length = {
-        "updates",
-        "total_env_steps",
-        "learner.schedule_steps",
-        "loss.commitment_start",
-        "learner.updates_per_env_step",
-    }
     plain = json.loads(json.dumps(dict(settings)))
-    other = [x for x in {**found, **plain} if found.get(x) != plain.get(x) and x not in of_length]
+    other = [x for x in {**found, **plain} if found.get(x) != plain.get(x) and x not in OF_LENGTH]
     if other or found.get("updates", 0) > settings["updates"]:
         names = ", ".join(other[:3]) or "updates, which may only rise"
         raise ConfigError(
@@ -107,13 +109,11 @@ def read_result(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any] | N
 
 def prepare(plan: Plan) -> list[tuple[Job, Config, dict[str, Any] | None]]:
     """Settings of every job, and its result where it is finished; raises ConfigError."""
-    prepared = []
-    for job in plan.jobs:
-        config = job_config(plan.preset, plan.sizes, job, plan.explicit)
-        prepared.append(
-            (job, config, read_result(plan.folder(job), settings_of(config, plan.sizes)))
-        )
-    return prepared
+    configs = [job_config(plan.preset, plan.sizes, job, plan.explicit) for job in plan.jobs]
+    return [
+        (job, config, read_result(plan.folder(job), settings_of(config, plan.sizes)))
+        for job, config in zip(plan.jobs, configs, strict=True)
+    ]
 
 
 def compare(plan: Plan) -> int | None:
@@ -140,7 +140,8 @@ def compare(plan: Plan) -> int | None:
             if world is None or world.key != key:
                 world = None  # frees the former frames first
                 world = _load_world(plan, config, key, bar)
-            _Training(plan, job, config, world, bar, number).run(stop)
+            before = number * plan.sizes.updates
+            _Training(plan, job, config, world, bar, before).run(stop)
             if stop:
                 break
         if not waiting:
@@ -163,59 +164,78 @@ def _load_world(plan: Plan, config: Config, key: tuple[float, int], bar: Progres
 
 
 class _Training:
-    """One job: its state, its rows, its clock."""
+    """One job: its state, its rows, its clock.
+
+    Args:
+        plan: what the call is to do.
+        job: which variant, on what.
+        config: its settings.
+        world: its frames.
+        bar: shows how far it is.
+        before: updates of the jobs before it.
+    """
 
     def __init__(
-        self, plan: Plan, job: Job, config: Config, world: World, bar: Progress, number: int
+        self, plan: Plan, job: Job, config: Config, world: World, bar: Progress, before: int
     ) -> None:
-        self._plan, self._job, self._config, self._bar = plan, job, config, bar
-        self._world, self._done_before = world, number * plan.sizes.updates
+        self._sizes, self._job, self._config, self._bar = plan.sizes, job, config, bar
+        self._held_out, self._before = world.held_out, before
         self._folder = plan.folder(job)
         self._store = CheckpointStore(self._folder)
-        self._spec = make_spec(config.env)
-        check_memory(config, self._spec)
-        self._networks = make_networks(config.network, self._spec)
-        replay = make_replay(config, self._spec)
-        self._step = make_train_step(self._networks, replay, config, self._spec)
-        self._look = make_look(self._networks, config)
-        self._state = init_train_state(self._networks, config, jax.random.key(job.seed))
+        spec = make_spec(config.env)
+        check_memory(config, spec)
+        networks = make_networks(config.network, spec)
+        replay = make_replay(config, spec)
+        self._step = make_train_step(networks, replay, config, spec)
+        self._look = make_look(networks, config)
+        self._state = init_train_state(networks, config, jax.random.key(job.seed))
         self._replay_state = replay.add_donated(replay.init(), world.rows)
         self._rows: list[dict[str, Any]] = []
         self._seconds, self._updates = 0.0, 0
 
     def run(self, stop: StopSignal) -> None:
-        """Goes on to the end, or until it is told to stop; leaves everything on disk."""
-        sizes = self._plan.sizes
-        dispatch = self._config.learner.updates_per_dispatch
-        write_json(self._folder / "settings.json", settings_of(self._config, sizes))
+        """Trains to the end, or until it is stopped; leaves everything on disk."""
+        write_json(self._folder / "settings.json", settings_of(self._config, self._sizes))
         (self._folder / "result.json").unlink(missing_ok=True)
         self._restore()
         if not self._rows:
-            self._note({})
+            self._evaluate({})
         saved, metrics = time.monotonic(), []
-        while self._updates < sizes.updates and not stop:
-            start = time.monotonic()
-            for _ in range(0, SHOW_EVERY, dispatch):
-                self._state, self._replay_state, row = self._step(self._state, self._replay_state)
-                metrics.append(row)
-                self._updates += dispatch
-                if self._updates % sizes.eval_every == 0 or self._updates >= sizes.updates:
-                    break
-            last = jax.device_get(metrics[-1])
-            self._seconds += time.monotonic() - start
-            self._show(float(last["loss/total"]))
-            if self._updates % sizes.eval_every == 0 or self._updates >= sizes.updates:
-                self._note(_averaged(metrics))
+        while not self._is_over() and not stop:
+            metrics += self._train()
+            if self._is_due():
+                self._evaluate(_averaged(metrics))
                 metrics = []
                 if time.monotonic() - saved > SAVE_SECONDS:
                     self._save()
                     saved = time.monotonic()
         self._save()
-        if self._updates >= sizes.updates:
+        if self._is_over():
             self._finish()
 
+    def _is_over(self) -> bool:
+        return self._updates >= self._sizes.updates
+
+    def _is_due(self) -> bool:
+        return self._updates % self._sizes.eval_every == 0 or self._is_over()
+
+    def _train(self) -> list[Mapping[str, Any]]:
+        """Some updates, until the progress is to be shown or a row is due; gives their metrics."""
+        start, metrics = time.monotonic(), []
+        dispatch = self._config.learner.updates_per_dispatch
+        for _ in range(0, SHOW_EVERY, dispatch):
+            self._state, self._replay_state, row = self._step(self._state, self._replay_state)
+            metrics.append(row)
+            self._updates += dispatch
+            if self._is_due():
+                break
+        loss = float(jax.device_get(metrics[-1])["loss/total"])
+        self._seconds += time.monotonic() - start
+        self._bar.update(self._before + self._updates, {"loss/total": loss})
+        return metrics
+
     def _restore(self) -> None:
-        """Goes on from the checkpoint, if there is one; later rows are dropped."""
+        """Continues from the checkpoint, if there is one; later rows are dropped."""
         if not self._store.exists("last"):
             return
         found = self._store.restore("last", self._state)
@@ -228,16 +248,18 @@ class _Training:
         extra = {"updates": self._updates, "seconds": self._seconds}
         self._store.save("last", self._updates, self._state, extra)
 
-    def _note(self, metrics: dict[str, float]) -> None:
-        """One look at the model, as a row."""
-        job, config = self._job, self._config
-        seen = look_at(
-            self._look, self._state.params, self._world.held_out, self._plan.sizes.eval_batch
-        )
-        found = summarise(seen, self._world.held_out, config.network.codebook_size)
+    def _seen(self) -> dict[str, np.ndarray]:
+        """What the model makes of the held-out transitions now."""
+        batch = self._sizes.eval_batch
+        return look_at(self._look, self._state.params, self._held_out, batch)
+
+    def _evaluate(self, metrics: dict[str, float]) -> None:
+        """Adds a row."""
+        job = self._job
+        found = summarise(self._seen(), self._held_out, self._config.network.codebook_size)
         about = {"variant": job.variant, "sticky": job.sticky, "seed": job.seed}
         row = {**about, "updates": self._updates, "seconds": self._seconds, **found, **metrics}
-        # Through JSON and back: what is kept is what is written, null for what is not finite.
+        # As JSON gives it back: null for what is not finite.
         self._rows.append({k: None if v != v else v for k, v in row.items()})
         text = "".join(json.dumps(row) + "\n" for row in self._rows)
         atomic_write_text(self._folder / "rows.jsonl", text)
@@ -247,25 +269,19 @@ class _Training:
             f"perplexity {found['code_perplexity']:.1f}, code gain {found['code_gain']:.2f}"
         )
 
-    def _show(self, loss: float) -> None:
-        self._bar.update(self._done_before + self._updates, {"loss/total": loss})
-
     def _finish(self) -> None:
         """Writes the result: the last row, its intervals, and what was run."""
-        sizes = self._plan.sizes
-        seen = look_at(self._look, self._state.params, self._world.held_out, sizes.eval_batch)
-        ends = intervals(seen, self._world.held_out, self._config.network.codebook_size)
-        held_out = self._world.held_out
+        seen, held_out, network = self._seen(), self._held_out, self._config.network
         result = {
             **self._rows[-1],
-            **ends,
+            **intervals(seen, held_out, network.codebook_size),
             "ms_per_update": 1000 * self._seconds / max(self._updates, 1),
             "transitions_seen": len(seen["entropy"]),
             "share_differs": float(np.mean(held_out.differs)),
             "share_changed": float(np.mean(held_out.changed)),
             "share_open": float(np.mean(held_out.in_open)),
-            "embedding_size": self._config.network.embedding_size,
-            "codebook_size": self._config.network.codebook_size,
+            "embedding_size": network.embedding_size,
+            "codebook_size": network.codebook_size,
         }
         write_json(self._folder / "result.json", result)
 

@@ -11,6 +11,7 @@ from experiments.encoders.frames import Transitions
 from smz_jax.analysis.rules.known_rules import entropy_nats, roc_area
 from smz_jax.config.settings import Config
 from smz_jax.learning.losses import consistency_loss, reconstruction_loss
+from smz_jax.storage.estimate import bootstrap
 from smz_jax.types import Array, Networks, Params
 
 PADDLE_ROWS = (75, 78)
@@ -130,18 +131,20 @@ def summarise(
     count = len(seen["entropy"])
     h = Transitions(*(x[:count] for x in held_out))
     entropy = seen["entropy"] / max(np.log(codebook_size), 1e-9)
-    everywhere = np.ones(count, np.bool_)
+    kinds = {
+        "": np.ones(count, np.bool_),
+        "_differs": h.differs,
+        "_same": ~h.differs,
+        "_changed": h.changed,
+        "_unchanged": ~h.changed,
+        "_open_differs": h.differs & h.in_open,
+        "_open_same": ~h.differs & h.in_open,
+    }
     row = {
         "embedding_variance": float(seen["embedding"].var(axis=0).mean()),
         "code_perplexity": perplexity(seen["code"]),
         "agreement": float(np.mean(seen["code"] == seen["likely"])),
-        "entropy": _mean(entropy, everywhere),
-        "entropy_differs": _mean(entropy, h.differs),
-        "entropy_same": _mean(entropy, ~h.differs),
-        "entropy_changed": _mean(entropy, h.changed),
-        "entropy_unchanged": _mean(entropy, ~h.changed),
-        "entropy_open_differs": _mean(entropy, h.differs & h.in_open),
-        "entropy_open_same": _mean(entropy, ~h.differs & h.in_open),
+        **{f"entropy{kind}": _mean(entropy, where) for kind, where in kinds.items()},
         "roc": roc_area(entropy, h.differs),
         "roc_open": roc_area(entropy[h.in_open], h.differs[h.in_open]),
         "roc_actions": roc_area(entropy, h.changed),
@@ -149,8 +152,7 @@ def summarise(
     }
     for name in sorted(seen):
         if name.startswith(("error_", "paddle_")):
-            row[name] = _mean(seen[name], everywhere)
-            row[f"{name}_differs"] = _mean(seen[name], h.differs)
+            row |= {name + kind: _mean(seen[name], kinds[kind]) for kind in ("", "_differs")}
     other = max(row["error_shuffled_differs"], 1e-12)
     row["code_gain"] = 1 - row["error_real_differs"] / other
     return row
@@ -173,21 +175,22 @@ def intervals(
     """
     count = len(seen["entropy"])
     h = Transitions(*(x[:count] for x in held_out))
-    slim: dict[str, Any] = {name: x for name, x in seen.items() if name != "embedding"}
-    slim["embedding"] = np.zeros((count, 1), np.float32)
+    slim: dict[str, Any] = {**seen, "embedding": np.zeros((count, 1), np.float32)}
     members = [np.flatnonzero(h.lane == lane) for lane in np.unique(h.lane)]
-    generator = np.random.default_rng(seed)
-    draws: dict[str, list[float]] = {"entropy": [], "roc": [], "roc_open": [], "code_gain": []}
-    for _ in range(RESAMPLES):
-        drawn = generator.integers(0, len(members), len(members))
-        pick = np.concatenate([members[i] for i in drawn])
-        resampled = {name: x[pick] for name, x in slim.items()}
-        row = summarise(resampled, Transitions(*(x[pick] for x in h)), codebook_size)
-        for name, values in draws.items():
-            values.append(row[name])
-    ends = {"low": 2.5, "high": 97.5}
+    names = ("entropy", "roc", "roc_open", "code_gain")
+
+    def statistics(drawn: np.ndarray) -> np.ndarray:
+        found = []
+        for lanes in drawn:
+            pick = np.concatenate([members[i] for i in lanes])
+            resampled = {name: x[pick] for name, x in slim.items()}
+            row = summarise(resampled, Transitions(*(x[pick] for x in h)), codebook_size)
+            found.append([row[name] for name in names])
+        return np.array(found)
+
+    ends = bootstrap(statistics, len(members), resamples=RESAMPLES, seed=seed)
     return {
-        f"{name}_{end}": float(np.nanpercentile(values, q)) if np.isfinite(values).any() else np.nan
-        for name, values in draws.items()
-        for end, q in ends.items()
+        f"{name}_{end}": float(value)
+        for end, values in zip(("low", "high"), ends, strict=True)
+        for name, value in zip(names, values, strict=True)
     }

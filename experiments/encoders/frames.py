@@ -46,7 +46,7 @@ def collect(config: Config, num_rows: int, held_out: int) -> Stored:
     Args:
         config: of the games; `config.seed` seeds games and actions.
         num_rows: T, rows of each lane.
-        held_out: rows at each lane's end for which the emulator is asked.
+        held_out: rows at each lane's end whose outcomes the emulator gives.
 
     Returns:
         Rows as the replay keeps them: policy target uniform over valid actions, search value 0.
@@ -71,7 +71,7 @@ def collect(config: Config, num_rows: int, held_out: int) -> Stored:
     finally:
         env.close()
     rows = _join(steps)
-    return Stored(rows, ask_emulator(config, rows, env.spec.action_names, held_out))
+    return Stored(rows, emulated_truth(config, rows, env.spec.action_names, held_out))
 
 
 def _slim(step: Timestep) -> Timestep:
@@ -82,27 +82,27 @@ def _slim(step: Timestep) -> Timestep:
 def _join(steps: list[tuple[Timestep, np.ndarray, np.ndarray, Timestep]]) -> Trajectory:
     """Steps as rows `[lanes, T, ...]`."""
 
-    def joined(arrays: Any, dtype: Any) -> np.ndarray:
+    def joined(arrays: Any, dtype: Any) -> Any:
         return np.stack([np.asarray(x) for x in arrays], axis=1).astype(dtype, copy=False)
 
     seen, action, weights, after = zip(*steps, strict=True)
     over = joined((x.terminated for x in after), np.bool_)
     zeros: Any = np.zeros(over.shape, np.float32)
-    fields: Any = {
-        "frame": joined((x.observation for x in seen), np.uint8),
-        "action": joined(action, np.int32),
-        "reward": joined((x.reward for x in after), np.float32),
-        "discount": np.where(over, np.float32(0), np.float32(1)),
-        "is_first": joined((x.is_first for x in seen), np.bool_),
-        "invalid_actions": joined((x.invalid_actions for x in seen), np.uint8),
-        "action_weights": joined(weights, np.float32),
-        "search_value": zeros,
-        "transition_entropy": zeros,
-    }
-    return Trajectory(**fields)
+    discount: Any = np.where(over, np.float32(0), np.float32(1))
+    return Trajectory(
+        frame=joined((x.observation for x in seen), np.uint8),
+        action=joined(action, np.int32),
+        reward=joined((x.reward for x in after), np.float32),
+        discount=discount,
+        is_first=joined((x.is_first for x in seen), np.bool_),
+        invalid_actions=joined((x.invalid_actions for x in seen), np.uint8),
+        action_weights=joined(weights, np.float32),
+        search_value=zeros,
+        transition_entropy=zeros,
+    )
 
 
-def ask_emulator(
+def emulated_truth(
     config: Config, rows: Trajectory, action_names: tuple[str, ...], held_out: int
 ) -> StickyTruth:
     """`StickyTruth` of all lanes, `[lanes, T]`; raises ConfigError where frames differ."""
@@ -125,17 +125,12 @@ def ask_emulator(
 
 def _describe(config: Config, num_rows: int, held_out: int) -> dict[str, Any]:
     """What the frames depend on."""
-    env = config.env
+    names = ("backend", "sticky", "frame_skip", "frame_size", "episodic_life", "clip_rewards")
     return {
         "format": FORMAT,
-        "env": env.id,
-        "backend": env.backend,
-        "sticky": env.sticky,
-        "frame_skip": env.frame_skip,
-        "frame_size": env.frame_size,
-        "episodic_life": env.episodic_life,
-        "clip_rewards": env.clip_rewards,
-        "lanes": env.num_envs,
+        "env": config.env.id,
+        **{name: getattr(config.env, name) for name in names},
+        "lanes": config.env.num_envs,
         "seed": config.seed,
         "rows": num_rows,
         "held_out": held_out,
@@ -152,7 +147,8 @@ def stored_frames(path: Path, config: Config, num_rows: int, held_out: int) -> S
     if not path.exists():
         stored = collect(config, num_rows, held_out)
         buffer = io.BytesIO()
-        arrays = {**stored.rows._asdict(), **_truth_fields(stored.truth)}
+        truth = {f"truth_{name}": value for name, value in stored.truth._asdict().items()}
+        arrays = {**stored.rows._asdict(), **truth}
         np.savez_compressed(buffer, description=np.array(json.dumps(wanted)), **arrays)
         atomic_write_bytes(path, buffer.getvalue())
         return stored
@@ -170,10 +166,6 @@ def stored_frames(path: Path, config: Config, num_rows: int, held_out: int) -> S
     raise ConfigError(
         f"{path} holds other frames (other {', '.join(other)}): use another --run_dir"
     )
-
-
-def _truth_fields(truth: StickyTruth) -> dict[str, np.ndarray]:
-    return {f"truth_{name}": value for name, value in truth._asdict().items()}
 
 
 def training_rows(stored: Stored, held_out: int) -> Trajectory:

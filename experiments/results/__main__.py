@@ -139,7 +139,7 @@ def write_results(folder: Path) -> None:
     report = make_report(folder)
     paths = [*write_table(report, folder), folder / "results.png"]
     results_figure(report, paths[-1])
-    print("\n" + (results_markdown(report) or "nothing is finished yet\n"))
+    print(f"\n{results_markdown(report) or 'nothing is finished yet'}\n")
     for problem in report.problems:
         print(f"note: {problem}")
     print("wrote " + ", ".join(map(str, paths)))

@@ -4,8 +4,9 @@ import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from experiments.results.finished import Estimate, Finished, best_constant, over_seeds
+from experiments.results.finished import Finished, Seeds, best_constant, over_seeds
 from experiments.results.worlds import STICKY, World
+from smz_jax.storage.estimate import Estimate, read_estimate
 
 BOUNDS: dict[str, Callable[[float, float], bool]] = {
     "at least": operator.ge,
@@ -23,7 +24,7 @@ class Figure:
     """A measure of a world's finished runs."""
 
     name: str
-    estimate: Estimate | None
+    estimate: Seeds | None
     required: str
     reached: bool | None
     """By the mean; None: nothing is required, or nothing is known."""
@@ -41,7 +42,7 @@ def _random(one: Finished) -> float | None:
 
 def _constant(one: Finished) -> float | None:
     constant = best_constant([one])
-    return None if constant is None else constant[1].mean
+    return None if constant is None else constant[1].estimate.mean
 
 
 def _ratio(above: float | None, below: float | None) -> float | None:
@@ -104,16 +105,16 @@ def judge(measures: Sequence[Sequence[str]], runs: Sequence[Finished]) -> list[F
     """
     figures = []
     for name, value, *bounds in measures:
-        estimate = over_seeds([read_value(one, value) for one in runs])
+        seeds = over_seeds([read_value(one, value) for one in runs])
         required, reached, each = "", None, ()
         for bound in bounds:
             kind, _, text = bound.rpartition(" ")
             keeps, limit = BOUNDS[kind], float(text)
             required = f"{kind} {limit:.3g}"
-            if estimate is not None:
-                reached = keeps(estimate.mean, limit)
-                each = tuple(keeps(seed, limit) for seed in estimate.values)
-        figures.append(Figure(name, estimate, required, reached, each))
+            if seeds is not None:
+                reached = keeps(seeds.estimate.mean, limit)
+                each = tuple(keeps(value, limit) for value in seeds.values)
+        figures.append(Figure(name, seeds, required, reached, each))
     return figures
 
 
@@ -126,12 +127,12 @@ def figures_of(world: World, runs: Sequence[Finished]) -> list[Figure]:
 def _entropies_apart(runs: Sequence[Finished]) -> Figure:
     """Whether the encoders' entropy without sticky actions lies below that with them."""
     jobs = [[one.part(f"sticky {sticky:g}") for one in runs] for sticky in STICKY]
-    ends = [over_seeds([job.get("entropy") for job in seeds]) for seeds in jobs]
     if len(runs) == 1:  # of one seed, the interval over the held-out games
-        names = ("entropy", "entropy_low", "entropy_high")
-        ends = [Estimate(*(job.get(name) for name in names)) for (job,) in jobs]
-    apart = is_above(*ends)
-    return Figure("intervals of the two entropies apart", None, ALL, apart)
+        random, plain = (read_estimate(job, "entropy") for (job,) in jobs)
+    else:
+        seeds = [over_seeds([job.get("entropy") for job in each]) for each in jobs]
+        random, plain = (x and x.estimate for x in seeds)
+    return Figure("intervals of the two entropies apart", None, ALL, is_above(random, plain))
 
 
 def is_above(one: Estimate | None, other: Estimate | None) -> bool | None:

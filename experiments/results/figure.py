@@ -70,9 +70,9 @@ def draw_world(axes: Axes, row: Row, runs: Sequence[Finished]) -> None:
         axes.plot(*line, "o-", color=colour, label=f"seed {one.seed}", markersize=4)
         axes.plot(steps[-1:], scores[-1:], "D", color=colour, markersize=7)
     if row.random is not None:
-        axes.axhline(row.random.mean, color=GREY, linewidth=1.4, label="random policy")
+        axes.axhline(row.random.estimate.mean, color=GREY, linewidth=1.4, label="random policy")
     if row.constant is not None:
-        value = row.constant[1].mean
+        value = row.constant[1].estimate.mean
         axes.axhline(value, color=ORANGE, linestyle="--", linewidth=1.6, label="best constant")
     if row.optimum is not None:
         axes.axhline(row.optimum, color=BLACK, linestyle=":", linewidth=1.6, label="optimum")
@@ -94,7 +94,7 @@ def required_score(row: Row) -> float | None:
         "return": 1.0,
         "ROC area, sticky 0.25": 1.0,
         "return / optimum": row.optimum,
-        "score / random": row.random.mean if row.random else None,
+        "score / random": row.random.estimate.mean if row.random else None,
     }
     for figure in row.figures:
         scale = scales.get(figure.name)

@@ -3,10 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
-
-import numpy as np
-from scipy import stats
+from typing import Any, NamedTuple
 
 from experiments.results.plan import is_finished, read_json, seed_folders
 from experiments.results.worlds import ENCODER_VARIANT, STICKY, World
@@ -14,20 +11,27 @@ from smz_jax.config.settings import Config, ConfigError
 from smz_jax.config.sources import flat_dict
 from smz_jax.report.data import Curve, RunData, load_run
 from smz_jax.storage.documents.checks import is_number
-from smz_jax.storage.estimate import read_estimate
+from smz_jax.storage.estimate import Estimate, mean_estimate, read_estimate
 from smz_jax.storage.metrics import read_metrics
 
-CONFIDENCE = 0.95
 
+class Seeds(NamedTuple):
+    """A number of several seeds."""
 
-class Estimate(NamedTuple):
-    """A mean with its 95 % interval."""
+    estimate: Estimate
+    """Their mean; of a single seed with the interval of its own games, where that is known."""
+    values: tuple[float, ...]
 
-    mean: float
-    low: float | None = None
-    high: float | None = None
-    over: Literal["seeds", "games"] = "seeds"
-    values: tuple[float, ...] = ()  # one for each seed
+    @property
+    def is_single(self) -> bool:
+        """Whether there is one seed."""
+        return len(self.values) == 1
+
+    def plain(self) -> dict[str, Any]:
+        """For JSON."""
+        mean, low, high, _ = self.estimate
+        over = "games" if self.is_single and low is not None else "seeds"
+        return {"mean": mean, "low": low, "high": high, "over": over, "values": self.values}
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ class Finished:
     @property
     def optimum(self) -> float | None:
         """The best possible score of a world with known rules, or the highest that there is."""
-        value = (self.part("grid").get("returns") or {}).get("optimum")
+        value: Any = (self.part("grid").get("returns") or {}).get("optimum")
         return float(value) if is_number(value) else self.world.highest
 
     @property
@@ -121,8 +125,8 @@ def roc_curve(path: Path) -> Curve:
     return [updates for updates, _ in known], [area for _, area in known]
 
 
-def over_seeds(values: Sequence[float | None]) -> Estimate | None:
-    """Mean and 95 % interval by Student's t over seeds: mean -+ t(0.975, n - 1) s / sqrt(n).
+def over_seeds(values: Sequence[float | None]) -> Seeds | None:
+    """Mean and 95 % interval by Student's t over seeds.
 
     Args:
         values: one for each seed; what is missing is left out.
@@ -130,18 +134,12 @@ def over_seeds(values: Sequence[float | None]) -> Estimate | None:
     Returns:
         No interval for one value; None for none.
     """
-    known = [float(x) for x in values if x is not None and is_number(x)]
-    if not known:
-        return None
-    mean = float(np.mean(known))
-    if len(known) == 1:
-        return Estimate(mean, values=tuple(known))
-    quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(known) - 1))
-    half = quantile * float(np.std(known, ddof=1)) / float(np.sqrt(len(known)))
-    return Estimate(mean, mean - half, mean + half, "seeds", tuple(known))
+    known = tuple(float(x) for x in values if x is not None and is_number(x))
+    estimate = mean_estimate(known)
+    return estimate and Seeds(estimate, known)
 
 
-def over_evaluations(evaluations: Sequence[Mapping[str, Any] | None]) -> Estimate | None:
+def over_evaluations(evaluations: Sequence[Mapping[str, Any] | None]) -> Seeds | None:
     """Mean score over seeds; of one seed, the interval of its own games.
 
     Args:
@@ -149,18 +147,17 @@ def over_evaluations(evaluations: Sequence[Mapping[str, Any] | None]) -> Estimat
     """
     scores = [score for x in evaluations if (score := read_estimate(x)) is not None]
     if len(scores) == 1:
-        (only,) = scores
-        return Estimate(only.mean, only.low, only.high, "games", (only.mean,))
+        return Seeds(scores[0], (scores[0].mean,))
     return over_seeds([score.mean for score in scores])
 
 
-def best_constant(runs: Sequence[Finished]) -> tuple[str, Estimate] | None:
+def best_constant(runs: Sequence[Finished]) -> tuple[str, Seeds] | None:
     """The constant action whose mean over seeds is highest."""
     tables = [one.baselines.get("constant") or {} for one in runs]
     names = {name for table in tables for name in table}
-    estimates = {name: over_evaluations([table.get(name) for table in tables]) for name in names}
-    known = [(name, estimate) for name, estimate in sorted(estimates.items()) if estimate]
-    return max(known, key=lambda item: item[1].mean, default=None)
+    scores = {name: over_evaluations([table.get(name) for table in tables]) for name in names}
+    known = [(name, score) for name, score in sorted(scores.items()) if score]
+    return max(known, key=lambda item: item[1].estimate.mean, default=None)
 
 
 def distinct(runs: Sequence[Finished], read: Callable[[Finished], str | None]) -> list[str]:

@@ -2,15 +2,15 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from experiments.results import criteria, twins
 from experiments.results.criteria import ALL, Figure
 from experiments.results.finished import (
-    Estimate,
     Finished,
+    Seeds,
     best_constant,
     distinct,
     finished_runs,
@@ -19,6 +19,7 @@ from experiments.results.finished import (
     unlike,
 )
 from experiments.results.worlds import ONE_CODE, WORLDS, World
+from smz_jax.report.tables import Table
 from smz_jax.report.verdict import number_text
 from smz_jax.storage.files import atomic_write_text, write_json
 
@@ -60,10 +61,10 @@ class Row:
     seeds: list[int]
     seeds_required: list[int]
     hardware: list[str]
-    minutes: Estimate | None
-    score: Estimate | None
-    random: Estimate | None
-    constant: tuple[str, Estimate] | None
+    minutes: Seeds | None
+    score: Seeds | None
+    random: Seeds | None
+    constant: tuple[str, Seeds] | None
     optimum: float | None
     known: str
     required: str
@@ -141,29 +142,27 @@ def short(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def estimate_text(estimate: Estimate | None, number=short, *, seeds: bool = False) -> str:
+def mean_text(seeds: Seeds | None, number=short, *, each: bool = False) -> str:
     """`12.3 (11.0 to 13.6)`, a dagger where it is of one seed alone; `-` for none.
 
-    With `seeds` the values of several seeds follow: `12.3 (11.0 to 13.6) of 12, 12.6, 12.3`.
+    With `each` the values of several seeds follow: `12.3 (11.0 to 13.6) of 12, 12.6, 12.3`.
     """
-    if estimate is None:
+    if seeds is None:
         return "-"
-    mark = "\N{DAGGER}" if len(estimate.values) == 1 else ""
-    if estimate.low is None or estimate.high is None:
-        return number(estimate.mean) + mark
-    each = ""
-    if seeds and len(estimate.values) > 1:
-        each = " of " + ", ".join(map(number, estimate.values))
-    return (
-        f"{number(estimate.mean)} ({number(estimate.low)} to {number(estimate.high)}){mark}{each}"
-    )
+    mean, low, high, _ = seeds.estimate
+    text = number(mean)
+    if low is not None and high is not None:
+        text += f" ({number(low)} to {number(high)})"
+    if seeds.is_single:
+        return text + "\N{DAGGER}"
+    return text + (" of " + ", ".join(map(number, seeds.values)) if each else "")
 
 
 def figure_text(figure: Figure) -> str:
     """`ROC area at least 0.99: 0.995 (0.992 to 0.998)`."""
-    known = estimate_text(figure.estimate)
+    known = mean_text(figure.estimate)
     if not all(figure.seeds_reached):
-        known = f"{estimate_text(figure.estimate, seeds=True)}, {seeds_text(figure)}"
+        known = f"{mean_text(figure.estimate, each=True)}, {seeds_text(figure)}"
     if figure.estimate is None:
         known = "not known" if figure.reached is None else YES_NO[figure.reached]
     bound = f" {figure.required}" if figure.required not in ("", ALL) else ""
@@ -187,7 +186,7 @@ def _reached_text(row: Row) -> str:
 
 def results_markdown(report: Report) -> str:
     """The table of results, header included, one line for each world that has a run."""
-    return _markdown(COLUMNS, [_cells(row) for row in report.rows])
+    return Table(COLUMNS, [_cells(row) for row in report.rows]).to_markdown()
 
 
 def _cells(row: Row) -> list[str]:
@@ -195,16 +194,16 @@ def _cells(row: Row) -> list[str]:
     seeds = ", ".join(map(str, row.seeds))
     constant = "-"
     if row.constant is not None:
-        constant = f"{row.constant[0]} {estimate_text(row.constant[1], number_text)}"
+        constant = f"{row.constant[0]} {mean_text(row.constant[1], number_text)}"
     return [
         row.title,
         f"`{row.command}`",
         ", ".join(row.commits) or "not recorded",
         seeds if len(row.seeds) >= len(row.seeds_required) else f"{seeds} ({count})",
         "; ".join(row.hardware) or "not recorded",
-        "-" if row.minutes is None else f"{row.minutes.mean:.1f} min",
-        estimate_text(row.score, number_text, seeds=True),
-        estimate_text(row.random, number_text),
+        "-" if row.minutes is None else f"{row.minutes.estimate.mean:.1f} min",
+        mean_text(row.score, number_text, each=True),
+        mean_text(row.random, number_text),
         constant,
         row.known or ("-" if row.optimum is None else f"optimum {number_text(row.optimum)}"),
         "; ".join(figure_text(x) for x in row.figures if x.required) or row.required,
@@ -218,7 +217,7 @@ def figures_markdown(report: Report) -> str:
         [
             row.title,
             x.name,
-            estimate_text(x.estimate, seeds=True),
+            mean_text(x.estimate, each=True),
             x.required or "-",
             YES_NO[x.reached],
         ]
@@ -226,32 +225,23 @@ def figures_markdown(report: Report) -> str:
         for x in row.figures
     ]
     header = ("experiment", "figure", "mean (95 % interval) of seeds", "required", "reached")
-    return _markdown(header, lines)
+    return Table(header, lines).to_markdown()
 
 
 def twins_markdown(report: Report) -> str:
     """The errors of both models along action sequences, and the scores of both."""
     lines = []
     for x in report.comparisons:
-        ours, theirs = estimate_text(x.stochastic), estimate_text(x.twin)
+        ours, theirs = mean_text(x.stochastic), mean_text(x.twin)
         lines.append(["grid", x.about, str(x.step), ours, theirs, YES_NO[x.worse]])
     by_name = {row.world: row for row in report.rows}
     for row in report.rows:
         other = by_name.get(WORLDS[row.world].twin_of or "")
         if other is not None:
-            scores = [estimate_text(one.score, number_text) for one in (other, row)]
+            scores = [mean_text(one.score, number_text) for one in (other, row)]
             lines.append([other.title, "score", "-", *scores, "-"])
     header = ("world", "what", "unroll step", "with chance codes", "twin", "twin worse, apart")
-    return _markdown(header, lines)
-
-
-def _markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; empty where there are no lines."""
-    if not lines:
-        return ""
-    rows = [header, ["---"] * len(header), *lines]
-    clean = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
-    return "\n".join("| " + " | ".join(row) + " |" for row in clean) + "\n"
+    return Table(header, lines).to_markdown()
 
 
 def markdown(report: Report) -> str:
@@ -273,23 +263,20 @@ def _problems(report: Report) -> str:
 
 def write_table(report: Report, out: Path) -> tuple[Path, Path]:
     """Writes table.md and table.json; gives their paths."""
-    plain: dict[str, Any] = {
-        "rows": [asdict(row) for row in report.rows],
-        "twins": [asdict(x) for x in report.comparisons],
-        "problems": report.problems,
-    }
-    plain = _name_estimates(plain)
-    write_json(out / "table.json", plain)
+    table = {"rows": report.rows, "twins": report.comparisons, "problems": report.problems}
+    write_json(out / "table.json", _plain(table))
     atomic_write_text(out / "table.md", markdown(report))
     return out / "table.md", out / "table.json"
 
 
-def _name_estimates(value: Any) -> Any:
-    """Estimates as mappings: `asdict` leaves named tuples as they are, JSON would forget names."""
-    if isinstance(value, Estimate):
-        return value._asdict()
+def _plain(value: Any) -> Any:
+    """Dataclasses and seeds as mappings, at any depth."""
+    if isinstance(value, Seeds):
+        return value.plain()
+    if isinstance(value, Row | Figure | twins.Comparison):
+        return _plain(vars(value))
     if isinstance(value, Mapping):
-        return {key: _name_estimates(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_name_estimates(item) for item in value]
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
     return value

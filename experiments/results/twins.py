@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from experiments.results.criteria import all_reached, is_above
-from experiments.results.finished import Estimate, Finished, over_seeds
+from experiments.results.finished import Finished, Seeds, over_seeds
 from smz_jax.storage.documents.checks import is_number
 
 KINDS = {
@@ -37,8 +37,8 @@ class Comparison:
     key: str
     """As in grid.json, e.g. `open_loop_reward`."""
     step: int
-    stochastic: Estimate | None
-    twin: Estimate | None
+    stochastic: Seeds | None
+    twin: Seeds | None
     worse: bool | None
     """Whether the twin is worse, intervals apart; None where one has no interval."""
 
@@ -69,7 +69,8 @@ def compare(stochastic: Sequence[Finished], twin: Sequence[Finished]) -> list[Co
             ours, theirs = (
                 over_seeds([at_step(one, key, step) for one in runs]) for runs in (stochastic, twin)
             )
-            found.append(Comparison(key, step, ours, theirs, is_above(theirs, ours)))
+            worse = is_above(theirs and theirs.estimate, ours and ours.estimate)
+            found.append(Comparison(key, step, ours, theirs, worse))
     return found
 
 

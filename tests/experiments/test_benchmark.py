@@ -17,7 +17,7 @@ from experiments.benchmark import __main__ as command
 from experiments.benchmark import plan, rollout, search, soak, timing
 from experiments.benchmark.nets import CODEBOOK_SIZE, NUM_ACTIONS, SUBJECTS
 from experiments.benchmark.plan import THRESHOLD, Figure, Task
-from experiments.benchmark.programs import build, tree_bytes
+from experiments.benchmark.programs import arguments, build, tree_bytes
 from experiments.benchmark.watch import Watch
 from smz_jax.config.settings import ConfigError
 
@@ -124,8 +124,7 @@ def run(tiny):
     def call(task):
         if task.program not in programs:
             programs[task.program] = build(task, tiny)
-        function, arguments_of = programs[task.program]
-        return function(*arguments_of(task, BATCH))
+        return programs[task.program](*arguments(task, tiny, BATCH))
 
     return call
 
@@ -168,7 +167,7 @@ def test_collapsing_happens_on_the_certain_model_alone(run):
 def test_networks_alone_does_the_work_of_each_iteration(tiny):
     """Against a plain loop over the six functions; and no weight is without effect."""
     networks, batch = tiny.networks, 4
-    function, arguments_of = build(Task("networks", 0), tiny)
+    function = build(Task("networks", 0), tiny)
     # Wilder weights than the benchmark's, so that rows and steps choose different actions.
     keys = iter(jax.random.split(jax.random.key(26), 40))
     model = jax.tree.map(lambda x: 2 * jax.random.normal(next(keys), x.shape), tiny.model_params)
@@ -178,8 +177,7 @@ def test_networks_alone_does_the_work_of_each_iteration(tiny):
     total = np.asarray(value[:, 0])
     totals, actions, outcomes = [], [], []
     for count in range(5):
-        _, _, iterations = arguments_of(Task("networks", count), batch)
-        got_x, got_total = function(params, tiny.embedding(batch), iterations)
+        got_x, got_total = function(params, *arguments(Task("networks", count), tiny, batch)[1:])
         np.testing.assert_allclose(got_x, x, atol=1e-4)
         np.testing.assert_allclose(got_total, total, rtol=1e-4)
         totals.append(total)
@@ -195,7 +193,7 @@ def test_networks_alone_does_the_work_of_each_iteration(tiny):
     for chosen in (np.stack(actions), np.stack(outcomes)):
         assert (chosen != chosen[:1]).any() and (chosen != chosen[:, :1]).any()
 
-    rest = (tiny.embedding(batch), jnp.int32(3))
+    rest = arguments(Task("networks", 3), tiny, batch)[1:]
     leaves, structure = jax.tree.flatten_with_path(params["model"])
     unused = 0
     for number, (path, leaf) in enumerate(leaves):
@@ -213,28 +211,27 @@ def test_networks_alone_does_the_work_of_each_iteration(tiny):
 
 def test_tree_memory_by_hand(tiny):
     task = Task("stock", 4)
-    function, arguments_of = build(task, tiny)
     per_node = 5 * 4 + 6 * NUM_ACTIONS * 4 + 2 * 12 * 4 + 1  # mctx keeps both embeddings
-    assert tree_bytes(function, *arguments_of(task, BATCH)) == BATCH * (5 * per_node + 4 * 4)
+    expected = BATCH * (5 * per_node + 4 * 4)
+    assert tree_bytes(build(task, tiny), *arguments(task, tiny, BATCH)) == expected
     task = Task("networks", 4)
-    function, arguments_of = build(task, tiny)
-    assert tree_bytes(function, *arguments_of(task, BATCH)) is None
+    assert tree_bytes(build(task, tiny), *arguments(task, tiny, BATCH)) is None
 
 
 # --- measuring ----------------------------------------------------------------------------------
 
 
 def test_interleave_takes_turns_and_the_median():
-    order, told = [], []
+    order, shown = [], []
     values = iter([1.0, 10.0, 5.0, 20.0, 2.0, 90.0])
 
     def case(name):
-        return lambda: order.append(name) or {name: next(values)}
+        return lambda: order.append(name) or next(values)
 
-    watch = lambda *numbers: told.append(numbers)  # noqa: E731
-    medians = timing.interleave([case("a"), case("b")], seconds=0.0, rounds=3, watch=watch)
+    cases = {"a": case("a"), "b": case("b")}
+    medians = timing.interleave(cases, seconds=0.0, rounds=3, show=shown.append)
     assert order == ["a", "b"] * 3
-    assert told == [(r, c) for r in range(3) for c in range(2)]
+    assert shown == [f"{name}, round {r}" for r in (1, 2, 3) for name in "ab"]
     assert medians == {"a": 2.0, "b": 20.0}
 
 
@@ -246,7 +243,7 @@ def made_up(monkeypatch, tiny):
     def seconds_for(task):
         return 0.002 * task.simulations * scale[task.engine]
 
-    def measure_group(network, subject, batch, tasks, seconds, rounds, step):
+    def measure_group(network, batch, tasks, seconds, rounds, step):
         return [
             {
                 "network": network,

@@ -8,19 +8,25 @@ import jax
 import numpy as np
 import pytest
 
+from experiments.encoders import compare as comparison
 from experiments.encoders.__main__ import make_parser, read_command
 from experiments.encoders.compare import Plan, _Training, compare, prepare
 from experiments.encoders.diagnose import intervals, look_at, make_look, perplexity, summarise
-from experiments.encoders.figures import curve, figure, markdown_table
 from experiments.encoders.frames import (
     Transitions,
     held_out_transitions,
     stored_frames,
     training_rows,
 )
-from experiments.encoders.results import collect_results, write_report
+from experiments.encoders.report import (
+    collect_results,
+    curve,
+    figure,
+    markdown_table,
+    write_report,
+)
 from experiments.encoders.variants import SIZES, VARIANTS, Job, held_out_rows, job_config
-from smz_jax.config.settings import ConfigError, EnvConfig
+from smz_jax.config.settings import Config, ConfigError, EnvConfig
 from smz_jax.envs import make_env, make_spec
 from smz_jax.envs.atari.sticky import (
     _Player,
@@ -361,6 +367,26 @@ class StopAfter(StopSignal):
         return len(lines) >= self.rows
 
 
+@pytest.fixture
+def shared_programs(monkeypatch):
+    """Jobs with the same settings share their compiled programs."""
+
+    def shared(make):
+        made = {}
+
+        def make_once(*inputs):
+            key = next(x for x in inputs if isinstance(x, Config))
+            if key not in made:
+                made[key] = make(*inputs)
+            return made[key]
+
+        return make_once
+
+    for name in ("make_train_step", "make_look"):
+        monkeypatch.setattr(comparison, name, shared(getattr(comparison, name)))
+
+
+@pytest.mark.usefixtures("shared_programs")
 def test_a_stopped_comparison_goes_on_as_if_it_had_not(folder, stored, monkeypatch):
     del stored  # its file is used
     job = Job("difference", 0.25, 3)
@@ -380,11 +406,11 @@ def test_a_stopped_comparison_goes_on_as_if_it_had_not(folder, stored, monkeypat
     plan = dataclasses.replace(straight, run_dir=broken)
     stopping = StopAfter(plan.folder(job) / "rows.jsonl")
     run = _Training.run
-    monkeypatch.setattr(_Training, "run", lambda self, stop: run(self, stopping))
-    compare(plan)
+    with monkeypatch.context() as patch:
+        patch.setattr(_Training, "run", lambda self, stop: run(self, stopping))
+        compare(plan)
     assert collect_results(broken)[0] == []
     assert prepare(plan)[0][2] is None
-    monkeypatch.undo()
     assert compare(plan) is None
     fresh, again = collect_results(broken)[0][0], results[0]
     for key in ("entropy", "roc", "error_real", "train/loss/total", "entropy_high"):

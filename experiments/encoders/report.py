@@ -1,9 +1,15 @@
-"""The comparison as a figure and as a markdown table."""
+"""What all finished jobs of a folder say: results.json, table.md, encoders.png."""
 
+import functools
+import itertools
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -11,19 +17,25 @@ from experiments.encoders.variants import VARIANTS
 from smz_jax.report.data import Curve
 from smz_jax.report.style import (
     GREY,
+    RC,
     RUN_COLOURS,
     add_legend,
     draw_curve,
     mean_curve,
     new_figure,
     note_empty,
+    save_figure,
     steps_axis,
 )
+from smz_jax.report.tables import Table
+from smz_jax.storage.estimate import bootstrap
+from smz_jax.storage.files import atomic_write_text, write_json
+from smz_jax.storage.metrics import read_metrics
+from smz_jax.storage.run_dir import git_commit, hardware, versions
 
 Rows = Sequence[Mapping[str, Any]]
 DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)))
 """One for each round through the colours."""
-ENDS = ("", "_low", "_high")
 HEAD = (
     "variant",
     "what it is",
@@ -83,15 +95,20 @@ def figure(rows: Rows) -> Figure:
         note_empty(panels[0])
         return drawing
     random, plain = worlds[0], worlds[-1]
-    kinds = (("entropy_open_differs", random, 1.0), ("entropy_open_same", random, 0.35))
-    both = (("entropy", random, 1.0), ("entropy", plain, 0.35))[: len(worlds)]
-    _panel(panels[0], rows, (("roc", random, 1.0),), "ROC area of H")
-    _panel(panels[1], rows, (("roc_open", random, 1.0),), "ROC area of H, paddle away from walls")
-    _panel(panels[2], rows, kinds, "H: effects differ (strong), not (faint)")
-    faint = f", {plain:g} (faint)" if len(worlds) > 1 else ""
-    _panel(panels[3], rows, both, f"mean H: sticky {random:g} (strong){faint}")
-    _panel(panels[4], rows, (("code_perplexity", random, 1.0),), "code perplexity")
-    _panel(panels[5], rows, (("code_gain", random, 1.0),), "share of error saved by the right code")
+    strong, faint = 1.0, 0.35
+    kinds = [("entropy_open_differs", random, strong), ("entropy_open_same", random, faint)]
+    both = [("entropy", random, strong), ("entropy", plain, faint)][: len(worlds)]
+    also = f", {plain:g} (faint)" if len(worlds) > 1 else ""
+    drawings = {
+        "ROC area of H": [("roc", random, strong)],
+        "ROC area of H, paddle away from walls": [("roc_open", random, strong)],
+        "H: effects differ (strong), not (faint)": kinds,
+        f"mean H: sticky {random:g} (strong){also}": both,
+        "code perplexity": [("code_perplexity", random, strong)],
+        "share of error saved by the right code": [("code_gain", random, strong)],
+    }
+    for axes, (title, keys) in zip(panels, drawings.items(), strict=True):
+        _panel(axes, rows, keys, title)
     for axes in panels[2:4]:
         axes.set_ylim(0, 1.02)
     for axes in panels[:2]:
@@ -125,21 +142,19 @@ def _panel(axes: Axes, rows: Rows, keys: Sequence[tuple[str, float, float]], tit
     axes.set_title(title, loc="left")
 
 
-def _cell(values: Sequence[Any], low: Sequence[Any], high: Sequence[Any], form: str) -> str:
+def _cell(members: Rows, key: str, form: str) -> str:
     """Mean over seeds with its interval: over seeds where there are three, else over lanes."""
-    good = [x for x in values if x is not None]
+    good = [x[key] for x in members if x.get(key) is not None]
     if not good:
         return "-"
-    mean = float(np.mean(good))
+    mean = form.format(np.mean(good))
+    low, high = (members[0].get(f"{key}_{end}") for end in ("low", "high"))
     if len(good) >= 3:
-        generator = np.random.default_rng(0)
-        draws = generator.choice(np.array(good, np.float64), (2000, len(good))).mean(axis=1)
-        ends = np.percentile(draws, [2.5, 97.5])
-    elif len(good) == 1 and low[0] is not None and high[0] is not None:
-        ends = np.array([low[0], high[0]], np.float64)
-    else:
-        return form.format(mean)
-    return f"{form.format(mean)} ({form.format(ends[0])} to {form.format(ends[1])})"
+        values = np.array(good, np.float64)
+        low, high = bootstrap(lambda drawn: values[drawn].mean(axis=1), len(values), seed=0)
+    elif len(good) == 2 or low is None or high is None:
+        return mean
+    return f"{mean} ({form.format(low)} to {form.format(high)})"
 
 
 def markdown_table(results: Rows) -> str:
@@ -152,31 +167,50 @@ def markdown_table(results: Rows) -> str:
         Lines that end with a newline; a mean over seeds, with a 95 % interval over seeds (three or
         more of them) or over lanes (one).
     """
-    lines = ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]
-    for name in _names(results):
-        for sticky in _worlds(results):
-            members = [x for x in results if (x["variant"], x["sticky"]) == (name, sticky)]
-            if not members:
-                continue
+    lines = []
+    for name, sticky in itertools.product(_names(results), _worlds(results)):
+        members = [x for x in results if (x["variant"], x["sticky"]) == (name, sticky)]
+        if not members:
+            continue
+        cell = functools.partial(_cell, members)
+        parts = [cell(f"entropy_open_{kind}", "{:.2f}") for kind in ("differs", "same")]
+        about = VARIANTS[name].about if name in VARIANTS else ""
+        line = [name, about, f"{sticky:g}", str(len(members))]
+        line += [f"{max(x['updates'] for x in members):,}", cell("roc", "{:.3f}")]
+        line += [cell("roc_open", "{:.3f}"), " / ".join(parts), cell("entropy", "{:.3f}")]
+        line += [cell("code_perplexity", "{:.1f}"), cell("code_gain", "{:.2f}")]
+        lines.append([*line, cell("ms_per_update", "{:.0f}")])
+    return (Table(HEAD, lines).to_markdown() or "Nothing is finished yet.") + "\n"
 
-            def cell(key: str, form: str, members: Rows = members) -> str:
-                values, low, high = ([x.get(key + end) for x in members] for end in ENDS)
-                return _cell(values, low, high, form)
 
-            parts = [cell(f"entropy_open_{kind}", "{:.2f}") for kind in ("differs", "same")]
-            line = (
-                name,
-                VARIANTS.get(name, ("", {}))[0],
-                f"{sticky:g}",
-                str(len(members)),
-                f"{max(x['updates'] for x in members):,}",
-                cell("roc", "{:.3f}"),
-                cell("roc_open", "{:.3f}"),
-                " / ".join(parts),
-                cell("entropy", "{:.3f}"),
-                cell("code_perplexity", "{:.1f}"),
-                cell("code_gain", "{:.2f}"),
-                cell("ms_per_update", "{:.0f}"),
-            )
-            lines.append("| " + " | ".join(line) + " |")
-    return "\n".join(lines) + "\n"
+def collect_results(run_dir: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Results of the finished jobs, and the rows of all, in the order of their folders' names."""
+    results, rows = [], []
+    for folder in sorted((run_dir / "jobs").glob("*")):
+        if (folder / "rows.jsonl").exists():
+            rows += read_metrics(folder / "rows.jsonl")
+        if (folder / "result.json").exists():
+            results.append(json.loads((folder / "result.json").read_text(encoding="utf-8")))
+    return results, rows
+
+
+def write_report(run_dir: Path, command: str) -> str:
+    """Writes results.json, table.md and encoders.png of all that is finished.
+
+    Args:
+        run_dir: the folder of the comparison.
+        command: what was typed, for the records.
+
+    Returns:
+        The table.
+    """
+    results, rows = collect_results(run_dir)
+    table = markdown_table(results)
+    about = {"command": command, "commit": git_commit(), "versions": versions()}
+    about |= {"platform": hardware(jax.devices()[0])}
+    write_json(run_dir / "results.json", {**about, "results": results})
+    atomic_write_text(run_dir / "table.md", table)
+    with rc_context(RC):
+        drawing = figure(rows)
+    save_figure(drawing, run_dir / "encoders.png")
+    return table
