@@ -3,11 +3,16 @@
 Without `--env.id` it plays Breakout.
 """
 
+from smz_jax.config.experiment import Experiment
 from smz_jax.run.launch import launch
 
+EXPERIMENT = Experiment(
+    name="atari",
+    family="atari",
+    description="Stochastic MuZero on any Atari game by name, e.g. --env.id MsPacman; unset: "
+    "Breakout.",
+    expects="about 20 minutes on one core; the score depends on the game",
+)
+
 if __name__ == "__main__":
-    launch(
-        "atari",
-        {},
-        "Stochastic MuZero on any Atari game by name, e.g. --env.id MsPacman; unset: Breakout.",
-    )
+    launch(EXPERIMENT)

@@ -13,20 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from smz_jax.config.cli import parse, run_main
+from smz_jax.config.experiment import Experiment
 from smz_jax.config.settings import Config, ConfigError, require
 
-BASE = {
-    "env.suite": "grid",
-    "env.id": "GridWorld",
-    "env.frame_stack": 1,
-    "env.max_episode_steps": 60,
-    "network.family": "mlp",
-    "network.encoder_input": "frames",
-}
-DESCRIPTION = (
-    "Stochastic MuZero on a grid world with known rules: slippery cells, pits, coins, a goal. "
-    '--env.kwargs \'{"map": "slippery"}\' picks the map: slippery, deterministic, corridors, tiny, '
-    "generated, or lines divided by /."
+EXPERIMENT = Experiment(
+    name="gridworld",
+    family="grid",
+    base={"env.suite": "grid", "env.id": "GridWorld"},
+    description="Stochastic MuZero on a grid world with known rules: slippery cells, pits, coins, "
+    'a goal. --env.kwargs \'{"map": "slippery"}\' picks the map: slippery, deterministic, '
+    "corridors, tiny, generated, or lines divided by /.",
+    expects="a mean return of 0.87 (five seeds, 0.76 to 0.97; optimum 0.92, random -0.71), 4.2 "
+    "minutes on one core",
 )
 
 
@@ -172,8 +170,8 @@ def main() -> int:
     words = sys.argv[1:]
     if words[:1] == ["report"]:
         return _report(words[1:])
-    asked = parse(words[1:], experiment="gridworld", base=BASE, description=DESCRIPTION)
-    return show(asked.config, asked.run_dir)
+    invocation = parse(words[1:], EXPERIMENT)
+    return show(invocation.config, invocation.run_dir)
 
 
 if __name__ == "__main__":
@@ -181,4 +179,4 @@ if __name__ == "__main__":
         run_main(main)
     from smz_jax.run.launch import launch
 
-    launch("gridworld", BASE, DESCRIPTION, on_check=rules_course, on_finish=rules_at_the_end)
+    launch(EXPERIMENT, on_check=rules_course, on_finish=rules_at_the_end)

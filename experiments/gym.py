@@ -4,13 +4,16 @@ The action space must be Discrete. Observations that are images (`smz_jax/envs/g
 which) suit `--network.family light --env.frame_stack 4`. Without `--env.id` it plays CartPole.
 """
 
-from smz_jax.config.presets import VECTOR
+from smz_jax.config.experiment import Experiment
 from smz_jax.run.launch import launch
 
+EXPERIMENT = Experiment(
+    name="gym",
+    family="gym",
+    base={"env.suite": "gym", "env.id": "CartPole-v1"},
+    description="Stochastic MuZero on any Gymnasium environment with discrete actions: --env.id "
+    "FrozenLake-v1 --env.kwargs '{\"is_slippery\": true}', or --env.id my_module:MyEnv-v0.",
+)
+
 if __name__ == "__main__":
-    launch(
-        "gym",
-        {**VECTOR, "env.suite": "gym", "env.id": "CartPole-v1"},
-        "Stochastic MuZero on any Gymnasium environment with discrete actions: --env.id "
-        "FrozenLake-v1 --env.kwargs '{\"is_slippery\": true}', or --env.id my_module:MyEnv-v0.",
-    )
+    launch(EXPERIMENT)

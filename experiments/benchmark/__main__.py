@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from smz_jax.config.cli import Invocation, choose_preset, parse, run_main
+from smz_jax.config.experiment import Experiment
 from smz_jax.config.settings import ConfigError, require
 from smz_jax.config.sources import SETTINGS, suggest
 
+EXPERIMENT = Experiment("benchmark", base={"env.id": "Breakout"})
 OWN_FLAGS = ("json", "seconds", "full")
 COMMANDS = ("search", "rollout", "soak")
 SOAK_SECONDS = 1800.0
@@ -144,7 +146,7 @@ def check_writable(path: Path) -> None:
 def read_settings(argv: list[str], seconds: str | None) -> Invocation:
     """The run whose parts are measured; raises ConfigError, before JAX is loaded, in one line."""
     check_spelling(argv)
-    invocation = parse(argv, experiment="benchmark", base={"env.id": "Breakout"})
+    invocation = parse(argv, EXPERIMENT)
     read_seconds(seconds, 1.0)
     run_dir = None if invocation.run_dir is None else str(invocation.run_dir)
     for name, value in (("run_dir", run_dir), ("resume", invocation.resume)):

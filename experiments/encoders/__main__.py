@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 from experiments.encoders.variants import (
-    BASE,
     EXPERIMENT,
     SIZES,
     VARIANTS,
@@ -108,8 +107,7 @@ def read_command(argv: list[str]) -> tuple[argparse.Namespace, Invocation]:
         if (value := getattr(own, name)) is not None
         for word in (f"--{name}", str(value))
     ]
-    base = {name: BASE[name] for name in ("env.id", "network.decoder_size")}
-    invocation = parse([*passed, *rest], experiment=EXPERIMENT, base=base)
+    invocation = parse([*passed, *rest], EXPERIMENT)
     require(not invocation.resume, "resume", True, "left out: a folder goes on by itself")
     check_explicit(invocation.explicit)
     preset = invocation.preset or "laptop"
@@ -138,7 +136,7 @@ def main() -> int:
     from experiments.encoders.compare import Plan, compare
     from experiments.encoders.report import write_report
 
-    run_dir = invocation.run_dir or Path("runs") / EXPERIMENT / preset
+    run_dir = invocation.run_dir or Path("runs") / EXPERIMENT.name / preset
     plan = Plan(preset, sizes, read_jobs(own, sizes), invocation.explicit, run_dir)
     typed = shlex.join(["python", "-m", "experiments.encoders", *sys.argv[1:]])
     print(

@@ -7,11 +7,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from smz_jax.config.presets import preset_overrides
+from smz_jax.config.experiment import Experiment, preset_overrides
 from smz_jax.config.settings import Config, ConfigError, require
 from smz_jax.config.sources import from_dict, suggest
-
-EXPERIMENT = "encoders"
 
 
 @dataclass(frozen=True)
@@ -42,6 +40,9 @@ VARIANTS = {name: Variant(**found) for name, found in _DATA["variants"].items()}
 SIZES = {
     name: Sizes(**{"variants": list(VARIANTS), **found}) for name, found in _DATA["sizes"].items()
 }
+EXPERIMENT = Experiment(
+    "encoders", base={name: BASE[name] for name in ("env.id", "network.decoder_size")}
+)
 FIXED: dict[str, str] = _DATA["fixed"]
 """Settings that are not taken as flags, and what sets them."""
 
@@ -98,7 +99,7 @@ def job_config(preset: str, sizes: Sizes, job: Job, explicit: Mapping[str, Any])
     check_explicit(explicit)
     check_variants([job.variant])
     settings = {
-        **preset_overrides(preset, EXPERIMENT),
+        **preset_overrides(preset),
         "learner.updates_per_dispatch": 1,
         **BASE,
         "learner.schedule_steps": max(1, sizes.updates * 6 // 10),
@@ -112,7 +113,7 @@ def job_config(preset: str, sizes: Sizes, job: Job, explicit: Mapping[str, Any])
     require(sizes.updates % dispatch == 0, "updates", sizes.updates, allowed)
     rows = sizes.transitions // sizes.lanes
     fixed = {
-        "experiment": EXPERIMENT,
+        "experiment": EXPERIMENT.name,
         "seed": job.seed,
         "env.num_envs": sizes.lanes,
         "env.sticky_prob": job.sticky,

@@ -8,7 +8,7 @@ from pathlib import Path
 from experiments.results.plan import STATES, Job, Result, finished_jobs, make_plan
 from experiments.results.worlds import TINY_SEEDS, TINY_WORLDS, WORLDS, choose
 from smz_jax.config.cli import OneLineParser, run_main
-from smz_jax.config.presets import PRESET_NAMES
+from smz_jax.config.experiment import PRESET_NAMES
 from smz_jax.config.settings import ConfigError, require
 from smz_jax.config.sources import suggest
 

@@ -25,8 +25,8 @@ import smz_jax.run.launch
 from smz_jax.config.cli import parse
 from smz_jax.config.sources import config_to_yaml
 
-def show(experiment, base, *rest, **more):
-    sys.stdout.write(config_to_yaml(parse(sys.argv[1:], experiment=experiment, base=base).config))
+def show(experiment, *rest, **more):
+    sys.stdout.write(config_to_yaml(parse(sys.argv[1:], experiment).config))
 
 smz_jax.run.launch.launch = show
 del sys.argv[0]

@@ -79,6 +79,12 @@ class Between:
         return f"in {self.ends[0]}{self.low:g}, {self.high:g}{self.ends[1]}"
 
 
+class Alone(typing.NamedTuple):
+    """What a flag means that is given without a value."""
+
+    value: str
+
+
 class FieldType(typing.NamedTuple):
     """A field's declared type, taken apart."""
 

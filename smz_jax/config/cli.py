@@ -1,8 +1,10 @@
-"""The command line, answered before JAX or an environment loads.
+"""The command line of runs and tools, answered before JAX or an environment loads.
 
-Flags are read here from the fields of `Config`, so that every mistake is one line; tyro renders
-`--help`. Names take underscores or dashes (`--run_dir`, `--run-dir`). A switch is a pair,
-`--env.episodic_life` and `--env.no_episodic_life`; it also takes `true` or `false` as its value.
+A request is a checked dataclass: a field is a flag of the same name, its docstring the help text; a
+field without a default is a positional argument, a tuple a flag with several values. Flags are read
+here, so that every mistake is one line; tyro renders `--help`. Names take underscores or dashes
+(`--run_dir`, `--run-dir`). A switch is a pair, `--env.episodic_life` and `--env.no_episodic_life`;
+it also takes `true` or `false` as its value.
 """
 
 import argparse
@@ -15,47 +17,20 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_origin
 
-from smz_jax.config.check import ConfigError, require, shorten
-from smz_jax.config.presets import PRESET_NAMES
+from smz_jax.config.check import Alone, Checked, ConfigError, field_type, require, shorten
+from smz_jax.config.experiment import PRESET_NAMES, Experiment, resolve
 from smz_jax.config.settings import Config
-from smz_jax.config.sources import (
-    SETTINGS,
-    config_from_yaml,
-    config_to_yaml,
-    diff,
-    flat_dict,
-    from_dict,
-    read_file,
-    resolve,
-    suggest,
-    to_dict,
-)
+from smz_jax.config.sources import SETTINGS, coerce, read_file, suggest
 
-__all__ = [
-    "Invocation",
-    "OneLineParser",
-    "choose_preset",
-    "config_from_yaml",
-    "config_to_yaml",
-    "diff",
-    "flat_dict",
-    "from_dict",
-    "parse",
-    "read_file",
-    "resolve",
-    "run_main",
-    "to_dict",
-]
+R = TypeVar("R")
 
 VALIDATION_PRESET = "laptop"
 """With no preset named, flags are checked against this one until the machine has decided."""
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """No space, no quota, or a file that must not grow."""
-
-_OWN_FLAGS = ("preset", "config", "run_dir", "resume", "init_from")
 
 _HEADER = """{description}
 
@@ -67,7 +42,7 @@ Examples:
   {command} --config my.yaml --search.num_simulations 8
       settings from a file, one of them changed
   {command} --resume --run_dir runs/{experiment}/20260101-120000-seed0
-      go on with a run that was stopped, bit for bit; so does experiments.resume with the folder
+      continue a run that was stopped, bit for bit; so does experiments.resume with the folder
   {command} --init_from runs/{experiment}/20260101-120000-seed0@best
       a new run that begins with the weights of another one
 
@@ -79,22 +54,8 @@ The defaults below are those of the preset {preset}.
 
 
 @dataclass(frozen=True)
-class Invocation:
-    """What the user asked for."""
-
-    config: Config
-    preset: str | None  # None: named neither by a flag nor in the file
-    run_dir: Path | None  # None: a new folder under runs/
-    resume: bool
-    explicit: dict[str, Any]  # dotted overrides of file and flags, flags winning
-    base: dict[str, Any]  # dotted overrides of the experiment itself
-    command: str  # what was typed, for the records of the run
-    init_from: str | None = None  # folder of a run, with @step or @best: weights to begin with
-
-
-@dataclass(frozen=True)
-class _Options:
-    """Everything that `--help` shows; only tyro reads it."""
+class RunRequest(Checked):
+    """What the command line of a run takes beside the settings."""
 
     preset: Literal["tiny", "smoke", "laptop", "gpu"] | None = None
     """tiny: seconds, for tests. smoke: under 2 minutes. laptop: about 15 minutes on 2 cores.
@@ -104,61 +65,191 @@ class _Options:
     run_dir: Path | None = None
     """Folder of the run. Unset: runs/<experiment>/<time>-seed<seed>."""
     resume: bool = False
-    """Go on with the run in --run_dir. Its settings stay; total_env_steps may be raised."""
+    """Continue the run in --run_dir. Its settings stay; total_env_steps may be raised."""
     init_from: str | None = None
     """RUN_DIR, RUN_DIR@STEP or RUN_DIR@best: begin with these weights. Unset: at random."""
 
 
-def _read_flags(argv: Sequence[str]) -> dict[str, Any]:
-    """Flags as typed, by dotted name; raises ConfigError on an unknown or incomplete one."""
-    kinds: dict[str, Any] = {**SETTINGS, **dict.fromkeys(_OWN_FLAGS, str), "resume": bool}
+@dataclass(frozen=True)
+class Invocation:
+    """A run as its command line describes it."""
+
+    config: Config
+    preset: str | None  # None: named neither by a flag nor in the file
+    run_dir: Path | None  # None: a new folder under runs/
+    resume: bool
+    explicit: dict[str, Any]  # dotted overrides of file and flags, flags winning
+    experiment: Experiment
+    command: str  # what was typed, for the records of the run
+    init_from: str | None = None  # folder of a run, with @step or @best: weights to begin with
+    request: RunRequest = RunRequest()  # of a tool: its own flags too
+
+
+def _kinds(request: type[Any]) -> tuple[dict[str, Any], list[str]]:
+    """Types of a request's flags, and the names of its positional arguments."""
+    fields = dataclasses.fields(request)
+    places = [spec.name for spec in fields if spec.default is dataclasses.MISSING]
+    return {spec.name: spec.type for spec in fields}, places
+
+
+def _read_words(
+    kinds: Mapping[str, Any], argv: Sequence[str], places: Sequence[str] = ()
+) -> tuple[dict[str, Any], list[str]]:
+    """Flags as typed by name, and the words that are none.
+
+    Where there are positional arguments a flag of several values takes one word each time it is
+    given, a switch only `true` or `false`, and the beginning of a name is enough.
+
+    Args:
+        kinds: name -> type of each flag.
+        argv: the words.
+        places: names of the positional arguments.
+
+    Raises:
+        ConfigError: on an unknown or incomplete flag, or a word where none is expected.
+    """
+    flags = {name: field_type(kind) for name, kind in kinds.items() if name not in places}
     negated = {}
-    for name in (name for name, kind in kinds.items() if kind is bool):
+    for name in (name for name, flag in flags.items() if flag.kind is bool):
         head, dot, leaf = name.rpartition(".")
         negated[f"{head}{dot}no_{leaf}"] = name
     found: dict[str, Any] = {}
+    words: list[str] = []
     tokens = list(argv)
+
+    def is_next(fits: Callable[[str], bool] = lambda token: not token.startswith("--")) -> bool:
+        return bool(tokens) and fits(tokens[0])
+
     while tokens:
         token = tokens.pop(0)
         typed, equals, value = token.partition("=")
         if not typed.startswith("--"):
-            told = "settings are given as --name value"
-            raise ConfigError(f"unexpected argument {shorten(token)}: {told}")
+            is_flag = token.startswith("-") and token != "-"
+            allowed = "settings are given as --name value"
+            if is_flag or not places:
+                raise ConfigError(f"unexpected argument {shorten(token)}: {allowed}")
+            words.append(token)
+            continue
         name = typed[2:].replace("-", "_")
-        if name in negated and not equals:
+        if name not in flags and name in negated and not equals:
             found[negated[name]] = False
             continue
-        if name not in kinds:
-            hint = suggest(name, list(kinds), prefix="--") or "; --help lists all settings"
+        if places and name not in flags:
+            longer = [known for known in flags if name and known.startswith(name)]
+            name = longer[0] if len(longer) == 1 else name
+        if name not in flags:
+            hint = suggest(name, list(flags), prefix="--") or "; --help lists all settings"
             is_plain = typed.isprintable() and len(typed) <= 80
             raise ConfigError(f"unknown flag {typed if is_plain else shorten(typed)}{hint}")
-        if not equals and tokens and not tokens[0].startswith("--"):
+        kind, notes = flags[name].kind, flags[name].notes
+        alone = next((x.value for x in notes if isinstance(x, Alone)), None)
+        takes_next = is_next()
+        if kind is bool and places:
+            takes_next = is_next(lambda x: x.lower() in ("true", "false"))
+        if not equals and takes_next:
             value, equals = tokens.pop(0), "="
+        if get_origin(kind) is tuple and equals:
+            values = [value]
+            while not places and is_next():
+                values.append(tokens.pop(0))
+            found[name] = [*found.get(name, []), value] if places else values
+            continue
         if not equals:
-            require(kinds[name] is bool, name, None, f"given a value: {typed} VALUE")
-            value = True
+            fits = kind is bool or alone is not None
+            require(fits, name, None, f"given a value: {typed} VALUE")
+            value = True if alone is None else alone
         found[name] = value
-    if isinstance(found.get("resume"), str):
-        text = found["resume"].lower()
-        require(text in ("true", "false"), "resume", found["resume"], "true or false")
-        found["resume"] = text == "true"
-    return found
+    return found, words
 
 
-def _print_help(command: str, experiment: str, description: str, defaults: Config, preset: str):
-    """Prints tyro's help with the defaults of the chosen preset."""
+def _make(request: type[R], found: Mapping[str, Any]) -> R:
+    """A request of flags as typed; raises ConfigError in one line."""
+    kinds, _ = _kinds(request)
+    return request(**{name: coerce(kinds[name], value) for name, value in found.items()})
+
+
+def read_request(request: type[R], argv: Sequence[str] | None, help_text: str = "") -> R:
+    """Reads the command line of a tool; prints help and exits with 0 where `--help` is given.
+
+    Args:
+        request: the dataclass.
+        argv: the arguments after the program's name; None takes those of the process.
+        help_text: stands above the flags; its first word after `python -m ` is the program.
+
+    Raises:
+        ConfigError: in one line naming the argument, its value and what is allowed.
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if "-h" in argv or "--help" in argv:
+        print_help(request, help_text)
+    kinds, places = _kinds(request)
+    found, words = _read_words(kinds, argv, places)
+    for number, name in enumerate(places):
+        if number >= len(words):
+            raise ConfigError(f"{name.upper()} is missing; --help shows the arguments")
+        is_list = get_origin(field_type(kinds[name]).kind) is tuple
+        found[name] = words[number:] if is_list else words[number]
+        if is_list:
+            words = words[: number + 1]
+    if len(words) > len(places):
+        raise ConfigError(f"unexpected argument {shorten(words[len(places)])}")
+    return _make(request, found)
+
+
+def tool(
+    main: Callable[[R], int], request: type[R], help_text: str | None
+) -> Callable[[Sequence[str] | None], int]:
+    """The `main(argv)` of a tool: reads its request, does it, gives the exit code.
+
+    Args:
+        main: does what the request says.
+        request: dataclass of the command line.
+        help_text: what `--help` says above the flags: the docstring of the tool's module.
+    """
+
+    def run(argv: Sequence[str] | None = None) -> int:
+        return main(read_request(request, argv, help_text or ""))
+
+    return run
+
+
+def print_help(request: Any, text: str, program: str = "") -> None:
+    """Prints tyro's help of a request and exits with 0.
+
+    Args:
+        request: the dataclass.
+        text: stands above the flags.
+        program: what is typed; empty: what `text` names first between backquotes.
+    """
     import tyro  # only --help pays for it
+
+    program = program or " ".join(text.partition("`")[2].partition("`")[0].split()[:3])
+    style = [tyro.conf.PositionalRequiredArgs, tyro.conf.PositionalMetavarFromFieldName]
+    if not issubclass(request, RunRequest):
+        style.append(tyro.conf.FlagCreatePairsOff)
+    args = {"prog": program, "description": text, "use_underscores": True, "config": style}
+    tyro.cli(request, args=["--help"], **args)
+
+
+def _print_run_help(experiment: Experiment, defaults: Config, preset: str) -> None:
+    """Prints the help of a run with the defaults of the chosen preset, and exits with 0."""
+    import tyro
 
     shown = dataclasses.make_dataclass(
         "Options",
         [("settings", Annotated[Config, tyro.conf.arg(name="")], field(default=defaults))],
-        bases=(_Options,),
+        bases=(RunRequest,),
         frozen=True,
     )
+    command = f"python -m experiments.{experiment.name}"
+    expects = f" Expected at laptop: {experiment.expects}." if experiment.expects else ""
     header = _HEADER.format(
-        description=description, command=command, experiment=experiment, preset=preset
+        description=experiment.description + expects,
+        command=command,
+        experiment=experiment.name,
+        preset=preset,
     )
-    tyro.cli(shown, args=["--help"], prog=command, description=header, use_underscores=True)
+    print_help(shown, header, command)
 
 
 def _own_path(flags: dict[str, Any], name: str, allowed: str = "a path") -> Path | None:
@@ -179,62 +270,61 @@ def _saved_preset(config_file: Path) -> str | None:
 
 
 def parse(
-    argv: Sequence[str] | None,
-    *,
-    experiment: str,
-    base: Mapping[str, Any] = {},
-    description: str = "",
+    argv: Sequence[str] | None, experiment: Experiment, request: type[RunRequest] = RunRequest
 ) -> Invocation:
-    """Reads the command line; prints help and exits with 0 where it is asked for.
+    """Reads the command line; prints help and exits with 0 where `--help` is given.
 
     With `--resume` and no preset named, the settings saved in the run folder come below file and
-    flags, so that `--resume --run_dir DIR` alone goes on with the run.
+    flags, so that `--resume --run_dir DIR` alone continues the run.
 
     Args:
         argv: the arguments after the program's name; None takes those of the process.
-        experiment: name of the experiment's module, e.g. `breakout`.
-        base: the experiment's own overrides, dotted.
-        description: one or two sentences on what the experiment does, for `--help`.
+        experiment: what is run.
+        request: the flags beside the settings.
 
     Raises:
         ConfigError: in one line naming the field, its value and what is allowed.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
-    base = {"experiment": experiment, **base}
-    command = f"python -m experiments.{experiment}"
     wants_help = "-h" in argv or "--help" in argv
+    own, _ = _kinds(request)
     try:
-        flags = _read_flags([token for token in argv if token not in ("-h", "--help")])
-        config_path, run_dir = _own_path(flags, "config"), _own_path(flags, "run_dir")
-        resume = flags.pop("resume", False)
+        given = [token for token in argv if token not in ("-h", "--help")]
+        flags, _ = _read_words({**SETTINGS, **own}, given)
+        paths = {name: _own_path(flags, name) for name in ("config", "run_dir")}
         weights = _own_path(flags, "init_from", "RUN_DIR, RUN_DIR@STEP or RUN_DIR@best")
-        allowed = "left out with --resume: a run goes on with its own weights"
-        require(not (resume and weights), "init_from", str(weights), allowed)
-        from_file = {} if config_path is None else read_file(config_path)
-        preset = flags.pop("preset", from_file.pop("preset", None))
-        saved = run_dir / "config.yaml" if resume and run_dir and preset is None else None
-        if saved is not None and os.path.isfile(saved):  # of a Path it may raise
+        typed = {name: flags.pop(name) for name in own if name in flags}
+        typed |= paths | {"init_from": None if weights is None else str(weights)}
+        wanted = _make(request, typed)
+        allowed = "left out with --resume: a run continues with its own weights"
+        require(not (wanted.resume and weights), "init_from", str(weights), allowed)
+        from_file = {} if wanted.config is None else read_file(wanted.config)
+        preset = from_file.pop("preset", None) if wanted.preset is None else wanted.preset
+        from_file.pop("preset", None)
+        saved = wanted.run_dir / "config.yaml" if wanted.resume and wanted.run_dir else None
+        if preset is None and saved and os.path.isfile(saved):  # of a Path it may raise
             from_file = {**read_file(saved), **from_file}
             preset = _saved_preset(saved)
         chosen = VALIDATION_PRESET if preset is None else preset
-        config = resolve(base, chosen, from_file, flags)
+        config = resolve(experiment, chosen, from_file, flags)
     except ConfigError:
         if not wants_help:
             raise
         chosen = VALIDATION_PRESET
-        config = resolve(base, chosen, {}, {})
+        config = resolve(experiment, chosen, {}, {})
     if wants_help:
-        _print_help(command, experiment, description, config, chosen)
-    typed = shlex.join([*command.split(), *argv])
+        _print_run_help(experiment, config, chosen)
+    command = shlex.join(["python", "-m", f"experiments.{experiment.name}", *argv])
     return Invocation(
         config=config,
         preset=preset,
-        run_dir=run_dir,
-        resume=resume,
+        run_dir=wanted.run_dir,
+        resume=wanted.resume,
         explicit={**from_file, **flags},
-        base=base,
-        command="".join(x if x.isprintable() else " " for x in typed[:10_000]),
-        init_from=None if weights is None else str(weights),
+        experiment=experiment,
+        command="".join(x if x.isprintable() else " " for x in command[:10_000]),
+        init_from=wanted.init_from,
+        request=wanted,
     )
 
 
@@ -247,7 +337,7 @@ def choose_preset(invocation: Invocation, has_accelerator: bool) -> Invocation:
     if invocation.preset is not None:
         return invocation
     preset = "gpu" if has_accelerator else VALIDATION_PRESET
-    config = resolve(invocation.base, preset, {}, invocation.explicit)
+    config = resolve(invocation.experiment, preset, {}, invocation.explicit)
     return dataclasses.replace(invocation, config=config, preset=preset)
 
 

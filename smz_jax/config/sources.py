@@ -1,7 +1,7 @@
-"""Settings as plain values: dotted overrides, dicts, YAML and JSON, and their precedence.
+"""Settings as plain values: dotted overrides, dicts, YAML and JSON.
 
-Dataclass defaults < the experiment's own base < preset < file < flags. Imports only the standard
-library and yaml, so that a mistake is answered before JAX or an environment loads.
+Imports only the standard library and yaml, so that a mistake is answered before JAX or an
+environment loads.
 """
 
 import contextlib
@@ -17,7 +17,6 @@ from typing import Any
 import yaml
 
 from smz_jax.config.check import ConfigError, field_type, require, shorten, unique
-from smz_jax.config.presets import PRESET_NAMES, preset_overrides
 from smz_jax.config.settings import Config
 
 MAX_FILE_BYTES = 50_000
@@ -54,26 +53,22 @@ def suggest(name: str, known: Sequence[str], prefix: str = "") -> str:
     return f"; did you mean {prefix}{near[0]}?" if near else ""
 
 
-def _coerce(name: str, value: Any) -> Any:
-    """Text or a number as the setting's own type; what does not fit is left for validation.
+def coerce(declared: Any, value: Any) -> Any:
+    """Text or a number as a field's own type; what does not fit is left for its check.
 
     Text comes from flags, and from YAML 1.1, which reads 1e-3 as text.
     """
-    kind, is_optional, _ = field_type(SETTINGS[name])
-    if name == "env.kwargs" and isinstance(value, Mapping):  # a file may nest it
-        with contextlib.suppress(TypeError, ValueError):  # dates and bytes are YAML, not JSON
-            return json.dumps(value, sort_keys=True)
-    if name == "env.id" and value == 2048:  # the game whose name YAML takes for a number
-        return "2048"
-    if is_optional and isinstance(value, str) and value.strip().lower() in ("none", "null"):
+    kind, is_optional, _ = field_type(declared)
+    if typing.get_origin(kind) is tuple and isinstance(value, list):
+        return tuple(coerce(typing.get_args(kind)[0], item) for item in value)
+    is_number = kind in (int, float)
+    if is_number and is_optional and str(value).strip().lower() in ("none", "null"):
         return None
     if kind is bool and isinstance(value, str):
         return {"true": True, "false": False}.get(value.strip().lower(), value)
-    if (
-        kind not in (int, float)
-        or isinstance(value, bool)
-        or not isinstance(value, (str, int, float))
-    ):
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if not is_number or isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return value
     try:
         if kind is float:
@@ -86,7 +81,17 @@ def _coerce(name: str, value: Any) -> Any:
         return value
 
 
-def _flatten(tree: Mapping[Any, Any], source: str) -> dict[str, Any]:
+def _coerce_setting(name: str, value: Any) -> Any:
+    """As `coerce`, for what a file may spell in its own way."""
+    if name == "env.kwargs" and isinstance(value, Mapping):  # a file may nest it
+        with contextlib.suppress(TypeError, ValueError):  # dates and bytes are YAML, not JSON
+            return json.dumps(value, sort_keys=True)
+    if name == "env.id" and value == 2048:  # the game whose name YAML takes for a number
+        return "2048"
+    return coerce(SETTINGS[name], value)
+
+
+def flatten(tree: Mapping[Any, Any], source: str) -> dict[str, Any]:
     """Nested or dotted settings as dotted ones.
 
     Raises:
@@ -118,9 +123,9 @@ def from_dict(tree: Mapping[str, Any], source: str = "the settings") -> Config:
     """
     sections: dict[str, dict[str, Any]] = {}
     top: dict[str, Any] = {}
-    for name, value in _flatten(tree, source).items():
+    for name, value in flatten(tree, source).items():
         section, _, leaf = name.rpartition(".")
-        (sections.setdefault(section, {}) if section else top)[leaf] = _coerce(name, value)
+        (sections.setdefault(section, {}) if section else top)[leaf] = _coerce_setting(name, value)
     kinds = {spec.name: typing.cast(Any, spec.type) for spec in dataclasses.fields(Config)}
     return Config(**top, **{name: kinds[name](**leaves) for name, leaves in sections.items()})
 
@@ -132,7 +137,7 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 def flat_dict(config: Config) -> dict[str, Any]:
     """Config as one dict with dotted names."""
-    return _flatten(to_dict(config), "the settings")
+    return flatten(to_dict(config), "the settings")
 
 
 def diff(a: Config, b: Config) -> list[str]:
@@ -187,7 +192,7 @@ def _parse_text(text: str, source: str, is_json: bool) -> dict[str, Any]:
     tree = {} if tree is None else tree
     require(isinstance(tree, dict), source, tree, "a mapping of settings")
     preset = {"preset": tree.pop("preset")} if "preset" in tree else {}
-    return {**_flatten(tree, source), **preset}
+    return {**flatten(tree, source), **preset}
 
 
 def read_file(path: Path) -> dict[str, Any]:
@@ -217,23 +222,3 @@ def config_to_yaml(config: Config) -> str:
 def config_from_yaml(text: str, source: str = "the YAML text") -> Config:
     """Config of a YAML document; raises ConfigError in one line."""
     return from_dict(_parse_text(text, source, is_json=False), source)
-
-
-def resolve(
-    experiment_base: Mapping[str, Any],
-    preset: str,
-    file_overrides: Mapping[str, Any],
-    flag_overrides: Mapping[str, Any],
-) -> Config:
-    """Config under defaults < experiment base < preset < file < flags (dotted overrides).
-
-    Raises:
-        ConfigError: in one line, for an unknown preset or setting, or a value not allowed.
-    """
-    require(preset in PRESET_NAMES, "preset", preset, "one of " + ", ".join(PRESET_NAMES))
-    experiment = str(experiment_base.get("experiment", ""))
-    layers = (experiment_base, preset_overrides(preset, experiment), file_overrides, flag_overrides)
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        merged.update(layer)
-    return from_dict(merged)

@@ -5,12 +5,13 @@ about two seconds.
 """
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from smz_jax.config.cli import Invocation, choose_preset, parse, run_main
+from smz_jax.config.experiment import Experiment
 from smz_jax.run.devices import compile_fast, use_compile_cache
 from smz_jax.storage.run_dir import (
     RunLock,
@@ -23,9 +24,7 @@ from smz_jax.storage.run_dir import (
 
 
 def launch(
-    experiment: str,
-    base: Mapping[str, Any],
-    description: str,
+    experiment: Experiment,
     argv: Sequence[str] | None = None,
     *,
     on_check: Callable[[Any], dict[str, float]] | None = None,
@@ -35,12 +34,10 @@ def launch(
 
     Exit codes: 0 finished; 1 the last checkpoint could not be written, or too many updates were
     not finite; 2 a wrong setting (one line on stderr); 130 after Ctrl-C and 143 after SIGTERM, with
-    a checkpoint saved and the command to go on printed.
+    a checkpoint saved and the command that continues printed.
 
     Args:
-        experiment: name of the experiment's module.
-        base: the experiment's own overrides, dotted.
-        description: one or two sentences for `--help`.
+        experiment: the value of the experiment's module.
         argv: arguments; unset: those of the process.
         on_check: `(smz_jax.run.parts.Run) -> metrics`, called at each check of the model;
             they go into the same row of metrics.jsonl.
@@ -49,8 +46,8 @@ def launch(
     """
 
     def main() -> int:
-        invocation = parse(argv, experiment=experiment, base=base, description=description)
-        return _run(experiment, invocation, on_check=on_check, on_finish=on_finish)
+        invocation = parse(argv, experiment)
+        return _run(experiment.name, invocation, on_check=on_check, on_finish=on_finish)
 
     run_main(main)
 

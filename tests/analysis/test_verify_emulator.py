@@ -18,8 +18,8 @@ from smz_jax.analysis.verify.libraries import Library
 from smz_jax.analysis.verify.session import check_library_of, verify
 from smz_jax.analysis.verify.states import Start
 from smz_jax.analysis.verify.trial import tally
+from smz_jax.config.experiment import Experiment, resolve
 from smz_jax.config.settings import Config, ConfigError, EnvConfig
-from smz_jax.config.sources import resolve
 from smz_jax.envs.atari.emulator import Emulator, play_sequence
 from smz_jax.model.networks import make_networks
 from smz_jax.storage.export import Exported
@@ -283,7 +283,7 @@ def test_under_sticky_actions_each_run_has_chance_of_its_own():
 def tiny_model():
     """A Breakout model that was never trained; acts by its prior, which compiles fast."""
     changes = {"search.num_simulations": 0, "eval.noop_max": 3, "macro.play_threshold": 1.0}
-    config = resolve({}, "tiny", {}, changes)
+    config = resolve(Experiment("breakout"), "tiny", {}, changes)
     networks = make_networks(config.network, opened().spec)
     params = jax.jit(networks.init)(jax.random.key(5))
     about = {

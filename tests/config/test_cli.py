@@ -7,16 +7,19 @@ import pytest
 import yaml
 
 from experiments.benchmark.__main__ import check_spelling
-from smz_jax.config import cli
-from smz_jax.config.presets import EXPERIMENT_PRESETS, PRESET_NAMES, PRESETS, preset_overrides
-from smz_jax.config.settings import Config, ConfigError
+from smz_jax.config import cli, sources
+from smz_jax.config import experiment as experiments
+from smz_jax.config.check import ConfigError
+from smz_jax.config.experiment import PRESET_NAMES, PRESETS, Experiment, block, preset_overrides
+from smz_jax.config.settings import Config
 from smz_jax.config.sources import SETTINGS
 
 BASE = {"env.id": "Pong", "learner.weight_decay": 0.5}
 
 
-def parse(*argv, base=BASE):
-    return cli.parse(list(argv), experiment="pong", base=base, description="Plays Pong.")
+def parse(*argv, base=BASE, family=""):
+    experiment = Experiment("pong", family, base, "Plays Pong.", "a score of 20")
+    return cli.parse(list(argv), experiment)
 
 
 def error_of(*argv) -> str:
@@ -43,13 +46,29 @@ def test_each_layer_wins_over_the_one_before(tmp_path):
     assert (config.learner.td_steps, config.macro.capacity, config.seed) == (4, 99, 5)
 
 
-def test_preset_wins_over_base_and_experiment_may_add_to_a_preset(monkeypatch):
+def test_preset_wins_over_base_and_a_family_adds_to_a_preset(monkeypatch, tmp_path):
     base = {"env.num_envs": 7, "seed": 3}
     assert parse("--preset", "tiny", base=base).config.env.num_envs == 4
     assert parse("--preset", "tiny", base=base).config.seed == 3
-    monkeypatch.setitem(EXPERIMENT_PRESETS, ("pong", "tiny"), {"env.num_envs": 3})
-    assert parse("--preset", "tiny").config.env.num_envs == 3
-    assert parse("--preset", "smoke").config.env.num_envs == PRESETS["smoke"]["env.num_envs"]
+    general = (PRESETS / "general.yaml").read_text()
+    (tmp_path / "general.yaml").write_text(general)
+    (tmp_path / "own.yaml").write_text(
+        "half: {env: {num_envs: 2}, seed: 5}\nbase: {log_every: 9}\n"
+        "tiny: {like: [half, other/more], env.num_envs: 3}\n"
+    )
+    (tmp_path / "other.yaml").write_text("more: {seed: 6, replay: {min_size: 65}}\n")
+    monkeypatch.setattr(experiments, "PRESETS", tmp_path)
+    experiments._file.cache_clear()
+    config = parse("--preset", "tiny", family="own").config
+    assert (config.env.num_envs, config.seed, config.replay.min_size) == (3, 6, 65)
+    smoke = block("general", "smoke")["env.num_envs"]
+    assert parse("--preset", "smoke", family="own").config.env.num_envs == smoke
+    assert parse("--preset", "smoke", family="own").config.log_every == 9
+    with pytest.raises(
+        ConfigError, match=r"family = 'none' is not allowed: .* general, other, own"
+    ):
+        parse("--preset", "tiny", family="none")
+    experiments._file.cache_clear()
 
 
 def test_preset_in_the_file_and_flag_over_it(tmp_path):
@@ -75,9 +94,9 @@ def test_machine_decides_without_a_preset():
 
 @pytest.mark.parametrize("preset", PRESET_NAMES)
 def test_presets_are_valid_and_name_real_settings(preset):
-    assert set(PRESETS[preset]) <= set(SETTINGS)
-    expected = preset_overrides(preset, "pong")
-    flat = cli.flat_dict(parse("--preset", preset, base={}).config)
+    assert set(block("general", preset)) <= set(SETTINGS)
+    expected = preset_overrides(preset, "atari")
+    flat = sources.flat_dict(parse("--preset", preset, base={}, family="atari").config)
     assert {name: flat[name] for name in expected} == expected
 
 
@@ -216,18 +235,18 @@ def test_empty_file_changes_nothing(tmp_path):
 @pytest.mark.parametrize("preset", PRESET_NAMES)
 def test_yaml_round_trip_is_exact(preset):
     config = parse("--preset", preset, "--learner.learning_rate", "1.2345678901234567e-05").config
-    text = cli.config_to_yaml(config)
-    assert cli.config_from_yaml(text) == config
-    assert cli.config_to_yaml(cli.config_from_yaml(text)) == text
+    text = sources.config_to_yaml(config)
+    assert sources.config_from_yaml(text) == config
+    assert sources.config_to_yaml(sources.config_from_yaml(text)) == text
     assert yaml.safe_load(text)["learner"]["learning_rate"] == 1.2345678901234567e-05
-    assert cli.from_dict(cli.to_dict(config)) == config
+    assert sources.from_dict(sources.to_dict(config)) == config
 
 
 def test_diff_names_each_difference():
     a = Config()
     b = dataclasses.replace(a, seed=3, env=dataclasses.replace(a.env, num_envs=8))
-    assert cli.diff(a, a) == []
-    assert cli.diff(a, b) == ["seed: 0 != 3", "env.num_envs: 32 != 8"]
+    assert sources.diff(a, a) == []
+    assert sources.diff(a, b) == ["seed: 0 != 3", "env.num_envs: 32 != 8"]
 
 
 # --- help ---------------------------------------------------------------------------------------
@@ -241,7 +260,7 @@ def test_help_shows_every_setting_with_its_text_and_default(capsys):
     for name in (*SETTINGS, "preset", "config", "run_dir", "resume"):
         assert f"--{name}" in text
     for part in (
-        "Plays Pong.",
+        "Plays Pong. Expected at laptop: a score of 20.",
         "python -m experiments.pong --preset smoke --seed 1",
         "report.html",
         "Windows per update. (default: 4)",  # the tiny preset's, not the dataclass's

@@ -13,9 +13,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 SCRIPT = """
 from smz_jax.config.cli import parse, run_main
+from smz_jax.config.experiment import Experiment
 from smz_jax.storage.run_dir import prepare_run_dir
 def main():
-    prepare_run_dir(parse(None, experiment="pong", base={"env.id": "Pong"}))
+    prepare_run_dir(parse(None, Experiment("pong", base={"env.id": "Pong"})))
     return 3
 run_main(main)
 """

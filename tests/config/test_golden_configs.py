@@ -7,38 +7,28 @@ changed with it, by hand: its difference is then what a reader sees.
 
 import importlib
 import json
-import runpy
 from pathlib import Path
 
 import pytest
 
-import smz_jax.run.launch
-from experiments.encoders.variants import BASE, SIZES, Job, job_config
+from experiments.encoders.variants import EXPERIMENT as ENCODERS
+from experiments.encoders.variants import SIZES, Job, job_config
 from smz_jax.config.cli import parse
+from smz_jax.config.experiment import Experiment
 from smz_jax.config.settings import Config
 from smz_jax.config.sources import flat_dict
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "configs.json").read_text())
 DEFAULTS = GOLDEN.pop("defaults")
-TOOLS = {"benchmark": {"env.id": "Breakout"}, "encoders": {}}
+TOOLS = {"benchmark": Experiment("benchmark", base={"env.id": "Breakout"}), "encoders": ENCODERS}
 
 
-def base_of(name, monkeypatch):
-    """What an experiment sets itself."""
-    if name == "encoders":
-        return {key: BASE[key] for key in ("env.id", "network.decoder_size")}
-    if name in TOOLS:
-        return TOOLS[name]
-    found = []
-    monkeypatch.setattr(
-        smz_jax.run.launch, "launch", lambda name, base, *rest, **more: found.append(base)
-    )
-    importlib.import_module(f"experiments.{name}")
-    runpy.run_module(f"experiments.{name}", run_name="__main__")
-    return found[0]
+def experiment_of(name):
+    """The value that the experiment's module runs."""
+    return TOOLS.get(name) or importlib.import_module(f"experiments.{name}").EXPERIMENT
 
 
-def same(config, golden):
+def check_same(config, golden):
     flat = flat_dict(config)
     wanted = {**DEFAULTS, **golden}
     assert flat == wanted
@@ -48,17 +38,17 @@ def same(config, golden):
 
 
 def test_defaults():
-    same(Config(), {})
+    check_same(Config(), {})
 
 
 @pytest.mark.parametrize("pair", [key for key in GOLDEN if len(key.split()) == 2])
-def test_settings_of_an_experiment_at_a_preset(pair, monkeypatch):
+def test_settings_of_an_experiment_at_a_preset(pair):
     name, preset = pair.split()
-    config = parse(["--preset", preset], experiment=name, base=base_of(name, monkeypatch)).config
-    same(config, GOLDEN[pair])
+    assert experiment_of(name).name == name
+    check_same(parse(["--preset", preset], experiment_of(name)).config, GOLDEN[pair])
 
 
 @pytest.mark.parametrize("job", [key for key in GOLDEN if len(key.split()) == 3])
 def test_settings_of_an_encoder_job(job):
     _, preset, variant = job.split()
-    same(job_config(preset, SIZES[preset], Job(variant, 0.25, 1), {}), GOLDEN[job])
+    check_same(job_config(preset, SIZES[preset], Job(variant, 0.25, 1), {}), GOLDEN[job])

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smz_jax.config import cli
+from smz_jax.config.experiment import Experiment
 from smz_jax.config.sources import MAX_FILE_BYTES, config_from_yaml
 from tests.support.nonsense import (
     FIELDS,
@@ -222,9 +223,9 @@ def test_flags_of_the_command_line_itself(name, tmp_path, monkeypatch):
 
 def test_what_was_typed_is_kept_in_one_plain_line():
     words = ["--preset", "tiny", "--env.suite=grid", '--env.kwargs={\n"a":\r1}', "--seed=1"]
-    command = cli.parse(words, experiment="pong").command
+    command = cli.parse(words, Experiment("pong")).command
     assert command.isprintable() and command.startswith("python -m experiments.pong --preset tiny")
-    many = cli.parse(["--seed=1"] * 9000, experiment="pong").command
+    many = cli.parse(["--seed=1"] * 9000, Experiment("pong")).command
     assert len(many) == 10_000  # config.yaml holds it, and must stay small enough to be read
 
 
@@ -249,8 +250,9 @@ def test_a_process_answers_before_anything_heavy_is_imported(kind, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     code = (
         "import sys\nsys.argv[0] = 'x'\n"
+        "from smz_jax.config.experiment import Experiment\n"
         "from smz_jax.run.launch import launch\n"
-        "try:\n    launch('pong', {'env.id': 'Pong'}, 'Plays.')\n"
+        "try:\n    launch(Experiment('pong', 'atari', {'env.id': 'Pong'}, 'Plays.'))\n"
         "finally:\n    print(*sorted(x for x in sys.modules if '.' not in x))"
     )
     done = subprocess.run(

@@ -8,8 +8,8 @@ import pytest
 from gymnasium import spaces
 from gymnasium.vector.utils import concatenate, create_empty_array
 
-from smz_jax.config import cli
-from smz_jax.config.presets import VECTOR
+from experiments.gym import EXPERIMENT
+from smz_jax.config import cli, sources
 from smz_jax.config.settings import ConfigError, EnvConfig
 from smz_jax.envs import check_env_id, make_env, make_spec
 from smz_jax.envs.gym.spaces import make_coder
@@ -199,8 +199,7 @@ def test_kwargs_reach_the_environment():
 
 
 def parse(*argv):
-    base = {**VECTOR, "env.suite": "gym", "env.id": "CartPole-v1"}
-    return cli.parse(list(argv), experiment="gym", base=base).config
+    return cli.parse(list(argv), EXPERIMENT).config
 
 
 def test_kwargs_from_flags_and_files(tmp_path):
@@ -213,9 +212,9 @@ def test_kwargs_from_flags_and_files(tmp_path):
         file = tmp_path / "my.yaml"
         file.write_text(text)
         assert parse("--config", str(file)) == flag
-    again = cli.config_from_yaml(cli.config_to_yaml(flag))
-    assert again == flag and cli.diff(again, flag) == []
-    assert cli.diff(flag, parse()) != []
+    again = sources.config_from_yaml(sources.config_to_yaml(flag))
+    assert again == flag and sources.diff(again, flag) == []
+    assert sources.diff(flag, parse()) != []
     file.write_text("env: {suite: pgx, id: 2048}")
     assert parse("--config", str(file)).env.id == "2048"
     assert (flag.env.frames_per_step, EnvConfig().frames_per_step) == (1, 4)

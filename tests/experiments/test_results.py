@@ -33,12 +33,13 @@ CORES = tuple(sorted(os.sched_getaffinity(0)))[:2]
 SCRIPT = """
 import json, os, signal, sys, time
 import smz_jax.run.launch
+from smz_jax.config.experiment import Experiment
 
-def play(experiment, base, description):
+def play(experiment):
     from smz_jax.config.cli import parse, run_main
     from smz_jax.storage.run_dir import prepare_run_dir
     def main():
-        invocation = parse(None, experiment=experiment, base=base)
+        invocation = parse(None, experiment)
         folder, config = prepare_run_dir(invocation), invocation.config
         print("cores", sorted(os.sched_getaffinity(0)), os.environ.get("XLA_FLAGS"), flush=True)
         if config.seed == 7:
@@ -67,8 +68,8 @@ if sys.argv[1:2] == ["report"]:
     sys.exit(0)
 if smz_jax.run.launch.launch.__module__ == "smz_jax.run.launch":
     smz_jax.run.launch.launch = play
-smz_jax.run.launch.launch("gridworld", {"env.suite": "grid", "env.id": "GridWorld",
-    "env.frame_stack": 1, "network.family": "mlp"}, "")
+smz_jax.run.launch.launch(Experiment("gridworld", "grid", {"env.suite": "grid", "env.id":
+    "GridWorld"}))
 """
 FAKE = World("fake", "A made-up world", "made_up", "nothing", 1.0, ("--learner.gamma", "0.5"))
 

@@ -394,9 +394,12 @@ def test_a_library_that_contradicts_itself_is_one_line(change, words):
 @pytest.fixture
 def folder(tmp_path):
     """The folder of a run that has nothing but settings and macros."""
-    from smz_jax.config.sources import config_to_yaml, resolve
+    from smz_jax.config.experiment import Experiment, resolve
+    from smz_jax.config.sources import config_to_yaml
 
-    (tmp_path / "config.yaml").write_text(config_to_yaml(resolve({}, "tiny", {}, {})))
+    (tmp_path / "config.yaml").write_text(
+        config_to_yaml(resolve(Experiment("breakout"), "tiny", {}, {}))
+    )
     write_macros_json(tmp_path / "macros.json", FOUR)
     return tmp_path
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from smz_jax.config.cli import parse
+from smz_jax.config.experiment import Experiment
 from smz_jax.config.settings import ConfigError
 from smz_jax.envs.protocol import GameFault
 from smz_jax.run.loop import make_store, train
@@ -27,16 +28,17 @@ TIMES = ("time/", "speed/", "wall_seconds")
 
 def make_config(experiment="gridworld", *flags):
     """Ten iterations; games are rebuilt in the middle of the third, the fifth, ..."""
-    bases = {
-        "gridworld": {"env.suite": "grid", "env.id": "GridWorld", "env.frame_stack": 1},
-        "breakout": {"env.id": "Breakout"},
+    base = {"env.suite": "grid", "env.id": "GridWorld", "env.max_episode_steps": 27_000}
+    experiments = {
+        "gridworld": Experiment("gridworld", "grid", base),
+        "breakout": Experiment("breakout", "atari", {"env.id": "Breakout"}),
     }
     common = ("--total_env_steps", str(STEPS), "--checkpoint_every_env_steps", "96")
     common += ("--env.rebuild_every", "19", "--eval.every_env_steps", "128")
     common += ("--macro.bucket_warmup_steps", "128")
     common += ("--macro.head_learning_rate", "0.002", "--macro.head_every", "2")
     argv = ["--preset", "tiny", *common, *flags]
-    return parse(argv, experiment=experiment, base=bases[experiment]).config
+    return parse(argv, experiments[experiment]).config
 
 
 GRID = make_config("gridworld", "--network.family", "mlp", "--network.no_input_norm")

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.gridworld import BASE, DESCRIPTION, rules_at_the_end, rules_course
+from experiments.gridworld import EXPERIMENT, rules_at_the_end, rules_course
 from smz_jax.learning.diagnose import check_row
 from smz_jax.run.launch import launch
 from smz_jax.run.loop import train
@@ -40,9 +40,7 @@ def folders(tmp_path_factory):
     try:
         with pytest.raises(SystemExit) as ended:
             launch(
-                "gridworld",
-                BASE,
-                DESCRIPTION,
+                EXPERIMENT,
                 [*FLAGS, "--run_dir", str(checked)],
                 on_check=rules_course,
                 on_finish=rules_at_the_end,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from smz_jax.config.cli import config_from_yaml
+from smz_jax.config.sources import config_from_yaml
 from smz_jax.storage.metrics import PhaseTimers, read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]

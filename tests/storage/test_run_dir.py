@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from smz_jax.config import cli
+from smz_jax.config.experiment import Experiment
 from smz_jax.config.settings import ConfigError
 from smz_jax.storage import run_dir
 
@@ -14,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def parse(*argv):
-    return cli.parse(list(argv), experiment="pong", base={"env.id": "Pong"})
+    return cli.parse(list(argv), Experiment("pong", base={"env.id": "Pong"}))
 
 
 def folder_error(*argv) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 import jax
 
 from smz_jax.config.cli import parse, run_main
+from smz_jax.config.experiment import Experiment
 from smz_jax.run.loop import train
 from smz_jax.run.parts import Run
 
@@ -21,11 +22,11 @@ LIMIT = 60_000
 
 
 def make_config():
-    base = {"env.suite": "grid", "env.id": "GridWorld", "env.frame_stack": 1}
+    base = {"env.suite": "grid", "env.id": "GridWorld", "env.max_episode_steps": 27_000}
     argv = ["--preset", "tiny", "--total_env_steps", "320", "--checkpoint_every_env_steps", "32"]
     argv += ["--network.family", "mlp", "--network.hidden_size", "128", "--eval.no_check_model"]
     argv += ["--eval.no_baselines", "--eval.every_env_steps", "64"]
-    return parse(argv, experiment="gridworld", base=base).config
+    return parse(argv, Experiment("gridworld", "grid", base)).config
 
 
 def fill(folder):

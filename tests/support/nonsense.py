@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from smz_jax.config import cli
+from smz_jax.config.experiment import Experiment
 from smz_jax.config.settings import Config
 from smz_jax.config.sources import config_from_yaml, config_to_yaml, flat_dict
 
@@ -48,7 +49,7 @@ def answer(*argv, preset: str | None = "tiny"):
 
     def main():
         words = ["--preset", preset, *argv] if preset else list(argv)
-        found.append(cli.parse(words, experiment="pong", base=BASE).config)
+        found.append(cli.parse(words, Experiment("pong", base=BASE)).config)
         return 0
 
     former = signal.getsignal(signal.SIGTERM)

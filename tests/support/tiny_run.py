@@ -1,6 +1,7 @@
 """One tiny run of the grid world, trained here, and what the tests of its model need."""
 
-from smz_jax.config.sources import config_to_yaml, resolve
+from smz_jax.config.experiment import Experiment, resolve
+from smz_jax.config.sources import config_to_yaml
 from smz_jax.run.loop import train
 from smz_jax.storage.files import write_json
 
@@ -28,7 +29,7 @@ SETTINGS = {
 
 def make_run(folder):
     """Trains; leaves what `launch` leaves but for the report. Gives the folder."""
-    config = resolve({}, "tiny", {}, SETTINGS)
+    config = resolve(Experiment("gridworld"), "tiny", {}, SETTINGS)
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(config_to_yaml(config))
     outcome = train(config, folder)

@@ -1,0 +1,86 @@
+"""An experiment is a value: its name, the family of its presets, and what it sets itself.
+
+`presets/general.yaml` holds the presets of all; `presets/FAMILY.yaml` comes over it. A block may
+begin `like: [BLOCK, FAMILY/BLOCK]`: those come first, in this order, and its own settings win.
+"""
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from smz_jax.config.check import require
+from smz_jax.config.settings import Config
+from smz_jax.config.sources import flatten, from_dict
+
+PRESET_NAMES = ("tiny", "smoke", "laptop", "gpu")
+PRESETS = Path(__file__).with_name("presets")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What a module of `experiments` runs: `EXPERIMENT` there."""
+
+    name: str
+    """Name of the module; runs are kept under runs/<name>/."""
+    family: str = ""
+    """File in `presets/`; empty: the general presets alone."""
+    base: Mapping[str, Any] = field(default_factory=dict)
+    """Dotted settings of its own, over the family's block `base`; presets win over both."""
+    description: str = ""
+    """One or two sentences, for `--help`."""
+    expects: str = ""
+    """Score and time of a run at the preset laptop, as measured; empty: not measured."""
+
+
+@functools.cache
+def _file(family: str) -> dict[str, Any]:
+    """The blocks of a file of presets."""
+    path = PRESETS / f"{family}.yaml"
+    known = ", ".join(sorted(x.stem for x in PRESETS.glob("*.yaml")))
+    require(path.is_file(), "family", family, f"one of {known}")
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # several times as fast
+    return yaml.load(path.read_text(encoding="utf-8"), loader)
+
+
+def block(family: str, name: str) -> dict[str, Any]:
+    """Dotted settings of a block of a family's file, those it is like included; {} without it.
+
+    Raises:
+        ConfigError: if there is no such family, or the file names an unknown setting.
+    """
+    own = dict(_file(family).get(name) or {})
+    found: dict[str, Any] = {}
+    for other in own.pop("like", ()):
+        found |= block(*other.split("/")) if "/" in other else block(family, other)
+    return found | flatten(own, f"presets/{family}.yaml")
+
+
+def preset_overrides(preset: str, family: str = "") -> dict[str, Any]:
+    """Dotted settings of a preset: the general ones, then those of the family."""
+    return block("general", preset) | (block(family, preset) if family else {})
+
+
+def base_overrides(experiment: Experiment) -> dict[str, Any]:
+    """Dotted settings that presets win over: those of the family, then the experiment's."""
+    family = block(experiment.family, "base") if experiment.family else {}
+    return {"experiment": experiment.name, **family, **experiment.base}
+
+
+def resolve(
+    experiment: Experiment,
+    preset: str,
+    file_overrides: Mapping[str, Any],
+    flag_overrides: Mapping[str, Any],
+) -> Config:
+    """Config under defaults < experiment < preset < file < flags (dotted overrides).
+
+    Raises:
+        ConfigError: in one line, for an unknown preset or setting, or a value not allowed.
+    """
+    require(preset in PRESET_NAMES, "preset", preset, "one of " + ", ".join(PRESET_NAMES))
+    settings = base_overrides(experiment) | preset_overrides(preset, experiment.family)
+    return from_dict({**settings, **file_overrides, **flag_overrides})
