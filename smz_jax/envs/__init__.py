@@ -1,17 +1,15 @@
 """Vector environments behind one protocol; the only package that imports emulator libraries.
 
 Importing it is cheap (no JAX, no emulator), so that settings can be checked before either loads.
-
-A suite (`EnvConfig.suite`) is a module with `spec_of(config)` and `open_games(config, *, seed,
-num_envs, first_lane, training)`, and a check of its ids that loads no JAX. Differences between the
-two Atari backends, envpool (default) and ale (ale-py's own vector environment): see
-`smz_jax/envs/atari/env.py`.
+Differences between the two Atari backends, envpool (default) and ale (ale-py's own vector
+environment): see `smz_jax/envs/atari/atari_env.py`.
 """
 
 from __future__ import annotations
 
+import importlib
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from smz_jax.config.settings import EnvConfig, require
 from smz_jax.envs.protocol import GameFault, VectorEnv, check_actions
@@ -19,7 +17,29 @@ from smz_jax.envs.protocol import GameFault, VectorEnv, check_actions
 if TYPE_CHECKING:
     from smz_jax.types import EnvSpec
 
-__all__ = ["GameFault", "VectorEnv", "check_actions", "check_env_id", "make_env", "make_spec"]
+__all__ = ["SUITES", "GameFault", "VectorEnv", "check_actions", "check_env_id", "make_env"]
+__all__ += ["make_spec", "suite_module"]
+
+
+class Suite(NamedTuple):
+    """Where the parts of a suite are; both may be one module."""
+
+    ids: str  # module with `check_id(config)`; loads no JAX
+    games: str  # module with `spec_of(config)` and `open_games(config, *, seed, num_envs, ...)`
+
+
+SUITES = {
+    "atari": Suite("smz_jax.envs.atari.rom_files", "smz_jax.envs.atari.atari_env"),
+    "gym": Suite("smz_jax.envs.gym.libraries", "smz_jax.envs.gym.gym_env"),
+    "pgx": Suite("smz_jax.envs.pgx.pgx_games", "smz_jax.envs.pgx.pgx_env"),
+    "grid": Suite("smz_jax.envs.grid.map", "smz_jax.envs.grid.grid_env"),
+}
+"""Suites by name (`EnvConfig.suite`). `games` may also have `open_game`, see `envs/screens.py`."""
+
+
+def suite_module(config: EnvConfig) -> ModuleType:
+    """The module that opens the games of `config.suite`, loaded at its first use."""
+    return importlib.import_module(SUITES[config.suite].games)
 
 
 def check_env_id(config: EnvConfig) -> None:
@@ -28,28 +48,7 @@ def check_env_id(config: EnvConfig) -> None:
     Raises:
         ConfigError: in one line; names close matches of an unknown id.
     """
-    if config.suite == "atari":
-        from smz_jax.envs.atari.games import check_id
-    elif config.suite == "gym":
-        from smz_jax.envs.gym.ids import check_id
-    elif config.suite == "pgx":
-        from smz_jax.envs.pgx.ids import check_id
-    else:
-        from smz_jax.envs.grid.map import check_id
-    check_id(config)
-
-
-def _suite(config: EnvConfig) -> ModuleType:
-    """The module that opens the games of `config.suite`."""
-    if config.suite == "atari":
-        from smz_jax.envs.atari import env as suite
-    elif config.suite == "gym":
-        from smz_jax.envs.gym import env as suite
-    elif config.suite == "pgx":
-        from smz_jax.envs.pgx import env as suite
-    else:
-        from smz_jax.envs.grid import env as suite
-    return suite
+    importlib.import_module(SUITES[config.suite].ids).check_id(config)
 
 
 def make_env(
@@ -83,7 +82,7 @@ def make_env(
     require(0 <= seed < 2**63, "seed", seed, "at least 0")
     require(0 <= first_lane <= 4096, "first_lane", first_lane, "in 0..4096")
     check_env_id(config)
-    return _suite(config).open_games(
+    return suite_module(config).open_games(
         config, seed=seed, num_envs=lanes, first_lane=first_lane, training=training
     )
 
@@ -95,4 +94,4 @@ def make_spec(config: EnvConfig) -> EnvSpec:
         ConfigError: as `make_env`.
     """
     check_env_id(config)
-    return _suite(config).spec_of(config)
+    return suite_module(config).spec_of(config)

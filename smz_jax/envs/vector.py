@@ -14,9 +14,10 @@ class LaneStep(NamedTuple):
 
     frame: np.ndarray  # [B, *frame_shape] newest frame, not written to later
     reward: np.ndarray  # [B] raw
-    terminated: np.ndarray  # [B] bool
-    truncated: np.ndarray  # [B] bool
+    terminated: np.ndarray  # [B] bool, the game is over
+    truncated: np.ndarray  # [B] bool, the time limit is reached
     valid_actions: np.ndarray | None = None  # [B, A] bool; None: all are
+    lives: np.ndarray | None = None  # [B] int32, lives left; None: the game has none
 
 
 class Lanes(Protocol):

@@ -15,7 +15,7 @@ from smz_jax.analysis.rules.grid import (
     replay_transitions,
 )
 from smz_jax.config.settings import Config, EnvConfig, NetworkConfig
-from smz_jax.envs.grid.env import grid_observations
+from smz_jax.envs.grid.grid_env import grid_observations
 from smz_jax.envs.grid.map import read_map
 from smz_jax.envs.grid.rules import (
     make_rules,

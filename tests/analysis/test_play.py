@@ -36,7 +36,6 @@ from smz_jax.config.settings import (
 )
 from smz_jax.envs import make_env
 from smz_jax.envs.atari.ale_backend import AleScreenPool
-from smz_jax.envs.atari.pool import PoolArgs
 from smz_jax.envs.screens import open_game
 from smz_jax.model.networks import make_networks
 from smz_jax.storage.export import Exported
@@ -196,8 +195,8 @@ def test_a_signal_ends_play_and_keeps_the_video(cartpole, tmp_path):
 def test_the_screen_of_atari_is_the_emulators_own():
     """Bit for bit `getScreenRGB` of an emulator driven by hand, with sticky actions."""
     seed = 12345
-    args = PoolArgs("breakout", np.array([seed]), 0, True, 0.25, 4, 84, 1000, 1)
-    pool = AleScreenPool(args)
+    config = EnvConfig(backend="ale", sticky_prob=0.25, max_episode_steps=1000)
+    pool = AleScreenPool(config, np.array([seed]), fire_reset=True)
     ale = ale_py.ALEInterface()
     ale.setInt("random_seed", seed)
     ale.setFloat("repeat_action_probability", 0.25)
@@ -211,7 +210,7 @@ def test_the_screen_of_atari_is_the_emulators_own():
     for _ in range(150):
         np.testing.assert_array_equal(pool.screen, ale.getScreenRGB())
         screens.add(pool.screen.tobytes())
-        if step.ended[0]:
+        if step.terminated[0]:
             break
         action = rng.integers(4)
         for _ in range(4):

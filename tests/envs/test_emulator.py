@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from smz_jax.config.settings import ConfigError, EnvConfig
-from smz_jax.envs.atari.area import resize_area
+from smz_jax.envs.area import resize_area
 from smz_jax.envs.atari.emulator import Emulator, play_sequence
 
 FIRE, RIGHT, LEFT = 1, 2, 3
@@ -208,6 +208,15 @@ def test_resizing_by_area_by_hand():
     expected = [[68.8, 20.8], [16.8, 16.8]]  # (130 + 42) * 0.4, (10 + 42) * 0.4, 42 * 0.4
     np.testing.assert_array_equal(resize_area(screen, 2), np.rint(expected))
     np.testing.assert_array_equal(resize_area(screen, 5), screen)
+    column = np.repeat(np.array([[1], [2], [3], [4], [10]], np.uint8), 2, axis=1)
+    rows = np.rint([4.5 / 2.5, 15.5 / 2.5])
+    np.testing.assert_array_equal(resize_area(column, 2), np.repeat(rows[:, None], 2, axis=1))
+    square = np.array([[0, 4], [8, 20]], np.uint8)
+    np.testing.assert_array_equal(resize_area(square, 1), [[8]])
+    np.testing.assert_array_equal(resize_area(np.stack([square, square]), 2)[1], square)
+    larger = resize_area(square.astype(np.float32), 5)  # the middle pixel shares all four
+    np.testing.assert_array_equal(larger[[0, 0, 2, 4], [0, 4, 2, 0]], [0, 4, 8, 8])
+    assert resize_area(np.full((16, 16), 255, np.uint8), 210).min() == 255
 
 
 @pytest.mark.parametrize(

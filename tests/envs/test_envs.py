@@ -13,10 +13,10 @@ import pytest
 
 from smz_jax.config.settings import ConfigError, EnvConfig
 from smz_jax.envs import check_actions, check_env_id, make_env, make_spec
-from smz_jax.envs.atari import games
-from smz_jax.envs.atari.env import AtariVectorEnv
-from smz_jax.envs.atari.pool import PoolStep
+from smz_jax.envs.atari import rom_files
+from smz_jax.envs.atari.atari_env import AtariVectorEnv
 from smz_jax.envs.frames import FrameStacker
+from smz_jax.envs.vector import LaneStep
 from smz_jax.types import EnvSpec, Space
 from tests.support.toy_env import CatchEnv
 
@@ -33,7 +33,7 @@ class ScriptedPool:
         reward, lives, ended, limit = self.rows[self.index]
         frame = np.full((1, 1), self.index, np.uint8)
         reward, lives = np.array([reward], np.float32), np.array([lives], np.int32)
-        return PoolStep(frame, reward, np.array([ended]), np.array([limit]), lives)
+        return LaneStep(frame, reward, np.array([ended]), np.array([limit]), lives=lives)
 
     def reset(self):
         self.index = 0
@@ -233,11 +233,11 @@ def test_missing_libraries_say_what_would_work(monkeypatch):
     def without(*names):
         return lambda name, *rest: None if name in names else real(name, *rest)
 
-    monkeypatch.setattr(games.importlib.util, "find_spec", without("envpool"))
+    monkeypatch.setattr(rom_files.importlib.util, "find_spec", without("envpool"))
     with pytest.raises(ConfigError, match=r"--env\.backend ale"):
         make_env(EnvConfig(), seed=0)
     check_env_id(EnvConfig(backend="ale"))
-    monkeypatch.setattr(games.importlib.util, "find_spec", without("ale_py"))
+    monkeypatch.setattr(rom_files.importlib.util, "find_spec", without("ale_py"))
     with pytest.raises(ConfigError, match="pip install ale-py"):
         check_env_id(EnvConfig(backend="ale"))
 

@@ -28,13 +28,12 @@ from experiments.encoders.report import (
 from experiments.encoders.variants import SIZES, VARIANTS, Job, held_out_rows, job_config
 from smz_jax.config.settings import Config, ConfigError, EnvConfig
 from smz_jax.envs import make_env, make_spec
+from smz_jax.envs.atari.ale_backend import open_emulator
 from smz_jax.envs.atari.sticky import (
     _Player,
     course_probs,
     effect,
-    make_breakout,
     play,
-    resize_by_area,
     sticky_truth,
 )
 from smz_jax.learning.learner import total_learner_steps
@@ -76,18 +75,11 @@ def test_fire_is_noop_in_play():
     assert effect(pong).tolist() == [0, 0, 2, 3, 2, 3]
 
 
-def test_resize_by_area_by_hand():
-    column = np.array([[1], [2], [3], [4], [10]], np.uint8)
-    np.testing.assert_allclose(resize_by_area(column, (2, 1)), [[4.5 / 2.5], [15.5 / 2.5]])
-    square = np.array([[0, 4], [8, 20]], np.uint8)
-    np.testing.assert_allclose(resize_by_area(square, (1, 1)), [[8.0]])
-    np.testing.assert_allclose(resize_by_area(square, (2, 2)), square)
-
-
 def test_truth_is_what_repeated_runs_of_the_emulator_show():
     """Steps are run many times with real sticky actions from one cloned state."""
-    player = _Player(EnvConfig(id="Breakout", sticky_prob=0.25), 11, (84, 84), NAMES)
-    real, actions = make_breakout(0.25, 12)
+    player = _Player(EnvConfig(id="Breakout", sticky_prob=0.25), 11, NAMES)
+    real = open_emulator("breakout", 0.25, 12)
+    actions = list(real.getMinimalActionSet())
     generator = np.random.default_rng(0)
     blank = np.zeros((84, 84), np.uint8)
     player.row(blank, 0, True, False, False)
@@ -121,7 +113,7 @@ def test_truth_is_what_repeated_runs_of_the_emulator_show():
 
 def test_the_wall_makes_a_changed_action_certain():
     """RIGHT, held until the paddle is at the wall; then NOOP is certain though it changes."""
-    player = _Player(EnvConfig(id="Breakout", sticky_prob=0.25), 11, (84, 84), NAMES)
+    player = _Player(EnvConfig(id="Breakout", sticky_prob=0.25), 11, NAMES)
     blank = np.zeros((84, 84), np.uint8)
     player.row(blank, 1, True, False, False)
     for _ in range(8):

@@ -81,7 +81,7 @@ def _drawn_scene(config: EnvConfig, spec: EnvSpec) -> Scene:
 def _grid_scene(config: EnvConfig) -> Scene:
     """The map with the agent on it; `@`, or `+` where a coin has just paid."""
     from smz_jax.analysis.rules.figure import COLOURS
-    from smz_jax.envs.grid.env import grid_observations, states_of
+    from smz_jax.envs.grid.grid_env import grid_observations, states_of
     from smz_jax.envs.grid.map import read_options
     from smz_jax.envs.grid.rules import make_rules
 

@@ -15,7 +15,7 @@ from smz_jax.analysis.rules.known_rules import (
     unroll_errors,
 )
 from smz_jax.config.settings import Config
-from smz_jax.envs.grid.env import grid_observations, states_of
+from smz_jax.envs.grid.grid_env import grid_observations, states_of
 from smz_jax.envs.grid.map import read_options
 from smz_jax.envs.grid.rules import (
     NUM_ACTIONS,

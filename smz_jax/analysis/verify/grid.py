@@ -14,7 +14,7 @@ from smz_jax.analysis.verify.foresight import Measure, Model, nearness, padded, 
 from smz_jax.analysis.verify.libraries import Library, Macro
 from smz_jax.analysis.verify.trial import Trial, Tried, is_paid
 from smz_jax.config.settings import Config, require
-from smz_jax.envs.grid.env import grid_observations
+from smz_jax.envs.grid.grid_env import grid_observations
 from smz_jax.envs.grid.map import read_options
 from smz_jax.envs.grid.rules import (
     GridRules,

@@ -1,60 +1,68 @@
-"""Pool of Atari emulators from ale-py's vector environment, and ALE's names of the actions."""
+"""Atari emulators from ale-py: its vector environment, and single ones."""
 
+import dataclasses
 from typing import Any
 
 import ale_py
 import numpy as np
 from ale_py import roms
 
-from smz_jax.envs.atari.pool import PoolArgs, PoolStep
+from smz_jax.config.settings import EnvConfig
+from smz_jax.envs.atari.rom_files import games
+from smz_jax.envs.vector import LaneStep
 
 _NO_LIMIT = 10**9
 
 
 class AlePool:
-    """See `Pool`.
+    """See `Lanes`.
 
     The time limit is counted here: at its own, ale-py returns a stale last frame, from which a
     truncated game would be bootstrapped.
     """
 
-    def __init__(self, args: PoolArgs, **picture: Any) -> None:
-        """Opens the pool; `picture` overrides ale-py's settings of the frames."""
-        num_envs = len(args.seeds)
-        picture = {"img_height": args.frame_size, "img_width": args.frame_size, **picture}
+    def __init__(
+        self, config: EnvConfig, seeds: np.ndarray, fire_reset: bool, **picture: Any
+    ) -> None:
+        """Opens one lane for each of the seeds `[B]`, in 1..2^31-1.
+
+        `picture` overrides ale-py's settings of the frames.
+        """
+        num_envs, noops = len(seeds), config.noops
+        picture = {"img_height": config.frame_size, "img_width": config.frame_size, **picture}
         self._pool = ale_py.AtariVectorEnv(
-            args.rom,
+            games(config.backend)[config.id],
             num_envs=num_envs,
-            num_threads=args.num_threads,
+            num_threads=config.num_threads,
             stack_num=1,
-            frameskip=args.frame_skip,
+            frameskip=config.frame_skip,
             # Draws 0..noop_max-1 frames, of which FIRE takes the place of one.
-            noop_max=args.noops + 2 if args.fire_reset and args.noops else args.noops + 1,
-            use_fire_reset=args.fire_reset,
-            repeat_action_probability=args.sticky,
+            noop_max=noops + 2 if fire_reset and noops else noops + 1,
+            use_fire_reset=fire_reset,
+            repeat_action_probability=config.sticky,
             max_num_frames_per_episode=_NO_LIMIT,
             reward_clipping=False,
             **picture,
         )
-        self._max_steps = args.max_episode_steps
-        self._seeds: np.ndarray | None = args.seeds
+        self._max_steps = config.max_episode_steps
+        self._seeds: np.ndarray | None = seeds
         self._zeros = np.zeros(num_envs, np.float32)
 
-    def reset(self) -> PoolStep:
-        """See `Pool.reset`."""
+    def reset(self) -> LaneStep:
+        """See `Lanes.reset`."""
         frame, info = self._pool.reset(seed=self._seeds)  # pyright: ignore[reportArgumentType]
         self._seeds = None
         no = np.zeros(len(self._zeros), np.bool_)
         self._elapsed = np.zeros(len(self._zeros), np.int64)
         self._ended = self._limit = no
-        return PoolStep(frame[:, 0], self._zeros, ended=no, limit=no, lives=info["lives"])
+        return LaneStep(frame[:, 0], self._zeros, no, no, lives=info["lives"])
 
     def send(self, actions: np.ndarray) -> None:
-        """See `Pool.send`."""
+        """See `Lanes.send`."""
         self._pool.send(actions)
 
-    def recv(self) -> PoolStep:
-        """See `Pool.recv`."""
+    def recv(self) -> LaneStep:
+        """See `Lanes.recv`."""
         cut = self._limit & ~self._ended
         self._elapsed = np.where(self._limit | self._ended, 0, self._elapsed + 1)
         frame, reward, ended, _, info = self._pool.recv()
@@ -64,50 +72,49 @@ class AlePool:
         self._ended = ended & ~cut
         self._limit = self._elapsed >= self._max_steps
         reward = reward.astype(np.float32)
-        return PoolStep(
-            frame[:, 0], reward, ended=self._ended, limit=self._limit, lives=info["lives"]
-        )
+        return LaneStep(frame[:, 0], reward, self._ended, self._limit, lives=info["lives"])
 
     def close(self) -> None:
-        """See `Pool.close`."""
+        """See `Lanes.close`."""
         self._pool.close()
 
 
 class AleScreenPool:
-    """An `AlePool` of one lane that also shows the emulator's own RGB screen; see `Pool`.
+    """An `AlePool` of one lane that also shows the emulator's own RGB screen; see `Lanes`.
 
     A second emulator of the same seed is sent the same actions (ale-py draws no-ops and sticky
     actions from the seed alone). Its frame is what `getScreenRGB` gives: the last one of those
     skipped, neither merged nor resized.
     """
 
-    def __init__(self, args: PoolArgs) -> None:
+    def __init__(self, config: EnvConfig, seeds: np.ndarray, fire_reset: bool) -> None:
         """Opens both."""
-        height, width = _load(args.rom).getScreenDims()
-        args = args._replace(num_threads=1)
+        height, width = open_emulator(games(config.backend)[config.id]).getScreenDims()
+        config = dataclasses.replace(config, num_threads=1)
         screen = {"img_height": height, "img_width": width, "grayscale": False, "maxpool": False}
-        self._pools = (AlePool(args), AlePool(args, **screen))
+        both = (AlePool(config, seeds, fire_reset, **of) for of in ({}, screen))
+        self._pools = tuple(both)
         self.screen = np.zeros((height, width, 3), np.uint8)
 
-    def reset(self) -> PoolStep:
-        """See `Pool.reset`."""
+    def reset(self) -> LaneStep:
+        """See `Lanes.reset`."""
         return self._seen(*(pool.reset() for pool in self._pools))
 
     def send(self, actions: np.ndarray) -> None:
-        """See `Pool.send`."""
+        """See `Lanes.send`."""
         for pool in self._pools:
             pool.send(actions)
 
-    def recv(self) -> PoolStep:
-        """See `Pool.recv`."""
+    def recv(self) -> LaneStep:
+        """See `Lanes.recv`."""
         return self._seen(*(pool.recv() for pool in self._pools))
 
     def close(self) -> None:
-        """See `Pool.close`."""
+        """See `Lanes.close`."""
         for pool in self._pools:
             pool.close()
 
-    def _seen(self, step: PoolStep, shown: PoolStep) -> PoolStep:
+    def _seen(self, step: LaneStep, shown: LaneStep) -> LaneStep:
         for ours, theirs in zip(step[1:], shown[1:], strict=True):
             if not np.array_equal(ours, theirs):
                 raise RuntimeError("two emulators of one seed went apart")
@@ -115,19 +122,24 @@ class AleScreenPool:
         return step
 
 
-def _load(rom: str) -> ale_py.ALEInterface:
-    """A single emulator of a game, which says nothing."""
+def open_emulator(rom: str, sticky: float = 0.0, seed: int | None = None) -> ale_py.ALEInterface:
+    """A single emulator that plays single frames and says nothing.
+
+    Args:
+        rom: the ROM's name, e.g. `space_invaders`.
+        sticky: chance that a frame repeats the last action.
+        seed: of the sticky actions; unset: ale-py's own.
+    """
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
     ale = ale_py.ALEInterface()
+    if seed is not None:
+        ale.setInt("random_seed", seed)
+    ale.setFloat("repeat_action_probability", sticky)
+    ale.setInt("frame_skip", 1)
     ale.loadROM(str(roms.get_rom_path(rom)))
     return ale
 
 
 def minimal_actions(rom: str) -> tuple[str, ...]:
-    """Names of a game's minimal action set, in the order in which both libraries index it.
-
-    Args:
-        rom: the ROM's name, e.g. `space_invaders`.
-    """
-    ale = _load(rom)
-    return tuple(action.name for action in ale.getMinimalActionSet())
+    """Names of a game's minimal action set, in the order in which both libraries index it."""
+    return tuple(action.name for action in open_emulator(rom).getMinimalActionSet())

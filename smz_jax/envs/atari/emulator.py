@@ -19,12 +19,12 @@ from typing import Any, NamedTuple
 
 import ale_py
 import numpy as np
-from ale_py import roms
 
 from smz_jax.config.settings import EnvConfig, require
-from smz_jax.envs.atari.area import resize_area
-from smz_jax.envs.atari.env import pool_args, spec_of
-from smz_jax.envs.atari.games import check_id
+from smz_jax.envs.area import resize_area
+from smz_jax.envs.atari.ale_backend import open_emulator
+from smz_jax.envs.atari.atari_env import fire_index, spec_of
+from smz_jax.envs.atari.rom_files import check_id, games
 from smz_jax.envs.frames import FrameStacker
 from smz_jax.envs.protocol import check_actions
 
@@ -75,11 +75,10 @@ class Emulator:
         config = dataclasses.replace(config, backend="ale")
         check_id(config)
         self.spec = spec_of(config)
-        args = pool_args(config, self.spec, np.ones(1, np.int64))
-        self._rom, self._skip, self._size = args.rom, args.frame_skip, size
-        self._fire = self.spec.action_names.index("FIRE") if args.fire_reset else None
-        self._stick_below = float(np.float32(args.sticky)) * 2**32
-        self._ale = _open(args.rom)
+        self._rom, self._skip, self._size = games("ale")[config.id], config.frame_skip, size
+        self._fire = fire_index(config, self.spec.action_names)
+        self._stick_below = float(np.float32(config.sticky)) * 2**32
+        self._ale = open_emulator(self._rom)
         self._actions = list(self._ale.getMinimalActionSet())
         self._screen: np.ndarray | None = None
         self._step: Step | None = None
@@ -270,13 +269,3 @@ def play_sequence(
 def _generator(seed: int) -> np.random.RandomState:
     require(0 <= seed < 2**32, "seed", seed, "in 0..2^32 - 1")
     return np.random.RandomState(seed)
-
-
-def _open(rom: str) -> ale_py.ALEInterface:
-    """An emulator that plays single frames and says nothing."""
-    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
-    ale = ale_py.ALEInterface()
-    ale.setFloat("repeat_action_probability", 0.0)
-    ale.setInt("frame_skip", 1)
-    ale.loadROM(str(roms.get_rom_path(rom)))
-    return ale

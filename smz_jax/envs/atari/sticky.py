@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 import ale_py
 import numpy as np
-from ale_py import roms
 
 from smz_jax.config.settings import EnvConfig, require
+from smz_jax.envs.area import resize_area
+from smz_jax.envs.atari.ale_backend import open_emulator
 
 PADDLE_X, BALL_Y = 72, 101
 """RAM addresses of Breakout; the ball's is 0 while there is none."""
@@ -26,10 +27,10 @@ class StickyTruth(NamedTuple):
 
     in_play: np.ndarray  # [T] bool, the ball is in play before and after
     changed: np.ndarray  # [T] bool, another effect than the action before; NOOP and FIRE are one
-    outcomes: np.ndarray  # [T] int32, different frames among the courses; 0: not asked
+    outcomes: np.ndarray  # [T] int32, different frames among the courses; 0: not played out
     entropy: np.ndarray  # [T] float32, nats of the frame's distribution at the played p
     paddle: np.ndarray  # [T] int32, RAM x before the step
-    frame_error: np.ndarray  # [T] int32, grey values off the stored frame at most; 0: not asked
+    frame_error: np.ndarray  # [T] int32, grey values off the stored frame at most; 0: not compared
 
 
 def effect(action_names: Sequence[str]) -> np.ndarray:
@@ -42,29 +43,6 @@ def course_probs(sticky: float, frame_skip: int) -> np.ndarray:
     """P(d): the new action begins after d of `frame_skip` frames; the last entry: not at all."""
     stuck = sticky ** np.arange(frame_skip + 1, dtype=np.float64)
     return stuck * np.append(np.full(frame_skip, 1 - sticky), 1.0)
-
-
-def resize_by_area(screen: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Resizes `[H, W]` to `shape` by area, through running sums: starting BLAS costs far more."""
-    x = screen.astype(np.float64)
-    for size in shape:
-        sums = np.concatenate([np.zeros((1, x.shape[1]), np.float64), np.cumsum(x, axis=0)])
-        edges = np.linspace(0, x.shape[0], size + 1)
-        low = np.minimum(edges.astype(np.int64), x.shape[0] - 1)
-        at_edges = sums[low] + (edges - low)[:, None] * x[low]
-        x = (np.diff(at_edges, axis=0) * (size / x.shape[0])).T
-    return x
-
-
-def make_breakout(sticky: float, seed: int) -> tuple[ale_py.ALEInterface, list[ale_py.Action]]:
-    """An emulator that steps single frames, and its minimal actions."""
-    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
-    ale = ale_py.ALEInterface()
-    ale.setInt("random_seed", seed)
-    ale.setFloat("repeat_action_probability", sticky)
-    ale.setInt("frame_skip", 1)
-    ale.loadROM(str(roms.get_rom_path("breakout")))
-    return ale, list(ale.getMinimalActionSet())
 
 
 def play(ale: ale_py.ALEInterface, actions: Sequence[ale_py.Action]) -> np.ndarray:
@@ -106,7 +84,7 @@ def sticky_truth(
     Raises:
         ConfigError: if the emulator shows other frames than the stored ones.
     """
-    player = _Player(config, lane_seed, frames.shape[1:], action_names)
+    player = _Player(config, lane_seed, action_names)
     rows = []
     for row in range(len(actions)):
         ends = row + 1 == len(actions) or bool(is_first[row + 1])
@@ -126,21 +104,19 @@ _DTYPES = (np.bool_, np.bool_, np.int32, np.float32, np.int32, np.int32)
 class _Player:
     """One lane's emulator, and another one without sticky actions that plays out the courses."""
 
-    def __init__(
-        self, config: EnvConfig, seed: int, frame_shape: tuple[int, ...], names: Sequence[str]
-    ) -> None:
-        self._ale, self._actions = make_breakout(config.sticky, seed)
-        self._other, _ = make_breakout(0.0, seed)
+    def __init__(self, config: EnvConfig, seed: int, names: Sequence[str]) -> None:
+        self._ale = open_emulator("breakout", config.sticky, seed)
+        self._other = open_emulator("breakout")
+        self._actions = list(self._ale.getMinimalActionSet())
         self._skip = config.frame_skip
         self._effect = effect(names)
         self._fire = names.index("FIRE")
         self._probs = course_probs(config.sticky, config.frame_skip)
-        self._frame_shape = frame_shape
         self._before = self._fire
         self._screen = np.zeros((210, 160), np.uint8)
 
     def row(
-        self, frame: np.ndarray, action: int, is_first: bool, ends: bool, ask: bool
+        self, frame: np.ndarray, action: int, is_first: bool, ends: bool, compare: bool
     ) -> tuple[bool, bool, int, float, int, int]:
         """One row as `StickyTruth` has it; plays its action unless the game is over."""
         ale = self._ale
@@ -150,15 +126,16 @@ class _Player:
             self._screen, self._before = ale.getScreenGrayscale(), self._fire
         error = 0
         # The libraries merge the final frame of a game with different older ones.
-        if ask and not ale.game_over():
-            small = resize_by_area(self._screen, self._frame_shape)
-            error = int(np.abs(np.rint(small) - frame).max())
+        if compare and not ale.game_over():
+            small = resize_area(self._screen, len(frame))
+            error = int(np.abs(small.astype(np.int32) - frame).max())
         ram = ale.getRAM()
         paddle, ball = int(ram[PADDLE_X]), int(ram[BALL_Y])
         if ends:
             return False, False, 0, 0.0, paddle, error
         changed = bool(self._effect[action] != self._effect[self._before])
-        probs = np.array(list(self.courses(action).values()) if ask and ball else [], np.float64)
+        courses = self.courses(action) if compare and ball else {}
+        probs = np.array(list(courses.values()), np.float64)
         entropy = float(-np.sum(probs * np.log(np.maximum(probs, 1e-300))))
         self._screen = play(ale, [self._actions[action]] * self._skip)
         self._before = action

@@ -16,6 +16,7 @@ import numpy as np
 from gymnasium import spaces
 
 from smz_jax.config.settings import require
+from smz_jax.envs.area import resize_area
 
 MIN_IMAGE = 16
 MAX_ONE_HOT = 65_536
@@ -131,13 +132,4 @@ def _grey_frame(batch: np.ndarray, size: int) -> np.ndarray:
         if batch.shape[-1] not in (1, 3):
             image = np.moveaxis(image, 1, -1)
         image = image @ GREY if image.shape[-1] == 3 else image[..., 0]
-    rows, columns = _area_weights(image.shape[1], size), _area_weights(image.shape[2], size)
-    return np.rint(rows @ image @ columns.T).clip(0, 255).astype(np.uint8)
-
-
-def _area_weights(old: int, new: int) -> np.ndarray:
-    """`[new, old]`: the share of each old pixel in each new one; rows sum to 1."""
-    edges = np.arange(new + 1, dtype=np.float32) * old / new
-    pixels = np.arange(old, dtype=np.float32)
-    overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
-    return np.maximum(overlap, 0) * (new / old)
+    return resize_area(image, size)

@@ -3,10 +3,14 @@
 Both reset a lane at the step after its end, ignore that step's action and give reward 0. In
 Gymnasium the lanes step one after the other in this process (`SyncVectorEnv`). Rewards are as the
 environment gives them. `info["action_mask"]` (1 = valid), where an environment gives one, becomes
-`Timestep.invalid_actions`; envpool hands none on. See `gym_spaces` for observations and `gym_ids`
+`Timestep.invalid_actions`; envpool hands none on. See `spaces` for observations and `libraries`
 for which library plays what.
 """
 
+import contextlib
+import dataclasses
+import json
+import os
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -16,8 +20,10 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from smz_jax.config.settings import ConfigError, EnvConfig
-from smz_jax.envs.gym.ids import Found, error_text, find, open_envpool, open_single
+from smz_jax.envs import make_env
+from smz_jax.envs.gym.libraries import Found, error_text, find, open_envpool, open_single
 from smz_jax.envs.protocol import GameFault, lane_seeds
+from smz_jax.envs.screens import OpenGame
 from smz_jax.envs.vector import LaneStep, LanesVectorEnv
 from smz_jax.types import EnvSpec, Space
 
@@ -158,3 +164,43 @@ class GymnasiumLanes:
                 )
             mask[lane] = row.astype(np.bool_)
         return mask
+
+
+def open_game(config: EnvConfig, *, seed: int, screen: bool) -> OpenGame:
+    """Opens a game to be watched, by Gymnasium where that has it with the same spaces."""
+    drawn, note = dataclasses.replace(config, backend="gymnasium"), "played by Gymnasium"
+    try:
+        same = spec_of(drawn) == spec_of(config)
+    except ConfigError:
+        same = False
+    if not same:
+        note = "played by envpool, which draws nothing"
+        env = make_env(config, seed=seed, num_envs=1, training=False)
+        return OpenGame(env, None, 25.0, note)
+    reason = ""
+    if screen:
+        kwargs = json.dumps({**config.options, "render_mode": "rgb_array"})
+        with_picture = dataclasses.replace(drawn, kwargs=kwargs)
+        reason = _why_not_drawn(with_picture)
+        drawn = drawn if reason else with_picture
+    lanes = GymnasiumLanes(drawn, find(drawn), lane_seeds(seed, 1, 0))
+    env = LanesVectorEnv(lanes, spec_of(drawn), 1)
+    return OpenGame(env, lanes.render if screen and not reason else None, 25.0, note + reason)
+
+
+def _why_not_drawn(config: EnvConfig) -> str:
+    """An empty text if an environment gives a picture, else `; no picture: ...`.
+
+    Another instance is tried: a reset would cost the game its seed.
+    """
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame else looks for a display
+    try:
+        with contextlib.closing(
+            GymnasiumLanes(config, find(config), np.ones(1, np.int64))
+        ) as lanes:
+            lanes.reset()
+            shape = lanes.render().shape
+    except Exception as error:  # whatever the environment or its drawing library raises
+        return f"; no picture of its own: {' '.join(str(error).split())[:200]}"
+    is_picture = len(shape) == 3 and shape[2] == 3
+    return "" if is_picture else f"; no picture of its own: it is an array of shape {shape}"

@@ -15,9 +15,12 @@ import numpy as np
 import pgx
 
 from smz_jax.config.settings import EnvConfig
-from smz_jax.envs.pgx.ids import ACTIONS
+from smz_jax.envs.pgx.pgx_games import ACTIONS
 from smz_jax.envs.vector import LaneStep, LanesVectorEnv
 from smz_jax.types import Array, EnvSpec, Space
+
+LIBRARY = "pgx"
+"""Who plays, for those who watch."""
 
 
 class Lane(NamedTuple):
