@@ -92,19 +92,20 @@ def grid_report(run_dir: Path) -> dict[str, Any]:
     require(config.env.suite == "grid", "env.suite", config.env.suite, "grid for this report")
     stack = config.env.frame_stack
     require(stack == 1, "env.frame_stack", stack, "1 for this report")
-    from smz_jax.run.parts import Run
+    from smz_jax.run.parts import make_parts
+    from smz_jax.run.state import restore
     from smz_jax.storage.checkpoint import CheckpointStore
     from smz_jax.storage.metrics import PhaseTimers
 
-    run = Run(config, PhaseTimers())
+    parts = make_parts(config, PhaseTimers())
     try:
-        run.restore(CheckpointStore(run_dir))
+        state, _ = restore(parts, CheckpointStore(run_dir))
     finally:
-        run.close_games()
-    return _check_and_write(run, run_dir)
+        parts.source.close()
+    return _check_and_write(parts, state, run_dir)
 
 
-def _check_and_write(run: Any, run_dir: Path) -> dict[str, Any]:
+def _check_and_write(parts: Any, state: Any, run_dir: Path) -> dict[str, Any]:
     """The checks of a run, its JSON and its figure; gives the numbers, those of pairs apart."""
     from smz_jax.analysis.rules.figure import grid_figure
     from smz_jax.analysis.rules.grid import check_grid
@@ -112,8 +113,8 @@ def _check_and_write(run: Any, run_dir: Path) -> dict[str, Any]:
     from smz_jax.report.style import save_figure
     from smz_jax.storage.files import write_json
 
-    config = run.config
-    result = check_grid(run.networks, config, run.train_state.params, run.replay_state)
+    config = parts.config
+    result = check_grid(parts.networks, config, state.train.params, state.replay)
     gamma = config.learner.gamma
     values, action_value = optimal_values(result.rules, gamma)
     returns = evaluation_returns(result.rules, config.eval.max_steps, gamma)
@@ -136,22 +137,21 @@ def _is_checkable(config: Config) -> bool:
     return config.env.suite == "grid" and config.env.frame_stack == 1
 
 
-def rules_course(run: Any) -> dict[str, float]:
+def rules_course(parts: Any, state: Any) -> dict[str, float]:
     """The transition entropies against the rules, for the metrics: at each check of the model."""
     from smz_jax.analysis.rules.grid import check_pairs
 
-    if not _is_checkable(run.config):
+    if not _is_checkable(parts.config):
         return {}
-    params = run.train_state.params
-    check, _ = check_pairs(run.networks, run.config, params, run.replay_state)
+    check, _ = check_pairs(parts.networks, parts.config, state.train.params, state.replay)
     return {f"rules/{name}": number for name, number in check.numbers.items()}
 
 
-def rules_at_the_end(run: Any, run_dir: Path) -> dict[str, Any]:
+def rules_at_the_end(parts: Any, state: Any, run_dir: Path) -> dict[str, Any]:
     """What the command `report` writes, at the end of a run; its numbers for the summary."""
-    if not _is_checkable(run.config):
+    if not _is_checkable(parts.config):
         return {}
-    return {"rules": _check_and_write(run, run_dir)}
+    return {"rules": _check_and_write(parts, state, run_dir)}
 
 
 def _report(words: list[str]) -> int:

@@ -32,8 +32,12 @@ from experiments.benchmark.timing import (
 )
 from smz_jax.config.settings import Config
 from smz_jax.config.sources import to_dict
+from smz_jax.learning.sources import Play
 from smz_jax.macros.mine.miner import Miner
-from smz_jax.run.parts import Run
+from smz_jax.run.loop import known_macros
+from smz_jax.run.parts import Parts as RunParts
+from smz_jax.run.parts import make_parts
+from smz_jax.run.state import RunState, fresh_state
 from smz_jax.storage.metrics import PhaseTimers
 from smz_jax.types import Decision, Trajectory
 
@@ -41,7 +45,8 @@ from smz_jax.types import Decision, Trajectory
 class Parts(NamedTuple):
     """A run that has played enough to learn, and its compiled programs."""
 
-    run: Run
+    run: RunParts
+    state: RunState
     params: Any
     rows: Trajectory  # its last rollout
     search: Callable[[], Decision]
@@ -51,10 +56,12 @@ class Parts(NamedTuple):
 
 def prepare(config: Config) -> Parts:
     """Makes the run, compiles search and training step, and fills the replay with real games."""
-    run = Run(config, PhaseTimers())
-    resets = [env.reset() for env in run.envs]
+    run = make_parts(config, PhaseTimers())
+    state = fresh_state(run)
+    assert isinstance(run.source, Play)
+    resets = [env.reset() for env in run.source.envs]
     first = jax.tree.map(lambda *pools: np.concatenate(pools), *resets)
-    params = jax.tree.map(jnp.copy, run.train_state.params)  # the training step donates its own
+    params = jax.tree.map(jnp.copy, state.train.params)  # the training step donates its own
     arguments = (
         params,
         jax.random.key(config.seed),
@@ -66,15 +73,19 @@ def prepare(config: Config) -> Parts:
         np.float32(1),
     )
     search, search_seconds = compiled(run.decide, *arguments)
-    learn, learn_seconds = compiled(run.train_step, run.train_state, run.replay_state, run.known)
+    known = known_macros(state.macros)
+    learn, learn_seconds = compiled(run.train_step, state.train, state.replay, known)
+    replay, macros, count = state.replay, state.macros, 0
     while True:
-        rows, _ = run.actor.rollout(params)
-        run.miner.end_rollout(rows)
-        run.replay_state = run.replay.add_donated(run.replay_state, rows)
-        if run.env_steps >= config.replay.min_size and run.replay.can_sample(run.replay_state):
+        run.miner.begin(macros, count)
+        rows = run.source.next(params).rows
+        macros, _, _ = run.miner.end_rollout(rows)
+        replay, count = run.replay.add_donated(replay, rows), run.source.count
+        if run.env_steps(count) >= config.replay.min_size and run.replay.can_sample(replay):
             break
     return Parts(
         run=run,
+        state=state._replace(replay=replay, macros=macros),
         params=params,
         rows=rows,
         search=lambda: search(*arguments),
@@ -88,7 +99,7 @@ def rollout_case(parts: Parts) -> Case:
     run = parts.run
 
     def work() -> Trajectory:
-        rows, _ = run.actor.rollout(parts.params)
+        rows = run.source.next(parts.params).rows
         run.miner.end_rollout(rows)
         return rows
 
@@ -125,26 +136,28 @@ def macro_cases(name: str, parts: Parts, miner: Miner) -> dict[str, Case]:
 
 def learning_cases(parts: Parts) -> dict[str, Case]:
     """The training step per update, and the replay by itself."""
-    run = parts.run
+    run, state = parts.run, parts.state
     sample = jax.jit(run.replay.sample)
     key = jax.random.key(run.config.seed)
 
     def learn() -> Any:
-        run.train_state, run.replay_state, metrics = parts.learn(
-            run.train_state, run.replay_state, run.known
-        )
-        return run.train_state, metrics
+        nonlocal state
+        known = known_macros(run.miner.state)
+        train_state, replay, metrics = parts.learn(state.train, state.replay, known)
+        state = state._replace(train=train_state, replay=replay)
+        return train_state, metrics
 
     def add() -> Any:
-        run.replay_state = run.replay.add_donated(run.replay_state, parts.rows)
-        return run.replay_state
+        nonlocal state
+        state = state._replace(replay=run.replay.add_donated(state.replay, parts.rows))
+        return state.replay
 
-    jax.block_until_ready((learn(), add(), sample(run.replay_state, key)))
+    jax.block_until_ready((learn(), add(), sample(state.replay, key)))
     updates = run.config.learner.updates_per_dispatch
     return {
         "training_step": lambda: timed(learn) / updates,
         "replay_add": lambda: timed(add),
-        "replay_sample": lambda: timed(lambda: sample(run.replay_state, key)),
+        "replay_sample": lambda: timed(lambda: sample(state.replay, key)),
     }
 
 
@@ -154,7 +167,9 @@ def worst_miner(parts: Parts) -> Miner:
     macro = dataclasses.replace(config.macro, play_threshold=1.0, tree_threshold=1.0)
     shape = jax.eval_shape(lambda: parts.search().embedding).shape[1:]
     worst = dataclasses.replace(config, macro=macro)
-    return Miner(worst, parts.run.spec.num_actions, jax.random.key(0), shape)
+    miner = Miner(worst, parts.run.spec.num_actions, shape)
+    miner.begin(miner.init(jax.random.key(0)), 0)
+    return miner
 
 
 def measure(config: Config, seconds: float) -> dict[str, Any]:

@@ -27,8 +27,8 @@ def launch(
     experiment: Experiment,
     argv: Sequence[str] | None = None,
     *,
-    on_check: Callable[[Any], dict[str, float]] | None = None,
-    on_finish: Callable[[Any, Path], dict[str, Any]] | None = None,
+    on_check: Callable[[Any, Any], dict[str, float]] | None = None,
+    on_finish: Callable[[Any, Any, Path], dict[str, Any]] | None = None,
 ) -> None:
     """Runs an experiment from the command line and exits.
 
@@ -39,10 +39,10 @@ def launch(
     Args:
         experiment: the value of the experiment's module.
         argv: arguments; unset: those of the process.
-        on_check: `(smz_jax.run.parts.Run) -> metrics`, called at each check of the model;
-            they go into the same row of metrics.jsonl.
-        on_finish: `(Run, folder) -> entries`, called after the final evaluation; they go into
-            summary.json.
+        on_check: `(Parts, RunState) -> metrics`, called at each check of the model; they go into
+            the same row of metrics.jsonl.
+        on_finish: `(Parts, RunState, folder) -> entries`, called after the final evaluation; they
+            go into summary.json.
     """
 
     def main() -> int:

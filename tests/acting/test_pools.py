@@ -18,8 +18,9 @@ from smz_jax.config.settings import (
     SearchConfig,
 )
 from smz_jax.envs import make_env
-from smz_jax.run.loop import make_store
-from smz_jax.run.parts import Run
+from smz_jax.run.loop import iterate, make_store
+from smz_jax.run.parts import make_parts, open_games
+from smz_jax.run.state import fresh_state, restore, save
 from smz_jax.storage.metrics import PhaseTimers
 from smz_jax.types import Decision
 from tests.acting import test_rollout as toy
@@ -53,16 +54,22 @@ def make_config(**env) -> Config:
 
 @pytest.fixture(scope="module")
 def run():
-    return Run(make_config(), PhaseTimers())
+    """Parts and state of a run, to be played with."""
+    parts = make_parts(make_config(), PhaseTimers())
+    return SimpleNamespace(parts=parts, state=fresh_state(parts), steps=0)
 
 
 def play(run, config):
     """A rollout in newly opened games; the run's programs are compiled once for all."""
-    run.close_games()
-    run.config = config
-    run.open_games()
-    rows, _ = run.actor.rollout(run.train_state.params)
-    run.miner.end_rollout(rows)
+    parts, state = run.parts, run.state
+    parts.source.close()
+    key = jax.random.split(jax.random.key(config.seed), 3)[2]
+    source = open_games(config, parts.decide, key, PhaseTimers(), parts.miner.watch)
+    run.parts = parts._replace(source=source)
+    parts.miner.begin(state.macros, run.steps)
+    rows = source.next(state.train.params).rows
+    macros, run.stats, _ = parts.miner.end_rollout(rows)
+    run.state, run.steps = state._replace(macros=macros), run.steps + T
     return jax.device_get(rows)
 
 
@@ -88,7 +95,7 @@ def test_the_other_backend_takes_turns_too(run):
 def test_the_games_are_those_of_one_pool(run, rows):
     """Splitting the lanes changes no lane's game: no-ops and sticky actions are the same."""
     config = make_config()
-    assert [env.num_envs for env in run.envs] == [LANES // 2] * 2
+    assert [env.num_envs for env in run.parts.source.envs] == [LANES // 2] * 2
     env = make_env(config.env, seed=config.seed)
     step = env.reset()
     for t in range(T):
@@ -103,18 +110,20 @@ def test_the_games_are_those_of_one_pool(run, rows):
 
 def test_a_run_with_two_pools_goes_on(run, rows, tmp_path):
     store = make_store(make_config(), tmp_path)
-    run.actor.count = T
-    run.save(store, tmp_path)
-    resumed = Run(make_config(), PhaseTimers())
-    resumed.restore(store)
-    assert resumed.env_steps == LANES * T
-    assert_same(resumed.miner.state, run.miner.state)
-    row = resumed.iterate()
-    resumed.close_games()
+    play(run, make_config())
+    counters = run.state.counters._replace(count=T, macro_totals=run.stats)
+    state = run.state._replace(counters=counters)
+    save(run.parts, state, store, tmp_path)
+    parts = make_parts(make_config(), PhaseTimers())
+    resumed, _ = restore(parts, store)
+    assert parts.env_steps(resumed.counters.count) == LANES * T
+    assert_same(resumed.macros, run.state.macros)
+    resumed, row = iterate(parts, resumed)
+    parts.source.close()
     assert row["env_steps"] == 2 * LANES * T and np.isfinite(row["search/value"])
-    assert row["macros/trees"] == run.miner.totals.trees + LANES * T
-    assert int(resumed.replay.size(resumed.replay_state)) == LANES * T
-    assert resumed.decide._cache_size() == 1  # one program for both pools
+    assert row["macros/trees"] == run.stats.trees + LANES * T
+    assert int(parts.replay.size(resumed.replay)) == LANES * T
+    assert parts.decide._cache_size() == 1  # one program for both pools
 
 
 def test_each_of_two_pools_plays_as_if_it_were_alone():

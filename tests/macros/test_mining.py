@@ -9,10 +9,11 @@ import pytest
 from smz_jax.acting.actor import Actor
 from smz_jax.acting.decide import make_decide
 from smz_jax.config.settings import Config, MacroConfig, NetworkConfig, RolloutConfig, SearchConfig
-from smz_jax.macros.mine.miner import Miner
+from smz_jax.macros.mine.miner import Miner, mining_row
 from smz_jax.macros.mine.windows import PlayRows
 from smz_jax.model.networks import make_networks
 from smz_jax.storage.metrics import PhaseTimers
+from smz_jax.types import MacroStats
 from tests.acting.test_rollout import random_params
 from tests.support import macro_twin as twin
 from tests.support.toy_env import CatchEnv
@@ -35,6 +36,27 @@ def make_config(policy="search") -> Config:
     )  # fmt: skip
 
 
+class Mining:
+    """A miner and the state of a run that it mines for, from rollout to rollout."""
+
+    def __init__(self, config):
+        self.miner, self.settings = Miner(config, 3, (8,)), config.macro
+        self.state, self.steps = self.miner.init(jax.random.key(2)), 0
+        self.totals = MacroStats(*[0] * len(MacroStats._fields))
+        self.miner.begin(self.state, 0)
+
+    def watch(self, *decisions):
+        self.miner.watch(*decisions)
+        self.steps += 1
+
+    def end_rollout(self, rows):
+        self.state, counts, entropy = self.miner.end_rollout(rows)
+        self.totals = MacroStats(*(a + b for a, b in zip(self.totals, counts, strict=True)))
+        self.miner.begin(self.state, self.steps)
+        row = mining_row(self.state.table, self.totals, self.settings)
+        return row | {"search/tree_entropy": entropy}
+
+
 def mine(config):
     """Plays and mines; gives the miner, the rows, the decisions and the last metrics row."""
     env = CatchEnv(B, 4)
@@ -52,7 +74,7 @@ def mine(config):
 
     sharp = networks._replace(afterstate_prediction=sharper, prediction=softer)
     params = random_params(networks)
-    miner = Miner(config, env.spec.num_actions, jax.random.key(2), (8,))
+    miner = Mining(config)
     decisions = []
 
     def watch(decision):
@@ -157,8 +179,8 @@ def test_one_trace_each(mined):
     """Over rollouts and across the end of the warm-up; a second trace would cost seconds."""
     miner = mined[0]
     assert miner.steps == T * ROLLOUTS > WARMUP
-    assert miner._post_pass._cache_size() == 1
-    assert miner._merge._cache_size() == 1
+    assert miner.miner._post_pass._cache_size() == 1
+    assert miner.miner._merge._cache_size() == 1
 
 
 @pytest.mark.parametrize("policy", ["search", "prior"])
@@ -166,7 +188,7 @@ def test_what_is_found_does_not_depend_on_how_lanes_are_split(mined, policy):
     """The same decisions once more, one lane in a pool and two in the other; bit for bit."""
     config = make_config(policy)
     whole, rows, decisions, _ = mined if policy == "search" else mine(config)
-    miner = Miner(config, 3, jax.random.key(2), (8,))
+    miner = Mining(config)
     for t, decision in enumerate(decisions):
         miner.watch(*(jax.tree.map(lambda x, p=p: x[p], decision) for p in (slice(1), slice(1, 3))))
         if (t + 1) % T == 0:

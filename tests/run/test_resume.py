@@ -16,8 +16,10 @@ from smz_jax.config.cli import parse
 from smz_jax.config.experiment import Experiment
 from smz_jax.config.settings import ConfigError
 from smz_jax.envs.protocol import GameFault
+from smz_jax.run import loop
 from smz_jax.run.loop import make_store, train
-from smz_jax.run.parts import Run
+from smz_jax.run.parts import make_parts
+from smz_jax.run.state import abstract_state, fresh_state, load_weights, restore
 from smz_jax.storage.checkpoint import CheckpointStore
 from smz_jax.storage.metrics import PhaseTimers, read_metrics
 from smz_jax.storage.run_dir import versions
@@ -56,16 +58,16 @@ def fewer_optimisations():
 
 def run_to(config, folder, monkeypatch, stop_after=None, *, resume=False):
     """Trains, and sends itself SIGTERM in the middle of a number of iterations."""
-    iterate, done = Run.iterate, []
+    iterate, done = loop.iterate, []
 
-    def watched(self):
+    def watched(parts, state):
         done.append(1)
         if len(done) == stop_after:
             os.kill(os.getpid(), signal.SIGTERM)
-        return iterate(self)
+        return iterate(parts, state)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "iterate", watched)
+        patch.setattr(loop, "iterate", watched)
         return train(config, folder, resume=resume)
 
 
@@ -76,10 +78,11 @@ def plain(x):
 
 def state_of(config, folder):
     """All that the last checkpoint holds, by name; and the counters but the seconds."""
-    run = Run(config, PhaseTimers())
-    run.close_games()
+    parts = make_parts(config, PhaseTimers())
+    parts.source.close()
+    wanted = abstract_state(parts)
     found = make_store(config, folder).restore(
-        "last", run.arrays, experience=run.replay_state.experience
+        "last", wanted.arrays, experience=wanted.replay.experience
     )
     assert found.step == STEPS and found.rows is not None
     leaves = jax.tree_util.tree_flatten_with_path((found.state, found.rows))[0]
@@ -167,39 +170,47 @@ def test_a_run_whose_checkpoints_are_gone_is_not_started_over(tmp_path, monkeypa
 def test_a_checkpoint_of_another_run_is_refused(tmp_path, monkeypatch):
     run_to(GRID, tmp_path, monkeypatch, 2)
     other = dataclasses.replace(GRID, learner=dataclasses.replace(GRID.learner, gamma=0.5))
-    run = Run(other, PhaseTimers())
+    parts = make_parts(other, PhaseTimers())
     with pytest.raises(ConfigError, match=r"learner.gamma: 0.95 in it, 0.5 here"):
-        run.restore(make_store(other, tmp_path))
-    run.close_games()
+        restore(parts, make_store(other, tmp_path))
+    parts.source.close()
+
+
+def begun(config):
+    """Parts of a run whose games are closed again, and its fresh state."""
+    parts = make_parts(config, PhaseTimers())
+    parts.source.close()
+    return parts, fresh_state(parts)
+
+
+def restored(config, folder):
+    parts = make_parts(config, PhaseTimers())
+    state, notes = restore(parts, make_store(config, folder))
+    parts.source.close()
+    return state, notes
 
 
 def test_weights_of_another_run(tmp_path, monkeypatch):
     run_to(GRID, tmp_path, monkeypatch, 5)
     other = dataclasses.replace(GRID, seed=7, total_env_steps=64)
-    run = Run(other, PhaseTimers())
-    fresh = jax.tree.map(plain, run.train_state)
-    assert run.load_weights(tmp_path, "last", None) == f"weights of step 160 of {tmp_path}"
-    source = Run(GRID, PhaseTimers())
-    source.restore(make_store(GRID, tmp_path))
+    parts, state = begun(other)
+    fresh = jax.tree.map(plain, state.train)
+    state, line = load_weights(parts, state, tmp_path, "last", None)
+    assert line == f"weights of step 160 of {tmp_path}"
+    source, _ = restored(GRID, tmp_path)
     for name in ("params", "target_params"):
-        jax.tree.map(
-            np.testing.assert_array_equal,
-            getattr(run.train_state, name),
-            source.train_state.params,
-        )
-    jax.tree.map(np.testing.assert_array_equal, fresh.opt_state, run.train_state.opt_state)
-    best = Run(other, PhaseTimers())
-    assert best.load_weights(tmp_path, "best", None).startswith("weights of step 128 of ")
+        jax.tree.map(np.testing.assert_array_equal, getattr(state.train, name), source.train.params)
+    jax.tree.map(np.testing.assert_array_equal, fresh.opt_state, state.train.opt_state)
+    _, line = load_weights(*begun(other), tmp_path, "best", None)
+    assert line.startswith("weights of step 128 of ")
     quiet = dataclasses.replace(other.network, encoder_noise=0.5)
-    told_apart = Run(dataclasses.replace(other, network=quiet), PhaseTimers())
-    line = told_apart.load_weights(tmp_path, "last", None)
+    unlike = begun(dataclasses.replace(other, network=quiet))
+    _, line = load_weights(*unlike, tmp_path, "last", None)
     assert line.endswith("(network.encoder_noise: 1.0 in it, 0.5 here)")
     wide = dataclasses.replace(other.network, hidden_size=24)
-    unlike = Run(dataclasses.replace(other, network=wide), PhaseTimers())
+    unlike = begun(dataclasses.replace(other, network=wide))
     with pytest.raises(ConfigError, match=r"is of another model: .* is \['float32'"):
-        unlike.load_weights(tmp_path, "last", None)
-    for one in (run, source, best, told_apart, unlike):
-        one.close_games()
+        load_weights(*unlike, tmp_path, "last", None)
 
 
 def test_weights_that_a_run_began_with_outlive_a_kill_before_its_first_save(
@@ -208,27 +219,25 @@ def test_weights_that_a_run_began_with_outlive_a_kill_before_its_first_save(
     run_to(GRID, tmp_path / "source", monkeypatch, 5)
     config = dataclasses.replace(GRID, seed=7, total_env_steps=64, checkpoint_every_env_steps=64)
 
-    def killed(self):
+    def killed(parts, state):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "iterate", killed)
+        patch.setattr(loop, "iterate", killed)
         with pytest.raises(KeyboardInterrupt):
             train(config, tmp_path / "run", weights=(tmp_path / "source", "last", None))
     assert not (tmp_path / "run" / "checkpoints").exists()
     seen = []
 
-    def stopped(self):
-        seen.append(self.train_state.params)
+    def stopped(parts, state):
+        seen.append(state.train.params)
         raise GameFault("enough")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "iterate", stopped)
+        patch.setattr(loop, "iterate", stopped)
         train(config, tmp_path / "run", resume=True, weights=(tmp_path / "source", "last", None))
-    source = Run(GRID, PhaseTimers())
-    source.restore(make_store(GRID, tmp_path / "source"))
-    jax.tree.map(np.testing.assert_array_equal, seen[0], source.train_state.params)
-    source.close_games()
+    source, _ = restored(GRID, tmp_path / "source")
+    jax.tree.map(np.testing.assert_array_equal, seen[0], source.train.params)
     assert "weights of step 160" in capsys.readouterr().out
 
 
@@ -244,14 +253,15 @@ def test_a_resume_that_is_refused_leaves_the_summary(tmp_path, monkeypatch):
 
 def test_other_versions_are_told_of(tmp_path, monkeypatch):
     run_to(GRID, tmp_path, monkeypatch, 2)
-    run = Run(GRID, PhaseTimers())
-    monkeypatch.setattr("smz_jax.run.parts.versions", lambda: {**versions(), "jax": "0.0.1"})
-    _, notes = run.restore(make_store(GRID, tmp_path))
+    monkeypatch.setattr("smz_jax.run.state.versions", lambda: {**versions(), "jax": "0.0.1"})
+    store = make_store(GRID, tmp_path)
+    parts = make_parts(GRID, PhaseTimers())
+    _, notes = restore(parts, store)
     there = versions()["jax"]
     assert notes == [
         f"not bit for bit, the checkpoint is of other versions: jax: {there!r} in it, '0.0.1' here"
     ]
-    run.close_games()
+    parts.source.close()
 
 
 def test_the_same_seed_in_two_processes(tmp_path, monkeypatch):
@@ -260,7 +270,8 @@ def test_the_same_seed_in_two_processes(tmp_path, monkeypatch):
     script = (
         "import jax; from pathlib import Path; from tests.run.test_resume import GRID, train;"
         "jax.config.update('jax_disable_most_optimizations', True);"
-        f"from smz_jax.run.launch import *; use_compile_cache(); compile_fast();"
+        "from smz_jax.run.devices import compile_fast, use_compile_cache;"
+        "use_compile_cache(); compile_fast();"
         f"train(GRID, Path({str(tmp_path / 'there')!r}))"
     )
     root = Path(__file__).resolve().parents[2]

@@ -10,9 +10,11 @@ import pytest
 
 from experiments.gridworld import EXPERIMENT, rules_at_the_end, rules_course
 from smz_jax.learning.diagnose import check_row
+from smz_jax.run.events import check
 from smz_jax.run.launch import launch
 from smz_jax.run.loop import train
-from smz_jax.run.parts import Run
+from smz_jax.run.parts import make_parts
+from smz_jax.run.state import restore
 from smz_jax.storage.checkpoint import CheckpointStore
 from smz_jax.storage.metrics import PhaseTimers, read_metrics
 from smz_jax.storage.run_dir import read_config
@@ -48,7 +50,9 @@ def folders(tmp_path_factory):
         assert ended.value.code == 0
         config = read_config(checked)
         unchecked = dataclasses.replace(config.eval, check_model=False)
-        train(dataclasses.replace(config, eval=unchecked), plain, on_check=lambda run: 1 / 0)
+        train(
+            dataclasses.replace(config, eval=unchecked), plain, on_check=lambda parts, state: 1 / 0
+        )
         yield checked, plain
     finally:
         signal.signal(signal.SIGTERM, handler)
@@ -57,11 +61,11 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def restored(folders):
-    """The checked run as its last checkpoint holds it."""
-    run = Run(read_config(folders[0]), PhaseTimers())
-    run.restore(CheckpointStore(folders[0]))
-    run.close_games()
-    return run
+    """The checked run's parts, and its state as its last checkpoint holds it."""
+    parts = make_parts(read_config(folders[0]), PhaseTimers())
+    state, _ = restore(parts, CheckpointStore(folders[0]))
+    parts.source.close()
+    return parts, state
 
 
 def rows_of(folder):
@@ -104,16 +108,17 @@ def test_a_run_is_bit_for_bit_the_same_without_checks(folders, restored):
         return [row for row in rows if set(row) != {"env_steps"}]
 
     assert told(checked) == told(plain)
-    arrays = CheckpointStore(plain).restore("last", restored.arrays).state
+    _, state = restored
+    arrays = CheckpointStore(plain).restore("last", state.arrays).state
 
     def plain_arrays(tree):
         is_key = lambda x: jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)  # noqa: E731
         leaves = jax.tree.leaves(tree)
         return [np.asarray(jax.random.key_data(x) if is_key(x) else x) for x in leaves]
 
-    for ours, theirs in zip(plain_arrays(restored.arrays), plain_arrays(arrays), strict=True):
+    for ours, theirs in zip(plain_arrays(state.arrays), plain_arrays(arrays), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    assert int(restored.train_state.step) == 12
+    assert int(state.train.step) == 12
 
 
 def test_the_summary_has_the_last_check(folders, restored):
@@ -121,7 +126,7 @@ def test_the_summary_has_the_last_check(folders, restored):
     last = {k: v for k, v in checks_of(folders[0])[-1].items() if k.startswith("check/")}
     assert check_row(summary["model_check"]) == pytest.approx(last, rel=1e-12)
     # A checkpoint holds all that the check depends on.
-    assert check_row(restored.check()) == last
+    assert check_row(check(*restored)) == last
     assert summary["evaluation"]["search_faults"] == 0
 
 
@@ -136,7 +141,7 @@ def test_a_grid_world_is_compared_with_its_rules(folders, restored, tmp_path):
     seen = np.array(grid["visits"]) > 0
     assert errors[seen].mean() == pytest.approx(summary["entropy_error"])
     # The same as what the command `report` makes of the checkpoint.
-    again = rules_at_the_end(restored, tmp_path)["rules"]
+    again = rules_at_the_end(*restored, tmp_path)["rules"]
     assert set(again) == set(summary)
     assert again.pop("returns") == pytest.approx(summary["returns"])
     for name, numbers in again.items():
@@ -144,9 +149,10 @@ def test_a_grid_world_is_compared_with_its_rules(folders, restored, tmp_path):
     page = (folder / "report.html").read_text()
     assert 'id="grid"' in page and 'id="rules"' in page and "Known rules" in page
     # Another world has no such rules.
-    other = dataclasses.replace(restored.config.env, suite="gym", id="CartPole-v1", kwargs="{}")
-    restored.config = dataclasses.replace(restored.config, env=other)
-    assert rules_course(restored) == rules_at_the_end(restored, tmp_path) == {}
+    parts, state = restored
+    other = dataclasses.replace(parts.config.env, suite="gym", id="CartPole-v1", kwargs="{}")
+    parts = parts._replace(config=dataclasses.replace(parts.config, env=other))
+    assert rules_course(parts, state) == rules_at_the_end(parts, state, tmp_path) == {}
 
 
 def test_a_resumed_run_goes_on_with_its_checks(folders):

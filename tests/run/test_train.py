@@ -133,15 +133,18 @@ def test_a_longer_run_goes_on_with_its_replay(finished, environment):
     assert added[-1]["macros/trees"] == STEPS + 64  # the counts went on too
     assert [row["wall_seconds"] for row in rows] == sorted(row["wall_seconds"] for row in rows)
 
-    from smz_jax.run.parts import Run
+    from smz_jax.run.parts import make_parts
+    from smz_jax.run.state import restore
     from smz_jax.storage.checkpoint import CheckpointStore
     from smz_jax.storage.run_dir import read_config
 
-    run = Run(read_config(folder), PhaseTimers())
-    run.restore(CheckpointStore(folder))
-    run.close_games()
-    assert int(run.replay.size(run.replay_state)) == STEPS + 64
-    assert (run.env_steps, int(run.train_state.step), run.iteration) == (STEPS + 64, 15, 6)
+    parts = make_parts(read_config(folder), PhaseTimers())
+    state, _ = restore(parts, CheckpointStore(folder))
+    parts.source.close()
+    assert int(parts.replay.size(state.replay)) == STEPS + 64
+    counters = state.counters
+    assert parts.env_steps(counters.count) == STEPS + 64
+    assert (int(state.train.step), counters.iteration) == (15, 6)
 
 
 def test_sigterm_saves_and_the_printed_command_goes_on(finished, environment, tmp_path):

@@ -107,10 +107,12 @@ def test_parameters_come_back_bit_for_bit_and_act_the_same(tiny_run, tmp_path, k
         part = {"head": abstract_head(networks, config, spec)}
         head = store.restore_part("best", part)[0]["head"]
     else:
-        from smz_jax.run.parts import Run
+        from smz_jax.run.parts import make_parts
+        from smz_jax.run.state import abstract_state
         from smz_jax.storage.metrics import PhaseTimers
 
-        train_state = store.restore("last", Run(config, PhaseTimers()).arrays)[0]["train"]
+        wanted = abstract_state(make_parts(config, PhaseTimers())).arrays
+        train_state = store.restore("last", wanted)[0]["train"]
         truth, head = train_state.params, model_part(train_state.head, config.macro)
     params = fit_params(networks, model.weights)
     assert jax.tree.structure(params) == jax.tree.structure(truth)

@@ -17,9 +17,11 @@ import pytest
 
 from smz_jax.config.settings import Config, ConfigError
 from smz_jax.config.sources import flat_dict
-from smz_jax.run.parts import Run
+from smz_jax.run.state import Counters, RunState
+from smz_jax.run.state import restore as restore_run
 from smz_jax.storage.checkpoint import CheckpointStore, Damage, Restored, arrays, rows, sums
-from smz_jax.types import MacroStats, Trajectory
+from smz_jax.storage.metrics import PhaseTimers
+from smz_jax.types import Trajectory
 from tests.storage import test_checkpoint_damage as saved
 from tests.storage.test_export import Harm
 from tests.support.malice import NONSENSE, link_out, nodes, replaced
@@ -224,25 +226,21 @@ class FakeStore:
         )
 
 
-def test_forged_counters_and_settings_end_the_run_in_one_line():
-    """A run is stood in for: what `Run.restore` touches before the games."""
-    totals = MacroStats(*[0] * len(MacroStats._fields))
-    going: Any = SimpleNamespace(
-        config=Config(),
-        arrays={},
-        miner=SimpleNamespace(totals=totals),
-    )
-    going._check_fit = lambda manifest: Run._check_fit(going, manifest)
-    going._take = lambda found: Run._take(going, found)
+def test_forged_counters_and_settings_end_the_run_in_one_line(monkeypatch):
+    """A run is stood in for: what `restore` touches before the games."""
+    ring = SimpleNamespace(experience=None, replace=lambda experience: None)
+    wanted = RunState(None, ring, None, None, Counters())  # type: ignore[arg-type]
+    monkeypatch.setattr("smz_jax.run.state.abstract_state", lambda parts: wanted)
+    parts: Any = SimpleNamespace(config=Config(), timers=PhaseTimers())
+    counters = {**Counters()._asdict(), "seconds": {}}
 
     def restore(extra, manifest, words):
-        going.replay_state = SimpleNamespace(experience=None)
         with pytest.raises(ConfigError, match=words) as caught:
-            Run.restore(going, FakeStore(extra, manifest))  # type: ignore[arg-type]
+            restore_run(parts, FakeStore(extra, manifest))  # type: ignore[arg-type]
         assert "\n" not in str(caught.value)
 
     for manifest in ({}, {"config": None}, {"config": [1]}, {"config": {"seed": {}}}):
         restore({}, manifest, "other settings")
     good = {"config": flat_dict(Config())}
     for extra in ({}, {"macro_totals": 3}, {"macro_totals": [1] * 99}, {"macro_totals": {}}):
-        restore(extra, good, "the counters of checkpoint 64 are wrong: ")
+        restore(extra and {**counters, **extra}, good, "the counters of checkpoint 64 are wrong: ")

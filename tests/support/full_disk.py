@@ -15,8 +15,7 @@ import jax
 
 from smz_jax.config.cli import parse, run_main
 from smz_jax.config.experiment import Experiment
-from smz_jax.run.loop import train
-from smz_jax.run.parts import Run
+from smz_jax.run import loop
 
 LIMIT = 60_000
 
@@ -46,19 +45,20 @@ def limit(size):
 def main():
     folder, how, first, last = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     jax.config.update("jax_disable_most_optimizations", True)
-    iterate = Run.iterate
+    iterate = loop.iterate
 
-    def iterate_on_a_full_disk(run):
-        if first <= run.iteration < last and how == "tmpfs":
+    def iterate_on_a_full_disk(parts, state):
+        iteration = state.counters.iteration
+        if first <= iteration < last and how == "tmpfs":
             fill(folder)  # again and again: a save that failed gives back what it had taken
-        if run.iteration == first and how == "limit":
+        if iteration == first and how == "limit":
             limit(LIMIT)
-        if run.iteration == last:
+        if iteration == last:
             (folder / "balloon").unlink() if how == "tmpfs" else limit(None)
-        return iterate(run)
+        return iterate(parts, state)
 
-    Run.iterate = iterate_on_a_full_disk
-    outcome = train(make_config(), folder, resume=sys.argv[5:] == ["resume"])
+    loop.iterate = iterate_on_a_full_disk
+    outcome = loop.train(make_config(), folder, resume=sys.argv[5:] == ["resume"])
     print(f"finished {outcome.finished}, saved {outcome.saved}", flush=True)
     return 0
 

@@ -1,0 +1,248 @@
+"""What happens beside playing and learning: checks, evaluations, baselines, saves; and when."""
+
+import contextlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from smz_jax.acting.evaluate import baseline_row, evaluate, evaluate_baselines, evaluation_row
+from smz_jax.config.seeds import CHECK_KEY, FINAL_SEED, INTERIM_SEED
+from smz_jax.config.settings import Config
+from smz_jax.envs import GameFault
+from smz_jax.learning.diagnose import check_row
+from smz_jax.macros.precondition.quality import quality
+from smz_jax.run.parts import Parts
+from smz_jax.run.progress import Progress
+from smz_jax.run.signals import StopSignal
+from smz_jax.run.state import RunState, save, save_best
+from smz_jax.storage.checkpoint import CheckpointStore, Damage
+from smz_jax.storage.files import write_json
+from smz_jax.storage.metrics import METRICS_FILE, MetricsWriter, read_metrics
+
+OnCheck = Callable[[Parts, RunState], dict[str, float]]
+"""What an experiment's own check of the model finds: metrics by their full names."""
+OnFinish = Callable[[Parts, RunState, Path], dict[str, Any]]
+"""What an experiment does at the end of a finished run in its folder: entries of summary.json."""
+
+
+class Clock(NamedTuple):
+    """Due at the first iteration that reaches a multiple of `every` environment steps; 0: never.
+
+    A matter of the steps alone, so that a resumed run does the same at the same steps.
+    """
+
+    every: int
+    stride: int  # environment steps of an iteration
+
+    def due(self, env_steps: int) -> bool:
+        """Whether the iteration that ended at `env_steps` went past a multiple."""
+        return (
+            bool(self.every) and env_steps // self.every > (env_steps - self.stride) // self.every
+        )
+
+
+class Due(NamedTuple):
+    """What an iteration is followed by."""
+
+    check: bool  # the model, in the iteration's row
+    evaluate: bool
+    save: bool
+    log: bool
+    waits: bool  # a signal that comes meanwhile leaves the row to the resumed run
+
+
+class Schedule(NamedTuple):
+    """When what is due."""
+
+    evaluate: Clock
+    save: Clock
+    log_every: int  # iterations
+    first_updates: int  # learner steps of an iteration
+    end: int  # environment steps of the whole run
+
+    def due(self, row: dict[str, Any]) -> Due:
+        """What is due after the iteration that a row of metrics is of."""
+        is_last = row["env_steps"] >= self.end
+        evaluate_now = self.evaluate.due(row["env_steps"])
+        save_now = not is_last and self.save.due(row["env_steps"])
+        waits = evaluate_now or save_now or row["learner_steps"] == self.first_updates > 0
+        log = row["iteration"] % self.log_every == 0 or waits
+        return Due(waits and not is_last, evaluate_now, save_now, log, waits)
+
+
+def make_schedule(config: Config) -> Schedule:
+    """The schedule of a run."""
+    stride = steps_per_iteration(config)
+    return Schedule(
+        evaluate=Clock(config.eval.every_env_steps, stride),
+        save=Clock(config.checkpoint_every_env_steps, stride),
+        log_every=config.log_every,
+        first_updates=config.updates_per_iteration,
+        end=config.total_env_steps,
+    )
+
+
+def steps_per_iteration(config: Config) -> int:
+    """Environment steps of one iteration."""
+    return config.env.num_envs * config.rollout.length
+
+
+class Session(NamedTuple):
+    """What events write to, and who may stop them."""
+
+    parts: Parts
+    run_dir: Path
+    store: CheckpointStore
+    writer: MetricsWriter
+    progress: Progress
+    stop: StopSignal
+    on_check: OnCheck | None = None
+    on_finish: OnFinish | None = None
+
+    def stopped(self) -> bool:
+        """Whether a signal came."""
+        return bool(self.stop)
+
+
+def check(parts: Parts, state: RunState) -> dict[str, np.ndarray]:
+    """Checks the model on one replayed batch; changes nothing.
+
+    Returns:
+        As `make_check` gives it; empty before there is something to learn from.
+    """
+    config, counters = parts.config, state.counters
+    if not learns(config, parts.env_steps(counters.count)):
+        return {}
+    key = jax.random.fold_in(jax.random.key(config.seed), CHECK_KEY)
+    key = jax.random.fold_in(key, counters.iteration)
+    found = jax.device_get(parts.check(state.train, state.replay, key))
+    head = state.train.head
+    if config.macro.head_learning_rate > 0:
+        known = jax.device_get(quality(head.slots, head.tally))
+        found |= {f"precondition/{k}": x for k, x in known.items() if np.isfinite(x)}
+    return found
+
+
+def learns(config: Config, env_steps: int) -> bool:
+    """Whether the replay holds enough to learn from."""
+    return env_steps >= config.replay.min_size and config.updates_per_iteration > 0
+
+
+def check_model(session: Session, state: RunState) -> tuple[dict[str, Any], dict[str, float]]:
+    """The model checked as it is now: what was found, and a metrics row with the hook's findings.
+
+    Both are empty where checks are turned off, or before there is something to learn from.
+    """
+    parts, on_check = session.parts, session.on_check
+    if not parts.config.eval.check_model:
+        return {}, {}
+    with parts.timers("evaluation"):
+        found = check(parts, state)
+        own = on_check(parts, state) if found and on_check else {}
+        return found, check_row(found) | own
+
+
+def evaluate_interim(session: Session, state: RunState) -> tuple[RunState, dict[str, Any]]:
+    """An evaluation during training; keeps the best parameters so far."""
+    parts, config, result = session.parts, session.parts.config, None
+    with parts.timers("evaluation"):
+        try:
+            result = evaluate(
+                parts.agent(state.train.params, config.seed),
+                config,
+                seed=INTERIM_SEED + config.seed,
+                num_games=config.eval.interim_games,
+                should_stop=session.stopped,
+            )
+        except GameFault as error:
+            session.progress.message(f"an evaluation is left out: {error}")
+    if result is None:
+        return state, {}
+    best = state.counters.best
+    if best is None or result["mean"] > best:
+        state = state._replace(counters=state.counters._replace(best=result["mean"]))
+        keep_best(session, state)
+    return state, evaluation_row(result)
+
+
+def evaluate_final(
+    session: Session, state: RunState
+) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """The score of the last parameters, and with sticky actions 0.25 where that is set."""
+    parts, config, sticky = session.parts, session.parts.config, None
+    with parts.timers("evaluation"):
+        act = parts.agent(state.train.params, config.seed)
+        seed = FINAL_SEED + config.seed
+        final = evaluate(act, config, seed=seed, should_stop=session.stopped)
+        if config.eval.sticky_column:
+            sticky = evaluate(act, config, seed=seed, sticky_prob=0.25, should_stop=session.stopped)
+    if final is not None:
+        env_steps = parts.env_steps(state.counters.count)
+        session.writer.write({"env_steps": env_steps, **evaluation_row(final)})
+    return final, sticky
+
+
+def measure_baselines(session: Session, *, resume: bool) -> dict[str, Any] | None:
+    """Random and constant policies, once per run; a resumed one reads what was measured."""
+    config, writer = session.parts.config, session.writer
+    if not config.eval.baselines:
+        return None
+    path, first = session.run_dir / "baselines.json", steps_per_iteration(config)
+    if resume:  # what is damaged is measured again
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+            found = json.loads(path.read_text(encoding="utf-8"))
+            row = baseline_row(found)
+            rows = read_metrics(session.run_dir / METRICS_FILE)
+            if not any("baseline/random" in row for row in rows):
+                writer.write({"env_steps": first, **row})
+            return found
+    session.progress.status("measuring the random and the constant policies")
+    with session.parts.timers("evaluation"):
+        try:
+            baselines = evaluate_baselines(
+                config,
+                session.parts.spec,
+                seed=FINAL_SEED + config.seed,
+                should_stop=session.stopped,
+            )
+        except GameFault as error:
+            session.progress.message(f"no baselines: {error}")
+            return {"random": None, "constant": {}}
+    if not session.stop:
+        write_json(path, baselines)
+        # Of the first iteration, whenever they are measured: a resumed run writes the same row.
+        writer.write({"env_steps": first, **baseline_row(baselines)})
+    return baselines
+
+
+def save_last(session: Session, state: RunState, *, block: bool) -> bool:
+    """Saves a checkpoint; gives whether it could be written, as far as that is known by now.
+
+    A full disk is reported and the training goes on: the former checkpoint is whole.
+    """
+    parts, store = session.parts, session.store
+    note_failures(session, store.wait)  # of the save before, which goes on beside the training
+    return note_failures(session, lambda: save(parts, state, store, session.run_dir, block=block))
+
+
+def keep_best(session: Session, state: RunState) -> None:
+    """Keeps the parameters as the best so far; a full disk is reported as in `save_last`."""
+    with session.parts.timers("checkpoint"):
+        note_failures(session, session.store.wait)
+        note_failures(session, lambda: save_best(session.parts, state, session.store))
+
+
+def note_failures(session: Session, write: Callable[[], None]) -> bool:
+    """Calls `write`, which saves a checkpoint; reports in a line what kept it from that."""
+    try:
+        write()
+    except (OSError, ValueError, Damage) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        line = f"a checkpoint could not be written ({reason}); the former one is kept"
+        session.progress.message(line)
+        return False
+    return True

@@ -1,0 +1,209 @@
+"""What a run carries from one iteration to the next, which is also what a checkpoint holds."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from smz_jax.config.settings import ConfigError
+from smz_jax.config.sources import flat_dict
+from smz_jax.macros.library.summary import summarise
+from smz_jax.macros.mine.miner import MacroState
+from smz_jax.macros.precondition.head import model_part
+from smz_jax.macros.precondition.quality import slot_entries
+from smz_jax.run.parts import Parts
+from smz_jax.storage.checkpoint import CheckpointStore, Kind, take_rows
+from smz_jax.storage.documents.macros import write_macros_json
+from smz_jax.storage.files import plain
+from smz_jax.storage.metrics import RunningScores
+from smz_jax.storage.run_dir import versions
+from smz_jax.types import MacroStats, TrainState
+
+
+class Counters(NamedTuple):
+    """The host's numbers; JSON of the same names in a checkpoint."""
+
+    count: int = 0  # steps of every lane
+    iteration: int = 0
+    best: float | None = None  # mean score of the best evaluation so far
+    games: list[tuple[float, int]] | tuple[()] = ()  # score and length of the newest ones
+    skipped: int = 0  # updates whose loss or gradient was not finite
+    restarts: int = 0  # how often games that failed were opened anew
+    unfinished: dict[str, Any] | None = None  # row of an iteration that waits for its checks
+    macro_totals: MacroStats = MacroStats(*([0] * len(MacroStats._fields)))
+    seconds: dict[str, float] | None = None  # of each phase, until the save
+
+    @staticmethod
+    def from_json(extra: dict[str, Any]) -> "Counters":
+        """As saved; raises LookupError, TypeError or AttributeError where they were forged."""
+        found = Counters(**{name: extra[name] for name in Counters._fields})
+        totals = MacroStats(*extra["macro_totals"])
+        games = RunningScores(extra["games"]).games
+        seconds = dict(extra["seconds"].items())
+        return found._replace(macro_totals=totals, games=games, seconds=seconds)
+
+
+class RunState(NamedTuple):
+    """All that a run goes on with; the learner's step and the replay's `add` consume theirs."""
+
+    train: TrainState
+    replay: Any
+    macros: MacroState
+    games: Any  # where the source stands, as at the last save
+    counters: Counters
+
+    @property
+    def arrays(self) -> dict[str, Any]:
+        """What a checkpoint holds beside the replay's rows and the counters."""
+        return {
+            "train": self.train,
+            # Its rows are saved apart, those that changed alone.
+            "replay": self.replay.replace(experience=None),
+            "macros": self.macros,
+            "games": self.games,
+        }
+
+
+def fresh_state(parts: Parts) -> RunState:
+    """The state of a run that begins."""
+    return RunState(*parts.init(), games=parts.source.games, counters=Counters())
+
+
+def abstract_state(parts: Parts) -> RunState:
+    """The same in shapes and types; nothing is allocated, but what the source holds on the host."""
+    arrays = jax.eval_shape(parts.init)
+    return RunState(*arrays, games=parts.source.games, counters=Counters())
+
+
+def library(parts: Parts, state: RunState) -> dict[str, Any]:
+    """The macros found so far, as macros.json holds them."""
+    head, config = state.train.head, parts.config.macro
+    return summarise(
+        jax.device_get(state.macros.table),
+        state.counters.macro_totals,
+        config,
+        parts.spec.action_names,
+        slot_entries(head.slots, head.tally) if config.head_learning_rate > 0 else None,
+    )
+
+
+def save(
+    parts: Parts, state: RunState, store: CheckpointStore, run_dir: Path, *, block: bool = True
+) -> None:
+    """Saves everything that the run needs to go on, and the macro library.
+
+    Args:
+        parts: of the run; the source stands where the state does.
+        state: what is saved.
+        store: the run's checkpoints.
+        run_dir: its folder.
+        block: wait for the disk; else what is still to do goes on beside the training.
+
+    Raises:
+        OSError, ValueError: if this save or the one before it could not be written.
+    """
+    with parts.timers("checkpoint"):
+        store.wait()
+        count = state.counters.count
+        step = parts.env_steps(count)
+        state = state._replace(games=parts.source.games)
+        rows = take_rows(state.replay.experience, count, store.saved_rows(step))
+        store.save("last", step, state.arrays, _counters_json(parts, state), rows, block=block)
+        write_macros_json(run_dir / "macros.json", library(parts, state))
+
+
+def save_best(parts: Parts, state: RunState, store: CheckpointStore) -> None:
+    """Saves the parameters as the best so far, with what is known of preconditions."""
+    saved = {"params": state.train.params, "head": model_part(state.train.head, parts.config.macro)}
+    step = parts.env_steps(state.counters.count)
+    store.save("best", step, saved, _counters_json(parts, state))
+
+
+def _counters_json(parts: Parts, state: RunState) -> dict[str, Any]:
+    counters = state.counters
+    counters = counters._replace(
+        unfinished=plain(counters.unfinished), seconds=parts.timers.seconds
+    )
+    return {**counters._asdict(), "macro_totals": list(counters.macro_totals)}
+
+
+def restore(parts: Parts, store: CheckpointStore) -> tuple[RunState, list[str]]:
+    """Goes on from the newest good checkpoint, as if the run had never been stopped.
+
+    Returns:
+        The state, and what the user should know, in lines: newer checkpoints that are damaged,
+        libraries that have other versions now.
+
+    Raises:
+        ConfigError: in one line, if there is none, or it is of another run.
+    """
+    ours = flat_dict(parts.config)
+
+    def check_fit(manifest: dict[str, Any]) -> None:
+        theirs = manifest.get("config")
+        every = {name: None for name in theirs} if isinstance(theirs, dict) else {}
+        wanted = {name: x for name, x in {**every, **ours}.items() if name != "total_env_steps"}
+        if other := differing(theirs, wanted):
+            raise ConfigError(f"the checkpoint is of a run with other settings: {other}")
+
+    wanted = abstract_state(parts)
+    found = store.restore(
+        "last", wanted.arrays, experience=wanted.replay.experience, fits=check_fit
+    )
+    notes = [f"{line}: going on from the one before it" for line in found.damaged]
+    if other := differing(found.manifest.get("versions"), versions()):
+        notes.append(f"not bit for bit, the checkpoint is of other versions: {other}")
+    arrays = found.state
+    try:
+        counters = Counters.from_json(found.extra)
+        for phase, seconds in (counters.seconds or {}).items():
+            parts.timers.add(phase, seconds)
+        parts.source.restore(arrays["games"], counters.count)
+    except (LookupError, TypeError, AttributeError) as error:  # its sums are right: forged
+        what = f"the counters of checkpoint {found.step} are wrong"
+        text = f"{type(error).__name__} {error}".splitlines()[0][:200]
+        raise ConfigError(f"{what}: {text}") from None
+    replay = arrays["replay"].replace(experience=found.rows)
+    state = RunState(arrays["train"], replay, arrays["macros"], arrays["games"], counters)
+    return state, notes
+
+
+def load_weights(
+    parts: Parts, state: RunState, run_dir: Path, kind: Kind, step: int | None
+) -> tuple[RunState, str]:
+    """Begins with the parameters of another run; optimiser and counters stay fresh.
+
+    Args:
+        parts: of the run.
+        state: a fresh one.
+        run_dir: folder of the other run.
+        kind: `last` or `best`.
+        step: of the checkpoint; unset: the newest good one.
+
+    Returns:
+        The state, and a line for the user: the step whose weights were taken, and in what its game
+        and its model were set otherwise.
+
+    Raises:
+        ConfigError: in one line, if there is none, or its model is another one.
+    """
+    store = CheckpointStore(run_dir)
+    params, manifest = store.restore_params(kind, state.train.params, step=step)
+    target = jax.tree.map(jnp.copy, params)
+    ours = flat_dict(parts.config)
+    matters = {x: ours[x] for x in ours if x == "env.id" or x.startswith("network.")}
+    other = differing(manifest.get("config"), matters)
+    line = f"weights of step {manifest['step']:,} of {run_dir}{other and f' ({other})'}"
+    return state._replace(train=state.train._replace(params=params, target_params=target)), line
+
+
+def differing(theirs: Any, ours: dict[str, Any]) -> str:
+    """Where a manifest has other values than those of `ours`, the first five; empty: nowhere."""
+    theirs = theirs if isinstance(theirs, dict) else {}
+    found = [
+        f"{name}: {theirs.get(name)!r} in it, {value!r} here"
+        for name, value in ours.items()
+        if theirs.get(name) != value
+    ]
+    return ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
