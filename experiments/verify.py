@@ -124,9 +124,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     use_compile_cache()
     from smz_jax.analysis.load import load_model
-    from smz_jax.analysis.verify.document import TABLE, code_perplexity, write_verify_json
+    from smz_jax.analysis.verify.document import code_perplexity
     from smz_jax.analysis.verify.session import verify
     from smz_jax.analysis.verify.table import to_markdown, to_text
+    from smz_jax.storage.documents.verify_json import TABLE, write_verify_json
     from smz_jax.storage.files import atomic_write_text
 
     folder: Path = arguments.folder

@@ -14,10 +14,10 @@ from smz_jax.storage.documents.checks import (
     is_grid,
     is_macro_list,
     is_number,
-    is_verification,
     wrong_keys,
 )
 from smz_jax.storage.documents.macros import check_library, fold
+from smz_jax.storage.documents.verify_json import find_problem
 from smz_jax.storage.estimate import Estimate, read_estimate
 from smz_jax.storage.metrics import METRICS_FILE, read_metrics
 
@@ -187,7 +187,7 @@ def load_run(path: Path) -> RunData:
         run.grid = {}
         run.problems.append("grid.json is damaged: left out")
     run.verification = _read_mapping(run, "verify.json")
-    if run.verification and not is_verification(run.verification):
+    if run.verification and find_problem(run.verification):
         run.verification = {}
         works = "experiments.verify writes it anew"
         run.problems.append(f"verify.json is damaged or of another version: left out; {works}")

@@ -8,11 +8,12 @@ import pytest
 from scipy import stats
 from scipy.optimize import brentq
 
-from smz_jax.analysis.verify import bounds, check, emulated
+from smz_jax.analysis.verify import emulator_world, outcomes, worlds
 from smz_jax.analysis.verify.foresight import nearness, padded
 from smz_jax.analysis.verify.trial import is_paid, tally
 from smz_jax.config.settings import Config
 from smz_jax.envs.atari.emulator import SequenceRun
+from smz_jax.storage.estimate import mean_estimate, share_estimate
 from tests.support.verify_parts import random_trials
 
 
@@ -27,21 +28,21 @@ def plain_wilson(p, n):
     return low, 1.0 if p == 1 else brentq(gap, p + 1e-9, 1 - 1e-12)
 
 
-def test_a_share_of_free_trials_and_one_of_copies():
+def test_a_share_of_free.count_and_one_of_copies():
     held = [True] * 14 + [False] * 6
-    free = bounds.share(held, range(20))
-    assert (free.mean, free.trials) == (0.7, 20)
+    free = share_estimate(held, range(20))
+    assert (free.mean, free.count) == (0.7, 20)
     np.testing.assert_allclose(free[1:3], plain_wilson(0.7, 19), atol=1e-6)
     # Ten copies of each trial in its cluster say nothing more.
-    copies = bounds.share(np.repeat(held, 10), np.repeat(np.arange(20), 10))
+    copies = share_estimate(np.repeat(held, 10), np.repeat(np.arange(20), 10))
     np.testing.assert_allclose(copies[:3], free[:3], atol=1e-9)
     # Clusters alike in their shares: every trial counts.
-    even = bounds.share([True, True, False, False] * 10, np.repeat(np.arange(10), 4))
+    even = share_estimate([True, True, False, False] * 10, np.repeat(np.arange(10), 4))
     np.testing.assert_allclose(even[1:3], plain_wilson(0.5, 40), atol=1e-6)
     # Where all agree the clusters count, not the trials.
-    sure = bounds.share([True] * 60, np.repeat(np.arange(6), 10))
+    sure = share_estimate([True] * 60, np.repeat(np.arange(6), 10))
     np.testing.assert_allclose(sure[1:3], plain_wilson(1.0, 6), atol=1e-6)
-    assert bounds.share([], []) == (None, None, None, 0)
+    assert share_estimate([], []) is None
 
 
 def test_the_interval_of_a_share_covers_it():
@@ -50,19 +51,19 @@ def test_the_interval_of_a_share_covers_it():
     for _ in range(400):
         chances = rng.beta(4, 1, 25)
         clusters = np.repeat(np.arange(25), 8)
-        found = bounds.share(rng.random(200) < chances[clusters], clusters)
+        found = share_estimate(rng.random(200) < chances[clusters], clusters)
         inside += found.low <= 0.8 <= found.high
     assert 0.91 <= inside / 400 <= 0.99
 
 
 def test_a_mean_of_free_values_and_one_of_copies():
     values = np.random.default_rng(1).normal(2, 3, 12)
-    free = bounds.mean(values, range(12))
+    free = mean_estimate(values, range(12))
     expected = stats.t.interval(0.95, 11, values.mean(), stats.sem(values))
     np.testing.assert_allclose(free[1:3], expected)
-    copies = bounds.mean(np.repeat(values, 5), np.repeat(np.arange(12), 5))
+    copies = mean_estimate(np.repeat(values, 5), np.repeat(np.arange(12), 5))
     np.testing.assert_allclose(copies[:3], free[:3])
-    assert bounds.mean([1.0, 3.0], ["a", "a"]) == (2.0, None, None, 2)
+    assert mean_estimate([1.0, 3.0], ["a", "a"]) == (2.0, None, None, 2)
 
 
 def test_counts_equal_a_plain_recount():
@@ -100,22 +101,22 @@ def test_who_is_nearest_by_hand():
     own, far = np.array([2.0, 1.0]), np.array([0.0, 3.0])
     centre = np.array([1.0, 1.0])
     # Less the centre: own (1, 0), far (-1, 2); real (1, 0.1), then (-1, 1).
-    assert emulated.is_nearest(own, [far], np.array([2.0, 1.1]), centre)
-    assert not emulated.is_nearest(own, [far], np.array([0.0, 2.0]), centre)
-    assert not emulated.is_nearest(own, [own], np.array([2.0, 1.1]), centre)  # a tie
+    assert emulator_world.is_nearest(own, [far], np.array([2.0, 1.1]), centre)
+    assert not emulator_world.is_nearest(own, [far], np.array([0.0, 2.0]), centre)
+    assert not emulator_world.is_nearest(own, [own], np.array([2.0, 1.1]), centre)  # a tie
     found = nearness(np.array([own, far]), np.array([[2.0, 2.0]]), centre)
     np.testing.assert_allclose(found[:, 0], [1 / np.sqrt(2), 1 / np.sqrt(10)])
 
 
 def test_rivals_end_elsewhere_and_are_at_most_19():
-    pool = check.draw_pool(3, 4, np.random.default_rng(0))
+    pool = outcomes.draw_pool(3, 4, np.random.default_rng(0))
     assert len(set(pool)) == 40 and all(len(x) == 3 and set(x) <= {0, 1, 2, 3} for x in pool)
     macro = pool[3]
     frames = {x: b"same" if i % 4 == 0 else bytes([i]) for i, x in enumerate(pool)}
-    rivals = emulated.rivals_of(macro, b"same", frames)
+    rivals = emulator_world.rivals_of(macro, b"same", frames)
     expected = [x for i, x in enumerate(pool) if i % 4 and i != 3]
     assert rivals == expected[:19] and len(expected) == 29
-    every = check.draw_pool(2, 4, np.random.default_rng(1))
+    every = outcomes.draw_pool(2, 4, np.random.default_rng(1))
     assert sorted(every) == list(itertools.product(range(4), repeat=2))
 
 
@@ -124,7 +125,7 @@ def test_states_are_the_same_for_all_and_more_where_macros_apply():
     applies = np.array(
         [[False] * 6 + [True] * 14, [True] * 20, [False] * 20, [True] * 2 + [False] * 18]
     )
-    tried, drawn = check.choose_states(applies, 5, rng)
+    tried, drawn = worlds.choose_states(applies, 5, rng)
     assert drawn.tolist() == [True] * 5 + [False] * 15
     assert tried[:, :5].all()
     assert (tried & applies).sum(axis=1).tolist() == [5, 5, 0, 2]
@@ -152,13 +153,13 @@ def run_of(lives, rewards, terminated=False):
 def test_what_a_run_came_to(lives, rewards, terminated, expected):
     first = np.arange(4, dtype=np.uint8)[:, None, None]
     start = SimpleNamespace(state=SimpleNamespace(step=SimpleNamespace(lives=5, observation=first)))
-    found = check.outcome(start, run_of(lives, rewards, terminated), 3, Config())  # type: ignore[arg-type]
+    found = outcomes.outcome(start, run_of(lives, rewards, terminated), 3, Config())  # type: ignore[arg-type]
     assert (found.rewards.tolist(), found.lost, found.cut, found.over) == expected
     stack = [0, 1, 2, 3, 10, 11, 12][: 4 + len(lives)][-4:]
     assert found.observation.ravel().tolist() == stack
 
 
 def test_returns_by_hand():
-    assert check.returns(np.array([1.0, 0.0, -1.0]), 8.0, 0.5) == 1 - 0.25 + 1.0
+    assert emulator_world.returns(np.array([1.0, 0.0, -1.0]), 8.0, 0.5) == 1 - 0.25 + 1.0
     assert is_paid([0.25, 0.26, -0.25], [0, 0, 0], Config()).tolist() == [True, False, True]
     np.testing.assert_array_equal(padded([(1, 2), (3,)], 3), [[1, 2, -1], [3, -1, -1]])

@@ -11,17 +11,20 @@ import pytest
 
 from smz_jax.analysis.load import fit_params, named_weights
 from smz_jax.analysis.requests import VerifyRequest
-from smz_jax.analysis.verify import check, emulated, states
-from smz_jax.analysis.verify.document import check_document
+from smz_jax.analysis.verify import emulator_world
+from smz_jax.analysis.verify.emulator_world import EmulatorWorld
 from smz_jax.analysis.verify.foresight import Foreseen, Foresight, Measure, Model, make_foresight
 from smz_jax.analysis.verify.libraries import Library
+from smz_jax.analysis.verify.outcomes import chance_seeds, same_actions
 from smz_jax.analysis.verify.session import check_library_of, verify
-from smz_jax.analysis.verify.states import Start
+from smz_jax.analysis.verify.starts import Start, play_emulator
 from smz_jax.analysis.verify.trial import tally
+from smz_jax.analysis.verify.worlds import try_libraries
 from smz_jax.config.experiment import Experiment, resolve
 from smz_jax.config.settings import Config, ConfigError, EnvConfig
 from smz_jax.envs.atari.emulator import Emulator, play_sequence
 from smz_jax.model.networks import make_networks
+from smz_jax.storage.documents.verify_json import check_document
 from smz_jax.storage.export import Exported
 from tests.support.verify_parts import library_of, macro_entry
 
@@ -131,7 +134,7 @@ def rewarding_start():
 
 @functools.cache
 def some_starts():
-    played = states.play_emulator(
+    played = play_emulator(
         Player(random_action), opened(), CONFIG, games=1, max_steps=60, keep=3, seed=4
     )  # type: ignore[arg-type]
     return [rewarding_start()[0], *played.starts]
@@ -145,11 +148,11 @@ def macros():
 def tried(mirrored=False, shift=0.0):
     emulator, starts = opened(), some_starts()
     model = Oracle(emulator, starts, mirrored, shift).model()
-    bench = emulated.Bench(
+    world = EmulatorWorld(
         emulator, starts, Player(lambda count: RIGHT), model, CONFIG, 2, 2, 9  # type: ignore[arg-type]
     )  # fmt: skip
     library = Library("macros", macros(), ("sound",) * 5)
-    (found,) = emulated.try_libraries(bench, [(library, model)])
+    (found,) = try_libraries(world, [(library, model)])
     return found
 
 
@@ -159,7 +162,7 @@ def short_pool(length, num_actions, rng):
 
 @pytest.fixture(autouse=True)
 def known_pools(monkeypatch):
-    monkeypatch.setattr(emulated, "draw_pool", short_pool)
+    monkeypatch.setattr(emulator_world, "draw_pool", short_pool)
 
 
 def plainly(start, actions):
@@ -177,7 +180,7 @@ def plainly(start, actions):
 
 def test_games_are_what_the_agent_played_and_states_lie_on_the_way():
     emulator = opened()
-    played = states.play_emulator(
+    played = play_emulator(
         Player(random_action), emulator, CONFIG, games=2, max_steps=110, keep=5, seed=3
     )  # type: ignore[arg-type]
     rng, count = np.random.default_rng(3), 0
@@ -257,12 +260,12 @@ def test_under_sticky_actions_each_run_has_chance_of_its_own():
     emulator, start = opened(sticky_prob=0.25), rewarding_start()[0]
     config = dataclasses.replace(CONFIG, env=EnvConfig(sticky_prob=0.25))
     model = Oracle(emulator, [start]).model()
-    bench = emulated.Bench(
+    world = EmulatorWorld(
         emulator, [start], Player(lambda count: RIGHT), model, config, 1, 4, 9  # type: ignore[arg-type]
     )  # fmt: skip
     macro = (LEFT, RIGHT, LEFT)
-    (found,) = emulated.try_libraries(bench, [(Library("macros", (macro,), ("sound",)), model)])
-    seeds = check.chance_seeds(9, 0, 4)
+    (found,) = try_libraries(world, [(Library("macros", (macro,), ("sound",)), model)])
+    seeds = chance_seeds(9, 0, 4)
     ends = []
     for seed in seeds:
         emulator.restore(start.state, seed=seed)
@@ -320,10 +323,10 @@ def test_told_apart_is_nearest_the_other_way_round():
     starts = some_starts()
     oracle = Noisy(opened(), starts)
     model = oracle.model()
-    bench = emulated.Bench(
+    world = EmulatorWorld(
         opened(), starts, Player(lambda count: RIGHT), model, CONFIG, 2, 1, 9  # type: ignore[arg-type]
     )  # fmt: skip
-    (found,) = emulated.try_libraries(bench, [(Library("macros", macros(), ("sound",) * 5), model)])
+    (found,) = try_libraries(world, [(Library("macros", macros(), ("sound",) * 5), model)])
     centre = np.mean([x.state.step.observation.ravel() for x in starts], axis=0, dtype=np.float64)
 
     def cosine(x, y):
@@ -348,8 +351,8 @@ def test_told_apart_is_nearest_the_other_way_round():
 def test_actions_that_do_the_same():
     """In flight FIRE does nothing; LEFT and RIGHT do."""
     starts = [x for x in some_starts() if moves_the_paddle(x.state)]
-    assert check.same_actions(opened(), starts, CONFIG, 3) == [0, 0, RIGHT, LEFT]
-    assert check.same_actions(opened(), [], CONFIG, 3) == [0, 1, 2, 3]
+    assert same_actions(opened(), starts, CONFIG, 3) == [0, 0, RIGHT, LEFT]
+    assert same_actions(opened(), [], CONFIG, 3) == [0, 1, 2, 3]
 
 
 def test_a_foreseen_end_does_not_depend_on_what_else_is_asked():

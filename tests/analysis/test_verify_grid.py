@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 
 from experiments import verify as command
-from smz_jax.analysis.verify import grid
-from smz_jax.analysis.verify.document import read_verify_json
+from smz_jax.analysis.verify import pairs as counting
 from smz_jax.analysis.verify.foresight import Model, make_foresight
+from smz_jax.analysis.verify.grid_world import follow, make_world
 from smz_jax.analysis.verify.libraries import Library
-from smz_jax.analysis.verify.trial import tally
+from smz_jax.analysis.verify.pairs import count_pairs, pair_shares, states_of
+from smz_jax.analysis.verify.worlds import try_libraries
 from smz_jax.config.settings import ConfigError
+from smz_jax.storage.documents.verify_json import read_verify_json
 from tests.analysis import test_grid_check as exact
 
 jax.config.update("jax_disable_most_optimizations", True)
@@ -26,7 +28,7 @@ CONFIG = dataclasses.replace(
     macro=dataclasses.replace(exact.CONFIG.macro, max_length=4),
     loss=dataclasses.replace(exact.CONFIG.loss, consistency=0.0),
 )
-WORLD = grid.make_world(CONFIG)
+WORLD = make_world(CONFIG)
 MACROS = ((1, 3), (0, 1), (2, 1, 1), (3, 3, 3, 3), (1, 1), (2, 2, 1, 1))
 
 
@@ -70,42 +72,42 @@ def truth(state, actions):
 
 
 def test_all_pairs_of_an_exact_model_and_a_plain_recount():
-    pairs, starts = grid.count_pairs(model_of(), WORLD, WORLD.starts, np.random.default_rng(0))
+    pairs, starts = count_pairs(model_of(), WORLD, WORLD.starts, np.random.default_rng(0))
     assert starts == len(WORLD.starts) > 5
     for found in pairs:
         sequences = itertools.product(range(4), repeat=found.length)
         told = [truth(int(s), x) for x in sequences for s in WORLD.starts]
         assert found == (found.length, told.count(True), 0, 0)
-    assert grid.pair_shares(pairs) == {"precision": 1.0, "recall": 1.0}
+    assert pair_shares(pairs) == {"precision": 1.0, "recall": 1.0}
 
 
 def test_states_are_known_by_what_is_seen_of_them():
     some = WORLD.starts[[4, 1, 4]]
-    assert grid.states_of(WORLD, WORLD.observations[some]).tolist() == sorted(set(some.tolist()))
+    assert states_of(WORLD, WORLD.observations[some]).tolist() == sorted(set(some.tolist()))
     blank = np.full_like(WORLD.observations[:1], 9)
-    assert not grid.states_of(WORLD, blank).size
+    assert not states_of(WORLD, blank).size
 
 
 def test_a_model_that_holds_everything_to_be_certain_is_found_out(monkeypatch):
     model = model_of(certain=True)
-    pairs, _ = grid.count_pairs(model, WORLD, WORLD.starts, np.random.default_rng(0))
+    pairs, _ = count_pairs(model, WORLD, WORLD.starts, np.random.default_rng(0))
     for found in pairs:
         sequences = itertools.product(range(4), repeat=found.length)
         told = [truth(int(s), x) for x in sequences for s in WORLD.starts]
         assert (found.both, found.missed) == (told.count(True), 0)
         assert found.wrongly == told.count(False)
-    assert grid.pair_shares(pairs)["precision"] < 0.1
+    assert pair_shares(pairs)["precision"] < 0.1
     # With too many pairs some start states are drawn.
-    monkeypatch.setattr(grid, "MAX_PAIRS", 3 * 340)
-    fewer, starts = grid.count_pairs(model, WORLD, WORLD.starts, np.random.default_rng(0))
+    monkeypatch.setattr(counting, "MAX_PAIRS", 3 * 340)
+    fewer, starts = count_pairs(model, WORLD, WORLD.starts, np.random.default_rng(0))
     assert starts == 3 and 0 < fewer[0].wrongly < pairs[0].wrongly
-    assert grid.pair_shares([]) == {"precision": None, "recall": None}
+    assert pair_shares([]) == {"precision": None, "recall": None}
 
 
 def test_following_a_macro_equals_plain_recursion():
     gamma = CONFIG.learner.gamma
     for macro in MACROS:
-        path = grid.follow(WORLD, macro)
+        path = follow(WORLD, macro)
         for row, state in enumerate(WORLD.starts):
             told = truth(int(state), macro)
             assert path.possible[row] == (told is not None)
@@ -125,16 +127,17 @@ def test_following_a_macro_equals_plain_recursion():
 
 
 def tried(**changes):
-    found = grid.try_library(model_of(**changes), WORLD, Library("macros", MACROS, ("sound",) * 6))
-    return found, tally(found.trials, found.applied)
+    library = Library("macros", MACROS, ("sound",) * 6)
+    (found,) = try_libraries(WORLD, [(library, model_of(**changes))])
+    return found, found.tally()
 
 
 def test_every_application_of_an_exact_model_holds():
     found, sums = tried()
     expected = {
-        (index, int(state))
+        (index, number)
         for index, macro in enumerate(MACROS)
-        for state in WORLD.starts
+        for number, state in enumerate(WORLD.starts)
         if truth(int(state), macro)
     }
     assert {(x.macro, x.state) for x in found.trials if x.applies} == expected

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from smz_jax.analysis.verify.document import SCHEMA, check_document
 from smz_jax.report import verification
 from smz_jax.report.build import build_report
 from smz_jax.report.data import load_run, load_runs
-from smz_jax.storage.documents.checks import VERIFICATION_SCHEMA
+from smz_jax.storage.documents.verify_json import check_document
 from tests.support.fake_run import write_run
 from tests.support.verify_parts import made_up
 
@@ -50,7 +49,6 @@ def cells(page, name):
 
 
 def test_one_run_side_by_side_with_its_controls(tmp_path):
-    assert VERIFICATION_SCHEMA == SCHEMA
     run = write(tmp_path, 0)
     page = build_report([run]).read_text()
     assert 'id="verification"' in page and (run / "figures" / "verification.png").exists()

@@ -9,11 +9,12 @@ from types import SimpleNamespace
 import numpy as np
 
 from smz_jax.analysis.requests import VerifyRequest
-from smz_jax.analysis.verify.document import write_verify_json
-from smz_jax.analysis.verify.found import Found, to_document
+from smz_jax.analysis.verify.document import Verification, to_document
 from smz_jax.analysis.verify.libraries import Library, Piece
-from smz_jax.analysis.verify.trial import Trial, Tried
+from smz_jax.analysis.verify.starts import Played
+from smz_jax.analysis.verify.trial import LibraryTrials, Trial
 from smz_jax.config.settings import Config, MacroConfig
+from smz_jax.storage.documents.verify_json import write_verify_json
 
 NAMES = ("NOOP", "FIRE", "RIGHT", "LEFT")
 SETTINGS = MacroConfig()
@@ -81,12 +82,16 @@ def made_up(sound, same=range(4)):
         Library(name, ((2, 2, 3, 1), (1, 2), (3, 3), (0, 1), (0, 0)), ("sound",) * 5)
         for name in ("macros", "random")
     ]
-    tried = [Tried(tuple(random_trials(rng)), rng.random((5, 7)) < 0.5) for _ in libs]
+    tried = [
+        LibraryTrials(each, tuple(random_trials(rng)), rng.random((5, 7)) < 0.5) for each in libs
+    ]
     if not sound:
-        libs[0], tried[0] = Library("macros", (), ()), Tried((), np.zeros((0, 7), np.bool_))
+        libs[0] = Library("macros", (), ())
+        tried[0] = LibraryTrials(libs[0], (), np.zeros((0, 7), np.bool_))
     model = SimpleNamespace(
         config=Config(), about={"experiment": "breakout", "seed": 0, "checkpoint": "best"}
     )
     library = library_of(macro_entry((1, 2), "sound" if sound else "refuted"))
-    found = Found(libs, tried, libs, pieces, [3.0, 5.0, 4.0, 4.0], [0.0, 0.0], None, 3, same)
+    played = Played(pieces, [3.0, 5.0, 4.0, 4.0])
+    found = Verification(tried, libs, played, [0.0, 0.0], None, 3, same)
     return to_document(model, library, VerifyRequest(Path()), found), tried  # type: ignore[arg-type]

@@ -12,22 +12,24 @@ from smz_jax.acting.decide import make_decide
 from smz_jax.acting.evaluate import game_settings
 from smz_jax.analysis.load import check_actions_of, fit_head, fit_params
 from smz_jax.analysis.requests import VerifyRequest
-from smz_jax.analysis.verify import emulated, grid
-from smz_jax.analysis.verify.check import same_actions
 from smz_jax.analysis.verify.controls import controls
+from smz_jax.analysis.verify.document import Verification, to_document
+from smz_jax.analysis.verify.emulator_world import EmulatorWorld
 from smz_jax.analysis.verify.foresight import Learned, Model, by_rows, make_foresight
-from smz_jax.analysis.verify.found import Found, to_document
+from smz_jax.analysis.verify.grid_world import make_world
 from smz_jax.analysis.verify.libraries import (
     CERTAIN,
     REAL,
     UNTRAINED,
     Library,
-    Piece,
     real_library,
     split,
     wanted_lengths,
 )
-from smz_jax.analysis.verify.states import play_emulator, play_vector
+from smz_jax.analysis.verify.outcomes import same_actions
+from smz_jax.analysis.verify.pairs import count_model_pairs
+from smz_jax.analysis.verify.starts import Played, play_emulator, play_vector
+from smz_jax.analysis.verify.worlds import try_libraries
 from smz_jax.config.settings import Config, ConfigError, require
 from smz_jax.envs import make_spec
 from smz_jax.envs.atari.emulator import Emulator
@@ -36,7 +38,7 @@ from smz_jax.macros.precondition.head import HeadState, applies
 from smz_jax.model.networks import make_networks
 from smz_jax.storage.documents.macros import check_fits
 from smz_jax.storage.export import Exported
-from smz_jax.types import EnvSpec, Networks, Params
+from smz_jax.types import EnvSpec, Params
 
 GAMES_SEED = 5_000_003
 """Of the games: they are none of training or evaluation."""
@@ -49,7 +51,6 @@ STATES_KEPT = 4
 class Agents(NamedTuple):
     """The trained and the untrained player, with the model of each."""
 
-    spec: EnvSpec
     model: Model
     untrained: Model
     make: Callable[[Params, int], Agent]
@@ -89,41 +90,74 @@ def verify(
         ConfigError: in one line, if model and library do not fit the game, or the game has neither
             an emulator that can be cloned nor known rules.
     """
-    library, config = check_library_of(model), model.config
+    document, config = check_library_of(model), model.config
+    seed = GAMES_SEED + request.seed
     emulator = Emulator(game_settings(config)) if config.env.suite == "atari" else None
     spec = make_spec(config.env) if emulator is None else emulator.spec
     check_actions_of(model, spec)
-    networks = make_networks(config.network, spec)
-    agents = make_agents(networks, config, spec, fit_params(networks, model.weights))
-    learned = make_learned(fit_head(networks, spec, model), config)
-    agents = agents._replace(model=agents.model._replace(learned=learned))
-    if emulator is None:
-        found = verify_grid(agents, library, config, request, say)
+    agents = make_agents(model, spec)
+
+    def play(who: str, params: Params, keep: int) -> Played:
+        agent, sizes = agents.explore(params, seed), {"max_steps": request.max_steps, "seed": seed}
+        if emulator is not None:
+            played = play_emulator(agent, emulator, config, games=request.games, keep=keep, **sizes)
+        else:
+            played = play_vector(agent, config, games=GRID_GAMES * request.games, **sizes)
+        actions = sum(len(piece.actions) for piece in played.pieces)
+        score = f"mean score {np.mean(played.scores):.2f}"
+        say(f"{who}: {len(played.scores)} games, {actions:,} actions, {score}")
+        return played
+
+    played = play("agent", agents.model.params, STATES_KEPT * request.states)
+    untrained = play("untrained network", agents.untrained.params, 0)
+    tried, saving = (
+        make_libraries(document, played, untrained, config, request, owners_only=owners_only)
+        for owners_only in (not request.any_status, False)
+    )
+    if emulator is not None:
+        agent = agents.make(agents.model.params, seed)
+        sizes = {"states": request.states, "repeats": request.repeats, "seed": seed}
+        world = EmulatorWorld(emulator, played.starts, agent, agents.model, config, **sizes)
+        pairs, same = None, same_actions(emulator, played.starts, config, seed)
     else:
-        found = verify_emulator(agents, emulator, library, config, request, say)
-    return to_document(model, library, request, found)
+        world = make_world(config)
+        pairs = count_model_pairs(agents.model, agents.untrained, world, played.seen, seed)
+        same = range(spec.num_actions)
+    say(f"{sum(len(x.macros) for x in tried)} macros, {world.num_starts} states")
+    found = Verification(
+        results=try_libraries(world, judged_by(tried, agents)),
+        saving=saving,
+        played=played,
+        untrained_scores=untrained.scores,
+        pairs=pairs,
+        owned=owned_slots(tried, agents),
+        same=same,
+    )
+    return to_document(model, document, request, found)
 
 
-def make_agents(networks: Networks, config: Config, spec: EnvSpec, params: Params) -> Agents:
+def make_agents(model: Exported, spec: EnvSpec) -> Agents:
     """The players; the untrained one has the parameters that the run began with.
 
     Greedy games without chance are the same few again and again: nothing would be held out of what
     macros are chosen by, and states would be few. So play that is looked at is as in training.
     """
+    config = model.config
+    networks = make_networks(config.network, spec)
+    params = fit_params(networks, model.weights)
+    learned = make_learned(fit_head(networks, spec, model), config)
     foresight = make_foresight(networks, config, spec.num_actions)
     key = jax.random.split(jax.random.key(config.seed), 3)[0]
     first = init_train_state(networks, config, key).params
     decide = make_decide(networks, config, spec, policy="search")
-    explore = functools.partial(
-        Agent, decide, temperature=config.rollout.temperature_end, noise=1.0
-    )
-    return Agents(
-        spec, Model(foresight, params), Model(foresight, first), make_agent(decide), explore
-    )
+    temperature = config.rollout.temperature_end
+    explore = functools.partial(Agent, decide, temperature=temperature, noise=1.0)
+    trained, untrained = Model(foresight, params, learned), Model(foresight, first)
+    return Agents(trained, untrained, make_agent(decide), explore)
 
 
 def make_learned(head: HeadState | None, config: Config) -> Learned | None:
-    """The head of a model, asked for NumPy rows; None: it has none, or nothing owns a slot."""
+    """The head of a model, for NumPy rows; None: it has none, or nothing owns a slot."""
     if head is None:
         return None
     slots = jax.device_get(head.slots)
@@ -137,28 +171,26 @@ def make_learned(head: HeadState | None, config: Config) -> Learned | None:
 
 def make_libraries(
     document: Mapping[str, Any],
-    pieces: Sequence[Piece],
-    untrained: Sequence[Piece],
+    played: Played,
+    untrained: Played,
     config: Config,
     request: VerifyRequest,
     *,
-    tried: bool,
+    owners_only: bool,
 ) -> list[Library]:
     """The run's macros and the controls, in the order of the report.
 
     Those that are tried own a precondition; those that save bits are the best of all sound ones.
     """
-    known, _ = split(pieces)
-    owners_only = tried and not request.any_status
+    known, others = split(played.pieces)[0], split(untrained.pieces)[0]
     real = real_library(document, known, request.macros, request.any_status, owners_only)
     lengths = wanted_lengths(real, document, config.macro, request.macros)
     rng = np.random.default_rng((GAMES_SEED, request.seed))
     actions = len(document["action_names"])
-    others, _ = split(untrained)
     return [real, *controls(real, lengths, known, others, actions, config.macro, rng)]
 
 
-def _judged_by(libraries: Sequence[Library], agents: Agents) -> list[tuple[Library, Model]]:
+def judged_by(libraries: Sequence[Library], agents: Agents) -> list[tuple[Library, Model]]:
     """Each library with the model whose claims its macros are; only the run's own have a head.
 
     With a head they come twice, the second time without it, from the same states where they can
@@ -176,103 +208,3 @@ def owned_slots(libraries: Sequence[Library], agents: Agents) -> int | None:
     """How many of the run's macros that are tried own a slot; None: there is no head."""
     learned = agents.model.learned
     return None if learned is None else sum(x in learned.slots for x in libraries[0].macros)
-
-
-def verify_emulator(
-    agents: Agents,
-    emulator: Emulator,
-    library: Mapping[str, Any],
-    config: Config,
-    request: VerifyRequest,
-    say: Callable[[str], None],
-) -> Found:
-    """Plays, and tries all libraries from states of the trained agent's games."""
-    seed, played = GAMES_SEED + request.seed, []
-    sizes = {"games": request.games, "max_steps": request.max_steps, "seed": seed}
-
-    for model, keep in ((agents.model, STATES_KEPT * request.states), (agents.untrained, 0)):
-        agent = agents.explore(model.params, seed)
-        played.append(play_emulator(agent, emulator, config, keep=keep, **sizes))
-        who = "untrained network" if played[1:] else "agent"
-        actions = sum(len(piece.actions) for piece in played[-1].pieces)
-        say(
-            f"{who}: {request.games} games, {actions:,} actions, mean score {_mean(played[-1]):.2f}"
-        )
-    sources = (library, played[0].pieces, played[1].pieces, config, request)
-    libraries = make_libraries(*sources, tried=True)
-    bench = emulated.Bench(
-        emulator=emulator,
-        starts=played[0].starts,
-        agent=agents.make(agents.model.params, seed),
-        model=agents.model,
-        config=config,
-        states=request.states,
-        repeats=request.repeats,
-        seed=seed,
-    )
-    say(f"{sum(len(x.macros) for x in libraries)} macros, {len(played[0].starts)} states")
-    judged = _judged_by(libraries, agents)
-    return Found(
-        libraries=[each for each, _ in judged],
-        tried=emulated.try_libraries(bench, judged),
-        saving=make_libraries(*sources, tried=False),
-        pieces=played[0].pieces,
-        scores=played[0].scores,
-        untrained_scores=played[1].scores,
-        pairs=None,
-        owned=owned_slots(libraries, agents),
-        same=same_actions(emulator, played[0].starts, config, seed),
-    )
-
-
-def _mean(played: Any) -> float:
-    return float(np.mean(played.scores))
-
-
-def verify_grid(
-    agents: Agents,
-    library: Mapping[str, Any],
-    config: Config,
-    request: VerifyRequest,
-    say: Callable[[str], None],
-) -> Found:
-    """Plays, and holds all libraries against the rules, from every state that can be reached."""
-    world, seed = grid.make_world(config), GAMES_SEED + request.seed
-    games, steps = GRID_GAMES * request.games, min(request.max_steps, config.eval.max_steps)
-    sizes = {"games": games, "max_steps": steps, "seed": seed}
-    played = [
-        play_vector(agents.explore(x.params, seed), config, **sizes)
-        for x in (agents.model, agents.untrained)
-    ]
-
-    say(f"agent: {games} games, mean score {np.mean(played[0][1]):.2f}")
-    sources = (library, played[0][0], played[1][0], config, request)
-    libraries = make_libraries(*sources, tried=True)
-    judged = _judged_by(libraries, agents)
-    pairs = []
-    reached = grid.states_of(world, played[0][2])
-    for name, model, states in (
-        ("trained network", agents.model, reached),
-        ("trained network, all states", agents.model, world.starts),
-        (UNTRAINED, agents.untrained, reached),
-    ):
-        counts, starts = grid.count_pairs(model, world, states, np.random.default_rng(seed))
-        pairs.append(
-            {
-                "model": name,
-                "starts": starts,
-                **grid.pair_shares(counts),
-                "lengths": [x._asdict() for x in counts],
-            }
-        )
-    return Found(
-        libraries=[each for each, _ in judged],
-        tried=[grid.try_library(model, world, each) for each, model in judged],
-        saving=make_libraries(*sources, tried=False),
-        pieces=played[0][0],
-        scores=played[0][1],
-        untrained_scores=played[1][1],
-        pairs=pairs,
-        owned=owned_slots(libraries, agents),
-        same=range(len(library["action_names"])),
-    )

@@ -1,11 +1,12 @@
 """A verification as tables: plain text for the terminal, Markdown for verify.md."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from smz_jax.analysis.verify.criteria import criteria_lines
-from smz_jax.analysis.verify.document import KINDS
 from smz_jax.analysis.verify.libraries import REAL, UNTRAINED
+from smz_jax.report.tables import Table
+from smz_jax.storage.documents.verify_json import KINDS
 
 TOTALS = (
     "library",
@@ -214,32 +215,13 @@ def _library_lines(document: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def text_table(columns: Sequence[str], rows: Rows) -> str:
-    """Aligned columns, the first to the left."""
-    table = [list(columns), *rows]
-    widths = [max(len(row[i]) for row in table) for i in range(len(columns))]
-
-    def line(row: Sequence[str]) -> str:
-        first, *others = (x.ljust(w) if not i else x.rjust(w)
-                          for i, (x, w) in enumerate(zip(row, widths, strict=True)))  # fmt: skip
-        return "  ".join([first, *others]).rstrip()
-
-    return "\n".join([line(columns), line(["-" * w for w in widths]), *map(line, rows)])
-
-
-def markdown_table(columns: Sequence[str], rows: Rows) -> str:
-    """A Markdown table."""
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join(f"| {' | '.join(row)} |" for row in lines)
-
-
 def to_text(document: Mapping[str, Any]) -> str:
     """The tables for a terminal."""
-    parts = ["\n".join(head_lines(document)), text_table(TOTALS, total_rows(document))]
+    parts = ["\n".join(head_lines(document)), Table(TOTALS, total_rows(document)).to_text()]
     parts.append("\n".join(criteria_lines(document["criteria"])))
     rows = macro_rows(document["libraries"][0]) if document["libraries"] else []
     if rows:
-        parts.append(text_table(MACROS, rows))
+        parts.append(Table(MACROS, rows).to_text())
     return "\n\n".join(parts)
 
 
@@ -248,9 +230,9 @@ def to_markdown(document: Mapping[str, Any]) -> str:
     how = WHERE + (HOW_GRID if document["suite"] == "grid" else HOW) + CONTROLS
     lines = [f"- {line}" for line in head_lines(document)]
     parts = ["# Verification of macros", "\n".join(lines), how.strip()]
-    parts.append(markdown_table(TOTALS, total_rows(document)))
+    parts.append(Table(TOTALS, total_rows(document)).to_markdown())
     parts.append("\n".join(f"- {line}" for line in criteria_lines(document["criteria"])))
     for library in document["libraries"]:
-        rows = macro_rows(library)
-        parts += [f"## {library['name']}", markdown_table(MACROS, rows) if rows else "None."]
+        table = Table(MACROS, macro_rows(library)).to_markdown()
+        parts += [f"## {library['name']}", table or "None."]
     return "\n\n".join(parts) + "\n"

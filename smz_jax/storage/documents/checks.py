@@ -52,65 +52,6 @@ def is_grid(value: dict[str, Any]) -> bool:
     return len(shapes) <= 1 and (returns is None or isinstance(returns, dict))
 
 
-VERIFICATION_SCHEMA = 3
-"""Of `verify.json`, as `smz_jax.analysis.verify.document` describes it."""
-
-
-def is_verification(value: dict[str, Any]) -> bool:
-    """Whether `verify.json` has what its table and its figure show."""
-    play, sound, gate = value.get("play"), value.get("sound"), value.get("gate", 0)
-    libraries, criteria = value.get("libraries"), value.get("criteria")
-    return (
-        value.get("schema") == VERIFICATION_SCHEMA
-        and _has_numbers(play, ("mean_score", "games"))
-        and _has_numbers(sound, ("changing", "repeats", "renamed"))
-        and _may_be_number(value.get("code_perplexity"))
-        and (gate is None or (isinstance(gate, dict) and {"closed", "why"} <= set(gate)))
-        and isinstance(criteria, list)
-        and all(isinstance(x, dict) and {"what", "met", "found"} <= set(x) for x in criteria)
-        and all(x["met"] is None or isinstance(x["met"], bool) for x in criteria)
-        and isinstance(libraries, list)
-        and all(map(_is_tried, libraries))
-        and "checkpoint" in value
-    )
-
-
-def _has_numbers(value: Any, names: tuple[str, ...]) -> bool:
-    return isinstance(value, dict) and all(is_number(value.get(name)) for name in names)
-
-
-def _may_be_number(value: Any) -> bool:
-    return value is None or is_number(value)
-
-
-def _is_tried(library: Any) -> bool:
-    """Whether an entry of `libraries` has its totals, those of each kind, and its savings."""
-    if not isinstance(library, dict) or not isinstance(library.get("name"), str):
-        return False
-    saved, kinds = library.get("saved"), library.get("kinds")
-    if not isinstance(library.get("macros"), list) or not isinstance(kinds, dict):
-        return False
-    parts = [kinds.get(kind) for kind in ("changing", "repeats")]
-    if not all(_has_numbers(part, ("macros",)) for part in parts):
-        return False
-    is_saved = saved is None or (
-        _has_numbers(saved, ("bits_per_action",))
-        and all(name in saved and _may_be_number(saved[name]) for name in ("low", "high"))
-    )
-    return is_saved and all(_are_totals(x.get("totals")) for x in (library, *parts) if x)
-
-
-def _are_totals(value: Any) -> bool:
-    names = ("applied", "held", "paid_rewarded", "held_anywhere")
-    return isinstance(value, dict) and all(_is_estimate(value.get(name)) for name in names)
-
-
-def _is_estimate(value: Any) -> bool:
-    if not isinstance(value, dict) or set(value) != {"mean", "low", "high", "trials"}:
-        return False
-    return all(map(_may_be_number, value.values())) and value["trials"] is not None
-
-
 def _is_evaluation(value: Any) -> bool:
     """Whether an evaluation holds numbers only, beside its list of scores."""
     return isinstance(value, dict) and all(

@@ -1,12 +1,4 @@
-"""Macros in the real emulator: played from states that were reached, against what was foreseen.
-
-From each state a macro is played, and other sequences of its length. The model unrolls all of them
-open loop. The macro is nearest if the end that the model foresees of it is nearer to where it
-really ended than the ends that it foresees of the 19 others, and told apart if where it really
-ended is nearer to what the model foresees than where the others did; others that really end in the
-same frame are left out, and replaced while there are more. Under sticky actions each run has chance
-of its own, and the others are played under the same chance.
-"""
+"""What sequences of actions come to, played from states that an emulator goes back to."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -14,17 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from smz_jax.acting.agent import Agent
-from smz_jax.analysis.verify.foresight import Model
 from smz_jax.analysis.verify.libraries import Macro
-from smz_jax.analysis.verify.states import Start, is_over, timestep_of
+from smz_jax.analysis.verify.starts import Start
 from smz_jax.config.settings import Config
 from smz_jax.envs.atari.emulator import Emulator, SequenceRun, play_sequence
 
 POOL = 40
 """Other sequences of each length that are played from a state: some end where the macro does."""
-
-
 SAME = 0.9
 """Share of states in which actions that do the same come to the same: where the ball was lost FIRE
 serves it, and NOOP does not."""
@@ -71,29 +59,6 @@ def draw_pool(
     chosen = rng.choice(total, min(size, total), replace=False)
     digits = num_actions ** np.arange(length)[::-1]
     return [tuple(int(x) for x in number // digits % num_actions) for number in chosen]
-
-
-def choose_states(
-    applies: np.ndarray, count: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Which states each macro is tried in.
-
-    Args:
-        applies: `[M, S]` bool; the states are in a random order.
-        count: states wanted.
-        rng: chooses among states in which a macro applies.
-
-    Returns:
-        `[M, S]` bool: the first `count` states, the same for all, or `count` in which it applies;
-        and `[S]` bool, those first ones.
-    """
-    drawn = np.arange(applies.shape[1]) < count
-    tried = np.broadcast_to(drawn, applies.shape).copy()
-    for row, here in zip(tried, applies, strict=True):
-        more = count - int((here & drawn).sum())
-        others = rng.permutation(np.flatnonzero(here & ~drawn))
-        row[others[: max(more, 0)]] = True
-    return tried, drawn
 
 
 def chance_seeds(seed: int, state: int, runs: int) -> list[int]:
@@ -150,44 +115,3 @@ def same_actions(
         return one == other or sum(x == y for x, y in pairs) >= SAME * max(len(starts), 1)
 
     return [next(other for other in actions if agree(action, other)) for action in actions]
-
-
-def returns(rewards: np.ndarray, value: float, gamma: float) -> float:
-    """Discounted rewards, and the value after them: sum gamma^i r_i + gamma^n v."""
-    discounts = gamma ** np.arange(len(rewards))
-    return float(discounts @ rewards + gamma ** len(rewards) * value)
-
-
-def greedy_returns(
-    emulator: Emulator,
-    start: Start,
-    seed: int,
-    agent: Agent,
-    model: Model,
-    config: Config,
-    length: int,
-) -> list[float]:
-    """Returns of the greedy policy after 0..length actions, as `returns`; an end is worth 0."""
-    step = emulator.restore(start.state, seed=seed)
-    observations, rewards, over = [step.observation], [], []
-    for count in range(length):
-        if over and over[-1]:
-            break
-        lives = step.lives
-        step = emulator.step(int(agent(timestep_of(step), count)[0]))
-        rewards.append(np.sign(step.reward) if config.env.clip_rewards else step.reward)
-        observations.append(step.observation)
-        over.append(is_over(step, lives, config))
-    values = values_of(model, np.stack(observations))
-    values[1:] *= ~np.array(over, np.bool_)
-    rewards = np.array(rewards, np.float32)
-    found = [
-        returns(rewards[:n], values[n], config.learner.gamma) for n in range(len(observations))
-    ]
-    return found + found[-1:] * (length + 1 - len(found))
-
-
-def values_of(model: Model, observations: np.ndarray) -> np.ndarray:
-    """What a model holds observations `[N, F, ...]` to be worth, `[N]`."""
-    embedding = model.foresight.look(model.params, observations)
-    return np.asarray(model.foresight.value(model.params, embedding), np.float64)

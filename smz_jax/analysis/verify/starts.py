@@ -1,5 +1,6 @@
 """Games of an agent: what it played, and states on the way that can be gone back to."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +27,8 @@ class Played(NamedTuple):
 
     pieces: list[Piece]
     scores: list[float]  # raw, of each game, cut off or not
-    starts: list[Start]  # in a random order
+    starts: Sequence[Start] = ()  # in a random order
+    seen: np.ndarray | None = None  # [N, F, ...] every observation on the way
 
 
 def timestep_of(step: Step, *, is_first: bool = False) -> Timestep:
@@ -103,26 +105,24 @@ def play_emulator(
     return Played(pieces, scores, starts)
 
 
-def play_vector(
-    agent: Agent, config: Config, *, games: int, max_steps: int, seed: int
-) -> tuple[list[Piece], list[float], np.ndarray]:
+def play_vector(agent: Agent, config: Config, *, games: int, max_steps: int, seed: int) -> Played:
     """Plays whole games side by side, one on each lane.
 
     Args:
         agent: plays.
         config: the run's settings.
         games: to play.
-        max_steps: actions after which a game is cut off.
+        max_steps: actions after which a game is cut off, if the run's evaluations do not before.
         seed: of the games.
 
     Returns:
-        A piece for each game, the scores, and the observations `[N, F, ...]` on the way.
+        A piece for each game; no starts, but what was seen.
     """
     env = make_env(game_settings(config), seed=seed, num_envs=games, training=False)
     actions, rewards, live, seen = [], [], [], []
     try:
         timestep, on = env.reset(), np.ones(games, np.bool_)
-        for count in range(max_steps):
+        for count in range(min(max_steps, config.eval.max_steps)):
             action = agent(timestep, count)
             seen.append(timestep.observation[on])
             timestep = env.step(action)
@@ -137,4 +137,4 @@ def play_vector(
     lengths = np.sum(live, axis=0)
     told = np.stack(actions, axis=1).astype(np.int32)
     pieces = [Piece(told[lane, :n], lane) for lane, n in enumerate(lengths)]
-    return pieces, np.sum(rewards, axis=0).tolist(), np.concatenate(seen)
+    return Played(pieces, np.sum(rewards, axis=0).tolist(), seen=np.concatenate(seen))
