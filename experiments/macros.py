@@ -1,4 +1,4 @@
-"""The macros of a run or an export, looked at: `python -m experiments.macros RUN_DIR`."""
+"""The macros of a run or an export, and what they do: `python -m experiments.macros RUN_DIR`."""
 
 import argparse
 import json
@@ -209,22 +209,23 @@ def look(arguments: MacrosRequest, library: dict[str, Any], exported: bool, want
 
     use_compile_cache()
     from smz_jax.analysis.load import load_model
-    from smz_jax.analysis.view.session import draw, measure, watch
+    from smz_jax.analysis.view.games import watch
+    from smz_jax.analysis.view.session import draw, measure
     from smz_jax.report.build import require_writable
     from smz_jax.storage.documents.macros import check_fits, write_macros_json
 
     require_writable(out)
     model = load_model(folder, kind)
     check_fits(library, model.about["action_names"], model.config.macro.max_length)
-    looked = measure(folder, model, library, arguments, is_run=not exported)
-    print_library(looked.library, wanted)
+    measured = measure(folder, model, library, arguments, is_run=not exported)
+    print_library(measured.library, wanted)
     try:
         if out != folder or not exported:
             out.mkdir(parents=True, exist_ok=True)
-            write_macros_json(out / "macros.json", looked.library)
+            write_macros_json(out / "macros.json", measured.library)
             print(f"wrote {out / 'macros.json'}")
-        watched = looked.watched or watch(model, looked.library, arguments)
-        for name, path in draw(model, looked.library, watched, out):
+        watched = measured.watched or watch(model, measured.library, arguments)
+        for name, path in draw(measured.library, watched, out):
             missing = {
                 "macro_tree": "no tree of the games held a certain transition",
                 "macro_strips": "no macro occurred in the games",

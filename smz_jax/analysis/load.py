@@ -1,14 +1,14 @@
 """A trained model from where it is: an export, or a checkpoint of a run."""
 
 import functools
-import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
 
-from smz_jax.config.settings import Config, ConfigError, require
+from smz_jax.analysis.requests import Checkpoint
+from smz_jax.config.settings import Config, require
 from smz_jax.envs import make_spec
 from smz_jax.macros.library.summary import precondition_fields
 from smz_jax.macros.precondition.head import HeadState, init_head, model_part
@@ -17,11 +17,11 @@ from smz_jax.model.networks import make_networks
 from smz_jax.storage.checkpoint import CheckpointStore
 from smz_jax.storage.documents.macros import read_macros_json
 from smz_jax.storage.export import Exported, check_new_folder, is_export, read_export, write_export
+from smz_jax.storage.files import read_json
 from smz_jax.storage.metrics import read_metrics
 from smz_jax.storage.run_dir import read_config, versions
 from smz_jax.types import EnvSpec, Networks, Params, TrainState
 
-Checkpoint = Literal["best", "last"]
 STATISTICS = (
     *("games", "mean", "mean_low", "mean_high", "median", "iqm", "iqm_low", "iqm_high"),
     *("min", "max", "length_mean", "cut_share"),
@@ -29,11 +29,7 @@ STATISTICS = (
 
 
 def load_model(folder: Path, checkpoint: Checkpoint = "best") -> Exported:
-    """The model of an export, or of a run's checkpoint.
-
-    Args:
-        folder: of the export or of the run.
-        checkpoint: which one of a run; an export holds one only.
+    """The model of an export, which holds one, or of a run's checkpoint.
 
     Raises:
         ConfigError: in one line, if there is none or it is damaged.
@@ -42,12 +38,7 @@ def load_model(folder: Path, checkpoint: Checkpoint = "best") -> Exported:
 
 
 def export_run(run_dir: Path, out: Path, checkpoint: Checkpoint = "best") -> Exported:
-    """Writes an export of a run's checkpoint, reads it back, and gives what was read.
-
-    Args:
-        run_dir: folder of the run.
-        out: a folder that is new or empty.
-        checkpoint: which one.
+    """Writes an export of a run's checkpoint to a new or empty folder; gives what is read back.
 
     Raises:
         ConfigError: in one line, if the run or `out` cannot be used.
@@ -66,8 +57,7 @@ def read_run(run_dir: Path, checkpoint: Checkpoint) -> Exported:
     config, store = read_config(run_dir), CheckpointStore(run_dir)
     other: Checkpoint = "last" if checkpoint == "best" else "best"
     if not store.exists(checkpoint) and store.exists(other):
-        allowed = f"{other}, the only one that the run has"
-        require(False, "checkpoint", checkpoint, allowed)
+        require(False, "checkpoint", checkpoint, f"{other}, the only one that the run has")
     extra = store.read_manifest(checkpoint)["extra"]
     spec = make_spec(config.env)
     networks = make_networks(config.network, spec)
@@ -75,7 +65,7 @@ def read_run(run_dir: Path, checkpoint: Checkpoint) -> Exported:
     head = _read_head(store, checkpoint, manifest["step"], abstract_head(networks, config, spec))
     count = extra.get("count")
     env_steps = count * config.env.num_envs if isinstance(count, int) else None
-    summary = _read_json(run_dir / "summary.json") or {}
+    summary = _read_json(run_dir / "summary.json")
     about = {
         "experiment": config.experiment,
         "seed": config.seed,
@@ -123,17 +113,9 @@ def _read_head(
     return store.restore_part(kind, part, step=step)[0]["train"].head
 
 
-def _read_json(path: Path) -> Any:
-    """An object of a run's, None where there is none; raises ConfigError if it is damaged."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError("it holds no object")
-        return found
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} is damaged: {error}") from None
+def _read_json(path: Path) -> dict[str, Any]:
+    """An object of a run's, empty where there is none; raises ConfigError if it is damaged."""
+    return read_json(path) if path.exists() else {}
 
 
 def score_table(run_dir: Path, env_steps: int | None) -> list[dict[str, Any]]:
@@ -152,32 +134,34 @@ def score_table(run_dir: Path, env_steps: int | None) -> list[dict[str, Any]]:
     Raises:
         ConfigError: in one line, if a file is damaged.
     """
-    rows = []
-
-    def add(policy: str, when: str, steps: int | None, result: Any) -> None:
-        if isinstance(result, dict) and result.get("mean") is not None:
-            kept = {name: result[name] for name in STATISTICS if name in result}
-            same = policy == "agent" and steps is not None and steps == env_steps
-            head = {"policy": policy, "when": when, "env_steps": steps, "this_model": same}
-            rows.append(head | kept)
-
+    found: list[tuple[str, str, int | None, Any]] = []  # policy, when, steps, statistics
     metrics = run_dir / "metrics.jsonl"
     for row in read_metrics(metrics) if metrics.exists() else ():
         if "iteration" in row:
-            found = {name: row[f"eval/{name}"] for name in STATISTICS if f"eval/{name}" in row}
-            add("agent", "interim", row.get("env_steps"), found)
-    summary = _read_json(run_dir / "summary.json") or {}
+            result = {name: row[f"eval/{name}"] for name in STATISTICS if f"eval/{name}" in row}
+            found.append(("agent", "interim", row.get("env_steps"), result))
+    summary = _read_json(run_dir / "summary.json")
     steps = summary.get("env_steps")
-    add("agent", "final", steps, summary.get("evaluation"))
-    add("agent", "final, sticky 0.25", steps, summary.get("evaluation_sticky"))
+    found.append(("agent", "final", steps, summary.get("evaluation")))
+    found.append(("agent", "final, sticky 0.25", steps, summary.get("evaluation_sticky")))
     baselines = summary.get("baselines")
     if not isinstance(baselines, dict):
-        baselines = _read_json(run_dir / "baselines.json") or {}
-    add("random", "baseline", None, baselines.get("random"))
+        baselines = _read_json(run_dir / "baselines.json")
+    found.append(("random", "baseline", None, baselines.get("random")))
     constant = baselines.get("constant")
     for name, result in constant.items() if isinstance(constant, dict) else ():
-        add(f"always {name}", "baseline", None, result)
-    return rows
+        found.append((f"always {name}", "baseline", None, result))
+    return [
+        {
+            "policy": policy,
+            "when": when,
+            "env_steps": steps,
+            "this_model": policy == "agent" and steps is not None and steps == env_steps,
+            **{name: result[name] for name in STATISTICS if name in result},
+        }
+        for policy, when, steps, result in found
+        if isinstance(result, dict) and result.get("mean") is not None
+    ]
 
 
 def format_scores(rows: list[dict[str, Any]]) -> str:
@@ -211,11 +195,7 @@ def _name(path: Any) -> str:
 
 
 def fit_params(networks: Networks, weights: dict[str, np.ndarray]) -> Params:
-    """Named weights as the parameters of a model, on the device, bit for bit.
-
-    Args:
-        networks: the model that they belong to.
-        weights: as `named_weights` gives them.
+    """Weights as `named_weights` gives them as a model's parameters, on the device, bit for bit.
 
     Raises:
         ConfigError: in one line naming the first entry that is missing, unknown or of another
@@ -234,11 +214,6 @@ def abstract_head(networks: Networks, config: Config, spec: EnvSpec) -> HeadStat
 
 def fit_head(networks: Networks, spec: EnvSpec, model: Exported) -> HeadState | None:
     """The precondition head of a model, for `head.applies`; None: it has none.
-
-    Args:
-        networks: the model that it belongs to.
-        spec: the environment.
-        model: as it was read.
 
     Raises:
         ConfigError: as `fit_params`.

@@ -7,10 +7,14 @@ import numpy as np
 import pytest
 
 from smz_jax.analysis.verify.libraries import saved_bits
-from smz_jax.analysis.view.games import pieces
-from smz_jax.analysis.view.selection import measure_selection
-from smz_jax.analysis.view.spans import Span, occurrences, shown_macros, spans_of
-from smz_jax.analysis.view.streams import pieces_of
+from smz_jax.analysis.view.selection import measure_selection, pieces_of
+from smz_jax.analysis.view.spans import (
+    Span,
+    occurrences,
+    pieces_of_games,
+    shown_macros,
+    spans_of,
+)
 from smz_jax.macros.compression.selection import encode
 from smz_jax.storage.checkpoint import Damage, RowChunks
 from smz_jax.storage.checkpoint.rows import RowFiles, read_fields
@@ -35,7 +39,7 @@ def test_pieces_by_hand():
 
 
 def test_pieces_of_games_end_with_lives():
-    found = pieces([game([1, 2, 3, 0], ends=(1,)), game([2, 2], ends=(1,))])
+    found = pieces_of_games([game([1, 2, 3, 0], ends=(1,)), game([2, 2], ends=(1,))])
     assert [piece.tolist() for piece in found] == [[1, 2], [3, 0], [2, 2]]
 
 

@@ -28,7 +28,7 @@ def plain_wilson(p, n):
     return low, 1.0 if p == 1 else brentq(gap, p + 1e-9, 1 - 1e-12)
 
 
-def test_a_share_of_free.count_and_one_of_copies():
+def test_a_share_of_free_trials_and_one_of_copies():
     held = [True] * 14 + [False] * 6
     free = share_estimate(held, range(20))
     assert (free.mean, free.count) == (0.7, 20)

@@ -213,7 +213,7 @@ def test_all_trials_of_a_model_that_foresees_everything_hold():
     assert len(counted) >= 8 and all(x.nearest and x.told_apart and x.paid for x in counted)
     sums = tally(found.trials, found.applied)
     assert sums.held.mean == sums.held_anywhere.mean == 1.0
-    assert sums.repeats.mean == 1.0 and sums.paid_rewarded.trials >= 1
+    assert sums.repeats.mean == 1.0 and sums.paid_rewarded.count >= 1
 
 
 def test_trials_equal_a_plain_recount():

@@ -141,11 +141,11 @@ def test_every_application_of_an_exact_model_holds():
         if truth(int(state), macro)
     }
     assert {(x.macro, x.state) for x in found.trials if x.applies} == expected
-    assert found.applied.sum() == len(expected) == sums.held.trials > 5
+    assert found.applied.sum() == len(expected) == sums.held.count > 5
     assert all(x.holds == x.applies for x in found.trials)
     assert sums.held.mean == sums.nearest.mean == 1.0 and sums.held_anywhere.mean < 0.7
     possible = sum(truth(int(s), m) is not None for m in MACROS for s in WORLD.starts)
-    assert len(found.trials) == possible == sums.held_anywhere.trials
+    assert len(found.trials) == possible == sums.held_anywhere.count
 
 
 def test_models_that_are_wrong_in_a_known_way_fail():

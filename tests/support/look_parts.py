@@ -13,7 +13,6 @@ def game(actions, score=None, entropy=None, ends=(), number=1, first=0, frames=N
         first=first,
         actions=np.array(actions, np.int32),
         score=np.zeros(n + 1) if score is None else np.array(score, np.float64),
-        value=np.zeros(n),
         entropy=np.full(n, 0.05) if entropy is None else np.array(entropy, np.float64),
         frames=np.zeros((n + 1, 2, 2), np.uint8) if frames is None else frames,
         ends=np.isin(np.arange(n), ends),

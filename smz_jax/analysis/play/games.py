@@ -1,14 +1,22 @@
 """Whole games, one after the other, told move by move."""
 
+import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from smz_jax.acting.actor import GameScores
-from smz_jax.acting.agent import Agent
-from smz_jax.config.settings import Config
-from smz_jax.envs import VectorEnv
+from smz_jax.acting.agent import Agent, make_agent
+from smz_jax.acting.decide import make_decide
+from smz_jax.acting.evaluate import game_settings
+from smz_jax.analysis.load import check_actions_of, fit_params
+from smz_jax.config.seeds import FINAL_SEED
+from smz_jax.config.settings import Config, EnvConfig
+from smz_jax.envs.screens import OpenGame, open_game
+from smz_jax.model.networks import make_networks
+from smz_jax.storage.export import Exported
 from smz_jax.types import Timestep
 
 
@@ -66,10 +74,57 @@ class MacroFollower:
         return None
 
 
+class Player(NamedTuple):
+    """A model and the game that it plays, which is open."""
+
+    game: OpenGame  # one lane
+    agent: Agent  # greedy and searched, without noise, as in the evaluations of a run
+    config: Config
+    settings: EnvConfig  # of the game
+    seed: int  # of the games
+
+
+@contextlib.contextmanager
+def open_player(
+    model: Exported,
+    *,
+    seed: int | None = None,
+    max_steps: int | None = None,
+    sticky_prob: float | None = None,
+    screen: bool = False,
+) -> Iterator[Player]:
+    """Opens a game for a model, and closes it at the end.
+
+    Args:
+        model: that plays.
+        seed: of the games; None: that of the run's final evaluation.
+        max_steps: of a game; None: as in the run's evaluations.
+        sticky_prob: chance that the last action is repeated; None: as in training.
+        screen: whether the game's own picture is wanted.
+
+    Raises:
+        ConfigError: in one line, if the model does not fit the game.
+    """
+    config = model.config
+    if max_steps is not None:
+        evaluation = dataclasses.replace(config.eval, max_steps=max_steps)
+        config = dataclasses.replace(config, eval=evaluation)
+    settings = game_settings(config, sticky_prob)
+    seed = FINAL_SEED + config.seed if seed is None else seed
+    game = open_game(settings, seed=seed, screen=screen)
+    try:
+        spec = game.env.spec
+        check_actions_of(model, spec)
+        networks = make_networks(config.network, spec)
+        decide = make_decide(networks, config, spec, policy="search")
+        agent = make_agent(decide)(fit_params(networks, model.weights), config.seed)
+        yield Player(game, agent, config, settings, seed)
+    finally:
+        game.env.close()
+
+
 def play(
-    agent: Agent,
-    env: VectorEnv,
-    config: Config,
+    player: Player,
     *,
     num_games: int,
     library: Mapping[str, Any] | None = None,
@@ -78,9 +133,7 @@ def play(
     """Plays as `evaluate` does on one lane: the same agent and games give the same scores.
 
     Args:
-        agent: greedy, with its search.
-        env: one lane, with the settings that `game_settings` gives.
-        config: the run's settings.
+        player: the agent with its game.
         num_games: to play.
         library: macros to watch for.
         should_stop: asked before every action.
@@ -88,6 +141,7 @@ def play(
     Yields:
         A `Moment` for every action, before it is played, and one for the end of each game.
     """
+    env, agent = player.game.env, player.agent
     follower, scores = MacroFollower(library), GameScores(1)
     timestep, count = env.reset(), 0
     for game in range(1, num_games + 1):
@@ -97,25 +151,21 @@ def play(
             if should_stop():
                 return
             actions = agent(timestep, count)
-            value, entropy = _thoughts(agent)
+            assert agent.decision is not None, "the agent has decided"
+            value = float(agent.decision.search.value[0])
+            entropy = float(agent.decision.transition_entropy[0])
             score, action = float(scores.score[0]), int(actions[0])
             yield Moment(game, step, score, timestep, action, value, entropy, follower.add(action))
             timestep = env.step(actions)
             count, step = count + 1, step + 1
             end = next(iter(scores.add(timestep)), None)
         _, score, length, truncated = end
-        cut = truncated and length >= config.eval.max_steps
+        cut = truncated and length >= player.config.eval.max_steps
         yield Moment(game, length, score, timestep, None, float("nan"), float("nan"), None, cut)
         if game < num_games:
             timestep = env.step(np.zeros(1, np.int32))  # ignored: the lane begins its next game
             scores.add(timestep)
             count += 1
-
-
-def _thoughts(agent: Agent) -> tuple[float, float]:
-    """Value and transition entropy of the agent's last decision."""
-    assert agent.decision is not None, "the agent was asked"
-    return float(agent.decision.search.value[0]), float(agent.decision.transition_entropy[0])
 
 
 def end_line(moment: Moment) -> str:

@@ -17,6 +17,14 @@ class SmallTree(NamedTuple):
     entropy: np.ndarray  # [N] float, of a chance node, or of the collapsed edge to a decision node
     num_actions: int
 
+    def via(self, node: int) -> int:
+        """The node that holds the entropy of the transition that leads to or through a node.
+
+        With a chance node between two decision nodes it is that one.
+        """
+        above = int(self.parent[node])
+        return above if above >= 0 and self.is_chance[above] else node
+
 
 class Chain(NamedTuple):
     """Certain transitions in a row, as a macro's window in a tree."""
@@ -51,9 +59,7 @@ def chains(tree: SmallTree, threshold: float, max_length: int) -> list[Chain]:
         nodes, actions, entropies = [end], [], []
         node = end
         while tree.parent[node] >= 0 and len(actions) < max_length:
-            above = int(tree.parent[node])
-            # With a chance node between two decision nodes the entropy is that node's.
-            via = above if tree.is_chance[above] else node
+            via = tree.via(node)
             start = int(tree.parent[via])
             if start < 0 or not tree.entropy[via] < threshold:
                 break
@@ -141,9 +147,8 @@ def kept_nodes(tree: SmallTree, chain: Sequence[int], most: int) -> list[int]:
         while above >= 0:
             kept.add(above)
             above = int(tree.parent[above])
-    made = np.flatnonzero(tree.visits > 0)
-    order = sorted(made.tolist(), key=lambda node: (-tree.visits[node], node))
-    for node in order:
+    made = np.flatnonzero(tree.visits > 0).tolist()
+    for node in sorted(made, key=lambda node: (-tree.visits[node], node)):
         if len(kept) >= most:
             break
         if node == 0 or int(tree.parent[node]) in kept:

@@ -1,22 +1,73 @@
 """The library by compression: which macros shorten the description of play, for macros.json."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from smz_jax.analysis.verify.controls import frequent_windows, other_random_macros
 from smz_jax.analysis.verify.libraries import saved_bits
-from smz_jax.analysis.view.streams import count_actions
 from smz_jax.config.settings import MacroConfig
 from smz_jax.macros.compression.selection import select
 from smz_jax.macros.library.controls import shuffled
+from smz_jax.storage.checkpoint import CheckpointStore
 from smz_jax.storage.documents.macros import decode
 
 TREE_SHARE = 0.1
 """Imagined actions per played one: how much the search's visits weigh in the choice."""
 CONTROLLED = 256
 """Macros that are compared with controls at most."""
+NEWEST = 50_000
+"""So many of the newest actions of a replay are measured: all of a long run's would take minutes,
+and the oldest are those of a player who had not learned."""
+
+
+def pieces_of(action: np.ndarray, is_first: np.ndarray, discount: np.ndarray) -> list[np.ndarray]:
+    """The uninterrupted pieces of one lane's rows.
+
+    Args:
+        action: `[T]` int.
+        is_first: `[T]` bool; the row before one with it holds an action that was ignored.
+        discount: `[T]`, 0 where the action ended a life or a game.
+
+    Returns:
+        1-D arrays, int32. As for macros (`macros.play_windows`) a piece may end with a lost life
+        and never reaches over one. The newest row is left out: whether its action counted is told
+        by the next one.
+    """
+    counts = ~np.asarray(is_first[1:], np.bool_)
+    ends = np.flatnonzero(~counts | (discount[:-1] == 0)) + 1
+    rows = np.split(np.arange(len(counts)), ends)
+    pieces = [action[piece[counts[piece]]].astype(np.int32) for piece in rows]
+    return [piece for piece in pieces if len(piece)]
+
+
+def replay_pieces(run_dir: Path, lanes: int, newest: int = NEWEST) -> list[np.ndarray]:
+    """The newest actions that a run's last checkpoint keeps in its replay, lane by lane.
+
+    Args:
+        run_dir: folder of a run.
+        lanes: of its environment.
+        newest: actions of all lanes together at most.
+
+    Returns:
+        Pieces as `pieces_of`; empty if the checkpoint holds no rows.
+
+    Raises:
+        ConfigError: in one line, if there is no good checkpoint.
+    """
+    fields = ("action", "is_first", "discount")
+    rows = CheckpointStore(run_dir).read_fields(lanes, fields)
+    if not rows:
+        return []
+    action, is_first, discount = rows
+    start = max(0, action.shape[1] - newest // len(action))
+    return [
+        piece
+        for lane in range(len(action))
+        for piece in pieces_of(action[lane, start:], is_first[lane, start:], discount[lane, start:])
+    ]
 
 
 def measure_selection(
@@ -52,7 +103,7 @@ def measure_selection(
     bits = zip(chosen.saved_bits, chosen.missed_bits, strict=True)
     phrases = zip(chosen.phrases, encoding.uses, bits, strict=True)
     return {
-        "play": {"source": source, "actions": count_actions(pieces), "pieces": len(pieces)},
+        "play": {"source": source, "actions": sum(map(len, pieces)), "pieces": len(pieces)},
         "of": "sound" if sound else "table",
         "allowed": len(allowed),
         "tree_share": TREE_SHARE if any(visits) else 0.0,
@@ -95,7 +146,7 @@ def measure_controls(
         `controls` of `selection`; None where nothing can be held out.
     """
     known, held_out = pieces[::2], pieces[1::2]
-    if not count_actions(held_out):
+    if not sum(map(len, held_out)):
         return None
     num_actions, settings = len(library["action_names"]), MacroConfig(**library["config"])
     macros = [tuple(macro) for macro in macros[:CONTROLLED]]
@@ -115,4 +166,4 @@ def measure_controls(
         bits = {"saved_bits_per_action": saved.encoding.saved_per_action}
         bounds = {"saved_low": saved.low, "saved_high": saved.high}
         found.append({"name": name, **counts, **bits, **bounds})
-    return {"held_out": count_actions(held_out), "libraries": found}
+    return {"held_out": sum(map(len, held_out)), "libraries": found}

@@ -53,6 +53,11 @@ def game_pieces(game: Game) -> list[tuple[int, np.ndarray]]:
     return [(a, game.actions[a:b]) for a, b in itertools.pairwise(cuts) if b > a]
 
 
+def pieces_of_games(games: Sequence[Game]) -> list[np.ndarray]:
+    """The actions of games as uninterrupted pieces, which no lost life lies within."""
+    return [actions for game in games for _, actions in game_pieces(game)]
+
+
 def held_certain(game: Game, start: int, stop: int, threshold: float) -> bool:
     """Whether the model held every transition of the steps from start to before stop certain."""
     return bool(np.all(game.entropy[start:stop] < threshold))

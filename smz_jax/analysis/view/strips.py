@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
@@ -50,6 +51,15 @@ class Strip(NamedTuple):
         before = self.start > 0 and score[self.start] != score[self.start - 1]
         return bool(before or score[stop] != score[stop - 1])
 
+    @property
+    def worth(self) -> tuple[float, ...]:
+        """How much it shows, see `choose_strips`: greater is better."""
+        stop, game = self.start + self.macro["length"], self.game
+        pays = bool(game.score[stop] != game.score[self.start])
+        change = game.frames[self.start].astype(np.float32) - game.frames[stop].astype(np.float32)
+        first = (self.certain, pays and not self.late, not self.late)
+        return (*map(float, first), float(np.mean(np.abs(change))))
+
 
 def choose_strips(
     games: Sequence[Game], library: Mapping[str, Any], play_threshold: float, most: int = STRIPS
@@ -76,24 +86,16 @@ def choose_strips(
         others = [tuple(strip.macro["actions"]) for strip in chosen]
         if any(_within(actions, other) or _within(other, actions) for other in others):
             continue
-        best: tuple[tuple[float, ...], Strip] | None = None
-        for game in games:
-            for start in occurrences(game, actions):
-                stop = start + len(actions)
-                if any(_close(x, start, stop) for x in chosen):
-                    continue
-                strip = Strip(macro, game, start, held_certain(game, start, stop, play_threshold))
-                before, after = game.frames[start], game.frames[stop]
-                change = np.mean(np.abs(before.astype(np.float32) - after.astype(np.float32)))
-                pays = game.score[stop] != game.score[start]
-                worth = (
-                    *(float(strip.certain), float(pays and not strip.late)),
-                    *(float(not strip.late), float(change)),
-                )
-                if best is None or worth > best[0]:
-                    best = worth, strip
-        if best is not None:
-            chosen.append(best[1])
+        found = [
+            Strip(
+                macro, game, start, held_certain(game, start, start + len(actions), play_threshold)
+            )
+            for game in games
+            for start in occurrences(game, actions)
+            if not any(_close(strip, start, start + len(actions)) for strip in chosen)
+        ]
+        if found:
+            chosen.append(max(found, key=lambda strip: strip.worth))
     return chosen
 
 
@@ -133,17 +135,12 @@ def changed(before: Image.Image, after: Image.Image) -> np.ndarray:
 
 def _grown(mask: np.ndarray) -> np.ndarray:
     """A mask with a margin in pictures as large as a console's: a ball is a few pixels."""
-    margin = mask.shape[1] // 160
-    for axis in (0, 1):
-        wide = np.pad(mask, [(margin, margin) if axis == i else (0, 0) for i in (0, 1)])
-        windows = np.lib.stride_tricks.sliding_window_view(wide, 2 * margin + 1, axis=axis)
-        mask = np.asarray(windows.any(axis=-1))
-    return mask
+    side = 2 * (mask.shape[1] // 160) + 1
+    return ndimage.binary_dilation(mask, np.ones((side, side), np.bool_))
 
 
-def _rgb(colour: str) -> tuple[int, int, int]:
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return red, green, blue
+def _rgb(colour: str) -> np.ndarray:
+    return np.rint(np.multiply(to_rgb(colour), 255)).astype(np.uint8)
 
 
 def strips_figure(
@@ -175,16 +172,10 @@ def strips_figure(
         note_empty(figure.subplots(), "no macro of the library occurred in the games played")
     for number, strip in enumerate(strips):
         base = size[1] - TOP - (number + 1) * (HEAD + tall) + 0.1
+        lefts = [GAP + column * (PICTURE + GAP) for column in range(strip.macro["length"] + 2)]
         row = [
-            figure.add_axes(
-                (
-                    (GAP + column * (PICTURE + GAP)) / size[0],
-                    base / size[1],
-                    PICTURE / size[0],
-                    tall / size[1],
-                )
-            )
-            for column in range(strip.macro["length"] + 2)
+            figure.add_axes(tuple(np.array([left, base, PICTURE, tall]) / (*size, *size)))
+            for left in lefts
         ]
         _draw_strip(row, strip, [picture_of(step) for step in strip.steps], library["action_names"])
     return figure

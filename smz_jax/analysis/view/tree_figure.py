@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -61,15 +62,8 @@ def layout(parent: Mapping[int, int], nodes: Sequence[int]) -> dict[int, tuple[f
 
 def certain_nodes(tree: SmallTree, threshold: float) -> set[int]:
     """Nodes that a certain transition leads to or through: both its edges are certain ones."""
-    certain = set()
-    for node in range(len(tree.parent)):
-        above = int(tree.parent[node])
-        if above < 0:
-            continue
-        via = above if tree.is_chance[above] else node
-        if tree.entropy[via] < threshold:
-            certain.add(node)
-    return certain
+    below = np.flatnonzero(tree.parent >= 0).tolist()
+    return {node for node in below if tree.entropy[tree.via(node)] < threshold}
 
 
 def tree_figure(
