@@ -14,10 +14,10 @@ from experiments.benchmark.timing import (
     Case,
     compile_cache,
     interleave,
+    show_steps,
     surroundings,
     timed,
 )
-from experiments.benchmark.watch import Watch
 from smz_jax.acting.actor import Actor
 from smz_jax.acting.decide import make_decide
 from smz_jax.config.settings import Config, NetworkConfig, RolloutConfig, SearchConfig
@@ -101,10 +101,7 @@ def search_case(config: Config, agent: Agent) -> Case:
 def acting_case(config: Config, agent: Agent, *, pools: int) -> Case:
     """A rollout without macros, per step of all lanes.
 
-    Args:
-        config: the run's settings; its lanes are divided among the pools.
-        agent: who plays.
-        pools: 1: environment and search in turn. 2: one pool steps while the other one searches.
+    With two pools of lanes one steps while the other one searches.
     """
     lanes = config.env.num_envs // pools
     envs = [
@@ -121,10 +118,7 @@ def acting_case(config: Config, agent: Agent, *, pools: int) -> Case:
 def figures(name: str, seconds: dict[str, float], lanes: int) -> list[Figure]:
     """The ratios of one setting, beside their targets.
 
-    Args:
-        name: `notebook`, or anything else; targets of acting are the notebook's.
-        seconds: by part (`PARTS`), for a step of all lanes; `overlapped` may be missing.
-        lanes: B.
+    `seconds` are by part, for a step of all lanes; `overlapped` may be missing.
     """
     apart = seconds["environment"] + seconds["search"]
     is_notebook = name == "notebook"
@@ -173,13 +167,13 @@ def measure(config: Config, seconds: float, preset: str) -> dict[str, Any]:
     if not is_quick:
         settings["notebook"] = notebook_config(config)
     steps = len(settings) * (1 + len(PARTS) * ROUNDS)
-    with compile_cache(own=not is_quick), Watch(steps, "rollout") as watch:
+    with compile_cache(own=not is_quick), show_steps(steps, "rollout") as step:
         cases: dict[str, Case] = {}
         for name, chosen in settings.items():
-            watch.step(f"{name}: compiling")
+            step(f"{name}: compiling")
             cases |= setting_cases(name, chosen)
 
-        medians = interleave(cases, seconds, show=watch.step)
+        medians = interleave(cases, seconds, show=step)
     result: dict[str, Any] = {"settings": {}, "figures": []}
     for name, chosen in settings.items():
         lanes = chosen.env.num_envs

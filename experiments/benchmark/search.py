@@ -17,10 +17,10 @@ from experiments.benchmark.timing import (
     compile_cache,
     compiled,
     interleave,
+    show_steps,
     surroundings,
     timed,
 )
-from experiments.benchmark.watch import Watch
 
 ROUNDS = 5
 """Every task of a group is timed so often, in turn with the others; the median counts."""
@@ -146,12 +146,12 @@ def measure(
     steps = sum(len({t.program for t in tasks}) + rounds * len(tasks) for tasks in groups.values())
     records: list[Record] = []
     left_out: list[str] = []
-    with compile_cache(own=own_cache), Watch(steps, "search") as watch:
+    with compile_cache(own=own_cache), show_steps(steps, "search") as step:
         for (network, batch), tasks in groups.items():
             if plans.is_optional(plan, network, batch) and time.monotonic() - start > limit:
                 left_out.append(f"{network}, B {batch}")
                 continue
-            records += measure_group(network, batch, tasks, seconds, rounds, watch.step)
+            records += measure_group(network, batch, tasks, seconds, rounds, step)
     found = by_task(records)
     figures = [ratio.figure(lambda *key: found[key]["seconds"]) for ratio in plans.ratios(plan)]
     return {

@@ -1,8 +1,8 @@
-"""A run that goes on for long: whether memory, open files and speed stay as they were.
+"""A long run: whether memory, open files and speed stay as they were.
 
 A real run, with its checkpoints and evaluations, is stopped after a while like by SIGTERM; a thread
-looks at the process meanwhile. The first third of the time is for warming up (the replay fills, the
-last programs are compiled); the second is what the last is held against.
+samples the process meanwhile. The first third of the time is for warming up (the replay fills, the
+last programs are compiled); the last is compared with the second.
 """
 
 import dataclasses
@@ -28,13 +28,13 @@ from smz_jax.run.loop import COMPILE_EVENT, train
 from smz_jax.storage.metrics import METRICS_FILE, read_metrics
 
 SAMPLES = 180
-"""Looks at the process in all."""
+"""Of the process, in all."""
 MEMORY_RATIO, SPEED_SHARE = 1.02, 0.9
 """Most that memory may grow from the second third to the last, least that speed may keep."""
 
 
 class Sample(NamedTuple):
-    """One look at the process."""
+    """One sample of the process."""
 
     seconds: float  # since the start
     memory: int  # bytes, resident
@@ -43,7 +43,7 @@ class Sample(NamedTuple):
 
 
 class _Sampler(threading.Thread):
-    """Looks at this process until the time is over, then stops it as SIGTERM does."""
+    """Samples this process until the time is over, then stops it as SIGTERM does."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(name="soak", daemon=True)
@@ -75,7 +75,7 @@ def measure(config: Config, seconds: float, preset: str) -> dict[str, Any]:
     """Trains for a while in a folder that is thrown away.
 
     Args:
-        config: the run's settings; it goes on until the time is over, whatever their length.
+        config: the run's settings; it trains until the time is over, whatever they say.
         seconds: of training, compilation included.
         preset: name of the preset, for the record.
 
@@ -110,13 +110,7 @@ def measure(config: Config, seconds: float, preset: str) -> dict[str, Any]:
 def summarise(
     samples: Sequence[Sample], rows: Sequence[Mapping[str, Any]], seconds: float
 ) -> list[dict[str, float]]:
-    """Each third of the time: medians of memory and speed, most open files, compilations.
-
-    Args:
-        samples: looks at the process.
-        rows: the run's metrics.
-        seconds: in all.
-    """
+    """Each third of the time: medians of memory and speed, most open files, compilations."""
     thirds, before = [], 0
     for number in range(3):
         first, last = number * seconds / 3, (number + 1) * seconds / 3

@@ -1,4 +1,4 @@
-"""The measurements as tables for people."""
+"""The measurements as tables for people; each takes what its `measure` gives."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -31,11 +31,7 @@ def _bound(figure: Mapping[str, Any]) -> str:
 
 
 def figures_table(result: Mapping[str, Any]) -> Table:
-    """Each figure beside its target.
-
-    Args:
-        result: with `figures` (mappings of `plan.Figure` and `reached`), `hardware`, `rounds`.
-    """
+    """Each figure beside its target."""
     verdicts = {
         None: "",
         True: Text("reached", style="green"),
@@ -51,11 +47,7 @@ def figures_table(result: Mapping[str, Any]) -> Table:
 
 
 def search_table(result: Mapping[str, Any]) -> Table:
-    """Searches per second of both engines and of the networks alone.
-
-    Args:
-        result: as `search.measure` gives it.
-    """
+    """Searches per second of both engines and of the networks alone."""
     notes = [f"{name}: {about}" for name, about in result["networks"].items()]
     notes.append("networks: both functions for every row at each simulation, no tree")
     notes += [f"left out for time: {group}" for group in result["left_out"]]
@@ -84,11 +76,7 @@ def search_table(result: Mapping[str, Any]) -> Table:
 
 
 def rollout_table(result: Mapping[str, Any]) -> Table:
-    """Steps per second of environment and search apart, in turn and overlapped.
-
-    Args:
-        result: as `rollout.measure` gives it.
-    """
+    """Steps per second of environment and search apart, in turn and overlapped."""
     rows = []
     for name, setting in result["settings"].items():
         config = setting["config"]
@@ -107,11 +95,7 @@ def rollout_table(result: Mapping[str, Any]) -> Table:
 
 
 def soak_table(result: Mapping[str, Any]) -> Table:
-    """Memory, open files, compilations and speed in each third of a long run.
-
-    Args:
-        result: as `soak.measure` gives it.
-    """
+    """Memory, open files, compilations and speed in each third of a long run."""
     rows = [
         [name, f"{third['memory_mib']:,.0f} MiB", str(third["open_files"]),
          str(third["compilations"]), f"{third['steps_per_second']:,.0f}"]
@@ -132,11 +116,7 @@ def soak_table(result: Mapping[str, Any]) -> Table:
 
 
 def parts_table(result: Mapping[str, Any]) -> Table:
-    """Speed and time of each part.
-
-    Args:
-        result: as `parts.measure` gives it, with `preset`.
-    """
+    """Speed and time of each part."""
     config, seconds, speed = result["config"], result["seconds"], result["speed"]
     lanes, simulations = config["env"]["num_envs"], config["search"]["num_simulations"]
     length, batch = config["rollout"]["length"], config["learner"]["batch_size"]

@@ -1,5 +1,6 @@
 """Seconds: of a call, of several in turn, of a compilation; and what they were measured on."""
 
+import itertools
 import os
 import platform
 import statistics
@@ -11,8 +12,10 @@ from typing import Any
 
 import jax
 import psutil
+from rich.console import Console
 
 from smz_jax.run.devices import use_compile_cache
+from smz_jax.run.progress import Progress
 from smz_jax.storage.run_dir import git_commit, versions
 
 QUICK_SECONDS = 1.0
@@ -89,6 +92,17 @@ def compile_cache(*, own: bool) -> Iterator[None]:
         finally:
             for name, value in before.items():
                 jax.config.update(name, value)
+
+
+@contextmanager
+def show_steps(total: int, name: str) -> Iterator[Callable[[str], None]]:
+    """Gives a function that shows what begins now, out of `total` steps.
+
+    On stderr, so that a table can go to a file; no thread draws, for it would be measured too.
+    """
+    done = itertools.count()
+    with Progress(total, name, Console(stderr=True), redraws=False) as progress:
+        yield lambda text: progress.step(text, next(done))
 
 
 def surroundings() -> dict[str, Any]:

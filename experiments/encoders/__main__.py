@@ -21,7 +21,7 @@ from smz_jax.config.settings import ConfigError, require
 
 HELP = """\
 Trains variants of the model offline on stored frames of random play in Breakout, with the training
-step of the real runs, and looks at what each holds to be random.
+step of the real runs, and measures which steps each predicts to be random.
 
   python -m experiments.encoders
       every variant, sticky actions 0.25 and 0, seed 0
@@ -30,11 +30,11 @@ step of the real runs, and looks at what each holds to be random.
       any setting of a run may be changed for all variants: python -m experiments.breakout --help
 
 Truth: under sticky actions a step is random where the effect of its action differs from that of
-the action before. Whether it does is asked of the emulator, which plays out each possible delay of
+the action before. Whether it does is found with the emulator, which plays each possible delay of
 the action: RIGHT at the right wall does what NOOP does, and a third of the steps whose action
 changes are certain for that reason. Only steps with the ball in play count.
 
-A run goes on where it was stopped, in the same folder; a finished job is not run again. Two calls
+A run continues where it was stopped, in the same folder; a finished job is not run again. Two calls
 with different variants or --sticky may share a folder at the same time. It leaves
 
   results.json, table.md, encoders.png     of all that is finished
@@ -64,7 +64,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--sticky", nargs="+", type=float, metavar="P", help="e.g. 0.25 0")
     parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="unset: 0")
     parser.add_argument("--updates", type=int, metavar="N", help="of each variant")
-    parser.add_argument("--eval_every", type=int, metavar="N", help="updates between two looks")
+    parser.add_argument("--eval_every", type=int, metavar="N", help="updates between two rows")
     parser.add_argument("--transitions", type=int, metavar="N", help="steps of random play")
     parser.add_argument("--run_dir", type=Path, metavar="DIR", help="unset: runs/encoders/PRESET")
     parser.add_argument("--config", metavar="FILE", help="YAML or JSON file of settings")
@@ -108,7 +108,7 @@ def read_command(argv: list[str]) -> tuple[argparse.Namespace, Invocation]:
         for word in (f"--{name}", str(value))
     ]
     invocation = parse([*passed, *rest], EXPERIMENT)
-    require(not invocation.resume, "resume", True, "left out: a folder goes on by itself")
+    require(not invocation.resume, "resume", True, "left out: a folder continues by itself")
     check_explicit(invocation.explicit)
     preset = invocation.preset or "laptop"
     sizes = read_sizes(own, preset)

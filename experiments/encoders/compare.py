@@ -119,9 +119,6 @@ def prepare(plan: Plan) -> list[tuple[Job, Config, dict[str, Any] | None]]:
 def compare(plan: Plan) -> int | None:
     """Runs what is not finished; results are written as they come.
 
-    Args:
-        plan: what to do.
-
     Returns:
         The number of the signal that stopped it, or None.
 
@@ -166,13 +163,7 @@ def _load_world(plan: Plan, config: Config, key: tuple[float, int], bar: Progres
 class _Training:
     """One job: its state, its rows, its clock.
 
-    Args:
-        plan: what the call is to do.
-        job: which variant, on what.
-        config: its settings.
-        world: its frames.
-        bar: shows how far it is.
-        before: updates of the jobs before it.
+    `before` counts the updates of the jobs before it.
     """
 
     def __init__(

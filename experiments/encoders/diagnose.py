@@ -22,10 +22,6 @@ RESAMPLES = 200
 def make_look(networks: Networks, config: Config) -> Callable[..., dict[str, Array]]:
     """How the model sees a batch of transitions, as in search: running statistics, no noise.
 
-    Args:
-        networks: the model.
-        config: the run's settings.
-
     Returns:
         `(params, before [B, F, H, W], action [B], after) -> {name: [B, ...]}`, jitted: `entropy`
         in nats, `code`, `likely` (most likely code), `embedding`, and the error of the prediction
@@ -78,23 +74,12 @@ def make_look(networks: Networks, config: Config) -> Callable[..., dict[str, Arr
 def look_at(
     look: Callable[..., dict[str, Array]], params: Params, held_out: Transitions, batch: int
 ) -> dict[str, np.ndarray]:
-    """`look` over all held-out transitions, `batch` at a time; a last part of a batch is left out.
-
-    Args:
-        look: as `make_look` gives it.
-        params: the model's parameters.
-        held_out: the transitions.
-        batch: at most their number is used.
-    """
+    """`look` over all held-out transitions in batches; a last part of a batch is left out."""
     batch = min(batch, len(held_out.action))
     parts = []
     for start in range(0, len(held_out.action) - batch + 1, batch):
-        part = slice(start, start + batch)
-        parts.append(
-            jax.device_get(
-                look(params, held_out.before[part], held_out.action[part], held_out.after[part])
-            )
-        )
+        inputs = [x[start : start + batch] for x in held_out[:3]]
+        parts.append(jax.device_get(look(params, *inputs)))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -113,11 +98,6 @@ def summarise(
     seen: dict[str, np.ndarray], held_out: Transitions, codebook_size: int
 ) -> dict[str, float]:
     """One row of diagnostics.
-
-    Args:
-        seen: as `look_at` gives it.
-        held_out: the transitions.
-        codebook_size: C.
 
     Returns:
         `embedding_variance`, `code_perplexity`, `agreement`. Normalised H(sigma): `entropy`, and
@@ -162,12 +142,6 @@ def intervals(
     seen: dict[str, np.ndarray], held_out: Transitions, codebook_size: int, seed: int = 0
 ) -> dict[str, float]:
     """95 % bootstrap intervals over lanes (steps of one game are no independent draws).
-
-    Args:
-        seen: as `look_at` gives it.
-        held_out: the transitions.
-        codebook_size: C.
-        seed: of the resampling.
 
     Returns:
         `entropy_low`, `entropy_high`, `roc_low`, `roc_high`, `roc_open_low`, `roc_open_high`,

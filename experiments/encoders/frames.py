@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -13,7 +14,7 @@ from smz_jax.config.settings import Config, ConfigError
 from smz_jax.envs import make_env
 from smz_jax.envs.atari.sticky import StickyTruth, sticky_truth
 from smz_jax.storage.files import atomic_write_bytes
-from smz_jax.types import Timestep, Trajectory
+from smz_jax.types import Trajectory
 
 FORMAT = 1
 WALLS = (55, 191)
@@ -54,52 +55,35 @@ def collect(config: Config, num_rows: int, held_out: int) -> Stored:
     Raises:
         ConfigError: if a replay of the games in the emulator does not show the same frames.
     """
-    lanes = config.env.num_envs
     env = make_env(config.env, seed=config.seed)
     generator = np.random.default_rng(config.seed)
-    steps: list[tuple[Timestep, np.ndarray, np.ndarray, Timestep]] = []
+    zeros = np.zeros(config.env.num_envs, np.float32)
+    steps: list[Any] = []
     try:
         now = env.reset()
         for _ in range(num_rows):
             weights = 1 - now.invalid_actions
             weights /= weights.sum(axis=1, keepdims=True)
-            draws = generator.random((lanes, 1)) < np.cumsum(weights, axis=1)
+            draws = generator.random((len(weights), 1)) < np.cumsum(weights, axis=1)
             action = np.argmax(draws, axis=1).astype(np.int32)
             after = env.step(action)
-            steps.append((_slim(now), action, weights, _slim(after)))
+            step: dict[str, Any] = {
+                "frame": now.observation[:, -1].copy(),  # else the whole stack is kept alive
+                "action": action,
+                "reward": after.reward.astype(np.float32),
+                "discount": np.where(after.terminated, np.float32(0), np.float32(1)),
+                "is_first": now.is_first.astype(np.bool_),
+                "invalid_actions": now.invalid_actions.astype(np.uint8),
+                "action_weights": weights.astype(np.float32),
+                "search_value": zeros,
+                "transition_entropy": zeros,
+            }
+            steps.append(Trajectory(**step))
             now = after
     finally:
         env.close()
-    rows = _join(steps)
+    rows = jax.tree.map(lambda *leaves: np.stack(leaves, axis=1), *steps)
     return Stored(rows, emulated_truth(config, rows, env.spec.action_names, held_out))
-
-
-def _slim(step: Timestep) -> Timestep:
-    """Only the newest frame of a step, copied: the stack would be kept alive."""
-    return step._replace(observation=step.observation[:, -1].copy())
-
-
-def _join(steps: list[tuple[Timestep, np.ndarray, np.ndarray, Timestep]]) -> Trajectory:
-    """Steps as rows `[lanes, T, ...]`."""
-
-    def joined(arrays: Any, dtype: Any) -> Any:
-        return np.stack([np.asarray(x) for x in arrays], axis=1).astype(dtype, copy=False)
-
-    seen, action, weights, after = zip(*steps, strict=True)
-    over = joined((x.terminated for x in after), np.bool_)
-    zeros: Any = np.zeros(over.shape, np.float32)
-    discount: Any = np.where(over, np.float32(0), np.float32(1))
-    return Trajectory(
-        frame=joined((x.observation for x in seen), np.uint8),
-        action=joined(action, np.int32),
-        reward=joined((x.reward for x in after), np.float32),
-        discount=discount,
-        is_first=joined((x.is_first for x in seen), np.bool_),
-        invalid_actions=joined((x.invalid_actions for x in seen), np.uint8),
-        action_weights=joined(weights, np.float32),
-        search_value=zeros,
-        transition_entropy=zeros,
-    )
 
 
 def emulated_truth(

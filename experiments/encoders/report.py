@@ -81,11 +81,7 @@ def curve(rows: Rows, variant: str, sticky: float, key: str) -> Curve:
 
 
 def figure(rows: Rows) -> Figure:
-    """ROC areas, H(sigma) by kind, perplexity and gain of the code over updates.
-
-    Args:
-        rows: of all jobs, as `collect_results` gives them.
-    """
+    """ROC areas, H(sigma) by kind, perplexity and gain of the code over updates."""
     worlds = _worlds(rows)
     about = f", sticky {worlds[0]:g}" if worlds else ""
     about += "".join(f" (one panel: also {sticky:g})" for sticky in worlds[1:][-1:])
@@ -160,9 +156,6 @@ def _cell(members: Rows, key: str, form: str) -> str:
 def markdown_table(results: Rows) -> str:
     """The comparison as a markdown table, a line for each variant and stickiness.
 
-    Args:
-        results: of the finished jobs, as `collect_results` gives them.
-
     Returns:
         Lines that end with a newline; a mean over seeds, with a 95 % interval over seeds (three or
         more of them) or over lanes (one).
@@ -195,15 +188,7 @@ def collect_results(run_dir: Path) -> tuple[list[dict[str, Any]], list[dict[str,
 
 
 def write_report(run_dir: Path, command: str) -> str:
-    """Writes results.json, table.md and encoders.png of all that is finished.
-
-    Args:
-        run_dir: the folder of the comparison.
-        command: what was typed, for the records.
-
-    Returns:
-        The table.
-    """
+    """Writes results.json, table.md and encoders.png of all that is finished. Gives the table."""
     results, rows = collect_results(run_dir)
     table = markdown_table(results)
     about = {"command": command, "commit": git_commit(), "versions": versions()}

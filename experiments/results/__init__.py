@@ -1,7 +1,7 @@
 """Runs what the project's table of results names, and writes that table.
 
 worlds.yaml says what is run and what is required of it, `plan` what is left to do, `runner` does it
-and `watch` shows how far it is; `finished` and `criteria` read what came of it, `twins` compares
+and `advance` says how far it is; `finished` and `criteria` read what came of it, `twins` compares
 models with chance codes with those without, `table` and `figure` show it. `worlds` and `plan`
 import nothing heavy.
 """

@@ -104,7 +104,7 @@ def read_arguments(argv: list[str]) -> argparse.Namespace:
 
 def show_plan(jobs: list[Job], slots: int) -> None:
     """Prints what is to be run, and how long it will take."""
-    from experiments.results.watch import time_left
+    from experiments.results.advance import time_left
     from smz_jax.report.text import short_duration
 
     for job in jobs:
@@ -122,12 +122,13 @@ def show_plan(jobs: list[Job], slots: int) -> None:
 
 def run_jobs(jobs: list[Job], machine) -> tuple[list[Result], int | None]:
     """Runs jobs; gives how each ended, and the signal that stopped them, if one did."""
-    from experiments.results.runner import Runner
-    from experiments.results.watch import Watch
+    from experiments.results.runner import LINE_SECONDS, Runner
+    from smz_jax.run.progress import Progress
     from smz_jax.run.signals import StopSignal
 
-    with StopSignal() as stop, Watch() as watch:
-        results = Runner(jobs, machine, watch).run(stop)
+    progress = Progress(len(jobs), "results", line_seconds=LINE_SECONDS)
+    with StopSignal() as stop, progress:
+        results = Runner(jobs, machine, progress).run(stop)
     return results, stop.number
 
 

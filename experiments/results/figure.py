@@ -34,12 +34,7 @@ PANEL_WIDTH, PANEL_HEIGHT = 4.2, 3.1
 
 
 def results_figure(report: Report, path: Path) -> None:
-    """Writes the figure as a PNG; says so where nothing is finished.
-
-    Args:
-        report: what is finished.
-        path: where to.
-    """
+    """Writes the figure as a PNG; says so where nothing is finished."""
     with rc_context(RC):
         shown = [row for row in report.rows if any(report.runs[row.world])]
         columns = min(MOST_COLUMNS, max(len(shown), 1))

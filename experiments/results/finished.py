@@ -140,11 +140,7 @@ def over_seeds(values: Sequence[float | None]) -> Seeds | None:
 
 
 def over_evaluations(evaluations: Sequence[Mapping[str, Any] | None]) -> Seeds | None:
-    """Mean score over seeds; of one seed, the interval of its own games.
-
-    Args:
-        evaluations: of each seed, as `summarise_games` gives them.
-    """
+    """Mean score over seeds; of one seed, the interval of its own games."""
     scores = [score for x in evaluations if (score := read_estimate(x)) is not None]
     if len(scores) == 1:
         return Seeds(scores[0], (scores[0].mean,))

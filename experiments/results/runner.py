@@ -1,4 +1,4 @@
-"""Runs jobs as processes of their own, each on its cores; stops them so that they can go on."""
+"""Runs jobs as processes of their own, each on its cores; stops them so that they can continue."""
 
 import contextlib
 import dataclasses
@@ -9,15 +9,20 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
+from experiments.results.advance import overview
 from experiments.results.plan import Job, Result, busy_folders
-from experiments.results.watch import Watch
 from smz_jax.report.text import short_duration
+from smz_jax.run.progress import Progress
 from smz_jax.run.signals import StopSignal
 from smz_jax.storage.files import write_json
 
 POLL_SECONDS = 0.1
+LOOK_SECONDS = 2.0
+"""Between two readings of how far the runs are."""
+LINE_SECONDS = 30.0
+"""Least time between two plain lines of it, where there is no terminal."""
 TAIL_LINES = 12
 ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM)
@@ -95,15 +100,11 @@ class Runner:
 
     A child is a session of its own, so that Ctrl-C in a terminal reaches it once, from here: a
     second signal would interrupt it before its checkpoint is saved.
-
-    Args:
-        jobs: in the order to start them; a job that needs nothing more counts as finished.
-        machine: the cores.
-        watch: tells the user.
     """
 
-    def __init__(self, jobs: Sequence[Job], machine: Machine, watch: Watch) -> None:
-        self._machine, self._watch = machine, watch
+    def __init__(self, jobs: Sequence[Job], machine: Machine, progress: Progress) -> None:
+        self._machine, self._progress = machine, progress
+        self._due = 0.0
         self._free = list(machine.cores)
         self._waiting = [job for job in jobs if job.command() is not None]
         self._running: list[_Running] = []
@@ -118,35 +119,35 @@ class Runner:
                 which interrupts them at once.
         """
         try:
-            while self._waiting or self._running:
-                if stop:
-                    break
+            while (self._waiting or self._running) and not stop:
                 self._start_what_fits()
                 self._pause()
             if self._running:
-                self._watch.message(f"stopping {len(self._running)} runs: they save a checkpoint")
+                self._progress.message(
+                    f"stopping {len(self._running)} runs: they save a checkpoint"
+                )
                 self._signal(stop.number or signal.SIGTERM)
-            self._wait()
+            while self._running:
+                self._pause()
         except KeyboardInterrupt:
             self._signal(signal.SIGINT)
-            self._wait()
+            while self._running:
+                self._pause()
         finally:
             self._signal(signal.SIGKILL)  # none is left but after an error here, or a third signal
         self.results += [Result(job, "stopped") for job in self._waiting]
         return self.results
-
-    def _wait(self) -> None:
-        while self._running:
-            self._pause()
 
     def _pause(self) -> None:
         """Sees who has ended, tells the user, and rests."""
         for one in list(self._running):
             if one.process.poll() is not None:
                 self._end(one)
-        if self._running and self._watch.is_due():
+        if self._running and time.monotonic() >= self._due:
+            self._due = time.monotonic() + LOOK_SECONDS
             running = [x.job for x in self._running]
-            self._watch.update(self._waiting, running, self.results, len(self._machine.cores))
+            text = overview(self._waiting, running, self.results, len(self._machine.cores))
+            self._progress.step(text, len(self.results))
         time.sleep(POLL_SECONDS)
 
     def _start_what_fits(self) -> None:
@@ -169,30 +170,25 @@ class Runner:
             self.results.append(Result(job, "failed", None, "another process runs it"))
             return
         log = open(job.log, "ab")  # noqa: SIM115 - closed when the process has ended
-        pins = self._machine.pins
-        with _pinned(cores) if pins else contextlib.nullcontext():
+        machine = self._machine
+        with _pinned(cores) if machine.pins else contextlib.nullcontext():
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=_environment(len(cores), pins),
+                env=_environment(len(cores), machine.pins),
                 start_new_session=True,
             )
-        verb = "reports on its model" if job.is_finished() else "begins"
-        if not job.is_finished():
-            write_json(job.record, self._record(job, cores, command))
         self._running.append(_Running(job, process, log, cores, time.monotonic()))
-        verb = "goes on" if "--resume" in command else verb
-        where = f" on core {' and '.join(map(str, cores))}" if pins else ""
-        self._watch.message(f"{job.name} {verb}{where}, log {job.log}")
-
-    def _record(self, job: Job, cores: tuple[int, ...], command: Sequence[str]) -> dict[str, Any]:
-        """What is noted of a run's surroundings."""
-        machine = self._machine
-        count = len(cores) if machine.pins else os.cpu_count()
-        about = {"cores": count, "processor": machine.processor}
-        return {**about, "preset": job.preset, "command": list(command)}
+        verb = "reports on its model"
+        if not job.is_finished():
+            verb = "continues" if "--resume" in command else "begins"
+            count = len(cores) if machine.pins else os.cpu_count()
+            record = {"cores": count, "processor": machine.processor, "preset": job.preset}
+            write_json(job.record, {**record, "command": command})
+        where = f" on core {' and '.join(map(str, cores))}" if machine.pins else ""
+        self._progress.message(f"{job.name} {verb}{where}, log {job.log}")
 
     def _end(self, one: _Running) -> None:
         """Counts a process that has ended, and starts what its job needs after it."""
@@ -203,7 +199,7 @@ class Runner:
         took = short_duration(time.monotonic() - one.began)
         if code in STOPPED:
             self.results.append(Result(job, "stopped", code))
-            self._watch.message(f"{job.name} stopped after {took}")
+            self._progress.message(f"{job.name} stopped after {took}")
             return
         reason = ""
         if code != 0 or not job.is_finished():
@@ -212,10 +208,10 @@ class Runner:
             reason = "its report was not written"
         if reason:
             self.results.append(Result(job, "failed", code, reason))
-            self._watch.message(f"{job.name} failed after {took}: {reason}\n{log_tail(job.log)}")
+            self._progress.message(f"{job.name} failed after {took}: {reason}\n{log_tail(job.log)}")
         elif job.command() is None:
             self.results.append(Result(job, "finished", code))
-            self._watch.message(f"{job.name} finished in {took}")
+            self._progress.message(f"{job.name} finished in {took}")
         else:
             self._waiting.insert(0, dataclasses.replace(job, state="finished", cores=1))
 

@@ -100,13 +100,7 @@ def make_report(out: Path) -> Report:
 def make_row(
     world: World, runs: Sequence[Finished], comparisons: Sequence[twins.Comparison]
 ) -> Row:
-    """A world's row.
-
-    Args:
-        world: the world.
-        runs: its finished runs, at least one.
-        comparisons: of the grid with its twin, which count for the twin's row.
-    """
+    """A world's row. The comparisons, of the grid with its twin, count for the twin's row."""
     figures = criteria.figures_of(world, runs)
     reached = criteria.verdict(figures) if len(runs) >= len(world.seeds) else None
     if world.name == "grid-twin" and comparisons:

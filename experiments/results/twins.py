@@ -5,7 +5,7 @@ fixed by the rules and a seed of their own.
 
 - `unroll`: as in training, the model is unrolled over the actions while its own encoder sees what
   came of each, and is compared with what really happened. That is what chance codes are for: a
-  model with one code cannot be told and can at best predict the mean. The verdict rests on the
+  model with one code has no way to know and can at best predict the mean. The verdict rests on the
   reward, and on the value against what the same model says of the state really reached (own value);
   against V* both models are off by what their policies lack as well.
 - `open_loop`: each model is given the start and the actions, nothing else. The one with codes draws
@@ -22,7 +22,7 @@ from experiments.results.finished import Finished, Seeds, over_seeds
 from smz_jax.storage.documents.checks import is_number
 
 KINDS = {
-    "unroll": "told what happened",
+    "unroll": "outcomes encoded",
     "open_loop": "expectation, outcomes drawn by the model",
 }
 FIRST_STEP = 3
@@ -44,7 +44,7 @@ class Comparison:
 
     @property
     def about(self) -> str:
-        """For people: `reward error, told what happened`."""
+        """For people: `reward error, outcomes encoded`."""
         kind = kind_of(self.key)
         assert kind is not None
         return f"{self.key.removeprefix(kind + '_').replace('_', ' ')} error, {KINDS[kind]}"

@@ -51,13 +51,15 @@ class Progress:
     """Shows how far a run is: `with Progress(100_000, "breakout") as progress: ...`.
 
     With a terminal: a live bar, percentage, elapsed time and ETA, and a line of metrics. Without
-    one (a pipe, a log): plain lines, the first at once and then at most one each five seconds.
+    one (a pipe, a log): plain lines, the first at once and then at most one each `line_seconds`.
 
     Args:
-        total_env_steps: environment steps of the whole run.
+        total_env_steps: environment steps of the whole run; or steps of whatever `step` counts.
         experiment: name shown.
         console: where to; unset: the terminal behind stdout or stderr, else plain stdout.
         clock: gives seconds; a parameter for tests.
+        line_seconds: least time between two plain lines.
+        redraws: whether a thread draws the bar; else only `step` does, e.g. where time is measured.
     """
 
     def __init__(
@@ -66,6 +68,8 @@ class Progress:
         experiment: str,
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
+        line_seconds: float = LINE_SECONDS,
+        redraws: bool = True,
     ):
         if console is None:
             console = Console(stderr=sys.stderr.isatty() and not sys.stdout.isatty())
@@ -73,6 +77,7 @@ class Progress:
         self._total = max(int(total_env_steps), 1)
         self._name = experiment
         self._clock = clock
+        self._line_seconds = line_seconds
         self._start = clock()
         self._recent: deque[tuple[float, int]] = deque(maxlen=RATE_WINDOW)
         self._pending: str | None = None
@@ -94,6 +99,7 @@ class Progress:
                 Group(self._bar, self._text),
                 console=console,
                 refresh_per_second=4,
+                auto_refresh=redraws,
                 redirect_stdout=sys.stdout.isatty(),
                 redirect_stderr=sys.stderr.isatty(),
             )
@@ -124,6 +130,24 @@ class Progress:
                 self._print(self._pending)
             self._print(f"{self._name}: {text}")
 
+    def step(self, text: str, done: int) -> None:
+        """Shows what begins now; without a terminal seldom, line breaks as bars.
+
+        Args:
+            text: what begins.
+            done: steps done before it.
+        """
+        now = self._clock()
+        if self._live:
+            note = f"{done}/{self._total} {short_duration(now - self._start)}"
+            self._bar.update(self._task, completed=done, note=note)
+            self._text.plain = text
+            self._live.refresh()
+        elif now - self._last_line >= self._line_seconds:
+            self._last_line = now
+            line = text.replace("\n", " | ")
+            self._print(f"{self._name}: {line} ({done} of {self._total})")
+
     def message(self, text: str) -> None:
         """Prints a line that stays, above the bar if there is one."""
         if self._live:
@@ -152,7 +176,7 @@ class Progress:
             return
         share = f"{min(env_steps / self._total, 1.0):.0%}"
         self._pending = f"{self._name} {share} · {steps} · {text} · {note}"
-        if now - self._last_line >= LINE_SECONDS:
+        if now - self._last_line >= self._line_seconds:
             self._last_line = now
             self._print(self._pending)
 

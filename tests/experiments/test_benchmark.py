@@ -18,7 +18,6 @@ from experiments.benchmark import plan, rollout, search, soak, timing
 from experiments.benchmark.nets import CODEBOOK_SIZE, NUM_ACTIONS, SUBJECTS
 from experiments.benchmark.plan import THRESHOLD, Figure, Task
 from experiments.benchmark.programs import arguments, build, tree_bytes
-from experiments.benchmark.watch import Watch
 from smz_jax.config.settings import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -290,9 +289,9 @@ def test_a_slow_machine_leaves_out_only_what_no_figure_needs(made_up):
 
 
 def test_without_a_terminal_there_are_a_few_plain_lines(capsys):
-    with Watch(3, "search") as watch:
+    with timing.show_steps(3, "search") as step:
         for text in ("one", "two", "three"):
-            watch.step(text)
+            step(text)
     assert capsys.readouterr().err == "search: one (0 of 3)\n"
 
 

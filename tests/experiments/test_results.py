@@ -17,12 +17,13 @@ import pytest
 from rich.console import Console
 
 from experiments.results import __main__ as command_line
+from experiments.results import advance
 from experiments.results import plan as plans
-from experiments.results import watch
 from experiments.results.plan import check_same, make_plan, settings_of
 from experiments.results.runner import Machine, Runner, this_machine
 from experiments.results.worlds import WORLDS, Choice, World, choose
 from smz_jax.config.settings import ConfigError
+from smz_jax.run.progress import Progress
 from smz_jax.run.signals import StopSignal
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,7 +96,7 @@ MACHINE = Machine(CORES, True, "Abacus")
 
 def run(jobs, machine=MACHINE, stop=None):
     console = Console(file=open(os.devnull, "w"))  # noqa: SIM115
-    with watch.Watch(console) as shown:
+    with Progress(len(jobs), "results", console) as shown:
         found = Runner(jobs, machine, shown).run(StopSignal() if stop is None else stop)
     return {x.job.seed: x for x in found}
 
@@ -342,21 +343,21 @@ def test_time_left():
         return make_plan(Choice((WORLDS[world],), (seed,)), "laptop", Path("/nowhere"))[0]
 
     a, b, c = job("2048", 0), job("2048", 1), job("breakout", 0)
-    half = watch.Advance(0.5, 300.0, None)
+    half = advance.Advance(0.5, 300.0, None)
     # One at half after 300 s: 300 s left and 600 s for the like of it; breakout: 15 min on 2 cores.
-    assert watch.time_left([b, c], [(a, half)], [], 2) == (300 + 600 + 2 * 900) / 2
-    assert watch.time_left([b], [(a, half)], [], 2) == 600  # no shorter than the longest
-    assert watch.time_left([], [], [a], 2) == 0
-    assert watch.describe(a, watch.Advance(0.25, 60.0, 12.3456)) == (
+    assert advance.time_left([b, c], [(a, half)], [], 2) == (300 + 600 + 2 * 900) / 2
+    assert advance.time_left([b], [(a, half)], [], 2) == 600  # no shorter than the longest
+    assert advance.time_left([], [], [a], 2) == 0
+    assert advance.describe(a, advance.Advance(0.25, 60.0, 12.3456)) == (
         "2048 seed 0 25%, 3:00 left, score 12.35"
     )
 
 
 def test_newest_row_of_a_file_that_is_being_written(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    assert watch.newest_row(path) == {}
+    assert advance.newest_row(path) == {}
     path.write_text('{"env_steps": 1, "eval/mean": 5}\n{"env_steps": 2}\n{"env_st')
-    assert watch.newest_row(path) == {"env_steps": 2, "eval/mean": 5}
+    assert advance.newest_row(path) == {"env_steps": 2, "eval/mean": 5}
 
 
 def test_saved_settings_are_compared_setting_by_setting(made_up):

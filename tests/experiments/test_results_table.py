@@ -170,7 +170,7 @@ def test_twins(tmp_path, factor, reached):
     text = table.markdown(report)
     counted = "in 4 of 4: yes" if reached else "in 0 of 4: no"
     assert f"errors worse, intervals apart, {counted}" in text
-    assert "reward error, told what happened" in text
+    assert "reward error, outcomes encoded" in text
     assert "what chance codes are for" in text
 
 

@@ -1,15 +1,9 @@
-"""What the user sees of the jobs while they run, and how long it will still take."""
+"""How far the jobs are, and how long they will still take."""
 
 import json
-import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-
-from rich.console import Console
-from rich.live import Live
-from rich.text import Text
 
 from experiments.results.plan import Job, Result, read_json
 from smz_jax.config.settings import ConfigError
@@ -17,8 +11,6 @@ from smz_jax.report.text import short_duration
 from smz_jax.storage.metrics import METRICS_FILE
 from smz_jax.storage.run_dir import read_config
 
-LINE_SECONDS = 30.0
-"""Least time between two plain lines, where there is no terminal."""
 TAIL_BYTES = 65_536
 
 
@@ -107,73 +99,14 @@ def describe(job: Job, advance: Advance) -> str:
     return f"{job.name} {advance.share:.0%}, {left} left{score}"
 
 
-class Watch:
-    """A live text in a terminal, plain lines elsewhere: `with Watch() as watch: ...`.
-
-    Args:
-        console: where to; unset: stdout.
-        clock: gives seconds; a parameter for tests.
-    """
-
-    def __init__(
-        self, console: Console | None = None, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._console = Console() if console is None else console
-        self._clock = clock
-        self._last = -float("inf")
-        self._text = Text("")
-        self._live: Live | None = None
-        if self._console.is_terminal:
-            self._live = Live(self._text, console=self._console, refresh_per_second=2)
-
-    def __enter__(self) -> "Watch":
-        """Starts the live text."""
-        if self._live:
-            self._live.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Stops the live text."""
-        if self._live:
-            self._text.plain = ""
-            self._live.stop()
-
-    def message(self, text: str) -> None:
-        """Prints a line that stays."""
-        if self._live:
-            self._console.print(Text(text))
-        else:
-            # Past rich, which would wrap a long line where there is no terminal.
-            print(text, file=self._console.file or sys.stdout, flush=True)
-
-    def is_due(self) -> bool:
-        """Whether enough time has gone by to look at the runs again; then counts anew."""
-        now = self._clock()
-        if now - self._last < (2.0 if self._live else LINE_SECONDS):
-            return False
-        self._last = now
-        return True
-
-    def update(
-        self, waiting: Sequence[Job], running: Sequence[Job], ended: Sequence[Result], slots: int
-    ) -> None:
-        """Shows how far all jobs are.
-
-        Args:
-            waiting: jobs that have not begun.
-            running: jobs that are going on.
-            ended: how jobs ended.
-            slots: cores that jobs may take.
-        """
-        finished = [x.job for x in ended if x.kind == "finished"]
-        failed = sum(x.kind == "failed" for x in ended)
-        advances = [(job, advance_of(job)) for job in running]
-        left = short_duration(time_left(waiting, advances, finished, slots))
-        total = len(waiting) + len(running) + len(ended)
-        head = f"results: {len(finished)} of {total} finished, {len(waiting)} waiting, ETA {left}"
-        head += f", {failed} FAILED" if failed else ""
-        lines = [describe(job, advance) for job, advance in advances]
-        if self._live:
-            self._text.plain = "\n".join([head, *(f"  {line}" for line in lines)])
-        else:
-            self.message(" | ".join([head, *lines]))
+def overview(
+    waiting: Sequence[Job], running: Sequence[Job], ended: Sequence[Result], slots: int
+) -> str:
+    """How far all jobs are: a line for all, and one for each that runs."""
+    finished = [x.job for x in ended if x.kind == "finished"]
+    failed = sum(x.kind == "failed" for x in ended)
+    advances = [(job, advance_of(job)) for job in running]
+    left = short_duration(time_left(waiting, advances, finished, slots))
+    head = f"{len(finished)} finished, {len(waiting)} waiting, ETA {left}"
+    head += f", {failed} FAILED" if failed else ""
+    return "\n".join([head, *(describe(job, advance) for job, advance in advances)])
