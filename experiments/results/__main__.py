@@ -1,21 +1,22 @@
 """Runs what the table of results names and writes it: `python -m experiments.results --help`."""
 
-import argparse
 import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
 from experiments.results.plan import STATES, Job, Result, finished_jobs, make_plan
 from experiments.results.worlds import TINY_SEEDS, TINY_WORLDS, WORLDS, choose
-from smz_jax.config.cli import OneLineParser, run_main
-from smz_jax.config.experiment import PRESET_NAMES
-from smz_jax.config.settings import ConfigError, require
-from smz_jax.config.sources import suggest
+from smz_jax.config.check import Between, Checked, require
+from smz_jax.config.cli import read_request, run_main
 
 RUN_DIR, OLD_RUN_DIR = Path("runs/results"), Path("runs/proof")
 """Where runs are unless a folder is named; where they were when the command was `proof`."""
 
-EXAMPLES = f"""\
+HELP = f"""\
+`python -m experiments.results` runs what the table of results names, and writes the table.
+
 examples:
   all of it, hours on 2 cores; the same line continues where it was stopped:
     python -m experiments.results
@@ -34,72 +35,44 @@ of its log and holds up no other. Ctrl-C and SIGTERM are passed on: the runs sav
 RUN_DIR gets table.md (its first table is that of docs/results/worlds.md), table.json and
 results.png. Exit code: 0; 1 if a run failed; 2 for a wrong argument; 130 and 143 when stopped.
 
-worlds, with their seeds and what is required of them:
-{{worlds}}
-
 --preset tiny only shows that every part works, in seconds: it runs {", ".join(TINY_WORLDS)}, seed \
 {", ".join(map(str, TINY_SEEDS))},
 unless worlds or seeds are named.
-"""
+
+worlds, with their seeds and what is required of them:
+""" + "".join(
+    f"  {world.name} ({', '.join(map(str, world.seeds))}): {world.required}\n"
+    for world in WORLDS.values()
+)
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The command line with its help."""
-    worlds = "\n".join(
-        f"  {world.name} ({', '.join(map(str, world.seeds))}): {world.required}"
-        for world in WORLDS.values()
-    )
-    parser = OneLineParser(
-        prog="python -m experiments.results",
-        description="Runs what the table of results names, and writes the table.",
-        epilog=EXAMPLES.replace("{worlds}", worlds),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--worlds", nargs="+", metavar="WORLD", help="which (default: all)")
-    parser.add_argument(
-        "--seeds", nargs="+", type=int, metavar="N", help="of every world (default: its own)"
-    )
-    parser.add_argument(
-        "--preset", choices=PRESET_NAMES, default="laptop", help="of every run (default: laptop)"
-    )
-    parser.add_argument(
-        "--run_dir", type=Path, default=RUN_DIR, help=f"folder (default: {RUN_DIR})"
-    )
-    parser.add_argument(
-        "--jobs", type=int, metavar="N", help="cores to use (default: all; preset gpu: one run)"
-    )
-    parser.add_argument(
-        "--single_core",
-        action="store_true",
-        help="every run on one core, the Atari games too: slower each, faster in all",
-    )
-    parser.add_argument("--list", action="store_true", help="print the plan, run nothing")
-    parser.add_argument("--table", action="store_true", help="run nothing that is not finished")
-    return parser
+@dataclass(frozen=True)
+class ResultsRequest(Checked):
+    """What the command line takes."""
 
+    worlds: tuple[str, ...] | None = None
+    """Which worlds to run. Unset: all."""
+    seeds: Annotated[tuple[int, ...] | None, Between(0, 2**31 - 1)] = None
+    """Of every world. Unset: its own."""
+    preset: Literal["tiny", "smoke", "laptop", "gpu"] = "laptop"
+    """Of every run."""
+    run_dir: Path = RUN_DIR
+    """Folder of the runs and of the table."""
+    jobs: Annotated[int | None, Between(1)] = None
+    """Cores to use. Unset: all; one run at preset gpu."""
+    single_core: bool = False
+    """Every run on one core, the Atari games too: slower each, faster in all."""
+    list: bool = False
+    """Print the plan, run nothing."""
+    table: bool = False
+    """Run nothing that is not finished."""
 
-def read_arguments(argv: list[str]) -> argparse.Namespace:
-    """The arguments; raises ConfigError in one line for what cannot be."""
-    parser = make_parser()
-    flags = [x for action in parser._actions for x in action.option_strings]
-    tokens = []
-    for token in argv:
-        name, equals, value = token.partition("=")
-        if name.startswith("--"):
-            typed, name = name, "--" + name[2:].replace("-", "_")
-            if name not in flags:
-                hint = suggest(name[2:], [flag[2:] for flag in flags], prefix="--")
-                raise ConfigError(f"unknown flag {typed}{hint or '; --help lists all settings'}")
-        tokens.append(name + equals + value)
-    arguments = parser.parse_args(tokens)
-    jobs = arguments.jobs
-    require(jobs is None or jobs >= 1, "jobs", jobs, "at least 1")
-    folder = arguments.run_dir
-    require(folder.is_dir() or not folder.exists(), "run_dir", str(folder), "a folder, not a file")
-    both = arguments.list and arguments.table
-    require(not both, "table", True, "left out with --list")
-    return arguments
+    def __post_init__(self) -> None:
+        """Checks what spans fields too; raises ConfigError in one line."""
+        super().__post_init__()
+        is_folder = self.run_dir.is_dir() or not self.run_dir.exists()
+        require(is_folder, "run_dir", str(self.run_dir), "a folder, not a file")
+        require(not (self.list and self.table), "table", True, "left out with --list")
 
 
 def show_plan(jobs: list[Job], slots: int) -> None:
@@ -148,21 +121,21 @@ def write_results(folder: Path) -> None:
 
 def main() -> int:
     """Plans, runs and writes; gives the exit code."""
-    arguments = read_arguments(sys.argv[1:])
-    preset, folder = arguments.preset, arguments.run_dir
+    request = read_request(ResultsRequest, None, HELP)
+    preset, folder = request.preset, request.run_dir
     if folder == RUN_DIR and not folder.exists() and OLD_RUN_DIR.exists():
         print(f"note: {OLD_RUN_DIR} holds former runs: --run_dir {OLD_RUN_DIR} continues them")
-    choice = choose(arguments.worlds, arguments.seeds, preset)
-    if arguments.table:
+    choice = choose(request.worlds, request.seeds, preset)
+    if request.table:
         jobs = finished_jobs(folder)
     else:
         jobs = make_plan(
-            choice, preset, folder, single_core=arguments.single_core, to_list=arguments.list
+            choice, preset, folder, single_core=request.single_core, to_list=request.list
         )
     from experiments.results.runner import this_machine
 
-    machine = this_machine(arguments.jobs, preset)
-    if arguments.list:
+    machine = this_machine(request.jobs, preset)
+    if request.list:
         show_plan(jobs, len(machine.cores))
         return 0
     results, stopped_by = run_jobs(jobs, machine)

@@ -1,40 +1,22 @@
 """What is left to do: the jobs of a table of results, from the folders that former calls left."""
 
 import dataclasses
+import importlib
 import os
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from experiments.results.worlds import ENCODER_VARIANT, STICKY, WORLDS, Choice, World
+from smz_jax.config.cli import parse
 from smz_jax.config.settings import Config, ConfigError
-from smz_jax.config.sources import config_from_yaml, diff
+from smz_jax.config.sources import diff
 from smz_jax.storage import files
 from smz_jax.storage.run_dir import CONFIG_NAME, read_config
 
 State = Literal["new", "resume", "running", "finished"]
-STATES = {"new": "to run", "resume": "to go on", "running": "running", "finished": "finished"}
-
-# Runs an experiment's own module up to the point where it would begin, so that its settings are
-# those of the very command, experiment's base included, in a fifth of a second.
-_PROBE = """
-import runpy, sys
-import smz_jax.run.launch
-from smz_jax.config.cli import parse
-from smz_jax.config.sources import config_to_yaml
-
-def show(experiment, *rest, **more):
-    sys.stdout.write(config_to_yaml(parse(sys.argv[1:], experiment).config))
-
-smz_jax.run.launch.launch = show
-del sys.argv[0]
-try:
-    runpy.run_module(sys.argv[0], run_name="__main__")
-except Exception as error:
-    sys.exit(f"{error}")
-"""
+STATES = {"new": "to run", "resume": "to continue", "running": "running", "finished": "finished"}
 
 
 @dataclass(frozen=True)
@@ -114,18 +96,16 @@ def is_finished(run_dir: Path, world: World) -> bool:
 
 
 def settings_of(job: Job) -> Config:
-    """The settings that the job's command stands for, worked out by the experiment itself.
+    """The settings that the job's command stands for, under the experiment of its module.
 
     Raises:
         ConfigError: in one line, if the command is refused.
     """
-    words = [f"experiments.{job.world.module}", *job.arguments()]
-    command = [sys.executable, "-c", _PROBE, *words]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode != 0 or not done.stdout:
-        reason = (done.stderr.strip().splitlines() or ["it printed no settings"])[-1]
-        raise ConfigError(f"the settings of {job.name} cannot be told: {reason}")
-    return config_from_yaml(done.stdout, f"the settings of {job.name}")
+    experiment = importlib.import_module(f"experiments.{job.world.module}").EXPERIMENT
+    try:
+        return parse(job.arguments(), experiment).config
+    except ConfigError as error:
+        raise ConfigError(f"the settings of {job.name} cannot be known: {error}") from None
 
 
 def check_same(job: Job, expected: Config) -> None:
@@ -140,7 +120,7 @@ def check_same(job: Job, expected: Config) -> None:
 
 
 def busy_folders() -> set[Path]:
-    """Folders of all runs that are going on: begun by hand, or left over from a killed call."""
+    """Folders of all runs in progress: begun by hand, or left over from a killed call."""
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -163,11 +143,11 @@ def make_plan(
         preset: of every run.
         out: the folder of the results; a run is in `out/<world>/seed<seed>`.
         single_core: give every job one core, also where its world would take more.
-        to_list: the plan is only shown: a run that is going on is no fault, its state is `running`.
+        to_list: the plan is only shown: a run in progress is no fault, its state is `running`.
 
     Raises:
         ConfigError: in one line, if a folder holds a run with other settings, or one that is still
-            going on.
+            running.
     """
     jobs, busy = [], busy_folders()
     for world in choice.worlds:
