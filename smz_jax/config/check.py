@@ -101,7 +101,7 @@ def field_type(declared: Any) -> FieldType:
     if typing.get_origin(declared) is Annotated:
         declared, *rest = typing.get_args(declared)
         notes = tuple(rest)
-    if isinstance(declared, types.UnionType):
+    if typing.get_origin(declared) in (types.UnionType, typing.Union):  # of a Literal: the latter
         kind = next(x for x in typing.get_args(declared) if x is not types.NoneType)
         return FieldType(kind, True, notes)
     return FieldType(declared, False, notes)
@@ -134,8 +134,9 @@ def check_value(name: str, value: Any, declared: Any) -> None:
         require(value in choices, name, value, "one of " + ", ".join(map(str, choices)))
     elif typing.get_origin(kind) is tuple:
         require(isinstance(value, tuple), name, value, "a list")
+        item_kind = typing.get_args(kind)[0]
         for item in value:
-            check_value(name, item, Annotated[typing.get_args(kind)[0], *notes])
+            check_value(name, item, Annotated[item_kind, *notes] if notes else item_kind)
         return
     for bound in bounds:
         require(bound.holds(value), name, value, str(bound))
