@@ -1,10 +1,11 @@
 """Which chance encoder stays alive on frames: `python -m experiments.encoders --help`."""
 
-import argparse
 import dataclasses
 import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
 from experiments.encoders.variants import (
     EXPERIMENT,
@@ -16,12 +17,20 @@ from experiments.encoders.variants import (
     check_variants,
     job_config,
 )
-from smz_jax.config.cli import Invocation, OneLineParser, choose_preset, parse, run_main
-from smz_jax.config.settings import ConfigError, require
+from smz_jax.config.check import Between, ConfigError, require
+from smz_jax.config.cli import (
+    Invocation,
+    RunRequest,
+    choose_preset,
+    parse,
+    print_help,
+    run_main,
+)
 
 HELP = """\
-Trains variants of the model offline on stored frames of random play in Breakout, with the training
-step of the real runs, and measures which steps each predicts to be random.
+`python -m experiments.encoders` trains variants of the model offline on stored frames of random
+play in Breakout, with the training step of the real runs, and measures which steps each predicts to
+be random.
 
   python -m experiments.encoders
       every variant, sticky actions 0.25 and 0, seed 0
@@ -41,88 +50,84 @@ with different variants or --sticky may share a folder at the same time. It leav
   frames-*.npz                             the stored frames
   jobs/NAME/                               rows.jsonl, settings, checkpoint, result.json
 
-variants:
-"""
+Later wins: base, preset, variant, file, flags. Presets, where no flag says otherwise:
 
-
-def make_parser() -> argparse.ArgumentParser:
-    """The flags of this experiment; those of a run's settings are left to `parse`."""
-    described = "".join(f"  {name:20} {text}\n" for name, (text, _) in VARIANTS.items())
-    parser = OneLineParser(
-        "python -m experiments.encoders",
-        description=HELP + described,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        epilog="Later wins: base, preset, variant, file, flags.",
-    )
-    presets = ", ".join(
-        f"{name} ({x.transitions:,} steps of play, {x.updates:,} updates)"
+""" + "".join(
+    [
+        f"  {name}: {x.transitions:,} steps of play, {x.updates:,} updates\n"
         for name, x in SIZES.items()
-    )
-    parser.add_argument("--preset", help=f"{presets}; unset: gpu with an accelerator, else laptop")
-    parser.add_argument("--variants", nargs="+", metavar="NAME", help="unset: as the preset says")
-    parser.add_argument("--sticky", nargs="+", type=float, metavar="P", help="e.g. 0.25 0")
-    parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="unset: 0")
-    parser.add_argument("--updates", type=int, metavar="N", help="of each variant")
-    parser.add_argument("--eval_every", type=int, metavar="N", help="updates between two rows")
-    parser.add_argument("--transitions", type=int, metavar="N", help="steps of random play")
-    parser.add_argument("--run_dir", type=Path, metavar="DIR", help="unset: runs/encoders/PRESET")
-    parser.add_argument("--config", metavar="FILE", help="YAML or JSON file of settings")
-    return parser
+    ]
+    + ["\nvariants:\n"]
+    + [f"  {name:20} {about}\n" for name, (about, _) in VARIANTS.items()]
+)
 
 
-def read_sizes(own: argparse.Namespace, preset: str) -> Sizes:
+@dataclass(frozen=True)
+class EncodersRequest(RunRequest):
+    """What the command line takes beside the settings of a run."""
+
+    preset: Literal["tiny", "smoke", "laptop", "gpu"] | None = None
+    """Sizes and general settings. Unset: gpu where JAX sees an accelerator, else laptop."""
+    run_dir: Path | None = None
+    """Unset: runs/encoders/PRESET."""
+    variants: tuple[str, ...] | None = None
+    """Which variants. Unset: as the preset says."""
+    sticky: Annotated[tuple[float, ...] | None, Between(0, 1, "[)")] = None
+    """Chances that an action is repeated, e.g. 0.25 0. Unset: as the preset says."""
+    seeds: Annotated[tuple[int, ...] | None, Between(0, 2**31 - 1)] = None
+    """Unset: 0."""
+    updates: Annotated[int | None, Between(1, 10**8)] = None
+    """Of each variant."""
+    eval_every: Annotated[int | None, Between(1, 10**8)] = None
+    """Updates between two rows."""
+    transitions: Annotated[int | None, Between(1, 10**8)] = None
+    """Steps of random play."""
+
+
+def read_sizes(request: EncodersRequest, preset: str) -> Sizes:
     """The preset's sizes with what was given; raises ConfigError in one line."""
     sizes = SIZES[preset]
-    given = {
-        name: value
-        for name in ("updates", "eval_every", "transitions")
-        if (value := getattr(own, name)) is not None
-    }
-    for name, value in given.items():
-        least = 40 * sizes.lanes if name == "transitions" else 1
-        require(least <= value <= 10**8, name, value, f"in {least}..100000000")
+    names = ("updates", "eval_every", "transitions")
+    given = {name: value for name in names if (value := getattr(request, name)) is not None}
+    least = 40 * sizes.lanes
+    played = given.get("transitions", least)
+    require(least <= played, "transitions", played, f"in {least}..100000000")
     return dataclasses.replace(sizes, **given)
 
 
-def read_jobs(own: argparse.Namespace, sizes: Sizes) -> tuple[Job, ...]:
+def read_jobs(request: EncodersRequest, sizes: Sizes) -> tuple[Job, ...]:
     """The jobs, those that share frames together; raises ConfigError in one line."""
-    names = list(dict.fromkeys(own.variants or sizes.variants))
+    names = list(dict.fromkeys(request.variants or sizes.variants))
     check_variants(names)
-    sticky = list(dict.fromkeys(sizes.sticky if own.sticky is None else own.sticky))
-    seeds = list(dict.fromkeys([0] if own.seeds is None else own.seeds))
-    for value in sticky:
-        require(0 <= value < 1, "sticky", value, "in [0, 1)")
-    for value in seeds:
-        require(0 <= value < 2**31, "seeds", value, "in 0..2147483647")
+    sticky = dict.fromkeys(request.sticky or sizes.sticky)
+    seeds = dict.fromkeys(request.seeds or [0])
     return tuple(Job(name, p, seed) for seed in seeds for p in sticky for name in names)
 
 
-def read_command(argv: list[str]) -> tuple[argparse.Namespace, Invocation]:
+def read_command(argv: list[str]) -> tuple[EncodersRequest, Invocation]:
     """Own flags, and the settings of a run; raises ConfigError, before JAX loads, in one line."""
-    own, rest = make_parser().parse_known_args(argv)
-    passed = [
-        word
-        for name in ("preset", "config", "run_dir")
-        if (value := getattr(own, name)) is not None
-        for word in (f"--{name}", str(value))
-    ]
-    invocation = parse([*passed, *rest], EXPERIMENT)
-    require(not invocation.resume, "resume", True, "left out: a folder continues by itself")
+    if "-h" in argv or "--help" in argv:
+        print_help(EncodersRequest, HELP)
+    invocation = parse(argv, EXPERIMENT, EncodersRequest)
+    request = invocation.request
+    assert isinstance(request, EncodersRequest)
+    for name in ("resume", "init_from"):
+        value = getattr(request, name)
+        require(not value, name, value, "left out: a folder continues by itself")
     check_explicit(invocation.explicit)
     preset = invocation.preset or "laptop"
-    sizes = read_sizes(own, preset)
-    for job in read_jobs(own, sizes):
+    sizes = read_sizes(request, preset)
+    for job in read_jobs(request, sizes):
         job_config(preset, sizes, job, invocation.explicit)
     from smz_jax.envs import check_env_id
 
     check_env_id(invocation.config.env)
-    return own, invocation
+    return request, invocation
 
 
 def main() -> int:
     """Reads the command line, trains what is not finished, writes figure and table."""
-    own, invocation = read_command(sys.argv[1:])
+    request, invocation = read_command(sys.argv[1:])
     from smz_jax.run.devices import compile_fast, use_compile_cache
 
     use_compile_cache()
@@ -132,12 +137,12 @@ def main() -> int:
 
     invocation = choose_preset(invocation, has_accelerator=jax.default_backend() != "cpu")
     preset = str(invocation.preset)
-    sizes = read_sizes(own, preset)
+    sizes = read_sizes(request, preset)
     from experiments.encoders.compare import Plan, compare
     from experiments.encoders.report import write_report
 
     run_dir = invocation.run_dir or Path("runs") / EXPERIMENT.name / preset
-    plan = Plan(preset, sizes, read_jobs(own, sizes), invocation.explicit, run_dir)
+    plan = Plan(preset, sizes, read_jobs(request, sizes), invocation.explicit, run_dir)
     typed = shlex.join(["python", "-m", "experiments.encoders", *sys.argv[1:]])
     print(
         f"encoders: {len(plan.jobs)} jobs of {sizes.updates:,} updates, folder {run_dir}",

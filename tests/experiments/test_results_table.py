@@ -255,8 +255,8 @@ def test_encoders_know_the_command():
     from experiments.encoders import __main__ as encoders
 
     (job,) = make_plan(Choice((WORLDS["encoders"],), (1,)), "laptop", Path("/nowhere"))
-    own, _ = encoders.read_command(job.arguments())
-    made = encoders.read_jobs(own, encoders.read_sizes(own, "laptop"))
+    request, _ = encoders.read_command(job.arguments())
+    made = encoders.read_jobs(request, encoders.read_sizes(request, "laptop"))
     assert [(x.variant, x.sticky, x.seed) for x in made] == [
         (ENCODER_VARIANT, 0.25, 1),
         (ENCODER_VARIANT, 0.0, 1),
