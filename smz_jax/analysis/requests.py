@@ -1,4 +1,4 @@
-"""What the tools of a trained model are told: one light dataclass for each command line.
+"""Requests of the tools of a trained model: one light dataclass for each command line.
 
 A field is a flag of the same name, its docstring the help text; a field without a default is a
 positional argument. Values out of their range raise `ConfigError` when a request is made.

@@ -43,7 +43,7 @@ def test_the_timeline_shows_each_macro_where_it_is_followed():
         "sound",
         "faint: not held certain there",
     ]
-    assert "50% of the steps in macros of which every" in said
+    assert "50% of the steps lie in macros whose transitions" in said
     assert below.collections[0].get_facecolor()[:, 3].tolist() == [1, 0.3]
     assert below.get_xlim() == (0, 10) and middle.get_ylim()[0] == 0
 

@@ -57,7 +57,7 @@ def test_why_a_chain_ends_by_hand():
     assert why_it_ends(TREE, whole, 0.4, 6) == "leaf: the search went no further"
     assert "entropy from 0.05 over 0.02 on" in why_it_ends(TREE, part, 0.02, 6)
     assert why_it_ends(TREE, part, 0.4, 1) == "a macro has 1 actions at most"
-    assert "no known macro goes on" in why_it_ends(TREE, part, 0.4, 6)
+    assert "no known macro is longer" in why_it_ends(TREE, part, 0.4, 6)
     # The same with 5 behind a chance node that was searched no further, and 3 uncertain.
     chance, entropy = TREE.is_chance.copy(), TREE.entropy.copy()
     chance[5], entropy[3] = True, 0.9

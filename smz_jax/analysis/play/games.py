@@ -1,4 +1,4 @@
-"""Whole games, one after the other, told move by move."""
+"""Whole games, one after the other, move by move."""
 
 import contextlib
 import dataclasses
@@ -136,7 +136,7 @@ def play(
         player: the agent with its game.
         num_games: to play.
         library: macros to watch for.
-        should_stop: asked before every action.
+        should_stop: called before every action.
 
     Yields:
         A `Moment` for every action, before it is played, and one for the end of each game.

@@ -53,7 +53,7 @@ class Panel:
         return image
 
     def _decision(self, draw: ImageDraw.ImageDraw, left: int, moment: Moment) -> None:
-        """The action, and the macro as chips of which the followed ones are filled."""
+        """The action, and the macro as chips; the followed ones are filled."""
         draw.text((left, 84), "action", FAINT, self._small)
         name = "game over" if moment.action is None else self._names[moment.action]
         draw.text((left, 98), name, INK, self._large)

@@ -1,4 +1,4 @@
-"""What a game looks like, as picture and as text: its own screen, or a drawing of what is seen."""
+"""The looks of a game, as picture and as text: its own screen, or a drawing of what is seen."""
 
 from collections.abc import Callable
 from typing import NamedTuple

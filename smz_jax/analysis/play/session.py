@@ -20,7 +20,7 @@ def play_model(
     Args:
         model: to play with.
         request: see there; its folder is not read.
-        should_stop: asked before every action; a video then ends there.
+        should_stop: called before every action; a video then ends there.
 
     Returns:
         The scores of the games that ended.

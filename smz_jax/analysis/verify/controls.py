@@ -56,14 +56,15 @@ def frequent_windows(
         Distinct windows, as many of each length as `share_out` says; the most frequent first. Ties
         go to the order of the actions.
     """
-    seen: Counter[Macro] = Counter()
-    told, taken = [stream.tolist() for stream in streams], set(without)
-    for length in _between(lengths, settings):
-        for actions in told:
-            for start in range(len(actions) - length + 1):
-                window = tuple(actions[start : start + length])
-                if window not in taken and (settings.include_repeats or len(set(window)) > 1):
-                    seen[window] += 1
+    played, taken = [stream.tolist() for stream in streams], set(without)
+    seen = Counter(
+        window
+        for length in _between(lengths, settings)
+        for actions in played
+        for start in range(len(actions) - length + 1)
+        for window in [tuple(actions[start : start + length])]
+        if window not in taken and (settings.include_repeats or len(set(window)) > 1)
+    )
     ranked = sorted(seen, key=lambda x: (-seen[x], x))
     found = []
     for length, wanted in share_out(lengths, Counter(map(len, ranked))).items():
@@ -110,7 +111,7 @@ def controls(
         untrained: play of the untrained network.
         num_actions: A.
         settings: of macros.
-        rng: is advanced.
+        rng: of the draws.
     """
 
     def filled_up(windows: list[Macro], without: Collection[Macro]) -> list[Macro]:

@@ -1,4 +1,4 @@
-"""What a library has to show: whether that is met, or by how much it is missed."""
+"""Criteria of a library: whether each is met, or by how much it is missed."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,8 +16,8 @@ def judge(document: Mapping[str, Any]) -> list[dict[str, Any]]:
         document: as in verify.json, without this part.
 
     Returns:
-        For each criterion `what` is asked, `found`, and whether it is `met`; None: it is not
-        measured here.
+        For each criterion its words (`what`), what was `found`, and whether it is `met`; None: it
+        is not measured here.
     """
     own = next(x for x in document["libraries"] if x["name"] == REAL)
     others = [x for x in document["libraries"] if x["name"] not in (REAL, CERTAIN)]

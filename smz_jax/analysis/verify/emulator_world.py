@@ -2,10 +2,10 @@
 
 From each state a macro is played, and other sequences of its length. The model unrolls all of them
 open loop. The macro is nearest if the end that the model foresees of it is nearer to where it
-really ended than the ends that it foresees of the 19 others, and told apart if where it really
-ended is nearer to what the model foresees than where the others did; others that really end in the
-same frame are left out, and replaced while there are more. Under sticky actions each run has chance
-of its own, and the others are played under the same chance.
+really ended than the ends that it foresees of the 19 others. It is distinguished (`told_apart`) if
+where it really ended is nearer to what the model foresees than where the others did. Others that
+really end in the same frame are left out, and replaced while there are more. Under sticky actions
+each run has chance of its own, and the others are played under the same chance.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,8 +1,8 @@
 """Macros in the grid world, against its exact rules: nothing is sampled but the agent's play.
 
 A sequence of actions from a state is deterministic if each of its transitions has one outcome
-(next state, reward). Past an end nothing happens, and no play knows it: a sequence that would go on
-past one is no pair.
+(next state, reward). Past an end nothing happens, and no play knows it: a sequence that would reach
+beyond one is no pair.
 """
 
 import functools
@@ -33,7 +33,7 @@ from smz_jax.envs.grid.rules import (
 class Path(NamedTuple):
     """What the rules say of a macro from each of R states."""
 
-    possible: np.ndarray  # [R] bool, it is not known to go on past an end
+    possible: np.ndarray  # [R] bool, it is not known to reach past an end
     alone: np.ndarray  # [R] bool, deterministic
     end: np.ndarray  # [R] state at the end, of those
     reward: np.ndarray  # [R] their sum of rewards
@@ -61,7 +61,7 @@ class GridWorld:
         return make_view(model, self.observations[self.starts], self.observations)
 
     def choose(self, macros: Sequence[Macro], applies: np.ndarray) -> Choice:
-        """Every state from which a macro does not go on past an end."""
+        """Every state from which a macro does not reach past an end."""
         possible = np.array([follow(self, macro).possible for macro in macros], np.bool_)
         possible = possible.reshape(applies.shape)
         return Choice(applies & possible, possible, np.ones(self.num_starts, np.bool_))
@@ -75,8 +75,8 @@ class GridWorld:
         """One trial for each macro.
 
         It is `nearest` if the macro is deterministic there and ends where the model says: its
-        foreseen end is nearer to the true end state than to any other state. So it is told apart,
-        too.
+        foreseen end is nearer to the true end state than to any other state. So it is
+        `told_apart`, too.
         """
         foreseen = view.foresee(state, macros, self.config.macro.max_length)
         ends = np.stack([end for end, _ in foreseen.values()])

@@ -11,7 +11,7 @@ from smz_jax.macros.compression.selection import encode, parse, select
 
 Macro = tuple[int, ...]
 REAL, CERTAIN = "macros", "macros, certain only"
-"""The run's macros; and the same, asked where they are certain and not of their heads."""
+"""The run's macros; and the same with certainty as their precondition, without the head."""
 SHUFFLED, RANDOM, UNTRAINED = "shuffled play", "random", "untrained network"
 RESAMPLES = 1000
 
@@ -102,14 +102,7 @@ def saved_bits(
 ) -> Saved | None:
     """Compresses held-out play with those macros of a library that shorten the play that is known.
 
-    So each library, a control's too, is taken at its best.
-
-    Args:
-        macros: of the library.
-        known: play to choose them by.
-        held_out: other play.
-        num_actions: A.
-        seed: of the resampling.
+    So each library, a control's too, is taken at its best. The seed is that of the resampling.
 
     Returns:
         None where nothing is held out.

@@ -90,13 +90,7 @@ def same_actions(
     """Which actions do the same: in Breakout FIRE and NOOP, while the ball flies.
 
     Two do if each, played twice, comes to the same frame, rewards and lives from `SAME` of the
-    states.
-
-    Args:
-        emulator: of the game.
-        starts: states; from none of them all actions but one are invalid.
-        config: the run's settings.
-        seed: of sticky actions, the same for all actions.
+    states. From none of the states all actions but one may be invalid.
 
     Returns:
         For each action the first one that does the same, often itself.

@@ -43,15 +43,7 @@ def states_of(world: GridWorld, observations: np.ndarray) -> np.ndarray:
 def count_model_pairs(
     trained: Model, untrained: Model, world: GridWorld, seen: np.ndarray, seed: int
 ) -> list[dict[str, Any]]:
-    """`pairs` of verify.json.
-
-    Args:
-        trained: the run's model.
-        untrained: that which it began with.
-        world: the world.
-        seen: `[N, 1, ...]` observations of play.
-        seed: of the start states, where there are too many.
-    """
+    """`pairs` of verify.json; play is what was `seen [N, 1, ...]`."""
     reached, found = states_of(world, seen), []
     for name, model, states in (
         ("trained network", trained, reached),

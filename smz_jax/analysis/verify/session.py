@@ -81,7 +81,7 @@ def verify(
     Args:
         model: as `smz_jax.analysis.load.load_model` gives it.
         request: sizes; its folder is not read.
-        say: is told what is going on, line by line.
+        say: called with what is going on, line by line.
 
     Returns:
         The document that `smz_jax.analysis.verify.document` describes.
@@ -140,7 +140,7 @@ def make_agents(model: Exported, spec: EnvSpec) -> Agents:
     """The players; the untrained one has the parameters that the run began with.
 
     Greedy games without chance are the same few again and again: nothing would be held out of what
-    macros are chosen by, and states would be few. So play that is looked at is as in training.
+    macros are chosen by, and states would be few. So play is as in training.
     """
     config = model.config
     networks = make_networks(config.network, spec)

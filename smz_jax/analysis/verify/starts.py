@@ -67,8 +67,8 @@ def play_emulator(
         agent: plays.
         emulator: is played in.
         config: the run's settings.
-        games: to play.
-        max_steps: actions after which a game is cut off.
+        games: to play, each cut off after `max_steps` actions.
+        max_steps: see `games`.
         keep: states to keep, each step's as likely as any other's (Vitter 1985, algorithm R); not
             those in which only FIRE can be played.
         seed: of no-ops, sticky actions and states.
@@ -108,15 +108,8 @@ def play_emulator(
 def play_vector(agent: Agent, config: Config, *, games: int, max_steps: int, seed: int) -> Played:
     """Plays whole games side by side, one on each lane.
 
-    Args:
-        agent: plays.
-        config: the run's settings.
-        games: to play.
-        max_steps: actions after which a game is cut off, if the run's evaluations do not before.
-        seed: of the games.
-
-    Returns:
-        A piece for each game; no starts, but what was seen.
+    A game is cut off after `max_steps` actions, if the run's evaluations do not before. There is a
+    piece for each game, and no starts, but what was seen.
     """
     env = make_env(game_settings(config), seed=seed, num_envs=games, training=False)
     actions, rewards, live, seen = [], [], [], []
@@ -134,7 +127,6 @@ def play_vector(agent: Agent, config: Config, *, games: int, max_steps: int, see
                 break
     finally:
         env.close()
-    lengths = np.sum(live, axis=0)
-    told = np.stack(actions, axis=1).astype(np.int32)
-    pieces = [Piece(told[lane, :n], lane) for lane, n in enumerate(lengths)]
+    lengths, lanes = np.sum(live, axis=0), np.stack(actions, axis=1).astype(np.int32)
+    pieces = [Piece(lanes[game, :n], game) for game, n in enumerate(lengths)]
     return Played(pieces, np.sum(rewards, axis=0).tolist(), seen=np.concatenate(seen))

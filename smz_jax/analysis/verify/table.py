@@ -15,7 +15,7 @@ TOTALS = (
     "trials",
     "holds",
     "nearest",
-    "told apart",
+    "distinguished",
     "pays (reward)",
     "pays (none)",
     "value - greedy",
@@ -37,7 +37,7 @@ MACROS = (
 )
 WHERE = """\
 A macro applies in a state where the model holds every transition to be certain and, if the macro
-owns a slot of the precondition head, the head holds it to apply with probability 0.5 or more. Sound
+owns a slot of the precondition head, the head gives it a probability of 0.5 or more there. Sound
 macros that own none are tried only where none owns any. Only
 the run's own macros have a head: "macros, certain only" are the same without it, as every control
 is; where a state is tried for both, by the same runs.
@@ -45,9 +45,9 @@ is; where a state is tried for both, by the same runs.
 HOW = """\
 A trial holds if it ends where the model says ("nearest": its foreseen end is nearer to the real one
 than those foreseen of up to 19 other sequences from the same state that really end elsewhere) and
-pays what it says. "Told apart" is the same the other way round: of all their real ends its own is
-the nearest to its foreseen one. Ends are compared by the cosine, projected as the consistency loss
-does, where it is trained.
+pays what it says. "Distinguished" is the same the other way round: of all their real ends its own
+is the nearest to its foreseen one. Ends are compared by the cosine, projected as the consistency
+loss does, where it is trained.
 "Pays (reward)" is of the trials in which there was a reward, as many as are said. Trials that a
 lost life or the game's end cut short are left out. "Holds anywhere" is of drawn states, whether or
 not the macro applies there. "Value - greedy" is the discounted reward and the value at the end,
@@ -55,8 +55,8 @@ less those of the greedy policy after as many steps.
 """
 HOW_GRID = """\
 It holds if all its transitions are certain by the rules, it ends in the state that the model says
-(of all states the nearest to its foreseen end: "nearest" and "told apart" are one here), and pays
-what it says. "Holds anywhere" is of all states in which it
+(of all states the nearest to its foreseen end: "nearest" and "distinguished" are one here), and
+pays what it says. "Holds anywhere" is of all states in which it
 can be played. "Value - greedy" is the expected discounted reward and optimal value at the end, less
 the optimal value.
 """
@@ -94,18 +94,12 @@ def _bounds(estimate: Mapping[str, Any], scale: float, digits: int) -> str:
     return f"{scale * estimate['low']:.{digits}f} to {scale * estimate['high']:.{digits}f}"
 
 
-def _saved_text(saved: Mapping[str, Any] | None) -> str:
-    if saved is None:
-        return "-"
-    text = f"{saved['bits_per_action']:.3f}"
-    return text if saved.get("low") is None else f"{text} ({_bounds(saved, 1, 3)})"
-
-
 def total_rows(document: Mapping[str, Any]) -> Rows:
     """A row for each library, under `TOTALS`; of the run's own macros also one for each kind."""
     rows = []
     for library in document["libraries"]:
-        saved = _saved_text(library["saved"])
+        bits = library["saved"] or {"bits_per_action": None}
+        saved = mean_text({"low": None, **bits, "mean": bits["bits_per_action"]})
         size = str(len(library["macros"]))
         rows.append(_total_row(library["name"], size, library["totals"], saved))
         if library["name"] == REAL:

@@ -119,18 +119,11 @@ def try_libraries(world: World, libraries: Sequence[tuple[Library, Model]]) -> l
         plans.append(_Plan(library, id(model.params), world.choose(library.macros, applies), []))
     for state in range(world.num_starts):
         here = [(plan, np.flatnonzero(plan.choice.tried[:, state]).tolist()) for plan in plans]
-        wanted: dict[int, dict[Macro, None]] = {key: {} for key in views}
-        for plan, rows in here:
-            wanted[plan.params] |= dict.fromkeys(plan.library.macros[row] for row in rows)
-        macros = dict.fromkeys(macro for some in wanted.values() for macro in some)
+        macros = list(dict.fromkeys(x.library.macros[row] for x, rows in here for row in rows))
         if not macros:
             continue
         scene = world.play(state, macros)
-        judged = {
-            key: world.judge(views[key], state, list(some), scene)
-            for key, some in wanted.items()
-            if some
-        }
+        judged = {key: world.judge(view, state, macros, scene) for key, view in views.items()}
         for plan, rows in here:
             choice = plan.choice
             plan.trials.extend(

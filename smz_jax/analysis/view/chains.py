@@ -93,7 +93,7 @@ def most_visited_path(tree: SmallTree) -> list[int]:
 def worth(
     tree: SmallTree, chain: Chain, known: set[tuple[int, ...]], threshold: float
 ) -> tuple[float, ...]:
-    """How well a chain shows what a macro is: greater is better.
+    """How well a chain shows a macro: greater is better.
 
     A chain of a known macro first, then one of more than one action (repeats look alike), one that
     an uncertain transition ends, the longest, one from the root, the most searched.
@@ -132,7 +132,7 @@ def why_it_ends(tree: SmallTree, chain: Chain, threshold: float, max_length: int
         return f"a macro has {max_length} actions at most"
     if not any(is_through(tree, via) for via in certain):
         return "leaf: the search began what is certain from there, and went no further"
-    return "no known macro goes on, though more transitions are certain"
+    return "no known macro is longer, though more transitions are certain"
 
 
 def kept_nodes(tree: SmallTree, chain: Sequence[int], most: int) -> list[int]:

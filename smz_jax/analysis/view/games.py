@@ -90,7 +90,7 @@ def watch(model: Exported, library: Mapping[str, Any], request: MacrosRequest) -
 
 
 def _game(moments: Sequence[Moment], first: int) -> Game:
-    """A game of its moments, of which the last one is its end."""
+    """A game of its moments; the last one is its end."""
     played = moments[:-1]
     return Game(
         number=moments[-1].game,

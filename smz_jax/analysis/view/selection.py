@@ -33,8 +33,8 @@ def pieces_of(action: np.ndarray, is_first: np.ndarray, discount: np.ndarray) ->
 
     Returns:
         1-D arrays, int32. As for macros (`macros.play_windows`) a piece may end with a lost life
-        and never reaches over one. The newest row is left out: whether its action counted is told
-        by the next one.
+        and never reaches over one. The newest row is left out: the next one
+        would say whether its action counted.
     """
     counts = ~np.asarray(is_first[1:], np.bool_)
     ends = np.flatnonzero(~counts | (discount[:-1] == 0)) + 1

@@ -86,11 +86,8 @@ def spans_of(game: Game, macros: Sequence[Actions], num_actions: int) -> list[Sp
 def occurrences(game: Game, actions: Actions) -> list[int]:
     """Steps at which a macro's actions begin in a game, within one of its stretches."""
     wanted = np.array(actions, np.int32)
-    return [
-        start + int(offset)
-        for start, played in game_pieces(game)
-        if len(played) >= len(wanted)
-        for offset in np.flatnonzero(
-            np.all(np.lib.stride_tricks.sliding_window_view(played, len(wanted)) == wanted, axis=1)
-        )
-    ]
+    if len(game.actions) < len(wanted):
+        return []
+    windows = np.lib.stride_tricks.sliding_window_view(game.actions, len(wanted))
+    found = np.flatnonzero(np.all(windows == wanted, axis=1)).tolist()
+    return [start for start in found if not game.ends[start : start + len(wanted) - 1].any()]

@@ -66,11 +66,11 @@ def choose_strips(
 ) -> list[Strip]:
     """The best macros that occur in the games, each where it shows the most.
 
-    An occurrence that the model held to be certain is preferred, then one with a reward that the
+    An occurrence that the model held certain is preferred, then one with a reward that the
     screen shows within the strip (`Strip.late`), one without a late reward, and the one whose frame
     changed the most. A macro that lies within a chosen one, or around one, is left out, and so is
     an occurrence less than a macro's length before or after a chosen one, in whichever game, since
-    games that begin alike go on alike for long: it would show the same event.
+    games that begin alike stay alike for long: it would show the same event.
 
     Args:
         games: that were played.
@@ -114,9 +114,9 @@ def _within(inner: tuple[int, ...], outer: tuple[int, ...]) -> bool:
 def changed(before: Image.Image, after: Image.Image) -> np.ndarray:
     """The end, faded, with what has changed since the start in strong colours, `[H, W, 3]` uint8.
 
-    Of each patch of changed pixels it is asked whether its colours before or after are the rarer
-    ones, since backgrounds are what is common: rarer after, something has come there (vermillion);
-    rarer before, something is gone (blue).
+    Backgrounds are of common colours. So where the colours of a patch of changed pixels are rarer
+    after, something has come there (vermillion); where they were rarer before, something is gone
+    (blue).
     """
     old, new = (np.asarray(x.convert("RGB"), np.int32) for x in (before, after))
     differs = np.abs(old - new).max(axis=-1) > CHANGED

@@ -51,10 +51,8 @@ def timeline_figure(
     shown = shown_macros(library)
     actions = [tuple(macro["actions"]) for macro in shown.macros]
     num_actions = len(library["action_names"])
-    every = [spans_of(game, actions, num_actions) for game in games]
-    steps = [sum(len(span.actions) for span in spans) for spans in every]
-    index = int(np.argmax(steps)) if steps else 0
-    game, spans = games[index], every[index]
+    every = [(game, spans_of(game, actions, num_actions)) for game in games]
+    game, spans = max(every, key=lambda each: sum(len(span.actions) for span in each[1]))
     start, stop = stretch(len(game.actions), spans)
     used: Counter[tuple[int, ...]] = Counter()
     certain = {x for x in spans if held_certain(game, x.start, x.stop, play_threshold)}
@@ -76,7 +74,7 @@ def timeline_figure(
     title = f"Game {game.number}{whole}: {share:.0%} of the steps lie in {shown.of}"
     figure.suptitle(plot_text(title), x=0.01, ha="left")
     words = (
-        f"{surely:.0%} of the steps in macros of which every transition was held certain (solid)"
+        f"{surely:.0%} of the steps lie in macros whose transitions were all held certain (solid)"
     )
     top.set_title(words, loc="left", fontsize=10)
     _draw_score(top, game)
@@ -114,18 +112,10 @@ def _draw_entropy(axes: Axes, game: Game, threshold: float) -> None:
         linewidth=0,
     )
     axes.axhline(threshold, color=GREY, linewidth=1.2, linestyle="--")
-    axes.annotate(
-        f"certain\nbelow {threshold:g}",
-        (1, threshold),
-        xycoords=("axes fraction", "data"),
-        xytext=(4, 0),
-        textcoords="offset points",
-        ha="left",
-        va="center",
-        fontsize=9,
-        color="#555555",
-        annotation_clip=False,
-    )
+    style: Any = {"ha": "left", "va": "center", "fontsize": 9, "color": "#555555"}
+    place: Any = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+    label = f"certain\nbelow {threshold:g}"
+    axes.annotate(label, (1, threshold), (4, 0), annotation_clip=False, **place, **style)
     axes.set_ylim(0, 1.05)
     axes.set_ylabel("transition\nentropy")
 

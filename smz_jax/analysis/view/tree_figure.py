@@ -1,7 +1,8 @@
 """The drawing of one search tree with its chain of certain transitions."""
 
+import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -38,32 +39,40 @@ def layout(parent: Mapping[int, int], nodes: Sequence[int]) -> dict[int, tuple[f
         nodes: ascending, so that parents come before their children.
     """
     children: dict[int, list[int]] = {node: [] for node in nodes}
-    depth = {nodes[0]: 0}
+    depth, height = {nodes[0]: 0.0}, {}
     for node in nodes[1:]:
         children[parent[node]].append(node)
         depth[node] = depth[parent[node]] + 1
-    order, stack = [], [nodes[0]]
+    leaves, stack = itertools.count(), [nodes[0]]
     while stack:
         node = stack.pop()
-        order.append(node)
         stack += children[node][::-1]
-    height: dict[int, float] = {}
-    leaves = 0
-    for node in order:
         if not children[node]:
-            height[node] = float(leaves)
-            leaves += 1
-    for node in order[::-1]:
-        if children[node]:
-            below = [height[child] for child in children[node]]
-            height[node] = (below[0] + below[-1]) / 2
-    return {node: (float(depth[node]), height[node]) for node in nodes}
+            height[node] = float(next(leaves))
+    for node in nodes[::-1]:
+        if below := children[node]:
+            height[node] = (height[below[0]] + height[below[-1]]) / 2
+    return {node: (depth[node], height[node]) for node in nodes}
 
 
 def certain_nodes(tree: SmallTree, threshold: float) -> set[int]:
     """Nodes that a certain transition leads to or through: both its edges are certain ones."""
     below = np.flatnonzero(tree.parent >= 0).tolist()
     return {node for node in below if tree.entropy[tree.via(node)] < threshold}
+
+
+class _Drawing(NamedTuple):
+    axes: Axes
+    tree: SmallTree
+    chain: Chain
+    places: Mapping[int, tuple[float, float]]  # of each node drawn
+    parent: Mapping[int, int]  # of each node drawn but the root
+    certain: set[int]
+
+    def kind(self, node: int) -> str:
+        if not self.tree.is_chance[node]:
+            return DECISION
+        return COLLAPSED if node in self.certain else CHANCE
 
 
 def tree_figure(
@@ -97,10 +106,10 @@ def tree_figure(
     why = why_it_ends(tree, chain, tree_threshold, longest)
     about = f"{_about(decided, library, nodes)}\nthe chain ends: {why}"
     axes.set_title(plot_text(about), loc="left", fontsize=10)
-    certain = certain_nodes(tree, tree_threshold)
-    _draw_edges(axes, places, parent, certain, set(chain.nodes[1:]))
-    _draw_nodes(axes, tree, places, certain, chain)
-    _draw_labels(axes, tree, places, parent, names, chain)
+    drawing = _Drawing(axes, tree, chain, places, parent, certain_nodes(tree, tree_threshold))
+    _draw_edges(drawing)
+    _draw_nodes(drawing)
+    _draw_labels(drawing, names)
     axes.set_ylim(leaves - 0.3, -0.7)
     axes.set_xlim(-0.4, max(x for x, _ in places.values()) + 0.6)
     axes.set_axis_off()
@@ -117,41 +126,31 @@ def _about(decided: Decided, library: Mapping[str, Any], nodes: Sequence[int]) -
     return f"game {decided.game}, step {decided.step}; {drawn}; the chain is {state}"
 
 
-def _draw_edges(
-    axes: Axes,
-    places: Mapping[int, tuple[float, float]],
-    parent: Mapping[int, int],
-    certain: set[int],
-    chain: set[int],
-) -> None:
-    for node, above in parent.items():
+def _draw_edges(drawing: _Drawing) -> None:
+    places, chain = drawing.places, set(drawing.chain.nodes[1:])
+    for node, above in drawing.parent.items():
         (x0, y0), (x1, y1) = places[above], places[node]
         bend = x0 + 0.2 * (x1 - x0)  # early, so that there is room for a word
-        curve = [x0, bend, bend, x1], [y0, y0, y1, y1]
-        axes.plot(
-            *curve,
+        drawing.axes.plot(
+            [x0, bend, bend, x1],
+            [y0, y0, y1, y1],
             color=GREEN if node in chain else PALE,
             linewidth=5.0 if node in chain else 1.4,
-            linestyle="-" if node in certain or node in chain else UNCERTAIN,
+            linestyle="-" if node in drawing.certain or node in chain else UNCERTAIN,
             zorder=2 if node in chain else 1,
             solid_joinstyle="round",
         )
 
 
-def _draw_nodes(
-    axes: Axes,
-    tree: SmallTree,
-    places: Mapping[int, tuple[float, float]],
-    certain: set[int],
-    chain: Chain,
-) -> None:
+def _draw_nodes(drawing: _Drawing) -> None:
     """Decision nodes, chance nodes of uncertain transitions and of certain ones, in that order."""
+    tree, chain, places = drawing.tree, drawing.chain, drawing.places
     most = max(int(tree.visits[node]) for node in places)
     sizes = {node: 30 + 320 * int(tree.visits[node]) / most for node in places}
     for kind, marker in ((DECISION, "o"), (CHANCE, "s"), (COLLAPSED, "s")):
-        nodes = [node for node in places if _kind(tree, node, certain) == kind]
+        nodes = [node for node in places if drawing.kind(node) == kind]
         colours = [GREEN if node in chain.nodes else GREY for node in nodes]
-        axes.scatter(
+        drawing.axes.scatter(
             [places[node][0] for node in nodes],
             [places[node][1] for node in nodes],
             s=[22 if kind == COLLAPSED else sizes[node] for node in nodes],
@@ -162,34 +161,15 @@ def _draw_nodes(
             zorder=4,
         )
     end = chain.nodes[-1]
-    axes.scatter(
-        *([z] for z in places[end]),
-        s=sizes[end] + 160,
-        marker="o",
-        facecolors="none",
-        edgecolors=GREEN,
-        linewidths=2,
-        zorder=3,
-    )
+    ring: Any = {"marker": "o", "facecolors": "none", "edgecolors": GREEN, "linewidths": 2}
+    drawing.axes.scatter(*([z] for z in places[end]), s=sizes[end] + 160, zorder=3, **ring)
 
 
-def _kind(tree: SmallTree, node: int, certain: set[int]) -> str:
-    if not tree.is_chance[node]:
-        return DECISION
-    return COLLAPSED if node in certain else CHANCE
-
-
-def _draw_labels(
-    axes: Axes,
-    tree: SmallTree,
-    places: Mapping[int, tuple[float, float]],
-    parent: Mapping[int, int],
-    names: Sequence[str],
-    chain: Chain,
-) -> None:
+def _draw_labels(drawing: _Drawing, names: Sequence[str]) -> None:
     """The action of each edge below a decision node, entropies, and the root's visits."""
-    told = {*chain.nodes, *most_visited_path(tree), *ways_on(tree, chain.nodes[-1])}
-    for node, above in parent.items():
+    axes, tree, chain, places = drawing.axes, drawing.tree, drawing.chain, drawing.places
+    labelled = {*chain.nodes, *most_visited_path(tree), *ways_on(tree, chain.nodes[-1])}
+    for node, above in drawing.parent.items():
         edge = int(tree.edge[node])
         if tree.is_chance[above] or edge >= tree.num_actions:
             continue
@@ -206,7 +186,7 @@ def _draw_labels(
         weight = "bold" if is_chain else "normal"
         action = plot_text(names[edge])
         axes.annotate(action, xytext=(0, 3), va="bottom", fontweight=weight, **style)
-        if node in told:
+        if node in labelled:
             entropy = f"{float(tree.entropy[node]):.2f}"
             axes.annotate(entropy, xytext=(0, -4), va="top", **{**style, "fontsize": 8})
     axes.annotate(
