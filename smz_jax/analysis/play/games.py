@@ -46,9 +46,6 @@ class MacroFollower:
 
     Of the macros whose first actions are the very last ones played, at least two of them, the one
     that was followed longest; of several such, the longest macro, then the most frequent one.
-
-    Args:
-        library: as in macros.json; None or empty: no macro is ever followed.
     """
 
     def __init__(self, library: Mapping[str, Any] | None) -> None:

@@ -15,12 +15,7 @@ FOLLOWED, WARM = (0, 158, 115), (230, 159, 0)
 
 
 class Panel:
-    """Draws moments: the screen, and beside it action, macro, value and transition entropy.
-
-    Args:
-        title: of the run.
-        action_names: A names.
-    """
+    """Draws moments: the screen, and beside it action, macro, value and transition entropy."""
 
     def __init__(self, title: str, action_names: Sequence[str]) -> None:
         self._title, self._names = title, action_names

@@ -17,13 +17,7 @@ ROOM = 5
 
 
 def picture_text(image: Image.Image, columns: int, lines: int) -> str:
-    """A picture as text: each character is an upper half block, two pixels above one another.
-
-    Args:
-        image: of any size.
-        columns: of the text at most.
-        lines: of the text at most.
-    """
+    """A picture as text: each character is an upper half block, two pixels above one another."""
     scale = min(columns / image.width, 2 * lines / image.height)
     size = (max(1, round(image.width * scale)), 2 * max(1, round(image.height * scale / 2)))
     pixels = np.asarray(image.convert("RGB").resize(size, Image.Resampling.BOX))
@@ -58,12 +52,6 @@ def shown(
     """Draws each moment in the terminal, at most `rate` in a second, and hands it on.
 
     Where the output is no terminal, the pictures follow one another without any haste lost.
-
-    Args:
-        moments: of a play.
-        tell: what the game looks like.
-        action_names: A names.
-        rate: pictures in a second.
     """
     is_terminal = sys.stdout.isatty()
     columns, lines = shutil.get_terminal_size((80, 40))

@@ -12,9 +12,6 @@ HELD, SURE = 0.90, 0.98
 def judge(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Which criteria a verification meets.
 
-    Args:
-        document: as in verify.json, without this part.
-
     Returns:
         For each criterion its words (`what`), what was `found`, and whether it is `met`; None: it
         is not measured here.

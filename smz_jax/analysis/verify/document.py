@@ -47,14 +47,7 @@ def kind_of(actions: Sequence[int], same: Sequence[int]) -> str:
 def to_document(
     model: Exported, library: Mapping[str, Any], request: VerifyRequest, found: Verification
 ) -> dict[str, Any]:
-    """What was found, as plain JSON.
-
-    Args:
-        model: that was verified.
-        library: its macros, as macros.json.
-        request: gives the sizes.
-        found: by play and trials.
-    """
+    """What was found of a model and its library (as macros.json), as plain JSON."""
     config, names = model.config, library["action_names"]
     known, held_out = split(found.played.pieces)
     gate = gate_and_reason(library)

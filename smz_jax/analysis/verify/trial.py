@@ -57,11 +57,9 @@ class Tally(NamedTuple):
 
 
 def tally(trials: Sequence[Trial], applied: np.ndarray) -> Tally:
-    """Sums up trials; clusters of the intervals are the states.
+    """Sums up trials of some macros; they apply where `applied [macros, states]` says.
 
-    Args:
-        trials: of one macro or of several.
-        applied: `[macros, states]` bool, where each of these macros applies.
+    Clusters of the intervals are the states.
     """
     here = [trial for trial in trials if trial.applies]
     counted = [trial for trial in here if trial.counts]

@@ -46,11 +46,6 @@ def to_host(tree: Any, num_actions: int) -> SmallTree:
 def chains(tree: SmallTree, threshold: float, max_length: int) -> list[Chain]:
     """For each decision node the longest chain of certain transitions that ends there.
 
-    Args:
-        tree: of one decision.
-        threshold: a transition is certain below this normalised entropy.
-        max_length: transitions of a chain at most.
-
     Returns:
         Chains of at least one transition.
     """

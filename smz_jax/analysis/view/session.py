@@ -68,11 +68,6 @@ def measure(
 def draw(library: Mapping[str, Any], watched: Watched, out: Path) -> list[tuple[str, Path | None]]:
     """Draws the figures into `out/figures`.
 
-    Args:
-        library: the macros of the model that played, with their selection.
-        watched: what it played.
-        out: folder.
-
     Returns:
         Of each figure its name and file; None where there is nothing to draw, and a former file is
         gone then.

@@ -32,11 +32,7 @@ class Shown(NamedTuple):
 
 
 def shown_macros(library: Mapping[str, Any]) -> Shown:
-    """The library by compression, then the others by their count; sound ones only, if there are.
-
-    Args:
-        library: with or without its selection.
-    """
+    """The library by compression, then the others by their count; sound ones only, if there are."""
     by_actions = {tuple(macro["actions"]): macro for macro in library["macros"]}
     sound = [macro for macro in library["macros"] if macro["status"] == "sound"]
     allowed = sound or list(by_actions.values())

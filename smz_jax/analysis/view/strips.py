@@ -71,12 +71,6 @@ def choose_strips(
     changed the most. A macro that lies within a chosen one, or around one, is left out, and so is
     an occurrence less than a macro's length before or after a chosen one, in whichever game, since
     games that begin alike stay alike for long: it would show the same event.
-
-    Args:
-        games: that were played.
-        library: its macros.
-        play_threshold: a played transition is certain below this normalised entropy.
-        most: macros.
     """
     chosen: list[Strip] = []
     for macro in shown_macros(library).macros:
@@ -148,13 +142,7 @@ def strips_figure(
     picture_of: Callable[[int], Image.Image],
     library: Mapping[str, Any],
 ) -> Figure:
-    """A row of pictures for each macro: before it, after each of its actions, and what changed.
-
-    Args:
-        strips: as `choose_strips` gives them.
-        picture_of: the game's picture at a step of the environment.
-        library: its macros.
-    """
+    """A row of pictures for each macro: before it, after each of its actions, and what changed."""
     columns = 2 + max((strip.macro["length"] for strip in strips), default=2)
     sample = picture_of(strips[0].steps[0]) if strips else None
     tall = PICTURE * sample.height / sample.width if sample else 1.0

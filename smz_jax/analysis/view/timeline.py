@@ -43,10 +43,7 @@ def timeline_figure(
 ) -> Figure:
     """Score, transition entropy, and a row of bars for each of the most used macros of one game.
 
-    Args:
-        games: that were played; the one of the most steps in macros is drawn.
-        library: its macros.
-        play_threshold: a played transition is certain below this normalised entropy.
+    Of several games that of the most steps in macros is drawn.
     """
     shown = shown_macros(library)
     actions = [tuple(macro["actions"]) for macro in shown.macros]

@@ -83,12 +83,6 @@ def tree_figure(
     Only the chain is in colour. The chance nodes of certain transitions are hollow and small: there
     is nothing to wait for. Entropies stand on the chain, on the most visited path, and on what was
     searched from the chain's end.
-
-    Args:
-        decided: the decision.
-        library: its macros, to say whether the chain is one.
-        tree_threshold: a transition is certain below this normalised entropy.
-        most: nodes drawn.
     """
     tree, chain = decided.tree, decided.chain
     nodes = kept_nodes(tree, (*chain.nodes, *ways_on(tree, chain.nodes[-1])), most)
