@@ -1,6 +1,6 @@
 """Stochastic MuZero on Breakout: `python -m experiments.breakout --help`.
 
-What to expect is in the README's results table: command, commit, seeds, hardware, time and score.
+What to expect is in docs/results/worlds.md: command, commit, seeds, hardware, time and score.
 """
 
 from smz_jax.config.experiment import Experiment

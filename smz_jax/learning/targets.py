@@ -32,7 +32,7 @@ def n_step_targets(
 
     A termination inside the n steps ends the sum and bootstraps nothing; a final observation f
     ends it and bootstraps gamma^(f - t) v_f. Rows after either have no influence, whatever they
-    hold. Source: ALGORITHM.md, after MuZero (2020), with truncation kept apart from termination.
+    hold. Source: MuZero (2020), with truncation kept apart from termination.
 
     Args:
         reward: [R] float32, r_{t+1}.

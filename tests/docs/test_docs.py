@@ -19,6 +19,8 @@ CODE = re.compile(r"`([^`\n]+)`")
 FENCE = re.compile(r"^(```|~~~).*?^\1", re.DOTALL | re.MULTILINE)
 SOURCE = re.compile(r"(smz_jax|experiments|tests|docs)/[\w./]*(\.(py|md|yaml|png|json)|/)")
 DOTTED = re.compile(r"(smz_jax|tests|experiments)(\.\w+)+")
+WRITTEN = {"table.md", "verify.md", "macros_json.md", ".md"}
+NAMED = re.compile(r"`((?:smz_jax|experiments)/[\w/]+\.py)`,\s+`(\w[\w.]*(?:` and `\w+)?)`")
 MODULES = read_house().paths
 QUICK_START = """\
 python3.11 -m venv .venv && .venv/bin/pip install -q -r requirements.txt && \
@@ -68,6 +70,33 @@ def test_files_named_in_a_page_exist(page):
         if DOTTED.fullmatch(code) and not _is_defined(code):
             wrong.append(code)
     assert wrong == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_functions_named_after_their_file_are_in_it(page):
+    """`smz_jax/envs/vector.py`, `LanesVectorEnv.recv`: the walks of the architecture."""
+    wrong = []
+    for path, names in NAMED.findall(prose(page)):
+        text = (ROOT / path).read_text("utf-8")
+        for name in re.split(r"` and `|\.", names):
+            if not re.search(rf"\b(def|class) {name}\b|^{name}\b", text, re.MULTILINE):
+                wrong.append(f"{path}: {name}")
+    assert wrong == []
+
+
+def test_no_source_cites_a_document_that_is_not_here():
+    """A reader of a comment can open what it names; `WRITTEN` is what a command leaves."""
+    cited = {
+        (path.relative_to(ROOT), name)
+        for folder in ("smz_jax", "experiments", "tests")
+        for suffix in ("py", "yaml")
+        for path in (ROOT / folder).rglob(f"*.{suffix}")
+        if path != Path(__file__)
+        for name in re.findall(r"[\w./]+\.md\b", path.read_text("utf-8"))
+    }
+    missing = [(path, name) for path, name in cited
+               if not (ROOT / name).exists() and Path(name).name not in WRITTEN]  # fmt: skip
+    assert missing == []
 
 
 def _is_defined(dotted: str) -> bool:
