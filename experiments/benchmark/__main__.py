@@ -1,22 +1,23 @@
 """Speed of each part, of the search, of acting: `python -m experiments.benchmark --help`."""
 
-import difflib
 import math
 import os
 import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from smz_jax.config.cli import Invocation, choose_preset, parse, run_main
+from smz_jax.config.check import Between, Checked, ConfigError, require
+from smz_jax.config.cli import Invocation, RunRequest, choose_preset, parse, read_request, run_main
 from smz_jax.config.experiment import Experiment
-from smz_jax.config.settings import ConfigError, require
 from smz_jax.config.sources import SETTINGS, suggest
 
 EXPERIMENT = Experiment("benchmark", base={"env.id": "Breakout"})
-OWN_FLAGS = ("json", "seconds", "full")
 COMMANDS = ("search", "rollout", "soak")
 SOAK_SECONDS = 1800.0
+Seconds = Annotated[float | None, Between(0, 3600, "(]", "a number above 0, at most 3600")]
+"""For each part, for each search, or in all; None: as the command says."""
 
 HELP = """\
 usage: python -m experiments.benchmark [search | rollout | soak] [flags]
@@ -69,134 +70,120 @@ Measure on an otherwise idle machine.
 """
 
 
-def take_flag(argv: list[str], name: str) -> str | None:
-    """Takes `--name VALUE` or `--name=VALUE` out of `argv`; the last one counts.
+@dataclass(frozen=True)
+class SearchRequest(Checked):
+    """What `search` takes."""
 
-    Raises:
-        ConfigError: if it has no value.
-    """
-    value = None
-    while (at := next((i for i, x in enumerate(argv) if x.split("=")[0] == f"--{name}"), -1)) >= 0:
-        _, equals, value = argv.pop(at).partition("=")
-        if not equals:
-            given = at < len(argv) and not argv[at].startswith("--")
-            require(given, name, None, f"given a value: --{name} VALUE")
-            value = argv.pop(at)
-        require(value != "", name, value, f"given a value: --{name} VALUE")
-    return value
+    preset: str | None = None
+    full: bool = False
+    seconds: Seconds = None
+    json: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Checks what spans fields too; raises ConfigError in one line."""
+        super().__post_init__()
+        allowed = "left out with --full" if self.full else "tiny, or left out"
+        fits = self.preset is None or (self.preset == "tiny" and not self.full)
+        require(fits, "preset", self.preset, allowed)
+        check_writable(self.json)
+
+
+@dataclass(frozen=True)
+class PartsRequest(RunRequest):
+    """What the other commands take beside the settings of a run."""
+
+    seconds: Seconds = None
+    json: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Checks what spans fields too; raises ConfigError in one line."""
+        super().__post_init__()
+        run_dir = None if self.run_dir is None else str(self.run_dir)
+        for name, value in (("run_dir", run_dir), ("resume", self.resume)):
+            require(not value, name, value, "left out: a benchmark has no run folder")
+        check_writable(self.json)
+
+
+def check_writable(path: Path | None) -> None:
+    """Raises ConfigError if no file can be written at `path`: before minutes of measuring."""
+    if path is None:
+        return
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    good = not path.is_dir() and folder.is_dir() and os.access(folder, os.W_OK)
+    require(good, "json", str(path), "the path of a file that can be written")
 
 
 def take_command(argv: list[str]) -> str | None:
     """Takes the command, the first word, out of `argv`; None where flags come first.
 
     Raises:
-        ConfigError: if there is no such command.
+        ConfigError: if there is no such command, or a flag does not go with it.
     """
-    if not argv or argv[0].startswith("-"):
-        return None
-    command = argv.pop(0)
-    if command not in COMMANDS:
+    command = argv.pop(0) if argv and not argv[0].startswith("-") else None
+    if command is not None and command not in COMMANDS:
         hint = suggest(command, COMMANDS) or "; there are " + ", ".join(COMMANDS)
         raise ConfigError(f"unknown command {command!r}{hint}")
+    for typed in (token.split("=")[0] for token in argv if token.startswith("--")):
+        name = typed[2:].replace("-", "_")
+        if command == "search" and name in (*SETTINGS, "config", "run_dir", "resume"):
+            raise ConfigError(f"{typed} does not go with search: networks and sizes are its own")
+        if command != "search" and name == "full":
+            raise ConfigError("--full goes with search: experiments.benchmark search --full")
     return command
 
 
-def check_spelling(argv: list[str]) -> None:
-    """Raises ConfigError for a misspelt flag of this command, which `parse` would not know of."""
-    for typed in (token.split("=")[0] for token in argv if token.startswith("--")):
-        near = difflib.get_close_matches(typed[2:], [*OWN_FLAGS, *SETTINGS], n=1, cutoff=0.7)
-        if near and near[0] in OWN_FLAGS:
-            if typed == "--full":
-                raise ConfigError("--full goes with search: experiments.benchmark search --full")
-            raise ConfigError(f"unknown flag {typed}; did you mean --{near[0]}?")
-
-
-def check_nothing_left(argv: list[str]) -> None:
-    """Raises ConfigError in one line for what `benchmark search` does not take."""
-    for typed in (token.split("=")[0] for token in argv):
-        if not typed.startswith("--"):
-            raise ConfigError(f"unexpected argument {typed!r}: search takes only flags")
-        name = typed[2:].replace("-", "_")
-        if name in SETTINGS or name in ("config", "run_dir", "resume"):
-            raise ConfigError(f"{typed} does not go with search: networks and sizes are its own")
-        require(name != "full", name, argv[0], "given without a value: --full")
-        hint = suggest(name, [*OWN_FLAGS, "preset"], prefix="--") or "; search --help lists all"
-        raise ConfigError(f"unknown flag {typed}{hint}")
-
-
-def read_seconds(text: str | None, default: float) -> float:
-    """Seconds for each part; raises ConfigError unless they are a number above 0."""
-    if text is None:
-        return default
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    require(0 < seconds <= 3600, "seconds", text, "a number above 0, at most 3600")
-    return seconds
-
-
-def check_writable(path: Path) -> None:
-    """Raises ConfigError if no file can be written at `path`: before minutes of measuring."""
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    good = not path.is_dir() and folder.is_dir() and os.access(folder, os.W_OK)
-    require(good, "json", str(path), "the path of a file that can be written")
-
-
-def read_settings(argv: list[str], seconds: str | None) -> Invocation:
-    """The run whose parts are measured; raises ConfigError, before JAX is loaded, in one line."""
-    check_spelling(argv)
-    invocation = parse(argv, EXPERIMENT)
-    read_seconds(seconds, 1.0)
-    run_dir = None if invocation.run_dir is None else str(invocation.run_dir)
-    for name, value in (("run_dir", run_dir), ("resume", invocation.resume)):
-        require(not value, name, value, "left out: a benchmark has no run folder")
-    from smz_jax.envs import check_env_id
-
-    check_env_id(invocation.config.env)
-    return invocation
-
-
-def measure_settings(
-    command: str | None, invocation: Invocation, seconds: str | None
-) -> tuple[dict[str, Any], list[Any]]:
+def measure_settings(command: str | None, invocation: Invocation) -> tuple[dict[str, Any], list]:
     """Measures the parts of a run, acting, or a long run; gives the numbers and the tables."""
     import jax
 
     from experiments.benchmark import parts, rollout, soak, tables
 
     invocation = choose_preset(invocation, has_accelerator=jax.default_backend() != "cpu")
-    preset = str(invocation.preset)
+    preset, config = str(invocation.preset), invocation.config
+    assert isinstance(invocation.request, PartsRequest)
+    seconds = invocation.request.seconds
     if command == "soak":
-        result = soak.measure(invocation.config, read_seconds(seconds, SOAK_SECONDS), preset)
+        result = soak.measure(config, seconds or SOAK_SECONDS, preset)
         return result, [tables.soak_table(result)]
-    each = read_seconds(seconds, 0.1 if preset == "tiny" else 3.0)
+    each = seconds or (0.1 if preset == "tiny" else 3.0)
     if command == "rollout":
-        result = {"preset": preset, **rollout.measure(invocation.config, each, preset)}
+        result = {"preset": preset, **rollout.measure(config, each, preset)}
         return result, [tables.rollout_table(result), tables.figures_table(result)]
-    result = {"preset": preset, **parts.measure(invocation.config, each)}
+    result = {"preset": preset, **parts.measure(config, each)}
     return result, [tables.parts_table(result)]
 
 
-def measure_search(
-    is_full: bool, preset: str | None, seconds: str | None
-) -> tuple[dict[str, Any], list[Any]]:
+def measure_search(request: SearchRequest) -> tuple[dict[str, Any], list]:
     """Measures the search; gives the numbers and the tables."""
     from experiments.benchmark import plan, search, tables
 
-    if preset == "tiny":
-        each = read_seconds(seconds, 0.05)
-        result = search.measure(plan.TINY, seconds=each, rounds=3, own_cache=False)
+    seconds = request.seconds
+    if request.preset == "tiny":
+        result = search.measure(plan.TINY, seconds=seconds or 0.05, rounds=3, own_cache=False)
     else:
-        each = read_seconds(seconds, search.TASK_SECONDS)
-        is_short = not is_full and seconds is None
+        is_short = not request.full and seconds is None
         result = search.measure(
-            plan.FULL if is_full else plan.DEFAULT,
-            seconds=each,
+            plan.FULL if request.full else plan.DEFAULT,
+            seconds=seconds or search.TASK_SECONDS,
             limit=search.LIMIT_SECONDS if is_short else math.inf,
         )
-    result = {"preset": preset, "full": is_full, **result}
+    result = {"preset": request.preset, "full": request.full, **result}
     return result, [tables.search_table(result), tables.figures_table(result)]
+
+
+def read_command(
+    command: str | None, argv: list[str]
+) -> tuple[SearchRequest | RunRequest, Invocation | None]:
+    """The request, and the run whose parts are measured; raises ConfigError before JAX loads."""
+    if command == "search":
+        return read_request(SearchRequest, argv), None
+    if command == "soak" and not any(x.split("=")[0] == "--preset" for x in argv):
+        argv = [*argv, "--preset", "smoke"]
+    invocation = parse(argv, EXPERIMENT, PartsRequest)
+    from smz_jax.envs import check_env_id
+
+    check_env_id(invocation.config.env)
+    return invocation.request, invocation
 
 
 def main() -> int:
@@ -207,23 +194,10 @@ def main() -> int:
     if "-h" in argv or "--help" in argv:
         print(SEARCH_HELP if command == "search" else HELP, end="")
         return 0
-    json_path, seconds = take_flag(argv, "json"), take_flag(argv, "seconds")
-    is_full, preset, invocation = False, None, None
-    if command == "search":
-        preset = take_flag(argv, "preset")
-        is_full = "--full" in argv
-        check_nothing_left([token for token in argv if token != "--full"])
-        allowed = "left out with --full" if is_full else "tiny, or left out"
-        require(preset is None or (preset == "tiny" and not is_full), "preset", preset, allowed)
-        read_seconds(seconds, 1.0)
-    else:
-        if command == "soak" and not any(x.split("=")[0] == "--preset" for x in argv):
-            argv += ["--preset", "smoke"]
-        invocation = read_settings(argv, seconds)
-    if json_path is not None:
-        check_writable(Path(json_path))
+    request, invocation = read_command(command, argv)
+    assert isinstance(request, SearchRequest | PartsRequest)
     print("benchmark: starting JAX", flush=True)
-    if "tiny" in (preset, invocation and invocation.preset):
+    if "tiny" in (request.preset, invocation and invocation.preset):
         from smz_jax.run.devices import compile_fast
 
         compile_fast()
@@ -231,18 +205,19 @@ def main() -> int:
 
     from smz_jax.storage.files import write_json
 
-    if invocation is None:
-        result, tables = measure_search(is_full, preset, seconds)
+    if isinstance(request, SearchRequest):
+        result, tables = measure_search(request)
     else:
-        result, tables = measure_settings(command, invocation, seconds)
+        assert invocation is not None
+        result, tables = measure_settings(command, invocation)
     for table in tables:
         Console(width=None if sys.stdout.isatty() else 140).print(table.to_rich())
-    if json_path is not None:
+    if request.json is not None:
         try:
-            write_json(Path(json_path), {"command": typed, **result})
+            write_json(request.json, {"command": typed, **result})
         except OSError as error:
-            raise ConfigError(f"json = {json_path!r} cannot be written: {error}") from None
-        print(f"wrote {json_path}")
+            raise ConfigError(f"json = {str(request.json)!r} cannot be written: {error}") from None
+        print(f"wrote {request.json}")
     return 0
 
 

@@ -96,7 +96,7 @@ def rollout_table(result: Mapping[str, Any]) -> Table:
 
 def soak_table(result: Mapping[str, Any]) -> Table:
     """Memory, open files, compilations and speed in each third of a long run."""
-    rows = [
+    rows: list[list[str | Text]] = [
         [name, f"{third['memory_mib']:,.0f} MiB", str(third["open_files"]),
          str(third["compilations"]), f"{third['steps_per_second']:,.0f}"]
         for name, third in zip(("first", "second", "last"), result["thirds"], strict=True)

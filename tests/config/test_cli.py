@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from experiments.benchmark.__main__ import check_spelling
+from experiments.benchmark.__main__ import read_command
 from smz_jax.config import cli, sources
 from smz_jax.config import experiment as experiments
 from smz_jax.config.check import ConfigError
@@ -164,10 +164,10 @@ def test_each_wrong_flag_is_one_clear_line(argv, parts):
 
 
 def test_benchmark_knows_its_own_flags_misspelt():
-    check_spelling(["--seed", "3", "--search.num_simulations=8", "--env.no_episodic_life", "x"])
+    read_command(None, ["--seed", "3", "--search.num_simulations=8", "--env.no_episodic_life"])
     for typed, meant in (("--secnds", "--seconds"), ("--jsn=3", "--json")):
         with pytest.raises(ConfigError, match=f"did you mean {meant}"):
-            check_spelling([typed, "3"])
+            read_command(None, [typed, "3"])
 
 
 # --- files --------------------------------------------------------------------------------------
