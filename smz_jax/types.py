@@ -15,7 +15,7 @@ stacking has F = 1.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -77,6 +77,69 @@ class Timestep(NamedTuple):
     invalid_actions: np.ndarray  # [B, A] float32, 1 = invalid
 
 
+class Prediction(NamedTuple):
+    """What f says of a state."""
+
+    policy_logits: Array  # [B, A]
+    value_logits: Array  # [B, S]
+
+
+class AfterstatePrediction(NamedTuple):
+    """What psi says of an afterstate."""
+
+    chance_logits: Array  # [B, C]
+    value_logits: Array  # [B, S]
+
+
+class DynamicsOutput(NamedTuple):
+    """What g makes of an afterstate and a code."""
+
+    embedding: Array  # [B, D]
+    reward_logits: Array  # [B, S]
+
+
+class DecodedFrames(NamedTuple):
+    """The next frame as it is foreseen."""
+
+    with_code: Array  # [B, pixels] from the next state
+    without: Array  # [B, pixels] from the afterstate
+
+
+class Networks(NamedTuple):
+    """The model as pure functions of `(params, ...)`; holds no arrays.
+
+    Categorical heads return logits `[B, S]`; `value_of` and `reward_of` turn them into scalars.
+    `smz_jax.model.steps` puts them together.
+    """
+
+    init: Callable[..., Params]  # (rng_key) -> params
+    representation: Callable[..., Any]  # (params, observation [B, F, ...]) -> embedding [B, D]
+    prediction: Callable[..., Prediction]  # (params, embedding)
+    afterstate_dynamics: Callable[..., Any]  # (params, embedding, action [B]) -> afterstate
+    afterstate_prediction: Callable[..., AfterstatePrediction]  # (params, afterstate)
+    dynamics: Callable[..., DynamicsOutput]  # (params, afterstate, code [B, C])
+    encoder: Callable[..., Any]  # (params, after [B, F, ...] or [B, D], afterstate) -> code [B, C]
+    representation_train: Callable[..., Any]  # (params, observation) -> embedding, batch_stats
+    project: Callable[..., Any]  # (params, embedding, predict[, among]) -> [B, projection]
+    decode: Callable[..., DecodedFrames]  # (params, embedding, afterstate)
+    frame_target: Callable[..., Any]  # (params, frame, frame before [B, ...]) -> [B, pixels]
+    value_of: Callable[..., Array]  # (logits [..., S]) -> scalar [...]
+    reward_of: Callable[..., Array]  # (logits [..., S]) -> scalar [...]
+    encoder_input: Literal["frames", "embedding"] = "frames"
+    discount: Callable[..., Array] | None = None  # (params, embedding) -> [B] in [-1, 1]: 0 where
+    #        the game has ended; multiplies gamma in search; None: a model without ends, all 1
+
+
+class NodeEmbedding(NamedTuple):
+    """What a node of the search tree stores beside mctx's own statistics."""
+
+    state: Array  # [B, N, D] embedding of a decision node, or afterstate of a chance node
+    is_chance: Array  # [B, N] bool
+    entropy: Array  # [B, N] float32, normalised H(sigma): of the chance node itself, or of the
+    #                 collapsed edge that led to a decision node; 0 elsewhere
+    faults: Any = None  # [B, N] int32, outputs of the networks that were not finite, replaced
+
+
 class SearchOutput(NamedTuple):
     """What a search (or the bare policy) decided at the root."""
 
@@ -88,14 +151,12 @@ class SearchOutput(NamedTuple):
     all_invalid: Array  # [B] bool, no action was valid (the action given is 0, or of the prior)
 
 
-class NodeEmbedding(NamedTuple):
-    """What a node of the search tree stores beside mctx's own statistics."""
+class Decision(NamedTuple):
+    """What one jitted call decides for a pool of lanes; stays on the device but for the action."""
 
-    state: Array  # [B, N, D] embedding of a decision node, or afterstate of a chance node
-    is_chance: Array  # [B, N] bool
-    entropy: Array  # [B, N] float32, normalised H(sigma): of the chance node itself, or of the
-    #                 collapsed edge that led to a decision node; 0 elsewhere
-    faults: Any = None  # [B, N] int32, outputs of the networks that were not finite, replaced
+    search: SearchOutput
+    embedding: Array  # [B, ...] of the root
+    transition_entropy: Array  # [B] normalised H(sigma) of the chosen action
 
 
 class Trajectory(NamedTuple):
@@ -116,6 +177,19 @@ class Trajectory(NamedTuple):
     transition_entropy: Array  # [B, T] float32, normalised H(sigma) of the played action
 
 
+def is_end(discount: Any) -> Any:
+    """Whether transitions led to a true end, by their discounts: `[...]` bool."""
+    return discount == 0
+
+
+class ReplaySample(NamedTuple):
+    """A batch of windows for one training step; the root of each is its row F - 1."""
+
+    rows: Trajectory  # [B, W, ...]
+    indices: Array | None  # [B] int32, for `set_priorities`; None if uniform
+    weights: Array  # [B] float32, importance weights, 1 for the largest of the batch
+
+
 class UnrollTargets(NamedTuple):
     """Targets of one unrolled training window; vmapped over B by the caller."""
 
@@ -127,29 +201,6 @@ class UnrollTargets(NamedTuple):
     transition_mask: Array  # [K] float32, 1 where the transition really happened in it
 
 
-class Networks(NamedTuple):
-    """The model as pure functions of `(params, ...)`; holds no arrays.
-
-    Categorical heads return logits `[B, S]`; `value_of` and `reward_of` turn them into scalars.
-    """
-
-    init: Callable[..., Params]  # (rng_key) -> params
-    representation: Callable[..., Any]  # (params, observation [B, F, ...]) -> embedding [B, D]
-    prediction: Callable[..., Any]  # (params, embedding) -> policy logits [B, A], value [B, S]
-    afterstate_dynamics: Callable[..., Any]  # (params, embedding, action [B]) -> afterstate
-    afterstate_prediction: Callable[..., Any]  # (params, afterstate) -> chance [B, C], value [B, S]
-    dynamics: Callable[..., Any]  # (params, afterstate, code [B, C]) -> embedding, reward [B, S]
-    encoder: Callable[..., Any]  # (params, after [B, F, ...] or [B, D], afterstate) -> code [B, C]
-    representation_train: Callable[..., Any]  # (params, observation) -> embedding, batch_stats
-    project: Callable[..., Any]  # (params, embedding, predict[, among]) -> [B, projection]
-    decode: Callable[..., Any]  # (params, embedding, afterstate) -> frame [B, h*w] from each
-    frame_target: Callable[..., Any]  # (params, frame, frame before [B, ...]) -> [B, pixels]
-    value_of: Callable[..., Array]  # (logits [..., S]) -> scalar [...]
-    reward_of: Callable[..., Array]  # (logits [..., S]) -> scalar [...]
-    goes_on: Callable[..., Array] | None = None  # (params, embedding) -> [B] in [0, 1], 0 where
-    #        the game has ended: multiplies gamma in search; None: a model without ends
-
-
 class TrainState(NamedTuple):
     """Everything the learner carries from step to step."""
 
@@ -159,18 +210,6 @@ class TrainState(NamedTuple):
     rng_key: Array
     step: Array  # [] int32, learner steps done
     head: Any = None  # `macros.precondition.head.HeadState`; None: nothing is learned of macros
-
-
-class MacroWindows(NamedTuple):
-    """Candidate windows in fixed shape; the order within the P axis is fixed by the extractor."""
-
-    actions: Array  # [P, L] int32, padded with -1
-    length: Array  # [P] int32
-    entropy: Array  # [P] float32, mean normalised entropy of the window's transitions
-    reward: Array  # [P] float32, sum over the window
-    bucket: Array  # [P] int32, start-state bucket at the window's own start
-    weight: Array  # [P] int32, 1, or the end node's visits
-    valid: Array  # [P] bool, every transition certain
 
 
 class MacroTable(NamedTuple):
@@ -204,19 +243,3 @@ class MacroStats(NamedTuple):
     certain_play: Array | int
     candidates_tree: Array | int
     candidates_play: Array | int
-
-
-class ReplaySample(NamedTuple):
-    """A batch of windows for one training step; the root of each is its row F - 1."""
-
-    rows: Trajectory  # [B, W, ...]
-    indices: Array | None  # [B] int32, for `set_priorities`; None if uniform
-    weights: Array  # [B] float32, importance weights, 1 for the largest of the batch
-
-
-class Decision(NamedTuple):
-    """What one jitted call decides for a pool of lanes; stays on the device but for the action."""
-
-    search: SearchOutput
-    embedding: Array  # [B, ...] of the root
-    transition_entropy: Array  # [B] normalised H(sigma) of the chosen action

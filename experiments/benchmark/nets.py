@@ -61,7 +61,7 @@ def with_certainty(networks: Networks) -> Networks:
         afterstate_dynamics=inner(networks.afterstate_dynamics),
         afterstate_prediction=afterstate_prediction,
         dynamics=inner(networks.dynamics),
-        goes_on=None if networks.goes_on is None else inner(networks.goes_on),
+        discount=None if networks.discount is None else inner(networks.discount),
     )
 
 

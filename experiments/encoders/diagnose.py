@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.encoders.frames import Transitions
-from smz_jax.analysis.rules.known_rules import entropy_nats, roc_area
+from smz_jax.analysis.rules.known_rules import roc_area
 from smz_jax.config.settings import Config
 from smz_jax.learning.losses import consistency_loss, reconstruction_loss
+from smz_jax.model import steps
 from smz_jax.storage.estimate import bootstrap
 from smz_jax.types import Array, Networks, Params
 
@@ -42,24 +43,22 @@ def make_look(networks: Networks, config: Config) -> Callable[..., dict[str, Arr
     def look(params: Params, before: Array, action: Array, after: Array) -> dict[str, Array]:
         embedding = networks.representation(params, before)
         next_embedding = networks.representation(params, after)
-        afterstate = networks.afterstate_dynamics(params, embedding, action)
-        logits, _ = networks.afterstate_prediction(params, afterstate)
-        seen = after if config.network.encoder_input == "frames" else next_embedding
-        code = jnp.argmax(networks.encoder(params, seen, afterstate), axis=-1)
-        likely = jnp.argmax(logits, axis=-1)
+        afterstate = steps.decide(networks, params, embedding, action)
+        seen = steps.Seen(after, next_embedding)
+        code = jnp.argmax(steps.encode(networks, params, seen, afterstate.state), axis=-1)
         found = {
-            "entropy": entropy_nats(logits),
+            "entropy": steps.entropy_nats(afterstate.logits),
             "code": code,
-            "likely": likely,
+            "likely": afterstate.likely,
             "embedding": embedding.reshape(len(action), -1).astype(jnp.float32),
         }
-        given = {"real": code, "shuffled": jnp.roll(code, 1), "likely": likely}
+        given = {"real": code, "shuffled": jnp.roll(code, 1), "likely": afterstate.likely}
         for name, index in given.items():
-            one_hot = jax.nn.one_hot(index, codes, dtype=jnp.float32)
-            foreseen, _ = networks.dynamics(params, afterstate, one_hot)
+            one_hot = steps.one_hot_code(index, codes)
+            foreseen = steps.chance(networks, params, afterstate.state, one_hot).state
             if size:
                 pixels = networks.frame_target(params, after[:, -1], before[:, -1])
-                with_code, without = networks.decode(params, foreseen, afterstate)
+                with_code, without = networks.decode(params, foreseen, afterstate.state)
                 found |= pixel_errors(with_code, pixels, name)
                 found |= pixel_errors(without, pixels, "without")
             else:

@@ -6,7 +6,7 @@ from typing import Literal
 import jax
 
 from smz_jax.config.settings import Config, RolloutConfig
-from smz_jax.model.steps import finite_logits, normalised_entropy
+from smz_jax.model import steps
 from smz_jax.search.policy import make_prior_policy, make_search
 from smz_jax.types import Array, Decision, EnvSpec, Networks, Params
 
@@ -71,10 +71,9 @@ def make_decide(
         else:
             output = search(params, key, embedding, invalid_actions, temperature, noise)
         # Of the model itself, since the search may never have expanded the action that was drawn.
-        afterstate = networks.afterstate_dynamics(params, embedding, output.action)
-        chance_logits, _ = networks.afterstate_prediction(params, afterstate)
-        chance_logits, bad_logits = finite_logits(chance_logits)
+        afterstate = steps.decide(networks, params, embedding, output.action)
+        chance_logits, bad_logits = steps.finite_logits(afterstate.logits)
         output = output._replace(faults=output.faults + bad_logits)
-        return Decision(output, embedding, normalised_entropy(chance_logits))
+        return Decision(output, embedding, steps.normalised_entropy(chance_logits))
 
     return jax.jit(decide)

@@ -1,6 +1,5 @@
 """The model against what really happened in replayed windows of any run."""
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -54,11 +53,7 @@ def batch_check(
     frozen = networks._replace(
         representation_train=lambda p, x: (networks.representation(p, x), p["batch_stats"])
     )
-    # With this weight above 0 the unroll embeds the real next observations whatever the run's is.
-    embedding_all = dataclasses.replace(
-        config, loss=dataclasses.replace(config.loss, consistency=1.0)
-    )
-    unrolled = unroll_model(frozen, params, rng_key, batch, embedding_all, jnp.float32(0))
+    unrolled = unroll_model(frozen, params, rng_key, batch, config, jnp.float32(0))
     targets = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), batch.targets)
     mask = targets.transition_mask
 

@@ -11,7 +11,8 @@ from smz_jax.learning.losses import Batch, Unrolled, unrolled_loss
 from smz_jax.learning.replay import Replay
 from smz_jax.learning.targets import make_unroll_targets, random_actions_past_end
 from smz_jax.macros.precondition.head import Known, make_head_update
-from smz_jax.model.observe import stack_observations
+from smz_jax.model.observe import stack_windows
+from smz_jax.model.steps import entropy_nats, predict
 from smz_jax.types import Array, EnvSpec, Networks, Params, ReplaySample, TrainState
 
 
@@ -76,8 +77,7 @@ def model_metrics(unrolled: Unrolled, mask: Array) -> dict[str, Array]:
     usage = jnp.sum(jax.lax.stop_gradient(unrolled.code) * mask[..., None], axis=(0, 1)) / total
     perplexity = jnp.exp(-jnp.sum(usage * jnp.log(jnp.maximum(usage, 1e-9))))
     agrees = jnp.argmax(unrolled.chance_logits, -1) == jnp.argmax(unrolled.code, -1)
-    log_prior = jax.nn.log_softmax(unrolled.chance_logits)
-    entropy = -jnp.sum(jnp.exp(log_prior) * log_prior, axis=-1)
+    entropy = entropy_nats(unrolled.chance_logits)
     root = unrolled.embeddings[0].astype(jnp.float32)
     return {
         "model/code_perplexity": perplexity,
@@ -104,22 +104,14 @@ def make_batch_builder(
 
     def build(target_params: Params, rng_key: Array, sample: ReplaySample) -> Batch:
         rows = sample.rows
-        window = rows.reward.shape[1]
-
-        def stacks(positions: range) -> Array:
-            return jax.vmap(
-                lambda frame, first: stack_observations(frame, first, positions, spec.context)
-            )(rows.frame, rows.is_first)
-
         tail = jax.tree.map(lambda x: x[:, history:], rows._replace(frame=()))
         values = tail.search_value
         if config.learner.bootstrap == "target":
-            observations = stacks(range(history, window))
+            window = range(history, rows.reward.shape[1])
+            observations = stack_windows(rows, spec.context, window)
             flat = observations.reshape(-1, *observations.shape[2:])
-            _, logits = networks.prediction(
-                target_params, networks.representation(target_params, flat)
-            )
-            values = networks.value_of(logits).reshape(values.shape)
+            embeddings = networks.representation(target_params, flat)
+            values = predict(networks, target_params, embeddings).value.reshape(values.shape)
         targets = jax.vmap(
             lambda row, value: make_unroll_targets(
                 reward=row.reward,
@@ -138,7 +130,8 @@ def make_batch_builder(
         )(keys, tail.action[:, :steps], targets.transition_mask)
         # Past the end of the window's own episode the model is fed the root again: what the next
         # game shows must reach neither a code nor the statistics of a batch.
-        observations = stacks(range(history, history + steps + 1))
+        unrolled = range(history, history + steps + 1)
+        observations = stack_windows(rows, spec.context, unrolled)
         real = jnp.pad(targets.transition_mask, ((0, 0), (1, 0)), constant_values=1.0) > 0
         real = real.reshape(*real.shape, *[1] * (observations.ndim - 2))
         return Batch(

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from smz_jax.config.settings import Config
+from smz_jax.model import steps
 from smz_jax.model.values import scalar_to_probs
 from smz_jax.types import Array, Networks, Params, UnrollTargets
 
@@ -112,66 +113,138 @@ def unroll_model(
 ) -> Unrolled:
     """Unrolls the model over the batch's actions, codes coming from the real next observations.
 
-    Args:
-        networks: the model.
-        params: the trained parameters.
-        rng_key: consumed.
-        batch: the windows.
-        config: the run's settings.
-        noise: scale of the Gumbel noise on the codes.
-
-    Returns:
-        `Unrolled`, time axis first.
+    `rng_key` is consumed; `noise` scales the Gumbel noise on the codes.
     """
     after = jnp.swapaxes(batch.observations[:, 1:], 0, 1)
     actions = jnp.swapaxes(batch.actions, 0, 1)
-    steps = actions.shape[0]
     root, batch_stats = networks.representation_train(params, batch.observations[:, 0])
-    needs_after = config.loss.consistency > 0 or config.network.encoder_input == "embedding"
-    if needs_after:
-        # Step by step: all K B frames at once fall out of a CPU's caches and take twice as long.
-        encoded = jax.lax.map(lambda x: networks.representation(params, x), after)
-        after_embeddings = jax.lax.stop_gradient(encoded)
-    else:
-        after_embeddings = jnp.zeros((steps, *root.shape), root.dtype)
-    seen = after if config.network.encoder_input == "frames" else after_embeddings
-
-    def step(embedding: Array, inputs: tuple[Array, Array, Array]):
-        action, seen_after, key = inputs
-        afterstate = networks.afterstate_dynamics(params, embedding, action)
-        logits = networks.encoder(params, seen_after, afterstate)
-        probs, code = straight_through_code(
+    after_embeddings = jax.lax.stop_gradient(steps.embed(networks, params, after))
+    followed = steps.follow(
+        networks,
+        params,
+        root,
+        actions,
+        steps.Seen(after, after_embeddings),
+        codes=lambda key, logits: straight_through_code(
             key, logits, noise=noise, uniform=config.network.encoder_uniform
-        )
-        embedding, reward = networks.dynamics(params, afterstate, code)
-        carried = scale_gradient(embedding, config.learner.dynamics_gradient_scale)
-        return carried, (afterstate, embedding, reward, probs, code)
-
-    keys = jax.random.split(rng_key, steps)
-    # Unrolled: a loop kept a sixth of an update's time on a CPU, Breakout at laptop.
-    _, outputs = jax.lax.scan(step, root, (actions, seen, keys), unroll=steps)
-    afterstates, embeddings, reward_logits, code_probs, code = outputs
-    embeddings = jnp.concatenate([root[None], embeddings])
-
-    def over_time(function, x: Array):
-        flat = function(params, x.reshape(-1, *x.shape[2:]))
-        return jax.tree.map(lambda y: y.reshape(*x.shape[:2], *y.shape[1:]), flat)
-
-    policy_logits, value_logits = over_time(networks.prediction, embeddings)
-    chance_logits, afterstate_value = over_time(networks.afterstate_prediction, afterstates)
+        ),
+        rng_key=rng_key,
+        carry=lambda state: scale_gradient(state, config.learner.dynamics_gradient_scale),
+        # Unrolled: a loop kept a sixth of an update's time on a CPU, Breakout at laptop.
+        unroll=len(actions),
+    )
+    embeddings = jnp.concatenate([root[None], followed.states])
+    policy_logits, value_logits = steps.over_time(networks.prediction, params, embeddings)
+    chance_logits, afterstate_value = steps.over_time(
+        networks.afterstate_prediction, params, followed.afterstates
+    )
     return Unrolled(
         embeddings=embeddings,
-        afterstates=afterstates,
+        afterstates=followed.afterstates,
         policy_logits=policy_logits,
         value_logits=value_logits,
-        reward_logits=reward_logits,
+        reward_logits=followed.reward_logits,
         chance_logits=chance_logits,
         afterstate_value_logits=afterstate_value,
-        code_probs=code_probs,
-        code=code,
+        code_probs=followed.code_probs,
+        code=followed.codes,
         after_embeddings=after_embeddings,
         batch_stats=batch_stats,
     )
+
+
+class Compared(NamedTuple):
+    """What a term is computed of; the time axis comes first."""
+
+    networks: Networks
+    params: Params
+    unrolled: Unrolled
+    targets: UnrollTargets  # [K+1, B, ...] or [K, B]
+    frames: Array  # [K+1, B, *frame_shape] newest ones
+    unroll: Array  # [K, 1] weight of each unrolled step
+
+    @property
+    def with_root(self) -> Array:
+        """Weight of each step `[K+1, 1]`, the root's 1."""
+        return jnp.concatenate([jnp.ones((1, 1), jnp.float32), self.unroll])
+
+    @property
+    def transition(self) -> Array:
+        """Weight of each real transition `[K, B]`."""
+        return self.targets.transition_mask * self.unroll
+
+    @property
+    def after(self) -> Array:
+        """Embeddings after each step, as rows `[K * B, ...]`."""
+        return self.unrolled.embeddings[1:].reshape(-1, *self.unrolled.embeddings.shape[2:])
+
+
+def policy_term(x: Compared) -> Array:
+    """The policy head learns the search's action weights."""
+    loss = jax.vmap(categorical_loss)(x.unrolled.policy_logits, x.targets.policy)
+    return loss * x.targets.policy_mask * x.with_root
+
+
+def value_term(x: Compared) -> Array:
+    """The value head learns the n-step returns."""
+    loss = jax.vmap(scalar_loss)(x.unrolled.value_logits, x.targets.value)
+    return loss * x.targets.value_mask * x.with_root
+
+
+def reward_term(x: Compared) -> Array:
+    """The reward head learns the rewards."""
+    loss = jax.vmap(scalar_loss)(x.unrolled.reward_logits, x.targets.reward)
+    return loss * x.targets.value_mask[1:] * x.unroll
+
+
+def afterstate_value_term(x: Compared) -> Array:
+    """Q of action k learns the value target of the state that the action is taken in."""
+    loss = jax.vmap(scalar_loss)(x.unrolled.afterstate_value_logits, x.targets.value[:-1])
+    return loss * x.targets.value_mask[:-1] * x.targets.value_mask[1:] * x.unroll
+
+
+def chance_term(x: Compared) -> Array:
+    """Sigma learns the encoder's codes."""
+    return jax.vmap(chance_loss)(x.unrolled.chance_logits, x.unrolled.code) * x.transition
+
+
+def commitment_term(x: Compared) -> Array:
+    """The encoder keeps to its codes."""
+    return jax.vmap(commitment_loss)(x.unrolled.code_probs, x.unrolled.code) * x.transition
+
+
+def consistency_term(x: Compared) -> Array:
+    """The unrolled embedding comes to lie near that of what was really seen."""
+    seen = x.unrolled.after_embeddings.reshape(x.after.shape)
+    predicted = x.networks.project(x.params, x.after, True)
+    cosine = consistency_loss(predicted, x.networks.project(x.params, seen, False))
+    return cosine.reshape(x.transition.shape) * x.transition
+
+
+def reconstruction_term(x: Compared) -> Array:
+    """The next frame is foreseen from the state after the code and from the afterstate."""
+    after, before = (y.reshape(-1, *y.shape[2:]) for y in (x.frames[1:], x.frames[:-1]))
+    pixels = x.networks.frame_target(x.params, after, before)
+    afterstates = x.unrolled.afterstates.reshape(x.after.shape)
+    with_code, without = x.networks.decode(x.params, x.after, afterstates)
+    error = reconstruction_loss(with_code, pixels) + reconstruction_loss(without, pixels)
+    return error.reshape(x.transition.shape) * x.transition
+
+
+TERMS = {
+    "policy": policy_term,
+    "value": value_term,
+    "reward": reward_term,
+    "afterstate_value": afterstate_value_term,
+    "chance": chance_term,
+    "commitment": commitment_term,
+    "consistency": consistency_term,
+    "reconstruction": reconstruction_term,
+}
+"""Every term `[K or K+1, B]` of the loss, masked and weighted over time, by the name of its weight
+in `config.loss`; a new one is a function and a line here, and its weight."""
+AUXILIARY = ("consistency", "reconstruction")
+"""Terms that are left out where their weight is 0: they take heads and time of their own."""
 
 
 def loss_terms(
@@ -179,49 +252,30 @@ def loss_terms(
 ) -> dict[str, Array]:
     """Every term, masked, weighted over the unroll steps and summed: name to `[B]`.
 
-    The root's terms have weight 1, each unrolled step's 1/K. The afterstate after action k has the
-    value target of the state that it follows (it is that action's Q).
+    The root's terms have weight 1, each unrolled step's 1/K.
     """
-    targets = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), batch.targets)
-    steps = batch.actions.shape[1]
-    unroll = jnp.full((steps, 1), 1.0 / steps, jnp.float32)
-    with_root = jnp.concatenate([jnp.ones((1, 1), jnp.float32), unroll])
-    transition = targets.transition_mask * unroll
-    u = unrolled
-    per_step = jax.vmap
-    terms = {
-        "policy": per_step(categorical_loss)(u.policy_logits, targets.policy)
-        * targets.policy_mask
-        * with_root,
-        "value": per_step(scalar_loss)(u.value_logits, targets.value)
-        * targets.value_mask
-        * with_root,
-        "reward": per_step(scalar_loss)(u.reward_logits, targets.reward)
-        * targets.value_mask[1:]
-        * unroll,
-        "afterstate_value": per_step(scalar_loss)(u.afterstate_value_logits, targets.value[:-1])
-        * targets.value_mask[:-1]
-        * targets.value_mask[1:]
-        * unroll,
-        "chance": per_step(chance_loss)(u.chance_logits, u.code) * transition,
-        "commitment": per_step(commitment_loss)(u.code_probs, u.code) * transition,
+    length = batch.actions.shape[1]
+    compared = Compared(
+        networks,
+        params,
+        unrolled,
+        targets=jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), batch.targets),
+        frames=jnp.moveaxis(batch.observations[:, :, -1], 1, 0),
+        unroll=jnp.full((length, 1), 1.0 / length, jnp.float32),
+    )
+    return {
+        name: term(compared).sum(axis=0)
+        for name, term in TERMS.items()
+        if name not in AUXILIARY or getattr(config.loss, name) > 0
     }
-    if config.loss.consistency > 0:
-        flat = u.embeddings[1:].reshape(-1, *u.embeddings.shape[2:])
-        predicted = networks.project(params, flat, True)
-        target = networks.project(params, u.after_embeddings.reshape(flat.shape), False)
-        cosine = consistency_loss(predicted, target).reshape(transition.shape)
-        terms["consistency"] = cosine * transition
-    if config.loss.reconstruction > 0:
-        frames = jnp.moveaxis(batch.observations[:, :, -1], 1, 0)
-        pairs = (x.reshape(-1, *frames.shape[2:]) for x in (frames[1:], frames[:-1]))
-        pixels = networks.frame_target(params, *pairs)
-        flat = u.embeddings[1:].reshape(-1, *u.embeddings.shape[2:])
-        flat_after = u.afterstates.reshape(flat.shape)
-        with_code, without = networks.decode(params, flat, flat_after)
-        error = reconstruction_loss(with_code, pixels) + reconstruction_loss(without, pixels)
-        terms["reconstruction"] = error.reshape(transition.shape) * transition
-    return {name: term.sum(axis=0) for name, term in terms.items()}
+
+
+class LossOutput(NamedTuple):
+    """What an update needs beside the gradient."""
+
+    metrics: dict[str, Array]  # each term's mean, and the total
+    batch_stats: Params  # updated running statistics
+    unrolled: Unrolled
 
 
 def unrolled_loss(
@@ -234,21 +288,11 @@ def unrolled_loss(
     *,
     noise: Array,
     commitment_scale: Array,
-) -> tuple[Array, tuple[dict[str, Array], Params, Unrolled]]:
-    """The total loss, importance-weighted over the batch.
+) -> tuple[Array, LossOutput]:
+    """The total loss, importance-weighted over the batch: a scalar.
 
-    Args:
-        trainable: the parameters that the gradient is taken of.
-        batch_stats: running statistics.
-        networks: the model.
-        rng_key: consumed.
-        batch: the windows.
-        config: the run's settings.
-        noise: scale of the Gumbel noise on the codes.
-        commitment_scale: 0..1, the warm-up of the commitment term.
-
-    Returns:
-        The scalar loss; and each term's mean, the updated running statistics and the unroll.
+    The gradient is that of `trainable`; `rng_key` is consumed; `noise` scales the Gumbel noise on
+    the codes; `commitment_scale` in 0..1 is the warm-up of the commitment term.
     """
     params = {"params": trainable, "batch_stats": batch_stats}
     unrolled = unroll_model(networks, params, rng_key, batch, config, noise)
@@ -264,4 +308,4 @@ def unrolled_loss(
     metrics = {f"loss/{name}": term.mean() for name, term in terms.items()}
     metrics["loss/code_entropy"] = entropy
     metrics["loss/total"] = total
-    return total, (metrics, unrolled.batch_stats, unrolled)
+    return total, LossOutput(metrics, unrolled.batch_stats, unrolled)

@@ -14,7 +14,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from smz_jax.types import Array, UnrollTargets
+from smz_jax.types import Array, UnrollTargets, is_end
 
 
 def n_step_targets(
@@ -36,7 +36,8 @@ def n_step_targets(
 
     Args:
         reward: [R] float32, r_{t+1}.
-        discount: [R] float32, 0 where the action led to a true end, else 1.
+        discount: [R] float32, 0 where the action led to a true end; -1 where the other player
+            moves next, whose value counts the other way; else 1.
         final: [R] bool, final observations (only rows before R - 1 are read).
         values: [R] float32, the values to bootstrap from.
         td_steps: n.
@@ -53,7 +54,7 @@ def n_step_targets(
     reach = jnp.cumprod(jnp.pad(keep[step], ((0, 0), (1, 0)), constant_values=1.0), axis=1)
     gain = jnp.where(final, values, reward)[step]
     gain = jnp.concatenate([gain, values[td_steps:, None]], axis=1).astype(jnp.float32)
-    return jnp.sum(jnp.where(reach > 0.0, reach * gain, 0.0), axis=1)
+    return jnp.sum(jnp.where(reach != 0.0, reach * gain, 0.0), axis=1)
 
 
 def make_unroll_targets(
@@ -107,9 +108,9 @@ def make_unroll_targets(
     z = n_step_targets(reward, discount, final, values, td_steps=td_steps, gamma=gamma)
 
     acts = jnp.logical_not(final)
-    goes_on = jnp.logical_and(acts, discount > 0.0)
+    continues = jnp.logical_and(acts, ~is_end(discount))
     # own[k]: every transition from the root to row k is real and none of them is a true end.
-    own = jnp.cumprod(jnp.pad(goes_on[:unroll_steps], (1, 0), constant_values=True)) > 0
+    own = jnp.cumprod(jnp.pad(continues[:unroll_steps], (1, 0), constant_values=True)) > 0
     acting = jnp.logical_and(own, acts[: unroll_steps + 1])
     cut = jnp.logical_and(own, final[: unroll_steps + 1])
     past_cut = jnp.cumsum(cut) - cut > 0

@@ -16,9 +16,18 @@ import jax.numpy as jnp
 from smz_jax.config.settings import NetworkConfig, require
 from smz_jax.model.heads import CodeHead, OneHead, Projector, Transition, TwoHeads
 from smz_jax.model.layers import EmbeddingNorm, PixelNorm, min_max_scale
-from smz_jax.model.torsos import make_torso
+from smz_jax.model.torsos import FAMILIES
 from smz_jax.model.values import logits_to_scalar
-from smz_jax.types import Array, EnvSpec, Networks, Params
+from smz_jax.types import (
+    AfterstatePrediction,
+    Array,
+    DecodedFrames,
+    DynamicsOutput,
+    EnvSpec,
+    Networks,
+    Params,
+    Prediction,
+)
 
 
 class Model(nn.Module):
@@ -34,19 +43,21 @@ class Model(nn.Module):
         values = 2 * c.value_support + 1
         rewards = 2 * c.reward_support + 1
         pixels = self.decoded_pixels
+        family = FAMILIES[c.family]
         self.pixel_norm = PixelNorm(self.spec.frame_shape, c.input_norm)
-        self.representation_torso = make_torso(c, features=c.embedding_size, dtype=dtype)
+        self.representation_torso = family.make_torso(c, c.embedding_size, dtype, False)
         self.representation_norm = EmbeddingNorm(c.embedding_norm)
         self.prediction_head = TwoHeads(c.hidden_size, self.spec.num_actions, values, dtype)
-        lines = c.family == "board"
-        self.afterstate_transition = Transition(c.hidden_size, c.num_blocks, dtype, lines)
+        transition = functools.partial(
+            Transition, c.hidden_size, c.num_blocks, dtype, family.has_lines
+        )
+        self.afterstate_transition = transition()
         self.afterstate_head = TwoHeads(c.hidden_size, c.codebook_size, values, dtype)
-        self.dynamics_transition = Transition(c.hidden_size, c.num_blocks, dtype, lines)
+        self.dynamics_transition = transition()
         self.reward_head = OneHead(c.hidden_size, rewards, dtype)
         if c.encoder_input == "frames":
-            spatial = c.family in ("resnet", "board")
-            features = c.embedding_size if spatial else c.hidden_size
-            self.encoder_torso = make_torso(c, features=features, dtype=dtype, slim=True)
+            features = c.embedding_size if family.is_spatial else c.hidden_size
+            self.encoder_torso = family.make_torso(c, features, dtype, True)
         self.encoder_head = CodeHead(c.hidden_size, c.codebook_size, dtype)
         self.projector = Projector(c.hidden_size, dtype)
         if pixels:
@@ -69,25 +80,25 @@ class Model(nn.Module):
         x = self.representation_torso(self.pixel_norm(observation, train))
         return min_max_scale(self.representation_norm(x, train))
 
-    def prediction(self, embedding: Array) -> tuple[Array, Array]:
-        """f: policy logits `[B, A]`, value logits `[B, S]`."""
-        return self.prediction_head(embedding)
+    def prediction(self, embedding: Array) -> Prediction:
+        """f: what a state is worth, and what to do in it."""
+        return Prediction(*self.prediction_head(embedding))
 
     def afterstate_dynamics(self, embedding: Array, action: Array) -> Array:
         """phi: `action [B]` enters as a one-hot; gives the afterstate, scaled to [0, 1]."""
         one_hot = jax.nn.one_hot(action, self.spec.num_actions, dtype=jnp.float32)
         return self.afterstate_transition(embedding, one_hot)
 
-    def afterstate_prediction(self, afterstate: Array) -> tuple[Array, Array]:
-        """psi: chance logits `[B, C]` and the afterstate's value logits `[B, S]`."""
-        return self.afterstate_head(afterstate)
+    def afterstate_prediction(self, afterstate: Array) -> AfterstatePrediction:
+        """psi: what may happen, and what the decision is worth."""
+        return AfterstatePrediction(*self.afterstate_head(afterstate))
 
-    def dynamics(self, afterstate: Array, chance_code: Array) -> tuple[Array, Array]:
+    def dynamics(self, afterstate: Array, chance_code: Array) -> DynamicsOutput:
         """g: `chance_code [B, C]` is the one-hot that carries the straight-through gradient."""
-        embedding = self.dynamics_transition(afterstate, chance_code)
-        if not self.config.reward_sees_afterstate:
-            return embedding, self.reward_head(embedding)
-        return embedding, self.reward_head(jnp.concatenate([embedding, afterstate], axis=-1))
+        embedding = rewarded = self.dynamics_transition(afterstate, chance_code)
+        if self.config.reward_sees_afterstate:
+            rewarded = jnp.concatenate([embedding, afterstate], axis=-1)
+        return DynamicsOutput(embedding, self.reward_head(rewarded))
 
     def encoder(self, after: Array, afterstate: Array) -> Array:
         """e: code logits `[B, C]` from the observation after the step (or its embedding)."""
@@ -106,9 +117,9 @@ class Model(nn.Module):
         rows = among.shape[0]
         return self.projector(jnp.concatenate([among, embedding]), predict, rows)[rows:]
 
-    def decode(self, embedding: Array, afterstate: Array) -> tuple[Array, Array]:
+    def decode(self, embedding: Array, afterstate: Array) -> DecodedFrames:
         """Next frames `[B, pixels]` as the next state and the afterstate foresee them."""
-        return self.state_decoder(embedding), self.afterstate_decoder(afterstate)
+        return DecodedFrames(self.state_decoder(embedding), self.afterstate_decoder(afterstate))
 
     def frame_target(self, frame: Array, before: Array) -> Array:
         """What `decode` is to foresee of a frame `[B, *frame_shape]` that follows another.
@@ -132,7 +143,7 @@ class Model(nn.Module):
         self.afterstate_prediction(afterstate)
         after = observation if self.config.encoder_input == "frames" else embedding
         code = jax.nn.softmax(self.encoder(after, afterstate))
-        embedding, _ = self.dynamics(afterstate, code)
+        embedding = self.dynamics(afterstate, code).embedding
         self.project(embedding, True)
         if self.decoded_pixels:
             self.decode(embedding, afterstate)
@@ -146,20 +157,11 @@ def _batched(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
 def make_networks(config: NetworkConfig, spec: EnvSpec) -> Networks:
     """The model as pure functions.
 
-    Args:
-        config: sizes and family.
-        spec: the environment's shapes and number of actions.
-
-    Returns:
-        `Networks`; its functions take `params = {"params": ..., "batch_stats": ...}` first.
-
     Raises:
         ConfigError: if the family is not for the kind of observation.
     """
-    kind, families = {
-        2: ("images", ("light", "mlp", "resnet")),
-        3: ("boards", ("board", "mlp")),
-    }.get(len(spec.frame_shape), ("vectors", ("mlp",)))
+    kind = {2: "images", 3: "boards"}.get(len(spec.frame_shape), "vectors")
+    families = [name for name, family in FAMILIES.items() if kind in family.observations]
     allowed = f"{' or '.join(families)}: the observations of {spec.name} are {kind}"
     require(config.family in families, "network.family", config.family, allowed)
     model = Model(config, spec)
@@ -199,4 +201,5 @@ def make_networks(config: NetworkConfig, spec: EnvSpec) -> Networks:
         frame_target=pure(Model.frame_target),
         value_of=_batched(functools.partial(logits_to_scalar, support=config.value_support)),
         reward_of=_batched(functools.partial(logits_to_scalar, support=config.reward_support)),
+        encoder_input=config.encoder_input,
     )

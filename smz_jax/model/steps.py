@@ -1,18 +1,95 @@
-"""Steps of the model, spelled out once."""
+"""The verbs of the model: every step that is taken in it, by whomever, is one of these.
+
+    predict  state -> Judgement                      f
+    decide   (state, action) -> Afterstate          phi, then psi
+    chance   (afterstate, code) -> Step              g, then f
+    imagine  (state, actions) -> Imagined            open loop, outcomes by the model
+    follow   (root, actions, seen) -> Followed       along a real window, outcomes by the encoder
+    place    embedding -> [N, E]                     the space in which ends are compared
+
+Time comes first in what `imagine` and `follow` take and give.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 
+from smz_jax.config.settings import Config
 from smz_jax.types import Array, Networks, Params
+
+
+class Judgement(NamedTuple):
+    """What the model makes of a state; [..., B] each."""
+
+    policy_logits: Array  # [B, A]
+    value: Array  # [B]
+
+
+class Afterstate(NamedTuple):
+    """What the model makes of a decision; [..., B] each."""
+
+    state: Array  # [B, D]
+    logits: Array  # [B, C] of sigma, over the chance outcomes
+    value: Array  # [B] Q of the decision
+
+    @property
+    def entropy(self) -> Array:
+        """Normalised H(sigma) `[B]`."""
+        return normalised_entropy(self.logits)
+
+    @property
+    def likely(self) -> Array:
+        """The likeliest outcome `[B]`, int32."""
+        return jnp.argmax(self.logits, axis=-1).astype(jnp.int32)
+
+
+class Step(NamedTuple):
+    """What the model makes of a chance outcome: the next decision node; [..., B] each."""
+
+    state: Array  # [B, D]
+    policy_logits: Array  # [B, A]
+    value: Array  # [B]
+    reward: Array  # [B]
+    discount: Array  # [B] in [-1, 1]: 0 past an end, below 0 where the other player moves next
+
+
+class Imagined(NamedTuple):
+    """K steps that the model took open loop."""
+
+    afterstates: Afterstate  # [K, B, ...]
+    steps: Step  # [K, B, ...]
+
+
+class Seen(NamedTuple):
+    """Real observations and their embeddings, of the same leading axes."""
+
+    observation: Array  # [..., F, *frame_shape]
+    embedding: Array  # [..., D]
+
+
+class Followed(NamedTuple):
+    """A real window as the model follows it, told at each step what happened by a code."""
+
+    afterstates: Array  # [K, B, D]
+    states: Array  # [K, B, D], after each step
+    reward_logits: Array  # [K, B, S]
+    code_probs: Array  # [K, B, C] q, before the arg max
+    codes: Array  # [K, B, C] one-hot
 
 
 def normalised_entropy(logits: Array) -> Array:
     """H(sigma) / ln C of chance logits `[..., C]`, in [0, 1]; 0 when C = 1."""
     if logits.shape[-1] == 1:
         return jnp.zeros(logits.shape[:-1], jnp.float32)
+    return jnp.clip(entropy_nats(logits) / jnp.log(jnp.float32(logits.shape[-1])), 0.0, 1.0)
+
+
+def entropy_nats(logits: Array) -> Array:
+    """H(sigma) in nats of chance logits `[..., C]`."""
     log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
-    entropy = -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
-    return jnp.clip(entropy / jnp.log(jnp.float32(logits.shape[-1])), 0.0, 1.0)
+    return -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
 
 
 def finite_scalars(values: Array) -> tuple[Array, Array]:
@@ -31,48 +108,160 @@ def finite_logits(logits: Array) -> tuple[Array, Array]:
     return logits, (~finite).astype(jnp.int32)
 
 
-def discount_after(
-    networks: Networks, params: Params, state: Array, gamma: float
-) -> tuple[Array, Array]:
-    """Discount of the edge that led to the decision nodes `state`: gamma, 0 past an end.
+Output = TypeVar("Output", Judgement, Afterstate, Step)
+
+
+def finite(output: Output) -> tuple[Output, Array]:
+    """An output without numbers that are not finite, and how many were replaced: int32 `[B]`.
+
+    Embeddings stay as they are.
+    """
+    fields, faults = {}, jnp.zeros((), jnp.int32)
+    for name, array in output._asdict().items():
+        if name != "state":
+            replace = finite_logits if name.endswith("logits") else finite_scalars
+            fields[name], bad = replace(array)
+            faults = faults + bad
+    return output._replace(**fields), faults
+
+
+def one_hot_code(outcome: Array, codebook_size: int) -> Array:
+    """Outcomes `[...]` as the codes `[..., C]` that `chance` takes."""
+    return jax.nn.one_hot(outcome, codebook_size, dtype=jnp.float32)
+
+
+def predict(networks: Networks, params: Params, state: Array) -> Judgement:
+    """What to do in `state [B, D]`, and what it is worth."""
+    policy_logits, value_logits = networks.prediction(params, state)
+    return Judgement(policy_logits, networks.value_of(value_logits))
+
+
+def decide(networks: Networks, params: Params, state: Array, action: Array) -> Afterstate:
+    """A decision: `state [B, D]` and `action [B]` to its afterstate."""
+    after = networks.afterstate_dynamics(params, state, action)
+    logits, value_logits = networks.afterstate_prediction(params, after)
+    return Afterstate(after, logits, networks.value_of(value_logits))
+
+
+def chance(networks: Networks, params: Params, afterstate: Array, code: Array) -> Step:
+    """A chance outcome: `afterstate [B, D]` and the one-hot `code [B, C]` to the next state."""
+    state, reward_logits = networks.dynamics(params, afterstate, code)
+    discount = jnp.ones(code.shape[:1], jnp.float32)
+    if networks.discount is not None:
+        discount = networks.discount(params, state)
+    reward = networks.reward_of(reward_logits)
+    return Step(state, *predict(networks, params, state), reward, discount)
+
+
+def imagine(
+    networks: Networks, params: Params, state: Array, actions: Array, codes: Array | None = None
+) -> Imagined:
+    """Plays actions in the model, open loop.
+
+    Args:
+        networks: the model.
+        params: its parameters.
+        state: `[B, D]`.
+        actions: `[K, B]` int32.
+        codes: which outcomes follow. None: the likeliest ones; a PRNG key: drawn from sigma;
+            integers `[K, B]`: these.
+    """
+    drawn = codes is not None and jnp.issubdtype(codes.dtype, jax.dtypes.prng_key)
+    given = jax.random.split(codes, len(actions)) if drawn else codes
+
+    def step(state: Array, inputs: tuple[Array, Array | None]) -> tuple[Array, Imagined]:
+        action, outcome = inputs
+        afterstate = decide(networks, params, state, action)
+        if drawn:
+            outcome = jax.random.categorical(outcome, afterstate.logits)
+        elif outcome is None:
+            outcome = afterstate.likely
+        code = one_hot_code(outcome, afterstate.logits.shape[-1])
+        after = chance(networks, params, afterstate.state, code)
+        return after.state, Imagined(afterstate, after)
+
+    return jax.lax.scan(step, state, (actions, given))[1]
+
+
+def embed(networks: Networks, params: Params, observations: Array) -> Array:
+    """Embeddings `[T, B, D]` of observations `[T, B, F, ...]`, by running statistics.
+
+    Step by step: all T B frames at once fall out of a CPU's caches and take twice as long.
+    """
+    return jax.lax.map(lambda x: networks.representation(params, x), observations)
+
+
+def encode(networks: Networks, params: Params, seen: Seen, afterstate: Array) -> Array:
+    """The encoder's logits `[B, C]`: what happened, told by what was seen after `afterstate`."""
+    return networks.encoder(params, _encoder_input(networks, seen), afterstate)
+
+
+def _encoder_input(networks: Networks, seen: Seen) -> Array:
+    return seen.observation if networks.encoder_input == "frames" else seen.embedding
+
+
+def told(rng_key: Array | None, logits: Array) -> tuple[Array, Array]:
+    """The encoder's word as it is: softmax and one-hot of `logits [B, C]`."""
+    del rng_key
+    return jax.nn.softmax(logits), one_hot_code(jnp.argmax(logits, axis=-1), logits.shape[-1])
+
+
+def follow(
+    networks: Networks,
+    params: Params,
+    root: Array,
+    actions: Array,
+    seen: Seen,
+    *,
+    codes: Callable[[Array | None, Array], tuple[Array, Array]] = told,
+    rng_key: Array | None = None,
+    carry: Callable[[Array], Array] = lambda state: state,
+    unroll: int = 1,
+) -> Followed:
+    """Takes the model along a real window, each outcome the encoder's code of what was seen.
+
+    Args:
+        networks: the model.
+        params: its parameters.
+        root: `[B, D]`, embedding of the window's first observation.
+        actions: `[K, B]` int32.
+        seen: `[K, B, ...]`, after each step.
+        codes: `(rng_key, logits [B, C]) -> q, code`, both `[B, C]`.
+        rng_key: consumed, a key of each step for `codes`; None: it needs none.
+        carry: applied to a state before the next step goes on from it.
+        unroll: of `jax.lax.scan`.
+    """
+
+    def step(state: Array, inputs: tuple[Array, Array, Array | None]) -> tuple[Array, Followed]:
+        action, after, key = inputs
+        afterstate = networks.afterstate_dynamics(params, state, action)
+        probs, code = codes(key, networks.encoder(params, after, afterstate))
+        state, reward_logits = networks.dynamics(params, afterstate, code)
+        return carry(state), Followed(afterstate, state, reward_logits, probs, code)
+
+    keys = None if rng_key is None else jax.random.split(rng_key, len(actions))
+    inputs = (actions, _encoder_input(networks, seen), keys)
+    return jax.lax.scan(step, root, inputs, unroll=unroll)[1]
+
+
+def over_time(function: Callable[..., Any], params: Params, x: Array) -> Any:
+    """A function of rows `[K * B, ...]` on `x [K, B, ...]`, all steps at once."""
+    rows = function(params, x.reshape(-1, *x.shape[2:]))
+    return jax.tree.map(lambda y: y.reshape(*x.shape[:2], *y.shape[1:]), rows)
+
+
+def make_place(networks: Networks, config: Config) -> Callable[..., Array]:
+    """The space in which ends are compared: where the two were trained to agree, if they were.
 
     Returns:
-        float32 `[B]`, and how many had to be replaced because they were not finite, int32 `[B]`.
+        `(params, embedding [N, ...], foreseen, among=None) -> [N, E]` float32: the projection
+        (with the predictor of foreseen ends, by the statistics of `among`, or of the rows
+        themselves), or the embedding as it is where no consistency is trained.
     """
-    discount = jnp.full(state.shape[:1], gamma, jnp.float32)
-    if networks.goes_on is not None:
-        discount = discount * networks.goes_on(params, state)
-    return finite_scalars(discount)
 
+    def place(params: Params, embedding: Array, foreseen: bool, among: Any = None) -> Array:
+        if config.loss.consistency > 0:
+            embedding = networks.project(params, embedding, foreseen, among)
+        return embedding.reshape(len(embedding), -1).astype(jnp.float32)
 
-def to_afterstate(networks: Networks, params: Params, inputs: tuple[Array, Array]):
-    """A decision by the model: `(state, action)` to what a chance node holds.
-
-    Returns:
-        afterstate, chance logits `[B, C]`, value `[B]`, faults `[B]`.
-    """
-    afterstate = networks.afterstate_dynamics(params, *inputs)
-    chance_logits, value = networks.afterstate_prediction(params, afterstate)
-    chance_logits, bad_logits = finite_logits(chance_logits)
-    value, bad_value = finite_scalars(networks.value_of(value))
-    return afterstate, chance_logits, value, bad_logits + bad_value
-
-
-def to_state(
-    networks: Networks, params: Params, gamma: float, codes: int, inputs: tuple[Array, Array]
-):
-    """A chance outcome by the model: `(afterstate, outcome)` to what a decision node holds.
-
-    Returns:
-        state, policy logits `[B, A]`, value `[B]`, reward `[B]`, discount `[B]`, faults `[B]`.
-    """
-    afterstate, outcome = inputs
-    code = jax.nn.one_hot(outcome, codes, dtype=jnp.float32)
-    state, reward = networks.dynamics(params, afterstate, code)
-    policy_logits, value = networks.prediction(params, state)
-    policy_logits, bad_logits = finite_logits(policy_logits)
-    value, bad_value = finite_scalars(networks.value_of(value))
-    reward, bad_reward = finite_scalars(networks.reward_of(reward))
-    discount, bad_discount = discount_after(networks, params, state, gamma)
-    faults = bad_logits + bad_value + bad_reward + bad_discount
-    return state, policy_logits, value, reward, discount, faults
+    return place

@@ -1,8 +1,12 @@
 """Torsos: from a standardised observation `[B, F, *frame_shape]` to raw features."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import flax.linen as nn
 import jax.numpy as jnp
 
+from smz_jax.config.settings import NetworkConfig
 from smz_jax.model.layers import ResidualConv, ResidualLines
 from smz_jax.types import Array
 
@@ -96,21 +100,42 @@ class ResNetTorso(nn.Module):
         return nn.avg_pool(x, (3, 3), (2, 2), "SAME")
 
 
-def make_torso(config, *, features: int, dtype: jnp.dtype, slim: bool = False) -> nn.Module:
-    """The torso of `config.family`.
+def _light(config: NetworkConfig, features: int, dtype: jnp.dtype, slim: bool) -> nn.Module:
+    return LightTorso(max(1, config.torso_channels // (2 if slim else 1)), features, dtype)
 
-    Args:
-        config: a `NetworkConfig`.
-        features: length of a flat output, or channels of the resnet's planes.
-        dtype: what to compute in.
-        slim: a torso for the encoder, with the same layers and half of the width.
-    """
-    if config.family == "light":
-        channels = max(1, config.torso_channels // (2 if slim else 1))
-        return LightTorso(channels, features, dtype)
-    if config.family == "board":
-        hidden = max(1, config.hidden_size // (2 if slim else 1))
-        return BoardTorso(hidden, features, dtype)
-    if config.family == "mlp":
-        return MlpTorso(config.hidden_size, features, dtype)
+
+def _mlp(config: NetworkConfig, features: int, dtype: jnp.dtype, slim: bool) -> nn.Module:
+    del slim
+    return MlpTorso(config.hidden_size, features, dtype)
+
+
+def _board(config: NetworkConfig, features: int, dtype: jnp.dtype, slim: bool) -> nn.Module:
+    return BoardTorso(max(1, config.hidden_size // (2 if slim else 1)), features, dtype)
+
+
+def _resnet(config: NetworkConfig, features: int, dtype: jnp.dtype, slim: bool) -> nn.Module:
+    del slim
     return ResNetTorso(features, config.num_blocks, dtype)
+
+
+class Family(NamedTuple):
+    """A family of networks.
+
+    `make_torso` is called as `(NetworkConfig, features, dtype, slim)`: `features` is the length of
+    a flat output, or the channels of planes; a slim torso is the encoder's, half as wide where the
+    family can be.
+    """
+
+    observations: tuple[str, ...]  # what it reads: images [H, W], boards [H, W, planes], vectors
+    make_torso: Callable[[NetworkConfig, int, jnp.dtype, bool], nn.Module]
+    is_spatial: bool = False  # embeddings are planes
+    has_lines: bool = False  # transitions see the rows and columns of a board
+
+
+FAMILIES = {
+    "board": Family(("boards",), _board, is_spatial=True, has_lines=True),
+    "light": Family(("images",), _light),
+    "mlp": Family(("images", "boards", "vectors"), _mlp),
+    "resnet": Family(("images",), _resnet, is_spatial=True),
+}
+"""Every value of `network.family`; a new one is a torso and a line here."""

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from smz_jax.search.descent import Bounds, Score, Walk, descend
+from smz_jax.search.edges import Edges
 from smz_jax.search.nodes import ROOT, UNVISITED, NewNode, Nodes, init_nodes, put, take, write_node
 from smz_jax.search.scores import Actions
 from smz_jax.types import Array, Params
@@ -105,7 +106,7 @@ def back_up(nodes: Nodes, bounds: Bounds, leaf: Array) -> tuple[Nodes, Bounds]:
 def make_grow(
     expand: Callable[..., NewNode],
     *,
-    num_actions: int,
+    edges: Edges,
     num_simulations: int,
     max_depth: int | None,
     interior_score: Score,
@@ -115,7 +116,7 @@ def make_grow(
 
     Args:
         expand: as `make_expand` gives it.
-        num_actions: A.
+        edges: of every node.
         num_simulations: nodes to add.
         max_depth: longest path in edges; None: no limit.
         interior_score: scores actions below the root.
@@ -139,7 +140,7 @@ def make_grow(
             root_score=lambda actions: root_score(actions, simulation),
             interior_score=interior_score,
             breaks_ties=breaks_ties,
-            num_actions=num_actions,
+            edges=edges,
             limit=limit,
         )
         is_new = walk.child == UNVISITED

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from smz_jax.search.edges import Edges
 from smz_jax.search.nodes import ROOT, UNVISITED, Nodes, take
 from smz_jax.search.scores import Actions
 from smz_jax.types import Array
@@ -72,17 +73,17 @@ def choose(scores: Array, walking: Array, simulate_key: Array, depth: Array) -> 
     return jnp.argmax(noisy, axis=-1).astype(jnp.int32)
 
 
-def look(nodes: Nodes, node: Array, bounds: Bounds, num_actions: int) -> Actions:
+def look(nodes: Nodes, node: Array, bounds: Bounds, edges: Edges) -> Actions:
     """The decision nodes `node [B]` as the scores see them."""
-    children = take(nodes.child, node)[:, :num_actions]
+    children = take(nodes.child, node)[:, edges.actions]
     index = jnp.maximum(children, 0)
     reward, discount = take(nodes.reward, index), take(nodes.discount, index)
     return Actions(
         node_visits=take(nodes.visits, node),
         node_value=take(nodes.value, node),
         raw_value=take(nodes.raw_value, node),
-        prior_logits=take(nodes.prior_logits, node)[:, :num_actions],
-        prior_probs=take(nodes.prior_probs, node)[:, :num_actions],
+        prior_logits=take(nodes.prior_logits, node)[:, edges.actions],
+        prior_probs=take(nodes.prior_probs, node)[:, edges.actions],
         visits=jnp.where(children == UNVISITED, 0, take(nodes.visits, index)),
         qvalues=reward + discount * take(nodes.value, index),
         low=bounds.low,
@@ -90,23 +91,23 @@ def look(nodes: Nodes, node: Array, bounds: Bounds, num_actions: int) -> Actions
     )
 
 
-def select_outcome(nodes: Nodes, node: Array, num_actions: int) -> Array:
+def select_outcome(nodes: Nodes, node: Array, edges: Edges) -> Array:
     """Arg max of sigma / (visits + 1) at chance nodes `node [B]`, see `select_chance_outcome`."""
-    children = take(nodes.child, node)[:, num_actions:]
+    children = take(nodes.child, node)[:, edges.outcomes]
     visits = take(nodes.visits, jnp.maximum(children, 0))
     visits = jnp.where(children == UNVISITED, 0, visits)
-    probs = take(nodes.prior_probs, node)[:, num_actions:]
+    probs = take(nodes.prior_probs, node)[:, edges.outcomes]
     return jnp.argmax(probs / (visits + 1), axis=-1).astype(jnp.int32)
 
 
-def advance(nodes: Nodes, walk: Walk, action: Array, *, num_actions: int, limit: int) -> Walk:
+def advance(nodes: Nodes, walk: Walk, action: Array, *, edges: Edges, limit: int) -> Walk:
     """A step of the game: from a decision node by `action [B]`, past a chance node by an outcome.
 
     Args:
         nodes: the trees.
         walk: rows that are not walking stay as they are.
         action: int32 `[B]`.
-        num_actions: A.
+        edges: of every node.
         limit: longest path in edges.
 
     Returns:
@@ -126,10 +127,10 @@ def advance(nodes: Nodes, walk: Walk, action: Array, *, num_actions: int, limit:
     at_chance = going & is_chance
     outcome = jax.lax.cond(
         jnp.any(at_chance),
-        lambda: select_outcome(nodes, at, num_actions),
+        lambda: select_outcome(nodes, at, edges),
         lambda: jnp.zeros_like(action),
     )
-    edge = num_actions + outcome
+    edge = edges.first_outcome + outcome
     below = follow(at, edge)
 
     def pick(after_outcome: Array, after_action: Array, before: Array) -> Array:
@@ -152,7 +153,7 @@ def descend(
     root_score: Score,
     interior_score: Score,
     breaks_ties: tuple[bool, bool],
-    num_actions: int,
+    edges: Edges,
     limit: int,
 ) -> Walk:
     """Walks from the root to an edge without a node, or to the depth limit.
@@ -164,7 +165,7 @@ def descend(
         root_score: of the root's actions; -inf where invalid.
         interior_score: of all others.
         breaks_ties: by noise, between root scores and between interior ones.
-        num_actions: A.
+        edges: of every node.
         limit: longest path in edges.
 
     Returns:
@@ -176,12 +177,12 @@ def descend(
     walk = Walk(root, root, child=root, depth=jnp.zeros_like(root), walking=everyone)
 
     def go(walk: Walk, score: Score, with_noise: bool) -> Walk:
-        actions = look(nodes, jnp.maximum(walk.child, ROOT), bounds, num_actions)
+        actions = look(nodes, jnp.maximum(walk.child, ROOT), bounds, edges)
         if with_noise:
             action = choose(score(actions), walk.walking, simulate_key, walk.depth)
         else:
             action = jnp.argmax(score(actions), axis=-1).astype(jnp.int32)
-        return advance(nodes, walk, action, num_actions=num_actions, limit=limit)
+        return advance(nodes, walk, action, edges=edges, limit=limit)
 
     at_root, below = breaks_ties
     walk = go(walk, root_score, at_root)

@@ -14,11 +14,12 @@ from smz_jax.search import gumbel as gumbel_rules
 from smz_jax.search import scores
 from smz_jax.search.batched import make_grow
 from smz_jax.search.descent import Score
+from smz_jax.search.edges import Edges
 from smz_jax.search.expansion import make_expand
 from smz_jax.search.interface import make_recurrent_fn
 from smz_jax.search.nodes import NewNode, as_mctx_tree
 from smz_jax.search.scores import Actions
-from smz_jax.search.selection import make_action_selection
+from smz_jax.search.selection import decision_view, make_action_selection
 from smz_jax.types import Array, Networks, Params
 
 GrowTree = Callable[..., Any]
@@ -26,19 +27,19 @@ GrowTree = Callable[..., Any]
 mctx.Tree` whose embeddings are `NodeEmbedding`."""
 
 
-def make_mctx_tree(networks: Networks, config: Config, num_actions: int) -> GrowTree:
+def make_mctx_tree(networks: Networks, config: Config, edges: Edges) -> GrowTree:
     """The reference engine: `mctx.search` over decision and chance nodes.
 
     Agrees with `mctx.stochastic_muzero_policy` visit for visit, and keeps the whole tree.
     """
     settings = config.search
     select = make_action_selection(
-        num_actions,
+        edges,
         pb_c_init=settings.pb_c_init,
         pb_c_base=settings.pb_c_base,
         q_epsilon=settings.q_epsilon,
     )
-    recurrent_fn = make_recurrent_fn(networks, num_actions=num_actions, gamma=config.learner.gamma)
+    recurrent_fn = make_recurrent_fn(networks, edges=edges, gamma=config.learner.gamma)
 
     def grow_tree(
         params: Params, rng_key: Array, root: Any, invalid_actions: Array, gumbel: None
@@ -59,14 +60,16 @@ def make_mctx_tree(networks: Networks, config: Config, num_actions: int) -> Grow
     return grow_tree
 
 
-def make_batched_tree(networks: Networks, config: Config, num_actions: int) -> GrowTree:
+def make_batched_tree(networks: Networks, config: Config, edges: Edges) -> GrowTree:
     """The batched engine, see `batched.py`."""
     settings = config.search
     puct, completed = make_puct(settings), make_completed(settings)
-    considered = min(settings.gumbel_considered, num_actions) if settings.root == "gumbel" else 0
+    considered = (
+        min(settings.gumbel_considered, edges.num_actions) if settings.root == "gumbel" else 0
+    )
     table = gumbel_rules.halving_table(
         considered,
-        max(settings.num_simulations, 1),  # looked at by a loop that never runs
+        max(settings.num_simulations, 1),  # read by a loop that never runs
     )
 
     def gumbel_interior(actions: Actions) -> Array:
@@ -75,12 +78,12 @@ def make_batched_tree(networks: Networks, config: Config, num_actions: int) -> G
     grow = make_grow(
         make_expand(
             networks,
-            num_actions=num_actions,
+            edges=edges,
             gamma=config.learner.gamma,
             collapse_threshold=settings.collapse_threshold,
             row_multiple=settings.row_multiple,
         ),
-        num_actions=num_actions,
+        edges=edges,
         num_simulations=settings.num_simulations,
         max_depth=settings.max_depth,
         interior_score=gumbel_interior if settings.interior == "gumbel" else puct,
@@ -156,18 +159,18 @@ def gumbel_decision(
         The best of the most visited actions, int32 `[B]`, and the policy target `[B, A]`: the prior
         improved by completed Q-values.
     """
-    num_actions = logits.shape[-1]
-    visits = tree.children_visits[:, 0, :num_actions]
+    root = decision_view(tree, Edges(logits.shape[-1]))
+    visits = root.children_visits[:, 0]
     unbounded = jnp.full(tree.node_values.shape[:1], np.inf, jnp.float32)
     actions = Actions(
-        node_visits=tree.node_visits[:, 0],
-        node_value=tree.node_values[:, 0],
-        raw_value=tree.raw_values[:, 0],
+        node_visits=root.node_visits[:, 0],
+        node_value=root.node_values[:, 0],
+        raw_value=root.raw_values[:, 0],
         prior_logits=logits,
         prior_probs=jax.nn.softmax(logits),
         visits=visits,
-        qvalues=tree.children_rewards[:, 0, :num_actions]
-        + tree.children_discounts[:, 0, :num_actions] * tree.children_values[:, 0, :num_actions],
+        qvalues=root.children_rewards[:, 0]
+        + root.children_discounts[:, 0] * root.children_values[:, 0],
         low=unbounded,
         high=-unbounded,
     )

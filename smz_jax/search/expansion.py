@@ -7,7 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from smz_jax.model.steps import normalised_entropy, to_afterstate, to_state
+from smz_jax.model.steps import Afterstate, Step, chance, decide, finite, one_hot_code
+from smz_jax.search.edges import Edges
 from smz_jax.search.nodes import NewNode
 from smz_jax.types import Array, Networks, Params
 
@@ -62,7 +63,7 @@ def on_rows(
 def make_expand(
     networks: Networks,
     *,
-    num_actions: int,
+    edges: Edges,
     gamma: float,
     collapse_threshold: float,
     row_multiple: int | None,
@@ -75,7 +76,7 @@ def make_expand(
 
     Args:
         networks: the model.
-        num_actions: A.
+        edges: of every node.
         gamma: discount of one step of the game.
         collapse_threshold: 0 never collapses.
         row_multiple: see `on_rows`.
@@ -93,47 +94,53 @@ def make_expand(
         needed: Array,
         may_collapse: Array,
     ) -> NewNode:
-        decide = functools.partial(to_afterstate, networks, params)
-        logits = jax.eval_shape(decide, (state, edge))[1]
+        def to_afterstate(inputs: tuple[Array, Array]) -> tuple[Afterstate, Array]:
+            return finite(decide(networks, params, *inputs))
+
+        def to_state(inputs: tuple[Array, Array]) -> tuple[Step, Array]:
+            afterstate, outcome = inputs
+            code = one_hot_code(outcome, num_outcomes)
+            return finite(chance(networks, params, afterstate, code))
+
+        num_outcomes = jax.eval_shape(to_afterstate, (state, edge))[0].logits.shape[-1]
         zeros, no_faults = jnp.zeros(edge.shape, jnp.float32), jnp.zeros_like(edge)
-        state, chance_logits, value, faults = on_rows(
-            decide,
+        no_outcomes = jnp.zeros((*edge.shape, num_outcomes), jnp.float32)
+        afterstate, faults = on_rows(
+            to_afterstate,
             needed & ~from_chance,
             (state, edge),
-            (state, jnp.zeros(logits.shape, jnp.float32), zeros, no_faults),
+            (Afterstate(state, no_outcomes, zeros), no_faults),
             row_multiple,
         )
         # Of a chance node, or of the edge of a collapsed one.
-        entropy = jnp.where(from_chance, 0.0, normalised_entropy(chance_logits))
+        entropy = jnp.where(from_chance, 0.0, afterstate.entropy)
         collapsed = needed & ~from_chance & may_collapse & (entropy < collapse_threshold)
-        outcome = edge - num_actions
+        outcome = edge - edges.first_outcome
         if collapse_threshold > 0:
-            likely = jnp.argmax(chance_logits, axis=-1).astype(jnp.int32)
-            outcome = jnp.where(collapsed, likely, outcome)
+            outcome = jnp.where(collapsed, afterstate.likely, outcome)
         to_decision = from_chance | collapsed
-        no_logits = jnp.zeros((*edge.shape, num_actions), jnp.float32)
-        state, policy_logits, value, reward, discount, more_faults = on_rows(
-            functools.partial(to_state, networks, params, gamma, logits.shape[-1]),
+        no_actions = jnp.zeros((*edge.shape, edges.num_actions), jnp.float32)
+        step, more_faults = on_rows(
+            to_state,
             needed & to_decision,
-            (state, outcome),
-            (state, no_logits, value, zeros, zeros + 1.0, no_faults),
+            (afterstate.state, outcome),
+            (Step(afterstate.state, no_actions, afterstate.value, zeros, zeros), no_faults),
             row_multiple,
         )
+        prior_logits = jnp.where(
+            to_decision[:, None],
+            edges.of_decision(step.policy_logits, num_outcomes),
+            edges.of_chance(afterstate.logits),
+        )
         return NewNode(
-            value=value,
-            reward=reward,
-            discount=discount,
-            prior_logits=jnp.concatenate(
-                [
-                    jnp.where(to_decision[:, None], policy_logits, -jnp.inf),
-                    jnp.where(to_decision[:, None], -jnp.inf, chance_logits),
-                ],
-                axis=-1,
-            ),
+            value=step.value,
+            reward=step.reward,
+            discount=jnp.where(to_decision, gamma * step.discount, 1.0),
+            prior_logits=prior_logits,
             is_chance=~to_decision,
             entropy=entropy,
             faults=faults + more_faults,
-            state=state,
+            state=step.state,
         )
 
     return expand

@@ -2,8 +2,7 @@
 # (mctx's chex dataclasses look to pyright as if they took no arguments.)
 """The model as mctx wants it: a root, and one recurrent function for both kinds of nodes.
 
-Children of every node are `A + C` wide: a decision node uses the first A (actions), a chance node
-the last C (chance outcomes). The reward and the discount gamma sit on the chance -> decision edge;
+The reward and the discount gamma sit on the chance -> decision edge;
 the decision -> chance edge has reward 0 and discount 1, so that gamma counts once per step of the
 game (Antonoglou et al. 2022, section 4.2).
 """
@@ -17,7 +16,8 @@ import mctx
 from flax.errors import FlaxError
 
 from smz_jax.config.settings import ConfigError, require
-from smz_jax.model.steps import normalised_entropy, to_afterstate, to_state
+from smz_jax.model.steps import chance, decide, finite, one_hot_code
+from smz_jax.search.edges import Edges
 from smz_jax.types import Array, Networks, NodeEmbedding, Params
 
 
@@ -83,13 +83,12 @@ def check_model(
 
 
 def make_root(
-    embedding: Array, prior_logits: Array, value: Array, faults: Array, codebook_size: int
+    embedding: Array, prior_logits: Array, value: Array, faults: Array
 ) -> mctx.RootFnOutput:
-    """A decision node as the root of a tree; priors `[B, A]` are padded to `[B, A + C]`."""
+    """A decision node as the root of a tree; its priors are over all edges of a node."""
     batch_size = value.shape[0]
-    padding = jnp.full((batch_size, codebook_size), -jnp.inf, jnp.float32)
     return mctx.RootFnOutput(
-        prior_logits=jnp.concatenate([prior_logits, padding], axis=-1),
+        prior_logits=prior_logits,
         value=value,
         embedding=NodeEmbedding(
             state=embedding,
@@ -100,14 +99,14 @@ def make_root(
     )
 
 
-def make_recurrent_fn(networks: Networks, *, num_actions: int, gamma: float) -> Callable:
+def make_recurrent_fn(networks: Networks, *, edges: Edges, gamma: float) -> Callable:
     """Mctx's recurrent function over both kinds of nodes.
 
     Both model functions run for the whole batch and each row keeps the one that its node needs.
 
     Args:
         networks: the model.
-        num_actions: A; edges A.. of a chance node are chance outcomes.
+        edges: of every node.
         gamma: discount of one step of the game.
 
     Returns:
@@ -116,35 +115,30 @@ def make_recurrent_fn(networks: Networks, *, num_actions: int, gamma: float) -> 
 
     def recurrent_fn(params: Params, rng_key: Array, action: Array, node: NodeEmbedding):
         del rng_key
-        afterstate, chance_logits, afterstate_value, afterstate_faults = to_afterstate(
-            networks, params, (node.state, action)
-        )
-        codes = chance_logits.shape[-1]
-        state, policy_logits, value, reward, discount, state_faults = to_state(
-            networks, params, gamma, codes, (node.state, action - num_actions)
-        )
+        afterstate, afterstate_faults = finite(decide(networks, params, node.state, action))
+        num_outcomes = afterstate.logits.shape[-1]
+        code = one_hot_code(action - edges.first_outcome, num_outcomes)
+        step, step_faults = finite(chance(networks, params, node.state, code))
 
         def pick(from_decision: Array, from_chance: Array) -> Array:
             shape = (-1,) + (1,) * (from_decision.ndim - 1)
             return jnp.where(node.is_chance.reshape(shape), from_chance, from_decision)
 
-        no_actions = jnp.full_like(policy_logits, -jnp.inf)
-        no_outcomes = jnp.full_like(chance_logits, -jnp.inf)
         zeros = jnp.zeros(action.shape, jnp.float32)
         output = mctx.RecurrentFnOutput(
-            reward=pick(zeros, reward),
-            discount=pick(zeros + 1.0, discount),
+            reward=pick(zeros, step.reward),
+            discount=pick(zeros + 1.0, gamma * step.discount),
             prior_logits=pick(
-                jnp.concatenate([no_actions, chance_logits], axis=-1),
-                jnp.concatenate([policy_logits, no_outcomes], axis=-1),
+                edges.of_chance(afterstate.logits),
+                edges.of_decision(step.policy_logits, num_outcomes),
             ),
-            value=pick(afterstate_value, value),
+            value=pick(afterstate.value, step.value),
         )
         embedding = NodeEmbedding(
-            state=pick(afterstate, state),
+            state=pick(afterstate.state, step.state),
             is_chance=~node.is_chance,
-            entropy=pick(normalised_entropy(chance_logits), zeros),
-            faults=pick(afterstate_faults, state_faults),
+            entropy=pick(afterstate.entropy, zeros),
+            faults=pick(afterstate_faults, step_faults),
         )
         return output, embedding
 

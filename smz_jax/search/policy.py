@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from smz_jax.config.settings import Config
 from smz_jax.model import steps
 from smz_jax.search import interface
+from smz_jax.search.edges import Edges
 from smz_jax.search.engines import gumbel_decision, make_batched_tree, make_mctx_tree
 from smz_jax.search.interface import check_model
 from smz_jax.search.selection import decision_view
@@ -51,11 +52,9 @@ def make_search(networks: Networks, config: Config, spec: EnvSpec) -> Callable[.
         ConfigError: at the first trace, if the model's outputs do not fit the number of actions or
             each other, or the batch is empty.
     """
-    settings, num_actions = config.search, spec.num_actions
-    if settings.engine == "mctx":
-        grow_tree = make_mctx_tree(networks, config, num_actions)
-    else:
-        grow_tree = make_batched_tree(networks, config, num_actions)
+    settings, edges = config.search, Edges(spec.num_actions)
+    make_tree = make_mctx_tree if settings.engine == "mctx" else make_batched_tree
+    grow_tree = make_tree(networks, config, edges)
 
     def search(
         params: Params,
@@ -65,11 +64,8 @@ def make_search(networks: Networks, config: Config, spec: EnvSpec) -> Callable[.
         temperature: Array,
         noise: Array | float,
     ) -> SearchOutput:
-        codebook_size = check_model(networks, params, embedding, invalid_actions, num_actions)
-        policy_logits, value_logits = networks.prediction(params, embedding)
-        policy_logits, faults = steps.finite_logits(policy_logits)
-        value, bad_value = steps.finite_scalars(networks.value_of(value_logits))
-        faults = faults + bad_value
+        num_outcomes = check_model(networks, params, embedding, invalid_actions, spec.num_actions)
+        (policy_logits, value), faults = steps.finite(steps.predict(networks, params, embedding))
         if settings.root == "gumbel":
             # The order of splits is mctx's, so that the same key gives the same search.
             search_key, noise_key = jax.random.split(rng_key)
@@ -85,7 +81,9 @@ def make_search(networks: Networks, config: Config, spec: EnvSpec) -> Callable[.
                 alpha=settings.dirichlet_alpha,
             )
             logits = interface.mask_invalid(logits, invalid_actions)
-        root = interface.make_root(embedding, logits, value, faults, codebook_size)
+        root = interface.make_root(
+            embedding, edges.of_decision(logits, num_outcomes), value, faults
+        )
         tree = grow_tree(params, search_key, root, invalid_actions, gumbel)
         if gumbel is not None:
             action, action_weights = gumbel_decision(tree, logits, gumbel, settings)
@@ -108,7 +106,7 @@ def visit_weights(tree: Any, logits: Array, num_simulations: int) -> Array:
     """Shares of the root's visits `[B, A]`; without any simulation, the masked prior."""
     if num_simulations == 0:
         return jax.nn.softmax(logits)
-    return decision_view(tree, logits.shape[-1]).summary().visit_probs
+    return decision_view(tree, Edges(logits.shape[-1])).summary().visit_probs
 
 
 def make_prior_policy(networks: Networks, q_epsilon: float) -> Callable[..., SearchOutput]:
@@ -126,9 +124,7 @@ def make_prior_policy(networks: Networks, q_epsilon: float) -> Callable[..., Sea
 
     def afterstate_value(params: Params, embedding: Array, action: Array) -> tuple[Array, Array]:
         actions = jnp.broadcast_to(action, embedding.shape[:1])
-        afterstate = networks.afterstate_dynamics(params, embedding, actions)
-        value = networks.value_of(networks.afterstate_prediction(params, afterstate)[1])
-        return steps.finite_scalars(value)
+        return steps.finite_scalars(steps.decide(networks, params, embedding, actions).value)
 
     def act(
         params: Params,
@@ -138,10 +134,7 @@ def make_prior_policy(networks: Networks, q_epsilon: float) -> Callable[..., Sea
         temperature: Array,
         epsilon: Array,
     ) -> SearchOutput:
-        policy_logits, value_logits = networks.prediction(params, embedding)
-        policy_logits, faults = steps.finite_logits(policy_logits)
-        value, bad_value = steps.finite_scalars(networks.value_of(value_logits))
-        faults = faults + bad_value
+        (policy_logits, value), faults = steps.finite(steps.predict(networks, params, embedding))
         prior = jax.nn.softmax(interface.mask_invalid(policy_logits, invalid_actions))
         # What the policy learns: its own prior would teach it nothing, so one step of improvement
         # by the afterstate values, Q relative to the value in units of the actions' spread.

@@ -1,5 +1,6 @@
 """Which child to follow inside the tree: PUCT at decision nodes, coverage at chance nodes."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import mctx
 
+from smz_jax.search.edges import Edges
 from smz_jax.types import Array
 
 
@@ -26,31 +28,25 @@ def select_chance_outcome(prior_logits: Array, visits: Array) -> Array:
     return jnp.argmax(jax.nn.softmax(prior_logits) / (visits + 1), axis=-1).astype(jnp.int32)
 
 
-def decision_view(tree: Any, num_actions: int) -> Any:
+def decision_view(tree: Any, edges: Edges) -> Any:
     """The `mctx.Tree` with children cut down to the A actions; works batched and unbatched."""
-    return tree.replace(
-        children_index=tree.children_index[..., :num_actions],
-        children_prior_logits=tree.children_prior_logits[..., :num_actions],
-        children_visits=tree.children_visits[..., :num_actions],
-        children_rewards=tree.children_rewards[..., :num_actions],
-        children_discounts=tree.children_discounts[..., :num_actions],
-        children_values=tree.children_values[..., :num_actions],
-    )
+    names = [field.name for field in dataclasses.fields(tree) if field.name.startswith("children_")]
+    return tree.replace(**{name: getattr(tree, name)[..., edges.actions] for name in names})
 
 
 def make_action_selection(
-    num_actions: int, *, pb_c_init: float, pb_c_base: float, q_epsilon: float
+    edges: Edges, *, pb_c_init: float, pb_c_base: float, q_epsilon: float
 ) -> Callable:
-    """Selection for `mctx.search` on trees whose nodes are `A + C` wide.
+    """Selection for `mctx.search` on trees whose nodes have edges of both kinds.
 
     Args:
-        num_actions: A.
+        edges: of every node.
         pb_c_init: PUCT's c1.
         pb_c_base: PUCT's c2.
         q_epsilon: smallest range of Q-values that is stretched to [0, 1].
 
     Returns:
-        `(rng_key, unbatched tree, node_index, depth) -> edge` in 0..A+C-1.
+        `(rng_key, unbatched tree, node_index, depth) -> edge`.
     """
     puct = functools.partial(
         mctx.muzero_action_selection,
@@ -60,12 +56,12 @@ def make_action_selection(
     )
 
     def select(rng_key: Array, tree: Any, node_index: Array, depth: Array) -> Array:
-        action = puct(rng_key, decision_view(tree, num_actions), node_index, depth)
+        action = puct(rng_key, decision_view(tree, edges), node_index, depth)
         outcome = select_chance_outcome(
-            tree.children_prior_logits[node_index, num_actions:],
-            tree.children_visits[node_index, num_actions:],
+            tree.children_prior_logits[node_index, edges.outcomes],
+            tree.children_visits[node_index, edges.outcomes],
         )
         is_chance = tree.embeddings.is_chance[node_index]
-        return jnp.where(is_chance, outcome + num_actions, action)
+        return jnp.where(is_chance, edges.first_outcome + outcome, action)
 
     return select

@@ -265,6 +265,7 @@ def test_half_gradient_at_each_unrolled_step_and_actions_in_order():
         return x, x
 
     networks = SimpleNamespace(
+        encoder_input="frames",
         representation=lambda p, o: o[:, -1],
         representation_train=lambda p, o: (o[:, -1] * p, "stats"),
         prediction=scalar_prediction,

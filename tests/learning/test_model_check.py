@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from smz_jax.analysis.rules.known_rules import entropy_nats, roc_area, rules_check
+from smz_jax.analysis.rules.known_rules import roc_area, rules_check
 from smz_jax.config.settings import LossConfig
 from smz_jax.envs.grid.grid_env import grid_observations
 from smz_jax.envs.grid.rules import sample_paths, true_entropy
 from smz_jax.learning.diagnose import batch_check, check_row, gradient_check
 from smz_jax.learning.losses import Batch, unrolled_loss
 from smz_jax.model.networks import make_networks
+from smz_jax.model.steps import entropy_nats
 from smz_jax.types import UnrollTargets
 from tests.analysis.test_grid_check import (
     CONFIG,

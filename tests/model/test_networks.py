@@ -11,7 +11,7 @@ from smz_jax.config.settings import NetworkConfig
 from smz_jax.model.heads import TwoHeads
 from smz_jax.model.layers import PixelNorm, ResidualLines, highest, min_max_scale
 from smz_jax.model.networks import make_networks
-from smz_jax.model.torsos import make_torso, patches
+from smz_jax.model.torsos import FAMILIES, patches
 from smz_jax.types import EnvSpec, Space
 
 B, F, A, C = 4, 2, 3, 6  # no two sizes of this file agree, so that no axis passes for another
@@ -283,7 +283,7 @@ def test_batch_norm_momentum():
     params = random_params(networks)
     observation = jnp.asarray(np.random.default_rng(0).normal(size=(B, F, 13)), jnp.float32)
     _, stats = jax.jit(networks.representation_train)(params, observation)
-    torso = make_torso(config, features=10, dtype=jnp.float32)
+    torso = FAMILIES[config.family].make_torso(config, 10, jnp.dtype(jnp.float32), False)
     raw = torso.apply({"params": params["params"]["representation_torso"]}, observation)
     (norm,) = stats["representation_norm"].values()
     np.testing.assert_allclose(norm["mean"], 0.05 * np.mean(raw, axis=0), rtol=1e-3, atol=1e-5)

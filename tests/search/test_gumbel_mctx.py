@@ -10,6 +10,7 @@ import pytest
 from mctx._src import action_selection, seq_halving
 
 from smz_jax.config.settings import SearchConfig
+from smz_jax.search.edges import Edges
 from smz_jax.search.interface import make_recurrent_fn, make_root, mask_invalid
 from smz_jax.search.selection import decision_view, select_chance_outcome
 from tests.search.test_gumbel import FEW, GUMBEL, PLAIN
@@ -48,12 +49,12 @@ def searched_from_gumbel_root(settings, params, key, root, **search):
         key,
         root=root,
         root_action_selection_fn=lambda key, tree, node: rule(
-            key, decision_view(tree, actions), node
+            key, decision_view(tree, Edges(actions)), node
         ),
         extra_data=extra_data,
         **search,
     )
-    seen = decision_view(tree, actions)
+    seen = decision_view(tree, Edges(actions))
     completed = jax.vmap(transform_of(settings), in_axes=(0, None))(seen, jnp.int32(0))
     logits, visits = seen.children_prior_logits[:, 0], seen.children_visits[:, 0]
     most = visits.max(axis=-1, keepdims=True)
@@ -135,7 +136,7 @@ def compiled_stochastic(states, actions, simulations, settings):
         )
 
     def below(key, tree, node, depth):
-        action = interior(key, decision_view(tree, actions), node, depth)
+        action = interior(key, decision_view(tree, Edges(actions)), node, depth)
         outcome = select_chance_outcome(
             tree.children_prior_logits[node, actions:], tree.children_visits[node, actions:]
         )
@@ -150,8 +151,8 @@ def compiled_stochastic(states, actions, simulations, settings):
             settings,
             params,
             key,
-            make_root(embedding, logits, value, no_faults, 3),
-            recurrent_fn=make_recurrent_fn(networks, num_actions=actions, gamma=GAMMA),
+            make_root(embedding, Edges(actions).of_decision(logits, 3), value, no_faults),
+            recurrent_fn=make_recurrent_fn(networks, edges=Edges(actions), gamma=GAMMA),
             interior_action_selection_fn=below,
             num_simulations=simulations,
             invalid_actions=invalid,

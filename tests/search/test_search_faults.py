@@ -9,6 +9,7 @@ import pytest
 
 from smz_jax.config.settings import Config, ConfigError, NetworkConfig, SearchConfig
 from smz_jax.model.networks import make_networks
+from smz_jax.search.edges import Edges
 from smz_jax.search.expansion import make_expand, on_rows
 from smz_jax.search.policy import make_prior_policy, make_search
 from smz_jax.types import EnvSpec, Space
@@ -175,7 +176,7 @@ def test_parameters_of_another_codebook_get_one_line():
 
 @both_engines
 def test_a_bad_discount_is_replaced_and_counted(engine):
-    """`goes_on` of state 3 is NaN: its edges get discount 0, once counted for each node."""
+    """The discount after state 3 is NaN: its edges get discount 0, once counted for each node."""
     tables = random_tables(2)
     tables.successor[:, :, 0] = 3
     output = run_search(
@@ -308,7 +309,7 @@ def test_a_function_that_no_row_needs_is_not_run(kind, collapse, expected):
         dynamics=watched("dynamics", networks.dynamics),
     )
     expand = make_expand(
-        networks, num_actions=3, gamma=0.9, collapse_threshold=collapse, row_multiple=None
+        networks, edges=Edges(3), gamma=0.9, collapse_threshold=collapse, row_multiple=None
     )
     tables = deterministic(random_tables(7))
     from_chance = jnp.full((4,), kind == "chances")

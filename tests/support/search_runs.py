@@ -57,7 +57,7 @@ def compiled_mctx(states, actions, outcomes, simulations, depth, ended, policy):
 
     def discount(params, embedding):
         gamma = jnp.full(embedding.shape[:1], GAMMA)
-        return gamma if ended is None else gamma * networks.goes_on(params, embedding)
+        return gamma if ended is None else gamma * networks.discount(params, embedding)
 
     def decision_fn(params, key, action, embedding):
         afterstate = networks.afterstate_dynamics(params, embedding, action)

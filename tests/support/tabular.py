@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from smz_jax.types import Networks
+from smz_jax.types import AfterstatePrediction, DynamicsOutput, Networks, Prediction
 
 
 class Tables(NamedTuple):
@@ -65,7 +65,7 @@ def make_tabular_networks(states, actions):
 
     def prediction(t, embedding):
         state, _ = split(embedding)
-        return t.prior[state], t.value[state][:, None]
+        return Prediction(t.prior[state], t.value[state][:, None])
 
     def afterstate_dynamics(t, embedding, action):
         state, _ = split(embedding)
@@ -73,14 +73,16 @@ def make_tabular_networks(states, actions):
 
     def afterstate_prediction(t, afterstate):
         state, action = split(afterstate)
-        return t.chance[state, action], t.afterstate_value[state, action][:, None]
+        return AfterstatePrediction(
+            t.chance[state, action], t.afterstate_value[state, action][:, None]
+        )
 
     def dynamics(t, afterstate, code):
         state, action = split(afterstate)
         outcome = jnp.argmax(code, axis=-1)
         following = t.successor[state, action, outcome]
         embedding = jax.nn.one_hot(following * actions, states * actions)
-        return embedding, t.reward[state, action, outcome][:, None]
+        return DynamicsOutput(embedding, t.reward[state, action, outcome][:, None])
 
     def scalar(logits):
         return logits[..., 0]
@@ -114,9 +116,9 @@ def with_ends(networks, ended):
     """The networks, with the states of `ended` (a NumPy bool array) as true ends."""
     actions_of = ended.shape[0]
 
-    def goes_on(params, embedding):
+    def discount(params, embedding):
         actions = embedding.shape[-1] // actions_of
         state = jnp.argmax(embedding, axis=-1) // actions
         return 1.0 - jnp.asarray(ended, jnp.float32)[state]
 
-    return networks._replace(goes_on=goes_on)
+    return networks._replace(discount=discount)

@@ -28,6 +28,7 @@ from smz_jax.envs.grid.rules import (
     state_distributions,
     true_entropy,
 )
+from smz_jax.model.steps import predict
 from smz_jax.types import Networks, Params, Trajectory
 
 NUM_SEQUENCES, NUM_STEPS, NUM_SAMPLES = 1024, 5, 64
@@ -146,7 +147,7 @@ def check_grid(
     kind = read_options(config.env)[1]
     observations = jnp.asarray(grid_observations(check.rules, kind))[:, None]
     newest = Transitions(*(x[-MAX_TRANSITIONS:] for x in stored))
-    encode = jax.jit(functools.partial(transition_codes, networks, config))
+    encode = jax.jit(functools.partial(transition_codes, networks))
     codes = np.asarray(
         encode(params, observations[newest.state], newest.action, observations[newest.after])
     )
@@ -219,9 +220,9 @@ def _sequence_errors(
         rows = chances[:-1] * means[:, sequence].T
         expected[0].append(rows.sum(axis=1))
         expected[1].append(chances[1:] @ values)
-    _, own_logits = networks.prediction(params, networks.representation(params, observations))
-    own = np.where(rules.terminal, 0.0, np.asarray(networks.value_of(own_logits)))
-    compare = jax.jit(functools.partial(unroll_errors, networks, config))
+    own_value = predict(networks, params, networks.representation(params, observations)).value
+    own = np.where(rules.terminal, 0.0, np.asarray(own_value))
+    compare = jax.jit(functools.partial(unroll_errors, networks))
     told, told_own = (
         compare(
             params,

@@ -1,17 +1,23 @@
 """The model against the true rules of a world that are known, the grid world's above all."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from smz_jax.config.settings import Config
+from smz_jax.model.steps import (
+    Seen,
+    decide,
+    embed,
+    encode,
+    entropy_nats,
+    follow,
+    imagine,
+    over_time,
+    predict,
+)
 from smz_jax.types import Array, Networks, Params
-
-
-def entropy_nats(logits: Array) -> Array:
-    """H(sigma) in nats of logits `[..., C]`."""
-    log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
-    return -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
 
 
 def roc_area(scores: np.ndarray, positive: np.ndarray) -> float:
@@ -42,44 +48,29 @@ def pair_entropies(
 ) -> tuple[Array, Array]:
     """H(sigma) in nats and the most likely code of every (state, action), both `[S, A]`.
 
-    Pure, to be jitted by the caller.
-
-    Args:
-        networks: the model.
-        params: its parameters.
-        observations: `[S, F, ...]`, one of each state.
-        num_actions: A.
+    `observations [S, F, ...]` are one of each state. Pure, to be jitted by the caller.
     """
     embedding = networks.representation(params, observations)
 
     def of_action(action: Array) -> tuple[Array, Array]:
         actions = jnp.full(len(observations), action, jnp.int32)
-        afterstate = networks.afterstate_dynamics(params, embedding, actions)
-        logits, _ = networks.afterstate_prediction(params, afterstate)
-        return entropy_nats(logits), jnp.argmax(logits, axis=-1)
+        afterstate = decide(networks, params, embedding, actions)
+        return entropy_nats(afterstate.logits), afterstate.likely
 
     entropy, code = jax.lax.map(of_action, jnp.arange(num_actions))
     return entropy.T, code.T
 
 
 def transition_codes(
-    networks: Networks, config: Config, params: Params, before: Array, action: Array, after: Array
+    networks: Networks, params: Params, before: Array, action: Array, after: Array
 ) -> Array:
     """The encoder's code `[N]` of each transition; pure, to be jitted by the caller.
 
-    Args:
-        networks: the model.
-        config: the run's settings.
-        params: its parameters.
-        before: observations `[N, F, ...]`.
-        action: `[N]` int32.
-        after: observations `[N, F, ...]` after the step.
+    `before` and `after` are observations `[N, F, ...]` around the step, `action` is `[N]` int32.
     """
-    embedding = networks.representation(params, before)
-    afterstate = networks.afterstate_dynamics(params, embedding, action)
-    from_embedding = config.network.encoder_input == "embedding"
-    seen = networks.representation(params, after) if from_embedding else after
-    return jnp.argmax(networks.encoder(params, seen, afterstate), axis=-1)
+    afterstate = decide(networks, params, networks.representation(params, before), action).state
+    seen = Seen(after, networks.representation(params, after))
+    return jnp.argmax(encode(networks, params, seen, afterstate), axis=-1)
 
 
 def rules_check(
@@ -128,7 +119,6 @@ def rules_check(
 
 def unroll_errors(
     networks: Networks,
-    config: Config,
     params: Params,
     observations: Array,
     actions: Array,
@@ -143,7 +133,6 @@ def unroll_errors(
 
     Args:
         networks: the model.
-        config: the run's settings.
         params: its parameters.
         observations: `[N, K+1, F, ...]` that were seen.
         actions: `[N, K]` int32.
@@ -155,26 +144,19 @@ def unroll_errors(
         `reward` and `value`, `[K]`: the mean absolute error after 1 to K steps.
     """
     after = observations[:, 1:].swapaxes(0, 1)
-    if config.network.encoder_input == "embedding":
-        after = jax.lax.map(lambda x: networks.representation(params, x), after)
+    root = networks.representation(params, observations[:, 0])
+    seen = Seen(after, embed(networks, params, after))
+    followed = follow(networks, params, root, actions.T, seen)
+    predicted = over_time(functools.partial(predict, networks), params, followed.states)
+    total = jnp.maximum(mask.sum(axis=0), 1.0)
 
-    def step(embedding: Array, inputs: tuple[Array, ...]) -> tuple[Array, dict[str, Array]]:
-        action, seen, reward, value, real = inputs
-        afterstate = networks.afterstate_dynamics(params, embedding, action)
-        chosen = jnp.argmax(networks.encoder(params, seen, afterstate), axis=-1)
-        code = jax.nn.one_hot(chosen, config.network.codebook_size, dtype=jnp.float32)
-        embedding, reward_logits = networks.dynamics(params, afterstate, code)
-        _, value_logits = networks.prediction(params, embedding)
-        errors = {
-            "reward": jnp.abs(networks.reward_of(reward_logits) - reward),
-            "value": jnp.abs(networks.value_of(value_logits) - value),
-        }
-        total = jnp.maximum(real.sum(), 1.0)
-        return embedding, {name: jnp.sum(x * real) / total for name, x in errors.items()}
+    def error(guess: Array, truth: Array) -> Array:
+        return jnp.sum(jnp.abs(guess - truth.T) * mask.T, axis=1) / total
 
-    embedding = networks.representation(params, observations[:, 0])
-    inputs = (actions.T, after, rewards.T, values[:, 1:].T, mask.T)
-    return jax.lax.scan(step, embedding, inputs)[1]
+    return {
+        "reward": error(networks.reward_of(followed.reward_logits), rewards),
+        "value": error(predicted.value, values[:, 1:]),
+    }
 
 
 def open_loop_errors(
@@ -213,21 +195,10 @@ def open_loop_errors(
         excess = jnp.mean(jnp.square(guesses.mean(axis=1) - truth) - noise)
         return jnp.sqrt(jnp.maximum(excess, 0.0))
 
-    def step(embedding: Array, inputs: tuple[Array, ...]) -> tuple[Array, dict[str, Array]]:
-        action, key, reward, value = inputs
-        fed = jnp.repeat(action, num_samples)
-        afterstate = networks.afterstate_dynamics(params, embedding, fed)
-        logits, _ = networks.afterstate_prediction(params, afterstate)
-        drawn = jax.random.categorical(key, logits)
-        code = jax.nn.one_hot(drawn, logits.shape[-1], dtype=jnp.float32)
-        embedding, reward_logits = networks.dynamics(params, afterstate, code)
-        _, value_logits = networks.prediction(params, embedding)
-        return embedding, {
-            "reward": error(networks.reward_of(reward_logits), reward),
-            "value": error(networks.value_of(value_logits), value),
-        }
-
-    embedding = jnp.repeat(networks.representation(params, observations), num_samples, axis=0)
-    keys = jax.random.split(rng_key, actions.shape[1])
-    inputs = (actions.T, keys, mean_rewards.T, mean_values.T)
-    return jax.lax.scan(step, embedding, inputs)[1]
+    root = jnp.repeat(networks.representation(params, observations), num_samples, axis=0)
+    fed = jnp.repeat(actions.T, num_samples, axis=1)
+    steps = imagine(networks, params, root, fed, rng_key).steps
+    return {
+        "reward": jax.vmap(error)(steps.reward, mean_rewards.T),
+        "value": jax.vmap(error)(steps.value, mean_values.T),
+    }

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from smz_jax.config.settings import Config
-from smz_jax.model.steps import normalised_entropy
+from smz_jax.model.steps import imagine, make_place, predict
 from smz_jax.types import Array, Networks, Params
 
 ROWS, LOOKS = 256, 32
@@ -102,92 +102,39 @@ def by_rows(function: Callable[..., Any], rows: int = ROWS) -> Callable[..., Any
     return call
 
 
-def make_applies(networks: Networks, config: Config) -> Callable[..., Array]:
-    """Where the model holds each transition of a macro to be certain.
-
-    Args:
-        networks: the model.
-        config: gives `macro.play_threshold`.
-
-    Returns:
-        `(params, embedding [N, ...], actions [N, L] padded with -1) -> [N] bool`: whether the
-        normalised entropy of every transition is under the threshold, along the likeliest codes.
-    """
-
-    def applies(params: Params, embedding: Array, actions: Array) -> Array:
-        return _unroll(networks, config, params, embedding, actions)[1]
-
-    return applies
-
-
-def _unroll(
-    networks: Networks, config: Config, params: Params, embedding: Array, actions: Array
-) -> tuple[Array, Array, Array]:
-    """Embedding at the end, whether all was certain `[N]`, and the sum of rewards `[N]`."""
-
-    def step(carry: tuple[Array, Array, Array], action: Array):
-        before, certain, total = carry
-        played = action >= 0
-        after, reward, entropy = _transition(networks, params, before, jnp.maximum(action, 0))
-        shape = (-1,) + (1,) * (before.ndim - 1)
-        after = jnp.where(played.reshape(shape), after, before)
-        certain &= ~played | _is_certain(entropy, config)
-        return (after, certain, total + jnp.where(played, reward, 0.0)), None
-
-    count = actions.shape[0]
-    start = (embedding, jnp.ones(count, jnp.bool_), jnp.zeros(count, jnp.float32))
-    return jax.lax.scan(step, start, actions.T)[0]
-
-
-def _is_certain(entropy: Array, config: Config) -> Array:
-    return jnp.isfinite(entropy) & (entropy < config.macro.play_threshold)
-
-
-def _transition(networks: Networks, params: Params, embedding: Array, action: Array):
-    """Next embedding, reward `[N]` and normalised entropy `[N]` of an action."""
-    afterstate = networks.afterstate_dynamics(params, embedding, action)
-    logits, _ = networks.afterstate_prediction(params, afterstate)
-    code = jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1], dtype=jnp.float32)
-    embedding, reward = networks.dynamics(params, afterstate, code)
-    return embedding, networks.reward_of(reward).astype(jnp.float32), normalised_entropy(logits)
-
-
 def make_foresight(networks: Networks, config: Config, num_actions: int) -> Foresight:
-    """The functions for one model; ends are compared in the space of `smz_jax.macros.judge.trials`.
+    """The functions for one model; ends are compared in the space of `smz_jax.model.steps`."""
+    place = make_place(networks, config)
 
-    Args:
-        networks: the model.
-        config: the run's settings.
-        num_actions: A.
-    """
-    projects = config.loss.consistency > 0
-
-    def placed(measure: Measure, embedding: Array, predict: bool) -> Array:
-        if projects:
-            embedding = networks.project(measure.params, embedding, predict, measure.among)
-        return embedding.reshape(len(embedding), -1).astype(jnp.float32)
+    def is_certain(entropy: Array) -> Array:
+        return jnp.isfinite(entropy) & (entropy < config.macro.play_threshold)
 
     def foresee(measure: Measure, embedding: Array, actions: Array) -> Foreseen:
-        end, _, reward = _unroll(networks, config, measure.params, embedding, actions)
-        return Foreseen(placed(measure, end, True), reward)
+        played, params = actions.T >= 0, measure.params
+        after = imagine(networks, params, embedding, jnp.maximum(actions.T, 0)).steps
+        states = jnp.concatenate([embedding[None], after.state])
+        end = states[played.sum(axis=0), jnp.arange(len(embedding))]
+        reward = jnp.sum(jnp.where(played, after.reward, 0.0), axis=0, dtype=jnp.float32)
+        return Foreseen(place(params, end, True, measure.among), reward)
 
-    def value(params: Params, embedding: Array) -> Array:
-        return networks.value_of(networks.prediction(params, embedding)[1])
+    def applies(params: Params, embedding: Array, actions: Array) -> Array:
+        played = imagine(networks, params, embedding, jnp.maximum(actions.T, 0)).afterstates
+        return jnp.all(is_certain(played.entropy) | (actions.T < 0), axis=0)
 
     def expand(params: Params, embedding: Array) -> tuple[Array, Array]:
         count = len(embedding)
         actions = jnp.tile(jnp.arange(num_actions, dtype=jnp.int32), count)
         before = jnp.repeat(embedding, num_actions, axis=0)
-        after, _, entropy = _transition(networks, params, before, actions)
-        certain = _is_certain(entropy, config).reshape(count, num_actions)
-        return certain, after.reshape(count, num_actions, *embedding.shape[1:])
+        (afterstates, after) = imagine(networks, params, before, actions[None])
+        certain = is_certain(afterstates.entropy).reshape(count, num_actions)
+        return certain, after.state.reshape(count, num_actions, *embedding.shape[1:])
 
     functions = (
         networks.representation,
-        lambda measure, embedding: placed(measure, embedding, False),
-        value,
+        lambda measure, embedding: place(measure.params, embedding, False, measure.among),
+        lambda params, embedding: predict(networks, params, embedding).value,
         foresee,
-        make_applies(networks, config),
+        applies,
         expand,
     )
     look, *others = (jax.jit(function) for function in functions)

@@ -1,7 +1,7 @@
 """Trials of macros: what the model foresees over replayed windows, against what really happened.
 
 The model is unrolled open loop over the actions that were played, each transition through the code
-that it holds likeliest, as a macro would be played. `macros.evidence` judges what comes of it.
+that it holds likeliest, as a macro would be played. `macros.judge.evidence` judges the outcome.
 """
 
 from collections.abc import Callable
@@ -12,9 +12,9 @@ import jax.numpy as jnp
 
 from smz_jax.config.settings import Config
 from smz_jax.macros.judge.evidence import Trials
-from smz_jax.model.observe import stack_observations
-from smz_jax.model.steps import normalised_entropy
-from smz_jax.types import Array, EnvSpec, Networks, Params, Trajectory
+from smz_jax.model.observe import stack_windows
+from smz_jax.model.steps import Seen, embed, encode, imagine, make_place
+from smz_jax.types import Array, EnvSpec, Networks, Params, Trajectory, is_end
 
 
 def relative_distance(foreseen: Array, real: Array, valid: Array) -> Array:
@@ -59,55 +59,40 @@ def make_replayed(
 ) -> Callable[[Params, Trajectory], Replayed]:
     """What a model makes of replayed windows, and their embeddings.
 
-    Args:
-        networks: the model.
-        config: the run's settings.
-        spec: the environment.
-
     Returns:
         `(params, rows [B, W, ...]) -> Replayed`, pure; K is `macro.max_length`, or what the
         windows hold where that is less.
     """
     history = spec.context - 1
     steps = min(config.macro.max_length, config.window_rows - history - 1)
-
-    def observe(frame: Array, first: Array) -> Array:
-        positions = range(history, history + steps + 1)
-        return stack_observations(frame, first, positions, spec.context)
+    place = make_place(networks, config)
 
     def replayed(params: Params, rows: Trajectory) -> Replayed:
-        observations = jnp.swapaxes(jax.vmap(observe)(rows.frame, rows.is_first), 0, 1)
+        observations = stack_windows(rows, spec.context, range(history, history + steps + 1))
+        observations = jnp.swapaxes(observations, 0, 1)
         part = slice(history, history + steps)
         actions, rewards = rows.action[:, part].T, rows.reward[:, part].T
         # The action of a row is ignored where the next row begins a game, and a macro ends where
         # a life does.
         real = ~rows.is_first[:, history + 1 : history + steps + 1]
-        alive = jnp.pad(rows.discount[:, part][:, :-1] > 0, ((0, 0), (1, 0)), constant_values=True)
-        valid = jnp.cumprod(real & alive, axis=1).astype(jnp.bool_).T
-        embedded = jax.lax.map(lambda x: networks.representation(params, x), observations)
-        after = observations[1:] if config.network.encoder_input == "frames" else embedded[1:]
-
-        def step(embedding: Array, inputs: tuple[Array, Array]):
-            action, seen = inputs
-            afterstate = networks.afterstate_dynamics(params, embedding, action)
-            logits, _ = networks.afterstate_prediction(params, afterstate)
-            likely = jnp.argmax(logits, axis=-1)
-            told = jnp.argmax(networks.encoder(params, seen, afterstate), axis=-1)
-            code = jax.nn.one_hot(likely, logits.shape[-1], dtype=jnp.float32)
-            embedding, reward_logits = networks.dynamics(params, afterstate, code)
-            reward = networks.reward_of(reward_logits)
-            return embedding, (embedding, normalised_entropy(logits), reward, likely == told)
-
-        _, (foreseen, entropy, reward, agrees) = jax.lax.scan(step, embedded[0], (actions, after))
-        ends = [x.reshape(-1, *x.shape[2:]) for x in (foreseen, embedded[1:])]
-        if config.loss.consistency > 0:  # the space in which the two were trained to agree
-            ends = [
-                networks.project(params, x, predict)
-                for x, predict in zip(ends, (True, False), strict=True)
-            ]
-        foreseen, ended = (x.reshape(*actions.shape, -1).astype(jnp.float32) for x in ends)
-        distance = jax.vmap(relative_distance)(foreseen, ended, valid)
-        found = Trials(actions, entropy, distance, jnp.abs(reward - rewards), agrees, valid)
-        return Replayed(jax.tree.map(jnp.transpose, found), embedded)
+        ended = jnp.pad(is_end(rows.discount[:, part][:, :-1]), ((0, 0), (1, 0)))
+        valid = jnp.cumprod(real & ~ended, axis=1).astype(jnp.bool_).T
+        embeddings = embed(networks, params, observations)
+        seen = Seen(observations[1:], embeddings[1:])
+        afterstates, after = imagine(networks, params, embeddings[0], actions)
+        codes = jax.lax.map(lambda x: encode(networks, params, *x), (seen, afterstates.state))
+        ends = (
+            place(params, x.reshape(-1, *x.shape[2:]), is_foreseen).reshape(*actions.shape, -1)
+            for x, is_foreseen in ((after.state, True), (seen.embedding, False))
+        )
+        found = Trials(
+            action=actions,
+            entropy=afterstates.entropy,
+            distance=jax.vmap(relative_distance)(*ends, valid),
+            reward_error=jnp.abs(after.reward - rewards),
+            agrees=afterstates.likely == jnp.argmax(codes, axis=-1),
+            valid=valid,
+        )
+        return Replayed(jax.tree.map(jnp.transpose, found), embeddings)
 
     return replayed

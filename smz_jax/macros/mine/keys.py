@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 
 from smz_jax.config.settings import require
-from smz_jax.types import MacroWindows
 
 Array = jax.Array
 
@@ -74,26 +73,3 @@ def unpack(key_high: Array, key_low: Array, max_length: int) -> Array:
     words = jnp.stack([key_high, key_low], axis=-1)[..., None]
     byte = ((words >> shifts) & 255).astype(jnp.int32)
     return byte.reshape(*key_high.shape, MAX_LENGTH)[..., :max_length] - 1
-
-
-def unpack_windows(windows: PackedWindows, max_length: int) -> MacroWindows:
-    """The same windows with their actions spelt out, for inspection.
-
-    Args:
-        windows: packed windows, [...] each.
-        max_length: L, the longest window.
-
-    Returns:
-        Windows with actions [..., L]; slots without a window have length 0 and are not valid.
-    """
-    actions = unpack(windows.key_high, windows.key_low, max_length)
-    length = jnp.sum(actions >= 0, axis=-1, dtype=jnp.int32)
-    return MacroWindows(
-        actions=actions,
-        length=length,
-        entropy=windows.entropy,
-        reward=windows.reward,
-        bucket=windows.bucket,
-        weight=windows.weight,
-        valid=length > 0,
-    )

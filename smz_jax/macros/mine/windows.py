@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from smz_jax.config.settings import MacroConfig
 from smz_jax.macros.mine.keys import PackedWindows, check_num_actions, prepend
-from smz_jax.types import MacroStats
+from smz_jax.types import MacroStats, is_end
 
 Array = jax.Array
 
@@ -192,7 +192,7 @@ def _play_steps(rows: PlayRows, threshold: float) -> tuple[_Steps, Array]:
         entropy=entropy,
         reward=reward,
         certain=real & (entropy < threshold) & jnp.isfinite(reward),
-        final=shifted(rows.discount) == 0,
+        final=is_end(shifted(rows.discount)),
         bucket=rows.bucket,
     )
     return steps, real

@@ -31,7 +31,7 @@ from smz_jax.macros.mine.table import EVIDENCE
 from smz_jax.macros.precondition.network import make_precondition, reset_columns
 from smz_jax.macros.precondition.quality import Tally, count, fit_temperature, forget, init_tally
 from smz_jax.macros.precondition.slots import MacroSlots, assign_slots, init_slots, slot_targets
-from smz_jax.model.steps import normalised_entropy
+from smz_jax.model.steps import imagine, predict
 from smz_jax.types import Array, EnvSpec, MacroTable, Networks, Params, ReplaySample, Trajectory
 
 HELD_OUT = 8
@@ -152,16 +152,9 @@ def make_uncertain(networks: Networks, config: Config) -> Callable[..., Array]:
     """
 
     def uncertain(params: Params, embedding: Array, actions: Array) -> Array:
-        def step(embedding: Array, action: Array):
-            afterstate = networks.afterstate_dynamics(params, embedding, jnp.maximum(action, 0))
-            logits, _ = networks.afterstate_prediction(params, afterstate)
-            likely = jnp.argmax(logits, axis=-1)
-            code = jax.nn.one_hot(likely, logits.shape[-1], dtype=jnp.float32)
-            certain = normalised_entropy(logits) < config.macro.play_threshold
-            return networks.dynamics(params, afterstate, code)[0], ~certain & (action >= 0)
-
-        _, found = jax.lax.scan(step, embedding, actions.T)
-        return jnp.any(found, axis=0)
+        played = imagine(networks, params, embedding, jnp.maximum(actions.T, 0)).afterstates
+        certain = played.entropy < config.macro.play_threshold
+        return jnp.any(~certain & (actions.T >= 0), axis=0)
 
     return uncertain
 
@@ -184,9 +177,6 @@ def make_head_update(
     head, optimizer = make_precondition(settings), make_optimizer(settings)
     replayed, uncertain = make_replayed(networks, config, spec), make_uncertain(networks, config)
 
-    def value(params: Params, embedding: Array) -> Array:
-        return networks.value_of(networks.prediction(params, embedding)[1])
-
     def refused(state: HeadState, params: Params, root: Array, real: Array) -> Array:
         """`[B, slots]` bool: one owner for each window, where it is not certain from there."""
         number = state.updates * root.shape[0] + jnp.arange(root.shape[0], dtype=jnp.int32)
@@ -206,7 +196,7 @@ def make_head_update(
         if settings.head_learning_rate == 0:
             return state
         root = embeddings[0]
-        values = jax.lax.map(lambda x: value(params, x), embeddings)
+        values = jax.lax.map(lambda x: predict(networks, params, x).value, embeddings)
         rates = {"gamma": config.learner.gamma, "delta": settings.value_delta}
         worth = worth_it(rows, values, history=history, **rates)
         asked, target = slot_targets(state.slots, trials, worth, settings)
