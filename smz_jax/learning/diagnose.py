@@ -35,13 +35,6 @@ def batch_check(
 ) -> dict[str, Array]:
     """Diagnostics of a batch of replayed windows; pure, to be jitted by the caller.
 
-    Args:
-        networks: the model.
-        config: the run's settings.
-        params: the parameters to check.
-        rng_key: consumed.
-        batch: as `make_batch_builder` gives it.
-
     Returns:
         `code_perplexity`, `agreement` (of code and most likely code), `chance_entropy_nats`,
         `embedding_variance`, `transition_entropy` (mean normalised H(sigma)): scalars over real
@@ -87,13 +80,6 @@ def gradient_check(
     normalisation uses the batch; but noise on the codes is off, and the commitment has its full
     weight.
 
-    Args:
-        networks: the model.
-        config: the run's settings.
-        params: the parameters to check.
-        rng_key: consumed.
-        batch: as `make_batch_builder` gives it.
-
     Returns:
         Scalars. `gradient_share/<term>`, named as in `config.loss`: the norm of the weighted term's
         own gradient, over the sum of these norms; a term that is turned off is left out, or 0.
@@ -138,12 +124,6 @@ def make_check(
 
     The batch is drawn as the learner draws its own, by priority where that is on. Nothing is
     donated and no priority is set: a run goes on as if it had not been checked.
-
-    Args:
-        networks: the model.
-        replay: the buffer's pure functions.
-        config: the run's settings.
-        spec: the environment.
 
     Returns:
         `(TrainState, replay_state, rng_key) -> findings`, jitted: those of `batch_check` and of

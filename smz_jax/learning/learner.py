@@ -42,13 +42,7 @@ def make_optimizer(config: Config) -> tuple[optax.GradientTransformation, optax.
 
 
 def init_train_state(networks: Networks, config: Config, rng_key: Array) -> TrainState:
-    """A fresh train state.
-
-    Args:
-        networks: the model.
-        config: the run's settings.
-        rng_key: consumed.
-    """
+    """A fresh train state."""
     optimizer, _ = make_optimizer(config)
 
     @jax.jit  # one compilation in place of one for every layer
@@ -69,9 +63,7 @@ def init_train_state(networks: Networks, config: Config, rng_key: Array) -> Trai
 def model_metrics(unrolled: Unrolled, mask: Array) -> dict[str, Array]:
     """Diagnostics of one batch: is the code alive, does the prior know it, do embeddings differ.
 
-    Args:
-        unrolled: the unroll, time first.
-        mask: `[K, B]`, 1 for real transitions.
+    `mask [K, B]` is 1 for real transitions.
     """
     total = jnp.maximum(mask.sum(), 1.0)
     usage = jnp.sum(jax.lax.stop_gradient(unrolled.code) * mask[..., None], axis=(0, 1)) / total
@@ -92,13 +84,8 @@ def make_batch_builder(
 ) -> Callable[[Params, Array, ReplaySample], Batch]:
     """Turns sampled rows into stacks, actions and targets.
 
-    Args:
-        networks: the model; its target parameters give bootstrap values where configured.
-        config: the run's settings.
-        spec: the environment.
-
-    Returns:
-        `(target_params, rng_key, sample) -> Batch`.
+    `(target_params, rng_key, sample) -> Batch`; the target parameters give bootstrap values where
+    that is configured.
     """
     steps, history = config.learner.unroll_steps, spec.context - 1
 
@@ -146,11 +133,6 @@ def make_batch_builder(
 
 def make_update(networks: Networks, config: Config, spec: EnvSpec) -> Callable:
     """One optimiser step on one batch.
-
-    Args:
-        networks: the model.
-        config: the run's settings.
-        spec: the environment.
 
     Returns:
         `(TrainState, ReplaySample) -> (TrainState, priorities [B], metrics)`, to be jitted.
@@ -225,12 +207,6 @@ def make_train_step(networks: Networks, replay: Replay, config: Config, spec: En
     the host. On an accelerator many updates in one `lax.scan` save dispatches; on a CPU XLA runs
     the body of a loop at half speed (51 against 23 ms an update), so that one update per dispatch
     is best there.
-
-    Args:
-        networks: the model.
-        replay: the buffer's pure functions.
-        config: the run's settings.
-        spec: the environment.
 
     Returns:
         `(TrainState, replay_state, known=None) -> (TrainState, replay_state, metrics)`, jitted;

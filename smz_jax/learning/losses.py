@@ -87,11 +87,7 @@ def straight_through_code(
 
         q = softmax(logits),  c = onehot(argmax(log q + noise * Gumbel)) + q - sg(q)
 
-    Args:
-        rng_key: consumed.
-        logits: `[B, C]`.
-        noise: scale of the Gumbel noise, float32 scalar.
-        uniform: share of the uniform distribution mixed into q.
+    A share `uniform` of the uniform distribution is mixed into q.
 
     Returns:
         q and c, both `[B, C]` float32; c is one-hot in the forward pass, and its gradient is q's.

@@ -193,11 +193,6 @@ def _available_bytes() -> int:
 def check_memory(config: Config, spec: EnvSpec, available_bytes: int | None = None) -> None:
     """Refuses a replay that would not fit, before anything is allocated.
 
-    Args:
-        config: gives the replay's size.
-        spec: gives the size of a row.
-        available_bytes: free memory; asked of the device (or host) if None.
-
     Raises:
         ConfigError: in one line, with the GB (1e9 bytes) needed and free.
     """

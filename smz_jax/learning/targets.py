@@ -130,16 +130,9 @@ def make_unroll_targets(
 def random_actions_past_end(
     rng_key: Array, action: Array, transition_mask: Array, num_actions: int
 ) -> Array:
-    """Actions that the model is unrolled with: the real ones, then uniformly random ones.
+    """Actions `[K]` that the model is unrolled with: the real ones, then uniformly random ones.
 
-    Args:
-        rng_key: a key, consumed.
-        action: [K] int32, the played actions.
-        transition_mask: [K], 1 where the transition really happened.
-        num_actions: A.
-
-    Returns:
-        [K] int32.
+    `transition_mask [K]` is 1 where the transition really happened.
     """
     drawn = jax.random.randint(rng_key, action.shape, 0, num_actions, jnp.int32)
     return jnp.where(transition_mask > 0, action.astype(jnp.int32), drawn)

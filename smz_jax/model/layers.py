@@ -32,24 +32,18 @@ def _highest_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, 
 
 
 def min_max_scale(embedding: Array) -> Array:
-    """Scales each embedding to [0, 1] over all its features (MuZero, appendix G).
+    """Scales each embedding `[B, ...]` to [0, 1] over all its features; a constant one becomes 0.
 
-    Args:
-        embedding: `[B, ...]`.
-
-    Returns:
-        The same shape and dtype; a constant embedding becomes 0.
+    MuZero, appendix G.
     """
     low, high = -highest(-embedding), highest(embedding)
     return (embedding - low) / jnp.maximum(high - low, 1e-5)
 
 
 def batch_standardise(x: Array, rows: int | None = None) -> Array:
-    """Standardises every feature over the batch; keeps a cosine loss from collapsing.
+    """Standardises every feature of `x [B, D]` over the batch; keeps a cosine loss from collapsing.
 
-    Args:
-        x: `[B, D]`.
-        rows: so many first rows are the batch whose mean and variance are taken; None: all.
+    The first `rows` are the batch whose mean and variance are taken; None: all.
     """
     x32 = x.astype(jnp.float32)
     mean = x32[:rows].mean(axis=0, keepdims=True)

@@ -8,6 +8,7 @@ as = phi(s, a)     afterstate_dynamics     (sigma, Q) = psi(as) afterstate_predi
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -173,9 +174,9 @@ def make_networks(config: NetworkConfig, spec: EnvSpec) -> Networks:
         )
         return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
 
-    def pure(method, **fixed):
-        def apply(params: Params, *inputs: Array):
-            return model.apply(params, *inputs, method=method, **fixed)
+    def pure(method: Callable[..., Any]) -> Callable[..., Any]:
+        def apply(params: Params, *inputs: Array) -> Any:
+            return model.apply(params, *inputs, method=method)
 
         return apply
 

@@ -154,22 +154,17 @@ def chance(networks: Networks, params: Params, afterstate: Array, code: Array) -
 
 
 def imagine(
-    networks: Networks, params: Params, state: Array, actions: Array, codes: Array | None = None
+    networks: Networks, params: Params, state: Array, actions: Array, codes: Any = None
 ) -> Imagined:
-    """Plays actions in the model, open loop.
+    """Plays `actions [K, B]` in the model from `state [B, D]`, open loop.
 
-    Args:
-        networks: the model.
-        params: its parameters.
-        state: `[B, D]`.
-        actions: `[K, B]` int32.
-        codes: which outcomes follow. None: the likeliest ones; a PRNG key: drawn from sigma;
-            integers `[K, B]`: these.
+    `codes` says which outcomes follow. None: the likeliest ones; a PRNG key: drawn from sigma;
+    integers `[K, B]`: these.
     """
     drawn = codes is not None and jnp.issubdtype(codes.dtype, jax.dtypes.prng_key)
     given = jax.random.split(codes, len(actions)) if drawn else codes
 
-    def step(state: Array, inputs: tuple[Array, Array | None]) -> tuple[Array, Imagined]:
+    def step(state: Array, inputs: tuple[Array, Any]) -> tuple[Array, Imagined]:
         action, outcome = inputs
         afterstate = decide(networks, params, state, action)
         if drawn:
@@ -213,7 +208,7 @@ def follow(
     actions: Array,
     seen: Seen,
     *,
-    codes: Callable[[Array | None, Array], tuple[Array, Array]] = told,
+    codes: Callable[[Any, Array], tuple[Array, Array]] = told,
     rng_key: Array | None = None,
     carry: Callable[[Array], Array] = lambda state: state,
     unroll: int = 1,

@@ -14,12 +14,8 @@ from smz_jax.types import Array
 def patches(x: Array, size: int) -> Array:
     """Cuts frames into non-overlapping squares; a strided convolution without its slow gradient.
 
-    Args:
-        x: `[B, F, H, W]`; H and W are padded with zeros to a multiple of `size`.
-        size: height and width of a patch.
-
-    Returns:
-        `[B, ceil(H / size), ceil(W / size), F * size * size]`.
+    `[B, F, H, W]`, H and W padded with zeros to a multiple of `size`, to
+    `[B, ceil(H / size), ceil(W / size), F * size * size]`.
     """
     pads = [(0, 0), (0, 0), *((0, -length % size) for length in x.shape[2:])]
     x = jnp.pad(x, pads)

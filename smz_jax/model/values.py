@@ -8,16 +8,10 @@ from smz_jax.types import Array
 
 
 def signed_hyperbolic(x: Array, eps: float = 1e-3) -> Array:
-    """h(x) = sign(x) (sqrt(|x| + 1) - 1) + eps x.
+    """h(x) = sign(x) (sqrt(|x| + 1) - 1) + eps x; any shape, float32.
 
-    Source: Pohlen et al. 2018, "Observe and Look Further", Proposition A.2.
-
-    Args:
-        x: any shape, float.
-        eps: slope that keeps the inverse Lipschitz continuous.
-
-    Returns:
-        h(x), same shape, float32.
+    `eps` keeps the inverse Lipschitz continuous. Source: Pohlen et al. 2018, "Observe and Look
+    Further", Proposition A.2.
     """
     x = jnp.asarray(x, jnp.float32)
     # |x| / (sqrt(|x| + 1) + 1) is sqrt(|x| + 1) - 1 without the cancellation near 0.
@@ -25,17 +19,10 @@ def signed_hyperbolic(x: Array, eps: float = 1e-3) -> Array:
 
 
 def signed_parabolic(y: Array, eps: float = 1e-3) -> Array:
-    """h^-1(y), the exact inverse of `signed_hyperbolic`.
+    """h^-1(y), the exact inverse of `signed_hyperbolic`; any shape, float32.
 
     With s = sqrt(|x| + 1) - 1 the transform reads |y| = s + eps (s^2 + 2 s): the positive root of
     that quadratic, in the form that does not cancel, then |x| = s (s + 2).
-
-    Args:
-        y: any shape, float.
-        eps: as in `signed_hyperbolic`.
-
-    Returns:
-        h^-1(y), same shape, float32.
     """
     y = jnp.asarray(y, jnp.float32)
     size, slope = jnp.abs(y), 1.0 + 2.0 * eps
@@ -66,15 +53,7 @@ def two_hot(y: Array, support: int) -> Array:
 
 
 def from_categorical(probs: Array, support: int) -> Array:
-    """Mean of a distribution over the integer bins -support..support.
-
-    Args:
-        probs: `[2 * support + 1]` probabilities.
-        support: as in `two_hot`.
-
-    Returns:
-        [] float32, still transformed.
-    """
+    """Mean, still transformed, of `probs [2 * support + 1]` over the bins -support..support."""
     chex.assert_shape(probs, (2 * support + 1,))
     return jnp.sum(probs.astype(jnp.float32) * _bins(support))
 
@@ -87,12 +66,7 @@ def scalar_to_probs(x: Array, support: int) -> Array:
 def logits_to_scalar(logits: Array, support: int) -> Array:
     """`h^-1(mean of softmax(logits))`: the raw scalar that a categorical head stands for.
 
-    Args:
-        logits: `[2 * support + 1]`, any float type; the softmax is taken in float32.
-        support: as in `two_hot`.
-
-    Returns:
-        [] float32.
+    `logits [2 * support + 1]` of any float type to [] float32; the softmax is taken in float32.
     """
     probs = jax.nn.softmax(logits.astype(jnp.float32))
     return signed_parabolic(from_categorical(probs, support))

@@ -29,12 +29,8 @@ class Loop(NamedTuple):
 def add_node(nodes: Nodes, walk: Walk, index: Array, new: NewNode, *, limited: bool) -> Nodes:
     """Adds `new` as node `index` at the edge where each row stands.
 
-    Args:
-        nodes: the trees.
-        walk: where the rows stand.
-        index: int32 scalar.
-        new: the nodes; without meaning in rows that stand at a known node.
-        limited: whether a row may stand at a known node, since a depth limit ended its walk there.
+    It has no meaning in rows that stand at a known node; `limited` says whether any may, since a
+    depth limit ended its walk there.
     """
     nodes = write_node(nodes, index, new, parent=walk.parent, edge=walk.edge)
     is_new = walk.child == UNVISITED

@@ -51,16 +51,10 @@ def tie_noise(simulate_key: Array, depth: Array, num_actions: int) -> Array:
 
 
 def choose(scores: Array, walking: Array, simulate_key: Array, depth: Array) -> Array:
-    """The best action of each row; noise is drawn only where it can decide.
+    """The best action of each row, int32 `[B]`; noise is drawn only where it can decide.
 
-    Args:
-        scores: `[B, A]`.
-        walking: `[B]` bool, rows whose choice counts.
-        simulate_key: of this simulation.
-        depth: `[B]` int32.
-
-    Returns:
-        int32 `[B]`.
+    `scores [B, A]`; only the choice of rows that are `walking [B]` counts. `depth [B]` is where
+    each row stands.
     """
     best = jnp.max(scores, axis=-1, keepdims=True)
     near = scores >= best - TIE_MARGIN * jnp.maximum(1.0, jnp.abs(best))
@@ -103,15 +97,7 @@ def select_outcome(nodes: Nodes, node: Array, edges: Edges) -> Array:
 def advance(nodes: Nodes, walk: Walk, action: Array, *, edges: Edges, limit: int) -> Walk:
     """A step of the game: from a decision node by `action [B]`, past a chance node by an outcome.
 
-    Args:
-        nodes: the trees.
-        walk: rows that are not walking stay as they are.
-        action: int32 `[B]`.
-        edges: of every node.
-        limit: longest path in edges.
-
-    Returns:
-        The walk after it.
+    Rows that are not walking stay as they are; `limit` is the longest path in edges.
     """
 
     def follow(node: Array, edge: Array) -> Array:
@@ -167,9 +153,6 @@ def descend(
         breaks_ties: by noise, between root scores and between interior ones.
         edges: of every node.
         limit: longest path in edges.
-
-    Returns:
-        The edges that the rows stand at.
     """
     (batch_size,) = bounds.low.shape
     root = jnp.full((batch_size,), ROOT, jnp.int32)

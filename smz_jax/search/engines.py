@@ -147,13 +147,7 @@ def make_completed(settings: SearchConfig) -> Score:
 def gumbel_decision(
     tree: Any, logits: Array, gumbel: Array, settings: SearchConfig
 ) -> tuple[Array, Array]:
-    """What a searched Gumbel root decides.
-
-    Args:
-        tree: `mctx.Tree`.
-        logits: `[B, A]` masked root priors.
-        gumbel: `[B, A]` the noise of the search.
-        settings: of the Gumbel rules.
+    """What a searched Gumbel root decides, from masked root priors and noise `[B, A]`.
 
     Returns:
         The best of the most visited actions, int32 `[B]`, and the policy target `[B, A]`: the prior

@@ -71,15 +71,8 @@ def make_expand(
     """The evaluation of one edge per row.
 
     From a decision node an action leads to a chance node. Where its normalised H(sigma) is strictly
-    below `collapse_threshold`, and the row may collapse, the same call goes on through the most
-    likely outcome to the next decision node.
-
-    Args:
-        networks: the model.
-        edges: of every node.
-        gamma: discount of one step of the game.
-        collapse_threshold: 0 never collapses.
-        row_multiple: see `on_rows`.
+    below `collapse_threshold` (0: never), and the row may collapse, the same call continues through
+    the most likely outcome to the next decision node. For `row_multiple` see `on_rows`.
 
     Returns:
         `(params, state [B, ...], edge [B], from_chance [B], needed [B], may_collapse [B]) ->

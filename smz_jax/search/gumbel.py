@@ -44,11 +44,8 @@ def completed_qvalues(
 ) -> Array:
     """Q-values in units of logits; those of unvisited actions are the mixed value (appendix D).
 
-    Args:
-        actions: of B nodes.
-        maxvisit_init: c_visit.
-        value_scale: c_scale.
-        epsilon: the smallest range of Q that is stretched to 1.
+    `maxvisit_init` is c_visit, `value_scale` c_scale; ranges of Q below `epsilon` are not stretched
+    to 1.
 
     Returns:
         (c_visit + most visits) * c_scale * Q scaled to [0, 1]; float32 `[B, A]`.

@@ -104,11 +104,6 @@ def make_recurrent_fn(networks: Networks, *, edges: Edges, gamma: float) -> Call
 
     Both model functions run for the whole batch and each row keeps the one that its node needs.
 
-    Args:
-        networks: the model.
-        edges: of every node.
-        gamma: discount of one step of the game.
-
     Returns:
         `(params, rng_key, action [B], NodeEmbedding) -> (RecurrentFnOutput, NodeEmbedding)`.
     """

@@ -17,15 +17,9 @@ from smz_jax.types import Array, EnvSpec, Networks, Params, SearchOutput
 
 
 def sample_by_temperature(rng_key: Array, action_weights: Array, temperature: Array) -> Array:
-    """Draws actions in proportion to `weights^(1 / temperature)`; 0 is greedy.
+    """Draws actions `[B]` in proportion to `action_weights^(1 / temperature)`; 0 is greedy.
 
-    Args:
-        rng_key: consumed.
-        action_weights: `[B, A]`, 0 where invalid.
-        temperature: float32 scalar, at least 0.
-
-    Returns:
-        int32 `[B]`.
+    Weights `[B, A]` are 0 where invalid; `rng_key` is consumed.
     """
     tiny = jnp.finfo(jnp.float32).tiny
     logits = jnp.log(jnp.maximum(action_weights, tiny))
@@ -36,11 +30,6 @@ def sample_by_temperature(rng_key: Array, action_weights: Array, temperature: Ar
 
 def make_search(networks: Networks, config: Config, spec: EnvSpec) -> Callable[..., SearchOutput]:
     """The search of `config.search`, by its engine and root rule.
-
-    Args:
-        networks: the model.
-        config: uses `search` and `learner.gamma`.
-        spec: the environment's number of actions.
 
     Returns:
         `(params, rng_key, embedding, invalid_actions [B, A], temperature, noise) -> SearchOutput`;
@@ -112,9 +101,7 @@ def visit_weights(tree: Any, logits: Array, num_simulations: int) -> Array:
 def make_prior_policy(networks: Networks, q_epsilon: float) -> Callable[..., SearchOutput]:
     """The plain-policy mode: epsilon-greedy on the policy head, no search.
 
-    Args:
-        networks: the model.
-        q_epsilon: smallest spread of action values that is stretched to 1.
+    Spreads of action values from `q_epsilon` on are stretched to 1.
 
     Returns:
         `(params, rng_key, embedding, invalid_actions [B, A], temperature, epsilon)

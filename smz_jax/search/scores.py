@@ -27,12 +27,7 @@ class Actions(NamedTuple):
 def scale_by_siblings(actions: Actions, epsilon: float) -> Array:
     """Q in [0, 1] between the bounds of V(node) and its children's Q; unvisited actions get 0.
 
-    Args:
-        actions: of B nodes.
-        epsilon: the smallest range that is stretched to 1.
-
-    Returns:
-        float32 `[B, A]`, as `mctx.qtransform_by_parent_and_siblings`.
+    Ranges from `epsilon` on are stretched to 1; as `mctx.qtransform_by_parent_and_siblings`.
     """
     visited, value = actions.visits > 0, actions.node_value[..., None]
     known = jnp.where(visited, actions.qvalues, value)
@@ -45,14 +40,7 @@ def scale_by_tree(actions: Actions, epsilon: float) -> Array:
     """Q in [0, 1] between the bounds of all Q backed up in the tree; unvisited actions get 0.
 
     MuZero (Schrittwieser et al. 2020), appendix B, equation 5: the bounds are running ones, of
-    every Q(s, a) at the time of its backup.
-
-    Args:
-        actions: of B nodes.
-        epsilon: the smallest range that is stretched to 1.
-
-    Returns:
-        float32 `[B, A]`.
+    every Q(s, a) at the time of its backup. Ranges from `epsilon` on are stretched to 1.
     """
     low, high = actions.low[..., None], actions.high[..., None]
     scaled = (actions.qvalues - low) / jnp.maximum(high - low, epsilon)
@@ -60,16 +48,9 @@ def scale_by_tree(actions: Actions, epsilon: float) -> Array:
 
 
 def puct(actions: Actions, value_score: Array, *, pb_c_init: float, pb_c_base: float) -> Array:
-    """Scaled Q plus the prior's exploration bonus (MuZero, appendix B, equation 2).
+    """Scaled Q `[B, A]` plus the prior's exploration bonus (MuZero, appendix B, equation 2).
 
-    Args:
-        actions: of B nodes.
-        value_score: `[B, A]` Q-values in [0, 1].
-        pb_c_init: c1.
-        pb_c_base: c2.
-
-    Returns:
-        float32 `[B, A]`.
+    `pb_c_init` is c1, `pb_c_base` c2.
     """
     node_visits = actions.node_visits[..., None].astype(jnp.float32)
     pb_c = pb_c_init + jnp.log((node_visits + pb_c_base + 1.0) / pb_c_base)

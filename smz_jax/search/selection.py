@@ -14,16 +14,9 @@ from smz_jax.types import Array
 
 
 def select_chance_outcome(prior_logits: Array, visits: Array) -> Array:
-    """Arg max of sigma / (visits + 1): deterministic, no sampling.
+    """Arg max of sigma / (visits + 1) over `[C]`: deterministic, no sampling.
 
     Antonoglou et al. 2022, appendix A: visit counts follow the probabilities as they grow.
-
-    Args:
-        prior_logits: `[C]`.
-        visits: `[C]` int32.
-
-    Returns:
-        int32 scalar in 0..C-1.
     """
     return jnp.argmax(jax.nn.softmax(prior_logits) / (visits + 1), axis=-1).astype(jnp.int32)
 
@@ -39,11 +32,7 @@ def make_action_selection(
 ) -> Callable:
     """Selection for `mctx.search` on trees whose nodes have edges of both kinds.
 
-    Args:
-        edges: of every node.
-        pb_c_init: PUCT's c1.
-        pb_c_base: PUCT's c2.
-        q_epsilon: smallest range of Q-values that is stretched to [0, 1].
+    PUCT's c1 is `pb_c_init`, c2 `pb_c_base`; ranges of Q from `q_epsilon` on are stretched to 1.
 
     Returns:
         `(rng_key, unbatched tree, node_index, depth) -> edge`.

@@ -19,7 +19,6 @@ from smz_jax.envs.grid.rules import (
     make_rules,
     mean_reward,
     optimal_values,
-    policy_values,
     reachable,
     sample_paths,
     state_distributions,
@@ -245,6 +244,13 @@ def test_finite_horizon_against_expectimax(gamma):
     for state in range(rules.num_states):
         assert best[state] == pytest.approx(brute_force(rules, state, 4, gamma))
         assert mean[state] == pytest.approx(brute_force(rules, state, 4, gamma, policy))
+
+
+def policy_values(rules, policy, gamma):
+    """V of a policy, `[S]`: solves (I - gamma P_pi) V = r_pi."""
+    matrix = np.einsum("sa,sat->st", policy, transition_matrix(rules))
+    rewards = np.sum(policy * mean_reward(rules), axis=1)
+    return np.linalg.solve(np.eye(rules.num_states) - gamma * matrix, rewards)
 
 
 @pytest.mark.parametrize("name", MAPS)

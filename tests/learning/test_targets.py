@@ -99,6 +99,18 @@ def test_returns_equal_rlax():
         np.testing.assert_allclose(got, case["targets"], rtol=1e-5, atol=1e-6)
 
 
+def test_a_negative_discount_turns_a_return_around():
+    """Players in turn: what the other one gains counts against the mover, and bootstraps so."""
+    reward = jnp.array([1.0, 2.0, 4.0, 8.0, 0.0])
+    discount = jnp.array([-1.0, -1.0, 1.0, 0.0, 1.0])
+    values = jnp.array([10.0, 20.0, 30.0, 40.0, 50.0])
+    got = targets.n_step_targets(
+        reward, discount, jnp.zeros(5, bool), values, td_steps=2, gamma=0.5
+    )
+    expected = [1 - 0.5 * 2 + 0.25 * 30, 2 - 0.5 * 4 - 0.25 * 40, 4 + 0.5 * 8]
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
 @functools.partial(jax.jit, static_argnums=(5, 6, 7))
 def targets_of(reward, discount, is_first, action_weights, values, K, n, gamma):
     return targets.make_unroll_targets(

@@ -10,7 +10,7 @@ import pytest
 from smz_jax.model.steps import normalised_entropy
 from smz_jax.search.policy import make_prior_policy, sample_by_temperature
 from smz_jax.search.selection import select_chance_outcome
-from tests.support.search_runs import GAMMA, compiled_search, run_search
+from tests.support.search_runs import GAMMA, compiled_search, run_mctx, run_search
 from tests.support.tabular import as_params, embed, make_tabular_networks, random_tables
 
 both_engines = pytest.mark.parametrize("engine", ["batched", "mctx"])
@@ -42,6 +42,22 @@ def test_kinds_alternate_and_each_node_keeps_its_entropy(engine):
             else:
                 assert tree.embeddings.entropy[row, node] == 0.0
                 assert tree.children_discounts[row, parent, edge] == pytest.approx(GAMMA)
+
+
+def test_a_turn_of_the_other_player_turns_values_around():
+    """States 1 and 4 have discount -1: mctx grows the same trees, edges to them have -gamma."""
+    tables, turns = random_tables(6, actions=3, outcomes=2), (0.0, 2.0, 0.0, 0.0, 2.0)
+    search = {"simulations": 40, "ended": turns}
+    ours = run_search(tables, [0, 1, 2], engine="batched", **search).tree
+    theirs = run_mctx(tables, [0, 1, 2], **search).search_tree
+    np.testing.assert_array_equal(ours.parents, theirs.parents)
+    np.testing.assert_allclose(ours.node_values, theirs.node_values, atol=1e-5)
+    state = ours.embeddings.state.argmax(axis=-1) // 3
+    row, node = np.nonzero(~ours.embeddings.is_chance & (ours.parents >= 0))
+    edge = (row, ours.parents[row, node], ours.action_from_parent[row, node])
+    sign = np.where(np.isin(state[row, node], [1, 4]), -1, 1)
+    assert set(sign) == {-1, 1}
+    np.testing.assert_allclose(ours.children_discounts[edge], GAMMA * sign, rtol=1e-6)
 
 
 def test_normalised_entropy_by_hand():

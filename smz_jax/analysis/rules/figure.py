@@ -104,12 +104,8 @@ def grid_figure(
 ) -> Figure:
     """The map with optimal values and actions, and the true transition entropy of each pair.
 
-    Args:
-        rules: of the map.
-        values: `[S]` V*.
-        action_value: `[S, A]` Q*.
-        entropy: `[S, A]` the model's transition entropy in nats, drawn beside the true one.
-        visits: `[S, A]` how often each pair is in the replay; the model's are faded where never.
+    With the model's transition entropy `[S, A]` in nats, it is drawn beside the true one, faded
+    where a pair is never in the replay (`visits [S, A]`).
     """
     columns = 2 if entropy is None else 3
     figure = Figure(figsize=(4.6 * columns, 5), dpi=110, layout="constrained")

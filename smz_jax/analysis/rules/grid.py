@@ -73,9 +73,7 @@ def replay_rows(replay_state: Any) -> Trajectory:
 def replay_transitions(rows: Trajectory, observations: np.ndarray) -> Transitions:
     """The real transitions of stored rows; the step after a game's end is none.
 
-    Args:
-        rows: as `replay_rows` gives them.
-        observations: of each state, `[S, ...]`.
+    `rows` are those of `replay_rows`, `observations [S, ...]` those of each state.
     """
     lanes, length = rows.action.shape
     frames = np.asarray(rows.frame).reshape(lanes * length, *rows.frame.shape[2:])
@@ -92,11 +90,7 @@ def check_pairs(
 ) -> tuple[GridCheck, Transitions]:
     """Checks the transition entropies alone, which is cheap: for the course of a run.
 
-    Args:
-        networks: the model.
-        config: the run's settings, suite grid, one frame in an observation.
-        params: the parameters to check.
-        replay_state: says which pairs were visited.
+    The run is of the suite grid, one frame in an observation.
 
     Returns:
         The check, its `numbers` those of `rules_check`; and the stored transitions.
@@ -125,14 +119,9 @@ def check_pairs(
 def check_grid(
     networks: Networks, config: Config, params: Params, replay_state: Any, seed: int = 0
 ) -> GridCheck:
-    """Checks a model of the grid world against its rules.
+    """Checks a model of the grid world against its rules, with one frame in an observation.
 
-    Args:
-        networks: the model.
-        config: the run's settings, suite grid, one frame in an observation.
-        params: the parameters to check.
-        replay_state: says which pairs were visited, and which transitions were stored.
-        seed: of the action sequences.
+    `seed` is that of the action sequences.
 
     Returns:
         `numbers` holds those of `rules_check`; `agreement` of the encoder's code with the most
@@ -168,17 +157,11 @@ def draw_sequences(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Action sequences as a good player with some random actions plays them, from where it is.
 
-    They depend on the rules and the generator alone: every model is asked the same. Of random
+    They depend on the rules and the generator alone: every model gets the same. Of random
     actions most lead where no good player has been, where every model errs.
 
-    Args:
-        rules: of the map.
-        generator: of the draws.
-        count: N.
-        action_value: Q* `[S, A]`.
-
     Returns:
-        Start states `[N]`, none of them terminal, and actions `[N, NUM_STEPS]` int32.
+        Start states `[count]`, none of them terminal, and actions `[count, NUM_STEPS]` int32.
     """
 
     def first() -> np.ndarray:

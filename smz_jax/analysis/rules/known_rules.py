@@ -21,17 +21,10 @@ from smz_jax.types import Array, Networks, Params
 
 
 def roc_area(scores: np.ndarray, positive: np.ndarray) -> float:
-    """Area under the ROC curve of `scores` as a classifier of `positive`; ties count half.
+    """Area under the ROC curve of `scores [N]` as a classifier of `positive [N]`; ties count half.
 
     The rank form (Mann and Whitney 1947): (sum of the positives' ranks - n+ (n+ + 1) / 2)
-    / (n+ n-), tied scores sharing their mean rank.
-
-    Args:
-        scores: `[N]`.
-        positive: `[N]` bool.
-
-    Returns:
-        NaN where one of the two kinds is missing.
+    / (n+ n-), tied scores sharing their mean rank. NaN where one of the two kinds is missing.
     """
     _, kind, counts = np.unique(scores, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[kind]

@@ -65,14 +65,11 @@ def where_applies(
 ) -> np.ndarray:
     """The precondition: the model holds all transitions to be certain, and a macro's head agrees.
 
-    Args:
-        model: is asked.
-        macros: M sequences.
-        embeddings: `[S, ...]` of the states.
-        length: of the longest sequence that is asked about anywhere.
+    `length` is that of the longest sequence anywhere: one compilation.
 
     Returns:
-        `[M, S]` bool. Where no head has learned of a macro, its word is not needed.
+        `[M, S]` bool, of each macro in each state. Where no head has learned of a macro, its word
+        is not needed.
     """
     found = np.zeros((len(macros), len(embeddings)), np.bool_)
     actions = padded(macros, length)
@@ -150,14 +147,9 @@ def padded(macros: Any, length: int) -> np.ndarray:
 
 
 def nearness(foreseen: np.ndarray, real: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    """cos(foreseen_i - m, real_j - m) for all pairs, `[N, R]`; m is a mean of real ends.
+    """cos(foreseen_i - m, real_j - m) for all pairs, `[N, R]`; m `[E]` is a mean of real ends.
 
     Scaled embeddings point nearly one way; see `smz_jax.macros.judge.trials.relative_distance`.
-
-    Args:
-        foreseen: `[N, E]`.
-        real: `[R, E]`.
-        centre: `[E]`.
     """
 
     def direction(x: np.ndarray) -> np.ndarray:

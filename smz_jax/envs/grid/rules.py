@@ -187,20 +187,6 @@ def optimal_values(
     return values, action_values(rules, values, gamma)
 
 
-def policy_values(rules: GridRules, policy: np.ndarray, gamma: float) -> np.ndarray:
-    """V of a policy, `[S]`: solves (I - gamma P_pi) V = r_pi.
-
-    Args:
-        rules: of the map.
-        policy: `[S, A]` action probabilities.
-        gamma: discount per step, below 1.
-    """
-    require(0 <= gamma < 1, "gamma", gamma, "in [0, 1)")
-    matrix = np.einsum("sa,sat->st", policy, transition_matrix(rules))
-    rewards = np.sum(policy * mean_reward(rules), axis=1)
-    return np.linalg.solve(np.eye(rules.num_states) - gamma * matrix, rewards)
-
-
 def greedy_policy(action_value: np.ndarray) -> np.ndarray:
     """The policy `[S, A]` that shares its choice evenly among the best actions."""
     best = action_value >= action_value.max(axis=1, keepdims=True) - 1e-9

@@ -66,11 +66,7 @@ class Outcomes(NamedTuple):
 
 
 def outcomes(trials: Trials, config: MacroConfig) -> Outcomes:
-    """Judges every window that starts at the root: one for each length.
-
-    Args:
-        trials: over K steps; lengths beyond K are left out.
-        config: lengths and thresholds.
+    """Judges every window that starts at the root: one for each length, none beyond the trials' K.
 
     Returns:
         Windows whose transitions really happened, and what came of them.
@@ -104,11 +100,7 @@ def outcomes(trials: Trials, config: MacroConfig) -> Outcomes:
 
 
 def count_trials(actions: Array, found: Outcomes) -> Array:
-    """What came of windows, counted for the macros whose actions they have.
-
-    Args:
-        actions: [M, L] int32 of the macros, padded with -1.
-        found: windows of any number; those of other sequences count for none.
+    """What came of windows, counted for the macros whose actions `[M, L]` they have.
 
     Returns:
         [6, M] float32: `windows`, `trials`, `held`, `near`, `paid` and `agreed`.
@@ -128,10 +120,7 @@ def count_trials(actions: Array, found: Outcomes) -> Array:
 def weigh(table: MacroTable, counts: Array, config: MacroConfig) -> MacroTable:
     """Adds a pass's counts to the evidence; what was known before fades, if there were any windows.
 
-    Args:
-        table: the table; only its evidence changes.
-        counts: [6, M], as `count_trials` gives them, summed over the windows of the pass.
-        config: gives `evidence_decay`.
+    `counts [6, M]` are those of `count_trials`, summed over the windows of the pass.
     """
     former = jnp.stack([getattr(table, name) for name in EVIDENCE])
     looked = counts[0].sum() > 0  # no batch of an iteration may have been looked at

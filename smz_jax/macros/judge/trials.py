@@ -18,20 +18,12 @@ from smz_jax.types import Array, EnvSpec, Networks, Params, Trajectory, is_end
 
 
 def relative_distance(foreseen: Array, real: Array, valid: Array) -> Array:
-    """How near each foreseen end is to the real one, as a share of its distance from the others.
+    """How near each foreseen end `[N, E]` is to the real one, as a share of that from the others.
 
         d(i, j) = 1 - cos(foreseen_i - m, real_j - m),   d(i, i) / mean_j d(i, j)
 
     with m the mean real end: scaled embeddings point nearly one way. 0 is a hit, 1 no better than
-    the end of any other window.
-
-    Args:
-        foreseen: `[N, D]`.
-        real: `[N, D]`.
-        valid: `[N]` bool, rows that count as others, and in the mean.
-
-    Returns:
-        `[N]` float32.
+    the end of any other window. Rows that are `valid [N]` count as others, and in the mean.
     """
     weight = valid.astype(jnp.float32)
     total = jnp.maximum(weight.sum(), 1.0)
@@ -81,14 +73,16 @@ def make_replayed(
         seen = Seen(observations[1:], embeddings[1:])
         afterstates, after = imagine(networks, params, embeddings[0], actions)
         codes = jax.lax.map(lambda x: encode(networks, params, *x), (seen, afterstates.state))
-        ends = (
-            place(params, x.reshape(-1, *x.shape[2:]), is_foreseen).reshape(*actions.shape, -1)
-            for x, is_foreseen in ((after.state, True), (seen.embedding, False))
-        )
+
+        def placed(x: Array, is_foreseen: bool) -> Array:
+            flat = place(params, x.reshape(-1, *x.shape[2:]), is_foreseen)
+            return flat.reshape(*actions.shape, -1)
+
+        ends = placed(after.state, True), placed(seen.embedding, False)
         found = Trials(
             action=actions,
             entropy=afterstates.entropy,
-            distance=jax.vmap(relative_distance)(*ends, valid),
+            distance=jax.vmap(relative_distance)(ends[0], ends[1], valid),
             reward_error=jnp.abs(after.reward - rewards),
             agrees=afterstates.likely == jnp.argmax(codes, axis=-1),
             valid=valid,

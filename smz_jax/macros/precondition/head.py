@@ -64,13 +64,7 @@ def make_optimizer(config: MacroConfig) -> optax.GradientTransformation:
 
 
 def init_head(config: MacroConfig, embedding_shape: tuple[int, ...], rng_key: Array) -> HeadState:
-    """A fresh head whose slots are all free.
-
-    Args:
-        config: sizes.
-        embedding_shape: of one embedding.
-        rng_key: consumed.
-    """
+    """A fresh head whose slots are all free; `embedding_shape` has no batch axis."""
 
     @jax.jit
     def init(key: Array) -> HeadState:
@@ -105,10 +99,8 @@ def scatter_bits(x: Array) -> Array:
 def held_out(sample: ReplaySample, history: int) -> Array:
     """Which windows `[B]` the head is never trained on; the same whenever they are drawn.
 
-    Args:
-        sample: of the replay. A uniform one does not tell where its windows lie; the value that
-            the search found at a root, in all its bits, then stands for its place.
-        history: rows before the root.
+    A uniform sample does not tell where its windows lie; the value that the search found at a root,
+    in all its bits, then stands for its place. `history` is the number of rows before the root.
     """
     if sample.indices is not None:
         place = sample.indices.astype(jnp.uint32) // BLOCK
@@ -119,10 +111,10 @@ def held_out(sample: ReplaySample, history: int) -> Array:
 
 
 def worth_it(rows: Trajectory, values: Array, *, history: int, gamma: float, delta: float) -> Array:
-    """Whether the first steps of windows were worth as much as the best action.
+    """Whether the first steps of windows were worth as much as the best action, within `delta`.
 
     Args:
-        rows: windows `[B, W, ...]`.
+        rows: windows `[B, W, ...]`, `history` rows before the root.
         values: `[K+1, B]` of the root and of what was seen after each step.
         history: rows before the root.
         gamma: discount of a step.
@@ -140,11 +132,7 @@ def worth_it(rows: Trajectory, values: Array, *, history: int, gamma: float, del
 
 
 def make_uncertain(networks: Networks, config: Config) -> Callable[..., Array]:
-    """Asks the model whether it holds an action sequence to be certain.
-
-    Args:
-        networks: the model.
-        config: gives `macro.play_threshold`.
+    """Where the model holds an action sequence to be uncertain, by `macro.play_threshold`.
 
     Returns:
         `(params, embedding [B, ...], actions [B, L]) -> [B]` bool, whether some transition is not
@@ -164,10 +152,7 @@ def make_head_update(
 ) -> Callable[[HeadState, Params, ReplaySample, Known | None], HeadState]:
     """One update of head and evidence on a batch of windows; pure, to be compiled by the caller.
 
-    Args:
-        networks: the model; its parameters stay as they are.
-        config: the run's settings.
-        spec: the environment.
+    The model's parameters stay as they are.
 
     Returns:
         `(HeadState, params, sample, known) -> HeadState`. With nothing known no evidence is
@@ -243,13 +228,7 @@ def assign_owners(
     """Owners of the next while; what was learned of former ones is dropped. Pure.
 
     A new owner's output begins with the log-odds of its share of held trials (with one more of
-    each kind), whatever the state.
-
-    Args:
-        head: the head so far.
-        table: of macros, with its evidence.
-        states: `[M]`, as `macros.evidence.status` gives it.
-        config: gives `min_occurrences` and `evidence_decay`.
+    each kind), whatever the state. `states [M]` are those of `macros.judge.evidence.status`.
     """
     slots, changed = assign_slots(head.slots, table, states, config)
     same = jnp.all(slots.actions[:, None] == table.actions, axis=-1)
@@ -271,10 +250,7 @@ def assign_owners(
 def settle(head: HeadState, table: MacroTable, config: MacroConfig) -> tuple[HeadState, MacroTable]:
     """Ends an iteration: its evidence goes into the table, which then says who owns slots. Pure.
 
-    Args:
-        head: the head after the iteration's updates.
-        table: of the same entries as while they were made.
-        config: the settings of macros.
+    The table has the same entries as while the updates of the iteration were made.
     """
     table = weigh(table, head.evidence, config)
     head = head._replace(evidence=jnp.zeros_like(head.evidence))
@@ -286,13 +262,7 @@ def settle(head: HeadState, table: MacroTable, config: MacroConfig) -> tuple[Hea
 def applies(head: HeadState, config: MacroConfig, embedding: Array) -> Array:
     """Probability that each owner applies, calibrated on held-out windows.
 
-    Args:
-        head: the head; its optimiser is not needed.
-        config: sizes.
-        embedding: `[B, ...]` of real observations.
-
-    Returns:
-        `[B, slots]` float32; 0 for a free slot.
+    Of embeddings `[B, ...]` of real observations: `[B, slots]` float32; 0 for a free slot.
     """
     logits = make_precondition(config).logits(head.params, embedding)
     chance = jax.nn.sigmoid(logits / fit_temperature(head.tally.bins))

@@ -39,11 +39,7 @@ class Precondition(NamedTuple):
 
 
 def make_precondition(config: MacroConfig) -> Precondition:
-    """The precondition head as pure functions.
-
-    Args:
-        config: gives its width and the number of slots.
-    """
+    """The precondition head as pure functions."""
     head = PreconditionHead(config.head_size, config.slots)
 
     def init(rng_key: Array, embedding_shape: tuple[int, ...]) -> Params:
@@ -53,15 +49,9 @@ def make_precondition(config: MacroConfig) -> Precondition:
 
 
 def reset_columns(params: Params, changed: Array, bias: Array) -> Params:
-    """Output columns of slots that changed their owner begin anew: 0, but for the bias.
+    """Output columns of slots that changed their owner begin anew: 0, but for the bias `[slots]`.
 
-    Args:
-        params: of the head, or anything of the same structure (an optimiser's moments).
-        changed: `[slots]` bool.
-        bias: `[slots]` float32, of those slots.
-
-    Returns:
-        The same structure.
+    `params` are the head's, or of the same structure (an optimiser's moments).
     """
     output = params["params"][OUTPUT]
     output = {

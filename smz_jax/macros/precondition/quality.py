@@ -112,9 +112,6 @@ def fit_temperature(bins: Array) -> Array:
     the error larger. An offset (Platt 1999) would mend that, but would also move what is held to
     apply at probability 0.5, and with it what precision and recall are counted of.
 
-    Args:
-        bins: [3, LOGIT_BINS], as in `Tally`.
-
     Returns:
         [] float32, one of `TEMPERATURES`; 1 where there is nothing to fit.
     """
@@ -131,12 +128,7 @@ def fit_temperature(bins: Array) -> Array:
 def calibration_error(bins: Array, temperature: Array | float) -> Array:
     """Expected calibration error of sigmoid(logit / T) over ten equal bins (Guo et al. 2017).
 
-    Args:
-        bins: [3, LOGIT_BINS], as in `Tally`; each bin counts with its mean logit.
-        temperature: T.
-
-    Returns:
-        [] float32, in 0..1.
+    Each of the `Tally`'s bins counts with its mean logit. [] float32, in 0..1.
     """
     logit, number = _mean_logits(bins)
     probability = jax.nn.sigmoid(logit / temperature)
@@ -149,10 +141,6 @@ def calibration_error(bins: Array, temperature: Array | float) -> Array:
 @jax.jit
 def quality(slots: MacroSlots, tally: Tally) -> dict[str, Array]:
     """The preconditions of all slots together, on held-out windows; NaN where nothing is known.
-
-    Args:
-        slots: the owners.
-        tally: the counts.
 
     Returns:
         Scalars: `precision`, `recall` of the head at probability 0.5; `bucket_precision`,
@@ -183,10 +171,6 @@ def quality(slots: MacroSlots, tally: Tally) -> dict[str, Array]:
 
 def slot_entries(slots: MacroSlots, tally: Tally) -> dict[tuple[int, ...], dict[str, float | None]]:
     """Slot and precondition quality of each owner, on the host.
-
-    Args:
-        slots: the owners.
-        tally: the counts.
 
     Returns:
         By action sequence: `slot`; `windows` held out that spoke of it; `precision`, `recall` and

@@ -50,13 +50,7 @@ def assign_slots(
     sound ones that own one, then to other sound ones, to candidates that own one, to other
     candidates; within each by count, ties in the order of the table (that of their actions). So an
     owner keeps its slot while it is a macro, but for a candidate whose slot a sound one needs.
-    Newcomers take the free slots in their order.
-
-    Args:
-        slots: the owners so far.
-        table: of M entries.
-        status: [M] int32, as `macros.evidence.status` gives it.
-        config: gives `min_occurrences`.
+    Newcomers take the free slots in their order. `status [M]` is that of `macros.judge.evidence`.
 
     Returns:
         The new owners, and [slots] bool: which slots have another one than before, or none any
@@ -91,16 +85,13 @@ def slot_targets(
 ) -> tuple[Array, Array]:
     """What replayed windows say of the owners: a window speaks of those whose actions it begins by.
 
-    Args:
-        slots: the owners.
-        trials: of B windows over K steps; owners longer than K are never asked for.
-        worth: [B, K] bool, whether what step k led to is worth as much as the best action.
-        config: thresholds of certainty and of what holds.
+    `worth [B, K]` says whether what step k led to is worth as much as the best action. No window
+    speaks of an owner longer than K.
 
     Returns:
         `asked [B, slots]` bool: the window's actions, all of them really played, begin with the
         owner's. `target [B, slots]` bool: also every transition was certain, the trial held (near,
-        paid and agreed, `macros.evidence`), and it was worth it.
+        paid and agreed, `macros.judge.evidence`), and it was worth it.
     """
     found = outcomes(trials, config)
     held = (found.key_high != 0) & found.certain & found.near & found.paid & found.agreed
