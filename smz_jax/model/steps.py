@@ -162,7 +162,8 @@ def imagine(
     integers `[K, B]`: these.
     """
     drawn = codes is not None and jnp.issubdtype(codes.dtype, jax.dtypes.prng_key)
-    given = jax.random.split(codes, len(actions)) if drawn else codes
+    if drawn:
+        codes = jax.random.split(codes, len(actions))
 
     def step(state: Array, inputs: tuple[Array, Any]) -> tuple[Array, Imagined]:
         action, outcome = inputs
@@ -175,7 +176,7 @@ def imagine(
         after = chance(networks, params, afterstate.state, code)
         return after.state, Imagined(afterstate, after)
 
-    return jax.lax.scan(step, state, (actions, given))[1]
+    return jax.lax.scan(step, state, (actions, codes))[1]
 
 
 def embed(networks: Networks, params: Params, observations: Array) -> Array:
