@@ -161,9 +161,9 @@ def imagine(
     `codes` says which outcomes follow. None: the likeliest ones; a PRNG key: drawn from sigma;
     integers `[K, B]`: these.
     """
-    drawn = codes is not None and jnp.issubdtype(codes.dtype, jax.dtypes.prng_key)
-    if drawn:
-        codes = jax.random.split(codes, len(actions))
+    drawn = False
+    if codes is not None and jnp.issubdtype(codes.dtype, jax.dtypes.prng_key):
+        drawn, codes = True, jax.random.split(codes, len(actions))
 
     def step(state: Array, inputs: tuple[Array, Any]) -> tuple[Array, Imagined]:
         action, outcome = inputs
