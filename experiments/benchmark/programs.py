@@ -16,6 +16,7 @@ import numpy as np
 from experiments.benchmark.nets import NUM_ACTIONS, Subject
 from experiments.benchmark.plan import Task
 from smz_jax.config.settings import Config, SearchConfig
+from smz_jax.model.steps import chance, decide, one_hot_code, predict
 from smz_jax.search.policy import make_search
 from smz_jax.types import Array, EnvSpec, Networks, Params, Space
 
@@ -31,27 +32,23 @@ def stock_search(networks: Networks, simulations: int) -> Callable[..., Any]:
 
     def decision_fn(params: Params, rng_key: Array, action: Any, embedding: Any):
         del rng_key
-        afterstate = networks.afterstate_dynamics(params, embedding, action)
-        logits, value = networks.afterstate_prediction(params, afterstate)
+        afterstate = decide(networks, params, embedding, action)
         output = mctx.DecisionRecurrentFnOutput(
-            chance_logits=logits, afterstate_value=networks.value_of(value)
+            chance_logits=afterstate.logits, afterstate_value=afterstate.value
         )
-        return output, afterstate
+        return output, afterstate.state
 
     def chance_fn(params: Params, rng_key: Array, outcome: Any, afterstate: Any):
         del rng_key
         codes = jax.eval_shape(networks.afterstate_prediction, params, afterstate)[0].shape[-1]
-        code = jax.nn.one_hot(outcome, codes, dtype=jnp.float32)
-        embedding, reward = networks.dynamics(params, afterstate, code)
-        logits, value_logits = networks.prediction(params, embedding)
-        value = networks.value_of(value_logits)
+        step = chance(networks, params, afterstate, one_hot_code(outcome, codes))
         output = mctx.ChanceRecurrentFnOutput(
-            action_logits=logits,
-            value=value,
-            reward=networks.reward_of(reward),
-            discount=jnp.full_like(value, GAMMA),
+            action_logits=step.policy_logits,
+            value=step.value,
+            reward=step.reward,
+            discount=GAMMA * step.discount,
         )
-        return output, embedding
+        return output, step.state
 
     def search(params: Params, rng_key: Array, embedding: Array) -> Any:
         logits, value = networks.prediction(params, embedding)
@@ -102,19 +99,16 @@ def networks_alone(networks: Networks) -> Callable[..., Any]:
     def play(params: Params, embedding: Array, iterations: Array) -> tuple[Array, Array]:
         def step(_: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
             embedding, action, total = carry
-            afterstate = networks.afterstate_dynamics(params, embedding, action)
-            chance_logits, afterstate_value = networks.afterstate_prediction(params, afterstate)
-            outcome = jnp.argmax(chance_logits, axis=-1)
-            code = jax.nn.one_hot(outcome, chance_logits.shape[-1], dtype=jnp.float32)
-            embedding, reward = networks.dynamics(params, afterstate, code)
-            policy_logits, value = networks.prediction(params, embedding)
-            total += networks.value_of(afterstate_value) + networks.value_of(value)
-            total += networks.reward_of(reward)
-            return embedding, jnp.argmax(policy_logits, axis=-1).astype(jnp.int32), total
+            afterstate = decide(networks, params, embedding, action)
+            code = one_hot_code(afterstate.likely, afterstate.logits.shape[-1])
+            step = chance(networks, params, afterstate.state, code)
+            total += afterstate.value + step.value
+            total += step.reward
+            return step.state, jnp.argmax(step.policy_logits, axis=-1).astype(jnp.int32), total
 
-        policy_logits, value = networks.prediction(params, embedding)
-        action = jnp.argmax(policy_logits, axis=-1).astype(jnp.int32)
-        carry = (embedding, action, networks.value_of(value))
+        root = predict(networks, params, embedding)
+        action = jnp.argmax(root.policy_logits, axis=-1).astype(jnp.int32)
+        carry = (embedding, action, root.value)
         embedding, _, total = jax.lax.fori_loop(0, iterations, step, carry)
         return embedding, total
 

@@ -123,8 +123,8 @@ def weigh(table: MacroTable, counts: Array, config: MacroConfig) -> MacroTable:
     `counts [6, M]` are those of `count_trials`, summed over the windows of the pass.
     """
     former = jnp.stack([getattr(table, name) for name in EVIDENCE])
-    looked = counts[0].sum() > 0  # no batch of an iteration may have been looked at
-    total = former * jnp.where(looked, jnp.float32(config.evidence_decay), 1.0) + counts
+    any_windows = counts[0].sum() > 0  # an iteration may have had no pass
+    total = former * jnp.where(any_windows, jnp.float32(config.evidence_decay), 1.0) + counts
     return table._replace(**dict(zip(EVIDENCE, total, strict=True)))
 
 
