@@ -14,7 +14,7 @@ from smz_jax.config.settings import LossConfig
 from smz_jax.envs.grid.grid_env import grid_observations
 from smz_jax.envs.grid.rules import sample_paths, true_entropy
 from smz_jax.learning.diagnose import batch_check, check_row, gradient_check
-from smz_jax.learning.losses import Batch, unrolled_loss
+from smz_jax.learning.losses import TERMS, Batch, unrolled_loss
 from smz_jax.model.networks import make_networks
 from smz_jax.model.steps import entropy_nats
 from smz_jax.types import UnrollTargets
@@ -202,7 +202,7 @@ def test_batch_check_uses_running_statistics():
     batch_check(networks, CONFIG, PARAMS, jax.random.key(0), batch)
 
 
-TERMS = tuple(field.name for field in dataclasses.fields(LossConfig) if field.type is float)
+WEIGHTS = (*TERMS, "code_entropy")
 GRADIENT_CONFIG = test_losses.make_config(1)
 GRADIENT_KEY = jax.random.key(2)
 
@@ -238,9 +238,9 @@ def test_gradient_shares_are_those_of_each_term_alone():
     run = jax.jit(lambda p: gradient_check(networks, GRADIENT_CONFIG, p, GRADIENT_KEY, batch))
     found = {name: float(x) for name, x in run(params).items()}
     shares = {name: found[name] for name in found if name.startswith("gradient_share/")}
-    assert set(shares) == {f"gradient_share/{name}" for name in TERMS}
+    assert set(shares) == {f"gradient_share/{name}" for name in WEIGHTS}
     assert sum(shares.values()) == pytest.approx(1.0) and min(shares.values()) > 0
-    none = dict.fromkeys(TERMS, 0.0)
+    none = dict.fromkeys(WEIGHTS, 0.0)
     norms = {}
     for name in ("value", "chance", "code_entropy"):
         weights = none | {name: getattr(GRADIENT_CONFIG.loss, name)}
@@ -249,7 +249,7 @@ def test_gradient_shares_are_those_of_each_term_alone():
         ratio = found[f"gradient_share/{name}"] / found["gradient_share/value"]
         assert ratio == pytest.approx(norm / norms["value"], rel=1e-3), name
 
-    full = {name: getattr(GRADIENT_CONFIG.loss, name) for name in TERMS}
+    full = {name: getattr(GRADIENT_CONFIG.loss, name) for name in WEIGHTS}
     gradient = gradient_of(full | {"commitment": 0.0, "code_entropy": 0.0}, networks, params, batch)
     of_encoder = [part for name, part in gradient.items() if name.startswith("encoder")]
     assert found["encoder_gradient"] == pytest.approx(plain_norm(of_encoder), rel=1e-3)
