@@ -34,7 +34,7 @@ class Scene(NamedTuple):
     macros: Mapping[Macro, list[Outcome]]  # `repeats` runs of each
     pools: Mapping[int, Mapping[Macro, list[Outcome]]]  # others of each length
     values: Mapping[Macro, np.ndarray]  # of the ends of a macro's runs, 0 where over
-    greedy: list[list[float]]  # of each run that counts, as `greedy_returns`
+    greedy: list[list[float]]  # of each run that counts, as `returns`
 
 
 @dataclass
@@ -88,12 +88,9 @@ class EmulatorWorld:
             )
             for length in sorted({len(macro) for macro in played})
         }
-        greedy = [
-            greedy_returns(emulator, start, seed, self.agent, self.model, config, max(pools))
-            for seed in runs
-        ]
+        greedy = [self._greedy_returns(start, seed, max(pools)) for seed in runs]
         ends = [run for outcomes in played.values() for run in outcomes[: self.runs]]
-        worth = values_of(self.model, np.stack([run.observation for run in ends]))
+        worth = self._values([run.observation for run in ends])
         worth *= [not run.over for run in ends]
         values = dict(zip(played, worth.reshape(len(played), self.runs), strict=True))
         return Scene(played, pools, values, greedy)
@@ -130,6 +127,31 @@ class EmulatorWorld:
 
         return {macro: [trial(macro, run) for run in range(self.runs)] for macro in macros}
 
+    def _greedy_returns(self, start: Start, seed: int, length: int) -> list[float]:
+        """Returns of the greedy policy after 0..length actions, as `returns`; an end is worth 0."""
+        config = self.config
+        step = self.emulator.restore(start.state, seed=seed)
+        observations, rewards, over = [step.observation], [], []
+        for count in range(length):
+            if over and over[-1]:
+                break
+            lives = step.lives
+            step = self.emulator.step(int(self.agent(timestep_of(step), count)[0]))
+            rewards.append(np.sign(step.reward) if config.env.clip_rewards else step.reward)
+            observations.append(step.observation)
+            over.append(is_over(step, lives, config))
+        values = self._values(observations)
+        values[1:] *= ~np.array(over, np.bool_)
+        paid = np.array(rewards, np.float32)
+        found = [returns(paid[:n], value, config.learner.gamma) for n, value in enumerate(values)]
+        return found + found[-1:] * (length + 1 - len(found))
+
+    def _values(self, observations: Sequence[np.ndarray]) -> np.ndarray:
+        """What the trained model says that observations `[F, ...]` are worth, `[N]`."""
+        foresight, params = self.model.foresight, self.model.params
+        embedding = foresight.look(params, np.stack(observations))
+        return np.asarray(foresight.value(params, embedding), np.float64)
+
     def _places(self, view: View, played: Mapping[Macro, list[Outcome]]) -> dict[Macro, Any]:
         """Where a model sees the end of each run of each sequence, `[runs, E]`."""
         seen = np.stack([run.observation for runs in played.values() for run in runs[: self.runs]])
@@ -158,38 +180,3 @@ def returns(rewards: np.ndarray, value: float, gamma: float) -> float:
     """Discounted rewards, and the value after them: sum gamma^i r_i + gamma^n v."""
     discounts = gamma ** np.arange(len(rewards))
     return float(discounts @ rewards + gamma ** len(rewards) * value)
-
-
-def greedy_returns(
-    emulator: Emulator,
-    start: Start,
-    seed: int,
-    agent: Agent,
-    model: Model,
-    config: Config,
-    length: int,
-) -> list[float]:
-    """Returns of the greedy policy after 0..length actions, as `returns`; an end is worth 0."""
-    step = emulator.restore(start.state, seed=seed)
-    observations, rewards, over = [step.observation], [], []
-    for count in range(length):
-        if over and over[-1]:
-            break
-        lives = step.lives
-        step = emulator.step(int(agent(timestep_of(step), count)[0]))
-        rewards.append(np.sign(step.reward) if config.env.clip_rewards else step.reward)
-        observations.append(step.observation)
-        over.append(is_over(step, lives, config))
-    values = values_of(model, np.stack(observations))
-    values[1:] *= ~np.array(over, np.bool_)
-    rewards = np.array(rewards, np.float32)
-    found = [
-        returns(rewards[:n], values[n], config.learner.gamma) for n in range(len(observations))
-    ]
-    return found + found[-1:] * (length + 1 - len(found))
-
-
-def values_of(model: Model, observations: np.ndarray) -> np.ndarray:
-    """What a model holds observations `[N, F, ...]` to be worth, `[N]`."""
-    embedding = model.foresight.look(model.params, observations)
-    return np.asarray(model.foresight.value(model.params, embedding), np.float64)

@@ -28,7 +28,7 @@ class Played(NamedTuple):
     pieces: list[Piece]
     scores: list[float]  # raw, of each game, cut off or not
     starts: Sequence[Start] = ()  # in a random order
-    seen: np.ndarray | None = None  # [N, F, ...] every observation on the way
+    seen: np.ndarray = np.empty(0)  # [N, F, ...] every observation on the way; empty: not kept
 
 
 def timestep_of(step: Step, *, is_first: bool = False) -> Timestep:
