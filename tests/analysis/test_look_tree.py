@@ -14,7 +14,7 @@ from smz_jax.analysis.view.chains import (
     most_visited_path,
     why_it_ends,
 )
-from smz_jax.analysis.view.games import Decided
+from smz_jax.analysis.view.games import TreeDecision
 from smz_jax.analysis.view.tree_figure import PALE, certain_nodes, layout, tree_figure
 from smz_jax.report.style import GREEN, GREY
 from tests.macros.test_macro_listing import FOUR
@@ -145,7 +145,7 @@ def test_the_nodes_drawn_are_one_tree_with_the_chain():
 def test_the_tree_figure_marks_its_chain():
     chain = best_chain(TREE, 0.4, 6, set())
     assert chain is not None
-    figure = tree_figure(Decided(2, 7, TREE, chain), FOUR, tree_threshold=0.4)
+    figure = tree_figure(TreeDecision(2, 7, TREE, chain), FOUR, tree_threshold=0.4)
     said = " | ".join(texts(figure))
     assert "RIGHT → FIRE" in said and "game 2, step 7" in said and "all 8 nodes" in said
     assert "the chain is not in the library" in said and "root, 20 visits" in said
@@ -174,9 +174,9 @@ def test_the_tree_figure_marks_its_chain():
     numbers = [x.get_text() for x in axes.texts if x.get_text().startswith("0.")]
     assert sorted(numbers) == ["0.10", "0.20"]
     other = Chain((0, 1, 2), (2,), (0.1,))
-    figure = tree_figure(Decided(2, 7, TREE, other), FOUR, tree_threshold=0.4)
+    figure = tree_figure(TreeDecision(2, 7, TREE, other), FOUR, tree_threshold=0.4)
     numbers = [x.get_text() for x in figure.axes[0].texts if x.get_text().startswith("0.")]
     assert sorted(numbers) == ["0.05", "0.10", "0.20"]  # and what was searched from node 2
     assert certain_nodes(TREE, 0.4) == {1, 2, 3, 4, 5}
-    few = tree_figure(Decided(1, 0, TREE, chain), FOUR, tree_threshold=0.4, most=6)
+    few = tree_figure(TreeDecision(1, 0, TREE, chain), FOUR, tree_threshold=0.4, most=6)
     assert "6 of 8 nodes" in " ".join(texts(few)) and len(few.axes[0].lines) == 5

@@ -20,7 +20,7 @@ from smz_jax.acting.decide import make_decide
 from smz_jax.acting.evaluate import evaluate
 from smz_jax.analysis.load import export_run, load_model, named_weights
 from smz_jax.analysis.play import video
-from smz_jax.analysis.play.games import Followed, MacroFollower, Moment
+from smz_jax.analysis.play.games import MacroFollower, MacroProgress, Moment
 from smz_jax.analysis.play.panel import WIDTH, Panel
 from smz_jax.analysis.play.scenes import make_scene
 from smz_jax.analysis.play.session import play_model
@@ -65,14 +65,14 @@ def test_a_macro_is_followed_from_its_second_action_on():
     seen = [follower.add(action) for action in (1, 2, 3, 1, 1, 0, 2)]
     assert seen == [
         None,
-        Followed((1, 2, 3), 2),
-        Followed((1, 2, 3), 3),
-        Followed((2, 3, 1, 1), 3),
-        Followed((2, 3, 1, 1), 4),
+        MacroProgress((1, 2, 3), 2),
+        MacroProgress((1, 2, 3), 3),
+        MacroProgress((2, 3, 1, 1), 3),
+        MacroProgress((2, 3, 1, 1), 4),
         None,
         None,
     ]
-    assert follower.add(3) == Followed((2, 3, 1, 1), 2)
+    assert follower.add(3) == MacroProgress((2, 3, 1, 1), 2)
     follower.restart()
     assert follower.add(1) is None
     assert MacroFollower(None).add(0) is MacroFollower({"macros": []}).add(1) is None
@@ -91,7 +91,7 @@ def test_macros_as_a_search_through_all_of_them_finds_them():
             if played[-done:] == list(macro[:done])
         ]
         best = max(fitting, default=None)
-        assert follower.add(action) == (None if best is None else Followed(best[3], best[0]))
+        assert follower.add(action) == (None if best is None else MacroProgress(best[3], best[0]))
 
 
 # Games.
@@ -390,7 +390,7 @@ def test_each_part_of_the_panel_shows():
     plain = drawn()
     assert plain.shape == (360, 102 + WIDTH, 3)
     assert (plain[141:218, :101] == (1, 2, 3)).all()
-    macro = Followed((1, 2), 1)
+    macro = MacroProgress((1, 2), 1)
     others = [
         drawn(action=2),
         drawn(action=None),
@@ -427,7 +427,7 @@ def test_terminal_pictures_have_the_colours_of_both_halves():
 
 def test_terminal_tells_macro_and_end():
     names = ("LEFT", "RIGHT")
-    text = words(moment(7, macro=Followed((1, 0, 1), 2)), names)
+    text = words(moment(7, macro=MacroProgress((1, 0, 1), 2)), names)
     assert "step 7" in text and "action RIGHT" in text and "value 0.500" in text
     assert text.endswith("macro [RIGHT] [LEFT] RIGHT")
     assert "game over" in words(moment(8, action=None), names)

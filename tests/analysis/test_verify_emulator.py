@@ -17,7 +17,7 @@ from smz_jax.analysis.verify.foresight import Foreseen, Foresight, Measure, Mode
 from smz_jax.analysis.verify.libraries import Library
 from smz_jax.analysis.verify.outcomes import chance_seeds, same_actions
 from smz_jax.analysis.verify.session import check_library_of, verify
-from smz_jax.analysis.verify.starts import Start, play_emulator
+from smz_jax.analysis.verify.starts import StartState, play_emulator
 from smz_jax.analysis.verify.trial import tally
 from smz_jax.analysis.verify.worlds import try_libraries
 from smz_jax.config.experiment import Experiment, resolve
@@ -126,7 +126,7 @@ def rewarding_start():
             actions.append(random_action(1000 * seed + count))
             step = emulator.step(actions[-1])
             if step.reward > 0 and moves_the_paddle(clones[-3]):
-                return Start(clones[-3], 0, count - 2), tuple(actions[-3:])
+                return StartState(clones[-3], 0, count - 2), tuple(actions[-3:])
             if step.terminated:
                 break
     raise AssertionError("no brick was hit")

@@ -11,7 +11,7 @@ import numpy as np
 from smz_jax.analysis.requests import VerifyRequest
 from smz_jax.analysis.verify.document import Verification, to_document
 from smz_jax.analysis.verify.libraries import Library, Piece
-from smz_jax.analysis.verify.starts import Played
+from smz_jax.analysis.verify.starts import PlayedGames
 from smz_jax.analysis.verify.trial import LibraryTrials, Trial
 from smz_jax.config.settings import Config, MacroConfig
 from smz_jax.storage.documents.verify_json import write_verify_json
@@ -92,6 +92,6 @@ def made_up(sound, same=range(4)):
         config=Config(), about={"experiment": "breakout", "seed": 0, "checkpoint": "best"}
     )
     library = library_of(macro_entry((1, 2), "sound" if sound else "refuted"))
-    played = Played(pieces, [3.0, 5.0, 4.0, 4.0])
+    played = PlayedGames(pieces, [3.0, 5.0, 4.0, 4.0])
     found = Verification(tried, libs, played, [0.0, 0.0], None, 3, same)
     return to_document(model, library, VerifyRequest(Path()), found), tried  # type: ignore[arg-type]

@@ -20,7 +20,7 @@ from smz_jax.storage.export import Exported
 from smz_jax.types import Timestep
 
 
-class Followed(NamedTuple):
+class MacroProgress(NamedTuple):
     """A macro whose first `done` actions are the last ones that were played."""
 
     actions: tuple[int, ...]
@@ -37,7 +37,7 @@ class Moment(NamedTuple):
     action: int | None  # None: the game is over; the next two are NaN then
     value: float  # of the root of the search, in units of the rewards learned from
     transition_entropy: float  # normalised H(sigma) of the action
-    macro: Followed | None  # followed by this action and those before
+    macro: MacroProgress | None  # followed by this action and those before
     cut: bool = False  # whether the end is that of the time limit
 
 
@@ -61,13 +61,13 @@ class MacroFollower:
         """Forgets what was played: a macro never reaches from one game into the next."""
         self._played = []
 
-    def add(self, action: int) -> Followed | None:
+    def add(self, action: int) -> MacroProgress | None:
         """Notes an action; gives the macro that it follows."""
         self._played = [*self._played, action][-max(self._longest, 1) :]
         for done in range(len(self._played), 1, -1):
             actions = self._best.get(tuple(self._played[-done:]))
             if actions is not None:
-                return Followed(actions, done)
+                return MacroProgress(actions, done)
         return None
 
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from smz_jax.analysis.requests import VerifyRequest
 from smz_jax.analysis.verify.criteria import judge
-from smz_jax.analysis.verify.libraries import CERTAIN, Library, Saved, saved_bits, split
-from smz_jax.analysis.verify.starts import Played
+from smz_jax.analysis.verify.libraries import CERTAIN, Library, Savings, saved_bits, split
+from smz_jax.analysis.verify.starts import PlayedGames
 from smz_jax.analysis.verify.trial import LibraryTrials, Tally
 from smz_jax.config.settings import ConfigError
 from smz_jax.macros.library.listing import gate_and_reason
@@ -29,7 +29,7 @@ class Verification(NamedTuple):
 
     results: Sequence[LibraryTrials]  # the first is of the run's own macros
     saving: Sequence[Library]  # by name the libraries whose saved bits are measured
-    played: Played  # by the trained agent
+    played: PlayedGames  # by the trained agent
     untrained_scores: Sequence[float]
     pairs: list[dict[str, Any]] | None
     owned: int | None  # of the run's macros that were tried, those with a slot; None: no head
@@ -94,7 +94,7 @@ def plain_library(
     names: Sequence[str],
     real: Library,
     same: Sequence[int],
-    saved: Saved | None,
+    saved: Savings | None,
 ) -> dict[str, Any]:
     """An entry of `libraries`."""
     macros, kinds = result.library.macros, {}
@@ -134,7 +134,7 @@ def plain_estimate(found: Estimate | None) -> dict[str, Any]:
     return {"mean": mean, "low": low, "high": high, "trials": trials}
 
 
-def plain_saved(saved: Saved) -> dict[str, Any]:
+def plain_saved(saved: Savings) -> dict[str, Any]:
     """Savings as plain JSON."""
     encoding = saved.encoding
     return {

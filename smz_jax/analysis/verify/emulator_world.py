@@ -18,7 +18,7 @@ from smz_jax.acting.agent import Agent
 from smz_jax.analysis.verify.foresight import Model, nearness
 from smz_jax.analysis.verify.libraries import Macro
 from smz_jax.analysis.verify.outcomes import Outcome, chance_seeds, draw_pool, play_from
-from smz_jax.analysis.verify.starts import Start, is_over, timestep_of
+from smz_jax.analysis.verify.starts import StartState, is_over, timestep_of
 from smz_jax.analysis.verify.trial import Trial, is_paid
 from smz_jax.analysis.verify.worlds import Choice, View, choose_states, make_view
 from smz_jax.config.settings import Config
@@ -42,7 +42,7 @@ class EmulatorWorld:
     """Trials from states of play that an emulator goes back to."""
 
     emulator: Emulator
-    starts: Sequence[Start]  # in a random order
+    starts: Sequence[StartState]  # in a random order
     agent: Agent  # the greedy policy
     model: Model  # the trained one, which also says what ends are worth
     config: Config
@@ -127,7 +127,7 @@ class EmulatorWorld:
 
         return {macro: [trial(macro, run) for run in range(self.runs)] for macro in macros}
 
-    def _greedy_returns(self, start: Start, seed: int, length: int) -> list[float]:
+    def _greedy_returns(self, start: StartState, seed: int, length: int) -> list[float]:
         """Returns of the greedy policy after 0..length actions, as `returns`; an end is worth 0."""
         config = self.config
         step = self.emulator.restore(start.state, seed=seed)

@@ -84,7 +84,7 @@ def wanted_lengths(
     return lengths or [between[i % len(between)] for i in range(limit)]
 
 
-class Saved(NamedTuple):
+class Savings(NamedTuple):
     """Bits per action of held-out play that a library saves, its dictionary paid."""
 
     kept: tuple[Macro, ...]  # those of the library that shorten the play that is known
@@ -99,7 +99,7 @@ def saved_bits(
     held_out: Sequence[np.ndarray],
     num_actions: int,
     seed: int,
-) -> Saved | None:
+) -> Savings | None:
     """Compresses held-out play with those macros of a library that shorten the play that is known.
 
     So each library, a control's too, is taken at its best. The seed is that of the resampling.
@@ -116,7 +116,7 @@ def saved_bits(
     if len(held_out) > 1:
         again = _resampled(held_out, kept, encoding, num_actions, np.random.default_rng(seed))
         low, high = (float(x) for x in np.quantile(again, (0.025, 0.975)))
-    return Saved(kept, encoding, low, high)
+    return Savings(kept, encoding, low, high)
 
 
 def _resampled(

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from smz_jax.analysis.verify.libraries import Macro
-from smz_jax.analysis.verify.starts import Start
+from smz_jax.analysis.verify.starts import StartState
 from smz_jax.config.settings import Config
 from smz_jax.envs.atari.emulator import Emulator, SequenceRun, play_sequence
 
@@ -30,7 +30,7 @@ class Outcome(NamedTuple):
     over: bool  # it ended, with its last action or before
 
 
-def outcome(start: Start, run: SequenceRun, length: int, config: Config) -> Outcome:
+def outcome(start: StartState, run: SequenceRun, length: int, config: Config) -> Outcome:
     """What a run came to; rewards after the episode's end, as it is learned from, do not count."""
     first = start.state.step
     lives = np.concatenate([[first.lives], run.lives])
@@ -69,7 +69,7 @@ def chance_seeds(seed: int, state: int, runs: int) -> list[int]:
 
 def play_from(
     emulator: Emulator,
-    start: Start,
+    start: StartState,
     sequences: Iterable[Macro],
     seeds: Sequence[int],
     config: Config,
@@ -85,7 +85,7 @@ def play_from(
 
 
 def same_actions(
-    emulator: Emulator, starts: Sequence[Start], config: Config, seed: int
+    emulator: Emulator, starts: Sequence[StartState], config: Config, seed: int
 ) -> list[int]:
     """Which actions do the same: in Breakout FIRE and NOOP, while the ball flies.
 

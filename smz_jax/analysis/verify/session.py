@@ -28,7 +28,7 @@ from smz_jax.analysis.verify.libraries import (
 )
 from smz_jax.analysis.verify.outcomes import same_actions
 from smz_jax.analysis.verify.pairs import count_model_pairs
-from smz_jax.analysis.verify.starts import Played, play_emulator, play_vector
+from smz_jax.analysis.verify.starts import PlayedGames, play_emulator, play_vector
 from smz_jax.analysis.verify.worlds import try_libraries
 from smz_jax.config.settings import Config, ConfigError, require
 from smz_jax.envs import make_spec
@@ -97,7 +97,7 @@ def verify(
     check_actions_of(model, spec)
     agents = make_agents(model, spec)
 
-    def play(who: str, params: Params, keep: int) -> Played:
+    def play(who: str, params: Params, keep: int) -> PlayedGames:
         agent, sizes = agents.explore(params, seed), {"max_steps": request.max_steps, "seed": seed}
         if emulator is not None:
             played = play_emulator(agent, emulator, config, games=request.games, keep=keep, **sizes)
@@ -171,8 +171,8 @@ def make_learned(head: HeadState | None, config: Config) -> Learned | None:
 
 def make_libraries(
     document: Mapping[str, Any],
-    played: Played,
-    untrained: Played,
+    played: PlayedGames,
+    untrained: PlayedGames,
     config: Config,
     request: VerifyRequest,
     *,

@@ -14,7 +14,7 @@ from smz_jax.envs.atari.emulator import Emulator, EmulatorState, Step
 from smz_jax.types import Timestep
 
 
-class Start(NamedTuple):
+class StartState(NamedTuple):
     """A state that play reached; a macro may begin here."""
 
     state: EmulatorState
@@ -22,12 +22,12 @@ class Start(NamedTuple):
     step: int  # actions of the game before
 
 
-class Played(NamedTuple):
+class PlayedGames(NamedTuple):
     """The games of an agent."""
 
     pieces: list[Piece]
     scores: list[float]  # raw, of each game, cut off or not
-    starts: Sequence[Start] = ()  # in a random order
+    starts: Sequence[StartState] = ()  # in a random order
     seen: np.ndarray = np.empty(0)  # [N, F, ...] every observation on the way; empty: not kept
 
 
@@ -60,7 +60,7 @@ def play_emulator(
     max_steps: int,
     keep: int,
     seed: int,
-) -> Played:
+) -> PlayedGames:
     """Plays with search, from up to `eval.noop_max` no-ops on, as evaluations do.
 
     Args:
@@ -76,7 +76,7 @@ def play_emulator(
     rng, sample = np.random.default_rng(seed), np.random.default_rng((seed, 1))
     pieces: list[Piece] = []
     scores: list[float] = []
-    starts: list[Start] = []
+    starts: list[StartState] = []
     seen = count = 0
     for game in range(games):
         noops = int(rng.integers(config.eval.noop_max + 1))
@@ -89,7 +89,7 @@ def play_emulator(
             if not step.invalid_actions.any():
                 slot = seen if seen < keep else int(sample.integers(seen + 1))
                 if slot < keep:
-                    starts[slot : slot + 1] = [Start(emulator.clone(), game, number)]
+                    starts[slot : slot + 1] = [StartState(emulator.clone(), game, number)]
                 seen += 1
             action = int(agent(timestep_of(step, is_first=number == 0), count)[0])
             actions.append(action)
@@ -102,10 +102,12 @@ def play_emulator(
             pieces.append(Piece(np.array(actions, np.int32), game))
         scores.append(score)
     sample.shuffle(starts)  # type: ignore[arg-type]
-    return Played(pieces, scores, starts)
+    return PlayedGames(pieces, scores, starts)
 
 
-def play_vector(agent: Agent, config: Config, *, games: int, max_steps: int, seed: int) -> Played:
+def play_vector(
+    agent: Agent, config: Config, *, games: int, max_steps: int, seed: int
+) -> PlayedGames:
     """Plays whole games side by side, one on each lane.
 
     A game is cut off after `max_steps` actions, if the run's evaluations do not before. There is a
@@ -129,4 +131,4 @@ def play_vector(agent: Agent, config: Config, *, games: int, max_steps: int, see
         env.close()
     lengths, lanes = np.sum(live, axis=0), np.stack(actions, axis=1).astype(np.int32)
     pieces = [Piece(lanes[game, :n], game) for game, n in enumerate(lengths)]
-    return Played(pieces, np.sum(rewards, axis=0).tolist(), seen=np.concatenate(seen))
+    return PlayedGames(pieces, np.sum(rewards, axis=0).tolist(), seen=np.concatenate(seen))

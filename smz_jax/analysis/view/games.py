@@ -28,7 +28,7 @@ class Game(NamedTuple):
     ends: np.ndarray  # [n] bool, a life or the game ended with the action
 
 
-class Decided(NamedTuple):
+class TreeDecision(NamedTuple):
     """A decision whose tree is worth drawing."""
 
     game: int
@@ -37,17 +37,17 @@ class Decided(NamedTuple):
     chain: Chain
 
 
-class Watched(NamedTuple):
+class WatchedGames(NamedTuple):
     """What was watched."""
 
     games: list[Game]
-    decided: Decided | None  # None: no tree held a certain transition
+    decided: TreeDecision | None  # None: no tree held a certain transition
     sent: np.ndarray  # [steps] int32, all actions given to the environment, ignored ones too
     seed: int
     config: Config  # that was played with
 
 
-def watch(model: Exported, library: Mapping[str, Any], request: MacrosRequest) -> Watched:
+def watch(model: Exported, library: Mapping[str, Any], request: MacrosRequest) -> WatchedGames:
     """Plays games as in a run's evaluations; says so, since it may take a minute.
 
     Args:
@@ -85,8 +85,8 @@ def watch(model: Exported, library: Mapping[str, Any], request: MacrosRequest) -
             chain = best_chain(small, threshold, settings.max_length, known)
             if chain is not None and worth(small, chain, known, threshold) > best:
                 best = worth(small, chain, known, threshold)
-                found = Decided(moment.game, moment.step, small, chain)
-    return Watched(games, found, np.array(sent, np.int32), player.seed, player.config)
+                found = TreeDecision(moment.game, moment.step, small, chain)
+    return WatchedGames(games, found, np.array(sent, np.int32), player.seed, player.config)
 
 
 def _game(moments: Sequence[Moment], first: int) -> Game:
@@ -103,7 +103,7 @@ def _game(moments: Sequence[Moment], first: int) -> Game:
     )
 
 
-def pictures(watched: Watched, wanted: set[int]) -> dict[int, Image.Image]:
+def pictures(watched: WatchedGames, wanted: set[int]) -> dict[int, Image.Image]:
     """What the games look like at some steps: they are played once more, action by action.
 
     Args:

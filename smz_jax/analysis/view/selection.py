@@ -13,6 +13,7 @@ from smz_jax.macros.compression.selection import select
 from smz_jax.macros.library.controls import shuffled
 from smz_jax.storage.checkpoint import CheckpointStore
 from smz_jax.storage.documents.macros import decode
+from smz_jax.types import is_end
 
 TREE_SHARE = 0.1
 """Imagined actions per played one: how much the search's visits weigh in the choice."""
@@ -37,7 +38,7 @@ def pieces_of(action: np.ndarray, is_first: np.ndarray, discount: np.ndarray) ->
         would say whether its action counted.
     """
     counts = ~np.asarray(is_first[1:], np.bool_)
-    ends = np.flatnonzero(~counts | (discount[:-1] == 0)) + 1
+    ends = np.flatnonzero(~counts | is_end(discount[:-1])) + 1
     rows = np.split(np.arange(len(counts)), ends)
     pieces = [action[piece[counts[piece]]].astype(np.int32) for piece in rows]
     return [piece for piece in pieces if len(piece)]

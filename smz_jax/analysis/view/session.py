@@ -8,7 +8,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from smz_jax.analysis.requests import MacrosRequest
-from smz_jax.analysis.view.games import Watched, pictures, watch
+from smz_jax.analysis.view.games import WatchedGames, pictures, watch
 from smz_jax.analysis.view.selection import measure_selection, replay_pieces
 from smz_jax.analysis.view.spans import pieces_of_games
 from smz_jax.analysis.view.strips import choose_strips, strips_figure
@@ -23,11 +23,11 @@ TIMELINE, TREE, STRIPS = "macro_timeline", "macro_tree", "macro_strips"
 """Names of the figures, which a report looks for in `figures/`."""
 
 
-class Measured(NamedTuple):
+class MeasuredLibrary(NamedTuple):
     """A library by compression."""
 
     library: dict[str, Any]  # with its selection, in the order of the documented file
-    watched: Watched | None  # None: the games were not needed yet
+    watched: WatchedGames | None  # None: the games were not needed yet
 
 
 def measure(
@@ -37,7 +37,7 @@ def measure(
     request: MacrosRequest,
     *,
     is_run: bool,
-) -> Measured:
+) -> MeasuredLibrary:
     """The library by compression of a run's or an export's macros.
 
     Args:
@@ -62,10 +62,14 @@ def measure(
         pieces = pieces_of_games(watched.games)
     selection = measure_selection(library, pieces, source=source)
     document = {name: x for name, x in library.items() if name not in ("selection", "macros")}
-    return Measured({**document, "selection": selection, "macros": library["macros"]}, watched)
+    return MeasuredLibrary(
+        {**document, "selection": selection, "macros": library["macros"]}, watched
+    )
 
 
-def draw(library: Mapping[str, Any], watched: Watched, out: Path) -> list[tuple[str, Path | None]]:
+def draw(
+    library: Mapping[str, Any], watched: WatchedGames, out: Path
+) -> list[tuple[str, Path | None]]:
     """Draws the figures into `out/figures`.
 
     Returns:

@@ -24,14 +24,14 @@ class Span(NamedTuple):
         return self.start + len(self.actions)
 
 
-class Shown(NamedTuple):
+class ShownMacros(NamedTuple):
     """The macros that figures are about, best first."""
 
     macros: list[dict[str, Any]]  # entries of the library
     of: str  # what they are, for a title
 
 
-def shown_macros(library: Mapping[str, Any]) -> Shown:
+def shown_macros(library: Mapping[str, Any]) -> ShownMacros:
     """The library by compression, then the others by their count; sound ones only, if there are."""
     by_actions = {tuple(macro["actions"]): macro for macro in library["macros"]}
     sound = [macro for macro in library["macros"] if macro["status"] == "sound"]
@@ -40,7 +40,7 @@ def shown_macros(library: Mapping[str, Any]) -> Shown:
     chosen = [by_actions.get(tuple(phrase["actions"])) for phrase in phrases]
     first = [macro for macro in chosen if macro is not None and macro in allowed]
     rest = sorted((macro for macro in allowed if macro not in first), key=lambda x: -x["count"])
-    return Shown(first + rest, "sound macros" if sound else "macros, none of them sound")
+    return ShownMacros(first + rest, "sound macros" if sound else "macros, none of them sound")
 
 
 def game_pieces(game: Game) -> list[tuple[int, np.ndarray]]:

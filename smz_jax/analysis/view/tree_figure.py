@@ -18,7 +18,7 @@ from smz_jax.analysis.view.chains import (
     ways_on,
     why_it_ends,
 )
-from smz_jax.analysis.view.games import Decided
+from smz_jax.analysis.view.games import TreeDecision
 from smz_jax.config.settings import MacroConfig
 from smz_jax.report.style import DPI, GREEN, GREY, plot_text
 from smz_jax.storage.documents.macros import fold
@@ -76,7 +76,7 @@ class _Drawing(NamedTuple):
 
 
 def tree_figure(
-    decided: Decided, library: Mapping[str, Any], *, tree_threshold: float, most: int = NODES
+    decided: TreeDecision, library: Mapping[str, Any], *, tree_threshold: float, most: int = NODES
 ) -> Figure:
     """A tree from left to right: decision nodes round, chance nodes square, larger with visits.
 
@@ -111,7 +111,7 @@ def tree_figure(
     return figure
 
 
-def _about(decided: Decided, library: Mapping[str, Any], nodes: Sequence[int]) -> str:
+def _about(decided: TreeDecision, library: Mapping[str, Any], nodes: Sequence[int]) -> str:
     """One line: which decision, how many of its nodes, and what the chain is in the library."""
     found = [x for x in library["macros"] if tuple(x["actions"]) == decided.chain.actions]
     state = f"a {found[0]['status']} macro" if found else "not in the library"
