@@ -23,8 +23,8 @@ from experiments.benchmark.plan import Figure
 from experiments.benchmark.timing import surroundings
 from smz_jax.config.settings import Config
 from smz_jax.config.sources import to_dict
-from smz_jax.run.devices import use_compile_cache
-from smz_jax.run.loop import COMPILE_EVENT, train
+from smz_jax.run.devices import COMPILE_EVENT, use_compile_cache
+from smz_jax.run.loop import train
 from smz_jax.storage.metrics import METRICS_FILE, read_metrics
 
 SAMPLES = 180

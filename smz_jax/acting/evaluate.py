@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from smz_jax.config.settings import Config, ConfigError, EnvConfig
 from smz_jax.envs import GameFault, make_env
 from smz_jax.envs.protocol import first_line
 from smz_jax.envs.rebuilt import MAX_RESTARTS
+from smz_jax.storage.estimate import Estimate, bootstrap
 from smz_jax.types import EnvSpec
 
 
@@ -30,42 +32,35 @@ def summarise_games(games: list[tuple[float, int, bool]], seed: int = 0) -> dict
         seed: of the bootstrap.
     """
     scores = np.array([game[0] for game in games], np.float64)
-
-    def interval(statistic) -> tuple[float, float]:
-        if len(scores) < 2 or np.all(scores == scores[0]):
-            return float(statistic(scores)), float(statistic(scores))
-        result = stats.bootstrap(
-            (scores,),
-            statistic,
-            n_resamples=2000,
-            method="percentile",
-            rng=np.random.default_rng(seed),
-            vectorized=True,
-        )
-        low, high = result.confidence_interval
-        return float(low), float(high)
-
-    def trimmed(x, axis=-1):
-        return stats.trim_mean(x, 0.25, axis=axis)
-
-    mean_low, mean_high = interval(lambda x, axis=-1: np.mean(x, axis=axis))
-    iqm_low, iqm_high = interval(trimmed)
+    mean = _estimate(partial(np.mean, axis=-1), scores, seed)
+    iqm = _estimate(partial(stats.trim_mean, proportiontocut=0.25, axis=-1), scores, seed)
     return {
         "games": len(games),
         "distinct": len({game[:2] for game in games}),
-        "mean": float(scores.mean()),
-        "mean_low": mean_low,
-        "mean_high": mean_high,
+        "mean": mean.mean,
+        "mean_low": mean.low,
+        "mean_high": mean.high,
         "median": float(np.median(scores)),
-        "iqm": float(trimmed(scores)),
-        "iqm_low": iqm_low,
-        "iqm_high": iqm_high,
+        "iqm": iqm.mean,
+        "iqm_low": iqm.low,
+        "iqm_high": iqm.high,
         "min": float(scores.min()),
         "max": float(scores.max()),
         "length_mean": float(np.mean([game[1] for game in games])),
         "cut_share": float(np.mean([game[2] for game in games])),
         "scores": scores.tolist(),
     }
+
+
+def _estimate(
+    statistic: Callable[[np.ndarray], np.ndarray], scores: np.ndarray, seed: int
+) -> Estimate:
+    """A statistic of the last axis, with its bootstrap interval over games."""
+    value = float(statistic(scores))
+    if np.all(scores == scores[0]):
+        return Estimate(value, value, value, len(scores))
+    low, high = bootstrap(lambda drawn: statistic(scores[drawn]), len(scores), seed=seed)
+    return Estimate(value, float(low), float(high), len(scores))
 
 
 def game_settings(config: Config, sticky_prob: float | None = None) -> EnvConfig:

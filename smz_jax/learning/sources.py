@@ -21,7 +21,10 @@ class Experience(NamedTuple):
 class Source(Protocol):
     """Gives rows of experience, and can be gone on with where it stood."""
 
-    count: int  # steps of every lane so far
+    @property
+    def count(self) -> int:
+        """Steps of every lane so far."""
+        ...
 
     def next(self, params: Params) -> Experience:
         """The rows of one iteration; raises GameFault where there can be no more."""

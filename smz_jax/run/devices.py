@@ -9,6 +9,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from smz_jax.storage.metrics import PhaseTimers
+
+COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 FAST_COMPILE = "--xla_cpu_use_fusion_emitters=false"
 
 
@@ -61,3 +64,14 @@ def use_fast_compiler() -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     if metadata.version("jaxlib") == "0.10.2" and FAST_COMPILE not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {FAST_COMPILE}".strip()
+
+
+def count_compilation(timers: PhaseTimers) -> None:
+    """Books XLA's compile time (also loading from the cache) under its own phase."""
+    import jax
+
+    def listen(event: str, duration_secs: float, **_: Any) -> None:
+        if event == COMPILE_EVENT:
+            timers.add("compilation", duration_secs)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)

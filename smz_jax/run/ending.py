@@ -4,16 +4,86 @@ import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 from smz_jax.config.cli import Invocation
 from smz_jax.config.settings import Config
+from smz_jax.envs import GameFault
 from smz_jax.macros.library.summary import format_rankings
-from smz_jax.run.loop import Outcome
+from smz_jax.run.events import (
+    Session,
+    check_model,
+    evaluate_final,
+    keep_best,
+    note_failures,
+    save_last,
+)
+from smz_jax.run.state import RunState, library
 from smz_jax.storage.files import write_json
 from smz_jax.storage.run_dir import git_commit, hardware, versions
+
+
+class Outcome(NamedTuple):
+    """How a run ended."""
+
+    finished: bool
+    signal_number: int | None  # what stopped it
+    saved: bool  # the last checkpoint could be written
+    fault: str | None  # why the run stopped by itself
+    evaluation: dict[str, Any] | None
+    evaluation_sticky: dict[str, Any] | None
+    baselines: dict[str, Any] | None
+    model_check: dict[str, Any]  # of the last parameters, as `events.check`
+    findings: dict[str, Any]  # what the experiment's own `on_finish` gave
+    library: dict[str, Any]  # as macros.json
+    seconds: dict[str, float]
+    env_steps: int
+    learner_steps: int
+
+
+def conclude(session: Session, state: RunState, fault: str | None) -> Outcome:
+    """Saves, and evaluates a run that came to its end; seconds are still to come."""
+    parts, writer, stop = session.parts, session.writer, session.stop
+    env_steps = parts.env_steps(state.counters.count)
+    session.progress.status("saving a checkpoint")
+    writer.flush()
+    note_failures(session, session.store.wait)
+    # What went wrong is kept out of the checkpoints: the last good one stays the newest.
+    saved = not fault and save_last(session, state, block=True)
+    final, sticky, model, findings = None, None, {}, {}
+    if not stop and not fault:
+        session.progress.status("final evaluation: whole games, greedy, unseen seeds")
+        model, row = check_model(session, state)
+        if row:
+            writer.write({"env_steps": env_steps, **row})
+        if not session.store.exists("best"):
+            keep_best(session, state)
+        try:
+            final, sticky = evaluate_final(session, state)
+        except GameFault as error:
+            fault = str(error)
+        if final is not None and session.on_finish and not stop:
+            with parts.timers("evaluation"):
+                findings = session.on_finish(parts, state, session.run_dir)
+    writer.close()
+    parts.source.close()
+    return Outcome(
+        finished=final is not None and not stop,
+        signal_number=stop.number,
+        saved=saved,
+        fault=fault,
+        evaluation=final,
+        evaluation_sticky=sticky,
+        baselines=None,
+        model_check=model,
+        findings=findings,
+        library=library(parts, state),
+        seconds={},
+        env_steps=env_steps,
+        learner_steps=int(state.train.step),
+    )
 
 
 def finish(experiment: str, invocation: Invocation, run_dir: Path, outcome: Outcome) -> int:

@@ -18,7 +18,7 @@ from smz_jax.macros.precondition.quality import quality
 from smz_jax.run.parts import Parts
 from smz_jax.run.progress import Progress
 from smz_jax.run.signals import StopSignal
-from smz_jax.run.state import RunState, save, save_best
+from smz_jax.run.state import RunState, save, save_best, steps_per_iteration
 from smz_jax.storage.checkpoint import CheckpointStore, Damage
 from smz_jax.storage.files import write_json
 from smz_jax.storage.metrics import METRICS_FILE, MetricsWriter, read_metrics
@@ -84,11 +84,6 @@ def make_schedule(config: Config) -> Schedule:
         first_updates=config.updates_per_iteration,
         end=config.total_env_steps,
     )
-
-
-def steps_per_iteration(config: Config) -> int:
-    """Environment steps of one iteration."""
-    return config.env.num_envs * config.rollout.length
 
 
 class Session(NamedTuple):

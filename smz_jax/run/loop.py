@@ -2,65 +2,36 @@
 
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
-from smz_jax.config.settings import Config, ConfigError
-from smz_jax.config.sources import flat_dict
+from smz_jax.config.settings import Config
 from smz_jax.envs import GameFault
 from smz_jax.macros.mine.miner import MacroState, mining_row
 from smz_jax.macros.precondition.head import Known
+from smz_jax.run.devices import count_compilation
+from smz_jax.run.ending import Outcome, conclude
 from smz_jax.run.events import (
     OnCheck,
     OnFinish,
     Session,
     check_model,
-    evaluate_final,
     evaluate_interim,
-    keep_best,
     learns,
     make_schedule,
     measure_baselines,
-    note_failures,
     save_last,
-    steps_per_iteration,
 )
 from smz_jax.run.parts import Parts, make_parts
 from smz_jax.run.progress import Progress
 from smz_jax.run.signals import StopSignal
-from smz_jax.run.state import RunState, fresh_state, library, load_weights, restore
-from smz_jax.storage.checkpoint import CheckpointStore
-from smz_jax.storage.metrics import (
-    METRICS_FILE,
-    MetricsWriter,
-    PhaseTimers,
-    RunningScores,
-    read_metrics,
-)
-from smz_jax.storage.run_dir import Weights, versions
+from smz_jax.run.start import begin, open_metrics
+from smz_jax.run.state import RunState, make_store
+from smz_jax.storage.metrics import PhaseTimers, RunningScores
+from smz_jax.storage.run_dir import Weights
 from smz_jax.types import MacroStats, Trajectory
-
-COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
-
-
-class Outcome(NamedTuple):
-    """How a run ended."""
-
-    finished: bool
-    signal_number: int | None  # what stopped it
-    saved: bool  # the last checkpoint could be written
-    fault: str | None  # why the run stopped by itself
-    evaluation: dict[str, Any] | None
-    evaluation_sticky: dict[str, Any] | None
-    baselines: dict[str, Any] | None
-    model_check: dict[str, Any]  # of the last parameters, as `events.check`
-    findings: dict[str, Any]  # what the experiment's own `on_finish` gave
-    library: dict[str, Any]  # as macros.json
-    seconds: dict[str, float]
-    env_steps: int
-    learner_steps: int
 
 
 def train(
@@ -244,116 +215,3 @@ def skipped_too_many(config: Config, state: RunState) -> str | None:
         f"{skipped} updates were skipped because their loss or gradient was not finite "
         f"(learner.max_skipped = {most}); the last good checkpoint is kept"
     )
-
-
-def begin(
-    parts: Parts,
-    store: CheckpointStore,
-    run_dir: Path,
-    progress: Progress,
-    *,
-    resume: bool,
-    weights: Weights | None,
-) -> RunState:
-    """The state that a run begins or goes on with; see `train`."""
-    if resume and store.exists("last"):
-        state, notes = restore(parts, store)
-        env_steps = parts.env_steps(state.counters.count)
-        store.set_aside("last", env_steps)
-        for line in [*notes, f"resumed at {env_steps:,} environment steps"]:
-            progress.message(line)
-        return state
-    if resume:
-        check_nothing_lost(parts.config, run_dir)
-        progress.message("no checkpoint had been written: starting over")
-    state = fresh_state(parts)
-    if weights is not None:
-        state, line = load_weights(parts, state, *weights)
-        progress.message(line)
-    return state
-
-
-def open_metrics(parts: Parts, state: RunState, run_dir: Path, *, resume: bool) -> MetricsWriter:
-    """The run's metrics, cut to where it stands; a summary tells of an end that was none."""
-    at = parts.env_steps(state.counters.count)
-    ended = resume and at >= parts.config.total_env_steps
-    writer = MetricsWriter(run_dir, at if resume else None, end_comes_again=ended)
-    (run_dir / "summary.json").unlink(missing_ok=True)
-    return writer
-
-
-def conclude(session: Session, state: RunState, fault: str | None) -> Outcome:
-    """Saves, and evaluates a run that came to its end; seconds are still to come."""
-    parts, writer, stop = session.parts, session.writer, session.stop
-    env_steps = parts.env_steps(state.counters.count)
-    session.progress.status("saving a checkpoint")
-    writer.flush()
-    note_failures(session, session.store.wait)
-    # What went wrong is kept out of the checkpoints: the last good one stays the newest.
-    saved = not fault and save_last(session, state, block=True)
-    final, sticky, model, findings = None, None, {}, {}
-    if not stop and not fault:
-        session.progress.status("final evaluation: whole games, greedy, unseen seeds")
-        model, row = check_model(session, state)
-        if row:
-            writer.write({"env_steps": env_steps, **row})
-        if not session.store.exists("best"):
-            keep_best(session, state)
-        try:
-            final, sticky = evaluate_final(session, state)
-        except GameFault as error:
-            fault = str(error)
-        if final is not None and session.on_finish and not stop:
-            with parts.timers("evaluation"):
-                findings = session.on_finish(parts, state, session.run_dir)
-    writer.close()
-    parts.source.close()
-    return Outcome(
-        finished=final is not None and not stop,
-        signal_number=stop.number,
-        saved=saved,
-        fault=fault,
-        evaluation=final,
-        evaluation_sticky=sticky,
-        baselines=None,
-        model_check=model,
-        findings=findings,
-        library=library(parts, state),
-        seconds={},
-        env_steps=env_steps,
-        learner_steps=int(state.train.step),
-    )
-
-
-def count_compilation(timers: PhaseTimers) -> None:
-    """Books XLA's compile time (also loading from the cache) under its own phase."""
-
-    def listen(event: str, duration_secs: float, **_: Any) -> None:
-        if event == COMPILE_EVENT:
-            timers.add("compilation", duration_secs)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-
-
-def make_store(config: Config, run_dir: Path) -> CheckpointStore:
-    """The checkpoints of a run; each says what run it is of."""
-    about = {"config": flat_dict(config), "versions": versions()}
-    return CheckpointStore(
-        run_dir,
-        about=about,
-        keep_every=config.keep_checkpoint_every_env_steps,
-        stride=steps_per_iteration(config),
-    )
-
-
-def check_nothing_lost(config: Config, run_dir: Path) -> None:
-    """Raises ConfigError where a run to go on with has no checkpoint but must have had one."""
-    path = run_dir / METRICS_FILE
-    rows = read_metrics(path) if path.exists() else []
-    reached = max((row.get("env_steps") or 0 for row in rows), default=0)
-    # A save goes on beside the training: the first may not have been complete before the second.
-    if reached > 2 * (config.checkpoint_every_env_steps + steps_per_iteration(config)):
-        raise ConfigError(
-            f"no checkpoint is left in {str(run_dir / 'checkpoints')!r}, though the run came to "
-            f"{reached:,} steps: start a new run, or delete {path.name} to start over"
-        )

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from smz_jax.config.settings import ConfigError
+from smz_jax.config.settings import Config, ConfigError
 from smz_jax.config.sources import flat_dict
 from smz_jax.macros.library.summary import summarise
 from smz_jax.macros.mine.miner import MacroState
@@ -63,6 +63,22 @@ class RunState(NamedTuple):
             "macros": self.macros,
             "games": self.games,
         }
+
+
+def steps_per_iteration(config: Config) -> int:
+    """Environment steps of one iteration."""
+    return config.env.num_envs * config.rollout.length
+
+
+def make_store(config: Config, run_dir: Path) -> CheckpointStore:
+    """The checkpoints of a run; each says what run it is of."""
+    about = {"config": flat_dict(config), "versions": versions()}
+    return CheckpointStore(
+        run_dir,
+        about=about,
+        keep_every=config.keep_checkpoint_every_env_steps,
+        stride=steps_per_iteration(config),
+    )
 
 
 def fresh_state(parts: Parts) -> RunState:

@@ -18,9 +18,9 @@ from smz_jax.config.settings import (
     SearchConfig,
 )
 from smz_jax.envs import make_env
-from smz_jax.run.loop import iterate, make_store
+from smz_jax.run.loop import iterate
 from smz_jax.run.parts import make_parts, open_games
-from smz_jax.run.state import fresh_state, restore, save
+from smz_jax.run.state import fresh_state, make_store, restore, save
 from smz_jax.storage.metrics import PhaseTimers
 from smz_jax.types import Decision
 from tests.acting import test_rollout as toy

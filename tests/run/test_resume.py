@@ -17,9 +17,9 @@ from smz_jax.config.experiment import Experiment
 from smz_jax.config.settings import ConfigError
 from smz_jax.envs.protocol import GameFault
 from smz_jax.run import loop
-from smz_jax.run.loop import make_store, train
+from smz_jax.run.loop import train
 from smz_jax.run.parts import make_parts
-from smz_jax.run.state import abstract_state, fresh_state, load_weights, restore
+from smz_jax.run.state import abstract_state, fresh_state, load_weights, make_store, restore
 from smz_jax.storage.checkpoint import CheckpointStore
 from smz_jax.storage.metrics import PhaseTimers, read_metrics
 from smz_jax.storage.run_dir import versions
