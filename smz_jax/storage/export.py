@@ -29,6 +29,7 @@ import numpy as np
 from smz_jax.config.settings import Config, ConfigError, require, shorten
 from smz_jax.config.sources import config_from_yaml, config_to_yaml
 from smz_jax.storage.documents.macros import check_library
+from smz_jax.storage.files import atomic_write_bytes
 from smz_jax.storage.run_dir import CONFIG_NAME
 
 FORMAT = 1
@@ -108,10 +109,7 @@ def write_export(out: Path, model: Exported) -> Path:
     partial.mkdir(parents=True)
     try:
         for name, data in files.items():
-            with (partial / name).open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            atomic_write_bytes(partial / name, data)
         os.replace(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from smz_jax.config.cli import Invocation
 from smz_jax.config.settings import Config, ConfigError, require
 from smz_jax.config.sources import config_from_yaml, config_to_yaml, diff
+from smz_jax.storage.files import atomic_write_text
 
 CONFIG_NAME, LOCK_NAME = "config.yaml", ".lock"
 RUNS_ROOT = Path("runs")
@@ -150,12 +151,7 @@ def _write_config(run_dir: Path, invocation: Invocation) -> None:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
         kept = "".join(line for line in lines if line.startswith("# "))
         header = kept or header
-    partial = run_dir / f"{CONFIG_NAME}.partial"
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(header + config_to_yaml(invocation.config))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, run_dir / CONFIG_NAME)
+    atomic_write_text(path, header + config_to_yaml(invocation.config))
 
 
 _INIT_FROM = "# init_from: "

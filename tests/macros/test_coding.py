@@ -11,9 +11,16 @@ from hypothesis import strategies as st
 
 from smz_jax.config.settings import ConfigError
 from smz_jax.macros.compression import coding
-from smz_jax.macros.compression.selection import encode, expand, parse, select
+from smz_jax.macros.compression.selection import encode, parse, select
 from smz_jax.macros.library.controls import random_macros, shuffled
-from tests.support.compression_twin import adaptive_bits, array, frequent, planted, play
+from tests.support.compression_twin import (
+    adaptive_bits,
+    array,
+    expand,
+    frequent,
+    planted,
+    play,
+)
 
 
 def test_bits_by_hand():

@@ -71,7 +71,8 @@ def finished(environment, tmp_path_factory):
 
 
 def test_a_game_with_six_actions_runs(environment, tmp_path):
-    process = start(environment, tmp_path / "run", "--preset", "tiny", experiment="pong")
+    flags = ("--preset", "tiny", "--eval.no_baselines")
+    process = start(environment, tmp_path / "run", *flags, experiment="pong")
     code, _, err = finish(process)
     assert code == 0, err
     names = json.loads((tmp_path / "run" / "macros.json").read_text())["action_names"]
@@ -149,8 +150,8 @@ def test_a_longer_run_goes_on_with_its_replay(finished, environment):
 
 def test_sigterm_saves_and_the_printed_command_goes_on(finished, environment, tmp_path):
     del finished  # only for its compile cache
-    folder, steps = tmp_path / "run", 1024
-    flags = ("--preset", "tiny", "--total_env_steps", str(steps))
+    folder, steps = tmp_path / "run", 512
+    flags = ("--preset", "tiny", "--total_env_steps", str(steps), "--eval.no_baselines")
     process = start(environment, folder, *flags)
     path = folder / "metrics.jsonl"
     wait_for(process, lambda: path.exists() and b'"iteration": 2' in path.read_bytes())

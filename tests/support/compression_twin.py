@@ -67,3 +67,12 @@ def play(draw):
     likely = [tuple(a + b)[:8] for a in motifs for b in motifs if len(a + b) > 1]
     macro = st.one_of(any_macro, st.sampled_from(likely)) if likely else any_macro
     return streams, draw(st.lists(macro, unique=True, max_size=8)), num_actions
+
+
+def expand(pieces, phrases, num_actions):
+    """The inverse of `parse`: the actions, int32, of each piece of symbols."""
+    spelled = [(action,) for action in range(num_actions)] + [tuple(phrase) for phrase in phrases]
+    return [
+        np.array([action for symbol in piece for action in spelled[symbol]], np.int32)
+        for piece in pieces
+    ]

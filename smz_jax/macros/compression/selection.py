@@ -96,17 +96,6 @@ def parse(
     return [piece[piece >= 0] for piece in np.split(flat, ends[:-1])] if len(ends) else []
 
 
-def expand(
-    pieces: Sequence[np.ndarray], phrases: Sequence[Sequence[int]], num_actions: int
-) -> list[np.ndarray]:
-    """The inverse of `parse`: the actions, int32, of each piece of symbols."""
-    spelled = [(action,) for action in range(num_actions)] + [tuple(phrase) for phrase in phrases]
-    return [
-        np.array([action for symbol in piece for action in spelled[symbol]], np.int32)
-        for piece in pieces
-    ]
-
-
 def _encoding(play: Piece, parsed: Parse, texts: Sequence[bytes], num_actions: int) -> Encoding:
     plain = parse_pieces([play], [], num_actions)
     uses = tuple(parsed.counts[text] for text in texts)

@@ -14,8 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from smz_jax.config.settings import MacroConfig
-
-Array = jax.Array
+from smz_jax.types import Array
 
 
 class BucketState(NamedTuple):

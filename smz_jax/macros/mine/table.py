@@ -10,9 +10,7 @@ import jax.numpy as jnp
 
 from smz_jax.config.settings import MacroConfig, require
 from smz_jax.macros.mine.keys import MAX_ACTIONS, PackedWindows, check_num_actions, pack, unpack
-from smz_jax.types import MacroTable
-
-Array = jax.Array
+from smz_jax.types import Array, MacroTable
 
 EVIDENCE = ("windows", "trials", "held", "near", "paid", "agreed")
 """Fields that a sequence keeps for as long as it is in the table."""

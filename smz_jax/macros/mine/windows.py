@@ -13,9 +13,7 @@ import jax.numpy as jnp
 
 from smz_jax.config.settings import MacroConfig
 from smz_jax.macros.mine.keys import PackedWindows, check_num_actions, prepend
-from smz_jax.types import MacroStats, is_end
-
-Array = jax.Array
+from smz_jax.types import Array, MacroStats, is_end
 
 
 class PlayRows(NamedTuple):
@@ -83,6 +81,20 @@ def _climb(steps: _Steps, ends: Array, weight: Array, config: MacroConfig) -> Pa
     return jax.tree.map(lambda *fields: jnp.concatenate(fields), *windows)
 
 
+def _stats(
+    source: str, roots: int, exists: Array, certain: Array, windows: PackedWindows
+) -> MacroStats:
+    """Counts of one source, `tree` or `play`; those of the other are 0."""
+    counts = {
+        "trees" if source == "tree" else "trajectories": jnp.full((), roots, jnp.int32),
+        f"transitions_{source}": jnp.sum(exists, dtype=jnp.int32),
+        f"certain_{source}": jnp.sum(certain, dtype=jnp.int32),
+        f"candidates_{source}": jnp.sum(windows.key_high != 0, dtype=jnp.int32),
+    }
+    zeros = dict.fromkeys(MacroStats._fields, jnp.zeros((), jnp.int32))
+    return MacroStats(**{**zeros, **counts})
+
+
 def _tree_steps(tree: Any, buckets: Array, threshold: float) -> tuple[_Steps, Array]:
     """Transitions of all trees as one forest of B x N nodes, and which nodes have one ([B x N]).
 
@@ -138,17 +150,7 @@ def tree_windows(
     visits = tree.node_visits.reshape(-1).astype(jnp.int32)
     weight = visits if config.tree_weight == "visits" else jnp.ones_like(visits)
     windows = _climb(steps, jnp.arange(visits.shape[0], dtype=jnp.int32), weight, config)
-    zero = jnp.zeros((), jnp.int32)
-    stats = MacroStats(
-        trees=jnp.full((), buckets.shape[0], jnp.int32),
-        trajectories=zero,
-        transitions_tree=jnp.sum(exists, dtype=jnp.int32),
-        transitions_play=zero,
-        certain_tree=jnp.sum(steps.certain, dtype=jnp.int32),
-        certain_play=zero,
-        candidates_tree=jnp.sum(windows.key_high != 0, dtype=jnp.int32),
-        candidates_play=zero,
-    )
+    stats = _stats("tree", buckets.shape[0], exists, steps.certain, windows)
     return windows, stats
 
 
@@ -230,16 +232,6 @@ def play_windows(
         return _climb(steps, ends, weight, config), real[ends], steps.certain[ends]
 
     windows, real, certain = jax.vmap(of_lane)(joined)
-    zero = jnp.zeros((), jnp.int32)
-    stats = MacroStats(
-        trees=zero,
-        trajectories=jnp.full((), batch_size, jnp.int32),
-        transitions_tree=zero,
-        transitions_play=jnp.sum(real, dtype=jnp.int32),
-        certain_tree=zero,
-        certain_play=jnp.sum(certain, dtype=jnp.int32),
-        candidates_tree=zero,
-        candidates_play=jnp.sum(windows.key_high != 0, dtype=jnp.int32),
-    )
+    stats = _stats("play", batch_size, real, certain, windows)
     carry = jax.tree.map(lambda field: field[:, -config.max_length :], joined)
     return jax.tree.map(lambda field: field.reshape(-1), windows), stats, carry

@@ -124,20 +124,28 @@ def pack(rows: Trajectory) -> bytes:
 
 
 def unpack(data: bytes, limit: float = math.inf) -> Trajectory:
-    """The rows of `pack`; raises Damage for anything else. Objects are refused.
+    """The rows of `pack`, which may hold `limit` bytes when unpacked; raises Damage."""
+    return Trajectory(**unpack_fields(data, Trajectory._fields, limit))
+
+
+def unpack_fields(data: bytes, names: Sequence[str], limit: float) -> dict[str, Any]:
+    """Some fields of the rows of `pack`; the others are not unpacked.
 
     Args:
         data: of the file.
-        limit: bytes that it may hold when unpacked.
+        names: of the fields.
+        limit: bytes that they may hold when unpacked.
+
+    Raises:
+        Damage: for anything but such rows; objects are refused.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            size = sum(member.file_size for member in archive.infolist())
+            size = sum(archive.getinfo(f"{name}.npy").file_size for name in names)
         if size > limit:
             raise ValueError(f"it holds {size:,} bytes, where {limit:,} are rows")
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            arrays: Any = {name: file[name] for name in Trajectory._fields}
-            return Trajectory(**arrays)
+            return {name: file[name] for name in names}
     except Exception as error:  # zipfile and NumPy raise anything over bytes made on purpose
         raise Damage(f"no rows: {(str(error).splitlines() or [''])[0][:120]}") from None
 
@@ -258,28 +266,13 @@ def read_fields(
     """
     ring: dict[str, np.ndarray] = {}
     shape = (lanes, saved.range_rows)
-    for number, (name, _, _) in sorted(saved.files.items()):
+    limit = len(names) * (math.prod(shape) * 8 + HEAD_BYTES)
+    for number, (file, _, _) in sorted(saved.files.items()):
         start = range_start(number, saved.ring_rows, saved.range_rows)
-        for field, part in _unpack_fields((folder / name).read_bytes(), shape, names).items():
-            into = ring.setdefault(field, np.zeros((lanes, saved.ring_rows), part.dtype))
+        for name, part in unpack_fields((folder / file).read_bytes(), names, limit).items():
+            if part.shape != shape:
+                raise Damage(f"no rows: {name} is {list(part.shape)}, not {list(shape)}")
+            into = ring.setdefault(name, np.zeros((lanes, saved.ring_rows), part.dtype))
             into[:, start : start + saved.range_rows] = part
     rows = np.arange(max(0, saved.total - saved.ring_rows), saved.total) % saved.ring_rows
     return [ring[name][:, rows] for name in names] if ring else []
-
-
-def _unpack_fields(
-    data: bytes, shape: tuple[int, int], names: Sequence[str]
-) -> dict[str, np.ndarray]:
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            sizes = [archive.getinfo(f"{name}.npy").file_size for name in names]
-        if max(sizes) > math.prod(shape) * 8 + HEAD_BYTES:
-            raise ValueError(f"a field holds {max(sizes):,} bytes")
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            found = {name: file[name] for name in names}
-        for name, array in found.items():
-            if array.shape != shape:
-                raise ValueError(f"{name} is {list(array.shape)}, not {list(shape)}")
-    except Exception as error:  # zipfile and NumPy raise anything over bytes made on purpose
-        raise Damage(f"no rows: {(str(error).splitlines() or [''])[0][:120]}") from None
-    return found

@@ -1,11 +1,5 @@
 """The checkpoints of one run: `checkpoints/last/` to go on from, `checkpoints/best/` to keep.
 
-    last/000000061440/     a step, by its environment steps
-        state/             Orbax arrays
-        manifest.json      settings, versions, counters, shapes, where the rows are, SHA-256 sums
-        manifest.sha256    the manifest's own sum
-    rows-a/, rows-b/       the replay's rows, of every other step each (`rows`)
-
 A save copies what it needs to the host and goes on in a thread. A step is written under a
 `.partial` name, forced to the disk and renamed when complete; then it is read back and verified,
 and only then older ones go. So a kill, a power cut or a full disk at any moment leaves the former
@@ -16,58 +10,30 @@ good one.
 import contextlib
 import errno
 import os
-import re
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
-import jax
-import numpy as np
-
-from smz_jax.config.settings import ConfigError, require
-from smz_jax.storage.checkpoint.arrays import (
-    describe,
-    named_leaves,
-    read_arrays,
-    to_host,
-    unfit,
-    write_arrays,
-)
-from smz_jax.storage.checkpoint.rows import RowChunks, RowFiles, SavedRows, read_fields, read_rows
+from smz_jax.storage.checkpoint.arrays import describe, named_leaves, to_host, write_arrays
+from smz_jax.storage.checkpoint.restoring import CheckpointReader
+from smz_jax.storage.checkpoint.rows import RowChunks, SavedRows
+from smz_jax.storage.checkpoint.steps import FORMAT, SETS, Kind, drop, former_of, other_set
 from smz_jax.storage.checkpoint.sums import (
     Damage,
     read_manifest,
     sums_below,
     sync,
     sync_below,
-    verify_folder,
     write_manifest,
 )
-from smz_jax.types import Params, TrainState, Trajectory
 
-Kind = Literal["last", "best"]
-
-FORMAT = 4
-SETS = ("a", "b")
 KEPT = 2
 """Newest steps of `last` that are kept: one to go on from, one to walk back to."""
-_COMPLETE = re.compile(r"\d{12}(\.former)?")
 
 
-class Restored(NamedTuple):
-    """What came back."""
-
-    state: Any
-    extra: dict[str, Any]
-    rows: Trajectory | None  # the replay's ring, if it was saved with the step
-    step: int
-    damaged: list[str]  # a line for each newer step that could not be used
-    manifest: dict[str, Any]
-
-
-class CheckpointStore:
+class CheckpointStore(CheckpointReader):
     """Saves and restores the state of one run.
 
     Args:
@@ -85,36 +51,10 @@ class CheckpointStore:
         keep_every: int = 0,
         stride: int = 1,
     ) -> None:
-        self._root = Path(run_dir).absolute() / "checkpoints"
-        # Old steps and rows are deleted here: what lies elsewhere is none of this run's.
-        for name in ("last", "best", *(f"rows-{name}" for name in SETS)):
-            path = self._root / name
-            allowed = "a folder of the run's own, no link"
-            require(not path.is_symlink(), f"checkpoints/{name}", str(path), allowed)
+        super().__init__(run_dir)
         self._about, self._keep_every, self._stride = dict(about or {}), keep_every, stride
         self._thread: threading.Thread | None = None
         self._failure: Exception | None = None
-        self._sets = {name: RowFiles(self._root / f"rows-{name}") for name in SETS}
-        self._turn = SETS[0]  # whose turn it is to take the rows
-        self._newest: tuple[int, str] | None = None  # step and set that this process knows of
-
-    # --- what is there ---
-
-    def steps(self, kind: Kind) -> list[int]:
-        """Environment steps of all complete checkpoints of a kind, oldest first."""
-        folder = self._root / kind
-        names = [x.name for x in folder.iterdir() if x.is_dir()] if folder.is_dir() else []
-        return sorted({int(name[:12]) for name in names if _COMPLETE.fullmatch(name)})
-
-    def exists(self, kind: Kind) -> bool:
-        """Whether a complete checkpoint of this kind is there."""
-        return bool(self.steps(kind))
-
-    def path(self, kind: Kind, step: int) -> Path:
-        """Folder of a step; its former one, if the process was killed while it was replaced."""
-        final = self._root / kind / f"{step:012d}"
-        former = _former(final)
-        return former if former.exists() and not final.exists() else final
 
     def saved_rows(self, step: int) -> SavedRows | None:
         """Rows that need not be saved again at the next save, which is of `step`.
@@ -124,8 +64,6 @@ class CheckpointStore:
         if self._newest and self._newest[0] == step:
             self._turn = self._newest[1]
         return self._sets[self._turn].saved
-
-    # --- saving ---
 
     def save(
         self,
@@ -211,9 +149,9 @@ class CheckpointStore:
         listed = {"set": self._turn, **saved.as_json()} if saved else None
         write_manifest(partial, {**manifest, "rows": listed, "files": sums_below(partial)})
         sync_below(partial)
-        former = _former(final)
+        former = former_of(final)
         if final.exists():  # the same step again: whatever happens, one of the two is whole
-            _drop(former)
+            drop(former)
             os.replace(final, former)
         os.replace(partial, final)
         sync(final.parent)
@@ -223,10 +161,10 @@ class CheckpointStore:
             turn.saved = None  # the next save here writes everything anew
             self._set_aside(final)
             raise
-        _drop(former)
+        drop(former)
         if saved:
             turn.saved, self._newest = saved, (step, self._turn)
-            self._turn = _other(self._turn)
+            self._turn = other_set(self._turn)
         self._prune(kind, step)
 
     def _clear(self, kind: Kind) -> None:
@@ -240,7 +178,7 @@ class CheckpointStore:
         """Drops steps that a newer, verified one replaces, then rows that no step lists."""
         for former in (self._root / kind).glob("*.former"):
             if former.with_suffix("").exists():
-                _drop(former)
+                drop(former)
         kept = 1 if kind == "best" else KEPT
         older = [step for step in self.steps(kind) if step != newest]
         for step in older if kept == 1 else older[: -(kept - 1)]:
@@ -248,7 +186,7 @@ class CheckpointStore:
             if kind == "best" or not every or step // every == before // every:
                 _remove(self.path(kind, step))
         for damaged in (self._root / kind).glob("*.damaged"):
-            _drop(damaged)
+            drop(damaged)
         if kind == "last":
             self._prune_rows()
 
@@ -264,178 +202,6 @@ class CheckpointStore:
         for name, files in self._sets.items():
             files.prune(listed[name])
 
-    # --- restoring ---
-
-    def _verify(self, folder: Path, *, again: bool = True) -> dict[str, Any]:
-        """The manifest of a step all of whose files are right; raises Damage naming one."""
-        manifest = verify_folder(folder)
-        if missing := {"format", "kind", "step", "extra", "leaves", "rows"} - set(manifest):
-            raise Damage(f"the manifest lacks {sorted(missing)[0]}")
-        if manifest["format"] == FORMAT:
-            for name in ("extra", "leaves"):
-                if not isinstance(manifest[name], dict):
-                    raise Damage(f"the manifest's {name} are no mapping")
-            if manifest["step"] != int(folder.name[:12]) or manifest["kind"] != folder.parent.name:
-                raise Damage(f"it is the step {manifest['step']} of {manifest['kind']!r}")
-            if rows := manifest["rows"]:
-                self._sets[rows["set"]].verify(SavedRows.from_json(rows), again=again)
-        return manifest
-
-    def newest_good(
-        self, kind: Kind, step: int | None = None
-    ) -> tuple[int, dict[str, Any], list[str]]:
-        """The newest step whose every byte is as it was written, its manifest, and what is not.
-
-        Args:
-            kind: `last` or `best`.
-            step: only this one.
-
-        Raises:
-            ConfigError: in one line, if there is none, or if it has another format.
-        """
-        steps = self.steps(kind)
-        if step is not None:
-            if step not in steps:
-                there = ", ".join(map(str, steps)) or "none"
-                raise ConfigError(f"no checkpoint {step} in {str(self._root / kind)!r}: {there}")
-            steps = [step]
-        damaged = []
-        for one in reversed(steps):
-            folder = self.path(kind, one)
-            try:
-                manifest = self._verify(folder)
-            except Exception as error:  # a forged manifest may hold anything
-                damaged.append(f"checkpoint {str(folder)!r} is damaged: {_reason(error)}")
-                continue
-            if manifest["format"] != FORMAT:
-                found = f"has format {manifest['format']!r}: this version reads format {FORMAT}"
-                found += "; the commit in the run's summary.json reads it"
-                raise ConfigError(f"checkpoint {str(folder)!r} {found}")
-            return one, manifest, damaged
-        if damaged:
-            more = f" (and {len(damaged) - 1} more)" if len(damaged) > 1 else ""
-            raise ConfigError(f"no good checkpoint is left: {damaged[0]}{more}")
-        raise ConfigError(f"no checkpoint in {str(self._root / kind)!r}: nothing to go on from")
-
-    def read_manifest(self, kind: Kind, step: int | None = None) -> dict[str, Any]:
-        """Manifest of the newest good step; raises ConfigError as `newest_good` does."""
-        return self.newest_good(kind, step)[1]
-
-    def restore(
-        self,
-        kind: Kind,
-        abstract_state: Any,
-        *,
-        experience: Trajectory | None = None,
-        step: int | None = None,
-        fits: Callable[[dict[str, Any]], None] | None = None,
-    ) -> Restored:
-        """Reads the newest good step of a kind.
-
-        Args:
-            kind: `last` or `best`.
-            abstract_state: a pytree as it was saved, of arrays or `jax.ShapeDtypeStruct`s; NumPy
-                leaves come back as NumPy, numbers as numbers, the rest on the device.
-            experience: as `read_rows` takes it, for a step that has rows; unset: they are left.
-            step: this one; unset: the newest good one.
-            fits: looks at the manifest before arrays are read, and raises ConfigError.
-
-        Raises:
-            ConfigError: in one line, if there is none, all are damaged, or it does not fit.
-        """
-        found, manifest, damaged = self.newest_good(kind, step)
-        folder = self.path(kind, found)
-        if fits:
-            fits(manifest)
-        wanted = named_leaves(abstract_state)
-        if text := unfit(manifest["leaves"], wanted):
-            raise ConfigError(f"checkpoint {str(folder)!r} does not fit this run: {text}")
-        rows = None
-        with _readable(folder):
-            leaves = read_arrays(folder / "state", wanted)
-            if experience is not None and (listed := manifest["rows"]):
-                files = self._sets[listed["set"]]
-                files.saved, self._newest = SavedRows.from_json(listed), (found, listed["set"])
-                self._turn = _other(listed["set"])
-                rows = read_rows(files.folder, files.saved, experience)
-        treedef = jax.tree_util.tree_structure(abstract_state)
-        state = jax.tree_util.tree_unflatten(treedef, leaves)
-        return Restored(state, manifest["extra"], rows, found, damaged, manifest)
-
-    def restore_params(
-        self, kind: Kind, abstract_params: Params, *, step: int | None = None
-    ) -> tuple[Params, dict[str, Any]]:
-        """Reads the model's parameters alone, to play with or for a new run to begin with.
-
-        Args:
-            kind: `last` or `best`, which hold them at different places.
-            abstract_params: as they were saved, arrays or abstract.
-            step: this one; unset: the newest good one.
-
-        Returns:
-            The parameters and the manifest of the step they are of.
-
-        Raises:
-            ConfigError: in one line, if there is none, all are damaged, or it does not fit.
-        """
-        state: Any = {"params": abstract_params}
-        if kind == "last":
-            state = {"train": TrainState(abstract_params, None, None, None, None)}  # type: ignore[arg-type]
-        found, manifest = self.restore_part(kind, state, step=step)
-        return found["params"] if kind == "best" else found["train"].params, manifest
-
-    def restore_part(
-        self, kind: Kind, abstract_part: Any, *, step: int | None = None
-    ) -> tuple[Any, dict[str, Any]]:
-        """Reads some of what was saved, found by its names.
-
-        Args:
-            kind: `last` or `best`.
-            abstract_part: a pytree as it was saved, arrays or abstract; None for what is left.
-            step: this one; unset: the newest good one.
-
-        Returns:
-            The same structure, and the manifest of the step it is of.
-
-        Raises:
-            ConfigError: in one line, if there is none, all are damaged, or it does not fit.
-        """
-        found, manifest, _ = self.newest_good(kind, step)
-        folder = self.path(kind, found)
-        wanted, saved = named_leaves(abstract_part), manifest["leaves"]
-        if text := unfit({name: x for name, x in saved.items() if name in wanted}, wanted):
-            raise ConfigError(f"checkpoint {str(folder)!r} is of another model: {text}")
-        positions = [list(saved).index(name) for name in wanted]
-        with _readable(folder):
-            leaves = read_arrays(folder / "state", wanted, positions)
-        treedef = jax.tree_util.tree_structure(abstract_part)
-        return jax.tree_util.tree_unflatten(treedef, leaves), manifest
-
-    def read_fields(self, lanes: int, names: Sequence[str]) -> list[np.ndarray]:
-        """Small fields of the replay's rows, as `rows.read_fields`, of the newest good step.
-
-        Raises:
-            ConfigError: in one line, if there is none; an empty list if it was saved without rows.
-        """
-        found, manifest, _ = self.newest_good("last")
-        if not manifest["rows"]:
-            return []
-        listed = manifest["rows"]
-        with _readable(self.path("last", found)):
-            folder = self._sets[listed["set"]].folder
-            return read_fields(folder, SavedRows.from_json(listed), lanes, names)
-
-    def set_aside(self, kind: Kind, newer_than: int) -> None:
-        """Renames steps that a run walked back from; the next good save drops them."""
-        for step in self.steps(kind):
-            if step > newer_than:
-                self._set_aside(self.path(kind, step))
-
-    def _set_aside(self, path: Path) -> None:
-        aside = path.with_name(path.name + ".damaged")
-        _drop(aside)
-        os.replace(path, aside)
-
 
 def _check_room(folder: Path, size: int) -> None:
     """Raises OSError where arrays cannot fit: Orbax would say so in a hundred lines."""
@@ -445,41 +211,9 @@ def _check_room(folder: Path, size: int) -> None:
         raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {need}", str(folder))
 
 
-@contextlib.contextmanager
-def _readable(folder: Path) -> Iterator[None]:
-    """Raises ConfigError in one line where bytes as written are of another version, or forged."""
-    try:
-        yield
-    except Exception as error:
-        raise ConfigError(f"checkpoint {str(folder)!r} cannot be read: {_reason(error)}") from None
-
-
-def _former(final: Path) -> Path:
-    """Where a step is while it is replaced."""
-    return final.with_name(final.name + ".former")
-
-
-def _other(name: str) -> str:
-    return SETS[1 - SETS.index(name)]
-
-
 def _remove(folder: Path) -> None:
     """Deletes a step; a kill meanwhile leaves no half checkpoint."""
     doomed = folder.with_name(folder.name + ".old.partial")
-    _drop(doomed)
+    drop(doomed)
     os.replace(folder, doomed)
-    _drop(doomed)
-
-
-def _drop(path: Path) -> None:
-    """Deletes a folder, a file or a link, but not what a link points to."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _reason(error: Exception) -> str:
-    """First line of what an error says."""
-    text = (str(error).splitlines() or [""])[0][:200]
-    return text if isinstance(error, Damage) else f"{type(error).__name__}: {text}"
+    drop(doomed)
