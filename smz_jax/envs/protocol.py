@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class GameFault(ConfigError):
-    """The games gave numbers that are not finite, or failed too often to go on."""
+    """The games gave numbers that are not finite, or failed too often to continue."""
 
 
 def first_line(error: Exception) -> str:
@@ -40,7 +40,7 @@ class VectorEnv(Protocol):
         ...
 
     def send(self, actions: np.ndarray) -> None:
-        """Starts a step of every lane; the games go on by themselves until `recv`.
+        """Starts a step of every lane; the games run by themselves until `recv`.
 
         Args:
             actions: `[B]` integers in 0..A-1. A lane whose game is over ignores its action.

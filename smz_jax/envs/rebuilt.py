@@ -1,4 +1,4 @@
-"""Games that can be gone on with: the library's games are closed and opened anew on a schedule.
+"""Games that can be resumed: the library's games are closed and opened anew on a schedule.
 
 envpool cannot clone its games, and the generators of sticky actions and random no-ops are out of
 reach. So a vector is rebuilt every `every` steps of its lanes, with a seed that follows from the

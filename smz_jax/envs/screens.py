@@ -1,4 +1,4 @@
-"""Single games that can be looked at: opened by a library that draws, where there is one.
+"""Single games to be watched: opened by a library that draws, where there is one.
 
 A suite whose module has `open_game(config, *, seed, screen)` opens them itself; `LIBRARY` names who
 plays the others. envpool draws

@@ -28,7 +28,7 @@ PHASES = (
     "compilation",
     "other",
 )
-"""Parts of a run whose time is told apart."""
+"""Parts of a run whose seconds are counted by themselves."""
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -75,7 +75,7 @@ class MetricsWriter:
 
     Args:
         run_dir: folder of the run; made if need be.
-        resume_at_env_steps: where a resumed run goes on; rows beyond it, which the resumed run
+        resume_at_env_steps: where a resumed run continues; rows beyond it, which the resumed run
             will write again, are cut off first. Unset: every whole row is kept.
         end_comes_again: the run resumed is at its end, whose rows it will write again too.
 
@@ -228,7 +228,7 @@ class RunningScores:
 
     @property
     def games(self) -> list[tuple[float, int]]:
-        """What to give to a new object to go on from here (plain numbers, JSON-able)."""
+        """What a new object takes to continue from here (plain numbers, JSON-able)."""
         return list(self._games)
 
     @property

@@ -58,7 +58,7 @@ def read_config(run_dir: Path) -> Config:
 
 
 def _check_existing(run_dir: Path, invocation: Invocation) -> None:
-    """Raises ConfigError in one line unless this run may begin, or go on, in `run_dir`."""
+    """Raises ConfigError in one line unless this run may begin, or continue, in `run_dir`."""
     if not (run_dir / CONFIG_NAME).exists():
         allowed = f"a folder that holds a run ({CONFIG_NAME}), to resume"
         require(not invocation.resume, "run_dir", str(run_dir), allowed)

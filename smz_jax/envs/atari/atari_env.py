@@ -12,7 +12,7 @@ others are the maximum of the last two of `frame_skip` frames. Where they differ
 
 - No-op frames at a game's start, for `EnvConfig.noops` = n. With FIRE both are exact for n = 0 and
   else draw 0..n, envpool uniformly, ale with 0 twice as likely. Without FIRE (the game has none, or
-  `fire_on_life_loss` is off) envpool draws 1..n and plays one for n = 0 (asked for none it
+  `fire_on_life_loss` is off) envpool draws 1..n and plays one for n = 0 (with none it
   crashes); ale draws 0..n. So games without FIRE start one frame apart. The draws themselves
   differ too.
 - The final frame of a game that the emulator ends (not of one that the time limit cuts): the

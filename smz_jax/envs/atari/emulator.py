@@ -46,7 +46,7 @@ class Step(NamedTuple):
 
 
 class EmulatorState(NamedTuple):
-    """What `Emulator.restore` needs; about 180 kB. Not to be looked into."""
+    """What `Emulator.restore` needs; about 180 kB. Opaque."""
 
     rom: str
     ale: ale_py.ALEState
@@ -153,7 +153,7 @@ class Emulator:
 
         Args:
             state: from `clone`.
-            seed: of the sticky actions from here on, in 0..2^32 - 1; None: chance goes on as it
+            seed: of the sticky actions from here on, in 0..2^32 - 1; None: chance continues as it
                 did after the state, the same each time.
 
         Returns:

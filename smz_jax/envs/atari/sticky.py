@@ -78,7 +78,7 @@ def sticky_truth(
         actions: `[T]`.
         is_first: `[T]` bool.
         action_names: of the minimal set.
-        first_row: courses and frames are looked at from this row on (a replay that went astray
+        first_row: courses and frames are compared from this row on (a replay that went astray
             before shows other frames ever after); the replay begins at the first.
 
     Raises:

@@ -39,7 +39,7 @@ class GridRules(NamedTuple):
 
 
 def make_rules(grid: GridMap) -> GridRules:
-    """The exact rules of a map; outcomes that cannot be told apart (same s', r) are one."""
+    """The exact rules of a map; outcomes that look the same (same s', r) are one."""
     states = [
         (y, x, paid)
         for y, row in enumerate(grid.rows)

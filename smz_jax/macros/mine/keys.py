@@ -36,7 +36,7 @@ def check_num_actions(num_actions: int) -> None:
 
 
 def prepend(key_high: Array, key_low: Array, action: Array) -> tuple[Array, Array]:
-    """Key of the sequence that starts with `action` and goes on as the given one.
+    """Key of the sequence that is `action`, then the given one.
 
     Args:
         key_high: [...] uint32, first word of a sequence of at most 7 actions.

@@ -1,4 +1,4 @@
-"""What a run needs to go on, on disk: nothing is lost, and nothing wrong is loaded.
+"""What a run needs to continue, on disk: nothing is lost, and nothing wrong is loaded.
 
 `sums` says what each file must hold (SHA-256), `arrays` writes pytrees with Orbax, `rows` the
 replay's rows in chunks that are written once, `steps` says which steps are whole, `restoring` reads

@@ -25,7 +25,7 @@ _COMPLETE = re.compile(r"\d{12}(\.former)?")
 
 
 class StepFolders:
-    """What a run has saved: `checkpoints/last/` to go on from, `checkpoints/best/` to keep.
+    """What a run has saved: `checkpoints/last/` to resume, `checkpoints/best/` to keep.
 
     Args:
         run_dir: folder of the run; checkpoints are kept below it.

@@ -1,6 +1,6 @@
-"""The checkpoints of one run: `checkpoints/last/` to go on from, `checkpoints/best/` to keep.
+"""The checkpoints of one run: `checkpoints/last/` to resume, `checkpoints/best/` to keep.
 
-A save copies what it needs to the host and goes on in a thread. A step is written under a
+A save copies what it needs to the host and writes it in a thread. A step is written under a
 `.partial` name, forced to the disk and renamed when complete; then it is read back and verified,
 and only then older ones go. So a kill, a power cut or a full disk at any moment leaves the former
 step whole. A restore verifies every sum first and walks back from a damaged step to the newest
@@ -30,7 +30,7 @@ from smz_jax.storage.checkpoint.sums import (
 )
 
 KEPT = 2
-"""Newest steps of `last` that are kept: one to go on from, one to walk back to."""
+"""Newest steps of `last` that are kept: one to resume from, one to walk back to."""
 
 
 class CheckpointStore(CheckpointReader):
@@ -117,11 +117,11 @@ class CheckpointStore(CheckpointReader):
 
     @property
     def busy(self) -> bool:
-        """Whether a save goes on."""
+        """Whether a save is running."""
         return self._thread is not None and self._thread.is_alive()
 
     def wait(self) -> None:
-        """Waits for the save that goes on; raises what it failed of, once."""
+        """Waits for the running save; raises its error, once."""
         if self._thread is not None:
             self._thread.join()
         self._thread, failure = None, self._failure

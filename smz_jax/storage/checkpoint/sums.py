@@ -109,7 +109,7 @@ def verify_files(
     Args:
         folder: where they lie.
         files: `{relative path: [size, SHA-256]}`.
-        known: says of a path that it was verified before: only its size is looked at again.
+        known: says of a path that it was verified before: only its size is compared again.
 
     Raises:
         Damage: naming the first that is missing, was cut or was changed.
