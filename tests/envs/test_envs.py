@@ -6,13 +6,14 @@ Real emulators: test_envs_atari.py.
 import importlib.util
 import subprocess
 import sys
+from typing import get_args, get_type_hints
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from smz_jax.config.settings import ConfigError, EnvConfig
-from smz_jax.envs import check_actions, check_env_id, make_env, make_spec
+from smz_jax.envs import SUITES, check_actions, check_env_id, make_env, make_spec
 from smz_jax.envs.atari import rom_files
 from smz_jax.envs.atari.atari_env import AtariVectorEnv
 from smz_jax.envs.frames import FrameStacker
@@ -21,6 +22,10 @@ from smz_jax.types import EnvSpec, Space
 from tests.support.toy_env import CatchEnv
 
 SPEC = EnvSpec("Scripted", (1,), 2, np.dtype(np.uint8), Space(3, ("NOOP", "FIRE", "LEFT")), 4)
+
+
+def test_the_settings_name_the_suites_of_the_registry():
+    assert get_args(get_type_hints(EnvConfig)["suite"]) == tuple(SUITES)
 
 
 class ScriptedPool:
