@@ -33,7 +33,7 @@ FLOORS = {
 }
 SIDEWAYS: dict[tuple[str, str], str] = {}
 """Imports between rooms of one floor that are allowed: (room, other) -> the reason."""
-LIGHT = ("config", "storage.run_dir")
+LIGHT = ("config", "storage.files", "storage.run_dir")
 ENVIRONMENT_LIBRARIES = {"envpool", "ale_py", "gymnasium", "pgx"}
 MOST_ROOMS, MOST_FLOORS, MOST_ARROWS = 13, 6, 60
 LONGEST_FILE, LONGEST_FUNCTION = 400, 80
