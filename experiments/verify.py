@@ -1,16 +1,5 @@
-"""Macros tried where they claim to hold: `python -m experiments.verify RUN_DIR`."""
+"""Macros tried where they claim to hold: `python -m experiments.verify RUN_DIR`.
 
-import argparse
-import os
-import sys
-from collections.abc import Sequence
-from pathlib import Path
-
-from smz_jax.analysis.requests import VerifyRequest
-from smz_jax.config.cli import OneLineParser, run_main
-from smz_jax.config.settings import ConfigError, require
-
-EXAMPLES = """\
 examples:
   the sound macros of a run, by its newest model, in a few minutes:
     python -m experiments.verify runs/breakout/20260131-120000-seed0
@@ -31,66 +20,14 @@ The same is done for as many macros from shuffled play, at random, and from the 
 none of the first two is among the run's own. The tables, and which criteria are met, are printed
 and written to FOLDER/verify.md, all numbers to FOLDER/verify.json. Where no macro is sound the
 controls are tried all the same, and the tables say which gate closed.
-"""
+"""  # noqa: D405
 
+import os
+from pathlib import Path
 
-def make_parser() -> argparse.ArgumentParser:
-    """The command line with its help."""
-    parser = OneLineParser(
-        prog="python -m experiments.verify",
-        description="Tries a model's macros, and controls, in the real game.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("folder", metavar="FOLDER", type=Path, help="folder of a run or of an export")
-    add(
-        "--checkpoint",
-        choices=("last", "best"),
-        help="of a run: its last model (default), which macros.json is of, or its best one; an "
-        "export holds one",
-    )
-    shown = "(default: %(default)s)"
-    add("--macros", type=int, default=32, metavar="N", help=f"of each library, at most {shown}")
-    add("--states", type=int, default=16, metavar="N", help=f"to try each macro in {shown}")
-    add("--repeats", type=int, default=2, metavar="N", help=f"runs from each state {shown}")
-    add(
-        "--games",
-        type=int,
-        default=16,
-        metavar="N",
-        help=f"that the agent plays; every other one is held out {shown}; in a grid world times 4",
-    )
-    add("--max_steps", type=int, default=1_000, metavar="N", help=f"cut games after N {shown}")
-    add("--seed", type=int, default=0, help=f"of games, states and controls {shown}")
-    add("--any_status", action="store_true", help="also macros that are not sound")
-    return parser
-
-
-def read_arguments(argv: Sequence[str]) -> VerifyRequest:
-    """The checked command line; light, and so quick.
-
-    Raises:
-        ConfigError: in one line, for a wrong argument, folder or kind of game.
-    """
-    arguments = VerifyRequest(**vars(make_parser().parse_args(argv)))
-    from smz_jax.config.sources import config_from_yaml
-    from smz_jax.storage.export import is_export, read_files
-    from smz_jax.storage.run_dir import CONFIG_NAME, read_config
-
-    if is_export(arguments.folder):
-        kind = arguments.checkpoint
-        require(kind is None, "checkpoint", kind, "left out for an export, which holds one")
-        text = read_files(arguments.folder)[CONFIG_NAME].decode("utf-8", "replace")
-        config = config_from_yaml(text, str(arguments.folder / CONFIG_NAME))
-    else:
-        config = read_config(arguments.folder)
-    suite = config.env.suite
-    allowed = "atari (tried in ale-py's emulator) or grid (against its exact rules)"
-    require(suite in ("atari", "grid"), "env.suite", suite, allowed)
-    allowed = "a folder that can be written: verify.json and verify.md go there"
-    require(os.access(arguments.folder, os.W_OK), "FOLDER", str(arguments.folder), allowed)
-    return arguments
+from smz_jax.analysis.requests import VerifyRequest, check_folder
+from smz_jax.config.check import ConfigError, require
+from smz_jax.config.cli import run_main, tool
 
 
 def check_checkpoint(folder: Path, kind: str) -> None:
@@ -110,31 +47,32 @@ def check_checkpoint(folder: Path, kind: str) -> None:
     raise ConfigError(f"{folder} holds no checkpoint; what would work is {works}")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Verifies, prints the tables and writes them; gives the exit code.
-
-    Args:
-        argv: the arguments; unset: those of the process.
+def verify(request: VerifyRequest) -> int:
+    """Verifies, prints the tables and writes them.
 
     Raises:
         ConfigError: in one line, if an argument, the folder or the game cannot be used.
     """
-    arguments = read_arguments(sys.argv[1:] if argv is None else argv)
+    folder = request.folder
+    suite = check_folder(folder, request.checkpoint).env.suite
+    allowed = "atari (tried in ale-py's emulator) or grid (against its exact rules)"
+    require(suite in ("atari", "grid"), "env.suite", suite, allowed)
+    allowed = "a folder that can be written: verify.json and verify.md go there"
+    require(os.access(folder, os.W_OK), "FOLDER", str(folder), allowed)
     from smz_jax.run.devices import use_compile_cache
 
     use_compile_cache()
     from smz_jax.analysis.load import load_model
     from smz_jax.analysis.verify.document import code_perplexity
-    from smz_jax.analysis.verify.session import verify
+    from smz_jax.analysis.verify.session import verify as verify_model
     from smz_jax.analysis.verify.table import to_markdown, to_text
     from smz_jax.storage.documents.verify_json import TABLE, write_verify_json
     from smz_jax.storage.files import atomic_write_text
 
-    folder: Path = arguments.folder
-    kind = arguments.checkpoint or "last"
+    kind = request.checkpoint or "last"
     check_checkpoint(folder, kind)
     model = load_model(folder, kind)
-    document = verify(model, arguments, lambda line: print(line, flush=True))
+    document = verify_model(model, request, lambda line: print(line, flush=True))
     document["code_perplexity"] = code_perplexity(folder)
     print(to_text(document))
     try:
@@ -145,6 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"wrote {path} and {folder / TABLE}")
     return 0
 
+
+main = tool(verify, VerifyRequest, __doc__)
 
 if __name__ == "__main__":
     run_main(main)

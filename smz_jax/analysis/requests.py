@@ -6,59 +6,59 @@ positional argument. Values out of their range raise `ConfigError` when a reques
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from smz_jax.config.settings import require
+from smz_jax.config.check import Alone, Between, Checked, require
+from smz_jax.config.settings import Config
+from smz_jax.config.sources import config_from_yaml
+from smz_jax.storage.run_dir import CONFIG_NAME, read_config
 
 Checkpoint = Literal["best", "last"]
+Seed = Annotated[int | None, Between(0, 2**63 - 1, words="at least 0")]
 
 
-def _in_range(request: object, **ranges: tuple[int, int]) -> None:
-    """Raises ConfigError unless each named field lies in its range, ends included, or is unset."""
-    for name, (low, high) in ranges.items():
-        value = getattr(request, name)
-        require(value is None or low <= value <= high, name, value, f"in {low}..{high}")
+def check_folder(folder: Path, checkpoint: Checkpoint | None) -> Config:
+    """The settings of a run or of an export whose sums are right; loads no JAX.
 
+    Raises:
+        ConfigError: in one line, if the folder is neither, or a checkpoint of an export is named.
+    """
+    from smz_jax.storage.export import is_export, read_files  # imports NumPy
 
-def _check_seed(seed: int | None) -> None:
-    require(seed is None or 0 <= seed < 2**63, "seed", seed, "at least 0")
+    if not is_export(folder):
+        return read_config(folder)
+    allowed = "left out for an export, which holds one"
+    require(checkpoint is None, "checkpoint", checkpoint, allowed)
+    text = read_files(folder)[CONFIG_NAME].decode("utf-8", "replace")
+    return config_from_yaml(text, str(folder / CONFIG_NAME))
 
 
 @dataclass(frozen=True)
-class PlayRequest:
+class PlayRequest(Checked):
     """Games of a trained model, and how they are shown."""
 
     folder: Path
     """folder of an export or of a run"""
     checkpoint: Checkpoint | None = None
     """of a run: its best model (default) or its last one; an export holds one"""
-    games: int = 1
+    games: Annotated[int, Between(1, 100_000)] = 1
     """to play"""
-    seed: int | None = None
+    seed: Seed = None
     """of the games (default: that of the run's final evaluation)"""
-    sticky_prob: float | None = None
+    sticky_prob: Annotated[float | None, Between(0.0, 1.0, "[)")] = None
     """Atari: chance that the last action is repeated (default: as in training)"""
-    max_steps: int | None = None
+    max_steps: Annotated[int | None, Between(1, 27_000)] = None
     """cut each game after so many steps (default: as in the run's evaluations)"""
     terminal: bool = False
     """draw the game in the terminal"""
     out: Path | None = None
     """write a .gif or .mp4"""
-    fps: float | None = None
+    fps: Annotated[float | None, Between(0.1, 1000.0)] = None
     """steps shown in a second (default: as the game is natural)"""
-
-    def __post_init__(self) -> None:
-        """Raises ConfigError for a value out of its range."""
-        _in_range(self, games=(1, 100_000))
-        _check_seed(self.seed)
-        sticky, fps = self.sticky_prob, self.fps
-        require(sticky is None or 0 <= sticky < 1, "sticky_prob", sticky, "in [0, 1)")
-        _in_range(self, max_steps=(1, 27_000))
-        require(fps is None or 0.1 <= fps <= 1000, "fps", fps, "in [0.1, 1000]")
 
 
 @dataclass(frozen=True)
-class MacrosRequest:
+class MacrosRequest(Checked):
     """Which macros of a run or an export are listed, and what is played for the figures."""
 
     folder: Path
@@ -79,16 +79,16 @@ class MacrosRequest:
     """lines at most (default: 20; of --json: all)"""
     table: bool = False
     """only the table, of what macros.json holds; quick"""
-    json: str | None = None
+    json: Annotated[str | None, Alone("-")] = None
     """write the macros as JSON instead, to PATH or (-, default) the standard output; quick"""
     play: Literal["auto", "replay", "games"] = "auto"
     """actions that are measured: the replay of the run's last checkpoint, or games of the model
     (default: the replay where there is one)"""
-    games: int = 3
+    games: Annotated[int, Between(1, 1000)] = 3
     """to play"""
-    max_steps: int = 500
+    max_steps: Annotated[int, Between(1, 27_000)] = 500
     """cut each game after so many steps"""
-    seed: int | None = None
+    seed: Seed = None
     """of the games (default: that of the run's final evaluation)"""
     checkpoint: Checkpoint | None = None
     """of a run: its last model (default, where it has one), which macros.json is of, or its best
@@ -96,14 +96,9 @@ class MacrosRequest:
     out: Path | None = None
     """for figures/ and macros.json (default: RUN_DIR)"""
 
-    def __post_init__(self) -> None:
-        """Raises ConfigError for a value out of its range."""
-        _in_range(self, games=(1, 1000), max_steps=(1, 27_000))
-        _check_seed(self.seed)
-
 
 @dataclass(frozen=True)
-class VerifyRequest:
+class VerifyRequest(Checked):
     """Sizes of a verification."""
 
     folder: Path
@@ -111,29 +106,24 @@ class VerifyRequest:
     checkpoint: Checkpoint | None = None
     """of a run: its last model (default), which macros.json is of, or its best one; an export holds
     one"""
-    macros: int = 32
+    macros: Annotated[int, Between(1, 1024)] = 32
     """of each library, at most"""
-    states: int = 16
+    states: Annotated[int, Between(1, 1024)] = 16
     """to try each macro in"""
-    repeats: int = 2
+    repeats: Annotated[int, Between(1, 64)] = 2
     """runs from each state"""
-    games: int = 16
+    games: Annotated[int, Between(2, 1024)] = 16
     """that the agent plays; every other one is held out; in a grid world times 4"""
-    max_steps: int = 1_000
+    max_steps: Annotated[int, Between(8, 27_000)] = 1_000
     """cut games after N steps"""
-    seed: int = 0
+    seed: Annotated[int, Between(0, 2**31 - 1)] = 0
     """of games, states and controls"""
     any_status: bool = False
     """also macros that are not sound"""
 
-    def __post_init__(self) -> None:
-        """Raises ConfigError for a value out of its range."""
-        _in_range(self, macros=(1, 1024), states=(1, 1024), repeats=(1, 64), games=(2, 1024))
-        _in_range(self, max_steps=(8, 27_000), seed=(0, 2**31 - 1))
-
 
 @dataclass(frozen=True)
-class ExportRequest:
+class ExportRequest(Checked):
     """A checkpoint that becomes an export."""
 
     run_dir: Path

@@ -198,8 +198,8 @@ def read_request(request: type[R], argv: Sequence[str] | None, help_text: str = 
 
 def tool(
     main: Callable[[R], int], request: type[R], help_text: str | None
-) -> Callable[[Sequence[str] | None], int]:
-    """The `main(argv)` of a tool: reads its request, does it, gives the exit code.
+) -> Callable[..., int]:
+    """The `main(argv=None)` of a tool: reads its request, does it, gives the exit code.
 
     Args:
         main: does what the request says.

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from experiments.report import main
+from smz_jax.config.cli import run_main
 from smz_jax.config.settings import ConfigError
 from smz_jax.report import curves, findings
 from smz_jax.report.build import build_report
@@ -76,6 +77,14 @@ def test_a_run_named_twice_counts_once(tmp_path):
     assert [(run.path, run.label) for run in runs] == [(path, "a")]
 
 
+def line_of(argv, capsys):
+    """What the command says on stderr as it ends with code 2."""
+    with pytest.raises(SystemExit) as ended:
+        run_main(lambda: main(argv))
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
 def test_command_line_answers_bad_folders_in_one_line(tmp_path, capsys):
     finished = write_run(tmp_path / "runs" / "breakout" / "seed0", iterations=3)
     for folder, words in (
@@ -84,14 +93,12 @@ def test_command_line_answers_bad_folders_in_one_line(tmp_path, capsys):
         (finished.parent, f"did you mean {finished}"),
         (finished / "config.yaml", "it must be the folder of a run"),
     ):
-        assert main([str(folder)]) == 2
-        error = capsys.readouterr().err
+        error = line_of([str(folder)], capsys)
         assert words in error and error.count("\n") == 1
     file = tmp_path / "file"
     file.touch()
     for out in (file, file / "below"):
-        assert main([str(finished), "--out", str(out)]) == 2
-        error = capsys.readouterr().err
+        error = line_of([str(finished), "--out", str(out)], capsys)
         assert f"out = {str(out)!r} is not allowed: it must be a folder" in error
         assert error.count("\n") == 1
     with pytest.raises(ConfigError, match="no run folder"):

@@ -1,0 +1,124 @@
+"""What `experiments.macros` does; the table needs no JAX."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from smz_jax.analysis.requests import MacrosRequest, check_folder
+from smz_jax.config.check import ConfigError, require
+from smz_jax.macros.library.listing import (
+    Wanted,
+    closed_gate,
+    format_selection,
+    format_table,
+    listed,
+    prefix_line,
+)
+from smz_jax.storage.documents.macros import read_macros_json
+
+
+def read_library(request: MacrosRequest) -> tuple[dict[str, Any], bool]:
+    """The library of a folder, and whether that is a run's; no JAX.
+
+    Raises:
+        ConfigError: in one line, for a folder or file that cannot be read.
+    """
+    from smz_jax.storage.export import MACROS, is_export, read_files
+
+    folder, out = request.folder, request.out
+    check_folder(folder, request.checkpoint)
+    is_run = not is_export(folder)
+    there = (folder / MACROS).is_file() if is_run else MACROS in read_files(folder)
+    allowed = f"a folder with its {MACROS}: a run writes it at each checkpoint"
+    require(there, "RUN_DIR", str(folder), allowed)
+    require(out is None or out.is_dir() or not out.exists(), "out", str(out), "a folder")
+    return read_macros_json(folder / MACROS), is_run
+
+
+def print_library(library: dict[str, Any], wanted: Wanted) -> None:
+    """The table, the library by compression, and what a reader must know of them."""
+    print(format_table(library, listed(library, wanted)), flush=True)
+    print("\n" + format_selection(library))
+    gate = closed_gate(library)
+    if gate is not None:
+        print(f"no macro is sound; the gate that closed: {gate}")
+    for line in filter(None, [prefix_line(library)]):
+        print(f"take care: {line}")
+    sys.stdout.flush()
+
+
+def write_listing(library: dict[str, Any], wanted: Wanted, target: str) -> None:
+    """The listed macros as JSON, a library like the file it is from.
+
+    Raises:
+        ConfigError: in one line, if the file cannot be written.
+    """
+    document = {**library, "macros": listed(library, wanted)}
+    text = json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False)
+    if target == "-":
+        print(text)
+        return
+    from smz_jax.storage.files import atomic_write_text
+
+    path = Path(target)
+    require(path.parent.is_dir(), "json", target, "a file in a folder that is there")
+    try:
+        atomic_write_text(path, text + "\n")
+    except OSError as error:
+        raise ConfigError(f"json = {target!r} cannot be written: {error.strerror}") from None
+
+
+def draw_library(
+    request: MacrosRequest, library: dict[str, Any], wanted: Wanted, *, is_run: bool
+) -> None:
+    """Chooses the library by compression, prints and writes it, and draws the figures.
+
+    Raises:
+        ConfigError: in one line, if model and library do not fit, or a file cannot be written.
+    """
+    folder, out = request.folder, request.out or request.folder
+    kinds = _kinds(folder)
+    if is_run and not kinds:
+        print_library(library, wanted)
+        print(
+            "nothing was played or drawn: the run has no checkpoint yet; what would work is a run "
+            "that has saved one: training does so at its end, and now and then before"
+        )
+        return
+    kind: Any = request.checkpoint or next(iter(kinds), "last")
+    from smz_jax.run.devices import use_compile_cache
+
+    use_compile_cache()
+    from smz_jax.analysis.load import load_model
+    from smz_jax.analysis.view.games import watch
+    from smz_jax.analysis.view.session import draw, measure
+    from smz_jax.report.build import require_writable
+    from smz_jax.storage.documents.macros import check_fits, write_macros_json
+
+    require_writable(out)
+    model = load_model(folder, kind)
+    check_fits(library, model.about["action_names"], model.config.macro.max_length)
+    measured = measure(folder, model, library, request, is_run=is_run)
+    print_library(measured.library, wanted)
+    try:
+        if out != folder or is_run:
+            out.mkdir(parents=True, exist_ok=True)
+            write_macros_json(out / "macros.json", measured.library)
+            print(f"wrote {out / 'macros.json'}")
+        watched = measured.watched or watch(model, measured.library, request)
+        for name, path in draw(measured.library, watched, out):
+            missing = {
+                "macro_tree": "no tree of the games held a certain transition",
+                "macro_strips": "no macro occurred in the games",
+            }
+            print(f"wrote {path}" if path else f"no {name}.png: {missing[name]}", flush=True)
+        if is_run and out == folder:
+            print(f"python -m experiments.report {folder} shows them in its report.html")
+    except OSError as error:
+        raise ConfigError(f"out = {str(out)!r} cannot be written: {error.strerror}") from None
+
+
+def _kinds(folder: Path) -> list[str]:
+    """Kinds of checkpoints that a run has, the one to look at first."""
+    return [kind for kind in ("last", "best") if any((folder / "checkpoints" / kind).glob("*"))]
