@@ -196,9 +196,7 @@ def read_request(request: type[R], argv: Sequence[str] | None, help_text: str = 
     return _make(request, found)
 
 
-def tool(
-    main: Callable[[R], int], request: type[R], help_text: str | None
-) -> Callable[..., int]:
+def tool(main: Callable[[R], int], request: type[R], help_text: str | None) -> Callable[..., int]:
     """The `main(argv=None)` of a tool: reads its request, does it, gives the exit code.
 
     Args:
