@@ -500,7 +500,7 @@ def test_a_video_that_cannot_be_made_leaves_nothing(tmp_path):
     ("words", "expected"),
     [
         (["--games", "0"], "games = 0"),
-        (["--games", "many"], "invalid int"),
+        (["--games", "many"], "whole number"),
         (["--seed", "-1"], "seed = -1"),
         (["--sticky_prob", "1"], "sticky_prob = 1.0"),
         (["--sticky_prob", "0.25"], "only Atari has sticky actions"),

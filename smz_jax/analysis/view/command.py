@@ -87,9 +87,6 @@ def draw_library(
         )
         return
     kind: Any = request.checkpoint or next(iter(kinds), "last")
-    from smz_jax.run.devices import use_compile_cache
-
-    use_compile_cache()
     from smz_jax.analysis.load import load_model
     from smz_jax.analysis.view.games import watch
     from smz_jax.analysis.view.session import draw, measure
