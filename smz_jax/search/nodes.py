@@ -75,53 +75,40 @@ def put(array: Array, node: Array, entries: Array) -> Array:
 def init_nodes(root: NewNode, num_nodes: int) -> Nodes:
     """Trees of one node, with room for `num_nodes`."""
     batch_size, num_edges = root.prior_logits.shape
-
-    def full(shape: tuple[int, ...], fill: Any, dtype: Any) -> Array:
-        return jnp.full((batch_size, num_nodes, *shape), fill, dtype)
-
-    nodes = Nodes(
-        visits=full((), 0, jnp.int32),
-        value=full((), 0, jnp.float32),
-        raw_value=full((), 0, jnp.float32),
-        reward=full((), 0, jnp.float32),
-        discount=full((), 0, jnp.float32),
-        parent=full((), UNVISITED, jnp.int32),
-        edge=full((), UNVISITED, jnp.int32),
-        child=full((num_edges,), UNVISITED, jnp.int32),
-        prior_logits=full((num_edges,), 0, jnp.float32),
-        prior_probs=full((num_edges,), 0, jnp.float32),
-        is_chance=full((), False, jnp.bool_),
-        entropy=full((), 0, jnp.float32),
-        faults=full((), 0, jnp.int32),
-        state=full(root.state.shape[1:], 0, root.state.dtype),
-    )
     nothing = jnp.full((batch_size,), UNVISITED, jnp.int32)
-    return write_node(nodes, jnp.int32(ROOT), root, parent=nothing, edge=nothing)
+    entries = _entries(root, parent=nothing, edge=nothing)
+    entries["child"] = jnp.full((batch_size, num_edges), UNVISITED, jnp.int32)
+    empty = {
+        name: jnp.full(
+            (batch_size, num_nodes, *entry.shape[1:]),
+            UNVISITED if name in ("parent", "edge", "child") else 0,
+            entry.dtype,
+        )
+        for name, entry in entries.items()
+    }
+    return write_node(Nodes(**empty), jnp.int32(ROOT), root, parent=nothing, edge=nothing)
+
+
+def _entries(new: NewNode, *, parent: Array, edge: Array) -> dict[str, Array]:
+    """The fields of `Nodes` for one node of each tree, at its first visit; no children yet."""
+    return {
+        "visits": jnp.ones_like(parent),
+        "raw_value": new.value,
+        "parent": parent,
+        "edge": edge,
+        "prior_probs": jax.nn.softmax(new.prior_logits),
+        **new._asdict(),
+    }
 
 
 def write_node(nodes: Nodes, index: Array, new: NewNode, *, parent: Array, edge: Array) -> Nodes:
     """Writes node `index` (the same in every tree) and its first visit; in place."""
-    fields = {
-        "visits": jnp.ones_like(parent),
-        "value": new.value,
-        "raw_value": new.value,
-        "reward": new.reward,
-        "discount": new.discount,
-        "parent": parent,
-        "edge": edge,
-        "prior_logits": new.prior_logits,
-        "prior_probs": jax.nn.softmax(new.prior_logits),
-        "is_chance": new.is_chance,
-        "entropy": new.entropy,
-        "faults": new.faults,
-        "state": new.state,
-    }
     return nodes._replace(
         **{
             name: jax.lax.dynamic_update_index_in_dim(
                 getattr(nodes, name), entry.astype(getattr(nodes, name).dtype), index, axis=1
             )
-            for name, entry in fields.items()
+            for name, entry in _entries(new, parent=parent, edge=edge).items()
         }
     )
 
