@@ -211,12 +211,7 @@ def measure(config: Config, seconds: float) -> dict[str, Any]:
 
 
 def speeds(seconds: dict[str, float], config: Config) -> dict[str, float]:
-    """What the medians say, per second and relative to each other.
-
-    Args:
-        seconds: medians by part; environment, search, rollout and macro pass per step of all lanes.
-        config: the run's settings.
-    """
+    """What the medians (by part, per step of all lanes where it has steps) say, per second."""
     lanes, length = config.env.num_envs, config.rollout.length
 
     def share(name: str) -> float:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments.encoders.diagnose import intervals, look_at, make_look, summarise
+from experiments.encoders.diagnose import intervals, make_probe, probe_all, summarise
 from experiments.encoders.frames import (
     Transitions,
     held_out_transitions,
@@ -178,7 +178,7 @@ class _Training:
         networks = make_networks(config.network, spec)
         replay = make_replay(config, spec)
         self._step = make_train_step(networks, replay, config, spec)
-        self._look = make_look(networks, config)
+        self._probe = make_probe(networks, config)
         self._state = init_train_state(networks, config, jax.random.key(job.seed))
         self._replay_state = replay.add_donated(replay.init(), world.rows)
         self._rows: list[dict[str, Any]] = []
@@ -242,7 +242,7 @@ class _Training:
     def _seen(self) -> dict[str, np.ndarray]:
         """What the model makes of the held-out transitions now."""
         batch = self._sizes.eval_batch
-        return look_at(self._look, self._state.params, self._held_out, batch)
+        return probe_all(self._probe, self._state.params, self._held_out, batch)
 
     def _evaluate(self, metrics: dict[str, float]) -> None:
         """Adds a row."""

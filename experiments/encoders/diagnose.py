@@ -20,7 +20,7 @@ PADDLE_ROWS = (75, 78)
 RESAMPLES = 200
 
 
-def make_look(networks: Networks, config: Config) -> Callable[..., dict[str, Array]]:
+def make_probe(networks: Networks, config: Config) -> Callable[..., dict[str, Array]]:
     """How the model sees a batch of transitions, as in search: running statistics, no noise.
 
     Returns:
@@ -40,7 +40,7 @@ def make_look(networks: Networks, config: Config) -> Callable[..., dict[str, Arr
         return {f"error_{name}": reconstruction_loss(predicted, pixels), f"paddle_{name}": part}
 
     @jax.jit
-    def look(params: Params, before: Array, action: Array, after: Array) -> dict[str, Array]:
+    def probe(params: Params, before: Array, action: Array, after: Array) -> dict[str, Array]:
         embedding = networks.representation(params, before)
         next_embedding = networks.representation(params, after)
         afterstate = steps.decide(networks, params, embedding, action)
@@ -67,18 +67,18 @@ def make_look(networks: Networks, config: Config) -> Callable[..., dict[str, Arr
                 found[f"error_{name}"] = 1 + consistency_loss(predicted, target)
         return found
 
-    return look
+    return probe
 
 
-def look_at(
-    look: Callable[..., dict[str, Array]], params: Params, held_out: Transitions, batch: int
+def probe_all(
+    probe: Callable[..., dict[str, Array]], params: Params, held_out: Transitions, batch: int
 ) -> dict[str, np.ndarray]:
-    """`look` over all held-out transitions in batches; a last part of a batch is left out."""
+    """`probe` over all held-out transitions in batches; a last part of a batch is left out."""
     batch = min(batch, len(held_out.action))
     parts = []
     for start in range(0, len(held_out.action) - batch + 1, batch):
         inputs = [x[start : start + batch] for x in held_out[:3]]
-        parts.append(jax.device_get(look(params, *inputs)))
+        parts.append(jax.device_get(probe(params, *inputs)))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

@@ -349,6 +349,19 @@ def test_rollout_prints_and_writes(monkeypatch, capsys, tmp_path):
     ]
 
 
+def test_parts_print_and_write(monkeypatch, capsys, tmp_path):
+    path = tmp_path / "parts.json"
+    words = ["--preset", "tiny", "--env.id", "Pong", "--seconds", "0.01", "--json", str(path)]
+    assert "training step, batch 4" in run_main(monkeypatch, capsys, *words)
+    result = json.loads(path.read_text())
+    assert_says_where_it_was_measured(result)
+    seconds, speed = result["seconds"], result["speed"]
+    assert min(seconds.values()) > 0 and "notebook" not in seconds
+    assert speed["searches_per_second"] == pytest.approx(4 / seconds["search"])
+    share = (seconds["macro_pass"] + seconds["macro_merge"] / 8) / seconds["search"]
+    assert speed["macro_share_of_search"] == pytest.approx(share)
+
+
 def test_help_teaches_each_command(monkeypatch, capsys):
     overall = run_main(monkeypatch, capsys, "--help")
     assert "search [--full]" in overall and "rollout" in overall and "--json PATH" in overall

@@ -11,7 +11,7 @@ import pytest
 from experiments.encoders import compare as comparison
 from experiments.encoders.__main__ import read_command
 from experiments.encoders.compare import Plan, _Training, compare, prepare
-from experiments.encoders.diagnose import intervals, look_at, make_look, perplexity, summarise
+from experiments.encoders.diagnose import intervals, make_probe, perplexity, probe_all, summarise
 from experiments.encoders.frames import (
     Transitions,
     held_out_transitions,
@@ -249,7 +249,7 @@ def test_intervals_are_over_lanes():
 
 
 @pytest.mark.parametrize("variant", ["difference", "cosine-embedding"])
-def test_look_against_single_calls(stored, variant):
+def test_probe_against_single_calls(stored, variant):
     config = config_of(variant=variant, explicit={"network.embedding_size": 8})
     networks = make_networks(config.network, make_spec(config.env))
     params = networks.init(jax.random.key(0))
@@ -263,7 +263,7 @@ def test_look_against_single_calls(stored, variant):
         before=generator.integers(0, 256, shape, np.uint8),
         after=generator.integers(0, 256, shape, np.uint8),
     )
-    found = look_at(make_look(networks, config), params, held_out, 5)
+    found = probe_all(make_probe(networks, config), params, held_out, 5)
     part = slice(5, 10)
     before, after = held_out.before[part], held_out.after[part]
     state = networks.afterstate_dynamics(
@@ -376,7 +376,7 @@ def shared_programs(monkeypatch):
 
         return make_once
 
-    for name in ("make_train_step", "make_look"):
+    for name in ("make_train_step", "make_probe"):
         monkeypatch.setattr(comparison, name, shared(getattr(comparison, name)))
 
 
