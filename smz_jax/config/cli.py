@@ -7,7 +7,6 @@ here, so that every mistake is one line; tyro renders `--help`. Names take under
 it also takes `true` or `false` as its value.
 """
 
-import argparse
 import dataclasses
 import errno
 import os
@@ -337,14 +336,6 @@ def choose_preset(invocation: Invocation, has_accelerator: bool) -> Invocation:
     preset = "gpu" if has_accelerator else VALIDATION_PRESET
     config = resolve(invocation.experiment, preset, {}, invocation.explicit)
     return dataclasses.replace(invocation, config=config, preset=preset)
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """Of the commands that take no settings: answers a mistake in one line, without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raises ConfigError."""
-        raise ConfigError(" ".join(message.split()))
 
 
 def run_main(main: Callable[[], int | None]) -> NoReturn:
