@@ -10,7 +10,7 @@ from experiments.results.worlds import ENCODER_VARIANT, STICKY, World
 from smz_jax.config.settings import Config, ConfigError
 from smz_jax.config.sources import flat_dict
 from smz_jax.report.data import Curve, RunData, load_run
-from smz_jax.storage.documents.checks import is_number
+from smz_jax.storage.documents.forms import is_number
 from smz_jax.storage.estimate import Estimate, mean_estimate, read_estimate
 from smz_jax.storage.metrics import read_metrics
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from experiments.results.criteria import all_reached, is_above
 from experiments.results.finished import Finished, Seeds, over_seeds
-from smz_jax.storage.documents.checks import is_number
+from smz_jax.storage.documents.forms import is_number
 
 KINDS = {
     "unroll": "outcomes encoded",

@@ -1,72 +1,64 @@
-"""Figures over environment steps: score, losses, search, macros and model."""
+"""What figures over environment steps show beside plain metrics: scores, unroll steps, losses."""
 
 from collections.abc import Sequence
 
+import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.colors import to_hex
+from matplotlib.ticker import MaxNLocator
 
-from smz_jax.report.data import RunData
+from smz_jax.report.data import Curve, RunData
 from smz_jax.report.style import (
     BLACK,
+    BLUE,
     GREEN,
     GREY,
     ORANGE,
-    SOURCE_COLOURS,
-    SOURCE_LABELS,
+    PURPLE,
+    SKY,
+    VERMILLION,
     Group,
-    add_legend,
-    counts_axis,
     draw_curve,
-    draw_group,
+    draw_curves,
     make_groups,
-    new_figure,
-    note_empty,
     plot_text,
-    steps_axis,
 )
 from smz_jax.report.verdict import number_text
-from smz_jax.storage.documents.checks import is_number
-from smz_jax.storage.estimate import Estimate, read_estimate
+from smz_jax.storage.documents.forms import is_number
+from smz_jax.storage.estimate import read_estimate
 
-SOURCES = ("play", "tree")
+LOSS_COLOURS = {
+    "policy": GREEN,
+    "value": BLUE,
+    "afterstate_value": SKY,
+    "reward": ORANGE,
+    "chance": VERMILLION,
+    "commitment": PURPLE,
+    "consistency": "#F0E442",
+    "code_entropy": GREY,
+    "reconstruction": BLACK,
+}
+MOST_STEPS = 6
+"""Unroll steps that get a line of their own."""
+GRADIENT = "check/gradient_share/"
 
 
-def one_game(runs: Sequence[RunData]) -> bool:
-    """Whether all runs are of one game, so that their scores can be compared."""
-    return len({run.game for run in runs}) == 1
-
-
-def score_figure(runs: Sequence[RunData]) -> Figure:
-    """Training scores and evaluations with the random and the best constant policy."""
-    figure, (axes,) = new_figure("Score")
-    alone = len(runs) == 1
-    groups = make_groups(runs)
-    drawn = False
-    for group in groups:
-        if alone:
-            curve = runs[0].curve("score/mean")
-            label = "training games, mean of the last 100"
-            drawn |= draw_curve(axes, curve, GREEN, label)
-        else:
-            drawn |= draw_group(axes, group, "score/mean", label=True)
-        colour = BLACK if alone else group.colour
+def draw_scores(axes: Axes, runs: Sequence[RunData]) -> bool:
+    """Evaluations with their intervals, the random policy and the best constant action."""
+    alone, drawn = len(runs) == 1, False
+    for group in make_groups(runs):
         for run in group.runs:
-            drawn |= draw_evaluations(axes, run, colour, labelled=alone)
-    if one_game(runs):
-        drawn |= draw_baselines(axes, runs)
-    if not drawn:
-        note_empty(axes)
-    axes.set_ylabel("raw score per game")
-    steps_axis(axes)
+            drawn |= _draw_evaluations(axes, run, BLACK if alone else group.colour, labelled=alone)
+    if len({run.game for run in runs}) == 1:
+        drawn |= _draw_baselines(axes, runs)
     # The baselines alone, before the first game has ended, say nothing of the axis.
     axes.set_xlim(0, 1.03 * max(1, *(run.last("env_steps") or 1 for run in runs)))
-    add_legend(figure, 2)
-    return figure
+    return drawn
 
 
-def draw_evaluations(axes: Axes, run: RunData, colour: str, labelled: bool) -> bool:
-    """Draws the evaluations of a run with their intervals; the final one as a diamond."""
+def _draw_evaluations(axes: Axes, run: RunData, colour: str, labelled: bool) -> bool:
+    """The evaluations of a run with their intervals; the final one as a diamond."""
     interim = [
         (row["env_steps"], score)
         for row in run.rows
@@ -75,41 +67,31 @@ def draw_evaluations(axes: Axes, run: RunData, colour: str, labelled: bool) -> b
     final = read_estimate(run.summary.get("evaluation"))
     if final and interim and abs(interim[-1][1].mean - final.mean) < 1e-9:
         interim.pop()
-    if interim:
-        label = "evaluation, 95 % interval" if labelled else None
-        _error_bars(axes, interim, colour, "o", 6, label)
-    if final:
-        label = "final evaluation, 95 % interval" if labelled else None
-        at = run.summary.get("env_steps") or (run.curve("env_steps")[0] or [0])[-1]
-        _error_bars(axes, [(at, final)], colour, "D", 9, label)
+    at = run.summary.get("env_steps") or (run.curve("env_steps")[0] or [0])[-1]
+    kinds = (("evaluation", "o", 6, interim), ("final evaluation", "D", 9, [(at, final)]))
+    for name, marker, size, points in kinds:
+        known = [(x, score) for x, score in points if score]
+        if not known:
+            continue
+        scores = [score for _, score in known]
+        below = [max(score.mean - score.floor, 0.0) for score in scores]
+        above = [max(score.ceiling - score.mean, 0.0) for score in scores]
+        axes.errorbar(
+            [x for x, _ in known],
+            [score.mean for score in scores],
+            yerr=[below, above],
+            fmt=marker,
+            color=colour,
+            markersize=size,
+            capsize=4,
+            linewidth=1.4,
+            label=f"{name}, 95 % interval" if labelled else None,
+            zorder=4,
+        )
     return bool(interim or final)
 
 
-def _error_bars(
-    axes: Axes,
-    points: Sequence[tuple[float, Estimate]],
-    colour: str,
-    marker: str,
-    size: float,
-    label: str | None,
-) -> None:
-    below = [max(score.mean - score.floor, 0.0) for _, score in points]
-    above = [max(score.ceiling - score.mean, 0.0) for _, score in points]
-    axes.errorbar(
-        [x for x, _ in points],
-        [score.mean for _, score in points],
-        yerr=[below, above],
-        fmt=marker,
-        color=colour,
-        markersize=size,
-        capsize=4,
-        linewidth=1.4,
-        label=label,
-        zorder=4,
-    )
-
-
-def draw_baselines(axes: Axes, runs: Sequence[RunData]) -> bool:
+def _draw_baselines(axes: Axes, runs: Sequence[RunData]) -> bool:
     """Draws the random policy's interval and the best constant action of the first run with one."""
     random = next((score for run in runs if (score := run.random())), None)
     constant = next((best for run in runs if (best := run.best_constant())), None)
@@ -123,169 +105,116 @@ def draw_baselines(axes: Axes, runs: Sequence[RunData]) -> bool:
     return bool(random or constant)
 
 
-def episode_length_figure(runs: Sequence[RunData]) -> Figure:
-    """Mean length of the recent training games."""
-    return _simple_figure(
-        runs, "Game length", "episode/length_mean", "agent steps per game (mean of last 100)"
-    )
+def note_buckets(axes: Axes, runs: Sequence[RunData]) -> bool:
+    """Says how many start-state buckets there are; draws nothing."""
+    buckets = runs[0].setting("macro", "num_buckets")
+    axes.set_ylabel(f"start-state buckets{f' (of {buckets})' if buckets else ''}")
+    return False
 
 
-def _simple_figure(runs: Sequence[RunData], title: str, key: str, unit: str) -> Figure:
-    figure, (axes,) = new_figure(title)
-    _panel(axes, make_groups(runs), key, len(runs) == 1)
-    axes.set_ylabel(unit)
-    axes.set_ylim(bottom=0)
-    steps_axis(axes)
-    add_legend(figure)
-    return figure
+def note_checks(axes: Axes, runs: Sequence[RunData]) -> bool:
+    """A legend entry for the dots of checks; draws nothing."""
+    if any(run.curve("check/code_perplexity")[0] for run in runs):
+        axes.plot([], [], "o", color=GREY, label="check of one batch, without noise")
+    return False
 
 
-def _panel(axes: Axes, groups: Sequence[Group], key: str, alone: bool, colour: str = GREEN) -> bool:
-    """One metric of all runs in one panel; a single run without a legend entry."""
-    if alone:
-        drawn = draw_curve(axes, groups[0].runs[0].curve(key), colour)
-    else:
-        drawn = any([draw_group(axes, group, key, label=True) for group in groups])
-    if not drawn:
-        note_empty(axes)
-    return drawn
+def last_vectors(group: Group, key: str) -> np.ndarray:
+    """The newest vector of each run of a group that has the group's most frequent length."""
+    newest = [found[-1][1] for run in group.runs if (found := run.vectors(key))]
+    lengths = [len(values) for values in newest]
+    length = max(set(lengths), key=lengths.count, default=0)
+    same = [values for values in newest if len(values) == length]
+    return np.array(same, np.float64).reshape(len(same), length)
 
 
-LOSSES = (
-    "total",
-    "policy",
-    "value",
-    "reward",
-    "afterstate_value",
-    "chance",
-    "commitment",
-    "consistency",
-    "code_entropy",
-    "reconstruction",
-)
-
-
-def losses_figure(runs: Sequence[RunData]) -> Figure:
-    """Each loss term in a small panel of its own, unweighted as logged."""
-    names = [name for name in LOSSES if any(run.curve(f"loss/{name}")[0] for run in runs)]
-    if not names:
-        figure, (axes,) = new_figure("Losses")
-        note_empty(axes, "no learner step yet")
-        return figure
-    columns = min(3, len(names))
-    rows = -(-len(names) // columns)
-    figure, panels = new_figure("Losses, as logged", rows, columns)
-    groups = make_groups(runs)
-    for number, axes in enumerate(panels):
-        if number >= len(names):
-            axes.remove()
-            continue
-        _panel(axes, groups, f"loss/{names[number]}", len(runs) == 1)
-        axes.set_title(names[number].replace("_", " "))
-        axes.tick_params(labelsize=9)
-        steps_axis(axes, label=number >= len(names) - columns)
-        axes.locator_params(axis="x", nbins=4)
-    add_legend(figure)
-    return figure
-
-
-def by_source(
-    runs: Sequence[RunData], title: str, keys: dict[str, str], unit: str
-) -> tuple[Figure, list[Axes]]:
-    """A metric by source: one panel with a line per source, or for several runs one per source.
+def draw_unrolled(axes: Axes, runs: Sequence[RunData], key: str, first: int) -> bool:
+    """The last check of each run by unroll step; of several seeds thin, with their mean.
 
     Args:
+        axes: where to.
         runs: the runs.
-        title: of the figure.
-        keys: metric by source, `play` or `tree`.
-        unit: label of the vertical axis.
-
-    Returns:
-        The figure, and the panels that hold data.
+        key: of a vector, as `check/value_error`.
+        first: unroll step of its first entry.
     """
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for group in make_groups(runs):
+        vectors = last_vectors(group, key)
+        if not len(vectors):
+            continue
+        steps = first + np.arange(vectors.shape[1])
+        if len(vectors) > 1:
+            axes.plot(steps, vectors.T, color=group.colour, alpha=0.35, linewidth=0.9)
+        axes.plot(
+            steps,
+            vectors.mean(axis=0),
+            color=group.colour,
+            linestyle=group.dash,
+            marker="o",
+            markersize=5,
+            label=group.label if len(runs) > 1 else None,
+        )
+    return bool(axes.lines)
+
+
+def draw_courses(axes: Axes, runs: Sequence[RunData], key: str, first: int) -> bool:
+    """The checks over the run: a line for each of some unroll steps; of several runs the mean."""
     alone = len(runs) == 1
-    figure, panels = new_figure(title, 1, 1 if alone else len(keys))
-    groups = make_groups(runs)
-    drawn = False
-    for number, (source, key) in enumerate(keys.items()):
-        if alone:
-            axes, label = panels[0], SOURCE_LABELS[source]
-            drawn |= draw_curve(axes, runs[0].curve(key), SOURCE_COLOURS[source], label)
+    name = "by unroll step" if alone else "mean over the steps"
+    axes.set_title(f"over the run, {name}", fontsize=10)
+    if alone:
+        _draw_steps(axes, runs[0], key, first)
+    else:
+        for group in make_groups(runs):
+            draw_curves(axes, group, [_mean_course(run, key) for run in group.runs], label=True)
+    return bool(axes.lines)
+
+
+def _draw_steps(axes: Axes, run: RunData, key: str, first: int) -> None:
+    """A line for each unroll step, or for some of them where there are many."""
+    found = run.vectors(key)
+    size = min((len(values) for _, values in found), default=0)
+    shown = np.unique(np.linspace(0, size - 1, min(size, MOST_STEPS)).astype(np.int64))
+    for i in shown:
+        ahead = first + int(i)
+        colour = to_hex(colormaps["viridis"](0.9 * ahead / max(first + size - 1, 1)))
+        curve = ([x for x, _ in found], [values[i] for _, values in found])
+        name = "root" if ahead == 0 else f"step {ahead}"
+        draw_curve(axes, curve, colour, name)
+
+
+def _mean_course(run: RunData, key: str) -> Curve:
+    found = run.vectors(key)
+    return [x for x, _ in found], [float(np.mean(values)) for _, values in found]
+
+
+def _loss_names(runs: Sequence[RunData]) -> list[str]:
+    """Losses whose share of the gradient was recorded, in the order of their colours."""
+    found = {key for run in runs for row in run.rows for key in row if key.startswith(GRADIENT)}
+    names = {key.removeprefix(GRADIENT) for key in found}
+    return [name for name in dict.fromkeys([*LOSS_COLOURS, *sorted(names)]) if name in names]
+
+
+def has_gradients(run: RunData) -> bool:
+    """Whether the share of some loss in the gradient was recorded."""
+    return any(run.curve(GRADIENT + name)[0] for name in _loss_names([run]))
+
+
+def draw_gradients(axes: Axes, runs: Sequence[RunData]) -> bool:
+    """Areas stacked over environment steps; bars where the model was checked once only."""
+    curves = {name: runs[0].curve(GRADIENT + name) for name in _loss_names(runs)}
+    curves = {name: curve for name, curve in curves.items() if any(curve[1])}
+    steps = sorted({x for curve in curves.values() for x in curve[0]})
+    below = np.zeros(len(steps), np.float64)
+    for name, (x, y) in curves.items():
+        known = dict(zip(x, y, strict=True))
+        above = below + np.array([known.get(step, 0.0) for step in steps], np.float64)
+        look = {"color": LOSS_COLOURS.get(name, "#B0B0B0"), "linewidth": 0}
+        label = plot_text(name.replace("_", " "))
+        if len(steps) > 1:
+            axes.fill_between(steps, below, above, label=label, **look)
         else:
-            axes = panels[number]
-            axes.set_title(SOURCE_LABELS[source], color=SOURCE_COLOURS[source])
-            drawn |= _panel(axes, groups, key, alone=False)
-    for axes in panels:
-        steps_axis(axes)
-    panels[0].set_ylabel(unit)
-    if alone and not drawn:
-        note_empty(panels[0])
-    return figure, panels
-
-
-def macros_found_figure(runs: Sequence[RunData]) -> Figure:
-    """Macros in the table, by source."""
-    keys = {source: f"macros/{source}" for source in SOURCES}
-    figure, panels = by_source(runs, "Macros found, by source", keys, "macros in the table")
-    if len(runs) == 1:
-        draw_curve(panels[0], runs[0].curve("macros/total"), BLACK, "both together", ":")
-    for axes in panels:
-        counts_axis(axes)
-    add_legend(figure)
-    return figure
-
-
-def transition_entropy_figure(runs: Sequence[RunData]) -> Figure:
-    """Mean entropy of the played transitions, with the thresholds of both sources."""
-    figure, (axes,) = new_figure("Transition entropy of played actions")
-    _panel(axes, make_groups(runs), "search/transition_entropy", len(runs) == 1)
-    for source in SOURCES:
-        limits = {run.setting("macro", f"{source}_threshold") for run in runs}
-        for limit in sorted(value for value in limits if isinstance(value, (int, float))):
-            label = f"{SOURCE_LABELS[source]}: certain below {limit:g}"
-            axes.axhline(limit, color=SOURCE_COLOURS[source], linestyle="--", linewidth=1.5)
-            axes.annotate(
-                label,
-                (0.995, limit),
-                xycoords=("axes fraction", "data"),
-                xytext=(0, 4),
-                textcoords="offset points",
-                ha="right",
-                color=SOURCE_COLOURS[source],
-                fontsize=10,
-            )
-    axes.set_ylim(0, 1.02)
-    axes.set_ylabel("mean entropy / ln C   (0 certain, 1 uniform)")
-    steps_axis(axes)
-    add_legend(figure)
-    return figure
-
-
-def certain_rate_figure(runs: Sequence[RunData]) -> Figure:
-    """Share of transitions whose entropy is below the threshold of their source."""
-    keys = {source: f"macros/certain_rate_{source}" for source in SOURCES}
-    figure, panels = by_source(runs, "Certain transitions, by source", keys, "certain transitions")
-    for axes in panels:
-        axes.set_ylim(-0.02, 1.02)
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
-    add_legend(figure)
-    return figure
-
-
-def trees_figure(runs: Sequence[RunData]) -> Figure:
-    """Search trees looked at, and the sequences in the table that were seen too seldom so far."""
-    figure, panels = new_figure("Trees processed and candidates", 1, 2)
-    groups = make_groups(runs)
-    for axes, key, title in zip(
-        panels,
-        ("macros/trees", "macros/candidates"),
-        ("search trees processed, in all", "candidates now: seen too seldom yet"),
-        strict=True,
-    ):
-        _panel(axes, groups, key, len(runs) == 1)
-        axes.set_title(title)
-        counts_axis(axes)
-        steps_axis(axes)
-    panels[0].set_ylabel("count since the start of the run")
-    add_legend(figure)
-    return figure
+            width = max(0.1 * steps[0], 1.0)
+            axes.bar(steps, above - below, width, bottom=below, label=label, **look)
+        below = above
+    return bool(curves)

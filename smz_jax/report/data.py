@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,11 @@ from typing import Any
 import yaml
 
 from smz_jax.config.settings import ConfigError, require
-from smz_jax.storage.documents.checks import (
-    is_grid,
-    is_macro_list,
-    is_number,
-    wrong_keys,
-)
-from smz_jax.storage.documents.macros import check_library, fold
-from smz_jax.storage.documents.verify_json import find_problem
+from smz_jax.storage.documents.forms import is_number
+from smz_jax.storage.documents.macro_form import check_library, is_macro_list
+from smz_jax.storage.documents.macros import fold
+from smz_jax.storage.documents.summary import is_grid, wrong_keys
+from smz_jax.storage.documents.verify_json import check_document
 from smz_jax.storage.estimate import Estimate, read_estimate
 from smz_jax.storage.metrics import METRICS_FILE, read_metrics
 
@@ -145,7 +142,7 @@ class RunData:
         return self.summary.get("baselines") or {}
 
 
-def macro_name(macro: dict[str, Any]) -> str:
+def macro_name(macro: Mapping[str, Any]) -> str:
     """Decoded actions of a macro, repeats folded, as FIRE → RIGHT, three times."""
     raw = macro.get("names") or macro.get("actions") or []
     return fold(raw.split(" → ") if isinstance(raw, str) else [str(name) for name in raw])
@@ -186,11 +183,7 @@ def load_run(path: Path) -> RunData:
     if run.grid and not is_grid(run.grid):
         run.grid = {}
         run.problems.append("grid.json is damaged: left out")
-    run.verification = _read_mapping(run, "verify.json")
-    if run.verification and find_problem(run.verification):
-        run.verification = {}
-        works = "experiments.verify writes it anew"
-        run.problems.append(f"verify.json is damaged or of another version: left out; {works}")
+    run.verification = _checked_verification(run)
     run.config = _read_mapping(run, "config.yaml")
     if run.config:
         run.config_text = (path / "config.yaml").read_text("utf-8", errors="replace")
@@ -207,6 +200,18 @@ def _checked_library(run: RunData) -> dict[str, Any]:
         run.problems.append(f"{error}. Only counts, entropies and rewards of macros are shown")
         return {}
     return run.macro_file
+
+
+def _checked_verification(run: RunData) -> dict[str, Any]:
+    """The run's verify.json if all of it is as documented; else why it is not is a problem."""
+    found = _read_mapping(run, "verify.json")
+    try:
+        if found:
+            check_document(found, Path("verify.json"))
+    except ConfigError as error:
+        run.problems.append(f"{error}: left out; experiments.verify writes it anew")
+        return {}
+    return found
 
 
 def _read_mapping(run: RunData, name: str) -> dict[str, Any]:

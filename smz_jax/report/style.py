@@ -1,7 +1,7 @@
 """How every figure looks: sizes, colours, axes, and the drawing of a curve."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,17 +11,18 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from smz_jax.report.data import Curve, RunData, group_seeds
 from smz_jax.report.text import short_count
 from smz_jax.storage.files import atomic_write_bytes
 
-# Okabe and Ito's palette, told apart with every common kind of colour blindness.
+# Okabe and Ito's palette: distinct with every common kind of colour blindness.
 BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PURPLE, SKY, BLACK, GREY = "#CC79A7", "#56B4E9", "#222222", "#8A8A8A"
 
 SOURCE_COLOURS = {"play": BLUE, "tree": VERMILLION}
+SOURCES = ("play", "tree")
 SOURCE_LABELS = {"play": "played games", "tree": "search trees"}
 RUN_COLOURS = (GREEN, PURPLE, ORANGE, SKY, BLACK, BLUE, VERMILLION)
 RUN_DASHES = ("-", "--", ":", "-.")
@@ -109,6 +110,41 @@ def from_zero(axes: Axes) -> None:
     axes.set_ylim(0, 1.05 * axes.get_ylim()[1] or 1.0)
 
 
+def _share_axis(axes: Axes) -> None:
+    axes.set_ylim(0, 1.02)
+
+
+def _percent_axis(axes: Axes) -> None:
+    axes.set_ylim(-0.02, 1.02)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+
+
+def _parts_axis(axes: Axes) -> None:
+    _percent_axis(axes)
+    axes.set_ylim(0, 1)
+
+
+def _cosine_axis(axes: Axes) -> None:
+    axes.set_ylim(min(0.0, axes.get_ylim()[0]), 1.02)
+
+
+def _roc_axis(axes: Axes) -> None:
+    axes.set_ylim(min(0.45, axes.get_ylim()[0] - 0.03), 1.02)
+
+
+SCALES: dict[str, Callable[[Axes], None]] = {
+    "free": lambda axes: None,
+    "counts": counts_axis,
+    "zero": from_zero,
+    "share": _share_axis,
+    "percent": _percent_axis,
+    "parts": _parts_axis,
+    "cosine": _cosine_axis,
+    "roc": _roc_axis,
+}
+"""Kinds of vertical axes."""
+
+
 def note_line(axes: Axes, height: float, text: str, colour: str, *, above: bool) -> None:
     """A word beside a horizontal line, at its right end."""
     axes.annotate(
@@ -179,11 +215,6 @@ def mean_curve(curves: Sequence[Curve]) -> Curve:
     grid = np.unique([x for c in usable for x in c[0] if low <= x <= high])
     grid = grid[np.unique(np.linspace(0, len(grid) - 1, 400).astype(np.int64))]
     return list(grid), list(np.mean([np.interp(grid, *c) for c in usable], axis=0))
-
-
-def draw_group(axes: Axes, group: Group, key: str, label: bool) -> bool:
-    """Draws a metric of a group: its run, or its seeds thin and their mean thick."""
-    return draw_curves(axes, group, [run.curve(key) for run in group.runs], label)
 
 
 def draw_curves(axes: Axes, group: Group, curves: Sequence[Curve], label: bool) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from smz_jax.macros.library.listing import closed_gate, prefix_line
+from smz_jax.macros.library.gate import closed_gate, prefix_line
 from smz_jax.report.data import RunData
 from smz_jax.report.text import short_count
 from smz_jax.storage.estimate import Estimate

@@ -4,15 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
 from smz_jax.report.data import RunData, group_seeds
-from smz_jax.report.style import GREY, add_legend, make_groups, new_figure, note_empty
+from smz_jax.report.tables import Table
+from smz_jax.storage.documents.verify_json import ESTIMATE
 from smz_jax.storage.estimate import Estimate, mean_estimate
 
-Rows = tuple[tuple[str, ...], list[tuple[str, ...]]]
 TRIED = ("held", "paid_rewarded")
 SHARES = ("applied", "held", "paid_rewarded", "held_anywhere")
 SAVED = "saved"
@@ -20,13 +17,6 @@ HEAD = (
     *("library", "macros", "applies", "trials", "holds", "pays (reward)", "holds anywhere"),
     "saved bits/action",
 )
-PANELS = (
-    ("held", "holds where it applies"),
-    ("held_anywhere", "holds anywhere"),
-    ("applied", "applies"),
-    (SAVED, "saved bits per action"),
-)
-FIELDS = ("mean", "low", "high", "trials")
 KINDS = (("changing", "- that change the action"), ("repeats", "- repeats of one action"))
 NOTE = (
     "A macro applies where the model holds each of its transitions to be certain and, if it owns a "
@@ -68,7 +58,7 @@ def _entry(macros: int, totals: Mapping[str, Any], saved: Estimate | None) -> En
 
 
 def _share(total: Mapping[str, Any]) -> Estimate | None:
-    return Estimate(*(total[name] for name in FIELDS)) if total["trials"] else None
+    return Estimate(*(total[name] for name in ESTIMATE)) if total["trials"] else None
 
 
 def pool(documents: Sequence[Mapping[str, Any]]) -> dict[str, Entry]:
@@ -94,9 +84,9 @@ def tried_groups(runs: Sequence[RunData]) -> list[list[RunData]]:
     return group_seeds([run for run in runs if run.verification])
 
 
-def rows_of(found: Mapping[str, Entry]) -> Rows:
-    """Head and rows of the table of some libraries."""
-    return HEAD, [_row(name, entry) for name, entry in found.items()]
+def table_of(found: Mapping[str, Entry], title: str = "") -> Table:
+    """The libraries side by side."""
+    return Table(HEAD, [_row(name, entry) for name, entry in found.items()], title)
 
 
 def _row(name: str, entry: Entry) -> tuple[str, ...]:
@@ -150,56 +140,3 @@ def lines_of(document: Mapping[str, Any]) -> list[str]:
     closed = [] if gate is None else [f"No macro is sound; {gate['closed']}: {gate['why']}."]
     judged = [f"{words[x['met']]}: {x['what']}: {x['found']}." for x in document["criteria"]]
     return [head, *closed, *judged]
-
-
-def verification_figure(runs: Sequence[RunData]) -> Figure:
-    """The libraries side by side, a point with its interval for each; seeds as faint dots."""
-    figure, panels = new_figure("Macros and controls in the real game", 2, 2)
-    groups = make_groups([run for run in runs if run.verification])
-    each = [[entries(run.verification) for run in group.runs] for group in groups]
-    pooled = [pool([run.verification for run in group.runs]) for group in groups]
-    found = [one[0] if len(one) == 1 else many for one, many in zip(each, pooled, strict=True)]
-    names = list(dict.fromkeys(name for libraries in found for name in libraries))
-    for axes, (key, title) in zip(panels, PANELS, strict=True):
-        drawn = False
-        for number, (group, libraries) in enumerate(zip(groups, found, strict=True)):
-            shift = 0.5 * ((number + 1) / (len(groups) + 1) - 0.5)
-            heights = {name: row + shift for row, name in enumerate(names)}
-            label = group.label if len(runs) > 1 else None
-            values = {name: entry.values[key] for name, entry in libraries.items()}
-            drawn |= _draw_points(axes, values, heights, group.colour, label)
-            for own in each[number] if len(group.runs) > 1 else ():
-                points = [(x.values[key], heights[name]) for name, x in own.items()]
-                known = [(x.mean, y) for x, y in points if x is not None]
-                axes.plot(
-                    [x for x, _ in known], [y for _, y in known], ".", color=group.colour, alpha=0.4
-                )
-        axes.set_title(title, fontsize=11)
-        axes.tick_params(labelsize=9)
-        if not drawn:
-            note_empty(axes, "not tried")
-            continue
-        axes.set_yticks(range(len(names)), names)
-        axes.set_ylim(len(names) - 0.5, -0.5)
-        if key != SAVED:
-            axes.set_xlim(-0.02, 1.02)
-            axes.xaxis.set_major_formatter(PercentFormatter(1.0))
-        else:
-            axes.axvline(0.0, color=GREY, linewidth=0.8)
-    add_legend(figure)
-    return figure
-
-
-def _draw_points(
-    axes: Axes,
-    values: Mapping[str, Estimate | None],
-    heights: Mapping[str, float],
-    colour: str,
-    label: str | None,
-) -> bool:
-    """Draws means with their intervals; says whether there was one."""
-    known = [(name, value) for name, value in values.items() if value is not None]
-    for number, (name, value) in enumerate(known):
-        axes.plot([value.floor, value.ceiling], [heights[name]] * 2, color=colour, linewidth=2.2)
-        axes.plot(value.mean, heights[name], "o", color=colour, label=None if number else label)
-    return bool(known)

@@ -11,7 +11,7 @@ import jax
 from smz_jax.config.cli import Invocation
 from smz_jax.config.settings import Config
 from smz_jax.envs import GameFault
-from smz_jax.macros.library.summary import format_rankings
+from smz_jax.report.library import format_rankings
 from smz_jax.run.events import (
     Session,
     check_model,

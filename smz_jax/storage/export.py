@@ -28,7 +28,7 @@ import numpy as np
 
 from smz_jax.config.settings import Config, ConfigError, require, shorten
 from smz_jax.config.sources import config_from_yaml, config_to_yaml
-from smz_jax.storage.documents.macros import check_library
+from smz_jax.storage.documents.macro_form import check_library
 from smz_jax.storage.files import atomic_write_bytes
 from smz_jax.storage.run_dir import CONFIG_NAME
 

@@ -53,12 +53,13 @@ def write_json(path: Path, value: Any) -> None:
     atomic_write_text(path, json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path, fault: str = "is damaged") -> dict[str, Any]:
+def read_json(path: Path, fault: str = "is damaged", advice: str = "") -> dict[str, Any]:
     """Reads the JSON object that a file holds, whole or not at all.
 
     Args:
         path: the file.
         fault: what the error says of the file, e.g. `is not a readable verification`.
+        advice: ends the error of a file that cannot be read.
 
     Raises:
         ConfigError: in one line, `{path} {fault}: {reason}`, if it cannot be read, is no JSON in
@@ -68,7 +69,7 @@ def read_json(path: Path, fault: str = "is damaged") -> dict[str, Any]:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"{path} {fault}: {reason}") from None
+        raise ConfigError(f"{path} {fault}: {reason}{advice}") from None
     if not isinstance(value, dict):
         raise ConfigError(f"{path} {fault}: it holds no object")
     return value

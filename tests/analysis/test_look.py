@@ -18,7 +18,8 @@ from smz_jax.analysis.view.spans import (
 from smz_jax.macros.compression.selection import encode
 from smz_jax.storage.checkpoint import Damage, RowChunks
 from smz_jax.storage.checkpoint.rows import RowFiles, read_fields
-from smz_jax.storage.documents.macros import check_library, prefix_share
+from smz_jax.storage.documents.macro_form import check_library
+from smz_jax.storage.documents.macros import prefix_share
 from smz_jax.types import Trajectory
 from tests.macros.test_macro_listing import FOUR, library, macro, selection
 from tests.support.look_parts import game

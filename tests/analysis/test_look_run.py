@@ -10,7 +10,8 @@ from smz_jax.config.settings import ConfigError
 from smz_jax.report.data import load_run
 from smz_jax.report.library import macro_lines, macro_tables
 from smz_jax.report.verdict import find_warnings
-from smz_jax.storage.documents.macros import decode, read_macros_json, write_macros_json
+from smz_jax.storage.documents.macro_form import decode
+from smz_jax.storage.documents.macros import read_macros_json, write_macros_json
 from tests.macros.test_macro_listing import FOUR, library, macro, selection
 from tests.support.fake_run import write_run
 
@@ -38,8 +39,9 @@ def test_a_report_tells_of_a_dead_gate_and_of_prefixes(tmp_path):
     run, text = told({**full, "selection": selection(((2, 2), 7.5), of="table")})
     assert "too few trials" in text and "67% of the macros" in text
     assert "none of which is sound" in macro_lines(run)[1]
-    (name, (head, rows)), *_ = macro_tables(run)
-    assert name == "Library by compression" and rows[0][head.index("saves bits")] == "7.5"
+    table, *_ = macro_tables(run)
+    assert table.title == "Library by compression"
+    assert table.rows[0][table.columns.index("saves bits")] == "7.5"
     (path / "macros.json").write_text('{"schema": 4, "macros": []}')
     assert "a newer version wrote it" in load_run(path).problems[0]
 

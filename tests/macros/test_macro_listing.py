@@ -9,23 +9,11 @@ import pytest
 
 from experiments import macros as command
 from smz_jax.config.settings import ConfigError
-from smz_jax.macros.library.listing import (
-    SORTS,
-    Wanted,
-    closed_gate,
-    format_selection,
-    format_table,
-    gate_and_reason,
-    listed,
-    prefix_line,
-)
-from smz_jax.storage.documents.macros import (
-    TIMES,
-    check_library,
-    fold,
-    read_macros_json,
-    write_macros_json,
-)
+from smz_jax.macros.library.gate import closed_gate, gate_and_reason, prefix_line
+from smz_jax.macros.library.listing import SORTS, Wanted, listed
+from smz_jax.report.library import format_selection, format_table
+from smz_jax.storage.documents.macro_form import TIMES, check_library
+from smz_jax.storage.documents.macros import fold, read_macros_json, write_macros_json
 
 NAMES = ["NOOP", "FIRE", "RIGHT", "LEFT"]
 

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from smz_jax.config.settings import ConfigError, MacroConfig
-from smz_jax.macros.library.summary import format_rankings, rank_macros, summarise, table_stats
+from smz_jax.macros.library.listing import rank
+from smz_jax.macros.library.summary import summarise, table_stats
 from smz_jax.macros.mine.buckets import assign_buckets, init_buckets, update_buckets
+from smz_jax.report.library import format_rankings
 from smz_jax.storage.documents.macros import read_macros_json, write_macros_json
 from smz_jax.types import MacroStats, MacroTable
 
@@ -114,7 +116,7 @@ def test_macros_are_decoded_and_sorted_by_count():
 
 def test_rankings():
     def ranked(by, top=10):
-        return [macro["actions"] for macro in rank_macros(document(), by, top)]
+        return [macro["actions"] for macro in rank(document()["macros"], by)[:top]]
 
     assert ranked("count") == [[0, 1], [2, 3], [1, 2, 2]]
     assert ranked("entropy") == [[0, 1], [1, 2, 2], [2, 3]]

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from smz_jax.report import curves, style
-from smz_jax.report.build import FIGURES, build_report
+from smz_jax.report import style
+from smz_jax.report.build import build_report
 from smz_jax.report.data import group_seeds, load_run, load_runs, macro_name
+from smz_jax.report.panels import PANELS
+from smz_jax.report.plot import draw_panel
 from smz_jax.report.verdict import _judgement, find_warnings, meaning, progress_text, score_text
 from smz_jax.storage.estimate import Estimate
 from tests.support.fake_run import CONFIG, write_run
@@ -35,6 +37,11 @@ def edit(path, name, change):
     (path / name).write_text(json.dumps(value))
 
 
+def draw(name, runs):
+    """The figure of that name."""
+    return draw_panel(PANELS[name], runs)
+
+
 def append_row(path, row):
     with open(path / "metrics.jsonl", "a") as file:
         file.write(json.dumps({"env_steps": 200_000, **row}) + "\n")
@@ -42,7 +49,10 @@ def append_row(path, row):
 
 def test_every_figure_is_a_picture_with_ink(finished, page):
     names = {path.stem for path in (finished / "figures").glob("*.png")}
-    assert names == {name for name, _, _ in FIGURES} and len(names) == 17
+    assert (
+        names == {panel.name for panel in PANELS.values() if panel.shown([load_run(finished)])}
+        and len(names) == 17
+    )
     for path in (finished / "figures").glob("*.png"):
         pixels = image.imread(path)
         assert pixels.shape[1] == style.WIDTH * style.DPI
@@ -154,13 +164,13 @@ def test_different_games_are_not_compared(tmp_path):
     ]
     runs = load_runs(paths)
     assert "cannot be compared" in find_warnings(runs)[-1]
-    labels = curves.score_figure(runs).axes[0].get_legend_handles_labels()[1]
+    labels = draw("score", runs).axes[0].get_legend_handles_labels()[1]
     assert not any("random" in label for label in labels)
 
 
 def test_score_figure_draws_the_recorded_numbers(finished):
     run = load_run(finished)
-    axes = curves.score_figure([run]).axes[0]
+    axes = draw("score", [run]).axes[0]
     by_label = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     random = np.mean(run.summary["baselines"]["random"]["scores"])
     assert by_label[f"random policy: {random:.2f}"].get_ydata()[0] == pytest.approx(random)
@@ -177,13 +187,13 @@ def test_a_final_evaluation_that_is_also_a_row_is_drawn_once(tmp_path):
     append_row(
         path, {"eval/mean": json.loads((path / "summary.json").read_text())["evaluation"]["mean"]}
     )
-    axes = curves.score_figure([load_run(path)]).axes[0]
+    axes = draw("score", [load_run(path)]).axes[0]
     by_label = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     assert list(by_label["evaluation, 95 % interval"].lines[0].get_xdata()) == [20480, 40960]
 
 
 def test_entropy_figure_has_both_thresholds(finished):
-    axes = curves.transition_entropy_figure([load_run(finished)]).axes[0]
+    axes = draw("transition_entropy", [load_run(finished)]).axes[0]
     assert {text.get_text() for text in axes.texts} == {
         "played games: certain below 0.2",
         "search trees: certain below 0.4",

@@ -1,23 +1,14 @@
 """The report of damaged, empty and doubled runs: what is wrong is named, the rest is shown."""
 
-import json
-
 import pytest
 
 from experiments.report import main
 from smz_jax.config.cli import run_main
 from smz_jax.config.settings import ConfigError
-from smz_jax.report import curves, findings
 from smz_jax.report.build import build_report
 from smz_jax.report.data import load_run, load_runs
+from tests.report.test_report import draw, edit
 from tests.support.fake_run import write_run
-
-
-def edit(path, name, change):
-    """Rewrites a JSON file of a run folder after `change` was applied to it."""
-    value = json.loads((path / name).read_text())
-    change(value)
-    (path / name).write_text(json.dumps(value))
 
 
 def test_damaged_side_files_are_named_not_fatal(tmp_path):
@@ -63,8 +54,8 @@ def test_few_macros_are_counted_in_whole_numbers(tmp_path, found):
     run = load_run(path)
     for row in run.rows:
         row.update({k: found for k in row if k.startswith("macros/") and "rate" not in k})
-    for draw in (curves.macros_found_figure, findings.generality_figure, curves.trees_figure):
-        for axes in draw([run]).axes:
+    for name in ("macros_found", "generality", "trees_processed"):
+        for axes in draw(name, [run]).axes:
             ticks = axes.get_yticks()
             assert len(ticks) >= 2 and all(tick == round(tick) for tick in ticks)
 

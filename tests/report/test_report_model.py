@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from smz_jax.report import model, preconditions, rules
+from smz_jax.report import bars, curves, panels
 from smz_jax.report.build import build_report
 from smz_jax.report.data import load_run, load_runs
+from smz_jax.report.library import precondition_lines
 from smz_jax.report.style import Group, make_groups
 from smz_jax.report.verdict import find_warnings
-from tests.report.test_report import append_row, edit
+from tests.report.test_report import append_row, draw, edit
 from tests.support.fake_run import SHARES, add_rules, check_entries, write_run
 
 CHECKED = [20480, 40960, 61440, 81920]  # each 20th of 98 iterations of 1,024 steps
@@ -53,16 +54,16 @@ def test_vectors_are_read_in_order(run):
 
 def test_health_has_a_dot_for_each_check(run):
     for axes, name in zip(
-        model.model_figure([run]).axes, ("code_perplexity", "agreement", "embedding_variance"),
+        draw("model", [run]).axes, ("code_perplexity", "agreement", "embedding_variance"),
         strict=False,
     ):  # fmt: skip
         dots = next(line for line in axes.lines if line.get_linestyle() == "None")
         assert list(dots.get_xdata()) == CHECKED
         np.testing.assert_allclose(dots.get_ydata(), expected(f"check/{name}", CHECKED))
         assert axes.get_ylim()[1] > max(dots.get_ydata())
-    (legend,) = model.model_figure([run]).legends
+    (legend,) = draw("model", [run]).legends
     assert "check of one batch, without noise" in [text.get_text() for text in legend.get_texts()]
-    note = model.model_figure([run]).axes[0].texts[0]
+    note = draw("model", [run]).axes[0].texts[0]
     assert note.get_text() == "1 = collapsed" and note.get_va() == "bottom"  # above the line
 
 
@@ -74,7 +75,7 @@ def test_captions_say_how_large_the_batch_of_a_check_is(tmp_path):
 
 
 def test_unroll_errors_are_the_recorded_ones(run):
-    figure = model.unroll_errors_figure([run])
+    figure = draw("unroll_errors", [run])
     last = check_entries(80 / 98)
     for column, (name, first) in enumerate(
         (("value_error", 0), ("reward_error", 1), ("consistency", 1))
@@ -92,7 +93,7 @@ def test_unroll_errors_are_the_recorded_ones(run):
 
 
 def test_unroll_errors_of_several_runs(several):
-    figure = model.unroll_errors_figure(several)
+    figure = draw("unroll_errors", several)
     value, course = figure.axes[0], figure.axes[3]
     labels = ["breakout, mean of seeds 0, 1", "c"]
     assert list(by_label(value)) == list(by_label(course)) == labels
@@ -114,21 +115,21 @@ def test_many_unroll_steps_get_some_lines(tmp_path):
     for steps in (1000, 2000):
         row = {f"check/value_error_{i}": float(i) for i in range(33)}
         append_row(path, {"env_steps": steps, **row})
-    course = model.unroll_errors_figure([load_run(path)]).axes[3]
+    course = draw("unroll_errors", [load_run(path)]).axes[3]
     shown = list(by_label(course))
-    assert len(shown) == model.MOST_STEPS and shown[0] == "root" and shown[-1] == "step 32"
+    assert len(shown) == curves.MOST_STEPS and shown[0] == "root" and shown[-1] == "step 32"
 
 
 def test_runs_with_other_unroll_steps_share_no_mean(run, tmp_path):
     other = write_run(tmp_path / "breakout" / "other", iterations=20)
     append_row(other, {f"check/value_error_{i}": 9.0 for i in range(6)})
     group = Group("x", "k", "-", [run, run, load_run(other)])
-    assert model.last_vectors(group, "check/value_error").shape == (2, 4)
-    assert model.last_vectors(Group("x", "k", "-", []), "check/value_error").shape == (0, 0)
+    assert curves.last_vectors(group, "check/value_error").shape == (2, 4)
+    assert curves.last_vectors(Group("x", "k", "-", []), "check/value_error").shape == (0, 0)
 
 
 def test_entropy_histogram_is_the_last_check(run, several):
-    axes = model.entropy_figure([run]).axes[0]
+    axes = draw("entropy_hist", [run]).axes[0]
     bars = by_label(axes)["last check"]
     wanted = [check_entries(80 / 98)[f"check/entropy_histogram_{i}"] for i in range(20)]
     np.testing.assert_allclose([bar.get_height() for bar in bars], wanted)
@@ -138,12 +139,12 @@ def test_entropy_histogram_is_the_last_check(run, several):
     np.testing.assert_allclose(
         first, [check_entries(20 / 98)[f"check/entropy_histogram_{i}"] for i in range(20)]
     )
-    outlines = by_label(model.entropy_figure(several).axes[0])
+    outlines = by_label(draw("entropy_hist", several).axes[0])
     assert set(outlines) >= {"breakout, mean of seeds 0, 1", "c"}
 
 
 def test_gradient_shares_are_stacked(run, several, tmp_path):
-    axes = model.gradient_figure([run]).axes[0]
+    axes = draw("gradient_shares", [run]).axes[0]
     areas = by_label(axes)
     # In the losses' own order; one that is always 0 is left out.
     assert list(areas) == ["policy", "value", "reward", "chance", "code entropy"]
@@ -155,19 +156,19 @@ def test_gradient_shares_are_stacked(run, several, tmp_path):
         assert (heights.min(), heights.max()) == pytest.approx((below, above))
         below = above
     assert below == pytest.approx(1.0)
-    assert [axes.get_title() for axes in model.gradient_figure(several).axes] == ["a", "b", "c"]
+    assert [axes.get_title() for axes in draw("gradient_shares", several).axes] == ["a", "b", "c"]
     once = load_run(write_run(tmp_path / "breakout" / "once", iterations=20))
-    bars = model.gradient_figure([once]).axes[0].containers
+    bars = draw("gradient_shares", [once]).axes[0].containers
     assert [bar.get_label() for bar in bars] == list(areas)
 
 
 def test_runs_without_checks_say_so(tmp_path):
     early = load_run(write_run(tmp_path / "breakout" / "a", iterations=5, finished=False))
-    for draw in (model.entropy_figure, model.gradient_figure):
-        assert [text.get_text() for text in draw([early]).axes[0].texts] == [model.NO_CHECK]
-    for axes in model.unroll_errors_figure([early]).axes:
+    for name in ("entropy_hist", "gradient_shares"):
+        assert [text.get_text() for text in draw(name, [early]).axes[0].texts] == [panels.NO_CHECK]
+    for axes in draw("unroll_errors", [early]).axes:
         assert [text.get_text() for text in axes.texts] == ["not checked yet"]
-    assert not rules.has_rules([early])
+    assert not panels.has_rules([early])
 
 
 def test_known_rules_are_drawn_and_told(tmp_path):
@@ -185,18 +186,18 @@ def test_known_rules_are_drawn_and_told(tmp_path):
     assert 'id="rules"' not in build_report([plain]).read_text()
 
     run = load_run(path)
-    roc, error, entropy, pairs = rules.rules_figure([run]).axes
+    roc, error, entropy, pairs = draw("rules", [run]).axes
     shares = np.array(CHECKED) / 100_000
     np.testing.assert_allclose(roc.lines[0].get_ydata(), 0.5 + 0.5 * shares)
     np.testing.assert_allclose(error.lines[0].get_ydata(), 1 - shares)
     assert list(by_label(entropy)) == ["random by the rules", "certain by the rules"]
     # Five of the six pairs were visited; two of them are random.
-    errors, random = rules.pair_errors(run)
+    errors, random = bars.pair_errors(run)
     assert errors.tolist() == [0.1, 0.2, 0.05, 0.4, 0.3]
     assert random.tolist() == [False, True, False, False, True]
     counts = [sum(bar.get_height() for bar in bars) for bars in pairs.containers]
     assert counts == [2, 3]
-    assert len(rules.rules_figure(load_runs([path, plain])).axes) == 4
+    assert len(draw("rules", load_runs([path, plain])).axes) == 4
 
 
 @pytest.mark.parametrize(
@@ -223,7 +224,7 @@ def test_a_grid_of_before_the_pairs_were_written(tmp_path):
     (path / "grid.json").write_text(json.dumps({"roc_area": 0.5, "entropy_error": None}))
     text = build_report([path]).read_text()
     assert "Known rules" in text and "damaged" not in text
-    assert len(rules.pair_errors(load_run(path))[0]) == 0
+    assert len(bars.pair_errors(load_run(path))[0]) == 0
 
 
 @pytest.mark.parametrize(("codes", "told"), [(8, True), (1, False)])
@@ -258,13 +259,13 @@ def test_games_that_repeat_each_other_are_told(tmp_path):
 
 def test_groups_keep_their_colours(several):
     groups = make_groups(several)
-    axes = model.model_figure(several).axes[0]
+    axes = draw("model", several).axes[0]
     dots = [line for line in axes.lines if line.get_linestyle() == "None"]
     assert [line.get_color() for line in dots] == [groups[0].colour] * 2 + [groups[1].colour]
 
 
 def test_preconditions_are_drawn_beside_their_baselines(run, several, tmp_path):
-    figure = preconditions.preconditions_figure([run])
+    figure = draw("preconditions", [run])
     lines = {
         0: ("precision", "bucket_precision", "always_precision"),
         1: ("recall", "bucket_recall"),
@@ -278,7 +279,7 @@ def test_preconditions_are_drawn_beside_their_baselines(run, several, tmp_path):
             np.testing.assert_allclose(line.get_ydata(), values)
     labels = set().union(*(by_label(axes) for axes in figure.axes))
     assert {"head", "start-state bucket", "always"} <= labels
-    together = preconditions.preconditions_figure(several)
+    together = draw("preconditions", several)
     seeds, other = "breakout, mean of seeds 0, 1", "c"
     drawn = by_label(together.axes[0])
     assert sorted(drawn) == sorted([seeds, other, "start-state bucket", "always"])
@@ -286,18 +287,18 @@ def test_preconditions_are_drawn_beside_their_baselines(run, several, tmp_path):
     assert [line.get_color() for line in dotted] == [x.colour for x in make_groups(several)]
     for line in dotted:
         np.testing.assert_allclose(line.get_ydata(), 0.5)
-    alone = by_label(preconditions.preconditions_figure(several[:2]).axes[0])
+    alone = by_label(draw("preconditions", several[:2]).axes[0])
     assert list(alone) == [seeds, "start-state bucket", "always"]
     np.testing.assert_allclose(alone["start-state bucket"].get_ydata(), 0.6)
     bare = load_run(write_run(tmp_path / "bare", iterations=5))
-    words = [text.get_text() for axes in preconditions.preconditions_figure([bare]).axes
+    words = [text.get_text() for axes in draw("preconditions", [bare]).axes
              for text in axes.texts]  # fmt: skip
     assert words == ["not known yet"] * 3
-    assert preconditions.precondition_lines(bare) == []
+    assert precondition_lines(bare) == []
 
 
 def test_a_report_tells_precision_and_recall_and_of_how_many_windows(run, tmp_path):
-    (said,) = preconditions.precondition_lines(run)
+    (said,) = precondition_lines(run)
     share = CHECKED[-1] / 1024 / 98
     assert "on 4,000 held-out windows" in said
     assert f"it did in {0.5 + 0.4 * share:.1%} (precision; start-state bucket 60.0%, " in said

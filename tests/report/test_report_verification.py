@@ -10,6 +10,7 @@ from smz_jax.report import verification
 from smz_jax.report.build import build_report
 from smz_jax.report.data import load_run, load_runs
 from smz_jax.storage.documents.verify_json import check_document
+from tests.report.test_report import draw
 from tests.support.fake_run import write_run
 from tests.support.verify_parts import made_up
 
@@ -77,7 +78,7 @@ def test_seeds_are_pooled_with_an_interval_over_them(tmp_path):
     assert "50 % of 9 (50 to 50)" in part
     assert part.count("<td>macros</td>") == 4 and "Missed: macros hold" in part
     # The figure: the pooled mean as a point, each seed as a fainter one.
-    axes = verification.verification_figure(load_runs(runs)).axes[0]
+    axes = draw("verification", load_runs(runs)).axes[0]
     points = [line for line in axes.lines if line.get_marker() == "o"]
     assert points[0].get_xdata()[0] == pytest.approx(np.mean(HELD))
     dots = [float(line.get_xdata()[0]) for line in axes.lines if line.get_marker() == "."]
@@ -93,7 +94,7 @@ def test_one_seed_of_two_was_tried(tmp_path):
     assert [[run.label for run in group] for group in verification.tried_groups(runs)] == [
         ["seed1"]
     ]
-    axes = verification.verification_figure(runs).axes[0]
+    axes = draw("verification", runs).axes[0]
     first = next(line for line in axes.lines if line.get_marker() == "o")
     assert first.get_xdata()[0] == HELD[1]
 

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from smz_jax.config.settings import Config, ConfigError
-from smz_jax.macros.library.summary import format_rankings
-from smz_jax.storage.documents.macros import check_library
+from smz_jax.report.library import format_rankings
+from smz_jax.storage.documents.macro_form import check_library
 from smz_jax.storage.export import ABOUT, REQUIRED, SUMS, Exported, read_export, write_export
 from tests.macros.test_macros_library import document
 from tests.storage.test_export import refused, resum

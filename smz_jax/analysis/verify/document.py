@@ -12,9 +12,9 @@ from smz_jax.analysis.verify.libraries import CERTAIN, Library, Savings, saved_b
 from smz_jax.analysis.verify.starts import PlayedGames
 from smz_jax.analysis.verify.trial import LibraryTrials, Tally
 from smz_jax.config.settings import ConfigError
-from smz_jax.macros.library.listing import gate_and_reason
-from smz_jax.storage.documents.checks import is_number
-from smz_jax.storage.documents.macros import decode
+from smz_jax.macros.library.gate import gate_and_reason
+from smz_jax.storage.documents.forms import is_number
+from smz_jax.storage.documents.macro_form import decode
 from smz_jax.storage.documents.verify_json import KINDS, SCHEMA
 from smz_jax.storage.estimate import Estimate
 from smz_jax.storage.export import Exported

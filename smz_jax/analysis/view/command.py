@@ -7,14 +7,9 @@ from typing import Any
 
 from smz_jax.analysis.requests import MacrosRequest, check_folder
 from smz_jax.config.check import ConfigError, require
-from smz_jax.macros.library.listing import (
-    Wanted,
-    closed_gate,
-    format_selection,
-    format_table,
-    listed,
-    prefix_line,
-)
+from smz_jax.macros.library.gate import closed_gate, prefix_line
+from smz_jax.macros.library.listing import Wanted, listed
+from smz_jax.report.library import format_selection, format_table
 from smz_jax.storage.documents.macros import read_macros_json
 
 

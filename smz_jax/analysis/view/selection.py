@@ -12,7 +12,7 @@ from smz_jax.config.settings import MacroConfig
 from smz_jax.macros.compression.selection import select
 from smz_jax.macros.library.controls import shuffled
 from smz_jax.storage.checkpoint import CheckpointStore
-from smz_jax.storage.documents.macros import decode
+from smz_jax.storage.documents.macro_form import decode
 from smz_jax.types import is_end
 
 TREE_SHARE = 0.1

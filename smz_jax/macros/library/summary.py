@@ -2,14 +2,14 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
 
 from smz_jax.config.settings import MacroConfig
 from smz_jax.macros.judge.evidence import CANDIDATE, share_bounds, status
-from smz_jax.storage.documents.macros import PRECONDITION_SHARES, SCHEMA, STATUS_NAMES, decode
+from smz_jax.storage.documents.macro_form import PRECONDITION_SHARES, SCHEMA, STATUS_NAMES, decode
 from smz_jax.types import MacroStats, MacroTable
 
 
@@ -151,63 +151,3 @@ def precondition_fields(entry: Mapping[str, Any] | None) -> dict[str, Any]:
         "slot": entry["slot"],
         "precondition": {k: entry[k] for k in ("windows", *PRECONDITION_SHARES)},
     }
-
-
-def rank_macros(
-    document: Mapping[str, Any], by: Literal["generality", "entropy", "count"], top: int = 10
-) -> list[dict[str, Any]]:
-    """The best macros of a library by one measure.
-
-    Args:
-        document: as `summarise` gives it.
-        by: generality (most buckets first), entropy (least first) or count (most first); ties go
-            to the higher count, then to the order in the document.
-        top: how many at most.
-
-    Returns:
-        Entries of `document["macros"]`.
-    """
-    measures = {
-        "generality": lambda macro: -macro["generality"],
-        "entropy": lambda macro: macro["mean_entropy"],
-        "count": lambda macro: -macro["count"],
-    }
-    measure = measures[by]
-    return sorted(document["macros"], key=lambda macro: (measure(macro), -macro["count"]))[:top]
-
-
-def format_rankings(document: Mapping[str, Any], top: int = 10) -> str:
-    """Three plain-text tables: most general, most deterministic, most frequent macros.
-
-    Args:
-        document: as `summarise` or `read_macros_json` gives it.
-        top: rows of each table at most.
-
-    Returns:
-        Text with decoded names, states (generality), length, count, mean entropy and source.
-    """
-    if not document["macros"]:
-        return "no macros found"
-    titles = {
-        "generality": "Most general macros",
-        "entropy": "Most deterministic macros",
-        "count": "Most frequent macros",
-    }
-    width = max(len("macro"), *(len(macro["names"]) for macro in document["macros"]))
-    lines: list[str] = []
-    for by, title in titles.items():
-        head = (
-            f"{'#':>3}  {'macro':<{width}}  states  length    count  entropy  source  certain"
-            "   held  trials  status"
-        )
-        lines += [title, head, "-" * len(head)]
-        for rank, macro in enumerate(rank_macros(document, by, top), start=1):  # type: ignore
-            lines.append(
-                f"{rank:>3}  {macro['names']:<{width}}  {macro['generality']:>6}  "
-                f"{macro['length']:>6}  {macro['count']:>7}  {macro['mean_entropy']:>7.3f}  "
-                f"{macro['source']:<6}  {macro['certain']:>7.0%}  {macro['held']:>5.0%}  "
-                f"{macro['trials']:>6.0f}  "
-                f"{macro['status']}"
-            )
-        lines.append("")
-    return "\n".join(lines).rstrip()

@@ -7,36 +7,19 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from smz_jax.config.settings import ConfigError, require
-from smz_jax.storage.documents.macro_checks import (
-    PRECONDITION_SHARES,
-    SCHEMA,
-    STATUS_NAMES,
+from smz_jax.config.settings import require
+from smz_jax.storage.documents.macro_form import (
+    ARROW,
     TIMES,
     check_library,
-    decode,
 )
-
-__all__ = [
-    "PRECONDITION_SHARES",
-    "SCHEMA",
-    "STATUS_NAMES",
-    "TIMES",
-    "check_fits",
-    "check_library",
-    "decode",
-    "fold",
-    "prefix_share",
-    "read_macros_json",
-    "write_macros_json",
-]
-_ARROW = " → "
+from smz_jax.storage.files import atomic_write_text, read_json
 
 
 def fold(names: Sequence[str]) -> str:
     """Action names with repeats folded: FIRE, then RIGHT twice."""
     runs = [(name, len(list(run))) for name, run in groupby(names)]
-    return _ARROW.join(name if times == 1 else f"{name} {TIMES}{times}" for name, times in runs)
+    return ARROW.join(name if times == 1 else f"{name} {TIMES}{times}" for name, times in runs)
 
 
 def prefix_share(phrases: Sequence[Sequence[int]]) -> float:
@@ -73,16 +56,8 @@ def write_macros_json(path: str | os.PathLike[str], document: Mapping[str, Any])
         path: where to; its folder must exist.
         document: as `summarise` gives it.
     """
-    target = Path(path)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            json.dump(document, file, ensure_ascii=False, indent=1, allow_nan=False)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    text = json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False)
+    atomic_write_text(Path(path), text)
 
 
 def read_macros_json(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -98,11 +73,8 @@ def read_macros_json(path: str | os.PathLike[str]) -> dict[str, Any]:
         ConfigError: in one line, if the file is missing, damaged or of another schema.
     """
     source = Path(path)
-    try:
-        document = json.loads(source.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0]
-        works = "a run writes it anew at each checkpoint"
-        raise ConfigError(f"{source} is not a readable macro library: {reason}; {works}") from None
+    document = read_json(
+        source, "is not a readable macro library", "; a run writes it anew at each checkpoint"
+    )
     check_library(document, source)
     return document

@@ -1,4 +1,4 @@
-"""verify.json: what a verification of macros found; its form, its writer and its strict reader.
+"""verify.json: what a verification found, its form, and how it is read back.
 
     schema                  3
     experiment, seed, checkpoint, env_steps, suite, game, sticky, action_names    of the model
@@ -18,137 +18,92 @@
                             certain only`), and the controls: name, totals, saved, macros; kinds
                             (the totals of those that change the action, and of repeats of one);
                             shared (how many are among the run's)
-    criteria                what a library has to show (`what`), what was `found`, whether it is
-                            `met`; null: not measured
+    criteria                what a library has to show: what, met, found
 
-`totals`, and each entry of `macros` (with its actions, names and status), hold the estimates of a
-tally of trials: mean, low, high (95 %; null where there is none) and trials.
+`totals`, and each entry of `macros` (with its actions, names and status), hold estimates: mean,
+low, high (95 %; null where there is none) and trials.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from smz_jax.config.settings import ConfigError, shorten
-from smz_jax.storage.documents.checks import is_number
+from smz_jax.storage.documents.forms import (
+    COUNTS,
+    SHARE,
+    TEXT,
+    TRUTH,
+    Form,
+    check_form,
+    every,
+    fields,
+    is_number,
+    kind,
+    nullable,
+    number,
+    value,
+)
 from smz_jax.storage.files import read_json, write_json
 
 SCHEMA = 3
 FILE, TABLE = "verify.json", "verify.md"
 KINDS = ("changing", "repeats")
-Form = Callable[[Any], bool] | dict[str, Any] | list[Any]
-"""What a value must be: what a predicate says, an object with some keys, or a list of one form."""
-
-
-class Maybe(NamedTuple):
-    """A form, or null."""
-
-    form: Form
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and value.isprintable()
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0
-
-
-def _is_share(value: Any) -> bool:
-    return is_number(value) and 0 <= value <= 1
-
-
-def _is_flat(value: Any) -> bool:
-    return isinstance(value, dict) and all(
-        isinstance(x, bool) or is_number(x) for x in value.values()
-    )
-
-
-def _anything(value: Any) -> bool:
-    del value
-    return True
-
-
-def _estimate(is_mean: Callable[[Any], bool]) -> Form:
-    bounds = {name: Maybe(is_mean) for name in ("mean", "low", "high")}
-    return {**bounds, "trials": _is_count}
-
-
-_SHARES = (
+SHARES = (
     *("applied", "held", "nearest", "told_apart", "paid_rewarded", "paid_unrewarded"),
     *("held_anywhere", "repeats"),
 )
+MEANS = ("gain", "lives")
+ESTIMATE = ("mean", "low", "high", "trials")
+
+
+def _estimate(limit: Form) -> Form:
+    bound = nullable(limit)
+    whole = fields(mean=bound, low=bound, high=bound, trials=COUNTS)
+    return value(lambda x: whole(x, "") is None and set(x) == set(ESTIMATE))
+
+
 _TALLY = {
-    **{name: _estimate(_is_share) for name in _SHARES},
-    **{name: _estimate(is_number) for name in ("gain", "lives")},
+    **dict.fromkeys(SHARES, _estimate(SHARE)),
+    **dict.fromkeys(MEANS, _estimate(number())),
 }
-_SAVED = ("bits_per_action", "plain_bits_per_action", "coverage", "kept")
-_LIBRARY = {
-    "name": lambda value: isinstance(value, str),
-    "saved": Maybe(
-        {
-            **dict.fromkeys(_SAVED, is_number),
-            **dict.fromkeys(("low", "high"), Maybe(is_number)),
-        }
-    ),
-    "shared": _is_count,
-    "kinds": {kind: {"macros": _is_count, "totals": _TALLY} for kind in KINDS},
-    "totals": _TALLY,
-    "macros": [{"names": lambda value: isinstance(value, str), **_TALLY}],
-}
-_DOCUMENT: dict[str, Any] = {
-    "schema": lambda value: value == SCHEMA,
-    **dict.fromkeys(("experiment", "checkpoint", "suite", "game"), _is_text),
-    **dict.fromkeys(("asked", "play"), _is_flat),
-    "code_perplexity": Maybe(is_number),
-    "owned": Maybe(_is_count),
-    "sound": dict.fromkeys((*KINDS, "renamed"), _is_count),
-    "gate": Maybe({"closed": _anything, "why": _anything}),
-    "pairs": Maybe(
-        [
-            {
-                **dict.fromkeys(("precision", "recall"), Maybe(_is_share)),
-                "lengths": lambda value: isinstance(value, list),
-                "model": lambda value: isinstance(value, str),
-            }
-        ]
-    ),
-    "libraries": [_LIBRARY],
-    "criteria": [
-        {
-            **dict.fromkeys(("what", "found"), _is_text),
-            "met": Maybe(lambda value: isinstance(value, bool)),
-        }
-    ],
-}
+_KIND = fields(macros=COUNTS, totals=fields(**_TALLY))
+_NUMBERS = value(
+    lambda x: isinstance(x, dict) and all(isinstance(y, bool) or is_number(y) for y in x.values())
+)
+_SCORES = fields(mean_score=number(), games=number())
+_SAVED = dict.fromkeys(("bits_per_action", "plain_bits_per_action", "coverage", "kept"), number())
+_LIBRARY = fields(
+    name=kind(str),
+    saved=nullable(fields(**_SAVED, low=nullable(number()), high=nullable(number()))),
+    shared=COUNTS,
+    kinds=fields(**dict.fromkeys(KINDS, _KIND)),
+    macros=every(fields(names=kind(str), **_TALLY)),
+    totals=fields(**_TALLY),
+)
+_PAIRS = fields(
+    precision=nullable(SHARE), recall=nullable(SHARE), lengths=kind(list), model=kind(str)
+)
+DOCUMENT = fields(
+    schema=value(lambda x: x == SCHEMA, f", allowed is {SCHEMA}"),
+    **dict.fromkeys(("experiment", "checkpoint", "suite", "game"), TEXT),
+    asked=_NUMBERS,
+    play=lambda x, where: _NUMBERS(x, where) or _SCORES(x, where),
+    code_perplexity=nullable(number()),
+    owned=nullable(COUNTS),
+    sound=fields(**dict.fromkeys((*KINDS, "renamed"), COUNTS)),
+    gate=nullable(fields(closed=TEXT, why=TEXT)),
+    pairs=nullable(every(_PAIRS)),
+    criteria=every(fields(what=TEXT, met=nullable(TRUTH), found=TEXT)),
+    libraries=every(_LIBRARY),
+)
+"""Its form."""
 
 
-def find_problem(value: Any, form: Form | Maybe = _DOCUMENT, where: str = "") -> str | None:
-    """The first part of a value that has not the form, as `NAME = VALUE`; None: there is none."""
-    if isinstance(form, Maybe):
-        return None if value is None else find_problem(value, form.form, where)
-    wrong = f"{where or 'it'} = {shorten(value)}"
-    if callable(form):
-        return None if form(value) else wrong
-    if isinstance(form, list):
-        if not isinstance(value, list):
-            return wrong
-        parts = [(f"{where}[{index}]", part, form[0]) for index, part in enumerate(value)]
-    else:
-        if not isinstance(value, dict):
-            return wrong
-        if missing := [name for name in form if name not in value]:
-            return f"{where}{'.' * bool(where)}{missing[0]} is missing"
-        dot = f"{where}." if where else ""
-        parts = [(dot + name, value[name], part) for name, part in form.items()]
-    problems = (find_problem(part, inner, name) for name, part, inner in parts)
-    return next((problem for problem in problems if problem), None)
-
-
-def check_document(document: Any, path: Path) -> None:
-    """Raises ConfigError in one line unless the document has the form above."""
-    if problem := find_problem(document):
-        raise ConfigError(f"{path} is not a verification of schema {SCHEMA}: {problem}")
+def write_verify_json(run_dir: Path, document: Mapping[str, Any]) -> Path:
+    """Writes the document into the folder of a run or an export; gives its path."""
+    path = run_dir / FILE
+    write_json(path, document)
+    return path
 
 
 def read_verify_json(path: Path) -> dict[str, Any]:
@@ -162,8 +117,6 @@ def read_verify_json(path: Path) -> dict[str, Any]:
     return document
 
 
-def write_verify_json(run_dir: Path, document: Mapping[str, Any]) -> Path:
-    """Writes the document into the folder of a run or an export; gives its path."""
-    path = run_dir / FILE
-    write_json(path, document)
-    return path
+def check_document(document: Any, path: Path) -> None:
+    """Raises ConfigError in one line unless the document has its form."""
+    check_form(DOCUMENT, document, path, f"a verification of schema {SCHEMA}")

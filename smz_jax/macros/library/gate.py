@@ -1,0 +1,102 @@
+"""Which gate keeps the macros of a library from being sound, and whether it is full of prefixes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from smz_jax.config.settings import MacroConfig
+from smz_jax.storage.documents.macros import prefix_share
+
+PREFIXES = 0.5
+"""Above this share of macros that begin another one, a table holds little but prefixes."""
+
+
+def _certainty_gate(stats: Mapping[str, Any], config: MacroConfig) -> str:
+    """Why there is no macro at all."""
+    seen, certain = stats.get("transitions", 0), stats.get("certain", 0)
+    limits = f"{config.play_threshold:g} in play, {config.tree_threshold:g} in search trees"
+    if not seen:
+        return "no transition has been looked at yet"
+    if not certain:
+        return f"no certain windows: none of {seen:,} transitions had an entropy under {limits}"
+    windows = stats.get("candidates_tree", 0) + stats.get("candidates_play", 0)
+    share = f"{certain:,} of {seen:,} transitions were certain (under {limits})"
+    if not windows:
+        return f"no certain windows: {share}, but never {config.min_length} in a row"
+    often = f"no sequence of actions came {config.min_occurrences} times"
+    return f"too few occurrences: {share}, in {windows:,} windows, but {often}"
+
+
+def closed_gate(document: Mapping[str, Any]) -> str | None:
+    """Which gate keeps every macro from being sound, in one line; None if some macro is sound.
+
+    Args:
+        document: as `read_macros_json` gives it.
+    """
+    found = gate_and_reason(document)
+    return None if found is None else ": ".join(found)
+
+
+def gate_and_reason(document: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The same as two parts: "certainty", "trials" or "repeatability", and why."""
+    macros, config = document["macros"], MacroConfig(**document["config"])
+    if any(macro["status"] == "sound" for macro in macros):
+        return None
+    if not macros:
+        return "certainty", _certainty_gate(document["stats"], config)
+    most = max(macro["trials"] for macro in macros)
+    tried = [macro for macro in macros if macro["trials"] >= config.min_trials]
+    if not tried and max(macro["windows"] for macro in macros) >= config.min_trials:
+        best = max(macros, key=lambda macro: macro["trials"])
+        return "certainty", (
+            f"certain too rarely: of {len(macros)} macros the one that is certain most often is so "
+            f"in {best['trials']:.0f} of {best['windows']:.0f} replayed windows with its actions, "
+            f"and {config.min_trials} are asked for"
+        )
+    if not tried:
+        return "trials", (
+            f"too few trials: of {len(macros)} macros the most tried one has {most:.0f} trials in "
+            f"replay, {config.min_trials} are asked for"
+        )
+    hold = [macro for macro in tried if macro["held_low"] >= config.sound_share]
+    if hold:
+        best = max(hold, key=lambda macro: macro["certain_low"])
+        return "certainty", (
+            f"certain too rarely: {len(hold)} of {len(macros)} macros hold where they are certain, "
+            f"the one that is so most often in {best['certain']:.0%} of the replayed windows with "
+            f"its actions, at least {best['certain_low']:.0%}, and {config.certain_share:.0%} is "
+            "asked for"
+        )
+    total = sum(macro["trials"] for macro in tried)
+    shares = {
+        name: sum(macro[name] * macro["trials"] for macro in tried) / total
+        for name in ("near", "paid", "agreed")
+    }
+    worst = min(shares, key=lambda name: shares[name])
+    best = max(tried, key=lambda macro: macro["held_low"])
+    what = {
+        "near": "the foreseen end was not near the real one",
+        "paid": "the rewards were not the foreseen ones",
+        "agreed": "the codes were not the foreseen ones",
+    }
+    rates = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+    return "repeatability", (
+        f"most of all '{worst}' ({what[worst]}): {len(tried)} of {len(macros)} "
+        f"macros have {config.min_trials} trials, the best of them held {best['held']:.0%}, "
+        f"at least {best['held_low']:.0%}, and {config.sound_share:.0%} is asked for; of their "
+        f"trials {rates}"
+    )
+
+
+def prefix_line(document: Mapping[str, Any]) -> str | None:
+    """A warning where all macros, the sound ones or the chosen ones are mostly prefixes."""
+    macros, chosen = document["macros"], document.get("selection")
+    sound = [macro["actions"] for macro in macros if macro["status"] == "sound"]
+    shares = {"macros": prefix_share([macro["actions"] for macro in macros])}
+    if sound:
+        shares["sound ones"] = prefix_share(sound)
+    if chosen is not None:
+        shares["library by compression"] = chosen["redundancy"]
+    if max(shares.values()) <= PREFIXES:
+        return None
+    parts = ", ".join(f"{share:.0%} of the {name}" for name, share in shares.items())
+    return f"prefixes count one thing often: {parts} begin another macro."

@@ -1,0 +1,113 @@
+"""What a JSON document must hold, as data; a check names the first fault in one line.
+
+A form is a function of a value and of its place in the document, as `macros[3].count`; it gives the
+fault, as `macros[3].count = -1`, or None.
+"""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from smz_jax.config.settings import ConfigError, shorten
+
+Form = Callable[[Any, str], str | None]
+
+HUGE = 1e300
+"""Above it a number is nonsense, and one that no float can hold may follow."""
+COUNT = 2**63
+"""Likewise of whole numbers."""
+
+
+class _Absent:
+    """Stands for a field that is not there."""
+
+    def __repr__(self) -> str:
+        return "None"
+
+
+ABSENT = _Absent()
+
+
+def check_form(form: Form, document: Any, path: Path, name: str) -> None:
+    """Raises ConfigError in one line, `{path} is not {name}: {fault}`, unless the form is kept."""
+    fault = "it holds no object" if not isinstance(document, dict) else form(document, "")
+    if fault is not None:
+        raise ConfigError(f"{path} is not {name}: {fault}")
+
+
+def is_number(value: Any) -> bool:
+    """Whether `value` is a finite number; truth values are none."""
+    is_real = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_real and -math.inf < value < math.inf
+
+
+def value(test: Callable[[Any], bool], allowed: str = "") -> Form:
+    """A value that passes a test; `allowed` ends the line of one that does not."""
+
+    def fault(found: Any, where: str) -> str | None:
+        if found is not ABSENT and test(found):
+            return None
+        return f"{where} = {shorten(found)}{allowed}"
+
+    return fault
+
+
+def number(
+    low: float = -HUGE, high: float = HUGE, *, whole: bool = False, slack: float = 0
+) -> Form:
+    """A number within bounds, give or take `slack`; no truth value."""
+    kinds = (int,) if whole else (int, float)
+    allowed = f", allowed is {round(low)} to {round(high)}" if high <= 1024 else ""
+    return value(lambda x: type(x) in kinds and low - slack <= x <= high + slack, allowed)
+
+
+def kind(*types: type) -> Form:
+    """A value of one of these types."""
+    return value(lambda x: type(x) in types)
+
+
+def one_of(*options: Any) -> Form:
+    """One of some values."""
+    return value(lambda x: x in options)
+
+
+def nullable(form: Form) -> Form:
+    """Null, or what another form allows."""
+    return lambda found, where: None if found is None else form(found, where)
+
+
+def optional(form: Form) -> Form:
+    """Left out, null, or what another form allows."""
+    return lambda found, where: None if found is ABSENT or found is None else form(found, where)
+
+
+def every(form: Form) -> Form:
+    """A list of what another form allows."""
+
+    def fault(found: Any, where: str) -> str | None:
+        if not isinstance(found, list):
+            return f"{where} = {shorten(found)}"
+        faults = (form(one, f"{where}[{index}]") for index, one in enumerate(found))
+        return next(filter(None, faults), None)
+
+    return fault
+
+
+def fields(**forms: Form) -> Form:
+    """An object with these fields, and any others."""
+
+    def fault(found: Any, where: str) -> str | None:
+        if not isinstance(found, dict):
+            return f"{where} is not an object"
+        before = f"{where}." if where else ""
+        faults = (form(found.get(key, ABSENT), before + key) for key, form in forms.items())
+        return next(filter(None, faults), None)
+
+    return fault
+
+
+COUNTS = number(0, COUNT, whole=True)
+TEXT = value(lambda x: isinstance(x, str) and x.isprintable())
+TRUTH = kind(bool)
+SHARE = number(0, 1)

@@ -1,0 +1,257 @@
+"""The form of macros.json, and whether its parts agree (no JAX).
+
+`docs/macros_json.md` says what each field means. A change that older readers would misread raises
+`SCHEMA`; a field that may be missing does not.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from smz_jax.config.settings import ConfigError, MacroConfig, shorten
+from smz_jax.storage.documents.forms import (
+    COUNT,
+    COUNTS,
+    HUGE,
+    SHARE,
+    TRUTH,
+    check_form,
+    every,
+    fields,
+    is_number,
+    kind,
+    number,
+    one_of,
+    optional,
+    value,
+)
+
+SCHEMA = 3
+STATUS_NAMES = ("candidate", "sound", "refuted")
+"""Of a macro, in the order of `macros.judge.evidence`'s numbers."""
+ARROW = " → "
+TIMES = "\N{MULTIPLICATION SIGN}"
+PRECONDITION_SHARES = ("precision", "recall", "always_precision")
+_SLACK = 1e-5
+"""Shares are kept as float32."""
+_NAME = "a macro library"
+
+_POSITIVE = number(0)
+MACRO = fields(
+    actions=kind(list),
+    names=kind(str),
+    buckets=kind(list),
+    source=kind(str),
+    deterministic=TRUTH,
+    status=kind(str),
+    slot=optional(kind(int)),
+    precondition=optional(kind(dict)),
+    length=number(1, 8, whole=True),
+    count=number(1, COUNT, whole=True),
+    play_count=COUNTS,
+    generality=number(0, 1024, whole=True),
+    mean_entropy=number(0, 1, slack=_SLACK),
+    total_reward=number(),
+    mean_reward=number(),
+    windows=_POSITIVE,
+    trials=_POSITIVE,
+    **dict.fromkeys(("certain", "certain_low", "held", "held_low", "held_high"), SHARE),
+    **dict.fromkeys(("near", "paid", "agreed"), SHARE),
+)
+"""An entry of `macros`."""
+PRECONDITION = fields(windows=_POSITIVE, **dict.fromkeys(PRECONDITION_SHARES, optional(SHARE)))
+_CONTROL = fields(
+    name=one_of("macros", "shuffled play", "random"),
+    macros=COUNTS,
+    kept=COUNTS,
+    saved_bits_per_action=number(),
+    saved_low=optional(number()),
+    saved_high=optional(number()),
+)
+SELECTION = fields(
+    play=fields(source=one_of("replay", "games"), actions=COUNTS, pieces=COUNTS),
+    of=one_of("sound", "table"),
+    allowed=COUNTS,
+    **dict.fromkeys(("bits_per_action", "bits_per_action_plain", "dictionary_bits"), _POSITIVE),
+    **dict.fromkeys(("coverage", "redundancy", "redundancy_allowed"), SHARE),
+    sampled=optional(number(1, COUNT, whole=True)),
+    tree_share=optional(_POSITIVE),
+    controls=optional(fields(held_out=number(0, COUNT), libraries=every(_CONTROL))),
+    phrases=every(fields(uses=COUNTS, saved_bits=number(), missed_bits=optional(number()))),
+)
+"""The library chosen by compression."""
+LIBRARY = fields(
+    action_names=value(
+        lambda x: isinstance(x, list) and all(isinstance(y, str) and y.isprintable() for y in x)
+    ),
+    stats=kind(dict),
+    config=kind(dict),
+    macros=every(MACRO),
+    selection=optional(SELECTION),
+)
+
+
+def decode(actions: Sequence[int], action_names: Sequence[str]) -> str:
+    """Action ids in the environment's own words, e.g. "FIRE → RIGHT → RIGHT"."""
+    return ARROW.join(action_names[action] for action in actions)
+
+
+def is_macro_list(found: Any) -> bool:
+    """Whether the `macros` of a `macros.json` of any schema are what figures show, or left out."""
+    return found is None or (isinstance(found, list) and all(map(_is_macro, found)))
+
+
+def _is_macro(entry: Any) -> bool:
+    if not isinstance(entry, dict) or "source" not in entry:
+        return False
+    numbers = ("length", "count", "play_count", "mean_entropy", "total_reward", "mean_reward")
+    named = all(isinstance(entry.get(k), (str, list, type(None))) for k in ("names", "actions"))
+    return named and all(is_number(entry.get(name)) for name in (*numbers, "generality"))
+
+
+def check_library(document: Any, source: Path) -> None:
+    """Checks a library that was read from JSON.
+
+    Args:
+        document: what was read.
+        source: the file, for the message.
+
+    Raises:
+        ConfigError: in one line, if it is damaged or of another schema.
+    """
+    check_form(_check_schema, document, source, _NAME)
+    check_form(LIBRARY, document, source, _NAME)
+    try:
+        config = MacroConfig(**document["config"])
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ConfigError(f"{source} is not {_NAME}: config: {error}") from None
+    fault = next(_contradictions(document, config), None)
+    if fault is not None:
+        raise ConfigError(f"{source} is not {_NAME}: {fault}")
+
+
+def _check_schema(document: Mapping[str, Any], where: str) -> str | None:
+    """The fault of a file of another schema, and what is to be done."""
+    schema = document.get("schema")
+    if type(schema) is int and schema == SCHEMA:
+        return None
+    advice = ""
+    if type(schema) is int and schema > SCHEMA:
+        advice = ": a newer version wrote it; update this project, or read it with the commit in "
+        advice += "the run's summary.json"
+    elif type(schema) is int:
+        advice = ": an older version wrote it, which kept less evidence; run the "
+        advice += "experiment again, or read it with the commit in the run's summary.json"
+    return f"schema = {shorten(schema)}, allowed is {SCHEMA}{advice}"
+
+
+def _contradictions(document: Mapping[str, Any], config: MacroConfig) -> Iterator[str]:
+    """Where a library of the right form contradicts itself."""
+    names, macros = document["action_names"], document["macros"]
+    for name, found in document["stats"].items():
+        high = 1 if name.startswith("certain_rate") else HUGE
+        fault = number(0, high)(found, f"stats.{shorten(name)}")
+        yield from [fault] if fault else []
+    for index, macro in enumerate(macros):
+        where = f"macros[{index}]"
+        yield from _of_actions(macro, names, where)
+        claims = (*_of_macro(macro, config), *_of_status(macro, config))
+        yield from (f"{where}{problem}" for holds, problem in claims if not holds)
+        yield from _of_precondition(macro, where, config)
+    yield from _of_copies(macros, "macros")
+    slots = Counter(macro["slot"] for macro in macros if macro.get("slot") is not None)
+    for slot, count in slots.items():
+        if count > 1:
+            yield f"macros: {count} of them have slot = {slot}, allowed is one"
+    phrases = (document.get("selection") or {}).get("phrases", ())
+    for index, phrase in enumerate(phrases):
+        where = f"selection.phrases[{index}]"
+        yield from _of_actions(phrase, names, where)
+        if not phrase["actions"]:
+            yield f"{where}.actions = []"
+    yield from _of_copies(phrases, "selection.phrases")
+
+
+def _of_actions(entry: Mapping[str, Any], action_names: Sequence[str], where: str) -> Iterator[str]:
+    """Faults of actions that are not known ones, and of names that are not theirs."""
+    actions, num_actions = entry.get("actions"), len(action_names)
+    if not isinstance(actions, list):
+        yield f"{where}.actions = {shorten(actions)}"
+        return
+    for action in actions:
+        if type(action) is not int or not 0 <= action < num_actions:
+            yield f"{where}.actions has {shorten(action)}, allowed is 0..{num_actions - 1}"
+    if entry.get("names") != decode(actions, action_names):
+        yield f"{where}.names = {shorten(entry.get('names'))}"
+
+
+def _of_copies(entries: Sequence[Mapping[str, Any]], where: str) -> Iterator[str]:
+    """Faults of entries with the same actions."""
+    seen = Counter(tuple(entry["actions"]) for entry in entries)
+    for entry in entries:
+        if seen[tuple(entry["actions"])] > 1:
+            yield f"{where}: {shorten(entry['names'])} is there more than once"
+
+
+Claims = Iterator[tuple[bool, str]]
+"""Whether something holds, and the fault if it does not."""
+
+
+def _of_macro(macro: Mapping[str, Any], config: MacroConfig) -> Claims:
+    """What length, buckets, counts and entropy say of each other."""
+    length, shortest, longest = macro["length"], config.min_length, config.max_length
+    yield length == len(macro["actions"]), ".length is wrong"
+    allowed = f"allowed is {shortest} to {longest}, as in config"
+    yield shortest <= length <= longest, f".length = {length}, {allowed}"
+    buckets, kinds = macro["buckets"], config.num_buckets
+    are_buckets = all(type(bucket) is int and 0 <= bucket < kinds for bucket in buckets)
+    are_buckets = are_buckets and len(set(buckets)) == len(buckets)
+    allowed = f"allowed are distinct ones of 0..{kinds - 1}"
+    yield are_buckets, f".buckets = {shorten(buckets)}, {allowed}"
+    yield macro["generality"] == len(buckets), ".generality is wrong"
+    played, count = macro["play_count"], macro["count"]
+    yield played <= count, f".play_count = {played}, allowed is 0 to count = {count}"
+    source = "play" if played else "tree"
+    allowed = f"allowed is {source}, by play_count = {played}"
+    yield macro["source"] == source, f".source = {shorten(macro['source'])}, {allowed}"
+    sure = macro["mean_entropy"] < config.deterministic_threshold
+    yield macro["deterministic"] is sure, ".deterministic contradicts mean_entropy"
+
+
+def _of_status(macro: Mapping[str, Any], config: MacroConfig) -> Claims:
+    """Whether the status is what windows and trials say."""
+    state, share = macro["status"], config.sound_share
+    yield state in STATUS_NAMES, f".status = {shorten(state)}"
+    low, held, high = (macro[name] for name in ("held_low", "held", "held_high"))
+    bounds = f"held_low = {low}, held = {held}, held_high = {high}"
+    ordered = low <= held + _SLACK and held <= high + _SLACK
+    yield ordered, f": {bounds}, allowed are rising ones"
+    enough = macro["trials"] >= config.min_trials
+    trials = f"status = {state} after {macro['trials']} trials"
+    allowed = f"allowed is {config.min_trials} or more (config.min_trials)"
+    yield state == "candidate" or enough, f": {trials}, {allowed}"
+    windows, certain, certain_low = (macro[x] for x in ("windows", "certain", "certain_low"))
+    right = abs(certain * windows - macro["trials"]) <= _SLACK * max(windows, 1.0)
+    yield right, f": certain = {certain}, allowed is trials / windows"
+    allowed = f"allowed is at most certain = {certain}"
+    yield certain_low <= certain + _SLACK, f": certain_low = {certain_low}, {allowed}"
+    least = config.certain_share
+    allowed = f"allowed is config.certain_share = {least} or more of a sound macro"
+    good = state != "sound" or certain_low >= least - _SLACK
+    yield good, f": certain_low = {certain_low}, {allowed}"
+    allowed = f"allowed is config.sound_share = {share} or more of a sound macro"
+    yield state != "sound" or low >= share - _SLACK, f": held_low = {low}, {allowed}"
+    allowed = f"allowed is below config.sound_share = {share} of a refuted macro"
+    yield state != "refuted" or high < share + _SLACK, f": held_high = {high}, {allowed}"
+
+
+def _of_precondition(macro: Mapping[str, Any], where: str, config: MacroConfig) -> Iterator[str]:
+    """Faults unless slot and precondition are both there and right, or both null."""
+    slot, found = macro.get("slot"), macro.get("precondition")
+    fits = (slot is None) == (found is None) and (slot is None or 0 <= slot < config.slots)
+    if not fits:
+        yield f"{where}.slot = {shorten(slot)} with precondition = {shorten(found)}"
+    fault = found is not None and PRECONDITION(found, f"{where}.precondition")
+    if fault:
+        yield fault
