@@ -10,10 +10,40 @@ from matplotlib import rc_context
 from smz_jax.config.settings import require
 from smz_jax.report.data import RunData, load_runs
 from smz_jax.report.page import FigureBlock, render_page
-from smz_jax.report.panels import DRAWN_ELSEWHERE, PANELS
+from smz_jax.report.panels import PANELS
 from smz_jax.report.plot import draw_panel
 from smz_jax.report.style import RC, save_figure
 from smz_jax.storage.files import atomic_write_text
+
+DRAWN_ELSEWHERE = {
+    "macro_timeline": (
+        "A game of the model, drawn by experiments.macros: its score (dotted: a life lost), how "
+        "uncertain each action's outcome was to the model, and where the most used macros were "
+        "followed from their first action to their last, none over another; faint where not each "
+        "of these transitions was certain to the model. Green: sound, by replay; grey: not "
+        "enough evidence, or certain too rarely; red: refuted."
+    ),
+    "macro_tree": (
+        "The tree of one of its decisions, from the root on the left: round nodes are states to "
+        "act in, square ones wait for chance, small hollow squares would have nothing to wait for: "
+        "their transition is certain to the model. Larger ones were searched more; dotted "
+        "edges are uncertain. The green chain of certain transitions is what a collapsed search "
+        "walks in one go, and what a macro is found from. Numbers: entropies of the chain, of the "
+        "most visited path, and of what was searched from the chain's end."
+    ),
+    "macro_strips": (
+        "What the best macros do, in the real game: the screen before, after each action, and what "
+        "has changed from first to last (red: where something has come, blue: where it is gone). "
+        "Grey titles: not each of these transitions was certain to the model."
+    ),
+    "grid": (
+        "Left: the map, with the value of each cell and the best actions. Middle: how random each "
+        "action's outcome is by the rules, a triangle for each action of a cell. Right: how random "
+        "it is to the model, faded where the replay has nothing; the more alike the two, the "
+        "better it knows what is chance."
+    ),
+}
+"""Captions of the pictures that other commands leave in a run's folder, in the page's order."""
 
 
 def build_report(run_dirs: Sequence[Path], out_dir: Path | None = None) -> Path:

@@ -43,11 +43,7 @@ PRECONDITION = (
     *("windows", "precision", "bucket_precision", "always_precision", "recall", "bucket_recall"),
     *("ece", "ece_raw"),
 )
-RANKINGS = {
-    "generality": "Most general",
-    "entropy": "Most deterministic",
-    "count": "Most frequent",
-}
+RANKINGS = {"generality": "Most general", "entropy": "Most deterministic", "count": "Most frequent"}
 """Title by measure."""
 
 

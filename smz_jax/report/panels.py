@@ -103,10 +103,7 @@ _PANELS = (
         "Macros in the table: those that were ever played, and those seen in search trees only.",
         [
             Plot(
-                lines=[
-                    *_by_source("macros/"),
-                    Line("macros/total", "both together", BLACK, ":"),
-                ],
+                lines=[*_by_source("macros/"), Line("macros/total", "both together", BLACK, ":")],
                 unit="macros in the table",
                 scale="counts",
             )
@@ -399,33 +396,3 @@ _PANELS = (
 )
 PANELS = {panel.name: panel for panel in _PANELS}
 """Every figure by its name."""
-
-DRAWN_ELSEWHERE = {
-    "macro_timeline": (
-        "A game of the model, drawn by experiments.macros: its score (dotted: a life lost), how "
-        "uncertain each action's outcome was to the model, and where the most used macros were "
-        "followed from their first action to their last, none over another; faint where not each "
-        "of these transitions was certain to the model. Green: sound, by replay; grey: not "
-        "enough evidence, or certain too rarely; red: refuted."
-    ),
-    "macro_tree": (
-        "The tree of one of its decisions, from the root on the left: round nodes are states to "
-        "act in, square ones wait for chance, small hollow squares would have nothing to wait for: "
-        "their transition is certain to the model. Larger ones were searched more; dotted "
-        "edges are uncertain. The green chain of certain transitions is what a collapsed search "
-        "walks in one go, and what a macro is found from. Numbers: entropies of the chain, of the "
-        "most visited path, and of what was searched from the chain's end."
-    ),
-    "macro_strips": (
-        "What the best macros do, in the real game: the screen before, after each action, and what "
-        "has changed from first to last (red: where something has come, blue: where it is gone). "
-        "Grey titles: not each of these transitions was certain to the model."
-    ),
-    "grid": (
-        "Left: the map, with the value of each cell and the best actions. Middle: how random each "
-        "action's outcome is by the rules, a triangle for each action of a cell. Right: how random "
-        "it is to the model, faded where the replay has nothing; the more alike the two, the "
-        "better it knows what is chance."
-    ),
-}
-"""Captions of the pictures that other commands leave in a run's folder, in the page's order."""

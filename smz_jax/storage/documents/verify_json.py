@@ -62,10 +62,7 @@ def _estimate(limit: Form) -> Form:
     return value(lambda x: whole(x, "") is None and set(x) == set(ESTIMATE))
 
 
-_TALLY = {
-    **dict.fromkeys(SHARES, _estimate(SHARE)),
-    **dict.fromkeys(MEANS, _estimate(number())),
-}
+_TALLY = {**dict.fromkeys(SHARES, _estimate(SHARE)), **dict.fromkeys(MEANS, _estimate(number()))}
 _KIND = fields(macros=COUNTS, totals=fields(**_TALLY))
 _NUMBERS = value(
     lambda x: isinstance(x, dict) and all(isinstance(y, bool) or is_number(y) for y in x.values())
