@@ -16,6 +16,7 @@ from smz_jax.storage.documents.forms import (
     HUGE,
     SHARE,
     TRUTH,
+    Form,
     check_form,
     every,
     fields,
@@ -81,13 +82,19 @@ SELECTION = fields(
     phrases=every(fields(uses=COUNTS, saved_bits=number(), missed_bits=optional(number()))),
 )
 """The library chosen by compression."""
+
+
+def _part(of: type) -> Form:
+    return lambda found, where: None if isinstance(found, of) else f"{where} is missing"
+
+
 LIBRARY = fields(
     action_names=value(
         lambda x: isinstance(x, list) and all(isinstance(y, str) and y.isprintable() for y in x)
     ),
-    stats=kind(dict),
-    config=kind(dict),
-    macros=every(MACRO),
+    stats=_part(dict),
+    config=_part(dict),
+    macros=lambda found, where: _part(list)(found, where) or every(MACRO)(found, where),
     selection=optional(SELECTION),
 )
 
