@@ -11,6 +11,7 @@ from smz_jax.report.data import RunData
 from smz_jax.report.style import (
     GREEN,
     SCALES,
+    SOURCE_LABELS,
     Group,
     add_legend,
     draw_curve,
@@ -151,10 +152,10 @@ def _parts(panel: Panel, runs: Sequence[RunData]) -> Iterable[tuple[Plot, Sequen
     for plot in panel.plots:
         if panel.splits and len(runs) > 1:
             for line in (line for line in plot.lines if line.dash == "-"):
-                yield (
-                    replace(plot, lines=(line,), title=line.label, title_colour=line.colour),
-                    runs,
-                )
+                # As the sources are coloured everywhere; other colours are those of runs.
+                colour = line.colour if line.label in SOURCE_LABELS.values() else "black"
+                title = line.label
+                yield replace(plot, lines=(line,), title=title, title_colour=colour), runs
         elif not panel.given or any(run.curve(x.key)[0] for run in runs for x in plot.lines):
             yield plot, runs
 
