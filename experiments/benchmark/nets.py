@@ -130,8 +130,9 @@ def _hand_made(half: _Half) -> tuple[Networks, Params]:
         "chance": half.init(keys[1], outputs=NUM_ACTIONS, codes=CODEBOOK_SIZE),
     }
     scalars = ("value_of", "reward_of", *Networks._field_defaults)
+    unused: dict[str, Any] = {name: missing for name in Networks._fields if name not in scalars}
     networks = Networks(
-        **{name: missing for name in Networks._fields if name not in scalars},
+        **unused,
         value_of=lambda logits: logits[..., 0],
         reward_of=lambda logits: logits[..., 0],
     )._replace(
