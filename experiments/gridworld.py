@@ -12,9 +12,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from smz_jax.config.check import ConfigError, require
 from smz_jax.config.cli import parse, run_main
 from smz_jax.config.experiment import Experiment
-from smz_jax.config.settings import Config, ConfigError, require
+from smz_jax.config.settings import Config
 
 EXPERIMENT = Experiment(
     name="gridworld",

@@ -20,8 +20,9 @@ from experiments.benchmark.timing import (
 )
 from smz_jax.acting.actor import Actor
 from smz_jax.acting.decide import make_decide
-from smz_jax.config.settings import Config, NetworkConfig, RolloutConfig, SearchConfig
+from smz_jax.config.settings import Config, NetworkConfig, SearchConfig
 from smz_jax.config.sources import to_dict
+from smz_jax.config.training import RolloutConfig
 from smz_jax.envs import make_env, make_spec
 from smz_jax.model.networks import make_networks
 from smz_jax.storage.metrics import PhaseTimers

@@ -23,7 +23,8 @@ from experiments.encoders.frames import (
     training_rows,
 )
 from experiments.encoders.variants import Job, Sizes, held_out_rows, job_config
-from smz_jax.config.settings import Config, ConfigError
+from smz_jax.config.check import ConfigError
+from smz_jax.config.settings import Config
 from smz_jax.config.sources import flat_dict
 from smz_jax.envs import make_spec
 from smz_jax.learning.learner import init_train_state, make_train_step

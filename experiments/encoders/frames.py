@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from smz_jax.config.settings import Config, ConfigError
+from smz_jax.config.check import ConfigError
+from smz_jax.config.settings import Config
 from smz_jax.envs import make_env
 from smz_jax.envs.atari.sticky import StickyTruth, sticky_truth
 from smz_jax.storage.files import atomic_write_bytes

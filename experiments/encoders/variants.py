@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from smz_jax.config.check import ConfigError, require
 from smz_jax.config.experiment import Experiment, preset_overrides
-from smz_jax.config.settings import Config, ConfigError, require
+from smz_jax.config.settings import Config
 from smz_jax.config.sources import from_dict, suggest
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.results.plan import Job, Result, read_json
-from smz_jax.config.settings import ConfigError
+from smz_jax.config.check import ConfigError
 from smz_jax.report.text import short_duration
 from smz_jax.storage.metrics import METRICS_FILE
 from smz_jax.storage.run_dir import read_config

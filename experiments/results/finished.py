@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from experiments.results.plan import is_finished, read_json, seed_folders
 from experiments.results.worlds import ENCODER_VARIANT, STICKY, World
-from smz_jax.config.settings import Config, ConfigError
+from smz_jax.config.check import ConfigError
+from smz_jax.config.settings import Config
 from smz_jax.config.sources import flat_dict
 from smz_jax.report.data import Curve, RunData, load_run
 from smz_jax.storage.documents.forms import is_number

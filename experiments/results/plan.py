@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from experiments.results.worlds import ENCODER_VARIANT, STICKY, WORLDS, Choice, World
+from smz_jax.config.check import ConfigError
 from smz_jax.config.cli import parse
-from smz_jax.config.settings import Config, ConfigError
+from smz_jax.config.settings import Config
 from smz_jax.config.sources import diff
 from smz_jax.storage import files
 from smz_jax.storage.run_dir import CONFIG_NAME, read_config

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import yaml
 
-from smz_jax.config.settings import ConfigError, require
+from smz_jax.config.check import ConfigError, require
 from smz_jax.config.sources import suggest
 
 STICKY = (0.25, 0.0)

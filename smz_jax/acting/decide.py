@@ -5,7 +5,8 @@ from typing import Literal
 
 import jax
 
-from smz_jax.config.settings import Config, RolloutConfig
+from smz_jax.config.settings import Config
+from smz_jax.config.training import RolloutConfig
 from smz_jax.model import steps
 from smz_jax.search.policy import make_prior_policy, make_search
 from smz_jax.types import Array, Decision, EnvSpec, Networks, Params

@@ -12,7 +12,8 @@ from scipy import stats
 
 from smz_jax.acting.actor import GameScores
 from smz_jax.acting.agent import ActFn, Agent, make_constant_policy, make_random_policy
-from smz_jax.config.settings import Config, ConfigError, EnvConfig
+from smz_jax.config.check import ConfigError
+from smz_jax.config.settings import Config, EnvConfig
 from smz_jax.envs import GameFault, make_env
 from smz_jax.envs.protocol import first_line
 from smz_jax.envs.rebuilt import MAX_RESTARTS

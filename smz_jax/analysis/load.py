@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from smz_jax.analysis.requests import Checkpoint
-from smz_jax.config.settings import Config, require
+from smz_jax.config.check import require
+from smz_jax.config.settings import Config
 from smz_jax.envs import make_spec
 from smz_jax.macros.library.summary import precondition_fields
 from smz_jax.macros.precondition.head import HeadState, init_head, model_part

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from smz_jax.config.check import Between, Checked, require, unique
-from smz_jax.config.check import ConfigError as ConfigError
-from smz_jax.config.check import shorten as shorten
 from smz_jax.config.training import (
     EvalConfig,
     LearnerConfig,

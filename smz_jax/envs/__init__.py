@@ -11,7 +11,8 @@ import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
-from smz_jax.config.settings import EnvConfig, require
+from smz_jax.config.check import require
+from smz_jax.config.settings import EnvConfig
 from smz_jax.envs.protocol import GameFault, VectorEnv, check_actions
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from smz_jax.config.settings import ConfigError, require
+from smz_jax.config.check import ConfigError, require
 
 if TYPE_CHECKING:
     from smz_jax.types import EnvSpec, Timestep

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from smz_jax.config.settings import ConfigError
+from smz_jax.config.check import ConfigError
 from smz_jax.envs.protocol import GameFault, VectorEnv, first_line
 from smz_jax.types import Timestep
 

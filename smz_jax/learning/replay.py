@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import psutil
 from flashbax.buffers import sum_tree
 
-from smz_jax.config.settings import Config, ConfigError, require
+from smz_jax.config.check import ConfigError, require
+from smz_jax.config.settings import Config
 from smz_jax.types import Array, EnvSpec, ReplaySample, Trajectory
 
 # Bounds of a priority. flashbax changes a leaf by adding a float32 difference, so a fall by more

@@ -14,7 +14,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from smz_jax.config.settings import NetworkConfig, require
+from smz_jax.config.check import require
+from smz_jax.config.settings import NetworkConfig
 from smz_jax.model.heads import CodeHead, OneHead, Projector, Transition, TwoHeads
 from smz_jax.model.layers import EmbeddingNorm, PixelNorm, min_max_scale
 from smz_jax.model.torsos import FAMILIES

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from matplotlib import rc_context
 
-from smz_jax.config.settings import require
+from smz_jax.config.check import require
 from smz_jax.report.data import RunData, load_runs
 from smz_jax.report.page import FigureBlock, render_page
 from smz_jax.report.panels import PANELS

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from smz_jax.config.settings import ConfigError, require
+from smz_jax.config.check import ConfigError, require
 from smz_jax.storage.documents.forms import is_number
 from smz_jax.storage.documents.macro_form import check_library, is_macro_list
 from smz_jax.storage.documents.macros import fold

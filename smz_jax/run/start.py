@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from smz_jax.config.settings import Config, ConfigError
+from smz_jax.config.check import ConfigError
+from smz_jax.config.settings import Config
 from smz_jax.run.parts import Parts
 from smz_jax.run.progress import Progress
 from smz_jax.run.state import RunState, fresh_state, load_weights, restore, steps_per_iteration

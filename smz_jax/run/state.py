@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from smz_jax.config.settings import Config, ConfigError
+from smz_jax.config.check import ConfigError
+from smz_jax.config.settings import Config
 from smz_jax.config.sources import flat_dict
 from smz_jax.macros.library.summary import summarise
 from smz_jax.macros.mine.miner import MacroState

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import mctx
 from flax.errors import FlaxError
 
-from smz_jax.config.settings import ConfigError, require
+from smz_jax.config.check import ConfigError, require
 from smz_jax.model.steps import chance, decide, finite, one_hot_code
 from smz_jax.search.edges import Edges
 from smz_jax.types import Array, Networks, NodeEmbedding, Params

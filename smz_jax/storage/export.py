@@ -26,7 +26,8 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from smz_jax.config.settings import Config, ConfigError, require, shorten
+from smz_jax.config.check import ConfigError, require, shorten
+from smz_jax.config.settings import Config
 from smz_jax.config.sources import config_from_yaml, config_to_yaml
 from smz_jax.storage.documents.macro_form import check_library
 from smz_jax.storage.files import atomic_write_bytes

@@ -8,7 +8,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-from smz_jax.config.settings import ConfigError
+from smz_jax.config.check import ConfigError
 
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from smz_jax.config.settings import ConfigError
+from smz_jax.config.check import ConfigError
 from smz_jax.storage.files import atomic_write_bytes, plain
 
 PHASES = (

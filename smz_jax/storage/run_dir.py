@@ -11,8 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+from smz_jax.config.check import ConfigError, require
 from smz_jax.config.cli import Invocation
-from smz_jax.config.settings import Config, ConfigError, require
+from smz_jax.config.settings import Config
 from smz_jax.config.sources import config_from_yaml, config_to_yaml, diff
 from smz_jax.storage.files import atomic_write_text
 

@@ -11,7 +11,8 @@ from smz_jax.acting import evaluate as module
 from smz_jax.acting.agent import make_agent, make_constant_policy, make_random_policy
 from smz_jax.acting.decide import make_decide
 from smz_jax.acting.evaluate import evaluate, evaluate_baselines, evaluation_row, summarise_games
-from smz_jax.config.settings import Config, EvalConfig, NetworkConfig, SearchConfig
+from smz_jax.config.settings import Config, NetworkConfig, SearchConfig
+from smz_jax.config.training import EvalConfig
 from smz_jax.envs import GameFault
 from smz_jax.model.networks import make_networks
 from smz_jax.run.ending import format_summary

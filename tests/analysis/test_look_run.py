@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from smz_jax.analysis.view import session
-from smz_jax.config.settings import ConfigError
+from smz_jax.config.check import ConfigError
 from smz_jax.report.data import load_run
 from smz_jax.report.library import macro_lines, macro_tables
 from smz_jax.report.verdict import find_warnings

@@ -26,14 +26,9 @@ from smz_jax.analysis.play.scenes import make_scene
 from smz_jax.analysis.play.session import play_model
 from smz_jax.analysis.play.terminal import picture_text, words
 from smz_jax.analysis.requests import PlayRequest
-from smz_jax.config.settings import (
-    Config,
-    ConfigError,
-    EnvConfig,
-    EvalConfig,
-    NetworkConfig,
-    SearchConfig,
-)
+from smz_jax.config.check import ConfigError
+from smz_jax.config.settings import Config, EnvConfig, NetworkConfig, SearchConfig
+from smz_jax.config.training import EvalConfig
 from smz_jax.envs import make_env
 from smz_jax.envs.atari.ale_backend import AleScreenPool
 from smz_jax.envs.screens import open_game

@@ -11,7 +11,7 @@ from smz_jax.analysis.verify.criteria import criteria_lines, judge
 from smz_jax.analysis.verify.document import code_perplexity, kind_of, plain_estimate
 from smz_jax.analysis.verify.libraries import Library
 from smz_jax.analysis.verify.trial import tally
-from smz_jax.config.settings import MacroConfig
+from smz_jax.config.training import MacroConfig
 from tests.support.verify_parts import SAME, made_up
 
 SETTINGS = MacroConfig(max_length=4)

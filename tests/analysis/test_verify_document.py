@@ -8,7 +8,7 @@ import pytest
 from smz_jax.analysis.verify import table
 from smz_jax.analysis.verify.document import plain_estimate
 from smz_jax.analysis.verify.trial import tally
-from smz_jax.config.settings import ConfigError
+from smz_jax.config.check import ConfigError
 from smz_jax.storage.documents.verify_json import check_document, read_verify_json
 from tests.support.verify_parts import made_up_document
 

@@ -20,8 +20,9 @@ from smz_jax.analysis.verify.session import check_library_of, verify
 from smz_jax.analysis.verify.starts import StartState, play_emulator
 from smz_jax.analysis.verify.trial import tally
 from smz_jax.analysis.verify.worlds import try_libraries
+from smz_jax.config.check import ConfigError
 from smz_jax.config.experiment import Experiment, resolve
-from smz_jax.config.settings import Config, ConfigError, EnvConfig
+from smz_jax.config.settings import Config, EnvConfig
 from smz_jax.envs.atari.emulator import Emulator, play_sequence
 from smz_jax.model.networks import make_networks
 from smz_jax.storage.documents.verify_json import check_document

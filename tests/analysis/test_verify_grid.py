@@ -17,7 +17,7 @@ from smz_jax.analysis.verify.grid_world import follow, make_world
 from smz_jax.analysis.verify.libraries import Library
 from smz_jax.analysis.verify.pairs import count_pairs, pair_shares, states_of
 from smz_jax.analysis.verify.worlds import try_libraries
-from smz_jax.config.settings import ConfigError
+from smz_jax.config.check import ConfigError
 from smz_jax.storage.documents.verify_json import read_verify_json
 from tests.analysis import test_grid_check as exact
 

@@ -9,7 +9,8 @@ import numpy as np
 from smz_jax.analysis.verify import session
 from smz_jax.analysis.verify.foresight import Foresight, Learned, Model, where_applies
 from smz_jax.analysis.verify.libraries import CERTAIN, RANDOM, REAL, SHUFFLED, UNTRAINED, Library
-from smz_jax.config.settings import Config, MacroConfig
+from smz_jax.config.settings import Config
+from smz_jax.config.training import MacroConfig
 from smz_jax.macros.precondition.head import init_head
 from smz_jax.macros.precondition.network import OUTPUT, make_precondition
 

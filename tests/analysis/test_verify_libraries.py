@@ -6,7 +6,7 @@ import numpy as np
 
 from smz_jax.analysis.verify import controls, libraries
 from smz_jax.analysis.verify.libraries import Library
-from smz_jax.config.settings import MacroConfig
+from smz_jax.config.training import MacroConfig
 from smz_jax.macros.compression.selection import encode, select
 from tests.support.verify_parts import SETTINGS, library_of, macro_entry, pieces_of
 

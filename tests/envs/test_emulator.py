@@ -6,7 +6,8 @@ import envpool
 import numpy as np
 import pytest
 
-from smz_jax.config.settings import ConfigError, EnvConfig
+from smz_jax.config.check import ConfigError
+from smz_jax.config.settings import EnvConfig
 from smz_jax.envs.area import resize_area
 from smz_jax.envs.atari.emulator import Emulator, play_sequence
 

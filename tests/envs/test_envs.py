@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from smz_jax.config.settings import ConfigError, EnvConfig
+from smz_jax.config.check import ConfigError
+from smz_jax.config.settings import EnvConfig
 from smz_jax.envs import SUITES, check_actions, check_env_id, make_env, make_spec
 from smz_jax.envs.atari import rom_files
 from smz_jax.envs.atari.atari_env import AtariVectorEnv

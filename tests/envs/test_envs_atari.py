@@ -4,7 +4,8 @@ import envpool
 import numpy as np
 import pytest
 
-from smz_jax.config.settings import ConfigError, EnvConfig
+from smz_jax.config.check import ConfigError
+from smz_jax.config.settings import EnvConfig
 from smz_jax.envs import make_env, make_spec
 from smz_jax.envs.frames import FrameStacker
 

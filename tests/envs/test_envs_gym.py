@@ -10,7 +10,8 @@ from gymnasium.vector.utils import concatenate, create_empty_array
 
 from experiments.gym import EXPERIMENT
 from smz_jax.config import cli, sources
-from smz_jax.config.settings import ConfigError, EnvConfig
+from smz_jax.config.check import ConfigError
+from smz_jax.config.settings import EnvConfig
 from smz_jax.envs import check_env_id, make_env, make_spec
 from smz_jax.envs.gym.spaces import make_coder
 from smz_jax.model.networks import make_networks

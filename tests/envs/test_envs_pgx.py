@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from smz_jax.acting.agent import make_constant_policy, make_random_policy
-from smz_jax.config.settings import ConfigError, EnvConfig
+from smz_jax.config.check import ConfigError
+from smz_jax.config.settings import EnvConfig
 from smz_jax.envs import check_env_id, make_env, make_spec
 
 LANES = 3

@@ -9,7 +9,8 @@ from scipy import stats
 
 from experiments import gridworld
 from smz_jax.analysis.rules.figure import FADED, grid_figure, policy_text, values_text
-from smz_jax.config.settings import ConfigError, EnvConfig
+from smz_jax.config.check import ConfigError
+from smz_jax.config.settings import EnvConfig
 from smz_jax.envs import make_env, make_spec
 from smz_jax.envs.grid.grid_env import _cumulative, grid_observations, states_of
 from smz_jax.envs.grid.map import read_map

@@ -8,7 +8,8 @@ import time
 import numpy as np
 import pytest
 
-from smz_jax.config.settings import ConfigError, EnvConfig
+from smz_jax.config.check import ConfigError
+from smz_jax.config.settings import EnvConfig
 from smz_jax.envs import check_env_id
 from smz_jax.envs.grid.map import MAPS, GridMap, generate_map, map_from_kwargs, read_map
 from smz_jax.envs.grid.rules import (

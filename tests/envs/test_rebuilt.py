@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from smz_jax.acting.actor import GameScores
-from smz_jax.config.settings import ConfigError
+from smz_jax.config.check import ConfigError
 from smz_jax.envs.protocol import GameFault
 from smz_jax.envs.rebuilt import MAX_RESTARTS, RebuiltEnv
 from smz_jax.envs.vector import LaneStep, LanesVectorEnv

@@ -18,7 +18,7 @@ from experiments.benchmark import plan, rollout, search, soak, timing
 from experiments.benchmark.nets import CODEBOOK_SIZE, NUM_ACTIONS, SUBJECTS
 from experiments.benchmark.plan import THRESHOLD, Figure, Task
 from experiments.benchmark.programs import arguments, build, tree_bytes
-from smz_jax.config.settings import ConfigError
+from smz_jax.config.check import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 BATCH = 2

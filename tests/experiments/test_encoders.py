@@ -26,7 +26,8 @@ from experiments.encoders.report import (
     write_report,
 )
 from experiments.encoders.variants import SIZES, VARIANTS, Job, held_out_rows, job_config
-from smz_jax.config.settings import Config, ConfigError, EnvConfig
+from smz_jax.config.check import ConfigError
+from smz_jax.config.settings import Config, EnvConfig
 from smz_jax.envs import make_env, make_spec
 from smz_jax.envs.atari.ale_backend import open_emulator
 from smz_jax.envs.atari.sticky import (

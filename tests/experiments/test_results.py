@@ -23,8 +23,8 @@ from experiments.results import plan as plans
 from experiments.results.plan import check_same, make_plan, settings_of
 from experiments.results.runner import Machine, Runner, this_machine
 from experiments.results.worlds import WORLDS, Choice, World, choose
+from smz_jax.config.check import ConfigError
 from smz_jax.config.cli import read_request
-from smz_jax.config.settings import ConfigError
 from smz_jax.run.progress import Progress
 from smz_jax.run.signals import StopSignal
 

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from smz_jax.config.settings import Config, EnvConfig, LearnerConfig, NetworkConfig, RolloutConfig
+from smz_jax.config.settings import Config, EnvConfig, NetworkConfig
+from smz_jax.config.training import LearnerConfig, RolloutConfig
 from smz_jax.learning import learner
 from smz_jax.learning.replay import Replay
 from smz_jax.model.networks import make_networks

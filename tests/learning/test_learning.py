@@ -6,15 +6,8 @@ import numpy as np
 
 from smz_jax.acting.actor import Actor
 from smz_jax.acting.decide import make_decide
-from smz_jax.config.settings import (
-    Config,
-    EnvConfig,
-    LearnerConfig,
-    NetworkConfig,
-    ReplayConfig,
-    RolloutConfig,
-    SearchConfig,
-)
+from smz_jax.config.settings import Config, EnvConfig, NetworkConfig, SearchConfig
+from smz_jax.config.training import LearnerConfig, ReplayConfig, RolloutConfig
 from smz_jax.learning.learner import init_train_state, make_train_step
 from smz_jax.learning.replay import make_replay
 from smz_jax.model.networks import make_networks

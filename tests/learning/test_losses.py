@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from smz_jax.config.settings import Config, EnvConfig, LearnerConfig, LossConfig, NetworkConfig
+from smz_jax.config.settings import Config, EnvConfig, NetworkConfig
+from smz_jax.config.training import LearnerConfig, LossConfig
 from smz_jax.learning import losses
 from smz_jax.learning.losses import Batch, Unrolled
 from smz_jax.model.networks import make_networks

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from smz_jax.analysis.rules.known_rules import roc_area, rules_check
-from smz_jax.config.settings import LossConfig
+from smz_jax.config.training import LossConfig
 from smz_jax.envs.grid.grid_env import grid_observations
 from smz_jax.envs.grid.rules import sample_paths, true_entropy
 from smz_jax.learning.diagnose import batch_check, check_row, gradient_check

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from smz_jax.config.settings import MacroConfig
+from smz_jax.config.training import MacroConfig
 from smz_jax.macros.precondition.quality import (
     LOGIT_BINS,
     TEMPERATURES,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smz_jax.config.settings import ConfigError
+from smz_jax.config.check import ConfigError
 from smz_jax.macros.compression import coding
 from smz_jax.macros.compression.selection import encode, parse, select
 from smz_jax.macros.library.controls import random_macros, shuffled

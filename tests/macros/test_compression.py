@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from smz_jax.config.settings import ConfigError
+from smz_jax.config.check import ConfigError
 from smz_jax.macros.compression import coding, ladder, merging
 from smz_jax.macros.compression import selection as compression
 from smz_jax.macros.compression.selection import encode, parse, select

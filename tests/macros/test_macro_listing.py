@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from experiments import macros as command
-from smz_jax.config.settings import ConfigError
+from smz_jax.config.check import ConfigError
 from smz_jax.macros.library.gate import closed_gate, gate_and_reason, prefix_line
 from smz_jax.macros.library.listing import SORTS, Wanted, listed
 from smz_jax.report.library import format_selection, format_table

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smz_jax.config.settings import MacroConfig
+from smz_jax.config.training import MacroConfig
 from smz_jax.macros.mine.table import init_table, merge
 from smz_jax.macros.mine.windows import PlayRows, init_carry, play_windows, tree_windows
 from smz_jax.types import NodeEmbedding

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from smz_jax.config.settings import ConfigError, MacroConfig
+from smz_jax.config.check import ConfigError
+from smz_jax.config.training import MacroConfig
 from smz_jax.macros.library.listing import rank
 from smz_jax.macros.library.summary import summarise, table_stats
 from smz_jax.macros.mine.buckets import assign_buckets, init_buckets, update_buckets

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from smz_jax.config.settings import ConfigError, MacroConfig
+from smz_jax.config.check import ConfigError
+from smz_jax.config.training import MacroConfig
 from smz_jax.macros.mine.keys import MAX_ACTIONS, PackedWindows, pack, unpack
 from smz_jax.macros.mine.table import init_table, merge
 from smz_jax.macros.mine.windows import PlayRows, init_carry, play_windows

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from smz_jax.config.settings import MacroConfig
+from smz_jax.config.training import MacroConfig
 from smz_jax.learning import learner
 from smz_jax.macros.judge.evidence import SOUND, count_trials, outcomes
 from smz_jax.macros.judge.trials import make_replayed

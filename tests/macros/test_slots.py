@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
-from smz_jax.config.settings import ConfigError, MacroConfig
+from smz_jax.config.check import ConfigError
+from smz_jax.config.training import MacroConfig
 from smz_jax.macros.judge.evidence import CANDIDATE, REFUTED, SOUND
 from smz_jax.macros.mine.table import init_table
 from smz_jax.macros.precondition.quality import (

@@ -13,14 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from smz_jax.config.settings import (
-    Config,
-    EnvConfig,
-    LearnerConfig,
-    LossConfig,
-    NetworkConfig,
-    RolloutConfig,
-)
+from smz_jax.config.settings import Config, EnvConfig, NetworkConfig
+from smz_jax.config.training import LearnerConfig, LossConfig, RolloutConfig
 from smz_jax.learning.learner import init_train_state, make_train_step
 from smz_jax.learning.replay import Replay
 from smz_jax.model.values import logits_to_scalar

@@ -12,9 +12,9 @@ import jax
 import numpy as np
 import pytest
 
+from smz_jax.config.check import ConfigError
 from smz_jax.config.cli import parse
 from smz_jax.config.experiment import Experiment
-from smz_jax.config.settings import ConfigError
 from smz_jax.envs.protocol import GameFault
 from smz_jax.run import loop
 from smz_jax.run.loop import train

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from mctx._src import action_selection, seq_halving
 
-from smz_jax.config.settings import ConfigError, SearchConfig
+from smz_jax.config.check import ConfigError
+from smz_jax.config.settings import SearchConfig
 from smz_jax.search import gumbel as rules
 from tests.search.test_scores import random_nodes
 from tests.support.search_runs import random_invalid, run_search

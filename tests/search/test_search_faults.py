@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from smz_jax.config.settings import Config, ConfigError, NetworkConfig, SearchConfig
+from smz_jax.config.check import ConfigError
+from smz_jax.config.settings import Config, NetworkConfig, SearchConfig
 from smz_jax.model.networks import make_networks
 from smz_jax.search.edges import Edges
 from smz_jax.search.expansion import make_expand, on_rows

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 import pytest
 
-from smz_jax.config.settings import ConfigError
+from smz_jax.config.check import ConfigError
 from smz_jax.storage.checkpoint import CheckpointStore, Damage, arrays, store
 
 ROOT = Path(__file__).resolve().parents[2]

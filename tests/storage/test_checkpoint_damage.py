@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from smz_jax.config.settings import ConfigError
+from smz_jax.config.check import ConfigError
 from smz_jax.storage.checkpoint import CheckpointStore, Damage, rows, sums, take_rows
 from smz_jax.types import Trajectory
 

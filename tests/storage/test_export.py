@@ -25,7 +25,7 @@ from smz_jax.analysis.load import (
     load_model,
     score_table,
 )
-from smz_jax.config.settings import ConfigError
+from smz_jax.config.check import ConfigError
 from smz_jax.envs import make_spec
 from smz_jax.macros.precondition.head import model_part
 from smz_jax.model.networks import make_networks
@@ -418,7 +418,7 @@ def test_wrong_arguments_and_damage_are_answered_before_jax(tiny_run, exported, 
     ]
     code = (
         "import sys\nfrom experiments import export, play\n"
-        "from smz_jax.config.settings import ConfigError\n"
+        "from smz_jax.config.check import ConfigError\n"
         f"for name, words in {calls!r}:\n"
         "    try:\n        globals()[name].main(words)\n"
         "    except ConfigError as error:\n        print('refused', error)\n"

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from smz_jax.config.settings import Config, ConfigError
+from smz_jax.config.check import ConfigError
+from smz_jax.config.settings import Config
 from smz_jax.report.library import format_rankings
 from smz_jax.storage.documents.macro_form import check_library
 from smz_jax.storage.export import ABOUT, REQUIRED, SUMS, Exported, read_export, write_export

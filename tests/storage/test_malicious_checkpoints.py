@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from smz_jax.config.settings import Config, ConfigError
+from smz_jax.config.check import ConfigError
+from smz_jax.config.settings import Config
 from smz_jax.config.sources import flat_dict
 from smz_jax.run.state import Counters, RunState
 from smz_jax.run.state import restore as restore_run

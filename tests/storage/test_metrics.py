@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from smz_jax.config.settings import ConfigError
+from smz_jax.config.check import ConfigError
 from smz_jax.report.text import short_count, short_duration
 from smz_jax.run.progress import Progress
 from smz_jax.storage import files

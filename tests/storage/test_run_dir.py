@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from smz_jax.config import cli
+from smz_jax.config.check import ConfigError
 from smz_jax.config.experiment import Experiment
-from smz_jax.config.settings import ConfigError
 from smz_jax.storage import run_dir
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,7 +13,8 @@ from smz_jax.analysis.verify.document import Verification, to_document
 from smz_jax.analysis.verify.libraries import Library, Piece
 from smz_jax.analysis.verify.starts import PlayedGames
 from smz_jax.analysis.verify.trial import LibraryTrials, Trial
-from smz_jax.config.settings import Config, MacroConfig
+from smz_jax.config.settings import Config
+from smz_jax.config.training import MacroConfig
 from smz_jax.storage.documents.verify_json import write_verify_json
 
 NAMES = ("NOOP", "FIRE", "RIGHT", "LEFT")

@@ -8,7 +8,7 @@ from smz_jax.analysis.play.scenes import make_scene
 from smz_jax.analysis.play.terminal import shown
 from smz_jax.analysis.play.video import write_video
 from smz_jax.analysis.requests import PlayRequest
-from smz_jax.config.settings import require
+from smz_jax.config.check import require
 from smz_jax.storage.export import Exported
 
 

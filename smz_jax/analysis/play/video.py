@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from smz_jax.config.settings import ConfigError, require
+from smz_jax.config.check import ConfigError, require
 
 MAX_GIF_RATE = 50.0
 """Pictures in a second: browsers slow down what is faster."""

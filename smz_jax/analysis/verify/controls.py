@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import numpy as np
 
 from smz_jax.analysis.verify.libraries import RANDOM, SHUFFLED, UNTRAINED, Library, Macro
-from smz_jax.config.settings import MacroConfig
+from smz_jax.config.training import MacroConfig
 from smz_jax.macros.library.controls import random_macros, shuffled
 
 

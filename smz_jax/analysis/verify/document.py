@@ -11,7 +11,7 @@ from smz_jax.analysis.verify.criteria import judge
 from smz_jax.analysis.verify.libraries import CERTAIN, Library, Savings, saved_bits, split
 from smz_jax.analysis.verify.starts import PlayedGames
 from smz_jax.analysis.verify.trial import LibraryTrials, Tally
-from smz_jax.config.settings import ConfigError
+from smz_jax.config.check import ConfigError
 from smz_jax.macros.library.gate import gate_and_reason
 from smz_jax.storage.documents.forms import is_number
 from smz_jax.storage.documents.macro_form import decode

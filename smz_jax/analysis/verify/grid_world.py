@@ -16,7 +16,8 @@ from smz_jax.analysis.verify.foresight import Model, nearness
 from smz_jax.analysis.verify.libraries import Macro
 from smz_jax.analysis.verify.trial import Trial, is_paid
 from smz_jax.analysis.verify.worlds import Choice, View, make_view
-from smz_jax.config.settings import Config, require
+from smz_jax.config.check import require
+from smz_jax.config.settings import Config
 from smz_jax.envs.grid.grid_env import grid_observations
 from smz_jax.envs.grid.map import read_options
 from smz_jax.envs.grid.rules import (

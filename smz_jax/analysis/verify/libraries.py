@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from smz_jax.config.settings import MacroConfig
+from smz_jax.config.training import MacroConfig
 from smz_jax.macros.compression.coding import LENGTH_BITS, Encoding, symbol_bits, total_bits
 from smz_jax.macros.compression.selection import encode, parse, select
 

@@ -30,7 +30,8 @@ from smz_jax.analysis.verify.outcomes import same_actions
 from smz_jax.analysis.verify.pairs import count_model_pairs
 from smz_jax.analysis.verify.starts import PlayedGames, play_emulator, play_vector
 from smz_jax.analysis.verify.worlds import try_libraries
-from smz_jax.config.settings import Config, ConfigError, require
+from smz_jax.config.check import ConfigError, require
+from smz_jax.config.settings import Config
 from smz_jax.envs import make_spec
 from smz_jax.envs.atari.emulator import Emulator
 from smz_jax.learning.learner import init_train_state

@@ -11,7 +11,8 @@ from smz_jax.analysis.play.games import Moment, open_player, play
 from smz_jax.analysis.play.scenes import make_scene
 from smz_jax.analysis.requests import MacrosRequest
 from smz_jax.analysis.view.chains import Chain, SmallTree, best_chain, to_host, worth
-from smz_jax.config.settings import Config, require
+from smz_jax.config.check import require
+from smz_jax.config.settings import Config
 from smz_jax.envs.screens import open_game
 from smz_jax.storage.export import Exported
 

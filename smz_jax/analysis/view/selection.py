@@ -8,7 +8,7 @@ import numpy as np
 
 from smz_jax.analysis.verify.controls import frequent_windows, other_random_macros
 from smz_jax.analysis.verify.libraries import saved_bits
-from smz_jax.config.settings import MacroConfig
+from smz_jax.config.training import MacroConfig
 from smz_jax.macros.compression.selection import select
 from smz_jax.macros.library.controls import shuffled
 from smz_jax.storage.checkpoint import CheckpointStore

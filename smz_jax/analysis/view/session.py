@@ -14,7 +14,7 @@ from smz_jax.analysis.view.spans import pieces_of_games
 from smz_jax.analysis.view.strips import choose_strips, strips_figure
 from smz_jax.analysis.view.timeline import timeline_figure
 from smz_jax.analysis.view.tree_figure import tree_figure
-from smz_jax.config.settings import require
+from smz_jax.config.check import require
 from smz_jax.report.style import RC, save_figure
 from smz_jax.storage.checkpoint import CheckpointStore
 from smz_jax.storage.export import Exported

@@ -19,7 +19,7 @@ from smz_jax.analysis.view.chains import (
     why_it_ends,
 )
 from smz_jax.analysis.view.games import TreeDecision
-from smz_jax.config.settings import MacroConfig
+from smz_jax.config.training import MacroConfig
 from smz_jax.report.style import DPI, GREEN, GREY, plot_text
 from smz_jax.storage.documents.macros import fold
 

@@ -6,7 +6,8 @@ import os
 import re
 from pathlib import Path
 
-from smz_jax.config.settings import ConfigError, EnvConfig, require
+from smz_jax.config.check import ConfigError, require
+from smz_jax.config.settings import EnvConfig
 
 
 def check_id(config: EnvConfig) -> None:

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import ale_py
 import numpy as np
 
-from smz_jax.config.settings import EnvConfig, require
+from smz_jax.config.check import require
+from smz_jax.config.settings import EnvConfig
 from smz_jax.envs.area import resize_area
 from smz_jax.envs.atari.ale_backend import open_emulator
 

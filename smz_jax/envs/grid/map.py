@@ -24,7 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from smz_jax.config.settings import ConfigError, EnvConfig, require
+from smz_jax.config.check import ConfigError, require
+from smz_jax.config.settings import EnvConfig
 
 CELLS = "#.S~$OG"
 ACTION_NAMES = ("UP", "RIGHT", "DOWN", "LEFT")

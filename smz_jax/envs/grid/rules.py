@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from smz_jax.config.settings import require
+from smz_jax.config.check import require
 from smz_jax.envs.grid.map import GridMap
 
 NUM_ACTIONS = 4

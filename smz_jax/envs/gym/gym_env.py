@@ -19,7 +19,8 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from smz_jax.config.settings import ConfigError, EnvConfig
+from smz_jax.config.check import ConfigError
+from smz_jax.config.settings import EnvConfig
 from smz_jax.envs import make_env
 from smz_jax.envs.gym.libraries import Found, error_text, find, open_envpool, open_single
 from smz_jax.envs.protocol import GameFault, lane_seeds

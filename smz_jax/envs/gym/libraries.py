@@ -16,7 +16,8 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from smz_jax.config.settings import ConfigError, EnvConfig, require
+from smz_jax.config.check import ConfigError, require
+from smz_jax.config.settings import EnvConfig
 from smz_jax.envs.gym.spaces import Coder, make_coder
 
 MAX_ACTIONS = 10_000

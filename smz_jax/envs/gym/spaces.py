@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium import spaces
 
-from smz_jax.config.settings import require
+from smz_jax.config.check import require
 from smz_jax.envs.area import resize_area
 
 MIN_IMAGE = 16

@@ -3,7 +3,8 @@
 import difflib
 import importlib.util
 
-from smz_jax.config.settings import ConfigError, EnvConfig, require
+from smz_jax.config.check import ConfigError, require
+from smz_jax.config.settings import EnvConfig
 
 ACTIONS: dict[str, tuple[str, ...]] = {
     "2048": ("LEFT", "UP", "RIGHT", "DOWN"),

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import gammaln
 
-from smz_jax.config.settings import require
+from smz_jax.config.check import require
 from smz_jax.macros.mine.keys import MAX_LENGTH, check_num_actions
 
 MIN_LENGTH = 2

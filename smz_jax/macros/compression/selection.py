@@ -24,7 +24,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from smz_jax.config.settings import require
+from smz_jax.config.check import require
 from smz_jax.macros.compression.coding import (
     BORDER,
     Encoding,

@@ -27,7 +27,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from smz_jax.config.settings import MacroConfig
+from smz_jax.config.training import MacroConfig
 from smz_jax.macros.mine.keys import pack
 from smz_jax.macros.mine.table import EVIDENCE
 from smz_jax.storage.estimate import wilson

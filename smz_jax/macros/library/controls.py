@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from smz_jax.config.settings import require
+from smz_jax.config.check import require
 from smz_jax.macros.mine.keys import check_num_actions
 
 

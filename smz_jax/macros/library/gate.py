@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from smz_jax.config.settings import MacroConfig
+from smz_jax.config.training import MacroConfig
 from smz_jax.storage.documents.macros import prefix_share
 
 PREFIXES = 0.5

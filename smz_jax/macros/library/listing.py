@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from smz_jax.config.settings import require
+from smz_jax.config.check import require
 from smz_jax.storage.documents.macro_form import STATUS_NAMES
 
 Macro = Mapping[str, Any]

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from smz_jax.config.settings import MacroConfig
+from smz_jax.config.training import MacroConfig
 from smz_jax.macros.judge.evidence import CANDIDATE, share_bounds, status
 from smz_jax.storage.documents.macro_form import PRECONDITION_SHARES, SCHEMA, STATUS_NAMES, decode
 from smz_jax.types import MacroStats, MacroTable

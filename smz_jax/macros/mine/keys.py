@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from smz_jax.config.settings import require
+from smz_jax.config.check import require
 
 Array = jax.Array
 

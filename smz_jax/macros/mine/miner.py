@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from smz_jax.config.settings import Config, MacroConfig
+from smz_jax.config.settings import Config
+from smz_jax.config.training import MacroConfig
 from smz_jax.macros.library.summary import table_stats
 from smz_jax.macros.mine.buckets import BucketState, assign_buckets, init_buckets, update_buckets
 from smz_jax.macros.mine.keys import PackedWindows

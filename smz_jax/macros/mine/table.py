@@ -8,7 +8,8 @@ highest count stay, ties going to the lower key, and the loss is added to `dropp
 import jax
 import jax.numpy as jnp
 
-from smz_jax.config.settings import MacroConfig, require
+from smz_jax.config.check import require
+from smz_jax.config.training import MacroConfig
 from smz_jax.macros.mine.keys import MAX_ACTIONS, PackedWindows, check_num_actions, pack, unpack
 from smz_jax.types import Array, MacroTable
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from smz_jax.config.settings import MacroConfig
+from smz_jax.config.training import MacroConfig
 from smz_jax.macros.mine.keys import PackedWindows, check_num_actions, prepend
 from smz_jax.types import Array, MacroStats, is_end
 

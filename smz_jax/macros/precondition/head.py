@@ -23,7 +23,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from smz_jax.config.settings import Config, MacroConfig
+from smz_jax.config.settings import Config
+from smz_jax.config.training import MacroConfig
 from smz_jax.macros.judge.evidence import count_trials, outcomes, status, weigh
 from smz_jax.macros.judge.trials import make_replayed
 from smz_jax.macros.mine.buckets import BucketState, assign_buckets

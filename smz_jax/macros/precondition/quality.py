@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from smz_jax.config.settings import MacroConfig
+from smz_jax.config.training import MacroConfig
 from smz_jax.macros.precondition.slots import MacroSlots
 
 Array = jax.Array

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from smz_jax.config.settings import MacroConfig
+from smz_jax.config.training import MacroConfig
 from smz_jax.macros.judge.evidence import REFUTED, SOUND, Trials, outcomes
 from smz_jax.macros.mine.keys import pack
 from smz_jax.types import MacroTable

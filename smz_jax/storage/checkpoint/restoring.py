@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from smz_jax.config.settings import ConfigError
+from smz_jax.config.check import ConfigError
 from smz_jax.storage.checkpoint.arrays import named_leaves, read_arrays, unfit
 from smz_jax.storage.checkpoint.rows import SavedRows, read_fields, read_rows
 from smz_jax.storage.checkpoint.steps import Kind, StepFolders, other_set, reason_of

@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 from typing import Any, Literal
 
-from smz_jax.config.settings import ConfigError, require
+from smz_jax.config.check import ConfigError, require
 from smz_jax.storage.checkpoint.rows import RowFiles, SavedRows
 from smz_jax.storage.checkpoint.sums import Damage, verify_folder
 

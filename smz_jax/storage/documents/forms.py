@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from smz_jax.config.settings import ConfigError, shorten
+from smz_jax.config.check import ConfigError, shorten
 
 Form = Callable[[Any, str], str | None]
 

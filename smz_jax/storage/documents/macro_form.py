@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from smz_jax.config.settings import ConfigError, MacroConfig, shorten
+from smz_jax.config.check import ConfigError, shorten
+from smz_jax.config.training import MacroConfig
 from smz_jax.storage.documents.forms import (
     COUNT,
     COUNTS,

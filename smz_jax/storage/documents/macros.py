@@ -7,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from smz_jax.config.settings import require
+from smz_jax.config.check import require
 from smz_jax.storage.documents.macro_form import ARROW, TIMES, check_library
 from smz_jax.storage.files import atomic_write_text, read_json
 
