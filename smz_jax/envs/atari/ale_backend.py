@@ -115,7 +115,8 @@ class AleScreenPool:
             pool.close()
 
     def _seen(self, step: LaneStep, shown: LaneStep) -> LaneStep:
-        for ours, theirs in zip(step[1:], shown[1:], strict=True):
+        pairs: Any = zip(step[1:], shown[1:], strict=True)
+        for ours, theirs in pairs:
             if not np.array_equal(ours, theirs):
                 raise RuntimeError("two emulators of one seed went apart")
         self.screen = shown.frame[0]
