@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from smz_jax.config import settings as cfg
+from smz_jax.config.check import ConfigError
 from smz_jax.learning import replay as rp
 from smz_jax.types import EnvSpec, Space, Trajectory
 
@@ -227,21 +228,21 @@ def test_required_bytes_are_those_of_the_state():
 
 def test_memory_refusal_says_needed_and_free():
     big = make_config(lanes=32, capacity=1_000_000, stack=4, min_size=1000)
-    with pytest.raises(cfg.ConfigError) as error:
+    with pytest.raises(ConfigError) as error:
         rp.check_memory(big, make_spec(4, (84, 84)), available_bytes=2_500_000_000)
     message = str(error.value)
     assert "\n" not in message
     assert "replay.capacity = 1000000 needs 7.1" in message and "2.50 GB free" in message
     needed = rp.required_bytes(big, make_spec(4, (84, 84)))
     rp.check_memory(big, make_spec(4, (84, 84)), available_bytes=needed)
-    with pytest.raises(cfg.ConfigError):
+    with pytest.raises(ConfigError):
         rp.check_memory(big, make_spec(4, (84, 84)), available_bytes=needed - 1)
     rp.check_memory(make_config(), make_spec())
     huge = make_config(lanes=32, capacity=10**8, stack=4, min_size=1000)
-    with pytest.raises(cfg.ConfigError, match="GB free"):
+    with pytest.raises(ConfigError, match="GB free"):
         rp.check_memory(huge, make_spec(4, (84, 84)))
 
 
 def test_spec_and_config_must_stack_alike():
-    with pytest.raises(cfg.ConfigError, match="frame_stack = 3 is not allowed"):
+    with pytest.raises(ConfigError, match="frame_stack = 3 is not allowed"):
         rp.make_replay(make_config(), make_spec(stack=4))

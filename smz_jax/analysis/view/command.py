@@ -9,7 +9,6 @@ from smz_jax.analysis.requests import MacrosRequest, check_folder
 from smz_jax.config.check import ConfigError, require
 from smz_jax.macros.library.gate import closed_gate, prefix_line
 from smz_jax.macros.library.listing import Wanted, listed
-from smz_jax.report.library import format_selection, format_table
 from smz_jax.storage.documents.macros import read_macros_json
 
 
@@ -33,6 +32,8 @@ def read_library(request: MacrosRequest) -> tuple[dict[str, Any], bool]:
 
 def print_library(library: dict[str, Any], wanted: Wanted) -> None:
     """The table, the library by compression, and what a reader must know of them."""
+    from smz_jax.report.library import format_selection, format_table  # loads NumPy
+
     print(format_table(library, listed(library, wanted)), flush=True)
     print("\n" + format_selection(library))
     gate = closed_gate(library)

@@ -141,9 +141,9 @@ def unpack_fields(data: bytes, names: Sequence[str], limit: float) -> dict[str, 
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            size = sum(archive.getinfo(f"{name}.npy").file_size for name in names)
-        if size > limit:
-            raise ValueError(f"it holds {size:,} bytes, where {limit:,} are rows")
+            sizes = [archive.getinfo(f"{name}.npy").file_size for name in names]
+        if sum(sizes) > limit:
+            raise ValueError(f"a field holds {max(sizes):,} bytes, all may hold {limit:,}")
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             return {name: file[name] for name in names}
     except Exception as error:  # zipfile and NumPy raise anything over bytes made on purpose
