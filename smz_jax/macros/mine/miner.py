@@ -119,9 +119,7 @@ class Miner:
     def _empty(self, trees: list[Any]) -> MinedWindows:
         """Zeros in the shape of a rollout's findings."""
         steps, lanes = self._length, self._lanes
-        windows, beside = None, self.state.table.count
-        # As the state's: else the second step would be compiled once more.
-        place = beside.sharding if beside.committed else None
+        windows, place = None, self.state.table.count.sharding
         if trees[0] is not None:
             tree = jax.eval_shape(_join, trees)
             shapes, _ = jax.eval_shape(self._windows, self.state.buckets, tree)
