@@ -21,7 +21,6 @@ from smz_jax.learning.sources import Play, Source
 from smz_jax.macros.mine.miner import MacroState, Miner
 from smz_jax.macros.precondition.head import init_head, settle
 from smz_jax.model.networks import make_networks
-from smz_jax.run.devices import make_mesh
 from smz_jax.storage.metrics import PhaseTimers
 from smz_jax.types import Array, Decision, EnvSpec, Networks, Params, TrainState
 
@@ -42,7 +41,6 @@ class Parts(NamedTuple):
     source: Source
     init: Callable[[], tuple[TrainState, Any, MacroState]]  # fresh arrays: learner, replay, macros
     timers: PhaseTimers
-    mesh: jax.sharding.Mesh  # the devices on which the run computes
 
     def env_steps(self, count: int) -> int:
         """Environment steps over all lanes after `count` steps of each."""
@@ -91,7 +89,6 @@ def make_parts(config: Config, timers: PhaseTimers) -> Parts:
         source=open_games(config, playing, acting_key, timers, miner.watch),
         init=init,
         timers=timers,
-        mesh=make_mesh(),
     )
 
 

@@ -6,14 +6,7 @@ from smz_jax.config.check import ConfigError
 from smz_jax.config.settings import Config
 from smz_jax.run.parts import Parts
 from smz_jax.run.progress import Progress
-from smz_jax.run.state import (
-    RunState,
-    fresh_state,
-    load_weights,
-    on_mesh,
-    restore,
-    steps_per_iteration,
-)
+from smz_jax.run.state import RunState, fresh_state, load_weights, restore, steps_per_iteration
 from smz_jax.storage.checkpoint import CheckpointStore
 from smz_jax.storage.metrics import METRICS_FILE, MetricsWriter, read_metrics
 from smz_jax.storage.run_dir import Weights
@@ -35,7 +28,7 @@ def begin(
         store.set_aside("last", env_steps)
         for line in [*notes, f"resumed at {env_steps:,} environment steps"]:
             progress.message(line)
-        return on_mesh(state, parts.mesh)
+        return state
     if resume:
         check_nothing_lost(parts.config, run_dir)
         progress.message("no checkpoint had been written: starting over")
@@ -43,7 +36,7 @@ def begin(
     if weights is not None:
         state, line = load_weights(parts, state, *weights)
         progress.message(line)
-    return on_mesh(state, parts.mesh)
+    return state
 
 
 def check_nothing_lost(config: Config, run_dir: Path) -> None:

@@ -13,7 +13,6 @@ from smz_jax.macros.library.summary import summarise
 from smz_jax.macros.mine.miner import MacroState
 from smz_jax.macros.precondition.head import model_part
 from smz_jax.macros.precondition.quality import slot_entries
-from smz_jax.run.devices import replicate
 from smz_jax.run.parts import Parts
 from smz_jax.storage.checkpoint import CheckpointStore, Kind, take_rows
 from smz_jax.storage.documents.macros import write_macros_json
@@ -86,12 +85,6 @@ def make_store(config: Config, run_dir: Path) -> CheckpointStore:
 def fresh_state(parts: Parts) -> RunState:
     """The state of a run that begins."""
     return RunState(*parts.init(), games=parts.source.games, counters=Counters())
-
-
-def on_mesh(state: RunState, mesh: jax.sharding.Mesh) -> RunState:
-    """The state with its arrays on all devices of a mesh; what they give stays there."""
-    arrays = replicate((state.train, state.replay, state.macros), mesh)
-    return RunState(*arrays, games=state.games, counters=state.counters)
 
 
 def abstract_state(parts: Parts) -> RunState:

@@ -119,19 +119,17 @@ class Miner:
     def _empty(self, trees: list[Any]) -> MinedWindows:
         """Zeros in the shape of a rollout's findings."""
         steps, lanes = self._length, self._lanes
-        windows, place = None, self.state.table.count.sharding
+        windows = None
         if trees[0] is not None:
             tree = jax.eval_shape(_join, trees)
             shapes, _ = jax.eval_shape(self._windows, self.state.buckets, tree)
-            windows = jax.tree.map(
-                lambda x: jnp.zeros((steps, *x.shape), x.dtype, device=place), shapes
-            )
+            windows = jax.tree.map(lambda x: jnp.zeros((steps, *x.shape), x.dtype), shapes)
         return MinedWindows(
             windows=windows,
             # One array each: the buffers are donated.
-            stats=MacroStats(*(jnp.zeros((), jnp.int32, device=place) for _ in MacroStats._fields)),
-            bucket=jnp.zeros((steps, lanes), jnp.int32, device=place),
-            entropy=jnp.zeros((steps,), jnp.float32, device=place),
+            stats=MacroStats(*(jnp.zeros((), jnp.int32) for _ in MacroStats._fields)),
+            bucket=jnp.zeros((steps, lanes), jnp.int32),
+            entropy=jnp.zeros((steps,), jnp.float32),
         )
 
     def _watch_step(
