@@ -1,10 +1,9 @@
-"""What a run computes on, and how its programs are compiled: kept on disk, and quickly or well.
+"""How the programs of a run are compiled: kept on disk, and quickly or well.
 
 JAX is imported within the functions: settings are checked before.
 """
 
 import os
-from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,26 +12,6 @@ from smz_jax.storage.metrics import PhaseTimers
 
 COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 FAST_COMPILE = "--xla_cpu_use_fusion_emitters=false"
-
-
-def make_mesh(devices: Sequence[Any] | None = None) -> Any:
-    """A `jax.sharding.Mesh` whose one axis, `batch`, runs over the devices.
-
-    Args:
-        devices: unset: the first one, on which a run computes.
-    """
-    import jax
-    import numpy as np
-
-    return jax.sharding.Mesh(np.asarray(devices or jax.devices()[:1]), ("batch",))
-
-
-def replicate(tree: Any, mesh: Any) -> Any:
-    """Every array of a pytree on all devices of a mesh; what is computed with them stays there."""
-    import jax
-
-    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    return jax.device_put(tree, everywhere)
 
 
 def use_compile_cache() -> None:
