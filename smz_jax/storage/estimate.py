@@ -9,13 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
 
 CONFIDENCE = 0.95
 TAIL = (1 - CONFIDENCE) / 2
 """Share of a distribution beyond either end of a two-sided interval."""
-TWO_SIDED = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
-"""Quantile of the normal distribution for two-sided bounds."""
+TWO_SIDED = 1.959963984540054
+"""Quantile of the normal distribution for two-sided bounds, `scipy.stats.norm.ppf(0.975)`."""
 
 
 class Estimate(NamedTuple):
@@ -80,6 +79,8 @@ def mean_estimate(
     groups = len(array) if clusters is None else len(np.unique(np.asarray(clusters)))
     if groups == 1:
         return Estimate(centre, count=len(array))
+    from scipy import stats  # most of a second, which a table of macros need not wait for
+
     quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, groups - 1))
     if clusters is None:
         half = quantile * float(np.std(array, ddof=1)) / math.sqrt(len(array))
@@ -164,6 +165,8 @@ def percentile_interval(values: Any) -> tuple[np.ndarray, np.ndarray]:
     Args:
         values: a statistic of each resample, `[R, ...]`.
     """
+    from scipy import stats
+
     array = np.moveaxis(np.asarray(values, np.float64), 0, -1)
     levels = np.broadcast_to([TAIL, 1 - TAIL], (*array.shape[:-1], 2))
     ends = stats.quantile(array, levels, axis=-1, nan_policy="omit")

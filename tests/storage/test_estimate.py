@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from smz_jax.storage.estimate import (
+    TWO_SIDED,
     Estimate,
     bootstrap,
     mean_estimate,
@@ -35,6 +36,10 @@ def test_a_single_value_has_no_interval_and_none_no_mean():
     assert mean_estimate([]) is None and share_estimate([], []) is None
     assert (Estimate(2.0).floor, Estimate(2.0).ceiling) == (2.0, 2.0)
     assert (Estimate(2.0, 1.0, 4.0).floor, Estimate(2.0, 1.0, 4.0).ceiling) == (1.0, 4.0)
+
+
+def test_the_quantile_is_scipys_to_the_last_bit():
+    assert float(stats.norm.ppf(0.975)) == TWO_SIDED
 
 
 def test_wilson_is_that_of_scipy_in_either_module():
