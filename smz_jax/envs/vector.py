@@ -60,7 +60,7 @@ class LanesVectorEnv:
         _require(not self._in_flight, "reset() before the step sent was received")
         self._stacker = FrameStacker(self.spec.context)
         self._game_over = np.ones(self.num_envs, np.bool_)
-        return self._timestep(self._open().reset())
+        return self._given(self._timestep(self._open().reset()))
 
     def step(self, actions: np.ndarray) -> Timestep:
         """Steps every lane; see `VectorEnv.step`."""
@@ -84,7 +84,7 @@ class LanesVectorEnv:
         lanes = self._open()
         _require(self._in_flight, "recv() without send()")
         self._in_flight = False
-        return self._timestep(lanes.recv())
+        return self._given(self._timestep(lanes.recv()))
 
     def close(self) -> None:
         """Frees the games; see `VectorEnv.close`."""
@@ -96,6 +96,11 @@ class LanesVectorEnv:
         if self._lanes is None:
             raise RuntimeError("the environment is closed")
         return self._lanes
+
+    def _given(self, timestep: Timestep) -> Timestep:
+        # A copy: who writes into what was given does not change what is played.
+        self._invalid = timestep.invalid_actions.copy()
+        return timestep
 
     def _timestep(self, step: LaneStep) -> Timestep:
         is_first = self._game_over
@@ -110,7 +115,6 @@ class LanesVectorEnv:
             # A game without any valid move is over, or its mask says nothing.
             some = step.valid_actions.any(axis=1, keepdims=True)
             invalid[some & ~step.valid_actions.astype(np.bool_)] = 1
-        self._invalid = invalid
         return Timestep(
             observation=self._stacker.push(step.frame, is_first),
             reward=reward,

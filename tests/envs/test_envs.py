@@ -97,6 +97,15 @@ def test_training_step_flags_by_hand():
     assert stacks == [[0, 0], [0, 1], [1, 2], [2, 3], [3, 4], [4, 5], [6, 6], [6, 7]]
 
 
+def test_writing_into_a_given_mask_changes_no_action():
+    pool = ScriptedPool(LIFE_LOST_THEN_OVER)
+    env = AtariVectorEnv(pool, SPEC, EnvConfig(), 1, True)
+    env.reset()
+    for _ in range(3):
+        env.step(np.array([2])).invalid_actions[:] = 0.0
+    assert pool.actions == [2, 2, 1]
+
+
 def test_evaluation_has_whole_games_and_raw_rewards_but_still_presses_fire():
     pool, steps = play(LIFE_LOST_THEN_OVER, [2] * 7, training=False)
     assert column(steps, "terminated") == [False] * 5 + [True, False, False]
