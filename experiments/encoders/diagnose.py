@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.encoders.frames import Transitions
-from smz_jax.analysis.rules.known_rules import roc_area
+from smz_jax.analysis.rules.known_rules import mean_where, roc_area
 from smz_jax.config.settings import Config
 from smz_jax.learning.losses import consistency_loss, reconstruction_loss
 from smz_jax.model import steps
@@ -89,10 +89,6 @@ def perplexity(codes: np.ndarray) -> float:
     return float(np.exp(-np.sum(shares * np.log(shares))))
 
 
-def _mean(values: np.ndarray, where: np.ndarray) -> float:
-    return float(values[where].mean()) if where.any() else float("nan")
-
-
 def summarise(
     seen: dict[str, np.ndarray], held_out: Transitions, codebook_size: int
 ) -> dict[str, float]:
@@ -123,15 +119,15 @@ def summarise(
         "embedding_variance": float(seen["embedding"].var(axis=0).mean()),
         "code_perplexity": perplexity(seen["code"]),
         "agreement": float(np.mean(seen["code"] == seen["likely"])),
-        **{f"entropy{kind}": _mean(entropy, where) for kind, where in kinds.items()},
+        **{f"entropy{kind}": mean_where(entropy, where) for kind, where in kinds.items()},
         "roc": roc_area(entropy, h.differs),
         "roc_open": roc_area(entropy[h.in_open], h.differs[h.in_open]),
         "roc_actions": roc_area(entropy, h.changed),
-        "entropy_error": _mean(np.abs(seen["entropy"] - h.entropy), h.in_open),
+        "entropy_error": mean_where(np.abs(seen["entropy"] - h.entropy), h.in_open),
     }
     for name in sorted(seen):
         if name.startswith(("error_", "paddle_")):
-            row |= {name + kind: _mean(seen[name], kinds[kind]) for kind in ("", "_differs")}
+            row |= {name + kind: mean_where(seen[name], kinds[kind]) for kind in ("", "_differs")}
     other = max(row["error_shuffled_differs"], 1e-12)
     row["code_gain"] = 1 - row["error_real_differs"] / other
     return row

@@ -20,6 +20,11 @@ from smz_jax.model.steps import (
 from smz_jax.types import Array, Networks, Params
 
 
+def mean_where(values: np.ndarray, where: np.ndarray) -> float:
+    """Mean of the values under a mask of their shape; NaN where it is empty."""
+    return float(values[where].mean()) if where.any() else float("nan")
+
+
 def roc_area(scores: np.ndarray, positive: np.ndarray) -> float:
     """Area under the ROC curve of `scores [N]` as a classifier of `positive [N]`; ties count half.
 
@@ -94,17 +99,14 @@ def rules_check(
     random = true_entropy > 1e-9
     seen = (visits > 0) & pairs
 
-    def mean(values: np.ndarray, where: np.ndarray) -> float:
-        return float(values[where].mean()) if where.any() else float("nan")
-
     weights = np.where(seen, visits, 0)
     scale = np.log(codebook_size) if codebook_size > 1 else 1.0
     return {
         "roc_area": roc_area(entropy[seen], random[seen]),
         "roc_area_reachable": roc_area(entropy[pairs], random[pairs]),
-        "entropy_error": mean(np.abs(entropy - true_entropy), seen),
-        "entropy_random": mean(entropy, pairs & random),
-        "entropy_certain": mean(entropy, pairs & ~random),
+        "entropy_error": mean_where(np.abs(entropy - true_entropy), seen),
+        "entropy_random": mean_where(entropy, pairs & random),
+        "entropy_certain": mean_where(entropy, pairs & ~random),
         "transition_entropy": float(np.sum(entropy * weights) / max(weights.sum(), 1) / scale),
         "pairs_visited": float(seen.sum() / max(pairs.sum(), 1)),
     }
