@@ -16,9 +16,10 @@ from smz_jax.macros.precondition.head import HeadState, init_head, model_part
 from smz_jax.macros.precondition.quality import slot_entries
 from smz_jax.model.networks import make_networks
 from smz_jax.storage.checkpoint import CheckpointStore
+from smz_jax.storage.documents.forms import Document
 from smz_jax.storage.documents.macros import read_macros_json
+from smz_jax.storage.documents.results_json import BASELINES, SUMMARY
 from smz_jax.storage.export import Exported, check_new_folder, is_export, read_export, write_export
-from smz_jax.storage.files import read_json
 from smz_jax.storage.metrics import read_metrics
 from smz_jax.storage.run_dir import read_config, versions
 from smz_jax.types import EnvSpec, Networks, Params, TrainState
@@ -66,7 +67,7 @@ def read_run(run_dir: Path, checkpoint: Checkpoint) -> Exported:
     head = _read_head(store, checkpoint, manifest["step"], abstract_head(networks, config, spec))
     count = extra.get("count")
     env_steps = count * config.env.num_envs if isinstance(count, int) else None
-    summary = _read_json(run_dir / "summary.json")
+    summary = _read(SUMMARY, run_dir)
     about = {
         "experiment": config.experiment,
         "seed": config.seed,
@@ -114,9 +115,9 @@ def _read_head(
     return store.restore_part(kind, part, step=step)[0]["train"].head
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    """An object of a run's, empty where there is none; raises ConfigError if it is damaged."""
-    return read_json(path) if path.exists() else {}
+def _read(document: Document, run_dir: Path) -> dict[str, Any]:
+    """A document of a run, empty where there is none; raises ConfigError if it is damaged."""
+    return document.read(run_dir) if (run_dir / document.file).exists() else {}
 
 
 def score_table(run_dir: Path, env_steps: int | None) -> list[dict[str, Any]]:
@@ -141,16 +142,13 @@ def score_table(run_dir: Path, env_steps: int | None) -> list[dict[str, Any]]:
         if "iteration" in row:
             result = {name: row[f"eval/{name}"] for name in STATISTICS if f"eval/{name}" in row}
             found.append(("agent", "interim", row.get("env_steps"), result))
-    summary = _read_json(run_dir / "summary.json")
+    summary = _read(SUMMARY, run_dir)
     steps = summary.get("env_steps")
     found.append(("agent", "final", steps, summary.get("evaluation")))
     found.append(("agent", "final, sticky 0.25", steps, summary.get("evaluation_sticky")))
-    baselines = summary.get("baselines")
-    if not isinstance(baselines, dict):
-        baselines = _read_json(run_dir / "baselines.json")
+    baselines = summary.get("baselines") or _read(BASELINES, run_dir)
     found.append(("random", "baseline", None, baselines.get("random")))
-    constant = baselines.get("constant")
-    for name, result in constant.items() if isinstance(constant, dict) else ():
+    for name, result in (baselines.get("constant") or {}).items():
         found.append((f"always {name}", "baseline", None, result))
     return [
         {
@@ -161,7 +159,7 @@ def score_table(run_dir: Path, env_steps: int | None) -> list[dict[str, Any]]:
             **{name: result[name] for name in STATISTICS if name in result},
         }
         for policy, when, steps, result in found
-        if isinstance(result, dict) and result.get("mean") is not None
+        if result and result.get("mean") is not None
     ]
 
 

@@ -13,7 +13,7 @@ from smz_jax.config.check import ConfigError, require
 from smz_jax.storage.documents.forms import is_number
 from smz_jax.storage.documents.macro_form import check_library, is_macro_list
 from smz_jax.storage.documents.macros import fold
-from smz_jax.storage.documents.summary import is_grid, wrong_keys
+from smz_jax.storage.documents.results_json import GRID, SUMMARY
 from smz_jax.storage.documents.verify_json import check_document
 from smz_jax.storage.estimate import Estimate, read_estimate
 from smz_jax.storage.metrics import METRICS_FILE, read_metrics
@@ -171,7 +171,7 @@ def load_run(path: Path) -> RunData:
         raise ConfigError(f"{path}: holds no {METRICS_FILE}, so it is no run folder; {hint}")
     run = RunData(path, path.resolve().name, read_metrics(path / METRICS_FILE))
     run.summary = _read_mapping(run, "summary.json")
-    if wrong := wrong_keys(run.summary):
+    if wrong := SUMMARY.wrong_parts(run.summary):
         run.summary = {name: run.summary[name] for name in run.summary if name not in wrong}
         run.problems.append(f"summary.json is damaged: {', '.join(wrong)} left out")
     run.macro_file = _read_mapping(run, "macros.json")
@@ -180,7 +180,7 @@ def load_run(path: Path) -> RunData:
         run.problems.append("macros.json is damaged: left out")
     run.library = _checked_library(run)
     run.grid = _read_mapping(run, "grid.json")
-    if run.grid and not is_grid(run.grid):
+    if run.grid and GRID.wrong_parts(run.grid):
         run.grid = {}
         run.problems.append("grid.json is damaged: left out")
     run.verification = _checked_verification(run)

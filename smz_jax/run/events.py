@@ -1,7 +1,6 @@
 """What happens beside playing and learning: checks, evaluations, baselines, saves; and when."""
 
 import contextlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ import jax
 import numpy as np
 
 from smz_jax.acting.evaluate import baseline_row, evaluate, evaluate_baselines, evaluation_row
+from smz_jax.config.check import ConfigError
 from smz_jax.config.seeds import CHECK_KEY, FINAL_SEED, INTERIM_SEED
 from smz_jax.config.settings import Config
 from smz_jax.envs import GameFault
@@ -20,6 +20,7 @@ from smz_jax.run.progress import Progress
 from smz_jax.run.signals import StopSignal
 from smz_jax.run.state import RunState, save, save_best, steps_per_iteration
 from smz_jax.storage.checkpoint import CheckpointStore, Damage
+from smz_jax.storage.documents.results_json import BASELINES
 from smz_jax.storage.files import write_json
 from smz_jax.storage.metrics import METRICS_FILE, MetricsWriter, read_metrics
 
@@ -186,14 +187,13 @@ def measure_baselines(session: Session, *, resume: bool) -> dict[str, Any] | Non
     config, writer = session.parts.config, session.writer
     if not config.eval.baselines:
         return None
-    path, first = session.run_dir / "baselines.json", steps_per_iteration(config)
+    first = steps_per_iteration(config)
     if resume:  # what is damaged is measured again
-        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
-            found = json.loads(path.read_text(encoding="utf-8"))
-            row = baseline_row(found)
+        with contextlib.suppress(ConfigError):
+            found = BASELINES.read(session.run_dir)
             rows = read_metrics(session.run_dir / METRICS_FILE)
             if not any("baseline/random" in row for row in rows):
-                writer.write({"env_steps": first, **row})
+                writer.write({"env_steps": first, **baseline_row(found)})
             return found
     session.progress.status("measuring the random and the constant policies")
     with session.parts.timers("evaluation"):
@@ -208,7 +208,7 @@ def measure_baselines(session: Session, *, resume: bool) -> dict[str, Any] | Non
             session.progress.message(f"no baselines: {error}")
             return {"random": None, "constant": {}}
     if not session.stop:
-        write_json(path, baselines)
+        write_json(session.run_dir / BASELINES.file, baselines)
         # Of the first iteration, whenever they are measured: a resumed run writes the same row.
         writer.write({"env_steps": first, **baseline_row(baselines)})
     return baselines

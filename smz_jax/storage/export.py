@@ -26,9 +26,10 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from smz_jax.config.check import ConfigError, require, shorten
+from smz_jax.config.check import ConfigError, require
 from smz_jax.config.settings import Config
 from smz_jax.config.sources import config_from_yaml, config_to_yaml
+from smz_jax.storage.documents import results_json
 from smz_jax.storage.documents.macro_form import check_library
 from smz_jax.storage.files import atomic_write_bytes
 from smz_jax.storage.run_dir import CONFIG_NAME
@@ -44,7 +45,6 @@ MAX_SUMS_BYTES = 10_000
 _HEAD = "# smz_jax export, format {}\n"
 _OWN_SUM = "# the lines above: "
 _ARRAY_NAME = re.compile(r"\w+(/\w+)*", re.ASCII)
-_ABOUT_FIELDS = {"experiment": str, "seed": int, "checkpoint": str, "action_names": list}
 
 
 class Exported(NamedTuple):
@@ -137,7 +137,10 @@ def read_export(folder: Path) -> Exported:
         macros = json.loads(files[MACROS]) if MACROS in files else None
     except (ValueError, RecursionError) as error:  # a ConfigError is one too
         _refuse(folder, str(error))
-    _check_about(folder, about, scores)
+    if fault := results_json.ABOUT.fault(about):
+        _refuse(folder, f"{ABOUT}: {fault}")
+    if fault := results_json.SCORES(scores, SCORES):
+        _refuse(folder, fault)
     if macros is not None:
         check_library(macros, folder / MACROS)
     weights = _read_weights(folder, WEIGHTS, files[WEIGHTS])
@@ -222,20 +225,6 @@ def _read_sums(folder: Path) -> dict[str, str]:
     if absent:
         _refuse(folder, f"{SUMS} does not name {absent[0]}")
     return sums
-
-
-def _check_about(folder: Path, about: Any, scores: Any) -> None:
-    """Raises ConfigError unless export.json and evaluation.json hold what is read from them."""
-    is_object = isinstance(about, dict)
-    for name, kind in _ABOUT_FIELDS.items():
-        value = about.get(name) if is_object else None
-        if not isinstance(value, kind) or isinstance(value, bool):
-            _refuse(folder, f"{ABOUT}: {name} = {shorten(value)}")
-    for name in (about["experiment"], about["checkpoint"], *about["action_names"]):
-        if not isinstance(name, str) or not name.isprintable():  # they are written to a terminal
-            _refuse(folder, f"{ABOUT}: {shorten(name)} is no plain text")
-    if not isinstance(scores, list) or not all(isinstance(row, dict) for row in scores):
-        _refuse(folder, f"{SCORES} is not a list of rows")
 
 
 def _read_weights(folder: Path, source: str, data: bytes) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from smz_jax.config.check import ConfigError, shorten
+from smz_jax.storage.files import read_json
 
 Form = Callable[[Any, str], str | None]
 
@@ -31,9 +32,44 @@ ABSENT = _Absent()
 
 def check_form(form: Form, document: Any, path: Path, name: str) -> None:
     """Raises ConfigError in one line, `{path} is not {name}: {fault}`, unless the form is kept."""
-    fault = "it holds no object" if not isinstance(document, dict) else form(document, "")
-    if fault is not None:
+    if fault := form(document, ""):
         raise ConfigError(f"{path} is not {name}: {fault}")
+
+
+class Document:
+    """A JSON document of a run or an export, and what it must hold.
+
+    Args:
+        file: its name.
+        agree: the fault of parts that are right each but do not go together; None: there is none.
+        parts: the form of each of its fields; there may be others.
+    """
+
+    def __init__(
+        self, file: str, agree: Callable[[Any], str | None] = lambda found: None, **parts: Form
+    ) -> None:
+        self.file, self._agree, self._parts = file, agree, parts
+
+    def read(self, folder: Path) -> dict[str, Any]:
+        """Reads it from a folder.
+
+        Raises:
+            ConfigError: in one line, if it is missing, damaged, or a part is not what it must be.
+        """
+        found = read_json(folder / self.file)
+        if fault := self.fault(found):
+            raise ConfigError(f"{folder / self.file} is damaged: {fault}")
+        return found
+
+    def fault(self, found: Any) -> str | None:
+        """The first fault of what was read."""
+        return fields(**self._parts)(found, "") or self._agree(found)
+
+    def wrong_parts(self, found: dict[str, Any]) -> list[str]:
+        """Fields that are not what they must be; `?` where they do not go together."""
+        parts = self._parts.items()
+        wrong = [name for name, form in parts if form(found.get(name, ABSENT), name) is not None]
+        return wrong or ["?"] * (self._agree(found) is not None)
 
 
 def is_number(value: Any) -> bool:
@@ -94,12 +130,25 @@ def every(form: Form) -> Form:
     return fault
 
 
+def mapping(form: Form, but: tuple[str, ...] = ()) -> Form:
+    """An object whose every value is what another form allows, except of some names."""
+
+    def fault(found: Any, where: str) -> str | None:
+        if not isinstance(found, dict):
+            return f"{where} = {shorten(found)}"
+        given = {shorten(name): one for name, one in found.items() if name not in but}
+        faults = (form(one, f"{where}[{name}]") for name, one in given.items())
+        return next(filter(None, faults), None)
+
+    return fault
+
+
 def fields(**forms: Form) -> Form:
     """An object with these fields, and any others."""
 
     def fault(found: Any, where: str) -> str | None:
         if not isinstance(found, dict):
-            return f"{where} is not an object"
+            return f"{where} is not an object" if where else "it holds no object"
         before = f"{where}." if where else ""
         faults = (form(found.get(key, ABSENT), before + key) for key, form in forms.items())
         return next(filter(None, faults), None)

@@ -1,0 +1,77 @@
+"""summary.json, grid.json, baselines.json; an export's export.json and evaluation.json.
+
+A part that is left out, or null, is not known. What a part is, the writers say: `run.ending`,
+`experiments.gridworld`, `acting.evaluate`, `analysis.load`.
+"""
+
+from typing import Any
+
+from smz_jax.storage.documents.forms import (
+    ABSENT,
+    COUNTS,
+    TEXT,
+    TRUTH,
+    Document,
+    every,
+    fields,
+    is_number,
+    kind,
+    mapping,
+    nullable,
+    number,
+    optional,
+    value,
+)
+
+_NUMBER, _OBJECT = optional(value(is_number)), optional(kind(dict))
+_EVALUATION = optional(mapping(nullable(value(is_number)), but=("scores",)))
+_MEASURED = fields(mean=number(), **dict.fromkeys(("mean_low", "mean_high"), nullable(number())))
+
+SUMMARY = Document(
+    "summary.json",
+    **dict.fromkeys(("env_steps", "env_frames", "learner_steps", "seconds_total"), _NUMBER),
+    seconds=optional(mapping(value(is_number))),
+    evaluation=_EVALUATION,
+    evaluation_sticky=_EVALUATION,
+    baselines=optional(fields(random=_EVALUATION, constant=optional(mapping(_EVALUATION)))),
+    **dict.fromkeys(("macros", "model_check", "versions"), _OBJECT),
+)
+BASELINES = Document("baselines.json", random=nullable(_MEASURED), constant=mapping(_MEASURED))
+ABOUT = Document(
+    "export.json",
+    experiment=TEXT,
+    seed=kind(int),
+    checkpoint=TEXT,
+    env_steps=optional(COUNTS),
+    action_names=every(TEXT),
+)
+SCORES = every(
+    fields(
+        policy=TEXT,
+        when=TEXT,
+        env_steps=nullable(COUNTS),
+        this_model=TRUTH,
+        mean=number(),
+        **dict.fromkeys(("mean_low", "mean_high"), optional(number())),
+    )
+)
+"""The form of evaluation.json, a list: rows of `analysis.load.score_table`."""
+
+
+def _pairs(found: Any, where: str) -> str | None:
+    """A part of grid.json with a number for each state and action."""
+    if found is ABSENT:
+        return None
+    rows = every(every(value(is_number)))
+    return rows(found, where) or (
+        f"{where} is no table" if len(set(map(len, found))) != 1 else None
+    )
+
+
+def _same_shape(grid: dict[str, Any]) -> str | None:
+    shapes = {(len(grid[x]), len(grid[x][0])) for x in _PAIRS if x in grid}
+    return f"tables of {len(shapes)} shapes" if len(shapes) > 1 else None
+
+
+_PAIRS = ("entropy_errors", "true_entropy", "visits")
+GRID = Document("grid.json", _same_shape, returns=_OBJECT, **dict.fromkeys(_PAIRS, _pairs))
