@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from experiments.results.plan import STATES, Job, Result, finished_jobs, make_plan
+from experiments.results.jobs import STATES, Job, finished_jobs, make_plan, time_left
 from experiments.results.worlds import TINY_SEEDS, TINY_WORLDS, WORLDS, choose
 from smz_jax.config.check import Between, Checked, require
 from smz_jax.config.cli import read_request, run_main
@@ -77,7 +77,6 @@ class ResultsRequest(Checked):
 
 def show_plan(jobs: list[Job], slots: int) -> None:
     """Prints what is to be run, and how long it will take."""
-    from experiments.results.advance import time_left
     from smz_jax.report.text import short_duration
 
     for job in jobs:
@@ -93,22 +92,10 @@ def show_plan(jobs: list[Job], slots: int) -> None:
     )
 
 
-def run_jobs(jobs: list[Job], machine) -> tuple[list[Result], int | None]:
-    """Runs jobs; gives how each ended, and the signal that stopped them, if one did."""
-    from experiments.results.runner import LINE_SECONDS, Runner
-    from smz_jax.run.progress import Progress
-    from smz_jax.run.signals import StopSignal
-
-    progress = Progress(len(jobs), "results", line_seconds=LINE_SECONDS)
-    with StopSignal() as stop, progress:
-        results = Runner(jobs, machine, progress).run(stop)
-    return results, stop.number
-
-
 def write_results(folder: Path) -> None:
     """Writes table and figure from what is finished, and prints the table."""
-    from experiments.results.figure import results_figure
-    from experiments.results.table import make_report, results_markdown, write_table
+    from experiments.results.results_figure import results_figure
+    from experiments.results.results_table import make_report, results_markdown, write_table
 
     report = make_report(folder)
     paths = [*write_table(report, folder), folder / "results.png"]
@@ -125,29 +112,29 @@ def main() -> int:
     preset, folder = request.preset, request.run_dir
     if folder == RUN_DIR and not folder.exists() and OLD_RUN_DIR.exists():
         print(f"note: {OLD_RUN_DIR} holds former runs: --run_dir {OLD_RUN_DIR} continues them")
-    choice = choose(request.worlds, request.seeds, preset)
-    if request.table:
-        jobs = finished_jobs(folder)
-    else:
-        jobs = make_plan(
-            choice, preset, folder, single_core=request.single_core, to_list=request.list
-        )
-    from experiments.results.runner import this_machine
+    chosen = choose(request.worlds, request.seeds, preset)
+    options = {"single_core": request.single_core, "to_list": request.list}
+    jobs = finished_jobs(folder) if request.table else make_plan(chosen, preset, folder, **options)
+    from experiments.results.runner import LINE_SECONDS, Runner, this_machine
+    from smz_jax.run.progress import Progress
+    from smz_jax.run.signals import StopSignal
 
     machine = this_machine(request.jobs, preset)
     if request.list:
         show_plan(jobs, len(machine.cores))
         return 0
-    results, stopped_by = run_jobs(jobs, machine)
+    progress = Progress(len(jobs), "results", line_seconds=LINE_SECONDS)
+    with StopSignal() as stop, progress:
+        results = Runner(jobs, machine, progress).run(stop)
     write_results(folder)
     failed = [x for x in results if x.kind == "failed"]
-    for result in failed:
-        print(f"failed: {result.job.name}, {result.reason}, log {result.job.log}", file=sys.stderr)
-    if stopped_by is not None:
+    for x in failed:
+        print(f"failed: {x.job.name}, {x.reason}, log {x.job.log}", file=sys.stderr)
+    if stop:
         left = sum(x.kind == "stopped" for x in results)
         again = shlex.join(["python", "-m", "experiments.results", *sys.argv[1:]])
         print(f"stopped with {left} runs to do. Continue with:\n  {again}")
-        return 128 + stopped_by
+        return 128 + (stop.number or 0)
     return 1 if failed else 0
 
 

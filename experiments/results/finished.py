@@ -1,11 +1,15 @@
-"""What finished runs say: each by itself, and over seeds with intervals."""
+"""What finished runs say: each by itself, over seeds with intervals, and against what is required.
 
-from collections.abc import Callable, Mapping, Sequence
+worlds.yaml gives each figure of a world as a name, a value (see `Finished.value`) and a bound.
+"""
+
+import math
+import operator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from experiments.results.plan import is_finished, read_json, seed_folders
+from experiments.results.jobs import Job, read_json
 from experiments.results.worlds import ENCODER_VARIANT, STICKY, World
 from smz_jax.config.check import ConfigError
 from smz_jax.config.settings import Config
@@ -15,33 +19,46 @@ from smz_jax.storage.documents.forms import is_number
 from smz_jax.storage.estimate import Estimate, mean_estimate, read_estimate
 from smz_jax.storage.metrics import read_metrics
 
+BOUNDS = {
+    "at least": operator.ge,
+    "at most": operator.le,
+    "above": operator.gt,
+    "below": operator.lt,
+}
+ALL = "all"
+"""What is required of a figure that is no number."""
 
-class Seeds(NamedTuple):
-    """A number of several seeds."""
 
-    estimate: Estimate
-    """Their mean; of a single seed with the interval of its own games, where that is known."""
+@dataclass(frozen=True)
+class Seeds:
+    """A number of several seeds: their mean with a 95 % interval, as table.json holds it."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    over: str
+    """`seeds`, or `games`: of a single seed, over its own games."""
     values: tuple[float, ...]
 
-    @property
-    def is_single(self) -> bool:
-        """Whether there is one seed."""
-        return len(self.values) == 1
 
-    def plain(self) -> dict[str, Any]:
-        """For JSON."""
-        mean, low, high, _ = self.estimate
-        over = "games" if self.is_single and low is not None else "seeds"
-        return {"mean": mean, "low": low, "high": high, "over": over, "values": self.values}
+@dataclass(frozen=True)
+class Figure:
+    """A measure of a world's finished runs."""
+
+    name: str
+    estimate: Seeds | None
+    required: str
+    reached: bool | None
+    """By the mean; None: nothing is required, or nothing is known."""
+    seeds_reached: tuple[bool, ...] = ()
+    """Of each seed; empty where none is judged by itself."""
 
 
 @dataclass(frozen=True)
 class Finished:
     """One finished run."""
 
-    world: World
-    seed: int
-    path: Path
+    job: Job
     summary: dict[str, Any]
     extra: dict[str, Any]
     """grid.json, where the world has one."""
@@ -62,38 +79,51 @@ class Finished:
     @property
     def optimum(self) -> float | None:
         """The best possible score of a world with known rules, or the highest that there is."""
-        value: Any = (self.part("grid").get("returns") or {}).get("optimum")
-        return float(value) if is_number(value) else self.world.highest
+        found: Any = (self.part("grid").get("returns") or {}).get("optimum")
+        return float(found) if is_number(found) else self.job.world.highest
 
-    @property
-    def minutes(self) -> float | None:
-        """Minutes of the run, all included."""
-        seconds = self.summary.get("seconds_total")
-        return seconds / 60 if seconds else None
-
-    @property
-    def preset(self) -> str | None:
-        """The preset of the run."""
-        return self.summary.get("preset") or self.record.get("preset")
-
-    @property
-    def hardware(self) -> str | None:
-        """`1 core of an AMD EPYC`, by what the runner noted; else the platform of the summary."""
+    def about(self) -> dict[str, str | None]:
+        """Preset, hardware and commit (short, `-dirty` kept), as far as they are known."""
+        hardware, commit = self.summary.get("platform"), self.summary.get("commit")
         cores, processor = self.record.get("cores"), self.record.get("processor")
         if cores and processor:
-            return f"{cores} core{'s' if cores > 1 else ''} of {processor}"
-        return self.summary.get("platform")
+            hardware = f"{cores} core{'s' if cores > 1 else ''} of {processor}"
+        return {
+            "preset": self.summary.get("preset") or self.record.get("preset"),
+            "hardware": hardware,
+            "commit": commit and commit[:7] + ("-dirty" if commit.endswith("-dirty") else ""),
+        }
 
-    @property
-    def commit(self) -> str | None:
-        """The commit, short, `-dirty` kept."""
-        known = self.summary.get("commit")
-        return known and known[:7] + ("-dirty" if known.endswith("-dirty") else "")
+    def value(self, name: str) -> float:
+        """A value that is worked out here, or `part/key`, as `grid/roc_area`; NaN if unknown."""
+        score = _number(self.part("evaluation"), "mean")
+        random = _number(self.baselines.get("random") or {}, "mean")
+        constant = best_constant([self])
+        chance, plain = (self.part(f"sticky {sticky:g}") for sticky in STICKY)
+        norms = self.run.curve("check/encoder_gradient")[1] if self.run else []
+        known = {
+            "return": score,
+            "return / optimum": _ratio(score, self.optimum),
+            "score / random": _ratio(score, max(random, 0.0)),
+            "above random": score - random,
+            "above best constant": score - (constant[1].mean if constant else math.nan),
+            "minutes": _number(self.summary, "seconds_total") / 60 or math.nan,
+            "first encoder gradient": norms[0] if norms else math.nan,
+            "sticky 0.25/minutes": _number(chance, "seconds") / 60,
+            "sticky 0 over 0.25/entropy": _ratio(
+                _number(plain, "entropy"), _number(chance, "entropy")
+            ),
+        }
+        part, _, key = name.rpartition("/")
+        return known[name] if name in known else _number(self.part(part), key)
 
     def curve(self) -> Curve:
         """Evaluations over environment steps, the final one last; of encoders ROC over updates."""
         if self.run is None:
-            return roc_curve(self.path)
+            pattern = f"jobs/{ENCODER_VARIANT}-sticky{STICKY[0]:g}-*/rows.jsonl"
+            paths = sorted(self.job.run_dir.glob(pattern))
+            rows = [row for x in paths for row in read_metrics(x) if is_number(row.get("roc"))]
+            return [row["updates"] for row in rows], [row["roc"] for row in rows]
         steps, scores = (list(x) for x in self.run.curve("eval/mean"))
         final = self.run.evaluation()
         if final is not None and (not scores or scores[-1] != final.mean):
@@ -102,108 +132,139 @@ class Finished:
         return steps, scores
 
 
-def encoder_summary(raw: dict[str, Any]) -> dict[str, Any]:
-    """A summary like a run's: `commit`, `platform`, `seconds_total`, and `sticky 0.25` and so on.
-
-    Args:
-        raw: results.json of one seed: `results` holds a mapping for each variant and stickiness.
-    """
-    jobs = [x for x in raw["results"] if x["variant"] == ENCODER_VARIANT]
-    seconds = [x.get("seconds") for x in jobs]
-    return {
-        "commit": raw.get("commit"),
-        "platform": raw.get("platform"),
-        "seconds_total": sum(x for x in seconds if is_number(x)),
-        **{f"sticky {x['sticky']:g}": x for x in jobs},
-    }
+def _number(values: Mapping[str, Any], name: str) -> float:
+    """A number of a document; NaN if it holds none."""
+    found: Any = values.get(name)
+    return found if is_number(found) else math.nan
 
 
-def roc_curve(path: Path) -> Curve:
-    """ROC area over updates, with sticky actions, of one run of the encoders."""
-    pattern = f"jobs/{ENCODER_VARIANT}-sticky{STICKY[0]:g}-*/rows.jsonl"
-    rows = [row for name in sorted(path.glob(pattern)) for row in read_metrics(name)]
-    known = [(row["updates"], row["roc"]) for row in rows if is_number(row.get("roc"))]
-    return [updates for updates, _ in known], [area for _, area in known]
+def _ratio(above: float, below: float | None) -> float:
+    return above / below if below else math.nan
 
 
 def over_seeds(values: Sequence[float | None]) -> Seeds | None:
     """Mean and 95 % interval by Student's t over seeds.
 
     Args:
-        values: one for each seed; what is missing is left out.
+        values: one for each seed; what is missing or not finite is left out.
 
     Returns:
         No interval for one value; None for none.
     """
     known = tuple(float(x) for x in values if x is not None and is_number(x))
-    estimate = mean_estimate(known)
-    return estimate and Seeds(estimate, known)
+    found = mean_estimate(known)
+    return found and Seeds(found.mean, found.low, found.high, "seeds", known)
 
 
 def over_evaluations(evaluations: Sequence[Mapping[str, Any] | None]) -> Seeds | None:
     """Mean score over seeds; of one seed, the interval of its own games."""
     scores = [score for x in evaluations if (score := read_estimate(x)) is not None]
-    if len(scores) == 1:
-        return Seeds(scores[0], (scores[0].mean,))
-    return over_seeds([score.mean for score in scores])
+    if len(scores) != 1:
+        return over_seeds([score.mean for score in scores])
+    mean, low, high, _ = scores[0]
+    return Seeds(mean, low, high, "seeds" if low is None else "games", (mean,))
 
 
 def best_constant(runs: Sequence[Finished]) -> tuple[str, Seeds] | None:
     """The constant action whose mean over seeds is highest."""
     tables = [one.baselines.get("constant") or {} for one in runs]
-    names = {name for table in tables for name in table}
-    scores = {name: over_evaluations([table.get(name) for table in tables]) for name in names}
-    known = [(name, score) for name, score in sorted(scores.items()) if score]
-    return max(known, key=lambda item: item[1].estimate.mean, default=None)
+    names = sorted({name for table in tables for name in table})
+    scores = [(name, over_evaluations([table.get(name) for table in tables])) for name in names]
+    known = [(name, score) for name, score in scores if score]
+    return max(known, key=lambda item: item[1].mean, default=None)
 
 
-def distinct(runs: Sequence[Finished], read: Callable[[Finished], str | None]) -> list[str]:
-    """What the runs say, each thing once, in order."""
-    return list(dict.fromkeys(text for one in runs if (text := read(one))))
+def figures_of(world: World, runs: Sequence[Finished]) -> list[Figure]:
+    """Each figure of a world over its seeds; the mean is what has to keep to the bound."""
+    figures = []
+    for name, value, *bounds in world.measures:
+        seeds = over_seeds([one.value(value) for one in runs])
+        required, reached, each = "", None, ()
+        for bound in bounds:
+            kind, _, text = bound.rpartition(" ")
+            keeps, limit = BOUNDS[kind], float(text)
+            required = f"{kind} {limit:.3g}"
+            if seeds is not None:
+                reached = keeps(seeds.mean, limit)
+                each = tuple(keeps(x, limit) for x in seeds.values)
+        figures.append(Figure(name, seeds, required, reached, each))
+    if not world.is_run:
+        parts = [[one.part(f"sticky {sticky:g}") for one in runs] for sticky in STICKY]
+        if len(runs) == 1:  # of one seed, the interval over the held-out games
+            chance, plain = (read_estimate(part, "entropy") for (part,) in parts)
+        else:
+            chance, plain = (over_seeds([x.get("entropy") for x in part]) for part in parts)
+        name = "intervals of the two entropies apart"
+        figures.append(Figure(name, None, ALL, is_above(chance, plain)))
+    return figures
 
 
-def finished_runs(out: Path, world: World) -> tuple[list[Finished], list[str]]:
-    """The finished runs of a world in order of their seeds, and what was wrong with others."""
+def is_above(one: Seeds | Estimate | None, other: Seeds | Estimate | None) -> bool | None:
+    """Whether the first interval lies above the other, wholly; None where one is not known."""
+    if one is None or other is None or one.low is None or other.high is None:
+        return None
+    return one.low > other.high
+
+
+def all_reached(verdicts: Sequence[bool | None]) -> bool | None:
+    """Whether all are true; None where there is none, or none is false and one is not known."""
+    if not verdicts or (None in verdicts and False not in verdicts):
+        return None
+    return all(verdicts)
+
+
+def read_finished(jobs: Sequence[Job]) -> tuple[list[Finished], list[str]]:
+    """Finished runs of a world, and what was wrong with some."""
     found, problems = [], []
-    for seed, path in seed_folders(out, world):
-        if not is_finished(path, world):
-            continue
+    for job in jobs:
         try:
-            run = load_run(path) if world.is_run else None
-            summary = run.summary if run else encoder_summary(read_json(path / world.result_file))
+            run = load_run(job.run_dir) if job.world.is_run else None
         except ConfigError as error:
             problems.append(str(error))
             continue
-        extra = read_json(path / world.extra[0]) if world.extra else {}
-        if world.extra and not extra:
-            problems.append(f"{path}: {world.extra[0]} is missing: its figures are left out")
-        record = read_json(path.with_name(f"{path.name}.json"))
-        found.append(Finished(world, seed, path, summary, extra, record, run))
+        summary = run.summary if run else encoder_summary(job.result())
+        extra = read_json(job.run_dir / job.world.extra[0]) if job.world.extra else {}
+        if job.world.extra and not extra:
+            name = job.world.extra[0]
+            problems.append(f"{job.run_dir}: {name} is missing: its figures are left out")
+        found.append(Finished(job, summary, extra, read_json(job.record), run))
     return found, problems + unlike(found)
 
 
-def unlike(runs: Sequence[Finished], but: Sequence[str] = ("seed",)) -> list[str]:
+def encoder_summary(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """A summary like a run's: `commit`, `platform`, `seconds_total`, and `sticky 0.25` and so on.
+
+    Args:
+        raw: results.json of one seed: `results` holds a mapping for each variant and stickiness.
+    """
+    jobs = [x for x in raw["results"] if x["variant"] == ENCODER_VARIANT]
+    return {
+        "commit": raw.get("commit"),
+        "platform": raw.get("platform"),
+        "seconds_total": sum(x["seconds"] for x in jobs if is_number(x.get("seconds"))),
+        **{f"sticky {x['sticky']:g}": x for x in jobs},
+    }
+
+
+def unlike(runs: Sequence[Finished], but: Sequence[str] = ()) -> list[str]:
     """Says where runs that are compared do not share their settings.
 
     Args:
         runs: each is compared with the first.
-        but: settings that may differ.
+        but: settings that may differ beside the seed.
     """
-    configs = [(one.path, _flat(one.run.config)) for one in runs if one.run is not None]
-    problems = []
-    for path, theirs in configs[1:]:
-        first, ours = configs[0]
-        names = [x for x in {**theirs, **ours} if theirs.get(x) != ours.get(x) and x not in but]
+    problems, first, ours = [], None, {}
+    for one in runs:
+        if one.run is None:
+            continue
+        theirs = flat_dict(Config())  # a setting that another version lacked is at its default
+        for name, value in one.run.config.items():
+            inner = value.items() if isinstance(value, Mapping) else [("", value)]
+            theirs |= {f"{name}.{leaf}".rstrip("."): x for leaf, x in inner}
+        first, ours = (first, ours) if first else (one.job.run_dir, theirs)
+        names = [x for x in {**theirs, **ours} if theirs.get(x) != ours.get(x)]
+        names = [x for x in names if x not in ("seed", *but)]
         if names:
             listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-            problems.append(f"{path}: settings unlike those of {first}: {listed}")
+            problems.append(f"{one.job.run_dir}: settings unlike those of {first}: {listed}")
     return problems
-
-
-def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by dotted name, also of another version: one that it lacked is at its default."""
-    flat = flat_dict(Config())
-    for name, value in config.items():
-        inner = value.items() if isinstance(value, Mapping) else [("", value)]
-        flat |= {f"{name}.{leaf}".rstrip("."): x for leaf, x in inner}
-    return flat

@@ -6,13 +6,20 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import NamedTuple
 
-from experiments.results.advance import overview
-from experiments.results.plan import Job, Result, busy_folders
+from experiments.results.jobs import (
+    Advance,
+    Job,
+    Kind,
+    Result,
+    advance_of,
+    busy_folders,
+    time_left,
+)
 from smz_jax.report.text import short_duration
 from smz_jax.run.progress import Progress
 from smz_jax.run.signals import StopSignal
@@ -40,12 +47,10 @@ class Machine:
     processor: str = "unknown"
 
 
-@dataclass
-class _Running:
+class _Running(NamedTuple):
     job: Job
     process: subprocess.Popen[bytes]
-    log: IO[bytes]
-    cores: tuple[int, ...]
+    cores: list[int]
     began: float
 
 
@@ -65,34 +70,11 @@ def this_machine(jobs: int | None, preset: str) -> Machine:
     return Machine(tuple(cores[: jobs or len(cores)]), True, processor)
 
 
-@contextlib.contextmanager
-def _pinned(cores: Sequence[int]) -> Iterator[None]:
-    """Inside, processes start on these cores alone: they inherit them from this thread."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
-
-
-def _environment(cores: int, pins: bool) -> dict[str, str]:
-    """A run's environment: CPU unless the user says otherwise, one thread on one core."""
-    found = dict(os.environ)
-    if pins:
-        found.setdefault("JAX_PLATFORMS", "cpu")  # several runs cannot share an accelerator
-    if pins and cores == 1:
-        found["XLA_FLAGS"] = f"{found.get('XLA_FLAGS', '')} {ONE_THREAD}".strip()
-    return found
-
-
-def log_tail(path: Path, lines: int = TAIL_LINES) -> str:
-    """The last lines of a log."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-    return "\n".join(f"    {line}" for line in text.splitlines()[-lines:])
+def describe(job: Job, advance: Advance) -> str:
+    """A running job at a glance."""
+    score = "" if advance.score is None else f", score {advance.score:.4g}"
+    left = short_duration(advance.remaining)
+    return f"{job.name} {advance.share:.0%}, {left} left{score}"
 
 
 class Runner:
@@ -108,8 +90,7 @@ class Runner:
         self._free = list(machine.cores)
         self._waiting = [job for job in jobs if job.command() is not None]
         self._running: list[_Running] = []
-        done = [Result(job, "finished", 0) for job in jobs if job not in self._waiting]
-        self.results: list[Result] = done
+        self.results = [Result(job, "finished", 0) for job in jobs if job not in self._waiting]
 
     def run(self, stop: StopSignal) -> list[Result]:
         """Runs all jobs to their end, or stops them at a signal; gives how each ended.
@@ -123,9 +104,8 @@ class Runner:
                 self._start_what_fits()
                 self._pause()
             if self._running:
-                self._progress.message(
-                    f"stopping {len(self._running)} runs: they save a checkpoint"
-                )
+                text = f"stopping {len(self._running)} runs: they save a checkpoint"
+                self._progress.message(text)
                 self._signal(stop.number or signal.SIGTERM)
             while self._running:
                 self._pause()
@@ -139,15 +119,20 @@ class Runner:
         return self.results
 
     def _pause(self) -> None:
-        """Sees who has ended, tells the user, and rests."""
+        """Sees who has ended, tells the user how far all are, and rests."""
         for one in list(self._running):
             if one.process.poll() is not None:
                 self._end(one)
         if self._running and time.monotonic() >= self._due:
             self._due = time.monotonic() + LOOK_SECONDS
-            running = [x.job for x in self._running]
-            text = overview(self._waiting, running, self.results, len(self._machine.cores))
-            self._progress.step(text, len(self.results))
+            finished = [x.job for x in self.results if x.kind == "finished"]
+            failed = sum(x.kind == "failed" for x in self.results)
+            running = [(x.job, advance_of(x.job)) for x in self._running]
+            left = time_left(self._waiting, running, finished, len(self._machine.cores))
+            head = f"{len(finished)} finished, {len(self._waiting)} waiting, "
+            head += f"ETA {short_duration(left)}" + (f", {failed} FAILED" if failed else "")
+            lines = [head, *(describe(*x) for x in running)]
+            self._progress.step("\n".join(lines), len(self.results))
         time.sleep(POLL_SECONDS)
 
     def _start_what_fits(self) -> None:
@@ -157,63 +142,71 @@ class Runner:
             if wanted > len(self._free):
                 return
             job = self._waiting.pop(0)
-            cores, self._free = tuple(self._free[:wanted]), self._free[wanted:]
+            if job.run_dir.resolve() in busy_folders():  # begun since the plan was made
+                self.results.append(Result(job, "failed", None, "another process runs it"))
+                continue
+            cores, self._free = self._free[:wanted], self._free[wanted:]
             self._start(job, cores)
 
-    def _start(self, job: Job, cores: tuple[int, ...]) -> None:
+    def _start(self, job: Job, cores: list[int]) -> None:
         """Starts the next process of a job."""
-        command = job.command()
+        command, machine, environment = job.command(), self._machine, dict(os.environ)
         assert command is not None
+        own = os.sched_getaffinity(0) if machine.pins else set()
+        if machine.pins:
+            environment.setdefault("JAX_PLATFORMS", "cpu")  # runs cannot share an accelerator
+            if len(cores) == 1:
+                flags = f"{environment.get('XLA_FLAGS', '')} {ONE_THREAD}"
+                environment["XLA_FLAGS"] = flags.strip()
+            os.sched_setaffinity(0, cores)  # the process inherits them from this thread
         job.log.parent.mkdir(parents=True, exist_ok=True)
-        if job.run_dir.resolve() in busy_folders():  # begun since the plan was made
-            self._free += cores
-            self.results.append(Result(job, "failed", None, "another process runs it"))
-            return
-        log = open(job.log, "ab")  # noqa: SIM115 - closed when the process has ended
-        machine = self._machine
-        with _pinned(cores) if machine.pins else contextlib.nullcontext():
+        with open(job.log, "ab") as log:
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=_environment(len(cores), machine.pins),
+                env=environment,
                 start_new_session=True,
             )
-        self._running.append(_Running(job, process, log, cores, time.monotonic()))
+        self._running.append(_Running(job, process, cores, time.monotonic()))
+        where = ""
+        if machine.pins:
+            os.sched_setaffinity(0, own)
+            where = f" on core {' and '.join(map(str, cores))}"
         verb = "reports on its model"
         if not job.is_finished():
             verb = "continues" if "--resume" in command else "begins"
             count = len(cores) if machine.pins else os.cpu_count()
             record = {"cores": count, "processor": machine.processor, "preset": job.preset}
             write_json(job.record, {**record, "command": command})
-        where = f" on core {' and '.join(map(str, cores))}" if machine.pins else ""
         self._progress.message(f"{job.name} {verb}{where}, log {job.log}")
 
     def _end(self, one: _Running) -> None:
         """Counts a process that has ended, and starts what its job needs after it."""
         self._running.remove(one)
         self._free = sorted([*self._free, *one.cores])
-        one.log.close()
         job, code = one.job, one.process.returncode
-        took = short_duration(time.monotonic() - one.began)
+        kind: Kind = "finished"
+        reason = tail = ""
         if code in STOPPED:
-            self.results.append(Result(job, "stopped", code))
-            self._progress.message(f"{job.name} stopped after {took}")
-            return
-        reason = ""
-        if code != 0 or not job.is_finished():
+            kind = "stopped"
+        elif code != 0 or not job.is_finished():
             reason = f"exit code {code}" if code else "it ended without a finished result"
         elif one.process.args == job.command():
             reason = "its report was not written"
-        if reason:
-            self.results.append(Result(job, "failed", code, reason))
-            self._progress.message(f"{job.name} failed after {took}: {reason}\n{log_tail(job.log)}")
-        elif job.command() is None:
-            self.results.append(Result(job, "finished", code))
-            self._progress.message(f"{job.name} finished in {took}")
-        else:
+        elif job.command() is not None:
             self._waiting.insert(0, dataclasses.replace(job, state="finished", cores=1))
+            return
+        if reason:
+            kind = "failed"
+            lines = job.log.read_text(encoding="utf-8", errors="replace").splitlines()
+            tail = f": {reason}\n" + "\n".join(f"    {line}" for line in lines[-TAIL_LINES:])
+        self.results.append(Result(job, kind, code, reason))
+        took = ("in " if kind == "finished" else "after ") + short_duration(
+            time.monotonic() - one.began
+        )
+        self._progress.message(f"{job.name} {kind} {took}{tail}")
 
     def _signal(self, number: int) -> None:
         for one in self._running:

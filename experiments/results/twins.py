@@ -17,9 +17,7 @@ fixed by the rules and a seed of their own.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from experiments.results.criteria import all_reached, is_above
-from experiments.results.finished import Finished, Seeds, over_seeds
-from smz_jax.storage.documents.forms import is_number
+from experiments.results.finished import Finished, Seeds, all_reached, is_above, over_seeds
 
 KINDS = {
     "unroll": "outcomes encoded",
@@ -45,14 +43,8 @@ class Comparison:
     @property
     def about(self) -> str:
         """For people: `reward error, outcomes encoded`."""
-        kind = kind_of(self.key)
-        assert kind is not None
-        return f"{self.key.removeprefix(kind + '_').replace('_', ' ')} error, {KINDS[kind]}"
-
-
-def kind_of(key: str) -> str | None:
-    """Which of `KINDS` a key of grid.json is an error of; None for others."""
-    return next((kind for kind in KINDS if key.startswith(f"{kind}_")), None)
+        kind = next(kind for kind in KINDS if self.key.startswith(kind))
+        return f"{self.key.removeprefix(kind)[1:].replace('_', ' ')} error, {KINDS[kind]}"
 
 
 def compare(stochastic: Sequence[Finished], twin: Sequence[Finished]) -> list[Comparison]:
@@ -63,21 +55,14 @@ def compare(stochastic: Sequence[Finished], twin: Sequence[Finished]) -> list[Co
     both = [*stochastic, *twin] if stochastic and twin else []
     keys = dict.fromkeys(key for one in both for key in one.extra)
     found = []
-    for key in (key for kind in KINDS for key in keys if kind_of(key) == kind):
-        steps = max(len(one.extra.get(key) or ()) for one in both)
-        for step in range(FIRST_STEP, steps + 1):
+    for key in (key for kind in KINDS for key in keys if key.startswith(f"{kind}_")):
+        errors = [[one.extra.get(key) or () for one in runs] for runs in (stochastic, twin)]
+        for step in range(FIRST_STEP, max(len(x) for runs in errors for x in runs) + 1):
             ours, theirs = (
-                over_seeds([at_step(one, key, step) for one in runs]) for runs in (stochastic, twin)
+                over_seeds([x[step - 1] for x in runs if len(x) >= step]) for runs in errors
             )
-            worse = is_above(theirs and theirs.estimate, ours and ours.estimate)
-            found.append(Comparison(key, step, ours, theirs, worse))
+            found.append(Comparison(key, step, ours, theirs, is_above(theirs, ours)))
     return found
-
-
-def at_step(one: Finished, key: str, step: int) -> float | None:
-    """The error after `step` steps, counted from 1."""
-    errors = one.extra.get(key) or ()
-    return errors[step - 1] if len(errors) >= step and is_number(errors[step - 1]) else None
 
 
 def verdict(comparisons: Sequence[Comparison]) -> bool | None:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import yaml
 
@@ -53,19 +52,10 @@ TINY_WORLDS, TINY_SEEDS = ("grid-slippery",), (0,)
 """What `--preset tiny` runs where nothing is named: it only shows that the parts work."""
 
 
-class Choice(NamedTuple):
-    """What was chosen on the command line."""
-
-    worlds: tuple[World, ...]
-    seeds: tuple[int, ...] | None = None  # None: each world's own
-
-    def seeds_of(self, world: World) -> tuple[int, ...]:
-        """Seeds to run of a world."""
-        return tuple(world.seeds) if self.seeds is None else self.seeds
-
-
-def choose(names: Sequence[str] | None, seeds: Sequence[int] | None, preset: str) -> Choice:
-    """The worlds and seeds to run.
+def choose(
+    names: Sequence[str] | None, seeds: Sequence[int] | None, preset: str
+) -> list[tuple[World, Sequence[int]]]:
+    """The worlds to run, each with its seeds.
 
     Args:
         names: of worlds, in any order; None: all, at preset tiny `TINY_WORLDS`.
@@ -73,20 +63,18 @@ def choose(names: Sequence[str] | None, seeds: Sequence[int] | None, preset: str
         preset: name of the preset.
 
     Raises:
-        ConfigError: in one line, for an unknown or repeated world or a seed that cannot be.
+        ConfigError: in one line, for an unknown or repeated world or a repeated seed.
     """
-    is_tiny = preset == "tiny"
-    if names is None:
-        names = TINY_WORLDS if is_tiny else tuple(WORLDS)
-    for number, name in enumerate(names):
+    if preset == "tiny":
+        names = TINY_WORLDS if names is None else names
+        seeds = TINY_SEEDS if seeds is None else seeds
+    names = tuple(WORLDS) if names is None else names
+    for name in names:
         if name not in WORLDS:
             hint = suggest(name, tuple(WORLDS)) or "; there are " + ", ".join(WORLDS)
             raise ConfigError(f"unknown world {name!r}{hint}")
-        require(name not in names[:number], "worlds", name, "named once")
-    if seeds is None and is_tiny:
-        seeds = TINY_SEEDS
-    for number, seed in enumerate(seeds or ()):
-        require(0 <= seed < 2**31, "seeds", seed, "in 0..2147483647")
-        require(seed not in (seeds or ())[:number], "seeds", seed, "named once")
-    ordered = tuple(world for world in WORLDS.values() if world.name in names)
-    return Choice(ordered, None if seeds is None else tuple(seeds))
+    for kind, given in (("worlds", names), ("seeds", seeds or ())):
+        for number, one in enumerate(given):
+            require(one not in given[:number], kind, one, "named once")
+    chosen = [world for world in WORLDS.values() if world.name in names]
+    return [(world, world.seeds if seeds is None else seeds) for world in chosen]

@@ -18,11 +18,17 @@ from rich.console import Console
 
 import experiments
 from experiments.results import __main__ as command_line
-from experiments.results import advance
-from experiments.results import plan as plans
-from experiments.results.plan import check_same, make_plan, settings_of
-from experiments.results.runner import Machine, Runner, this_machine
-from experiments.results.worlds import WORLDS, Choice, World, choose
+from experiments.results import jobs as plans
+from experiments.results.jobs import (
+    Advance,
+    check_same,
+    make_plan,
+    newest_row,
+    settings_of,
+    time_left,
+)
+from experiments.results.runner import Machine, Runner, describe, this_machine
+from experiments.results.worlds import WORLDS, World, choose
 from smz_jax.config.check import ConfigError
 from smz_jax.config.cli import read_request
 from smz_jax.run.progress import Progress
@@ -89,7 +95,7 @@ def made_up(tmp_path, monkeypatch):
 
 
 def plan(out, seeds, world=FAKE, **options):
-    return make_plan(Choice((world,), tuple(seeds)), "tiny", out, **options)
+    return make_plan([(world, tuple(seeds))], "tiny", out, **options)
 
 
 MACHINE = Machine(CORES, True, "Abacus")
@@ -271,7 +277,7 @@ def test_settings_are_those_of_the_experiments_themselves(tmp_path):
     found = {}
     for world in WORLDS.values():
         if (ROOT / "experiments" / f"{world.module}.py").exists() and world.name != "encoders":
-            (job,) = make_plan(Choice((world,), (5,)), "laptop", tmp_path)
+            (job,) = make_plan([(world, (5,))], "laptop", tmp_path)
             found[world.name] = settings_of(job)
             assert found[world.name].seed == 5
     for name, config in found.items():
@@ -288,20 +294,18 @@ def test_settings_are_those_of_the_experiments_themselves(tmp_path):
 
 
 def test_choice():
-    everything = choose(None, None, "laptop")
-    assert [world.name for world in everything.worlds] == list(WORLDS)
-    assert everything.seeds_of(WORLDS["breakout"]) == (0, 1, 2)
-    assert everything.seeds_of(WORLDS["pong"]) == (0,)
+    everything = {world.name: tuple(seeds) for world, seeds in choose(None, None, "laptop")}
+    assert list(everything) == list(WORLDS)
+    assert everything["breakout"] == (0, 1, 2)
+    assert everything["pong"] == (0,)
     some = choose(["pong", "2048"], [3, 4], "laptop")
-    assert [world.name for world in some.worlds] == ["2048", "pong"]
-    assert some.seeds_of(WORLDS["pong"]) == (3, 4)
+    assert [(world.name, seeds) for world, seeds in some] == [("2048", [3, 4]), ("pong", [3, 4])]
     tiny = choose(None, None, "tiny")
-    assert [world.name for world in tiny.worlds] == ["grid-slippery"] and tiny.seeds == (0,)
+    assert [(world.name, seeds) for world, seeds in tiny] == [("grid-slippery", (0,))]
     for names, seeds, text in (
         (["gird-slippery"], None, "did you mean grid-slippery?"),
         (["pong", "pong"], None, "named once"),
         (None, [1, 1], "named once"),
-        (None, [-1], "seeds = -1"),
     ):
         with pytest.raises(ConfigError, match=text):
             choose(names, seeds, "laptop")
@@ -312,6 +316,7 @@ def test_choice():
     [
         (["--jobs", "0"], "jobs = 0"),
         (["--jobs", "many"], "jobs = 'many'"),
+        (["--seeds", "-1"], "seeds = -1"),
         (["--sedes", "1"], "unknown flag --sedes; did you mean --seeds?"),
         (["--run-dir", __file__], "a folder, not a file"),
         (["--table", "--list"], "left out with --list"),
@@ -341,29 +346,27 @@ def test_machine():
 
 def test_time_left():
     def job(world, seed):
-        return make_plan(Choice((WORLDS[world],), (seed,)), "laptop", Path("/nowhere"))[0]
+        return make_plan([(WORLDS[world], (seed,))], "laptop", Path("/nowhere"))[0]
 
     a, b, c = job("2048", 0), job("2048", 1), job("breakout", 0)
-    half = advance.Advance(0.5, 300.0, None)
+    half = Advance(0.5, 300.0, None)
     # One at half after 300 s: 300 s left and 600 s for the like of it; breakout: 15 min on 2 cores.
-    assert advance.time_left([b, c], [(a, half)], [], 2) == (300 + 600 + 2 * 900) / 2
-    assert advance.time_left([b], [(a, half)], [], 2) == 600  # no shorter than the longest
-    assert advance.time_left([], [], [a], 2) == 0
-    assert advance.describe(a, advance.Advance(0.25, 60.0, 12.3456)) == (
-        "2048 seed 0 25%, 3:00 left, score 12.35"
-    )
+    assert time_left([b, c], [(a, half)], [], 2) == (300 + 600 + 2 * 900) / 2
+    assert time_left([b], [(a, half)], [], 2) == 600  # no shorter than the longest
+    assert time_left([], [], [a], 2) == 0
+    assert describe(a, Advance(0.25, 60.0, 12.3456)) == ("2048 seed 0 25%, 3:00 left, score 12.35")
 
 
 def test_newest_row_of_a_file_that_is_being_written(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    assert advance.newest_row(path) == {}
+    assert newest_row(path) == {}
     path.write_text('{"env_steps": 1, "eval/mean": 5}\n{"env_steps": 2}\n{"env_st')
-    assert advance.newest_row(path) == {"env_steps": 2, "eval/mean": 5}
+    assert newest_row(path) == {"env_steps": 2, "eval/mean": 5}
 
 
 def test_saved_settings_are_compared_setting_by_setting(made_up):
     (job,) = plan(made_up, (0,))
     run([job])
-    check_same(job, settings_of(job))
+    check_same(job)
     with pytest.raises(ConfigError, match="seed: 0 != 1"):
-        check_same(job, dataclasses.replace(settings_of(job), seed=1))
+        check_same(dataclasses.replace(job, seed=1))

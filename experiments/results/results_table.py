@@ -2,22 +2,25 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from experiments.results import criteria, twins
-from experiments.results.criteria import ALL, Figure
+from experiments.results import twins
 from experiments.results.finished import (
+    ALL,
+    Figure,
     Finished,
     Seeds,
+    all_reached,
     best_constant,
-    distinct,
-    finished_runs,
+    figures_of,
     over_evaluations,
     over_seeds,
+    read_finished,
     unlike,
 )
+from experiments.results.jobs import finished_jobs
 from experiments.results.worlds import ONE_CODE, WORLDS, World
 from smz_jax.report.tables import Table
 from smz_jax.report.verdict import number_text
@@ -25,20 +28,6 @@ from smz_jax.storage.files import atomic_write_text, write_json
 
 TWIN_SETTINGS = tuple(word.removeprefix("--") for word in ONE_CODE[::2])
 YES_NO = {True: "yes", False: "no", None: "-"}
-COLUMNS = (
-    "experiment",
-    "command",
-    "commit",
-    "seeds",
-    "hardware",
-    "time",
-    "score: mean (95 % interval) of seeds",
-    "random",
-    "best constant action",
-    "optimum or published",
-    "required: measured",
-    "reached",
-)
 HOW = (
     "Scores are raw and of whole games: greedy, without noise, every lane the same number of "
     "games, seeds that never chose a checkpoint, the last parameters. Intervals are 95 %, by "
@@ -85,13 +74,13 @@ class Report:
 
 def make_report(out: Path) -> Report:
     """Reads every finished run below a folder of results."""
-    runs, problems = {}, []
-    for world in WORLDS.values():
-        runs[world.name], wrong = finished_runs(out, world)
+    jobs, runs, problems = finished_jobs(out), {}, []
+    for name in WORLDS:
+        runs[name], wrong = read_finished([job for job in jobs if job.world.name == name])
         problems += wrong
-    for world in WORLDS.values():
-        both = [*runs.get(world.twin_of or "", [])[:1], *runs[world.name][:1]]
-        problems += unlike(both, ("seed", *TWIN_SETTINGS)) if world.twin_of else []
+    for name, world in WORLDS.items():
+        if world.twin_of:
+            problems += unlike([*runs[world.twin_of][:1], *runs[name][:1]], TWIN_SETTINGS)
     comparisons = twins.compare(runs["grid-slippery"], runs["grid-twin"])
     rows = [make_row(WORLDS[name], found, comparisons) for name, found in runs.items() if found]
     return Report(rows, comparisons, problems, runs)
@@ -101,25 +90,30 @@ def make_row(
     world: World, runs: Sequence[Finished], comparisons: Sequence[twins.Comparison]
 ) -> Row:
     """A world's row. The comparisons, of the grid with its twin, count for the twin's row."""
-    figures = criteria.figures_of(world, runs)
-    reached = criteria.verdict(figures) if len(runs) >= len(world.seeds) else None
+    figures, reached = figures_of(world, runs), None
+    if len(runs) >= len(world.seeds):
+        reached = all_reached([x.reached for x in figures if x.required])
     if world.name == "grid-twin" and comparisons:
         required = [x for x in comparisons if x.key in twins.REQUIRED]
         count = sum(x.worse is True for x in required)
         name = f"errors worse, intervals apart, in {count} of {len(required)}"
         reached = twins.verdict(comparisons)
         figures.append(Figure(name, None, ALL, reached))
-    presets = distinct(runs, lambda one: one.preset)
-    extra = "".join(f" --preset {preset}" for preset in presets if preset != "laptop")
+    # What the runs say of themselves, each thing once.
+    about = {
+        name: list(dict.fromkeys(text for one in runs if (text := one.about()[name])))
+        for name in ("preset", "hardware", "commit")
+    }
+    extra = "".join(f" --preset {preset}" for preset in about["preset"] if preset != "laptop")
     return Row(
         world=world.name,
         title=world.title,
         command=shlex.join(world.command) + extra,
-        commits=distinct(runs, lambda one: one.commit),
-        seeds=[one.seed for one in runs],
+        commits=about["commit"],
+        seeds=[one.job.seed for one in runs],
         seeds_required=list(world.seeds),
-        hardware=distinct(runs, lambda one: one.hardware),
-        minutes=over_seeds([one.minutes for one in runs]),
+        hardware=about["hardware"],
+        minutes=over_seeds([one.value("minutes") for one in runs]),
         score=over_evaluations([one.part("evaluation") for one in runs]),
         random=over_evaluations([one.baselines.get("random") for one in runs]),
         constant=best_constant(runs),
@@ -143,11 +137,10 @@ def mean_text(seeds: Seeds | None, number=short, *, each: bool = False) -> str:
     """
     if seeds is None:
         return "-"
-    mean, low, high, _ = seeds.estimate
-    text = number(mean)
-    if low is not None and high is not None:
-        text += f" ({number(low)} to {number(high)})"
-    if seeds.is_single:
+    text = number(seeds.mean)
+    if seeds.low is not None and seeds.high is not None:
+        text += f" ({number(seeds.low)} to {number(seeds.high)})"
+    if len(seeds.values) == 1:
         return text + "\N{DAGGER}"
     return text + (" of " + ", ".join(map(number, seeds.values)) if each else "")
 
@@ -168,70 +161,72 @@ def seeds_text(figure: Figure) -> str:
     return f"{sum(figure.seeds_reached)} of {len(figure.seeds_reached)} seeds"
 
 
-def _reached_text(row: Row) -> str:
-    """`yes`, `no` or `-`, and by how many seeds where not all reach everything."""
-    if len(row.seeds) < len(row.seeds_required):
-        return "not all seeds yet" if any(x.required for x in row.figures) else YES_NO[None]
-    each = [x for x in row.figures if x.seeds_reached]
-    fewest = min(each, key=lambda x: sum(x.seeds_reached), default=None)
-    some = fewest is not None and not all(fewest.seeds_reached)
-    return YES_NO[row.reached] + (f" ({seeds_text(fewest)})" if some and fewest else "")
-
-
 def results_markdown(report: Report) -> str:
     """The table of results, header included, one line for each world that has a run."""
-    return Table(COLUMNS, [_cells(row) for row in report.rows]).to_markdown()
+    return _table([_cells(row) for row in report.rows])
 
 
-def _cells(row: Row) -> list[str]:
-    count = f"{len(row.seeds)} of {len(row.seeds_required)}"
-    seeds = ", ".join(map(str, row.seeds))
-    constant = "-"
-    if row.constant is not None:
-        constant = f"{row.constant[0]} {mean_text(row.constant[1], number_text)}"
-    return [
-        row.title,
-        f"`{row.command}`",
-        ", ".join(row.commits) or "not recorded",
-        seeds if len(row.seeds) >= len(row.seeds_required) else f"{seeds} ({count})",
-        "; ".join(row.hardware) or "not recorded",
-        "-" if row.minutes is None else f"{row.minutes.estimate.mean:.1f} min",
-        mean_text(row.score, number_text, each=True),
-        mean_text(row.random, number_text),
-        constant,
-        row.known or ("-" if row.optimum is None else f"optimum {number_text(row.optimum)}"),
-        "; ".join(figure_text(x) for x in row.figures if x.required) or row.required,
-        _reached_text(row),
-    ]
+def _table(lines: Sequence[Mapping[str, str]]) -> str:
+    """Markdown of lines that name their cells."""
+    return Table([*lines[0]] if lines else [], [[*line.values()] for line in lines]).to_markdown()
+
+
+def _cells(row: Row) -> dict[str, str]:
+    seeds, reached = ", ".join(map(str, row.seeds)), YES_NO[row.reached]
+    # How many seeds reach everything, where not all do.
+    each = [x for x in row.figures if x.seeds_reached]
+    fewest = min(each, key=lambda x: sum(x.seeds_reached), default=None)
+    if fewest and not all(fewest.seeds_reached):
+        reached += f" ({seeds_text(fewest)})"
+    if len(row.seeds) < len(row.seeds_required):
+        seeds += f" ({len(row.seeds)} of {len(row.seeds_required)})"
+        is_judged = any(x.required for x in row.figures)
+        reached = "not all seeds yet" if is_judged else YES_NO[None]
+    constant = row.constant and f"{row.constant[0]} {mean_text(row.constant[1], number_text)}"
+    optimum = "-" if row.optimum is None else f"optimum {number_text(row.optimum)}"
+    measured = "; ".join(figure_text(x) for x in row.figures if x.required)
+    return {
+        "experiment": row.title,
+        "command": f"`{row.command}`",
+        "commit": ", ".join(row.commits) or "not recorded",
+        "seeds": seeds,
+        "hardware": "; ".join(row.hardware) or "not recorded",
+        "time": "-" if row.minutes is None else f"{row.minutes.mean:.1f} min",
+        "score: mean (95 % interval) of seeds": mean_text(row.score, number_text, each=True),
+        "random": mean_text(row.random, number_text),
+        "best constant action": constant or "-",
+        "optimum or published": row.known or optimum,
+        "required: measured": measured or row.required,
+        "reached": reached,
+    }
 
 
 def figures_markdown(report: Report) -> str:
     """Every figure of every world, also those that are only shown."""
-    lines = [
+    return _table(
         [
-            row.title,
-            x.name,
-            mean_text(x.estimate, each=True),
-            x.required or "-",
-            YES_NO[x.reached],
+            {
+                "experiment": row.title,
+                "figure": x.name,
+                "mean (95 % interval) of seeds": mean_text(x.estimate, each=True),
+                "required": x.required or "-",
+                "reached": YES_NO[x.reached],
+            }
+            for row in report.rows
+            for x in row.figures
         ]
-        for row in report.rows
-        for x in row.figures
-    ]
-    header = ("experiment", "figure", "mean (95 % interval) of seeds", "required", "reached")
-    return Table(header, lines).to_markdown()
+    )
 
 
 def twins_markdown(report: Report) -> str:
     """The errors of both models along action sequences, and the scores of both."""
-    lines = []
-    for x in report.comparisons:
-        ours, theirs = mean_text(x.stochastic), mean_text(x.twin)
-        lines.append(["grid", x.about, str(x.step), ours, theirs, YES_NO[x.worse]])
+    lines = [
+        ["grid", x.about, str(x.step), mean_text(x.stochastic), mean_text(x.twin), YES_NO[x.worse]]
+        for x in report.comparisons
+    ]
     by_name = {row.world: row for row in report.rows}
     for row in report.rows:
-        other = by_name.get(WORLDS[row.world].twin_of or "")
-        if other is not None:
+        if other := by_name.get(WORLDS[row.world].twin_of or ""):
             scores = [mean_text(one.score, number_text) for one in (other, row)]
             lines.append([other.title, "score", "-", *scores, "-"])
     header = ("world", "what", "unroll step", "with chance codes", "twin", "twin worse, apart")
@@ -240,37 +235,22 @@ def twins_markdown(report: Report) -> str:
 
 def markdown(report: Report) -> str:
     """The whole of table.md."""
-    if not report.rows:
-        return "# Results\n\nNothing is finished yet.\n" + _problems(report)
-    parts = ["# Results", results_markdown(report), HOW, "## Figures", figures_markdown(report)]
-    if table := twins_markdown(report):
-        about = (twins.__doc__ or "").split("\n\n", 1)[1].strip()
-        parts += ["## Deterministic twins", table, about]
-    return "\n\n".join(part.strip() for part in parts) + "\n" + _problems(report)
-
-
-def _problems(report: Report) -> str:
-    if not report.problems:
-        return ""
-    return "\n## Left out or doubtful\n\n" + "".join(f"- {text}\n" for text in report.problems)
+    parts = ["# Results", "Nothing is finished yet."]
+    if report.rows:
+        parts[1:] = [results_markdown(report), HOW, "## Figures", figures_markdown(report)]
+        if table := twins_markdown(report):
+            about = (twins.__doc__ or "").split("\n\n", 1)[1].strip()
+            parts += ["## Deterministic twins", table, about]
+    if report.problems:
+        listed = "\n".join(f"- {text}" for text in report.problems)
+        parts += ["## Left out or doubtful", listed]
+    return "\n\n".join(parts) + "\n"
 
 
 def write_table(report: Report, out: Path) -> tuple[Path, Path]:
     """Writes table.md and table.json; gives their paths."""
-    table = {"rows": report.rows, "twins": report.comparisons, "problems": report.problems}
-    write_json(out / "table.json", _plain(table))
+    table: dict[str, Any] = {"rows": report.rows, "twins": report.comparisons}
+    plain = {name: [asdict(x) for x in found] for name, found in table.items()}
+    write_json(out / "table.json", {**plain, "problems": report.problems})
     atomic_write_text(out / "table.md", markdown(report))
     return out / "table.md", out / "table.json"
-
-
-def _plain(value: Any) -> Any:
-    """Dataclasses and seeds as mappings, at any depth."""
-    if isinstance(value, Seeds):
-        return value.plain()
-    if isinstance(value, Row | Figure | twins.Comparison):
-        return _plain(vars(value))
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value

@@ -1,0 +1,248 @@
+"""The jobs of a table of results: what is left to do, by the folders, and how far each job is."""
+
+import contextlib
+import dataclasses
+import importlib
+import json
+import os
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from experiments.results.worlds import ENCODER_VARIANT, STICKY, WORLDS, World
+from smz_jax.config.check import ConfigError
+from smz_jax.config.cli import parse
+from smz_jax.config.settings import Config
+from smz_jax.config.sources import diff
+from smz_jax.storage import files
+from smz_jax.storage.run_dir import CONFIG_NAME, read_config
+
+State = Literal["new", "resume", "running", "finished"]
+Kind = Literal["finished", "stopped", "failed"]
+STATES = {"new": "to run", "resume": "to continue", "running": "running", "finished": "finished"}
+TAIL_BYTES = 65_536
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a world, in a folder of its own."""
+
+    world: World
+    seed: int
+    preset: str
+    run_dir: Path
+    state: State
+    cores: int
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.world.name} seed {self.seed}"
+
+    @property
+    def log(self) -> Path:
+        """What the run prints."""
+        return self.run_dir.with_name(f"{self.run_dir.name}.log")
+
+    @property
+    def record(self) -> Path:
+        """What the runner notes of it: cores, processor, preset, command."""
+        return self.run_dir.with_name(f"{self.run_dir.name}.json")
+
+    def arguments(self) -> list[str]:
+        """Flags of a first start."""
+        seed = ["--seed" if self.world.is_run else "--seeds", str(self.seed)]
+        fixed = ["--preset", self.preset, *seed, "--run_dir", str(self.run_dir)]
+        more = self.world.at_laptop if self.preset == "laptop" else ()
+        return [*fixed, *self.world.arguments, *more]
+
+    def result(self) -> dict[str, Any]:
+        """What the run says of its end; empty before."""
+        return read_json(self.run_dir / self.world.result_file)
+
+    def is_finished(self) -> bool:
+        """Whether the run has ended as it should, by its own result."""
+        result = self.result()
+        if self.world.is_run:
+            return bool(result.get("finished"))
+        found = {(x.get("variant"), x.get("sticky")) for x in result.get("results", [])}
+        return found >= {(ENCODER_VARIANT, sticky) for sticky in STICKY}
+
+    def command(self) -> list[str] | None:
+        """The next process that this job needs, by what is on disk now; None: nothing."""
+        python = [sys.executable, "-m", f"experiments.{self.world.module}"]
+        if not self.is_finished():
+            resumes = self.world.is_run and (self.run_dir / CONFIG_NAME).exists()
+            return [*python, *self.arguments(), *(["--resume"] if resumes else [])]
+        if self.world.extra is None or (self.run_dir / self.world.extra[0]).exists():
+            return None
+        words = self.world.extra[1]
+        return [*python, *(str(self.run_dir) if x == "RUN_DIR" else x for x in words)]
+
+
+class Result(NamedTuple):
+    """How a job ended."""
+
+    job: Job
+    kind: Kind
+    code: int | None = None
+    reason: str = ""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON mapping; empty where there is none, or a damaged one."""
+    try:
+        return files.read_json(path)
+    except ConfigError:
+        return {}
+
+
+def settings_of(job: Job) -> Config:
+    """The settings that the job's command stands for, under the experiment of its module.
+
+    Raises:
+        ConfigError: in one line, if the command is refused.
+    """
+    experiment = importlib.import_module(f"experiments.{job.world.module}").EXPERIMENT
+    try:
+        return parse(job.arguments(), experiment).config
+    except ConfigError as error:
+        raise ConfigError(f"the settings of {job.name} cannot be known: {error}") from None
+
+
+def check_same(job: Job) -> None:
+    """Raises ConfigError in one line if the job's folder holds a run with other settings."""
+    changes = diff(read_config(job.run_dir), settings_of(job))
+    if changes:
+        listed = ", ".join(changes[:3]) + (f" and {len(changes) - 3} more" * (len(changes) > 3))
+        raise ConfigError(
+            f"{job.run_dir} holds a run with other settings than would be run now: {listed}; "
+            "move it away or give another --run_dir"
+        )
+
+
+def busy_folders() -> set[Path]:
+    """Folders of all runs in progress: begun by hand, or left over from a killed call."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended, or is somebody else's
+            words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            if "--run_dir" in words[:-1]:
+                folder = words[words.index("--run_dir") + 1]
+                found.add(Path(os.readlink(process / "cwd"), folder).resolve())
+    return found
+
+
+def make_plan(
+    chosen: Sequence[tuple[World, Sequence[int]]],
+    preset: str,
+    out: Path,
+    *,
+    single_core: bool = False,
+    to_list: bool = False,
+) -> list[Job]:
+    """The jobs in the order of the worlds; writes nothing.
+
+    Args:
+        chosen: worlds, each with its seeds.
+        preset: of every run.
+        out: the folder of the results; a run is in `out/<world>/seed<seed>`.
+        single_core: give every job one core, also where its world would take more.
+        to_list: the plan is only shown: a run in progress is no fault, its state is `running`.
+
+    Raises:
+        ConfigError: in one line, if a folder holds a run with other settings, or one that is still
+            running.
+    """
+    jobs, busy = [], busy_folders()
+    for world, seed in ((world, seed) for world, seeds in chosen for seed in seeds):
+        folder = out / world.name / f"seed{seed}"
+        job = Job(world, seed, preset, folder, "new", 1 if single_core else world.cores)
+        begun = folder / (CONFIG_NAME if world.is_run else "jobs")
+        state: State = "resume" if begun.exists() else "new"
+        if folder.resolve() in busy:
+            if not to_list:
+                raise ConfigError(f"{job.name} is still running in {folder}: wait, or stop it")
+            state = "running"
+        elif (folder / CONFIG_NAME).exists():
+            check_same(job)
+        if state != "running" and job.is_finished():
+            state = "finished"
+        jobs.append(dataclasses.replace(job, state=state))
+    return jobs
+
+
+def finished_jobs(out: Path) -> list[Job]:
+    """Every finished run below a folder of results, of any world, in order of its seeds."""
+    found = []
+    for world in WORLDS.values():
+        folders = {x.name.removeprefix("seed"): x for x in (out / world.name).glob("seed*/")}
+        for number in sorted(filter(str.isdecimal, folders), key=int):
+            found.append(Job(world, int(number), "unused", folders[number], "finished", 1))
+    return [job for job in found if job.is_finished()]
+
+
+class Advance(NamedTuple):
+    """How far a run is, by what it wrote."""
+
+    share: float  # of its environment steps
+    seconds: float  # that it took until then
+    score: float | None  # of its last evaluation, else of its recent games
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds until its end at its own pace; None before its first sign."""
+        return self.seconds * (1 - self.share) / self.share if self.share > 0 else None
+
+
+def newest_row(path: Path) -> dict[str, Any]:
+    """The last whole row of a metrics file that is being written, its scores from earlier ones."""
+    found: dict[str, Any] = {}
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        file.seek(max(file.seek(0, 2) - TAIL_BYTES, 0))
+        for line in file.read().split(b"\n")[:-1]:
+            with contextlib.suppress(ValueError):  # the first line of the tail is rarely whole
+                found |= json.loads(line)
+    return found
+
+
+def advance_of(job: Job) -> Advance:
+    """How far a job's run is."""
+    row = newest_row(job.run_dir / "metrics.jsonl")
+    try:
+        total = read_config(job.run_dir).total_env_steps
+    except ConfigError:
+        return Advance(0.0, 0.0, None)
+    share = min((row.get("env_steps") or 0) / total, 1.0)
+    score = row.get("eval/mean", row.get("score/mean"))
+    return Advance(share, row.get("wall_seconds") or 0.0, score)
+
+
+def time_left(
+    waiting: Sequence[Job],
+    running: Sequence[tuple[Job, Advance]],
+    finished: Sequence[Job],
+    slots: int,
+) -> float:
+    """Seconds until all jobs are done: the work that is left over all cores, or the longest run."""
+    whole: dict[str, list[float]] = {}  # seconds of whole runs, known or foreseen, by world
+    for job, seconds in (
+        *((job, job.result().get("seconds_total")) for job in finished),
+        *((job, x.seconds + x.remaining) for job, x in running if x.remaining is not None),
+    ):
+        if seconds:
+            whole.setdefault(job.world.name, []).append(float(seconds))
+    left = []
+    for job, remaining in (
+        *((job, x.remaining) for job, x in running),
+        *((job, None) for job in waiting),
+    ):
+        if remaining is None:
+            guess = 60 * job.world.minutes if job.preset == "laptop" else 60.0
+            remaining = statistics.fmean(whole.get(job.world.name, [guess]))
+        left.append((remaining, remaining * min(job.cores, slots)))
+    work = sum(seconds for _, seconds in left)
+    return max([work / slots, *(seconds for seconds, _ in left)], default=0.0)
