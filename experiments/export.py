@@ -15,7 +15,8 @@ without this project.
 
 from smz_jax.analysis.requests import ExportRequest
 from smz_jax.config.check import ConfigError
-from smz_jax.config.cli import run_main, tool
+from smz_jax.config.cli import tool
+from smz_jax.config.process import run_main
 from smz_jax.storage.run_dir import read_config
 
 
@@ -27,9 +28,9 @@ def export(request: ExportRequest) -> int:
     read_config(request.run_dir)
     check_new_folder(out)
     from smz_jax.analysis.load import export_run, format_scores
-    from smz_jax.run.devices import use_compile_cache
+    from smz_jax.run.devices import prepare_jax
 
-    use_compile_cache()
+    prepare_jax()
     try:
         model = export_run(request.run_dir, out, request.checkpoint)
     except OSError as error:

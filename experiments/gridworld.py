@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from smz_jax.config.check import ConfigError, require
-from smz_jax.config.cli import parse, run_main
+from smz_jax.config.cli import parse
 from smz_jax.config.experiment import Experiment
+from smz_jax.config.process import run_main
 from smz_jax.config.settings import Config
 
 EXPERIMENT = Experiment(

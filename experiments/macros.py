@@ -23,9 +23,10 @@ as it is, since its sum is kept: name another folder in --out to get one with th
 
 from smz_jax.analysis.requests import MacrosRequest
 from smz_jax.analysis.view.command import draw_library, print_library, read_library, write_listing
-from smz_jax.config.cli import run_main, tool
+from smz_jax.config.cli import tool
+from smz_jax.config.process import run_main
 from smz_jax.macros.library.listing import Wanted, listed
-from smz_jax.run.devices import use_compile_cache
+from smz_jax.run.devices import prepare_jax
 
 
 def macros(request: MacrosRequest) -> int:
@@ -44,7 +45,7 @@ def macros(request: MacrosRequest) -> int:
         print_library(library, wanted)
     else:
         listed({**library, "selection": {}}, wanted)  # a wrong filter is answered before JAX loads
-        use_compile_cache()
+        prepare_jax()
         draw_library(request, library, wanted, is_run=is_run)
     return 0
 

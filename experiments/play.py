@@ -23,7 +23,8 @@ import sys
 
 from smz_jax.analysis.requests import PlayRequest, check_folder
 from smz_jax.config.check import ConfigError
-from smz_jax.config.cli import run_main, tool
+from smz_jax.config.cli import tool
+from smz_jax.config.process import run_main
 
 
 def play(request: PlayRequest) -> int:
@@ -37,9 +38,9 @@ def play(request: PlayRequest) -> int:
         from smz_jax.analysis.play.video import check_video
 
         check_video(request.out)
-    from smz_jax.run.devices import use_compile_cache
+    from smz_jax.run.devices import prepare_jax
 
-    use_compile_cache()
+    prepare_jax()
     from smz_jax.analysis.load import load_model
     from smz_jax.analysis.play.session import play_model
     from smz_jax.run.signals import StopSignal

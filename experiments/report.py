@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from smz_jax.config.check import Checked, ConfigError
-from smz_jax.config.cli import run_main, tool
+from smz_jax.config.cli import tool
+from smz_jax.config.process import run_main
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from smz_jax.config.check import ConfigError, require
-from smz_jax.config.cli import run_main
+from smz_jax.config.process import run_main
 from smz_jax.storage.run_dir import CONFIG_NAME, read_config
 
 _COMMAND = re.compile(r"^# command: python -m experiments\.(\w+)", re.MULTILINE)

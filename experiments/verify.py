@@ -27,7 +27,8 @@ from pathlib import Path
 
 from smz_jax.analysis.requests import VerifyRequest, check_folder
 from smz_jax.config.check import ConfigError, require
-from smz_jax.config.cli import run_main, tool
+from smz_jax.config.cli import tool
+from smz_jax.config.process import run_main
 
 
 def check_checkpoint(folder: Path, kind: str) -> None:
@@ -59,9 +60,9 @@ def verify(request: VerifyRequest) -> int:
     require(suite in ("atari", "grid"), "env.suite", suite, allowed)
     allowed = "a folder that can be written: verify.json and verify.md go there"
     require(os.access(folder, os.W_OK), "FOLDER", str(folder), allowed)
-    from smz_jax.run.devices import use_compile_cache
+    from smz_jax.run.devices import prepare_jax
 
-    use_compile_cache()
+    prepare_jax()
     from smz_jax.analysis.load import load_model
     from smz_jax.analysis.verify.document import code_perplexity
     from smz_jax.analysis.verify.session import verify as verify_model

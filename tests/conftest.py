@@ -6,10 +6,10 @@ from pathlib import Path
 import jax
 import pytest
 
-from smz_jax.run.devices import use_compile_cache, use_fast_compiler
+from smz_jax.run.devices import prepare_jax, use_fast_compiler
 
-use_compile_cache()
 use_fast_compiler()
+prepare_jax()
 MAPS = Path("/proc/self/maps")
 MOST_MAPS = 20_000
 """Each program that XLA compiles for a CPU keeps memory maps; past the kernel's limit (65,530 by

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from smz_jax.config.check import Between, Checked, ConfigError, require
-from smz_jax.config.cli import Invocation, RunRequest, choose_preset, parse, read_request, run_main
+from smz_jax.config.cli import Invocation, RunRequest, choose_preset, parse, read_request
 from smz_jax.config.experiment import Experiment
+from smz_jax.config.process import run_main
 from smz_jax.config.sources import SETTINGS, suggest
 
 EXPERIMENT = Experiment("benchmark", base={"env.id": "Breakout"})
@@ -197,10 +198,9 @@ def main() -> int:
     request, invocation = read_command(command, argv)
     assert isinstance(request, SearchRequest | PartsRequest)
     print("benchmark: starting JAX", flush=True)
-    if "tiny" in (request.preset, invocation and invocation.preset):
-        from smz_jax.run.devices import compile_fast
+    from smz_jax.run.devices import prepare_jax
 
-        compile_fast()
+    prepare_jax(fast="tiny" in (request.preset, invocation and invocation.preset))
     from rich.console import Console
 
     from smz_jax.storage.files import write_json

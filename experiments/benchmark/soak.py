@@ -23,7 +23,7 @@ from experiments.benchmark.plan import Figure
 from experiments.benchmark.timing import surroundings
 from smz_jax.config.settings import Config
 from smz_jax.config.sources import to_dict
-from smz_jax.run.devices import COMPILE_EVENT, use_compile_cache
+from smz_jax.run.devices import COMPILE_EVENT, prepare_jax
 from smz_jax.run.loop import train
 from smz_jax.storage.metrics import METRICS_FILE, read_metrics
 
@@ -82,7 +82,7 @@ def measure(config: Config, seconds: float, preset: str) -> dict[str, Any]:
     Returns:
         `figures` as `judge` gives them, `thirds`, `samples`, settings and surroundings; plain JSON.
     """
-    use_compile_cache()
+    prepare_jax()
     endless = dataclasses.replace(config, total_env_steps=10**12)
     around = surroundings()
     with tempfile.TemporaryDirectory(prefix="smz_soak_") as folder:

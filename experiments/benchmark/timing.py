@@ -14,7 +14,7 @@ import jax
 import psutil
 from rich.console import Console
 
-from smz_jax.run.devices import use_compile_cache
+from smz_jax.run.devices import prepare_jax
 from smz_jax.run.progress import Progress
 from smz_jax.storage.run_dir import git_commit, versions
 
@@ -79,7 +79,7 @@ def compile_cache(*, own: bool) -> Iterator[None]:
             else the shared one.
     """
     if not own:
-        use_compile_cache()
+        prepare_jax()
         yield
         return
     names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")

@@ -18,14 +18,8 @@ from experiments.encoders.variants import (
     job_config,
 )
 from smz_jax.config.check import Between, ConfigError, require
-from smz_jax.config.cli import (
-    Invocation,
-    RunRequest,
-    choose_preset,
-    parse,
-    print_help,
-    run_main,
-)
+from smz_jax.config.cli import Invocation, RunRequest, choose_preset, parse, print_help
+from smz_jax.config.process import run_main
 
 HELP = """\
 `python -m experiments.encoders` trains variants of the model offline on stored frames of random
@@ -128,11 +122,9 @@ def read_command(argv: list[str]) -> tuple[EncodersRequest, Invocation]:
 def main() -> int:
     """Reads the command line, trains what is not finished, writes figure and table."""
     request, invocation = read_command(sys.argv[1:])
-    from smz_jax.run.devices import compile_fast, use_compile_cache
+    from smz_jax.run.devices import prepare_jax
 
-    use_compile_cache()
-    if invocation.preset == "tiny":
-        compile_fast()
+    prepare_jax(fast=invocation.preset == "tiny")
     import jax
 
     invocation = choose_preset(invocation, has_accelerator=jax.default_backend() != "cpu")

@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 from experiments.results.jobs import STATES, Job, finished_jobs, make_plan, time_left
 from experiments.results.worlds import TINY_SEEDS, TINY_WORLDS, WORLDS, choose
 from smz_jax.config.check import Between, Checked, require
-from smz_jax.config.cli import read_request, run_main
+from smz_jax.config.cli import read_request
+from smz_jax.config.process import run_main
 
 RUN_DIR, OLD_RUN_DIR = Path("runs/results"), Path("runs/proof")
 """Where runs are unless a folder is named; where they were when the command was `proof`."""

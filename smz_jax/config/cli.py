@@ -8,15 +8,14 @@ it also takes `true` or `false` as its value.
 """
 
 import dataclasses
-import errno
 import os
 import shlex
-import signal
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_origin
 
 from smz_jax.config.check import Alone, Checked, ConfigError, field_type, require, shorten
 from smz_jax.config.experiment import PRESET_NAMES, Experiment, resolve
@@ -28,8 +27,7 @@ R = TypeVar("R")
 VALIDATION_PRESET = "laptop"
 """With no preset named, flags are checked against this one until the machine has decided."""
 
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""No space, no quota, or a file that must not grow."""
+LEAST_COLUMNS = 40
 
 _HEADER = """{description}
 
@@ -224,6 +222,9 @@ def print_help(request: Any, text: str, program: str = "") -> None:
     style = [tyro.conf.PositionalRequiredArgs, tyro.conf.PositionalMetavarFromFieldName]
     if not issubclass(request, RunRequest):
         style.append(tyro.conf.FlagCreatePairsOff)
+    # Of less tyro makes pages of single letters, for minutes.
+    columns = shutil.get_terminal_size().columns
+    os.environ["COLUMNS"] = str(max(columns, LEAST_COLUMNS))
     args = {"prog": program, "description": text, "use_underscores": True, "config": style}
     tyro.cli(request, args=["--help"], **args)
 
@@ -336,43 +337,3 @@ def choose_preset(invocation: Invocation, has_accelerator: bool) -> Invocation:
     preset = "gpu" if has_accelerator else VALIDATION_PRESET
     config = resolve(invocation.experiment, preset, {}, invocation.explicit)
     return dataclasses.replace(invocation, config=config, preset=preset)
-
-
-def run_main(main: Callable[[], int | None]) -> NoReturn:
-    """Runs `main` and exits with its code.
-
-    A `ConfigError` is one line on stderr and code 2. A signal that `main` does not handle itself
-    is one line too: 130 after Ctrl-C, 143 after SIGTERM; and so is a full disk, with code 1. A
-    closed pipe (`--help | head`) is no error.
-    """
-    stopped_by = signal.SIGINT
-
-    def terminate(number: int, frame: Any) -> NoReturn:
-        nonlocal stopped_by
-        stopped_by = signal.SIGTERM
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, terminate)
-    try:
-        code = main()
-        sys.stdout.flush()
-    except ConfigError as error:
-        print("error: " + " ".join(str(error).split()), file=sys.stderr)
-        code = 2
-    except KeyboardInterrupt:
-        print("interrupted; a checkpoint that was saved before is kept", file=sys.stderr)
-        code = 128 + stopped_by
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
-    except OSError as error:
-        if error.errno not in DISK_FULL:
-            raise
-        where = error.filename or "a file of the run"
-        print(
-            f"error: {error.strerror}: {where}; make room and go on with --resume: what was saved "
-            "before is kept",
-            file=sys.stderr,
-        )
-        code = 1
-    sys.exit(code)

@@ -161,7 +161,7 @@ def make_update(networks: Networks, config: Config, spec: EnvSpec) -> Callable:
             noise=noise,
             commitment_scale=commitment_scale,
         )
-        grad_norm = optax.global_norm(gradient)
+        grad_norm = optax.tree.norm(gradient)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params["params"])
         trained = optax.apply_updates(state.params["params"], updates)
         params = {"params": trained, "batch_stats": batch_stats}

@@ -8,30 +8,65 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from smz_jax.config.check import ConfigError
 from smz_jax.storage.metrics import PhaseTimers
 
 COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 FAST_COMPILE = "--xla_cpu_use_fusion_emitters=false"
 
 
-def use_compile_cache() -> None:
-    """Keeps compiled programs on disk, so that the next start of the same settings is fast.
+RESTS_ON = {
+    "jax_enable_x64": False,
+    "jax_numpy_rank_promotion": "allow",
+    "jax_numpy_dtype_promotion": "standard",
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_threefry_partitionable": True,
+    "jax_disable_jit": False,
+    "jax_transfer_guard": "allow",
+    "jax_debug_nans": False,
+    "jax_debug_infs": False,
+}
+"""Settings of JAX that its environment variables may change, and that numbers and dtypes rest on.
+A number that is not finite is no error here: such an update is skipped and counted."""
 
-    The folder is `SMZ_COMPILE_CACHE`, or `~/.cache/smz_jax/xla`.
+
+def prepare_jax(fast: bool = False) -> None:
+    """Sets JAX up, before it computes anything, and keeps compiled programs for the next start.
+
+    Their folder is `SMZ_COMPILE_CACHE`, or `~/.cache/smz_jax/xla`; without a home nothing is kept.
+
+    Args:
+        fast: for runs of seconds: programs that are ready soon, not fast.
+
+    Raises:
+        ConfigError: in one line, if JAX finds no device of the kind that JAX_PLATFORMS names.
     """
     import jax
 
-    folder = os.environ.get("SMZ_COMPILE_CACHE", "~/.cache/smz_jax/xla")
-    jax.config.update("jax_compilation_cache_dir", str(Path(folder).expanduser()))
+    if fast:
+        use_fast_compiler()
+        jax.config.update("jax_disable_most_optimizations", True)
+    for name, value in RESTS_ON.items():
+        if (given := getattr(jax.config, name)) not in (value, None):
+            print(f"{name.upper()} = {given!r} is not used: it must be {value!r}", flush=True)
+            jax.config.update(name, value)
+    try:
+        jax.default_backend()
+    except Exception as error:  # RuntimeError, or an AssertionError without a word
+        platforms = jax.config.jax_platforms
+        reason = " ".join(str(error).split())[:300] or "JAX finds no such device"
+        raise ConfigError(f"JAX_PLATFORMS = {platforms!r} cannot be used: {reason}") from None
+    folder = os.environ.get("SMZ_COMPILE_CACHE") or "~/.cache/smz_jax/xla"
+    try:
+        path = Path(folder).expanduser()
+        path.mkdir(parents=True, exist_ok=True)
+        reason = None if os.access(path, os.W_OK) else f"{path} cannot be written"
+    except (OSError, RuntimeError) as error:  # RuntimeError: no home
+        path, reason = None, str(error)
+    if reason:
+        print(f"no program is kept for the next start: {reason} (SMZ_COMPILE_CACHE names a folder)")
+    jax.config.update("jax_compilation_cache_dir", None if reason else str(path))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-
-
-def compile_fast() -> None:
-    """For runs of seconds: programs that are ready soon, not fast; before JAX computes anything."""
-    import jax
-
-    use_fast_compiler()
-    jax.config.update("jax_disable_most_optimizations", True)
 
 
 def use_fast_compiler() -> None:

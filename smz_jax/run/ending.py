@@ -99,12 +99,10 @@ def finish(experiment: str, invocation: Invocation, run_dir: Path, outcome: Outc
     summary = summarise_run(invocation, run_dir, outcome)
     write_json(run_dir / "summary.json", summary)
     if outcome.signal_number is not None:  # first of all: who sent it may not wait for the rest
-        module = f"experiments.{experiment}"
-        go_on = [sys.executable, "-m", module, "--resume", "--run_dir", str(run_dir)]
         print(
             f"stopped after {outcome.env_steps:,} of {config.total_env_steps:,} environment steps; "
             f"{'a' if outcome.saved else 'no new'} checkpoint is saved. Go on with:\n"
-            f"  {shlex.join(go_on)}",
+            f"  {resume_command(experiment, run_dir)}",
             flush=True,
         )
     from smz_jax.report.build import build_report  # plots: of seconds, and needed only now
@@ -118,6 +116,12 @@ def finish(experiment: str, invocation: Invocation, run_dir: Path, outcome: Outc
     if outcome.fault:
         print(f"error: {outcome.fault}", file=sys.stderr)
     return 0 if outcome.saved and not outcome.fault else 1
+
+
+def resume_command(experiment: str, run_dir: Path) -> str:
+    """What to type to go on with a run."""
+    words = [sys.executable, "-m", f"experiments.{experiment}", "--resume"]
+    return shlex.join([*words, "--run_dir", str(run_dir)])
 
 
 def summarise_run(invocation: Invocation, run_dir: Path, outcome: Outcome) -> dict[str, Any]:

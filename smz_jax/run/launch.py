@@ -10,9 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from smz_jax.config.cli import Invocation, choose_preset, parse, run_main
+from smz_jax.config.cli import Invocation, choose_preset, parse
 from smz_jax.config.experiment import Experiment
-from smz_jax.run.devices import compile_fast, use_compile_cache
+from smz_jax.config.process import run_main
+from smz_jax.run.devices import prepare_jax
 from smz_jax.storage.run_dir import (
     RunLock,
     began_with,
@@ -63,9 +64,7 @@ def _run(experiment: str, invocation: Invocation, **hooks: Any) -> int:
         invocation = replace(invocation, init_from=began_with(invocation.run_dir))
         weights = split_init_from(invocation.init_from) if invocation.init_from else None
     print(f"{invocation.config.experiment}: starting JAX", flush=True)
-    use_compile_cache()
-    if invocation.preset == "tiny":
-        compile_fast()
+    prepare_jax(fast=invocation.preset == "tiny")
     import jax
 
     invocation = choose_preset(invocation, has_accelerator=jax.default_backend() != "cpu")
@@ -73,9 +72,15 @@ def _run(experiment: str, invocation: Invocation, **hooks: Any) -> int:
         run_dir = prepare_run_dir(invocation, lambda folder: locks.enter_context(RunLock(folder)))
         config = invocation.config
         print(f"preset {invocation.preset}, seed {config.seed}, folder {run_dir}", flush=True)
+        from smz_jax.run.ending import finish, resume_command
         from smz_jax.run.loop import train
+        from smz_jax.storage.checkpoint import CheckpointStore
 
-        outcome = train(config, run_dir, resume=invocation.resume, weights=weights, **hooks)
-        from smz_jax.run.ending import finish
-
+        try:
+            outcome = train(config, run_dir, resume=invocation.resume, weights=weights, **hooks)
+        except KeyboardInterrupt:
+            if CheckpointStore(run_dir).exists("last"):
+                command = resume_command(experiment, run_dir)
+                print(f"the checkpoint that was saved before is kept. Go on with:\n  {command}")
+            raise
         return finish(experiment, invocation, run_dir, outcome)

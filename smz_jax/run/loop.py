@@ -59,7 +59,12 @@ def train(
     """
     timers, start = PhaseTimers(), time.perf_counter()
     count_compilation(timers)
-    with Progress(config.total_env_steps, config.experiment) as progress, StopSignal() as stop:
+    with (
+        Progress(config.total_env_steps, config.experiment) as progress,
+        StopSignal(progress.stopping) as stop,
+    ):
+        if not stop.is_handling:
+            progress.message("not in the main thread: Ctrl-C and SIGTERM do not save this run")
         progress.status("opening the games and making the networks")
         parts, store = make_parts(config, timers), make_store(config, run_dir)
         state = begin(parts, store, run_dir, progress, resume=resume, weights=weights)

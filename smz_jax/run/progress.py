@@ -155,6 +155,18 @@ class Progress:
         else:
             self._print(text)
 
+    def stopping(self) -> None:
+        """Says what a stop waits for; may be called from another thread."""
+        wait = "; the first iteration compiles, which may take minutes"
+        if len(self._recent) > 1:
+            (before, _), (last, _) = self._recent[-2], self._recent[-1]
+            seconds = max(last - before - (self._clock() - last), 0.0)
+            wait = f", in about {short_duration(seconds)}"
+        self.message(
+            f"stopping: a checkpoint is saved when this iteration ends{wait}. A second signal "
+            "stops at once and loses what is not saved"
+        )
+
     def update(self, env_steps: int, row: Mapping[str, Any]) -> None:
         """Shows the newest state of the run.
 

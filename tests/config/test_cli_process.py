@@ -12,7 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 SCRIPT = """
-from smz_jax.config.cli import parse, run_main
+from smz_jax.config.cli import parse
+from smz_jax.config.process import run_main
 from smz_jax.config.experiment import Experiment
 from smz_jax.storage.run_dir import prepare_run_dir
 def main():

@@ -46,7 +46,8 @@ from smz_jax.config.experiment import Experiment
 EXPERIMENT = Experiment("gridworld", "grid", {"env.suite": "grid", "env.id": "GridWorld"})
 
 def play(experiment):
-    from smz_jax.config.cli import parse, run_main
+    from smz_jax.config.cli import parse
+from smz_jax.config.process import run_main
     from smz_jax.storage.run_dir import prepare_run_dir
     def main():
         invocation = parse(None, experiment)

@@ -4,7 +4,7 @@ import pytest
 
 from experiments.report import main
 from smz_jax.config.check import ConfigError
-from smz_jax.config.cli import run_main
+from smz_jax.config.process import run_main
 from smz_jax.report.build import build_report
 from smz_jax.report.data import load_run, load_runs
 from tests.report.test_report import draw, edit

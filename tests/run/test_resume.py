@@ -270,8 +270,8 @@ def test_the_same_seed_in_two_processes(tmp_path, monkeypatch):
     script = (
         "import jax; from pathlib import Path; from tests.run.test_resume import GRID, train;"
         "jax.config.update('jax_disable_most_optimizations', True);"
-        "from smz_jax.run.devices import compile_fast, use_compile_cache;"
-        "use_compile_cache(); compile_fast();"
+        "from smz_jax.run.devices import prepare_jax;"
+        "prepare_jax(fast=True);"
         f"train(GRID, Path({str(tmp_path / 'there')!r}))"
     )
     root = Path(__file__).resolve().parents[2]

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import jax
 
-from smz_jax.config.cli import parse, run_main
+from smz_jax.config.cli import parse
 from smz_jax.config.experiment import Experiment
+from smz_jax.config.process import run_main
 from smz_jax.run import loop
 
 LIMIT = 60_000

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from smz_jax.config import cli
 from smz_jax.config.experiment import Experiment
+from smz_jax.config.process import run_main
 from smz_jax.config.settings import Config
 from smz_jax.config.sources import config_from_yaml, config_to_yaml, flat_dict
 
@@ -56,7 +57,7 @@ def answer(*argv, preset: str | None = "tiny"):
     error, out = io.StringIO(), io.StringIO()
     try:
         with contextlib.redirect_stderr(error), contextlib.redirect_stdout(out):
-            cli.run_main(main)
+            run_main(main)
     except SystemExit as end:
         code = end.code
     finally:

@@ -199,7 +199,7 @@ def make_head_update(
 
         (total, logits), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-        finite = jnp.isfinite(total) & jnp.isfinite(optax.global_norm(gradient))
+        finite = jnp.isfinite(total) & jnp.isfinite(optax.tree.norm(gradient))
         learned = (optax.apply_updates(state.params, updates), opt_state)
         kept = (state.params, state.opt_state)
         head_params, opt_state = jax.tree.map(
