@@ -1,6 +1,7 @@
 """What figures over environment steps show beside plain metrics: scores, unroll steps, losses."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -8,36 +9,23 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.ticker import MaxNLocator
 
+from smz_jax.report import style
 from smz_jax.report.data import Curve, RunData
-from smz_jax.report.style import (
-    BLACK,
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    PURPLE,
-    SKY,
-    VERMILLION,
-    Group,
-    draw_curve,
-    draw_curves,
-    make_groups,
-    plot_text,
-)
+from smz_jax.report.style import Group, make_groups, plot_text
 from smz_jax.report.verdict import number_text
 from smz_jax.storage.documents.forms import is_number
 from smz_jax.storage.estimate import read_estimate
 
 LOSS_COLOURS = {
-    "policy": GREEN,
-    "value": BLUE,
-    "afterstate_value": SKY,
-    "reward": ORANGE,
-    "chance": VERMILLION,
-    "commitment": PURPLE,
+    "policy": style.GREEN,
+    "value": style.BLUE,
+    "afterstate_value": style.SKY,
+    "reward": style.ORANGE,
+    "chance": style.VERMILLION,
+    "commitment": style.PURPLE,
     "consistency": "#F0E442",
-    "code_entropy": GREY,
-    "reconstruction": BLACK,
+    "code_entropy": style.GREY,
+    "reconstruction": style.BLACK,
 }
 MOST_STEPS = 6
 """Unroll steps that get a line of their own."""
@@ -49,7 +37,8 @@ def draw_scores(axes: Axes, runs: Sequence[RunData]) -> bool:
     alone, drawn = len(runs) == 1, False
     for group in make_groups(runs):
         for run in group.runs:
-            drawn |= _draw_evaluations(axes, run, BLACK if alone else group.colour, labelled=alone)
+            colour = style.BLACK if alone else group.colour
+            drawn |= _draw_evaluations(axes, run, colour, labelled=alone)
     if len({run.game for run in runs}) == 1:
         drawn |= _draw_baselines(axes, runs)
     # The baselines alone, before the first game has ended, say nothing of the axis.
@@ -68,26 +57,16 @@ def _draw_evaluations(axes: Axes, run: RunData, colour: str, labelled: bool) -> 
     if final and interim and abs(interim[-1][1].mean - final.mean) < 1e-9:
         interim.pop()
     at = run.summary.get("env_steps") or (run.curve("env_steps")[0] or [0])[-1]
-    kinds = (("evaluation", "o", 6, interim), ("final evaluation", "D", 9, [(at, final)]))
-    for name, marker, size, points in kinds:
-        known = [(x, score) for x, score in points if score]
-        if not known:
-            continue
-        scores = [score for _, score in known]
-        below = [max(score.mean - score.floor, 0.0) for score in scores]
-        above = [max(score.ceiling - score.mean, 0.0) for score in scores]
-        axes.errorbar(
-            [x for x, _ in known],
-            [score.mean for score in scores],
-            yerr=[below, above],
-            fmt=marker,
-            color=colour,
-            markersize=size,
-            capsize=4,
-            linewidth=1.4,
-            label=f"{name}, 95 % interval" if labelled else None,
-            zorder=4,
-        )
+    last = [(at, final)] if final else []
+    kinds = (("evaluation", "o", 6, interim), ("final evaluation", "D", 9, last))
+    for name, marker, size, points in (kind for kind in kinds if kind[-1]):
+        label = f"{name}, 95 % interval" if labelled else None
+        look: Any = {"fmt": marker, "markersize": size, "color": colour, "label": label}
+        steps, scores = zip(*points, strict=True)
+        means = np.array([score.mean for score in scores], np.float64)
+        ends = np.array([(score.floor, score.ceiling) for score in scores], np.float64).T
+        errors = np.maximum([means - ends[0], ends[1] - means], 0.0)
+        axes.errorbar(steps, means, errors, capsize=4, linewidth=1.4, zorder=4, **look)
     return bool(interim or final)
 
 
@@ -97,11 +76,12 @@ def _draw_baselines(axes: Axes, runs: Sequence[RunData]) -> bool:
     constant = next((best for run in runs if (best := run.best_constant())), None)
     if random:
         label = f"random policy: {number_text(random.mean)}"
-        axes.axhline(random.mean, color=GREY, linewidth=1.2, label=label)
-        axes.axhspan(random.floor, random.ceiling, color=GREY, alpha=0.25, linewidth=0)
+        axes.axhline(random.mean, color=style.GREY, linewidth=1.2, label=label)
+        axes.axhspan(random.floor, random.ceiling, color=style.GREY, alpha=0.25, linewidth=0)
     if constant:
-        label = plot_text(f"best constant action ({constant[0]}): {number_text(constant[1].mean)}")
-        axes.axhline(constant[1].mean, color=ORANGE, linestyle="--", linewidth=1.6, label=label)
+        height = constant[1].mean
+        label = plot_text(f"best constant action ({constant[0]}): {number_text(height)}")
+        axes.axhline(height, color=style.ORANGE, linestyle="--", linewidth=1.6, label=label)
     return bool(random or constant)
 
 
@@ -115,7 +95,7 @@ def note_buckets(axes: Axes, runs: Sequence[RunData]) -> bool:
 def note_checks(axes: Axes, runs: Sequence[RunData]) -> bool:
     """A legend entry for the dots of checks; draws nothing."""
     if any(run.curve("check/code_perplexity")[0] for run in runs):
-        axes.plot([], [], "o", color=GREY, label="check of one batch, without noise")
+        axes.plot([], [], "o", color=style.GREY, label="check of one batch, without noise")
     return False
 
 
@@ -140,20 +120,10 @@ def draw_unrolled(axes: Axes, runs: Sequence[RunData], key: str, first: int) -> 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     for group in make_groups(runs):
         vectors = last_vectors(group, key)
-        if not len(vectors):
-            continue
-        steps = first + np.arange(vectors.shape[1])
-        if len(vectors) > 1:
-            axes.plot(steps, vectors.T, color=group.colour, alpha=0.35, linewidth=0.9)
-        axes.plot(
-            steps,
-            vectors.mean(axis=0),
-            color=group.colour,
-            linestyle=group.dash,
-            marker="o",
-            markersize=5,
-            label=group.label if len(runs) > 1 else None,
-        )
+        curves = [([*range(first, first + len(x))], list(x)) for x in vectors]
+        label = group.label if len(runs) > 1 else None
+        if style.draw_curves(axes, curves, (group.colour, label, group.dash)):
+            axes.lines[-1].set_marker("o")
     return bool(axes.lines)
 
 
@@ -163,58 +133,41 @@ def draw_courses(axes: Axes, runs: Sequence[RunData], key: str, first: int) -> b
     name = "by unroll step" if alone else "mean over the steps"
     axes.set_title(f"over the run, {name}", fontsize=10)
     if alone:
-        _draw_steps(axes, runs[0], key, first)
-    else:
-        for group in make_groups(runs):
-            draw_curves(axes, group, [_mean_course(run, key) for run in group.runs], label=True)
+        found = runs[0].vectors(key)
+        size = min((len(values) for _, values in found), default=0)
+        for i in np.unique(np.linspace(0, size - 1, min(size, MOST_STEPS)).astype(np.int64)):
+            ahead = first + int(i)
+            colour = to_hex(colormaps["viridis"](0.9 * ahead / max(first + size - 1, 1)))
+            curve = ([x for x, _ in found], [values[i] for _, values in found])
+            style.draw_curve(axes, curve, colour, f"step {ahead}" if ahead else "root")
+    for group in () if alone else make_groups(runs):
+        each = [run.vectors(key) for run in group.runs]
+        means = [([x for x, _ in found], [float(np.mean(y)) for _, y in found]) for found in each]
+        style.draw_curves(axes, means, (group.colour, group.label, group.dash))
     return bool(axes.lines)
 
 
-def _draw_steps(axes: Axes, run: RunData, key: str, first: int) -> None:
-    """A line for each unroll step, or for some of them where there are many."""
-    found = run.vectors(key)
-    size = min((len(values) for _, values in found), default=0)
-    shown = np.unique(np.linspace(0, size - 1, min(size, MOST_STEPS)).astype(np.int64))
-    for i in shown:
-        ahead = first + int(i)
-        colour = to_hex(colormaps["viridis"](0.9 * ahead / max(first + size - 1, 1)))
-        curve = ([x for x, _ in found], [values[i] for _, values in found])
-        name = "root" if ahead == 0 else f"step {ahead}"
-        draw_curve(axes, curve, colour, name)
-
-
-def _mean_course(run: RunData, key: str) -> Curve:
-    found = run.vectors(key)
-    return [x for x, _ in found], [float(np.mean(values)) for _, values in found]
-
-
-def _loss_names(runs: Sequence[RunData]) -> list[str]:
-    """Losses whose share of the gradient was recorded, in the order of their colours."""
-    found = {key for run in runs for row in run.rows for key in row if key.startswith(GRADIENT)}
-    names = {key.removeprefix(GRADIENT) for key in found}
-    return [name for name in dict.fromkeys([*LOSS_COLOURS, *sorted(names)]) if name in names]
-
-
-def has_gradients(run: RunData) -> bool:
-    """Whether the share of some loss in the gradient was recorded."""
-    return any(run.curve(GRADIENT + name)[0] for name in _loss_names([run]))
+def gradient_curves(run: RunData) -> dict[str, Curve]:
+    """Each loss that has a share in the gradient, in the order of their colours."""
+    found = sorted({key for row in run.rows for key in row if key.startswith(GRADIENT)})
+    keys = dict.fromkeys([*(GRADIENT + name for name in LOSS_COLOURS), *found])
+    curves = {key.removeprefix(GRADIENT): run.curve(key) for key in keys}
+    return {name: curve for name, curve in curves.items() if any(curve[1])}
 
 
 def draw_gradients(axes: Axes, runs: Sequence[RunData]) -> bool:
     """Areas stacked over environment steps; bars where the model was checked once only."""
-    curves = {name: runs[0].curve(GRADIENT + name) for name in _loss_names(runs)}
-    curves = {name: curve for name, curve in curves.items() if any(curve[1])}
+    curves = gradient_curves(runs[0])
     steps = sorted({x for curve in curves.values() for x in curve[0]})
     below = np.zeros(len(steps), np.float64)
-    for name, (x, y) in curves.items():
-        known = dict(zip(x, y, strict=True))
+    for name, curve in curves.items():
+        known = dict(zip(*curve, strict=True))
         above = below + np.array([known.get(step, 0.0) for step in steps], np.float64)
-        look = {"color": LOSS_COLOURS.get(name, "#B0B0B0"), "linewidth": 0}
-        label = plot_text(name.replace("_", " "))
+        look: Any = {"color": LOSS_COLOURS.get(name, "#B0B0B0"), "linewidth": 0}
+        look["label"] = plot_text(name.replace("_", " "))
         if len(steps) > 1:
-            axes.fill_between(steps, below, above, label=label, **look)
+            axes.fill_between(steps, below, above, **look)
         else:
-            width = max(0.1 * steps[0], 1.0)
-            axes.bar(steps, above - below, width, bottom=below, label=label, **look)
+            axes.bar(steps, above - below, max(0.1 * steps[0], 1.0), bottom=below, **look)
         below = above
     return bool(curves)

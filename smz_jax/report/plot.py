@@ -2,28 +2,13 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from smz_jax.report import style
 from smz_jax.report.data import RunData
-from smz_jax.report.style import (
-    GREEN,
-    SCALES,
-    SOURCE_LABELS,
-    Group,
-    add_legend,
-    draw_curve,
-    draw_curves,
-    make_groups,
-    mean_curve,
-    new_figure,
-    note_empty,
-    note_line,
-    plot_text,
-    steps_axis,
-)
 
 Draw = Callable[[Axes, Sequence[RunData]], bool]
 """Draws into a plot what no metric over environment steps is; says whether there was anything."""
@@ -39,7 +24,7 @@ class Line(NamedTuple):
     key: str
     label: str = ""
     """In the legend of a single run."""
-    colour: str = GREEN
+    colour: str = style.GREEN
     """Of a single run; runs side by side have colours of their own."""
     dash: str = "-"
     dots: str = ""
@@ -65,8 +50,8 @@ class Plot:
     lines: Sequence[Line] = ()
     unit: str = ""
     """Label of the vertical axis."""
-    scale: str = "free"
-    """Of the vertical axis, one of `style.SCALES`."""
+    scale: str = ""
+    """Of the vertical axis, as `style.scale_axis` has them; unset: from zero if there are lines."""
     marks: Sequence[Mark] = ()
     draw: Draw | None = None
     """Adds to the lines, or draws all where there are none; may set any label."""
@@ -113,32 +98,31 @@ def draw_panel(panel: Panel, runs: Sequence[RunData]) -> Figure:
     """
     parts = list(_parts(panel, runs)) or [(replace(panel.plots[0], title=""), ())]
     columns = min(1 if panel.each else panel.columns, len(parts))
-    rows = -(-len(parts) // columns)
-    figure, axes = new_figure(panel.title, rows, columns)
+    figure, axes = style.new_figure(panel.title, -(-len(parts) // columns), columns)
     for place in axes[len(parts) :]:
         place.remove()
     small = len(parts) > 2 and not panel.each
     for number, (place, (plot, own)) in enumerate(zip(axes, parts, strict=False)):
         if plot.title:
             size = 11 if small else None
-            place.set_title(plot_text(plot.title), fontsize=size, color=plot.title_colour)
+            place.set_title(style.plot_text(plot.title), fontsize=size, color=plot.title_colour)
         if not number or not (panel.splits or panel.each):
             place.set_ylabel(plot.unit)
         if small:
             place.tick_params(labelsize=9)
-        drawn = _draw_plot(place, plot, own, len(runs) == 1)
+        drawn = bool(own) and _draw_plot(place, plot, own, len(runs) == 1)
         is_last = number >= len(parts) - columns
         if plot.across is None:
-            steps_axis(place, label=is_last)
+            style.steps_axis(place, label=is_last)
+            if small and columns > 2:
+                place.locator_params(axis="x", nbins=4)
         elif is_last or not panel.each:
             place.set_xlabel(plot.across)
-        if small and plot.across is None and columns > 2:
-            place.locator_params(axis="x", nbins=4)
         if drawn:
-            SCALES[plot.scale](place)
+            style.scale_axis(place, plot.scale or ("zero" if plot.lines else "free"))
         else:
-            note_empty(place, panel.empty)
-    add_legend(figure, panel.legend)
+            style.note_empty(place, panel.empty)
+    style.add_legend(figure, panel.legend)
     return figure
 
 
@@ -146,60 +130,59 @@ def _parts(panel: Panel, runs: Sequence[RunData]) -> Iterable[tuple[Plot, Sequen
     """Each plot of a panel with the runs that it shows."""
     if panel.each:
         for run in [run for run in runs if panel.each(run)][:MOST_RUNS]:
-            title = run.label if len(runs) > 1 else ""
-            yield replace(panel.plots[0], title=title), (run,)
+            yield replace(panel.plots[0], title=run.label if len(runs) > 1 else ""), (run,)
         return
     for plot in panel.plots:
         if panel.splits and len(runs) > 1:
             for line in (line for line in plot.lines if line.dash == "-"):
                 # As the sources are coloured everywhere; other colours are those of runs.
-                colour = line.colour if line.label in SOURCE_LABELS.values() else "black"
-                title = line.label
-                yield replace(plot, lines=(line,), title=title, title_colour=colour), runs
+                of_source = line.label in style.SOURCE_LABELS.values()
+                colour = line.colour if of_source else "black"
+                yield replace(plot, lines=(line,), title=line.label, title_colour=colour), runs
         elif not panel.given or any(run.curve(x.key)[0] for run in runs for x in plot.lines):
             yield plot, runs
 
 
 def _draw_plot(axes: Axes, plot: Plot, runs: Sequence[RunData], alone: bool) -> bool:
     """Draws lines, marks and what the plot adds; says whether it holds data."""
-    if not runs:
-        return False
     drawn = False
-    groups = make_groups(runs)
+    groups = style.make_groups(runs)
     for group in groups:
         for number, line in enumerate(plot.lines):
             if alone:
-                curve = runs[0].curve(line.key)
-                drawn |= draw_curve(axes, curve, line.colour, line.label or None, line.dash)
+                look = (line.colour, line.label or None, line.dash)
+            elif not number:
+                look = (group.colour, group.label, group.dash)
             else:
-                drawn |= _draw_line(axes, line, group, number, groups)
-            drawn |= bool(line.dots) and _draw_dots(axes, line.dots, group)
+                colour = line.colour if len(groups) == 1 else group.colour
+                look = (
+                    colour,
+                    line.label if group is groups[0] else None,
+                    ("-", "--", ":")[number],
+                )
+            curves = [run.curve(line.key) for run in group.runs]
+            drawn |= style.draw_curves(axes, curves, look, seeds=not number)
+            for x, y in [run.curve(line.dots) for run in group.runs] if line.dots else ():
+                dots: Any = {"color": group.colour, "markeredgecolor": "white"}
+                axes.plot(x, y, "o", markersize=6, zorder=4, **dots)
+                drawn |= bool(x)
     if plot.draw is not None:
         drawn |= plot.draw(axes, runs)
     for mark in plot.marks if drawn else ():
         for height in _heights(mark, runs):
             axes.axhline(height, color=mark.colour, linestyle=mark.dash, linewidth=1.4)
-            if mark.text:
-                note_line(axes, height, mark.text.format(height), mark.colour, above=True)
+            axes.annotate(
+                mark.text.format(height),
+                (0.99, height),
+                xycoords=("axes fraction", "data"),
+                xytext=(0, 4),
+                textcoords="offset points",
+                ha="right",
+                va="bottom",
+                color=mark.colour,
+                fontsize=9,
+            )
     return drawn
-
-
-def _draw_line(axes: Axes, line: Line, group: Group, number: int, groups: Sequence[Group]) -> bool:
-    curves = [run.curve(line.key) for run in group.runs]
-    if not number:
-        return draw_curves(axes, group, curves, label=True)
-    mean = mean_curve(curves)
-    colour = line.colour if len(groups) == 1 else group.colour
-    label = line.label if group is groups[0] else None
-    dash = ("--", ":")[number - 1]
-    return any([draw_curve(axes, x, colour, label, dash) for x in ([mean] if mean[0] else curves)])
-
-
-def _draw_dots(axes: Axes, key: str, group: Group) -> bool:
-    for run in group.runs:
-        x, y = run.curve(key)
-        axes.plot(x, y, "o", color=group.colour, markersize=6, markeredgecolor="white", zorder=4)
-    return any(run.curve(key)[0] for run in group.runs)
 
 
 def _heights(mark: Mark, runs: Sequence[RunData]) -> list[float]:
