@@ -1,6 +1,6 @@
 """Bars, histograms and points: macros, seconds, entropies, libraries beside controls."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,6 @@ from smz_jax.report import style, verification
 from smz_jax.report.curves import last_vectors
 from smz_jax.report.data import RunData, macro_name
 from smz_jax.report.style import make_groups, plot_text
-from smz_jax.storage.estimate import Estimate
 
 PHASE_COLOURS = {
     "environment": style.GREEN,
@@ -24,30 +23,6 @@ PHASE_COLOURS = {
     "evaluation": style.PURPLE,
     "compilation": style.BLACK,
 }
-Parts = Sequence[Sequence[float] | np.ndarray]
-"""Values by kind, as those of macros by source."""
-
-
-def draw_macros(axes: Axes, runs: Sequence[RunData], key: str) -> bool:
-    """Histogram of the macros by `length` or `mean_entropy`, stacked by source for one run."""
-    values = [macro[key] for run in runs for macro in run.macros]
-    if not values:
-        return False
-    if key == "length":
-        edges, width = np.arange(min(values), max(values) + 2) - 0.5, 0.8
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    else:
-        edges, width = np.linspace(0.0, 1.02 * max(0.05, *values), 31), 0.95
-
-    def parts(run: RunData) -> Parts:
-        return [[m[key] for m in run.macros if m["source"] == source] for source in style.SOURCES]
-
-    colours, labels = style.SOURCE_COLOURS.values(), style.SOURCE_LABELS.values()
-    _histogram(axes, runs, parts, edges, rwidth=width, color=[*colours], label=[*labels])
-    if key == "mean_entropy":
-        limit = runs[0].setting("macro", "deterministic_threshold")
-        _draw_limit(axes, limit, "deterministic", edges[-1])
-    return True
 
 
 def pair_errors(run: RunData) -> tuple[np.ndarray, np.ndarray]:
@@ -59,43 +34,44 @@ def pair_errors(run: RunData) -> tuple[np.ndarray, np.ndarray]:
     return errors[visits > 0], truth[visits > 0] > 1e-9
 
 
-def draw_pairs(axes: Axes, runs: Sequence[RunData]) -> bool:
-    """Histogram over the visited pairs, stacked by kind for one run."""
-    highest = [float(errors.max()) for run in runs if len(errors := pair_errors(run)[0])]
-
-    def parts(run: RunData) -> Parts:
-        errors, random = pair_errors(run)
-        return [errors[random], errors[~random]] if len(errors) else []
-
-    edges = np.linspace(0.0, max([0.1, *highest]), 25)
-    _histogram(axes, runs, parts, edges, color=[style.VERMILLION, style.BLUE])
-    return bool(highest)
-
-
-def _histogram(
-    axes: Axes,
-    runs: Sequence[RunData],
-    parts: Callable[[RunData], Parts],
-    edges: np.ndarray,
-    **look: Any,
-) -> None:
+def draw_histogram(axes: Axes, runs: Sequence[RunData], key: str) -> bool:
     """Bars stacked by kind for one run, outlines for several.
 
-    Args:
-        axes: where to.
-        runs: the runs.
-        parts: values of each kind of a run; nothing of one that is left out.
-        edges: of the bins.
-        **look: of the bars; the outlines are labelled if these are.
+    `key` is `length` or `mean_entropy`, of macros by source, or `pairs`, for the errors of those.
     """
-    for group in make_groups(runs):
-        for values in filter(None, map(parts, group.runs)):
-            if len(runs) == 1:
-                axes.hist(values, list(edges), stacked=True, **look)
-                return
-            label = group.label.replace("mean of ", "") if "label" in look else None
-            outline: Any = {"color": group.colour, "linestyle": group.dash, "label": label}
-            axes.hist(np.concatenate(values), list(edges), histtype="step", lw=1.8, **outline)
+    of_pairs, width, labels = key == "pairs", 0.95, [*style.SOURCE_LABELS.values()]
+    found = [(group, _by_kind(run, key)) for group in make_groups(runs) for run in group.runs]
+    values = [value for _, kinds in found for kind in kinds for value in kind]
+    if not values:
+        return False
+    if key == "length":
+        edges, width = np.arange(min(values), max(values) + 2) - 0.5, 0.8
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    elif of_pairs:
+        edges, width, labels = np.linspace(0.0, max(0.1, *values), 25), None, None
+    else:
+        edges = np.linspace(0.0, 1.02 * max(0.05, *values), 31)
+    colours = [*((style.VERMILLION, style.BLUE) if of_pairs else style.SOURCE_COLOURS.values())]
+    for group, kinds in found:
+        if len(runs) == 1:
+            look: Any = {"stacked": True, "rwidth": width, "color": colours, "label": labels}
+            axes.hist(kinds, list(edges), **look)
+        elif kinds:
+            label = group.label.replace("mean of ", "") if labels else None
+            look = {"color": group.colour, "linestyle": group.dash, "label": label}
+            axes.hist(np.concatenate(kinds), list(edges), histtype="step", linewidth=1.8, **look)
+    if key == "mean_entropy":
+        limit = runs[0].setting("macro", "deterministic_threshold")
+        _draw_limit(axes, limit, "deterministic", edges[-1])
+    return True
+
+
+def _by_kind(run: RunData, key: str) -> list[Any]:
+    """Random and certain pairs, or macros of play and of trees; nothing where no pair is known."""
+    if key != "pairs":
+        return [[m[key] for m in run.macros if m["source"] == source] for source in style.SOURCES]
+    errors, random = pair_errors(run)
+    return [errors[random], errors[~random]] if len(errors) else []
 
 
 def _draw_limit(axes: Axes, limit: Any, name: str, highest: float) -> None:
@@ -178,19 +154,13 @@ def _stack(
     parts: Mapping[str, tuple[np.ndarray, Any]],
     size: float | None = None,
 ) -> BarContainer:
-    """Horizontal bars, the first name on top; gives the last part's.
-
-    Args:
-        axes: where to.
-        names: of the bars; the middle of a long one, which would squeeze them, is cut out.
-        parts: their lengths and colour by the part's label.
-        size: of the names, in points.
-    """
+    """Horizontal bars, the first name on top, of parts by label; gives those of the last part."""
     places, left = np.arange(len(names))[::-1], np.zeros(len(names), np.float64)
     bars = BarContainer([])
     for label, (values, colour) in parts.items():
         bars = axes.barh(places, values, left=left, color=colour, label=plot_text(label))
         left = left + values
+    # The middle of a long name, which would squeeze the bars, is cut out.
     short = [name if len(name) <= 46 else f"{name[:21]} … {name[-21:]}" for name in names]
     axes.set_yticks(places, [plot_text(name) for name in short], fontsize=size)
     axes.grid(axis="y", visible=False)
@@ -198,32 +168,31 @@ def _stack(
 
 
 def draw_libraries(axes: Axes, runs: Sequence[RunData], key: str) -> bool:
-    """A point with its interval for each library; seeds as faint dots.
+    """A point with its interval for each library, of a share or of `verification.SAVED`.
 
-    Args:
-        axes: where to.
-        runs: the runs, verified or not.
-        key: of a share, or `verification.SAVED`.
+    Several seeds are pooled, and each of them is a faint dot.
     """
     groups = make_groups([run for run in runs if run.verification])
     rows: dict[str, int] = {}
+    drawn = False
     for number, group in enumerate(groups):
         documents = [run.verification for run in group.runs]
-        each = [verification.entries(document) for document in documents]
-        several = len(each) > 1
-        found = verification.pool(documents) if several else each[0]
+        seeds = [verification.entries(document) for document in documents]
+        pooled = seeds.pop() if len(seeds) == 1 else verification.pool(documents)
         shift = 0.5 * ((number + 1) / (len(groups) + 1) - 0.5)
-        heights = {name: rows.setdefault(name, len(rows)) + shift for name in found}
-        label = group.label if len(runs) > 1 else None
-        for value, height in _known(found, key, heights):
-            ends = [value.floor, value.ceiling]
-            axes.plot(ends, [height] * 2, color=group.colour, linewidth=2.2)
-            axes.plot(value.mean, height, "o", color=group.colour, label=label)
-        for own in each if several else ():
-            known = _known(own, key, heights)
-            points = [x.mean for x, _ in known], [y for _, y in known]
-            axes.plot(*points, ".", color=group.colour, alpha=0.4)
-    drawn = axes.has_data()
+        heights = {name: rows.setdefault(name, len(rows)) + shift for name in pooled}
+        for libraries in (pooled, *seeds):
+            found = [(x.values[key], heights[name]) for name, x in libraries.items()]
+            known = [(value, height) for value, height in found if value is not None]
+            means, up = [value.mean for value, _ in known], [height for _, height in known]
+            if known and libraries is pooled:
+                ends = zip(*((value.floor, value.ceiling) for value, _ in known), strict=True)
+                axes.hlines(up, *ends, color=group.colour, linewidth=2.2)
+                label = group.label if len(runs) > 1 else None
+                axes.plot(means, up, "o", color=group.colour, label=label)
+                drawn = True
+            elif known:
+                axes.plot(means, up, ".", color=group.colour, alpha=0.4)
     axes.set_yticks(range(len(rows)), rows)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     if key != verification.SAVED:
@@ -232,11 +201,3 @@ def draw_libraries(axes: Axes, runs: Sequence[RunData], key: str) -> bool:
     else:
         axes.axvline(0.0, color=style.GREY, linewidth=0.8)
     return drawn
-
-
-def _known(
-    found: Mapping[str, verification.Entry], key: str, heights: Mapping[str, float]
-) -> list[tuple[Estimate, float]]:
-    """The values of libraries with their heights."""
-    pairs = [(entry.values[key], heights[name]) for name, entry in found.items()]
-    return [(value, height) for value, height in pairs if value is not None]

@@ -9,7 +9,7 @@ from matplotlib import rc_context
 
 from smz_jax.config.check import require
 from smz_jax.report.data import RunData, load_runs
-from smz_jax.report.page import FigureBlock, render_page
+from smz_jax.report.page import figure_html, render_page
 from smz_jax.report.panels import PANELS
 from smz_jax.report.plot import draw_panel
 from smz_jax.report.style import RC, save_figure
@@ -75,10 +75,14 @@ def build_report(run_dirs: Sequence[Path], out_dir: Path | None = None) -> Path:
             path = out / "figures" / f"{panel.name}.png"
             save_figure(draw_panel(panel, runs), path)
             note = _batch_note(runs) if panel.of_one_batch else ""
-            blocks.append(FigureBlock(panel.name, panel.caption + note, path.read_bytes()))
+            blocks.append(figure_html(panel.name, panel.caption + note, path.read_bytes()))
     for name, caption in DRAWN_ELSEWHERE.items():
-        found = (_block(run, name, caption, len(runs) > 1) for run in runs)
-        blocks += [block for block in found if block]
+        for run in runs:
+            path = run.path / "figures" / f"{name}.png"
+            # Something else has drawn it into the run's folder.
+            if path.is_file():
+                after, before = (f" {run.label}", f"{run.label}. ") if len(runs) > 1 else ("", "")
+                blocks.append(figure_html(name + after, before + caption, path.read_bytes()))
     page = out / "report.html"
     atomic_write_text(page, render_page(runs, blocks))
     return page
@@ -86,23 +90,10 @@ def build_report(run_dirs: Sequence[Path], out_dir: Path | None = None) -> Path:
 
 def _batch_note(runs: Sequence[RunData]) -> str:
     """How much a check of the model is drawn from, where the settings are known."""
-    sizes = [
-        [run.setting("learner", name) for name in ("batch_size", "unroll_steps")] for run in runs
-    ]
-    known = dict.fromkeys(f"{x} windows of {k} steps" for x, k in sizes if x and k)
-    if not known:
-        return ""
-    return f" Each check is of one batch ({' or '.join(known)}): small differences are noise."
-
-
-def _block(run: RunData, name: str, caption: str, several: bool) -> FigureBlock | None:
-    """A picture that something else has drawn into the run's folder, if it is there."""
-    path = run.path / "figures" / f"{name}.png"
-    if not path.is_file():
-        return None
-    if several:
-        name, caption = f"{name} {run.label}", f"{run.label}. {caption}"
-    return FigureBlock(name, caption, path.read_bytes())
+    names = ("batch_size", "unroll_steps")
+    sizes = [[run.setting("learner", name) for name in names] for run in runs]
+    known = " or ".join(dict.fromkeys(f"{x} windows of {k} steps" for x, k in sizes if x and k))
+    return known and f" Each check is of one batch ({known}): small differences are noise."
 
 
 def require_writable(out: Path) -> None:

@@ -56,7 +56,7 @@ def _draw_evaluations(axes: Axes, run: RunData, colour: str, labelled: bool) -> 
     final = read_estimate(run.summary.get("evaluation"))
     if final and interim and abs(interim[-1][1].mean - final.mean) < 1e-9:
         interim.pop()
-    at = run.summary.get("env_steps") or (run.curve("env_steps")[0] or [0])[-1]
+    at = run.summary.get("env_steps") or run.last("env_steps") or 0
     last = [(at, final)] if final else []
     kinds = (("evaluation", "o", 6, interim), ("final evaluation", "D", 9, last))
     for name, marker, size, points in (kind for kind in kinds if kind[-1]):
@@ -111,11 +111,7 @@ def last_vectors(group: Group, key: str) -> np.ndarray:
 def draw_unrolled(axes: Axes, runs: Sequence[RunData], key: str, first: int) -> bool:
     """The last check of each run by unroll step; of several seeds thin, with their mean.
 
-    Args:
-        axes: where to.
-        runs: the runs.
-        key: of a vector, as `check/value_error`.
-        first: unroll step of its first entry.
+    `key` is that of a vector, as `check/value_error`; its first entry is of unroll step `first`.
     """
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     for group in make_groups(runs):

@@ -2,7 +2,8 @@
 
 import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,11 @@ class RunData:
     label: str
     rows: list[dict[str, Any]]
     config: dict[str, Any] = field(default_factory=dict)
-    config_text: str = ""
     summary: dict[str, Any] = field(default_factory=dict)
-    macro_file: dict[str, Any] = field(default_factory=dict)
+    macros: list[dict[str, Any]] = field(default_factory=list)
+    """Macros that were found, as in `macros.json` of any schema."""
     library: dict[str, Any] = field(default_factory=dict)
-    """`macro_file` where it passes every check of its schema, else empty."""
+    """`macros.json` where it passes every check of its schema, else empty."""
     grid: dict[str, Any] = field(default_factory=dict)
     verification: dict[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -54,16 +55,6 @@ class RunData:
     def game(self) -> str:
         """The environment's name; the experiment's where it is not known."""
         return str(self.setting("env", "id") or self.experiment)
-
-    @property
-    def finished(self) -> bool:
-        """Whether the run wrote its summary as a finished one."""
-        return bool(self.summary.get("finished"))
-
-    @property
-    def macros(self) -> list[dict[str, Any]]:
-        """Macros that were found, as in `macros.json`."""
-        return self.macro_file.get("macros") or []
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -104,33 +95,28 @@ class RunData:
 
     def evaluation(self) -> Estimate | None:
         """The final evaluation, or else the newest one during training."""
-        if final := read_estimate(self.summary.get("evaluation")):
-            return final
-        mean = self.last("eval/mean")
-        if mean is None:
-            return None
-        return Estimate(mean, self.last("eval/mean_low"), self.last("eval/mean_high"))
+        return self._estimate(self.summary.get("evaluation"), "eval/mean")
 
     def random(self) -> Estimate | None:
         """Estimate of the random policy by the same evaluator."""
-        if known := read_estimate(self.baselines().get("random")):
-            return known
-        mean = self.last("baseline/random")
-        if mean is None:
-            return None
-        return Estimate(mean, self.last("baseline/random_low"), self.last("baseline/random_high"))
+        return self._estimate(self.baselines().get("random"), "baseline/random")
+
+    def _estimate(self, measured: Any, key: str) -> Estimate | None:
+        """What the summary holds, or else the newest rows."""
+        newest = {f"{key}{end}": self.last(f"{key}{end}") for end in ("", "_low", "_high")}
+        return read_estimate(measured) or read_estimate(newest, key)
 
     def constants(self) -> dict[str, Estimate]:
         """Estimate of each constant action, best first."""
-        found: dict[str, Estimate] = {}
         prefix = "baseline/constant/"
-        for row in self.rows:
-            for key, value in row.items():
-                if key.startswith(prefix) and is_number(value):
-                    found[key.removeprefix(prefix)] = Estimate(value)
-        for name, evaluation in (self.baselines().get("constant") or {}).items():
-            if known := read_estimate(evaluation):
-                found[name] = known
+        found = {
+            key.removeprefix(prefix): Estimate(value)
+            for row in self.rows
+            for key, value in row.items()
+            if key.startswith(prefix) and is_number(value)
+        }
+        measured = (self.baselines().get("constant") or {}).items()
+        found |= {name: known for name, value in measured if (known := read_estimate(value))}
         return dict(sorted(found.items(), key=lambda item: -item[1].mean))
 
     def best_constant(self) -> tuple[str, Estimate] | None:
@@ -170,64 +156,53 @@ def load_run(path: Path) -> RunData:
         hint = f"did you mean {inside[-1]}?" if inside else "give runs/<experiment>/<name>"
         raise ConfigError(f"{path}: holds no {METRICS_FILE}, so it is no run folder; {hint}")
     run = RunData(path, path.resolve().name, read_metrics(path / METRICS_FILE))
-    run.summary = _read_mapping(run, "summary.json")
+    run.summary = _read(run, "summary.json")
     if wrong := SUMMARY.wrong_parts(run.summary):
         run.summary = {name: run.summary[name] for name in run.summary if name not in wrong}
         run.problems.append(f"summary.json is damaged: {', '.join(wrong)} left out")
-    run.macro_file = _read_mapping(run, "macros.json")
-    if not is_macro_list(run.macro_file.get("macros")):
-        run.macro_file = {}
-        run.problems.append("macros.json is damaged: left out")
-    run.library = _checked_library(run)
-    run.grid = _read_mapping(run, "grid.json")
-    if run.grid and GRID.wrong_parts(run.grid):
-        run.grid = {}
-        run.problems.append("grid.json is damaged: left out")
-    run.verification = _checked_verification(run)
-    run.config = _read_mapping(run, "config.yaml")
-    if run.config:
-        run.config_text = (path / "config.yaml").read_text("utf-8", errors="replace")
+    found = _read(run, "macros.json", lambda found: is_macro_list(found.get("macros")))
+    run.macros = found.get("macros") or []
+    advice = ". Only counts, entropies and rewards of macros are shown"
+    run.library = _checked(run, found, check_library, "macros.json", advice)
+    run.grid = _read(run, "grid.json", lambda found: not GRID.wrong_parts(found))
+    advice, tried = ": left out; experiments.verify writes it anew", _read(run, "verify.json")
+    run.verification = _checked(run, tried, check_document, "verify.json", advice)
+    run.config = _read(run, "config.yaml")
     return run
 
 
-def _checked_library(run: RunData) -> dict[str, Any]:
-    """The run's macros.json if all of it is as documented; else why it is not is a problem."""
-    if not run.macro_file:
-        return {}
-    try:
-        check_library(run.macro_file, Path("macros.json"))
-    except ConfigError as error:
-        run.problems.append(f"{error}. Only counts, entropies and rewards of macros are shown")
-        return {}
-    return run.macro_file
-
-
-def _checked_verification(run: RunData) -> dict[str, Any]:
-    """The run's verify.json if all of it is as documented; else why it is not is a problem."""
-    found = _read_mapping(run, "verify.json")
+def _checked(
+    run: RunData,
+    found: dict[str, Any],
+    check: Callable[[Any, Path], None],
+    name: str,
+    advice: str,
+) -> dict[str, Any]:
+    """A document if all of it is as documented; else why it is not is a problem of the run's."""
     try:
         if found:
-            check_document(found, Path("verify.json"))
+            check(found, Path(name))
     except ConfigError as error:
-        run.problems.append(f"{error}: left out; experiments.verify writes it anew")
+        run.problems.append(f"{error}{advice}")
         return {}
     return found
 
 
-def _read_mapping(run: RunData, name: str) -> dict[str, Any]:
+def _read(
+    run: RunData, name: str, is_right: Callable[[dict[str, Any]], bool] = lambda found: True
+) -> dict[str, Any]:
     """Reads a JSON or YAML mapping; what is wrong with it goes to the run's problems."""
     try:
         text = (run.path / name).read_text("utf-8")
+        value = yaml.safe_load(text) if name.endswith(".yaml") else json.loads(text)
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:
         run.problems.append(f"{name} cannot be read ({type(error).__name__}): left out")
         return {}
-    try:
-        value = yaml.safe_load(text) if name.endswith(".yaml") else json.loads(text)
     except (ValueError, yaml.YAMLError):
         value = None
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or (value and not is_right(value)):
         run.problems.append(f"{name} is damaged: left out")
         return {}
     return value
@@ -246,12 +221,11 @@ def load_runs(paths: Iterable[Path]) -> list[RunData]:
     if not runs:
         raise ConfigError("no run folder given")
     names = [run.label for run in runs]
+    taken: Counter[str] = Counter()
     for run in runs:
         if names.count(run.label) > 1:
             run.label = f"{run.path.resolve().parent.name}/{run.label}"
-    taken: dict[str, int] = {}
-    for run in runs:
-        taken[run.label] = taken.get(run.label, 0) + 1
+        taken[run.label] += 1
         if taken[run.label] > 1:
             run.label += f" ({taken[run.label]})"
     return runs

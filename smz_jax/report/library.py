@@ -1,5 +1,6 @@
 """The macros of a library in words: tables of them, and what is to be said of all together."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ from smz_jax.macros.library.listing import misses, rank, savings
 from smz_jax.report.data import RunData, macro_name
 from smz_jax.report.tables import Table
 from smz_jax.storage.documents.macro_form import STATUS_NAMES
+from smz_jax.storage.estimate import Estimate
 
 Macro = Mapping[str, Any]
 LISTING = (
@@ -17,10 +19,17 @@ REPORT = (
     *("macro", "seen", "played", "state", "certain (at least)", "trials", "held (at least)"),
     *("entropy", "reward", "start states", "saves bits"),
 )
-RANKING = (
-    *("#", "macro", "states", "length", "count", "entropy", "source", "certain", "held"),
-    *("trials", "status"),
-)
+RANKING = {
+    **{"macro": "{names}", "states": "{generality}", "length": "{length}", "count": "{count}"},
+    **{"entropy": "{mean_entropy:.3f}", "source": "{source}", "certain": "{certain:.0%}"},
+    **{"held": "{held:.0%}", "trials": "{trials:.0f}", "status": "{status}"},
+}
+FORMS = {
+    **{"length": "{length}", "seen": "{count:,}", "played": "{play_count:,}"},
+    **{"start states": "{generality}", "entropy": "{mean_entropy:.3f}"},
+    "reward": "{mean_reward:.3g}",
+}
+"""The columns that show one field of a macro, as it stands there."""
 LEGEND = """\
 seen: in search trees and played games. start states: kinds of states (buckets) it was seen from.
 entropy: mean of its transitions, 0 certain, 1 anything. certain: share of the replayed windows with
@@ -39,10 +48,6 @@ MACRO_NOTE = (
     "in the library by compression."
 )
 PREFIX = "check/precondition/"
-PRECONDITION = (
-    *("windows", "precision", "bucket_precision", "always_precision", "recall", "bucket_recall"),
-    *("ece", "ece_raw"),
-)
 RANKINGS = {"generality": "Most general", "entropy": "Most deterministic", "count": "Most frequent"}
 """Title by measure."""
 
@@ -53,8 +58,8 @@ def macro_table(
     """A table of macros.
 
     Args:
-        columns: of `LISTING`, `REPORT` or `RANKING`.
-        macros: entries of `document`, in order.
+        columns: of `LISTING` or `REPORT`.
+        macros: entries of `document`, in order; a file of an older schema knows less of them.
         document: their library, whose choice by compression knows what each saves.
         **texts: `title` and `note` of the table.
     """
@@ -62,49 +67,33 @@ def macro_table(
     rows = []
     for number, macro in enumerate(macros, 1):
         actions = tuple(macro.get("actions") or ())
-        cells = _cells(macro, saved.get(actions), missed.get(actions)) | {"#": str(number)}
+        bits, cost = saved.get(actions), missed.get(actions)
+        cells = {name: form.format_map(macro) for name, form in FORMS.items()} | {
+            "#": str(number),
+            "macro": macro_name(macro),
+            "state": str(macro.get("status", "-")),
+            "trials": f"{macro['trials']:.0f}" if "trials" in macro else "-",
+            "saves bits": "-" if bits is None else f"{bits:,.1f}",
+            "(missed)": "-" if cost is None else f"({cost:,.1f})",
+            "precondition": _quality(macro),
+        }
+        for name, of in (("certain", "windows"), ("held", "trials")):
+            share, low = "-", "-"
+            if macro.get(of):
+                share, low = f"{macro[name]:.0%}", f"({macro[f'{name}_low']:.0%})"
+            both = "-" if low == "-" else f"{share} {low}"
+            cells |= {name: share, f"{name} (at least)": both, "(at least)": low}
         rows.append([cells[name] for name in columns])
-    words = ("macro", "state", "source", "status")
-    left = [number for number, name in enumerate(columns) if name in words]
+    left = [number for number, name in enumerate(columns) if name in ("macro", "state")]
     return Table(columns, rows, left=left, **texts)
-
-
-def _cells(macro: Macro, saved: float | None, missed: float | None) -> dict[str, str]:
-    """What tables show of one macro, by column; a file of an older schema knows less of it."""
-    certain = f"{macro['certain']:.0%}" if macro.get("windows") else "-"
-    held = f"{macro['held']:.0%}" if macro.get("trials") else "-"
-    certain_low, held_low = (
-        "-" if share == "-" else f"({macro[name]:.0%})"
-        for share, name in ((certain, "certain_low"), (held, "held_low"))
-    )
-    return {
-        "macro": macro_name(macro),
-        "state": str(macro.get("status", "-")),
-        "length": str(macro["length"]),
-        "seen": f"{macro['count']:,}",
-        "played": f"{macro['play_count']:,}",
-        "start states": str(macro["generality"]),
-        "entropy": f"{macro['mean_entropy']:.3f}",
-        "certain": certain,
-        "certain (at least)": certain if certain == "-" else f"{certain} {certain_low}",
-        "trials": f"{macro['trials']:.0f}" if "trials" in macro else "-",
-        "held": held,
-        "(at least)": held_low,
-        "held (at least)": held if held == "-" else f"{held} {held_low}",
-        "reward": f"{macro['mean_reward']:.3g}",
-        "saves bits": "-" if saved is None else f"{saved:,.1f}",
-        "(missed)": "-" if missed is None else f"({missed:,.1f})",
-        "precondition": _quality(macro),
-    }
 
 
 def _quality(macro: Macro) -> str:
     """Precision and recall of a macro's precondition, where the run has measured them."""
     quality = macro.get("precondition") or {}
     parts = [quality.get(name) for name in ("precision", "recall")]
-    if all(part is None for part in parts):
-        return "-"
-    return "/".join("-" if part is None else f"{part:.2f}" for part in parts)
+    texts = ["-" if part is None else f"{part:.2f}" for part in parts]
+    return "-" if parts == [None, None] else "/".join(texts)
 
 
 def format_table(document: Mapping[str, Any], macros: Sequence[Macro]) -> str:
@@ -114,10 +103,14 @@ def format_table(document: Mapping[str, Any], macros: Sequence[Macro]) -> str:
         document: the library.
         macros: of `document`, as `listed` gives them.
     """
-    counts = [sum(x["status"] == state for x in document["macros"]) for state in STATUS_NAMES]
-    states = ", ".join(f"{n} {name}" for n, name in zip(counts, STATUS_NAMES, strict=True))
-    title = f"{len(macros)} of {len(document['macros'])} macros ({states})"
+    title = f"{len(macros)} of {len(document['macros'])} macros ({_states(document)})"
     return macro_table(LISTING, macros, document, title=title, note=LEGEND).to_text()
+
+
+def _states(document: Mapping[str, Any], separator: str = "") -> str:
+    """How many macros there are of each status."""
+    counts = Counter(macro["status"] for macro in document["macros"])
+    return ", ".join(f"{counts[name]:{separator}} {name}" for name in STATUS_NAMES)
 
 
 def format_rankings(document: Mapping[str, Any], top: int = 10) -> str:
@@ -127,32 +120,12 @@ def format_rankings(document: Mapping[str, Any], top: int = 10) -> str:
         document: a library.
         top: rows of each table at most.
     """
-    if not document["macros"]:
-        return "no macros found"
-    return "\n\n".join(
-        _ranking(rank(document["macros"], by)[:top], title).to_text()
-        for by, title in RANKINGS.items()
-    )
-
-
-def _ranking(macros: Sequence[Macro], title: str) -> Table:
-    rows = [
-        (
-            str(number),
-            macro["names"],
-            str(macro["generality"]),
-            str(macro["length"]),
-            str(macro["count"]),
-            f"{macro['mean_entropy']:.3f}",
-            macro["source"],
-            f"{macro['certain']:.0%}",
-            f"{macro['held']:.0%}",
-            f"{macro['trials']:.0f}",
-            macro["status"],
-        )
-        for number, macro in enumerate(macros, 1)
-    ]
-    return Table(RANKING, rows, title=f"{title} macros", left=(1, 6, 10))
+    tables = []
+    for by, title in RANKINGS.items() if document["macros"] else ():
+        best = enumerate(rank(document["macros"], by)[:top], 1)
+        rows = [[str(n), *(x.format_map(macro) for x in RANKING.values())] for n, macro in best]
+        tables.append(Table(("#", *RANKING), rows, title=f"{title} macros", left=(1, 6, 10)))
+    return "\n\n".join(table.to_text() for table in tables) or "no macros found"
 
 
 def format_selection(document: Mapping[str, Any]) -> str:
@@ -160,18 +133,15 @@ def format_selection(document: Mapping[str, Any]) -> str:
     chosen = document.get("selection")
     if chosen is None:
         return "library by compression: not measured"
-    play = chosen["play"]
+    play, sound = chosen["play"], chosen["of"] == "sound"
+    of = "sound macros" if sound else "macros, none of which is sound"
     source = {"replay": "the replay of the run's last checkpoint", "games": "games of the model"}
-    lines = [
-        f"library by compression: {len(chosen['phrases'])} of {chosen['allowed']} "
-        + ("sound macros" if chosen["of"] == "sound" else "macros, none of which is sound")
-        + f"; play: {play['actions']:,} actions in {play['pieces']:,} "
-        + ("piece, " if play["pieces"] == 1 else "pieces, ")
-        + source[play["source"]]
-    ]
+    pieces = f"{play['pieces']:,} piece{'' if play['pieces'] == 1 else 's'}"
     bits, plain = chosen["bits_per_action"], chosen["bits_per_action_plain"]
     share = 1 - bits / plain if plain else 0.0
-    lines += [
+    lines = [
+        f"library by compression: {len(chosen['phrases'])} of {chosen['allowed']} {of}; play: "
+        f"{play['actions']:,} actions in {pieces}, {source[play['source']]}",
         f"  bits per action: {bits:.4f} with the library ({chosen['dictionary_bits']:,.0f} bits of "
         f"dictionary paid), {plain:.4f} without: {share:.1%} saved",
         f"  coverage: {chosen['coverage']:.1%} of the actions lie inside its macros",
@@ -182,22 +152,17 @@ def format_selection(document: Mapping[str, Any]) -> str:
         lines.append(
             f"  search visits weigh in the choice as {chosen['tree_share']:.0%} more, imagined play"
         )
-    controls = chosen.get("controls")
-    if controls is not None:
-        rows, said = controls["libraries"], f"{controls['held_out']:,} held-out actions"
-        if any(row.get("saved_low") is not None for row in rows):
+    if controls := chosen.get("controls"):
+        said = f"{controls['held_out']:,} held-out actions"
+        # A file of an older version has no interval.
+        if any(row.get("saved_low") is not None for row in controls["libraries"]):
             said += " (95 %, by resampled pieces)"
         lines.append(f"  saved bits per action of {said}:")
-        lines += [f"    {_control_line(row)}" for row in rows]
+        for row in controls["libraries"]:
+            keys = ("saved_bits_per_action", "saved_low", "saved_high")
+            saved = Estimate(*map(row.get, keys)).text("{:.4f}".format)
+            lines.append(f"    {row['name']}: {saved} ({row['kept']} of {row['macros']} kept)")
     return "\n".join(lines)
-
-
-def _control_line(row: Mapping[str, Any]) -> str:
-    """What one library saves of held-out play; a file of an older version has no interval."""
-    low, high = row.get("saved_low"), row.get("saved_high")
-    bounds = "" if low is None or high is None else f" ({low:.4f} to {high:.4f})"
-    saved = f"{row['saved_bits_per_action']:.4f}{bounds}"
-    return f"{row['name']}: {saved} ({row['kept']} of {row['macros']} kept)"
 
 
 def macro_lines(run: RunData) -> list[str]:
@@ -206,12 +171,10 @@ def macro_lines(run: RunData) -> list[str]:
     text = f"{len(run.macros):,} macros, {sure:,} of them deterministic."
     if not run.library:
         return [text]
-    counts = {state: sum(m["status"] == state for m in run.macros) for state in STATUS_NAMES}
-    states = ", ".join(f"{count:,} {state}" for state, count in counts.items())
     lines = format_selection(run.library).splitlines()
     if run.library.get("selection") is None:
         lines = ["Library by compression: not measured; experiments.macros does."]
-    return [f"{text} By replay: {states}.", *lines]
+    return [f"{text} By replay: {_states(run.library, ',')}.", *lines]
 
 
 def macro_tables(run: RunData) -> list[Table]:
@@ -226,14 +189,14 @@ def macro_tables(run: RunData) -> list[Table]:
 
 def precondition_lines(run: RunData) -> list[str]:
     """Precision and recall at the last check in words, beside the baselines; none: not known."""
-    found = {name: run.last(PREFIX + name) for name in PRECONDITION}
-
-    def share(name: str) -> str:
-        return "-" if found[name] is None else f"{found[name]:.1%}"
-
-    windows = found["windows"]
+    windows, ece, raw = (run.last(PREFIX + name) for name in ("windows", "ece", "ece_raw"))
     if not windows:
         return []
+
+    def share(name: str) -> str:
+        value = run.last(PREFIX + name)
+        return "-" if value is None else f"{value:.1%}"
+
     text = (
         f"Preconditions, on {windows:,.0f} held-out windows (older ones count for less): of those "
         f"that the head said a macro to apply in, it did in {share('precision')} (precision; "
@@ -241,7 +204,7 @@ def precondition_lines(run: RunData) -> list[str]:
         f"those that one applied in, the head said so in {share('recall')} (recall; start-state "
         f"bucket {share('bucket_recall')}, always 100%)."
     )
-    if found["ece"] is None:
-        return [text]
-    raw = "" if found["ece_raw"] is None else f" ({found['ece_raw']:.3f} without temperature)"
-    return [f"{text} Its probabilities are {found['ece']:.3f} off on average{raw}."]
+    if ece is not None:
+        without = "" if raw is None else f" ({raw:.3f} without temperature)"
+        text += f" Its probabilities are {ece:.3f} off on average{without}."
+    return [text]

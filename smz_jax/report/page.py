@@ -2,7 +2,6 @@
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 from string import Template
@@ -11,10 +10,10 @@ from typing import Any
 from smz_jax.report import verification
 from smz_jax.report.data import RunData, group_seeds
 from smz_jax.report.library import MACRO_NOTE, macro_lines, macro_tables, precondition_lines
-from smz_jax.report.rules import rules_table
 from smz_jax.report.tables import Table
 from smz_jax.report.text import short_count
 from smz_jax.report.verdict import find_warnings, meaning, number_text, progress_text, score_text
+from smz_jax.storage.documents.forms import is_number
 from smz_jax.storage.estimate import Estimate, read_estimate
 
 RUNS = ("run", "seed", "environment steps", "score", "random", "macros", "finished")
@@ -24,28 +23,36 @@ POLICY_NOTE = (
     "Steps: mean length of a game. Cut off: share of games ended by the step limit."
 )
 
+RULES = (
+    ("ROC area of random against certain pairs", "roc_area"),
+    ("mean |H(model) - H(true)|, nats", "entropy_error"),
+    ("mean H of random pairs, nats", "entropy_random"),
+    ("mean H of certain pairs, nats", "entropy_certain"),
+    ("mean H of played pairs / ln C", "transition_entropy"),
+    ("agreement of encoder and prior", "agreement"),
+    ("code perplexity", "code_perplexity"),
+    ("share of pairs that were played", "pairs_visited"),
+    ("optimal mean return", "optimum"),
+    ("mean return of random play", "random"),
+)
+"""What the table of a run's `grid.json` shows, and under which name it is there."""
 
-@dataclass(frozen=True)
-class FigureBlock:
-    """A figure of the page: its name, one line below it, and the PNG."""
 
-    name: str
-    caption: str
-    png: bytes
-
-
-def render_page(runs: Sequence[RunData], figures: Sequence[FigureBlock]) -> str:
+def render_page(runs: Sequence[RunData], figures: Sequence[str]) -> str:
     """Renders the whole page; everything that came from a run is escaped.
 
     Args:
         runs: at least one run; the headline is about the first, or compares all.
-        figures: in the order shown.
+        figures: as `figure_html` gives them, in the order shown.
     """
-    parts = [_headline(runs), _warnings(runs), _comparison(runs) if len(runs) > 1 else ""]
+    parts = [_headline(runs)]
+    if found := find_warnings(runs):
+        parts.append(f'<div class="warnings"><b>Take care</b>{_items(found)}</div>')
+    parts += [_comparison(runs)] if len(runs) > 1 else []
     parts += _section("Evaluation", runs, _evaluation)
     if any(run.grid for run in runs):
-        parts += ["<h2>Known rules</h2>", rules_table(runs).to_html()]
-    parts += ["<h2>Figures</h2>", *map(_figure, figures)]
+        parts += ["<h2>Known rules</h2>", _rules(runs)]
+    parts += ["<h2>Figures</h2>", *figures]
     parts += _section("Macros", runs, _macros)
     if any(run.verification for run in runs):
         parts += ["<h2>Macros in the real game</h2>", *_verifications(runs)]
@@ -53,7 +60,7 @@ def render_page(runs: Sequence[RunData], figures: Sequence[FigureBlock]) -> str:
     parts += ["<h2>Settings and versions</h2>", *map(_settings, runs)]
     template = Template(files("smz_jax.report").joinpath("page.html").read_text("utf-8"))
     title = escape(", ".join(dict.fromkeys(run.experiment for run in runs)))
-    return template.substitute(title=title, body="\n".join(filter(None, parts)))
+    return template.substitute(title=title, body="\n".join(parts))
 
 
 def _section(title: str, runs: Sequence[RunData], of_run: Callable[[RunData], str]) -> list[str]:
@@ -83,78 +90,71 @@ def _headline(runs: Sequence[RunData]) -> str:
         )
     text = f"<h1>{escape(first.experiment)}, seed {escape(str(first.seed))}</h1>"
     text += _paragraph(f"{progress_text(first)} Run {first.label}.", "quiet")
-    best = first.best_constant()
     if score := first.evaluation():
-        beside = [f"random {score_text(first.random())}"] if first.random() else []
+        random, best = first.random(), first.best_constant()
+        beside = [f"random {score_text(random)}"] if random else []
         beside += [f"best constant action ({best[0]}) {score_text(best[1])}"] if best else []
-        text += f'<p class="big">{number_text(score.mean)} '
-        text += f"<small>points a game{escape(_interval(score))}</small></p>"
+        mean = number_text(score.mean)
+        interval = escape(score_text(score).removeprefix(mean).replace(")", ", 95 %)"))
+        text += f'<p class="big">{mean} <small>points a game{interval}</small></p>'
         text += _paragraph(" · ".join(beside))
     return text + _paragraph(meaning(first), "lead")
-
-
-def _interval(score: Estimate) -> str:
-    if score.low is None or score.high is None:
-        return ""
-    return f" ({number_text(score.low)} to {number_text(score.high)}, 95 %)"
-
-
-def _warnings(runs: Sequence[RunData]) -> str:
-    found = find_warnings(runs)
-    return f'<div class="warnings"><b>Take care</b>{_items(found)}</div>' if found else ""
 
 
 def _comparison(runs: Sequence[RunData]) -> str:
     """All runs side by side, and the mean over the seeds of one setting."""
     rows = []
     for run in runs:
+        steps = run.summary.get("env_steps") or run.last("env_steps") or 0
+        scores = map(score_text, (run.evaluation(), run.random()))
         macros = run.last("macros/total")
-        rows.append(
-            (
-                run.label,
-                str(run.seed),
-                short_count(run.summary.get("env_steps") or run.last("env_steps") or 0),
-                score_text(run.evaluation()),
-                score_text(run.random()),
-                "-" if macros is None else f"{macros:,.0f}",
-                "yes" if run.finished else "no",
-            )
-        )
+        found = "-" if macros is None else f"{macros:,.0f}"
+        done = "yes" if run.summary.get("finished") else "no"
+        rows.append((run.label, str(run.seed), short_count(steps), *scores, found, done))
     for group in group_seeds(runs):
         means = [score.mean for run in group if (score := run.evaluation())]
         if len(group) > 1 and means:
             spread = f"{number_text(min(means))} to {number_text(max(means))}"
             text = f"{number_text(sum(means) / len(means))} (extremes {spread})"
-            unfinished = sum(not run.finished for run in group)
+            unfinished = sum(not run.summary.get("finished") for run in group)
             name = f"mean of {len(means)} seeds, {group[0].experiment}"
             name += f" ({unfinished} unfinished)" if unfinished else ""
             rows.append((name, "", "", text))
     return "<h2>Runs</h2>" + Table(RUNS, rows).to_html()
 
 
+def _rules(runs: Sequence[RunData]) -> str:
+    """The numbers of `grid.json`, with a column for each run that has one."""
+    compared = [run for run in runs if run.grid]
+    known = [{**run.grid, **(run.grid.get("returns") or {})} for run in compared]
+    rows = [
+        (title, *(f"{x[key]:.4g}" if is_number(x.get(key)) else "-" for x in known))
+        for title, key in RULES
+    ]
+    note = "Pairs: of a state and an action. H: entropy of what follows, 0 where it is certain."
+    return Table(("at the end", *(run.label for run in compared)), rows, note=note).to_html()
+
+
 def _evaluation(run: RunData) -> str:
     """The agent, random play and each constant action, by the same evaluator."""
-    found: dict[str, Any] = {"agent, final": run.summary.get("evaluation")}
-    if not found["agent, final"] and (score := run.evaluation()):
+    given, baselines = run.summary.get("evaluation"), run.baselines()
+    found: list[tuple[str, Any, Estimate | None]] = [("agent, final", given, None)]
+    if not given and (score := run.evaluation()):
         steps, _ = run.curve("eval/mean")
-        found[f"agent at {short_count(steps[-1])} steps"] = _as_mapping(score)
-    found["agent, sticky actions"] = run.summary.get("evaluation_sticky")
-    baselines = run.baselines()
-    found["random"] = baselines.get("random") or _as_mapping(run.random())
-    for name, score in run.constants().items():
-        full = (baselines.get("constant") or {}).get(name)
-        found[f"always {name}"] = full or _as_mapping(score)
-    rows = [_policy_row(label, values) for label, values in found.items() if values]
+        found.append((f"agent at {short_count(steps[-1])} steps", None, score))
+    found.append(("agent, sticky actions", run.summary.get("evaluation_sticky"), None))
+    found.append(("random", baselines.get("random"), run.random()))
+    constant = baselines.get("constant") or {}
+    found += [(f"always {x}", constant.get(x), score) for x, score in run.constants().items()]
+    rows = [_policy_row(name, x or {}, score) for name, x, score in found if x or score]
     if not rows:
         return "<p>Nothing has been evaluated yet.</p>"
     return Table(POLICIES, rows, note=POLICY_NOTE).to_html()
 
 
-def _as_mapping(score: Estimate | None) -> dict[str, Any] | None:
-    return score and {"mean": score.mean, "mean_low": score.low, "mean_high": score.high}
+def _policy_row(label: str, values: Mapping[str, Any], score: Estimate | None) -> tuple[str, ...]:
+    """What is known of a policy: its evaluation, or else its score alone."""
 
-
-def _policy_row(label: str, values: Mapping[str, Any]) -> tuple[str, ...]:
     def number(key: str, form: str) -> str:
         known = isinstance(values.get(key), (int, float))
         return format(values[key], form) if known else "-"
@@ -163,7 +163,7 @@ def _policy_row(label: str, values: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         label,
         number("games", ".0f"),
-        score_text(read_estimate(values)),
+        score_text(read_estimate(values) if values else score),
         number("median", ",.6g"),
         score_text(read_estimate(values, "iqm")),
         "-" if low == high == "-" else f"{low} to {high}",
@@ -172,12 +172,12 @@ def _policy_row(label: str, values: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _figure(block: FigureBlock) -> str:
-    data = base64.b64encode(block.png).decode("ascii")
-    caption = escape(block.caption)
+def figure_html(name: str, caption: str, png: bytes) -> str:
+    """A figure of the page, with its caption below it."""
+    data, text = base64.b64encode(png).decode("ascii"), escape(caption)
     return (
-        f'<figure id="{escape(block.name)}"><img alt="{caption}" '
-        f'src="data:image/png;base64,{data}"><figcaption>{caption}</figcaption></figure>'
+        f'<figure id="{escape(name)}"><img alt="{text}" '
+        f'src="data:image/png;base64,{data}"><figcaption>{text}</figcaption></figure>'
     )
 
 
@@ -222,6 +222,7 @@ def _settings(run: RunData) -> str:
     facts |= run.summary.get("versions") or {}
     rows = [(str(key), str(value)) for key, value in facts.items() if value is not None]
     text = Table(("what", "value"), rows).to_html() if rows else ""
-    config = escape(run.config_text) or "config.yaml is missing"
-    name = escape(run.label)
+    name, config = escape(run.label), "config.yaml is missing"
+    if run.config:
+        config = escape((run.path / "config.yaml").read_text("utf-8", errors="replace"))
     return text + f"<details><summary>Settings of {name}</summary><pre>{config}</pre></details>"

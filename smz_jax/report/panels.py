@@ -124,7 +124,7 @@ _add(
     "Mean entropy of the macros",
     "How certain the macros found are, by their mean entropy.",
     **_OF_MACROS,
-    draw=partial(bars.draw_macros, key="mean_entropy"),
+    draw=partial(bars.draw_histogram, key="mean_entropy"),
     across="mean entropy of the macro's transitions / ln C   (0 = certain)",
 )
 _add(
@@ -132,7 +132,7 @@ _add(
     "Length of the macros",
     "How many actions the macros found have.",
     **_OF_MACROS,
-    draw=partial(bars.draw_macros, key="length"),
+    draw=partial(bars.draw_histogram, key="length"),
     across="actions in the macro",
 )
 _add(
@@ -276,7 +276,7 @@ _add(
         "|H(model) - H(true)| of each pair, at the end",
         unit="state-action pairs",
         scale="counts",
-        draw=bars.draw_pairs,
+        draw=partial(bars.draw_histogram, key="pairs"),
         across="nats",
     ),
     columns=2,

@@ -90,12 +90,7 @@ MOST_RUNS = 4
 
 
 def draw_panel(panel: Panel, runs: Sequence[RunData]) -> Figure:
-    """Draws a panel for one run, or for several over each other.
-
-    Args:
-        panel: what to draw.
-        runs: at least one; seeds of one setting are thin, with their mean.
-    """
+    """Draws a panel for one run, or several over each other; seeds are thin, with their mean."""
     parts = list(_parts(panel, runs)) or [(replace(panel.plots[0], title=""), ())]
     columns = min(1 if panel.each else panel.columns, len(parts))
     figure, axes = style.new_figure(panel.title, -(-len(parts) // columns), columns)
@@ -103,14 +98,13 @@ def draw_panel(panel: Panel, runs: Sequence[RunData]) -> Figure:
         place.remove()
     small = len(parts) > 2 and not panel.each
     for number, (place, (plot, own)) in enumerate(zip(axes, parts, strict=False)):
-        if plot.title:
-            size = 11 if small else None
-            place.set_title(style.plot_text(plot.title), fontsize=size, color=plot.title_colour)
+        size = 11 if small else None
+        place.set_title(style.plot_text(plot.title), fontsize=size, color=plot.title_colour)
         if not number or not (panel.splits or panel.each):
             place.set_ylabel(plot.unit)
         if small:
             place.tick_params(labelsize=9)
-        drawn = bool(own) and _draw_plot(place, plot, own, len(runs) == 1)
+        drawn = bool(own) and _draw_plot(place, plot, own)
         is_last = number >= len(parts) - columns
         if plot.across is None:
             style.steps_axis(place, label=is_last)
@@ -143,23 +137,19 @@ def _parts(panel: Panel, runs: Sequence[RunData]) -> Iterable[tuple[Plot, Sequen
             yield plot, runs
 
 
-def _draw_plot(axes: Axes, plot: Plot, runs: Sequence[RunData], alone: bool) -> bool:
+def _draw_plot(axes: Axes, plot: Plot, runs: Sequence[RunData]) -> bool:
     """Draws lines, marks and what the plot adds; says whether it holds data."""
     drawn = False
     groups = style.make_groups(runs)
     for group in groups:
         for number, line in enumerate(plot.lines):
-            if alone:
-                look = (line.colour, line.label or None, line.dash)
-            elif not number:
+            look = (line.colour, line.label or None, line.dash)
+            if len(runs) > 1 and not number:
                 look = (group.colour, group.label, group.dash)
-            else:
+            elif len(runs) > 1:
                 colour = line.colour if len(groups) == 1 else group.colour
-                look = (
-                    colour,
-                    line.label if group is groups[0] else None,
-                    ("-", "--", ":")[number],
-                )
+                label = line.label if group is groups[0] else None
+                look = (colour, label, ("--", ":")[number - 1])
             curves = [run.curve(line.key) for run in group.runs]
             drawn |= style.draw_curves(axes, curves, look, seeds=not number)
             for x, y in [run.curve(line.dots) for run in group.runs] if line.dots else ():
@@ -171,17 +161,9 @@ def _draw_plot(axes: Axes, plot: Plot, runs: Sequence[RunData], alone: bool) -> 
     for mark in plot.marks if drawn else ():
         for height in _heights(mark, runs):
             axes.axhline(height, color=mark.colour, linestyle=mark.dash, linewidth=1.4)
-            axes.annotate(
-                mark.text.format(height),
-                (0.99, height),
-                xycoords=("axes fraction", "data"),
-                xytext=(0, 4),
-                textcoords="offset points",
-                ha="right",
-                va="bottom",
-                color=mark.colour,
-                fontsize=9,
-            )
+            words: Any = {"ha": "right", "va": "bottom", "fontsize": 9, "color": mark.colour}
+            words |= {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+            axes.annotate(mark.text.format(height), (0.99, height), (0, 4), **words)
     return drawn
 
 

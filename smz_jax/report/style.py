@@ -97,12 +97,7 @@ def steps_axis(axes: Axes, label: bool = True) -> None:
 
 
 def scale_axis(axes: Axes, scale: str) -> None:
-    """Makes the vertical axis of a plot with data one of a kind.
-
-    Args:
-        axes: after all is drawn.
-        scale: counts, zero (from 0), share, percent, parts (of 1), cosine, roc (an area), or free.
-    """
+    """Makes the vertical axis one of a kind of `limits` below, after all is drawn."""
     low, high = axes.get_ylim()
     limits = {
         # Below one whole step the locator would fall back to fractions.
@@ -135,10 +130,9 @@ def note_empty(axes: Axes, text: str = "nothing recorded yet") -> None:
 def draw_curve(
     axes: Axes, curve: Curve, colour: str, label: str | None = None, dash: str = "-"
 ) -> bool:
-    """Draws one curve, a long noisy one as its running mean over the faint raw values.
+    """Draws a curve, a long noisy one as its running mean over the faint raw values.
 
-    Returns:
-        Whether there was anything to draw.
+    Says whether there was anything to draw.
     """
     x, y = np.asarray(curve[0], np.float64), np.asarray(curve[1], np.float64)
     if not len(x):
@@ -174,16 +168,9 @@ def mean_curve(curves: Sequence[Curve]) -> Curve:
 def draw_curves(
     axes: Axes, curves: Sequence[Curve], look: tuple[str, str | None, str], seeds: bool = True
 ) -> bool:
-    """Draws one curve of each run of a group, or their mean where there is one.
+    """Draws the curve of one run, or the mean of several; says whether there was anything to draw.
 
-    Args:
-        axes: where to.
-        curves: of one run, or of the seeds of one setting.
-        look: colour, label and dash.
-        seeds: whether those behind a mean are drawn, thin.
-
-    Returns:
-        Whether there was anything to draw.
+    `look` is colour, label and dash; `seeds` says whether those behind a mean are drawn, thin.
     """
     mean = mean_curve(curves)
     for x, y in curves if seeds and mean[0] else ():

@@ -1,6 +1,7 @@
 """What a run's numbers mean, in plain sentences, and what about them should worry the reader."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 
 from smz_jax.macros.library.gate import closed_gate, prefix_line
 from smz_jax.report.data import RunData
@@ -21,36 +22,24 @@ def number_text(value: float) -> str:
 
 def score_text(score: Estimate | None) -> str:
     """A score with its interval: `8.30 (7.10 to 9.60)`; a dash where there is none."""
-    if score is None:
-        return "-"
-    if score.low is None or score.high is None:
-        return number_text(score.mean)
-    return f"{number_text(score.mean)} ({number_text(score.low)} to {number_text(score.high)})"
+    return "-" if score is None else score.text(number_text)
 
 
 def progress_text(run: RunData) -> str:
     """How far the run went: steps, frames, learner steps, time, and whether it is finished."""
-    known = {
-        key: run.summary.get(key) or run.last(key)
-        for key in ("env_steps", "env_frames", "learner_steps")
-    }
-    seconds = run.summary.get("seconds_total") or run.last("wall_seconds")
     units = {"env_steps": "environment steps", "env_frames": "frames"}
-    parts = [
-        f"{short_count(value)} {units.get(key, key.replace('_', ' '))}"
-        for key, value in known.items()
-        if value
-    ]
-    if seconds:
+    units["learner_steps"] = "learner steps"
+    known = {key: run.summary.get(key) or run.last(key) for key in units}
+    parts = [f"{short_count(value)} {units[key]}" for key, value in known.items() if value]
+    if seconds := run.summary.get("seconds_total") or run.last("wall_seconds"):
         minutes = seconds / 60
         parts.append(f"{minutes:.1f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours")
     done = ", ".join(parts) or "nothing recorded yet"
-    if run.finished:
+    if run.summary.get("finished"):
         return f"Finished: {done}."
     total, steps = run.config.get("total_env_steps"), known["env_steps"]
-    share = ""
-    if isinstance(total, int) and total > 0 and steps:
-        share = f" ({min(steps / total, 1):.0%} of the run)"
+    is_known = isinstance(total, int) and total > 0 and steps
+    share = f" ({min(steps / total, 1):.0%} of the run)" if is_known else ""
     return f"Unfinished, still running or stopped: {done}{share}."
 
 
@@ -76,12 +65,11 @@ def _meaning_without_evaluation(run: RunData) -> str:
     if recent is None:
         return "No game has been finished or evaluated yet, so there is no score to speak of."
     count = f"{games:.0f}" if games is not None else "recent"
-    text = (
+    beside = "" if random is None else f", the random policy {number_text(random.mean)}"
+    return (
         f"No evaluation yet. The last {count} training games score {number_text(recent)} on average"
+        f"{beside}; training games explore, so this is no measure of the agent's best play."
     )
-    if random is not None:
-        text += f", the random policy {number_text(random.mean)}"
-    return f"{text}; training games explore, so this is no measure of the agent's best play."
 
 
 def _times(mean: float, random: float) -> str:
@@ -118,10 +106,8 @@ def find_warnings(runs: Sequence[RunData]) -> list[str]:
     found = []
     for run in runs:
         name = f"{run.label}: " if len(runs) > 1 else ""
-        found += [
-            name + text
-            for text in (*run.problems, *_model(run), *_codes(run), *_macros(run), *_games(run))
-        ]
+        texts = itertools.chain(run.problems, _model(run), _macros(run), _evaluation(run))
+        found += [name + text for text in texts]
     games = sorted({run.game for run in runs})
     if len(games) > 1:
         found.append(
@@ -131,79 +117,63 @@ def find_warnings(runs: Sequence[RunData]) -> list[str]:
     return found
 
 
-def _model(run: RunData) -> list[str]:
-    found = []
+def _model(run: RunData) -> Iterator[str]:
     if not (run.last("learner_steps") or run.curve("loss/total")[0]):
-        found.append("No learner step has been recorded: losses and model figures are empty.")
+        yield "No learner step has been recorded: losses and model figures are empty."
     if any(row.get("loss/total", 0.0) is None for row in run.rows[-20:]):
-        found.append("The loss was not finite lately: the training is broken.")
-    perplexity, codes = run.last("model/code_perplexity"), run.setting("network", "codebook_size")
-    if perplexity is not None and perplexity < DEAD_PERPLEXITY and codes != 1:
-        found.append(
+        yield "The loss was not finite lately: the training is broken."
+    if run.setting("network", "codebook_size") == 1:
+        return
+    perplexity = run.last("model/code_perplexity")
+    if perplexity is not None and perplexity < DEAD_PERPLEXITY:
+        yield (
             f"The code perplexity is {perplexity:.2f}: the codebook has collapsed to one code. "
             "Every transition then looks certain, and macros found mean little."
         )
-    return found
+    if run.last("check/encoder_gradient") == 0:
+        yield "No gradient reached the encoder through its codes at the last check."
 
 
-def _codes(run: RunData) -> list[str]:
-    """What the last check of the model says of its chance codes."""
-    gradient = run.last("check/encoder_gradient")
-    if gradient == 0 and run.setting("network", "codebook_size") != 1:
-        return ["No gradient reached the encoder through its codes at the last check."]
-    return []
-
-
-def _macros(run: RunData) -> list[str]:
-    found = []
-    total, dropped = run.last("macros/total"), run.last("macros/dropped")
-    capacity = run.setting("macro", "capacity")
-    if dropped:
-        found.append(
+def _macros(run: RunData) -> Iterator[str]:
+    total, capacity = run.last("macros/total"), run.setting("macro", "capacity")
+    if dropped := run.last("macros/dropped"):
+        yield (
             f"The macro table was full: {short_count(dropped)} entries were dropped "
             f"(macro.capacity = {capacity})."
         )
     elif total and isinstance(capacity, int) and total >= capacity:
-        found.append(f"The macro table is full ({capacity} slots): the next entry drops one.")
+        yield f"The macro table is full ({capacity} slots): the next entry drops one."
     for source, name in (("play", "played games"), ("tree", "search trees")):
         rate = run.last(f"macros/certain_rate_{source}")
-        if not run.last(f"macros/transitions_{source}") or rate not in (0.0, 1.0):
-            continue
-        meant = "no macro can be found there" if rate == 0.0 else "the test excludes nothing"
-        found.append(f"{rate:.0%} of the transitions in {name} are certain: {meant}.")
-    return found + _library(run)
+        if run.last(f"macros/transitions_{source}") and rate in (0.0, 1.0):
+            meant = "the test excludes nothing" if rate else "no macro can be found there"
+            yield f"{rate:.0%} of the transitions in {name} are certain: {meant}."
+    # As `experiments.macros` says them too.
+    if run.library and (prefixes := prefix_line(run.library)):
+        yield prefixes
+    if run.library and (gate := closed_gate(run.library)):
+        yield f"No macro is sound. The gate that closed: {gate}."
 
 
-def _library(run: RunData) -> list[str]:
-    """A dead gate, and a table full of prefixes, as `experiments.macros` says them too."""
-    if not run.library:
-        return []
-    gate, prefixes = closed_gate(run.library), prefix_line(run.library)
-    found = [prefixes] if prefixes else []
-    return found + ([f"No macro is sound. The gate that closed: {gate}."] if gate else [])
-
-
-def _games(run: RunData) -> list[str]:
-    evaluation = run.summary.get("evaluation") or {}
-    cut = evaluation.get("cut_share") or 0.0
-    found = []
-    if cut > 0:
-        found.append(
+def _evaluation(run: RunData) -> Iterator[str]:
+    found = run.summary.get("evaluation") or {}
+    cut, faults, games, distinct = map(
+        found.get, ("cut_share", "search_faults", "games", "distinct")
+    )
+    if cut and cut > 0:
+        yield (
             f"{cut:.1%} of the evaluation games were cut off at the step limit "
             f"({run.setting('eval', 'max_steps')} steps): their scores count as they stood."
         )
-    if faults := evaluation.get("search_faults"):
-        found.append(
+    if faults:
+        yield (
             f"In the evaluation's searches {short_count(faults)} outputs of the model were not "
             "finite and were replaced: the training is broken."
         )
-    games = evaluation.get("games")
     if games and games < 30:
-        found.append(f"The evaluation has only {games} games: its interval is rough.")
-    distinct = evaluation.get("distinct")
+        yield f"The evaluation has only {games} games: its interval is rough."
     if games and distinct and distinct < min(FEW_GAMES, games):
-        found.append(
+        yield (
             f"Of the {games} evaluation games only {distinct} differ in score or length: if the "
             "others repeat them, as without chance they do, the interval is too narrow."
         )
-    return found

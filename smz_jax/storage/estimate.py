@@ -36,6 +36,13 @@ class Estimate(NamedTuple):
         """Upper end of the interval, or the mean."""
         return self.mean if self.high is None else self.high
 
+    def text(self, number: Callable[[float], str], unit: str = "") -> str:
+        """`8.30 (7.10 to 9.60)`, the unit after the mean; without bounds the mean alone."""
+        mean = f"{number(self.mean)}{unit}"
+        if self.low is None or self.high is None:
+            return mean
+        return f"{mean} ({number(self.low)} to {number(self.high)})"
+
 
 def read_estimate(values: Any, name: str = "mean") -> Estimate | None:
     """The estimate that a document keeps as `name`, `name_low`, `name_high`, of `games`.
