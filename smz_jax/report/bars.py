@@ -61,8 +61,7 @@ def draw_histogram(axes: Axes, runs: Sequence[RunData], key: str) -> bool:
             look = {"color": group.colour, "linestyle": group.dash, "label": label}
             axes.hist(np.concatenate(kinds), list(edges), histtype="step", linewidth=1.8, **look)
     if key == "mean_entropy":
-        limit = runs[0].setting("macro", "deterministic_threshold")
-        _draw_limit(axes, limit, "deterministic", edges[-1])
+        _draw_limit(axes, runs[0], "deterministic_threshold", "deterministic", edges[-1])
     return True
 
 
@@ -74,8 +73,9 @@ def _by_kind(run: RunData, key: str) -> list[Any]:
     return [errors[random], errors[~random]] if len(errors) else []
 
 
-def _draw_limit(axes: Axes, limit: Any, name: str, highest: float) -> None:
+def _draw_limit(axes: Axes, run: RunData, key: str, name: str, highest: float) -> None:
     """The threshold of the settings, where it is known and lies within the histogram."""
+    limit = run.setting("macro", key)
     if isinstance(limit, (int, float)) and limit <= highest:
         look: Any = {"linestyle": "--", "linewidth": 1.4, "label": f"{name} below {limit:g}"}
         axes.axvline(limit, color=style.BLACK, **look)
@@ -101,8 +101,7 @@ def draw_checked_entropies(axes: Axes, runs: Sequence[RunData]) -> bool:
             axes.stairs(first, edges, color=style.GREY, linewidth=1.4, label="first check")
     if not axes.has_data():
         return False
-    limit = runs[0].setting("macro", "play_threshold")
-    _draw_limit(axes, limit, "certain for macros:", np.inf)
+    _draw_limit(axes, runs[0], "play_threshold", "certain for macros:", np.inf)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.set_xlim(0, 1)
     return True
@@ -128,9 +127,8 @@ def draw_top_macros(axes: Axes, runs: Sequence[RunData]) -> bool:
 def draw_seconds(axes: Axes, runs: Sequence[RunData]) -> bool:
     """Seconds of each phase: a bar per phase, or for several runs a stacked bar per run."""
     phases = [*dict.fromkeys(name for run in runs for name in run.seconds)]
-    seconds = np.array(
-        [[run.seconds.get(name, 0.0) for run in runs] for name in phases], np.float64
-    )
+    table = [[run.seconds.get(name, 0.0) for run in runs] for name in phases]
+    seconds = np.array(table, np.float64)
     total = seconds.sum()
     if total <= 0:
         return False
@@ -149,10 +147,7 @@ def draw_seconds(axes: Axes, runs: Sequence[RunData]) -> bool:
 
 
 def _stack(
-    axes: Axes,
-    names: Sequence[str],
-    parts: Mapping[str, tuple[np.ndarray, Any]],
-    size: float | None = None,
+    axes: Axes, names: Sequence[str], parts: Mapping[str, tuple[np.ndarray, Any]], size: float = 11
 ) -> BarContainer:
     """Horizontal bars, the first name on top, of parts by label; gives those of the last part."""
     places, left = np.arange(len(names))[::-1], np.zeros(len(names), np.float64)

@@ -27,8 +27,7 @@ LOSS_COLOURS = {
     "code_entropy": style.GREY,
     "reconstruction": style.BLACK,
 }
-MOST_STEPS = 6
-"""Unroll steps that get a line of their own."""
+MOST_STEPS = 6  # that get a line of their own
 GRADIENT = "check/gradient_share/"
 
 

@@ -32,10 +32,8 @@ class RunData:
     rows: list[dict[str, Any]]
     config: dict[str, Any] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
-    macros: list[dict[str, Any]] = field(default_factory=list)
-    """Macros that were found, as in `macros.json` of any schema."""
-    library: dict[str, Any] = field(default_factory=dict)
-    """`macros.json` where it passes every check of its schema, else empty."""
+    macros: list[dict[str, Any]] = field(default_factory=list)  # of `macros.json` of any schema
+    library: dict[str, Any] = field(default_factory=dict)  # `macros.json` if all of it is right
     grid: dict[str, Any] = field(default_factory=dict)
     verification: dict[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -172,11 +170,7 @@ def load_run(path: Path) -> RunData:
 
 
 def _checked(
-    run: RunData,
-    found: dict[str, Any],
-    check: Callable[[Any, Path], None],
-    name: str,
-    advice: str,
+    run: RunData, found: dict[str, Any], check: Callable[[Any, Path], None], name: str, advice: str
 ) -> dict[str, Any]:
     """A document if all of it is as documented; else why it is not is a problem of the run's."""
     try:

@@ -1,11 +1,9 @@
 """The figures of a report, in the order of the page: a new one is one entry."""
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from smz_jax.report import bars, curves, style
-from smz_jax.report.data import RunData
 from smz_jax.report.plot import Line, Mark, Panel, Plot
 from smz_jax.report.verification import SAVED
 
@@ -30,11 +28,6 @@ def _add(name: str, title: str, caption: str, *plots: Plot, **options: Any) -> N
 
 def _by_source(key: str) -> list[Line]:
     return [Line(key + x, name, style.SOURCE_COLOURS[x]) for x, name in style.SOURCE_LABELS.items()]
-
-
-def has_rules(runs: Sequence[RunData]) -> bool:
-    """Whether some run was compared with the known rules of its world."""
-    return any(run.grid or run.curve("rules/entropy_error")[0] for run in runs)
 
 
 _add(
@@ -193,18 +186,15 @@ _add(
     "Agreement: how often the outcome that the model gave the highest probability came.",
     Plot(
         "codes in use (perplexity)",
-        [Line("model/code_perplexity", dots="check/code_perplexity")],
+        [Line("model/code_perplexity", dots=True)],
         marks=[Mark(1.0, "1 = collapsed", style.VERMILLION)],
     ),
     Plot(
         "codes predicted by the prior (agreement)",
-        [Line("model/agreement", dots="check/agreement")],
+        [Line("model/agreement", dots=True)],
         scale="share",
     ),
-    Plot(
-        "variance of the embedding over a batch",
-        [Line("model/embedding_variance", dots="check/embedding_variance")],
-    ),
+    Plot("variance of the embedding over a batch", [Line("model/embedding_variance", dots=True)]),
     Plot("gradient norm, before clipping", [Line("learner/grad_norm")], draw=curves.note_checks),
     columns=2,
 )
@@ -280,7 +270,7 @@ _add(
         across="nats",
     ),
     columns=2,
-    shown=has_rules,
+    shown=lambda runs: any(run.grid or run.curve("rules/entropy_error")[0] for run in runs),
 )
 _TRIED = (
     *(("held", "holds where it applies"), ("held_anywhere", "holds anywhere")),

@@ -22,22 +22,17 @@ class Line(NamedTuple):
     """
 
     key: str
-    label: str = ""
-    """In the legend of a single run."""
-    colour: str = style.GREEN
-    """Of a single run; runs side by side have colours of their own."""
+    label: str = ""  # in the legend of a single run
+    colour: str = style.GREEN  # of a single run; runs side by side have colours of their own
     dash: str = "-"
-    dots: str = ""
-    """A metric of the checks of the model, drawn as dots."""
+    dots: bool = False  # whether its like of the checks of the model, `check/...`, is drawn as dots
 
 
 class Mark(NamedTuple):
     """A horizontal line that a reader compares the curves with."""
 
-    height: float | str
-    """A number, or the setting that holds it, as `macro.play_threshold`."""
-    text: str
-    """Beside the line; `{:g}` stands for its height."""
+    height: float | str  # a number, or the setting that holds it, as `macro.play_threshold`
+    text: str  # beside the line; `{:g}` stands for its height
     colour: str
     dash: str = "--"
 
@@ -48,15 +43,11 @@ class Plot:
 
     title: str = ""
     lines: Sequence[Line] = ()
-    unit: str = ""
-    """Label of the vertical axis."""
-    scale: str = ""
-    """Of the vertical axis, as `style.scale_axis` has them; unset: from zero if there are lines."""
+    unit: str = ""  # label of the vertical axis
+    scale: str = ""  # of it, as `style.scale_axis` has them; unset: from zero if there are lines
     marks: Sequence[Mark] = ()
-    draw: Draw | None = None
-    """Adds to the lines, or draws all where there are none; may set any label."""
-    across: str | None = None
-    """Label of the horizontal axis; None: environment steps."""
+    draw: Draw | None = None  # adds to the lines, or draws all; may set any label
+    across: str | None = None  # label of the horizontal axis; None: environment steps
     title_colour: str = "black"
 
 
@@ -68,25 +59,17 @@ class Panel:
     title: str
     caption: str
     plots: Sequence[Plot]
-    columns: int = 3
-    """Plots in a row, at most."""
-    legend: int = 3
-    """Columns of the legend, at most."""
-    empty: str = "nothing recorded yet"
-    """Shown in a plot without data."""
-    splits: bool = False
-    """Whether several runs have a plot for each line but dotted ones (sums of the others)."""
-    given: bool = False
-    """Whether plots without data are left out."""
-    each: Callable[[RunData], bool] | None = None
-    """Whether a run has a plot of its own, at most `MOST_RUNS` of them below each other."""
-    shown: Callable[[Sequence[RunData]], bool] = bool
-    """Whether there is a figure for these runs."""
-    of_one_batch: bool = False
-    """Whether the caption says how large the batch of a check is."""
+    columns: int = 3  # plots in a row, at most
+    legend: int = 3  # columns of the legend, at most
+    empty: str = "nothing recorded yet"  # shown in a plot without data
+    splits: bool = False  # several runs have a plot for each line but dotted ones (sums of others)
+    given: bool = False  # plots without data are left out
+    each: Callable[[RunData], bool] | None = None  # whether a run has a plot of its own
+    shown: Callable[[Sequence[RunData]], bool] = bool  # whether there is a figure for these runs
+    of_one_batch: bool = False  # the caption says how large the batch of a check is
 
 
-MOST_RUNS = 4
+MOST_RUNS = 4  # that have a plot of their own, below each other
 
 
 def draw_panel(panel: Panel, runs: Sequence[RunData]) -> Figure:
@@ -152,7 +135,8 @@ def _draw_plot(axes: Axes, plot: Plot, runs: Sequence[RunData]) -> bool:
                 look = (colour, label, ("--", ":")[number - 1])
             curves = [run.curve(line.key) for run in group.runs]
             drawn |= style.draw_curves(axes, curves, look, seeds=not number)
-            for x, y in [run.curve(line.dots) for run in group.runs] if line.dots else ():
+            checks = line.key.replace("model/", "check/")
+            for x, y in [run.curve(checks) for run in group.runs] if line.dots else ():
                 dots: Any = {"color": group.colour, "markeredgecolor": "white"}
                 axes.plot(x, y, "o", markersize=6, zorder=4, **dots)
                 drawn |= bool(x)

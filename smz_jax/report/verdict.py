@@ -8,10 +8,8 @@ from smz_jax.report.data import RunData
 from smz_jax.report.text import short_count
 from smz_jax.storage.estimate import Estimate
 
-DEAD_PERPLEXITY = 1.5
-"""Below this the codebook is as good as collapsed: all outcomes share one code."""
-FEW_GAMES = 10
-"""With fewer different games than this an interval over all of them says little."""
+DEAD_PERPLEXITY = 1.5  # below it the codebook is as good as collapsed: outcomes share one code
+FEW_GAMES = 10  # with fewer different ones an interval over all of them says little
 
 
 def number_text(value: float) -> str:

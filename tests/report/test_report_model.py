@@ -168,7 +168,7 @@ def test_runs_without_checks_say_so(tmp_path):
         assert [text.get_text() for text in draw(name, [early]).axes[0].texts] == [panels.NO_CHECK]
     for axes in draw("unroll_errors", [early]).axes:
         assert [text.get_text() for text in axes.texts] == ["not checked yet"]
-    assert not panels.has_rules([early])
+    assert not panels.PANELS["rules"].shown([early])
 
 
 def test_known_rules_are_drawn_and_told(tmp_path):
