@@ -1,7 +1,7 @@
 """The HTML page of a report: one file, no scripts, nothing loaded from elsewhere."""
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from importlib.resources import files
 from string import Template
@@ -18,6 +18,8 @@ from smz_jax.storage.estimate import Estimate, read_estimate
 
 RUNS = ("run", "seed", "environment steps", "score", "random", "macros", "finished")
 POLICIES = ("policy", "games", "mean (95 %)", "median", "IQM (95 %)", "range", "steps", "cut off")
+POLICY_FORMS = {"games": ".0f"} | dict.fromkeys(("median", "min", "max"), ",.6g")
+POLICY_FORMS |= {"length_mean": ",.0f", "cut_share": ".0%"}
 POLICY_NOTE = (
     "Raw scores of whole games. IQM: mean of the middle half of the games. "
     "Steps: mean length of a game. Cut off: share of games ended by the step limit."
@@ -146,30 +148,20 @@ def _evaluation(run: RunData) -> str:
     found.append(("random", baselines.get("random"), run.random()))
     constant = baselines.get("constant") or {}
     found += [(f"always {x}", constant.get(x), score) for x, score in run.constants().items()]
-    rows = [_policy_row(name, x or {}, score) for name, x, score in found if x or score]
+    rows = []
+    for name, values, score in (entry for entry in found if entry[1] or entry[2]):
+        known = values or {}
+        games, median, low, high, length, cut = (
+            format(known[key], form) if isinstance(known.get(key), (int, float)) else "-"
+            for key, form in POLICY_FORMS.items()
+        )
+        span = "-" if low == high == "-" else f"{low} to {high}"
+        mean, iqm = read_estimate(values) if values else score, read_estimate(values, "iqm")
+        scores = score_text(mean), median, score_text(iqm)
+        rows.append((name, games, *scores, span, length, cut))
     if not rows:
         return "<p>Nothing has been evaluated yet.</p>"
     return Table(POLICIES, rows, note=POLICY_NOTE).to_html()
-
-
-def _policy_row(label: str, values: Mapping[str, Any], score: Estimate | None) -> tuple[str, ...]:
-    """What is known of a policy: its evaluation, or else its score alone."""
-
-    def number(key: str, form: str) -> str:
-        known = isinstance(values.get(key), (int, float))
-        return format(values[key], form) if known else "-"
-
-    low, high = number("min", ",.6g"), number("max", ",.6g")
-    return (
-        label,
-        number("games", ".0f"),
-        score_text(read_estimate(values) if values else score),
-        number("median", ",.6g"),
-        score_text(read_estimate(values, "iqm")),
-        "-" if low == high == "-" else f"{low} to {high}",
-        number("length_mean", ",.0f"),
-        number("cut_share", ".0%"),
-    )
 
 
 def figure_html(name: str, caption: str, png: bytes) -> str:

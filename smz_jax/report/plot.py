@@ -10,9 +10,6 @@ from matplotlib.figure import Figure
 from smz_jax.report import style
 from smz_jax.report.data import RunData
 
-Draw = Callable[[Axes, Sequence[RunData]], bool]
-"""Draws into a plot what no metric over environment steps is; says whether there was anything."""
-
 
 class Line(NamedTuple):
     """A metric of metrics.jsonl over environment steps.
@@ -46,7 +43,8 @@ class Plot:
     unit: str = ""  # label of the vertical axis
     scale: str = ""  # of it, as `style.scale_axis` has them; unset: from zero if there are lines
     marks: Sequence[Mark] = ()
-    draw: Draw | None = None  # adds to the lines, or draws all; may set any label
+    draw: Callable[[Axes, Sequence[RunData]], bool] | None = None
+    """Adds to the lines, or draws all; may set any label; says whether there was anything."""
     across: str | None = None  # label of the horizontal axis; None: environment steps
     title_colour: str = "black"
 

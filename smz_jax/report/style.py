@@ -21,7 +21,6 @@ BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PURPLE, SKY, BLACK, GREY = "#CC79A7", "#56B4E9", "#222222", "#8A8A8A"
 
 SOURCE_COLOURS = {"play": BLUE, "tree": VERMILLION}
-SOURCES = ("play", "tree")
 SOURCE_LABELS = {"play": "played games", "tree": "search trees"}
 RUN_COLOURS = (GREEN, PURPLE, ORANGE, SKY, BLACK, BLUE, VERMILLION)
 RUN_DASHES = ("-", "--", ":", "-.")
