@@ -38,11 +38,19 @@ def draw_scores(axes: Axes, runs: Sequence[RunData]) -> bool:
         for run in group.runs:
             colour = style.BLACK if alone else group.colour
             drawn |= _draw_evaluations(axes, run, colour, labelled=alone)
-    if len({run.game for run in runs}) == 1:
-        drawn |= _draw_baselines(axes, runs)
+    # Runs of several games have no baselines in common.
+    same = runs if len({run.game for run in runs}) == 1 else ()
+    if random := next((score for run in same if (score := run.random())), None):
+        label = f"random policy: {number_text(random.mean)}"
+        axes.axhline(random.mean, color=style.GREY, linewidth=1.2, label=label)
+        axes.axhspan(random.floor, random.ceiling, color=style.GREY, alpha=0.25, linewidth=0)
+    if constant := next((best for run in same if (best := run.best_constant())), None):
+        name, height = constant[0], constant[1].mean
+        label = plot_text(f"best constant action ({name}): {number_text(height)}")
+        axes.axhline(height, color=style.ORANGE, linestyle="--", linewidth=1.6, label=label)
     # The baselines alone, before the first game has ended, say nothing of the axis.
     axes.set_xlim(0, 1.03 * max(1, *(run.last("env_steps") or 1 for run in runs)))
-    return drawn
+    return drawn or bool(random or constant)
 
 
 def _draw_evaluations(axes: Axes, run: RunData, colour: str, labelled: bool) -> bool:
@@ -67,21 +75,6 @@ def _draw_evaluations(axes: Axes, run: RunData, colour: str, labelled: bool) -> 
         errors = np.maximum([means - ends[0], ends[1] - means], 0.0)
         axes.errorbar(steps, means, errors, capsize=4, linewidth=1.4, zorder=4, **look)
     return bool(interim or final)
-
-
-def _draw_baselines(axes: Axes, runs: Sequence[RunData]) -> bool:
-    """Draws the random policy's interval and the best constant action of the first run with one."""
-    random = next((score for run in runs if (score := run.random())), None)
-    constant = next((best for run in runs if (best := run.best_constant())), None)
-    if random:
-        label = f"random policy: {number_text(random.mean)}"
-        axes.axhline(random.mean, color=style.GREY, linewidth=1.2, label=label)
-        axes.axhspan(random.floor, random.ceiling, color=style.GREY, alpha=0.25, linewidth=0)
-    if constant:
-        height = constant[1].mean
-        label = plot_text(f"best constant action ({constant[0]}): {number_text(height)}")
-        axes.axhline(height, color=style.ORANGE, linestyle="--", linewidth=1.6, label=label)
-    return bool(random or constant)
 
 
 def note_buckets(axes: Axes, runs: Sequence[RunData]) -> bool:

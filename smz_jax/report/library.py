@@ -68,6 +68,9 @@ def macro_table(
     for number, macro in enumerate(macros, 1):
         actions = tuple(macro.get("actions") or ())
         bits, cost = saved.get(actions), missed.get(actions)
+        measured = macro.get("precondition") or {}
+        parts = [measured.get(name) for name in ("precision", "recall")]
+        quality = ["-" if part is None else f"{part:.2f}" for part in parts]
         cells = {name: form.format_map(macro) for name, form in FORMS.items()} | {
             "#": str(number),
             "macro": macro_name(macro),
@@ -75,7 +78,7 @@ def macro_table(
             "trials": f"{macro['trials']:.0f}" if "trials" in macro else "-",
             "saves bits": "-" if bits is None else f"{bits:,.1f}",
             "(missed)": "-" if cost is None else f"({cost:,.1f})",
-            "precondition": _quality(macro),
+            "precondition": "-" if parts == [None, None] else "/".join(quality),
         }
         for name, of in (("certain", "windows"), ("held", "trials")):
             share, low = "-", "-"
@@ -86,14 +89,6 @@ def macro_table(
         rows.append([cells[name] for name in columns])
     left = [number for number, name in enumerate(columns) if name in ("macro", "state")]
     return Table(columns, rows, left=left, **texts)
-
-
-def _quality(macro: Macro) -> str:
-    """Precision and recall of a macro's precondition, where the run has measured them."""
-    quality = macro.get("precondition") or {}
-    parts = [quality.get(name) for name in ("precision", "recall")]
-    texts = ["-" if part is None else f"{part:.2f}" for part in parts]
-    return "-" if parts == [None, None] else "/".join(texts)
 
 
 def format_table(document: Mapping[str, Any], macros: Sequence[Macro]) -> str:

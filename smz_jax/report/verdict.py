@@ -1,6 +1,5 @@
 """What a run's numbers mean, in plain sentences, and what about them should worry the reader."""
 
-import itertools
 from collections.abc import Iterator, Sequence
 
 from smz_jax.macros.library.gate import closed_gate, prefix_line
@@ -104,8 +103,7 @@ def find_warnings(runs: Sequence[RunData]) -> list[str]:
     found = []
     for run in runs:
         name = f"{run.label}: " if len(runs) > 1 else ""
-        texts = itertools.chain(run.problems, _model(run), _macros(run), _evaluation(run))
-        found += [name + text for text in texts]
+        found += [name + text for text in (*run.problems, *_warnings(run))]
     games = sorted({run.game for run in runs})
     if len(games) > 1:
         found.append(
@@ -115,24 +113,21 @@ def find_warnings(runs: Sequence[RunData]) -> list[str]:
     return found
 
 
-def _model(run: RunData) -> Iterator[str]:
+def _warnings(run: RunData) -> Iterator[str]:
+    """Of the model, then of the macros, then of the evaluation."""
     if not (run.last("learner_steps") or run.curve("loss/total")[0]):
         yield "No learner step has been recorded: losses and model figures are empty."
     if any(row.get("loss/total", 0.0) is None for row in run.rows[-20:]):
         yield "The loss was not finite lately: the training is broken."
-    if run.setting("network", "codebook_size") == 1:
-        return
+    has_codes = run.setting("network", "codebook_size") != 1
     perplexity = run.last("model/code_perplexity")
-    if perplexity is not None and perplexity < DEAD_PERPLEXITY:
+    if has_codes and perplexity is not None and perplexity < DEAD_PERPLEXITY:
         yield (
             f"The code perplexity is {perplexity:.2f}: the codebook has collapsed to one code. "
             "Every transition then looks certain, and macros found mean little."
         )
-    if run.last("check/encoder_gradient") == 0:
+    if has_codes and run.last("check/encoder_gradient") == 0:
         yield "No gradient reached the encoder through its codes at the last check."
-
-
-def _macros(run: RunData) -> Iterator[str]:
     total, capacity = run.last("macros/total"), run.setting("macro", "capacity")
     if dropped := run.last("macros/dropped"):
         yield (
@@ -151,13 +146,9 @@ def _macros(run: RunData) -> Iterator[str]:
         yield prefixes
     if run.library and (gate := closed_gate(run.library)):
         yield f"No macro is sound. The gate that closed: {gate}."
-
-
-def _evaluation(run: RunData) -> Iterator[str]:
     found = run.summary.get("evaluation") or {}
-    cut, faults, games, distinct = map(
-        found.get, ("cut_share", "search_faults", "games", "distinct")
-    )
+    names = ("cut_share", "search_faults", "games", "distinct")
+    cut, faults, games, distinct = map(found.get, names)
     if cut and cut > 0:
         yield (
             f"{cut:.1%} of the evaluation games were cut off at the step limit "
