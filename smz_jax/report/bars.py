@@ -184,7 +184,8 @@ def draw_libraries(axes: Axes, runs: Sequence[RunData], key: str) -> bool:
             means, up = [value.mean for value, _ in known], [height for _, height in known]
             if known and libraries is pooled:
                 ends = zip(*((value.floor, value.ceiling) for value, _ in known), strict=True)
-                axes.hlines(up, *ends, color=group.colour, linewidth=2.2)
+                look: Any = {"linewidth": 2.2, "capstyle": "projecting"}
+                axes.hlines(up, *ends, color=group.colour, **look)
                 label = group.label if len(runs) > 1 else None
                 axes.plot(means, up, "o", color=group.colour, label=label)
                 drawn = True
