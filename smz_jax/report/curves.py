@@ -108,7 +108,7 @@ def draw_unrolled(axes: Axes, runs: Sequence[RunData], key: str, first: int) -> 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     for group in make_groups(runs):
         vectors = last_vectors(group, key)
-        curves = [([*range(first, first + len(x))], list(x)) for x in vectors]
+        curves: list[Curve] = [([*range(first, first + len(x))], list(x)) for x in vectors]
         label = group.label if len(runs) > 1 else None
         if style.draw_curves(axes, curves, (group.colour, label, group.dash)):
             axes.lines[-1].set_marker("o")

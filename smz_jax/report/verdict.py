@@ -35,8 +35,9 @@ def progress_text(run: RunData) -> str:
     if run.summary.get("finished"):
         return f"Finished: {done}."
     total, steps = run.config.get("total_env_steps"), known["env_steps"]
-    is_known = isinstance(total, int) and total > 0 and steps
-    share = f" ({min(steps / total, 1):.0%} of the run)" if is_known else ""
+    share = ""
+    if isinstance(total, int) and total > 0 and steps:
+        share = f" ({min(steps / total, 1):.0%} of the run)"
     return f"Unfinished, still running or stopped: {done}{share}."
 
 
