@@ -8,6 +8,7 @@ Standard library alone, so that a mistake is answered before JAX or an environme
 """
 
 import dataclasses
+import functools
 import math
 import types
 import typing
@@ -159,3 +160,8 @@ class Checked:
         for spec in dataclasses.fields(typing.cast(Any, self)):
             if not dataclasses.is_dataclass(spec.type):
                 check_value(self._prefix + spec.name, getattr(self, spec.name), spec.type)
+
+    def _require(self, name: str, holds: bool, allowed: str) -> None:
+        """Raises ConfigError unless what is said of the field `name`, its dotted name, holds."""
+        value = functools.reduce(getattr, name.removeprefix(self._prefix).split("."), self)
+        require(holds, name, value, allowed)

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_origin
+from typing import Annotated, Any, Literal, TypeVar, cast, get_origin
 
 from smz_jax.config.check import Alone, Checked, ConfigError, field_type, require, shorten
 from smz_jax.config.experiment import PRESET_NAMES, Experiment, resolve
@@ -82,11 +82,9 @@ class Invocation:
     request: RunRequest = RunRequest()  # of a tool: its own flags too
 
 
-def _kinds(request: type[Any]) -> tuple[dict[str, Any], list[str]]:
-    """Types of a request's flags, and the names of its positional arguments."""
-    fields = dataclasses.fields(request)
-    places = [spec.name for spec in fields if spec.default is dataclasses.MISSING]
-    return {spec.name: spec.type for spec in fields}, places
+def _kinds(request: type[Any]) -> dict[str, Any]:
+    """Type of each field of a request."""
+    return {spec.name: spec.type for spec in dataclasses.fields(request)}
 
 
 def _read_words(
@@ -113,17 +111,12 @@ def _read_words(
     found: dict[str, Any] = {}
     words: list[str] = []
     tokens = list(argv)
-
-    def is_next(fits: Callable[[str], bool] = lambda token: not token.startswith("--")) -> bool:
-        return bool(tokens) and fits(tokens[0])
-
     while tokens:
         token = tokens.pop(0)
         typed, equals, value = token.partition("=")
         if not typed.startswith("--"):
-            is_flag = token.startswith("-") and token != "-"
-            allowed = "settings are given as --name value"
-            if is_flag or not places:
+            if not places or (token.startswith("-") and token != "-"):
+                allowed = "settings are given as --name value"
                 raise ConfigError(f"unexpected argument {shorten(token)}: {allowed}")
             words.append(token)
             continue
@@ -131,37 +124,37 @@ def _read_words(
         if name not in flags and name in negated and not equals:
             found[negated[name]] = False
             continue
-        if places and name not in flags:
-            longer = [known for known in flags if name and known.startswith(name)]
+        if places and name and name not in flags:
+            longer = [known for known in flags if known.startswith(name)]
             name = longer[0] if len(longer) == 1 else name
         if name not in flags:
             hint = suggest(name, list(flags), prefix="--") or "; --help lists all settings"
             is_plain = typed.isprintable() and len(typed) <= 80
             raise ConfigError(f"unknown flag {typed if is_plain else shorten(typed)}{hint}")
         kind, notes = flags[name].kind, flags[name].notes
-        alone = next((x.value for x in notes if isinstance(x, Alone)), None)
-        takes_next = is_next()
-        if kind is bool and places:
-            takes_next = is_next(lambda x: x.lower() in ("true", "false"))
-        if not equals and takes_next:
-            value, equals = tokens.pop(0), "="
-        if get_origin(kind) is tuple and equals:
-            values = [value]
-            while not places and is_next():
-                values.append(tokens.pop(0))
-            found[name] = [*found.get(name, []), value] if places else values
-            continue
-        if not equals:
-            fits = kind is bool or alone is not None
+        is_list, is_switch = get_origin(kind) is tuple, kind is bool
+        values = [value] if equals else []
+        while tokens and (not values or (is_list and not places)):
+            if tokens[0].startswith("--"):
+                break
+            if is_switch and places and tokens[0].lower() not in ("true", "false"):
+                break
+            values.append(tokens.pop(0))
+        if not values:
+            alone = next((x.value for x in notes if isinstance(x, Alone)), None)
+            fits = is_switch or alone is not None
             require(fits, name, None, f"given a value: {typed} VALUE")
-            value = True if alone is None else alone
-        found[name] = value
+            found[name] = True if alone is None else alone
+        elif is_list:
+            found[name] = [*found.get(name, ()), *values] if places else values
+        else:
+            found[name] = values[0]
     return found, words
 
 
 def _make(request: type[R], found: Mapping[str, Any]) -> R:
     """A request of flags as typed; raises ConfigError in one line."""
-    kinds, _ = _kinds(request)
+    kinds = _kinds(request)
     return request(**{name: coerce(kinds[name], value) for name, value in found.items()})
 
 
@@ -179,17 +172,18 @@ def read_request(request: type[R], argv: Sequence[str] | None, help_text: str = 
     argv = sys.argv[1:] if argv is None else list(argv)
     if "-h" in argv or "--help" in argv:
         print_help(request, help_text)
-    kinds, places = _kinds(request)
+    fields = dataclasses.fields(cast(Any, request))
+    places = [spec.name for spec in fields if spec.default is dataclasses.MISSING]
+    kinds = _kinds(request)
     found, words = _read_words(kinds, argv, places)
-    for number, name in enumerate(places):
-        if number >= len(words):
+    for name in places:
+        if not words:
             raise ConfigError(f"{name.upper()} is missing; --help shows the arguments")
         is_list = get_origin(field_type(kinds[name]).kind) is tuple
-        found[name] = words[number:] if is_list else words[number]
-        if is_list:
-            words = words[: number + 1]
-    if len(words) > len(places):
-        raise ConfigError(f"unexpected argument {shorten(words[len(places)])}")
+        found[name] = words if is_list else words[0]
+        words = [] if is_list else words[1:]
+    if words:
+        raise ConfigError(f"unexpected argument {shorten(words[0])}")
     return _make(request, found)
 
 
@@ -233,20 +227,12 @@ def _print_run_help(experiment: Experiment, defaults: Config, preset: str) -> No
     """Prints the help of a run with the defaults of the chosen preset, and exits with 0."""
     import tyro
 
-    shown = dataclasses.make_dataclass(
-        "Options",
-        [("settings", Annotated[Config, tyro.conf.arg(name="")], field(default=defaults))],
-        bases=(RunRequest,),
-        frozen=True,
-    )
-    command = f"python -m experiments.{experiment.name}"
+    settings = ("settings", Annotated[Config, tyro.conf.arg(name="")], field(default=defaults))
+    shown = dataclasses.make_dataclass("Options", [settings], bases=(RunRequest,), frozen=True)
+    name, command = experiment.name, f"python -m experiments.{experiment.name}"
     expects = f" Expected at laptop: {experiment.expects}." if experiment.expects else ""
-    header = _HEADER.format(
-        description=experiment.description + expects,
-        command=command,
-        experiment=experiment.name,
-        preset=preset,
-    )
+    text = experiment.description + expects
+    header = _HEADER.format(description=text, command=command, experiment=name, preset=preset)
     print_help(shown, header, command)
 
 
@@ -285,7 +271,7 @@ def parse(
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     wants_help = "-h" in argv or "--help" in argv
-    own, _ = _kinds(request)
+    own = _kinds(request)
     try:
         given = [token for token in argv if token not in ("-h", "--help")]
         flags, _ = _read_words({**SETTINGS, **own}, given)

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from smz_jax.config.check import Between, Checked, require, unique
+from smz_jax.config.check import Between, Checked, unique
 from smz_jax.config.training import (
     EvalConfig,
     LearnerConfig,
@@ -74,25 +74,21 @@ class EnvConfig(Checked, section="env"):
         """Checks `kwargs` and `backend` too; spells `kwargs` in one way, so that runs compare."""
         super().__post_init__()
         is_name = 0 < len(self.id) <= 200 and self.id.isprintable()
-        require(is_name, "env.id", self.id, "the name of a game")
-        allowed = "a JSON object, e.g. '{\"is_slippery\": true}'"
+        self._require("env.id", is_name, "the name of a game")
         try:
             options = json.loads(self.kwargs, object_pairs_hook=unique)
             plain = json.dumps(options, sort_keys=True, allow_nan=False)
         except (ValueError, RecursionError):
             options, plain = None, ""
-        fits = isinstance(options, dict) and len(plain) <= 10_000
-        require(fits, "env.kwargs", self.kwargs, f"{allowed}, of at most 10,000 characters")
+        allowed = "a JSON object, e.g. '{\"is_slippery\": true}', of at most 10,000 characters"
+        self._require("env.kwargs", isinstance(options, dict) and len(plain) <= 10_000, allowed)
         object.__setattr__(self, "kwargs", plain)
-        backend, suite = self.backend, self.suite
-        if suite == "atari":
-            allowed = "envpool or ale where env.suite is atari"
-            require(backend != "gymnasium", "env.backend", backend, allowed)
-            allowed = "left out where env.suite is atari"
-            require(self.kwargs == "{}", "env.kwargs", self.kwargs, allowed)
-        else:
-            allowed = f"envpool or gymnasium where env.suite is {suite}"
-            require(backend != "ale", "env.backend", backend, allowed)
+        atari = self.suite == "atari"
+        other = "gymnasium" if atari else "ale"
+        allowed = f"envpool or {'ale' if atari else 'gymnasium'} where env.suite is {self.suite}"
+        self._require("env.backend", self.backend != other, allowed)
+        allowed = "left out where env.suite is atari"
+        self._require("env.kwargs", not atari or plain == "{}", allowed)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -107,16 +103,14 @@ class EnvConfig(Checked, section="env"):
     @property
     def sticky(self) -> float:
         """Sticky-action probability after `mode` is resolved."""
-        if self.sticky_prob is not None:
-            return self.sticky_prob
-        return 0.25 if self.mode == "stochastic" else 0.0
+        usual = 0.25 if self.mode == "stochastic" else 0.0
+        return usual if self.sticky_prob is None else self.sticky_prob
 
     @property
     def noops(self) -> int:
         """Largest number of random no-op frames after `mode` is resolved."""
-        if self.noop_max is not None:
-            return self.noop_max
-        return 30 if self.mode == "stochastic" else 0
+        usual = 30 if self.mode == "stochastic" else 0
+        return usual if self.noop_max is None else self.noop_max
 
 
 @dataclass(frozen=True)
@@ -218,17 +212,14 @@ class SearchConfig(Checked, section="search"):
     def __post_init__(self) -> None:
         """Checks which settings go together, too."""
         super().__post_init__()
-        plain = {"collapse_threshold": 0, "root": "puct", "qtransform": "siblings"}
-        for name, only in plain.items():
-            value = getattr(self, name)
-            fits = self.engine == "batched" or value == only
-            require(fits, f"search.{name}", value, f"{only!r} where search.engine is mctx")
-        if self.interior == "gumbel":
-            allowed = "'puct' where search.root is puct"
-            require(self.root == "gumbel", "search.interior", self.interior, allowed)
-            allowed = "'siblings' where search.interior is gumbel"
-            fits = self.qtransform == "siblings"
-            require(fits, "search.qtransform", self.qtransform, allowed)
+        batched, plain = self.engine == "batched", self.root == "puct"
+        for name, only in (("collapse_threshold", 0), ("root", "puct"), ("qtransform", "siblings")):
+            fits = batched or getattr(self, name) == only
+            self._require(f"search.{name}", fits, f"{only!r} where search.engine is mctx")
+        puct = self.interior == "puct"
+        self._require("search.interior", puct or not plain, "'puct' where search.root is puct")
+        allowed = "'siblings' where search.interior is gumbel"
+        self._require("search.qtransform", puct or self.qtransform == "siblings", allowed)
 
 
 @dataclass(frozen=True)
@@ -262,13 +253,11 @@ class Config(Checked):
         """Validates what spans sections; raises ConfigError in one line."""
         super().__post_init__()
         is_plain = re.fullmatch(r"[A-Za-z0-9_][\w.-]{0,99}", self.experiment) is not None
-        allowed = "a plain name of letters, digits, _ . -"
-        require(is_plain, "experiment", self.experiment, allowed)
-        every = self.checkpoint_every_env_steps
-        keep = self.keep_checkpoint_every_env_steps
+        self._require("experiment", is_plain, "a plain name of letters, digits, _ . -")
+        every, keep = self.checkpoint_every_env_steps, self.keep_checkpoint_every_env_steps
         allowed = f"0 or a multiple of checkpoint_every_env_steps = {every}"
         fits = keep >= 0 and keep % every == 0
-        require(fits, "keep_checkpoint_every_env_steps", keep, allowed)
+        self._require("keep_checkpoint_every_env_steps", fits, allowed)
         self._check_suite()
         self._check_iteration()
         self._check_windows()
@@ -277,71 +266,60 @@ class Config(Checked):
     def _check_suite(self) -> None:
         """What goes with which kind of environment, and with which kind of network."""
         suite, family = self.env.suite, self.network.family
-        column = self.eval.sticky_column
+        atari, need = suite == "atari", self._require
         allowed = f"false where env.suite is {suite}"
-        require(not column or suite == "atari", "eval.sticky_column", column, allowed)
+        need("eval.sticky_column", atari or not self.eval.sticky_column, allowed)
         allowed = "light, mlp or resnet where env.suite is atari"
-        require(suite != "atari" or family != "board", "network.family", family, allowed)
-        size = self.env.frame_size
+        need("network.family", not atari or family != "board", allowed)
         allowed = "at least 48 where network.family is resnet"
-        require(family != "resnet" or size >= 48, "env.frame_size", size, allowed)
-        weight = self.loss.reconstruction
-        allowed = "0 while network.decoder_size is 0"
-        fits = weight == 0 or self.network.decoder_size > 0
-        require(fits, "loss.reconstruction", weight, allowed)
+        need("env.frame_size", family != "resnet" or self.env.frame_size >= 48, allowed)
+        fits = self.loss.reconstruction == 0 or self.network.decoder_size > 0
+        need("loss.reconstruction", fits, "0 while network.decoder_size is 0")
 
     def _check_iteration(self) -> None:
         """One iteration: a rollout of every lane, and the updates after it."""
-        lanes, pools, total = self.env.num_envs, self.rollout.pools, self.total_env_steps
+        lanes, updates, need = self.env.num_envs, self.updates_per_iteration, self._require
         steps = lanes * self.rollout.length
         allowed = f"at least one iteration: env.num_envs x rollout.length = {steps}"
-        require(total >= steps, "total_env_steps", total, allowed)
+        need("total_env_steps", self.total_env_steps >= steps, allowed)
         allowed = f"a divisor of env.num_envs = {lanes}"
-        require(lanes % pools == 0, "rollout.pools", pools, allowed)
-        rate, updates = self.learner.updates_per_env_step, self.updates_per_iteration
+        need("rollout.pools", lanes % self.rollout.pools == 0, allowed)
         allowed = f"0, or at least one update per {steps} steps (env.num_envs x rollout.length)"
-        require(rate == 0 or updates >= 1, "learner.updates_per_env_step", rate, allowed)
-        dispatch = self.learner.updates_per_dispatch
+        fits = self.learner.updates_per_env_step == 0 or updates >= 1
+        need("learner.updates_per_env_step", fits, allowed)
         allowed = (
             f"a divisor of the {updates} updates of an iteration "
             "(learner.updates_per_env_step x env.num_envs x rollout.length)"
         )
-        require(updates % dispatch == 0, "learner.updates_per_dispatch", dispatch, allowed)
+        fits = updates % self.learner.updates_per_dispatch == 0
+        need("learner.updates_per_dispatch", fits, allowed)
 
     def _check_windows(self) -> None:
         """The replay holds whole windows of every lane."""
-        lanes, length = self.env.num_envs, self.rollout.length
-        window = self.window_rows
+        lanes, length, window = self.env.num_envs, self.rollout.length, self.window_rows
         rows = (
             f"window of {window} rows from env.frame_stack, learner.unroll_steps, learner.td_steps"
         )
-        capacity, size = self.replay.capacity, self.replay.min_size
-        fits = capacity // lanes >= window + length
         least = lanes * (window + length)
         allowed = f"at least env.num_envs x ({rows}, + rollout.length) = {least}"
-        require(fits, "replay.capacity", capacity, allowed)
-        fits = self.learner.updates_per_env_step == 0 or size >= lanes * window
+        fits = self.replay.capacity // lanes >= window + length
+        self._require("replay.capacity", fits, allowed)
+        fits = self.learner.updates_per_env_step == 0 or self.replay.min_size >= lanes * window
         allowed = f"at least env.num_envs x ({rows}) = {lanes * window}"
-        require(fits, "replay.min_size", size, allowed)
+        self._require("replay.min_size", fits, allowed)
 
     def _check_bytes(self) -> None:
         """No array is larger than any machine; in suites of unknown frames each has one byte."""
         pixels = self.env.frame_size**2 if self.env.suite == "atari" else 1
-        search, embedding = self.search.num_simulations, self.network.embedding_size
-        capacity, batch = self.replay.capacity, self.learner.batch_size
-        window = self.window_rows
-        for name, value, needed, factors in (
-            ("replay.capacity", capacity, capacity * pixels, "env.frame_size^2"),
-            ("learner.batch_size", batch, batch * window * pixels, "a window of env.frame_size^2"),
-            (
-                "search.num_simulations",
-                search,
-                4 * search * self.env.num_envs * embedding,
-                "4 x env.num_envs x network.embedding_size",
-            ),
+        tree = 4 * self.search.num_simulations * self.env.num_envs * self.network.embedding_size
+        batch = self.learner.batch_size * self.window_rows * pixels
+        for name, needed, factors in (
+            ("replay.capacity", self.replay.capacity * pixels, "env.frame_size^2"),
+            ("learner.batch_size", batch, "a window of env.frame_size^2"),
+            ("search.num_simulations", tree, "4 x env.num_envs x network.embedding_size"),
         ):
             allowed = f"smaller: times {factors} it is {needed:,} of at most {MAX_BYTES:,} bytes"
-            require(needed <= MAX_BYTES, name, value, allowed)
+            self._require(name, needed <= MAX_BYTES, allowed)
 
     @property
     def updates_per_iteration(self) -> int:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from smz_jax.config.check import Between, Checked, require
+from smz_jax.config.check import Between, Checked
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class ReplayConfig(Checked, section="replay"):
         """Checks that the buffer can hold `min_size`, too."""
         super().__post_init__()
         allowed = f"in 1..{self.capacity} (replay.capacity)"
-        require(1 <= self.min_size <= self.capacity, "replay.min_size", self.min_size, allowed)
+        self._require("replay.min_size", 1 <= self.min_size <= self.capacity, allowed)
 
 
 @dataclass(frozen=True)
@@ -175,12 +175,10 @@ class MacroConfig(Checked, section="macro"):
     def __post_init__(self) -> None:
         """Checks the lengths against each other, too."""
         super().__post_init__()
-        low, high = self.min_length, self.max_length
-        allowed = f"in {low}..8, from macro.min_length on"
-        require(low <= high <= 8, "macro.max_length", high, allowed)
-        buckets = self.num_buckets
-        allowed = "an even number in 2..1024"
-        require(2 <= buckets <= 1024 and buckets % 2 == 0, "macro.num_buckets", buckets, allowed)
+        allowed = f"in {self.min_length}..8, from macro.min_length on"
+        self._require("macro.max_length", self.min_length <= self.max_length <= 8, allowed)
+        fits = self.num_buckets in range(2, 1025, 2)
+        self._require("macro.num_buckets", fits, "an even number in 2..1024")
 
 
 @dataclass(frozen=True)

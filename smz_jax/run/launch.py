@@ -15,11 +15,11 @@ from smz_jax.config.experiment import Experiment
 from smz_jax.config.process import run_main
 from smz_jax.run.devices import prepare_jax
 from smz_jax.storage.run_dir import (
-    RunLock,
     began_with,
     check_run_dir,
     find_weights,
     prepare_run_dir,
+    run_lock,
     split_init_from,
 )
 
@@ -69,7 +69,7 @@ def _run(experiment: str, invocation: Invocation, **hooks: Any) -> int:
 
     invocation = choose_preset(invocation, has_accelerator=jax.default_backend() != "cpu")
     with contextlib.ExitStack() as locks:
-        run_dir = prepare_run_dir(invocation, lambda folder: locks.enter_context(RunLock(folder)))
+        run_dir = prepare_run_dir(invocation, lambda folder: locks.enter_context(run_lock(folder)))
         config = invocation.config
         print(f"preset {invocation.preset}, seed {config.seed}, folder {run_dir}", flush=True)
         from smz_jax.run.ending import finish, resume_command

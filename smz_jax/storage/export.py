@@ -32,7 +32,7 @@ from smz_jax.config.sources import config_from_yaml, config_to_yaml
 from smz_jax.storage.documents import results_json
 from smz_jax.storage.documents.macro_form import check_library
 from smz_jax.storage.files import atomic_write_bytes
-from smz_jax.storage.run_dir import CONFIG_NAME
+from smz_jax.storage.run_dir import CONFIG_NAME, WRITABLE, can_write
 
 FORMAT = 1
 SUMS, ABOUT, WEIGHTS, SCORES, MACROS, HEAD = (
@@ -72,9 +72,7 @@ def check_new_folder(out: Path) -> None:
     """Raises ConfigError in one line unless an export can be written to `out`."""
     is_new = not out.exists() or (out.is_dir() and not any(out.iterdir()))
     require(is_new, "out", str(out), "a new or an empty folder")
-    parent = next(x for x in (out, *out.absolute().parents) if x.exists())
-    can_write = parent.is_dir() and os.access(parent, os.W_OK)
-    require(can_write, "out", str(out), "a folder that can be written")
+    require(can_write(out), "out", str(out), WRITABLE)
 
 
 def write_export(out: Path, model: Exported) -> Path:
@@ -91,18 +89,16 @@ def write_export(out: Path, model: Exported) -> Path:
         OSError: if it cannot be written; nothing is left then.
     """
     check_new_folder(out)
-    _check_weights(model.weights, "the checkpoint")
-    files = {
-        CONFIG_NAME: config_to_yaml(model.config).encode(),
-        SCORES: _json_bytes(model.scores),
-        ABOUT: _json_bytes(model.about),
-        WEIGHTS: _npz_bytes(model.weights),
-    }
-    if model.macros is not None:
-        files[MACROS] = _json_bytes(model.macros)
-    if model.head is not None:
-        _check_weights(model.head, "the checkpoint")
-        files[HEAD] = _npz_bytes(model.head)
+    files = {CONFIG_NAME: config_to_yaml(model.config).encode()}
+    for name, value in ((SCORES, model.scores), (ABOUT, model.about), (MACROS, model.macros)):
+        if value is not None:
+            text = json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False)
+            files[name] = f"{text}\n".encode()
+    for name, arrays in ((WEIGHTS, model.weights), (HEAD, model.head)):
+        if arrays is not None:
+            _check_weights(arrays, "the checkpoint")
+            np.savez(stream := io.BytesIO(), allow_pickle=False, **dict(sorted(arrays.items())))
+            files[name] = stream.getvalue()
     body = _HEAD.format(FORMAT)
     body += "".join(f"{_sum(data)}  {name}\n" for name, data in sorted(files.items()))
     files[SUMS] = f"{body}{_OWN_SUM}{_sum(body.encode())}\n".encode()
@@ -174,16 +170,6 @@ def _sum(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _json_bytes(value: Any) -> bytes:
-    return (json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n").encode()
-
-
-def _npz_bytes(arrays: dict[str, np.ndarray]) -> bytes:
-    stream = io.BytesIO()
-    np.savez(stream, allow_pickle=False, **dict(sorted(arrays.items())))
-    return stream.getvalue()
-
-
 def _refuse(folder: Path, problem: str) -> NoReturn:
     raise ConfigError(f"export {str(folder)!r} is damaged: {' '.join(problem.split())}")
 
@@ -207,22 +193,21 @@ def _read_sums(folder: Path) -> dict[str, str]:
     body, found, own = data.rpartition(_OWN_SUM.encode())
     if not found or own != f"{_sum(body)}\n".encode():
         _refuse(folder, f"{SUMS} does not agree with its own last line")
-    lines = body.decode("utf-8", "replace").splitlines()
-    head = re.fullmatch(_HEAD.strip().format(r"(\d+)"), lines[0] if lines else "")
+    first, *lines = body.decode("utf-8", "replace").splitlines() or [""]
+    head = re.fullmatch(_HEAD.strip().format(r"(\d+)"), first)
     if head is None:
         _refuse(folder, f"{SUMS} does not begin as an export's")
     if int(head[1]) != FORMAT:
         found = f"has format {head[1]}: this version reads format {FORMAT}"
         raise ConfigError(f"export {str(folder)!r} {found}")
     sums: dict[str, str] = {}
-    for line in lines[1:]:
+    for line in lines:
         entry = re.fullmatch(r"([0-9a-f]{64})  (.+)", line)
         name = entry[2] if entry else line
         if entry is None or name not in (*REQUIRED, MACROS, HEAD) or name in sums:
             _refuse(folder, f"{SUMS} names {name[:80]!r}, which is no file of an export")
         sums[name] = entry[1]
-    absent = [name for name in REQUIRED if name not in sums]
-    if absent:
+    if absent := [name for name in REQUIRED if name not in sums]:
         _refuse(folder, f"{SUMS} does not name {absent[0]}")
     return sums
 

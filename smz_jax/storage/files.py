@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 from collections.abc import Mapping
 from numbers import Integral
 from pathlib import Path
@@ -73,6 +74,14 @@ def read_json(path: Path, fault: str = "is damaged", advice: str = "") -> dict[s
     if not isinstance(value, dict):
         raise ConfigError(f"{path} {fault}: it holds no object")
     return value
+
+
+def drop(path: Path) -> None:
+    """Deletes a folder, a file or a link, but not what a link points to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def plain(value: Any) -> Any:

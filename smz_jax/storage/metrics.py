@@ -18,15 +18,8 @@ from smz_jax.config.check import ConfigError
 from smz_jax.storage.files import atomic_write_bytes, plain
 
 PHASES = (
-    "environment",
-    "search",
-    "macros",
-    "replay",
-    "learning",
-    "evaluation",
-    "checkpoint",
-    "compilation",
-    "other",
+    *("environment", "search", "macros", "replay", "learning"),
+    *("evaluation", "checkpoint", "compilation", "other"),
 )
 """Parts of a run whose seconds are counted by themselves."""
 
@@ -145,19 +138,15 @@ class MetricsWriter:
 def _cut(path: Path, env_steps: int | None, end_comes_again: bool) -> None:
     """Rewrites the file without a torn last line, rows beyond `env_steps`, and the end's own."""
     limit = math.inf if env_steps is None else env_steps
+
+    def stays(row: Mapping[str, Any]) -> bool:
+        is_final = "iteration" not in row and any(x.startswith(("eval/", "check/")) for x in row)
+        return (row.get("env_steps") or 0) <= limit and not (end_comes_again and is_final)
+
     data = path.read_bytes()
-    kept = b"".join(
-        line + b"\n"
-        for line, row in _rows(path, data)
-        if (row.get("env_steps") or 0) <= limit and not (end_comes_again and _is_final(row))
-    )
+    kept = b"".join(line + b"\n" for line, row in _rows(path, data) if stays(row))
     if kept != data:
         atomic_write_bytes(path, kept)
-
-
-def _is_final(row: Mapping[str, Any]) -> bool:
-    """Whether a row is of a run's end: a resumed run comes to it again."""
-    return "iteration" not in row and any(x.startswith(("eval/", "check/")) for x in row)
 
 
 class PhaseTimers:
@@ -231,24 +220,11 @@ class RunningScores:
         """What a new object takes to continue from here (plain numbers, JSON-able)."""
         return list(self._games)
 
-    @property
-    def count(self) -> int:
-        """Games in the window."""
-        return len(self._games)
-
-    @property
-    def mean(self) -> float | None:
-        """Mean raw score of the window; None before the first finished game."""
-        return sum(score for score, _ in self._games) / self.count if self._games else None
-
-    @property
-    def length_mean(self) -> float | None:
-        """Mean length of the window in agent steps; None before the first finished game."""
-        return sum(length for _, length in self._games) / self.count if self._games else None
-
     def row(self) -> dict[str, float]:
         """The window as entries of a metrics row; without means before the first game."""
-        row: dict[str, float] = {"score/count": self.count}
-        if self.mean is not None and self.length_mean is not None:
-            row |= {"score/mean": self.mean, "episode/length_mean": self.length_mean}
+        row: dict[str, float] = {"score/count": len(self._games)}
+        if self._games:
+            scores, lengths = zip(*self._games, strict=True)
+            row |= {"score/mean": sum(scores) / len(scores)}
+            row |= {"episode/length_mean": sum(lengths) / len(lengths)}
         return row

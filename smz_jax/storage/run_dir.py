@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,8 @@ from smz_jax.storage.files import atomic_write_text
 
 CONFIG_NAME, LOCK_NAME = "config.yaml", ".lock"
 RUNS_ROOT = Path("runs")
+WRITABLE = "a folder that can be written"
+_INIT_FROM = "# init_from: "
 Weights = tuple[Path, Literal["last", "best"], int | None]
 """Folder, kind of checkpoint and step (None: the newest good one) of another run."""
 LIBRARIES = (
@@ -27,10 +29,14 @@ LIBRARIES = (
 )
 
 
+def _not_allowed(run_dir: Path, allowed: str) -> ConfigError:
+    return ConfigError(f"run_dir = {str(run_dir)!r} is not allowed: it must be {allowed}")
+
+
 def _new_folder(config: Config) -> Path:
     """Makes `runs/<experiment>/<YYYYmmdd-HHMMSS>-seed<seed>`, with -2, -3, ... if it exists."""
-    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-seed{config.seed}"
     parent = RUNS_ROOT / config.experiment
+    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-seed{config.seed}"
     for attempt in range(1, 1000):
         path = parent / (stem if attempt == 1 else f"{stem}-{attempt}")
         try:
@@ -39,9 +45,15 @@ def _new_folder(config: Config) -> Path:
             if not parent.is_dir():
                 message = f"run_dir = {str(path)!r} is not allowed: {str(parent)!r} is a file"
                 raise ConfigError(message) from None
-            continue
-        return path
+        else:
+            return path
     raise ConfigError(f"run_dir = {str(parent)!r} is not allowed: 999 runs began in this second")
+
+
+def can_write(folder: Path) -> bool:
+    """Whether a folder can be written, or made."""
+    parent = next(x for x in (folder, *folder.absolute().parents) if x.exists())
+    return parent.is_dir() and os.access(parent, os.W_OK)
 
 
 def read_config(run_dir: Path) -> Config:
@@ -54,8 +66,7 @@ def read_config(run_dir: Path) -> Config:
     try:
         return config_from_yaml(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
-        message = f"run_dir = {str(run_dir)!r} is not allowed: it must be the folder of a run"
-        raise ConfigError(f"{message} ({CONFIG_NAME}: {error})") from None
+        raise _not_allowed(run_dir, f"the folder of a run ({CONFIG_NAME}: {error})") from None
 
 
 def _check_existing(run_dir: Path, invocation: Invocation) -> None:
@@ -78,8 +89,7 @@ def _check_existing(run_dir: Path, invocation: Invocation) -> None:
         allowed = "a new folder, as this one holds a run with other settings"
     if changes:
         listed = ", ".join(changes[:5]) + (f" and {len(changes) - 5} more" * (len(changes) > 5))
-        name = str(run_dir)
-        raise ConfigError(f"run_dir = {name!r} is not allowed: it must be {allowed}: {listed}")
+        raise _not_allowed(run_dir, f"{allowed}: {listed}")
     allowed = "another folder, or pass --resume: it already holds a run with these settings"
     require(invocation.resume, "run_dir", str(run_dir), allowed)
 
@@ -99,15 +109,9 @@ def check_run_dir(invocation: Invocation) -> None:
         is_folder = run_dir.is_dir() or not run_dir.exists()
         require(is_folder, "run_dir", str(run_dir), "a folder, not a file")
         _check_existing(run_dir, invocation)
-        parent = next(x for x in (run_dir, *run_dir.absolute().parents) if x.exists())
-        require(os.access(parent, os.W_OK), "run_dir", str(run_dir), "a folder that can be written")
+        require(can_write(run_dir), "run_dir", str(run_dir), WRITABLE)
     except OSError as error:
-        raise _unusable(run_dir, error) from None
-
-
-def _unusable(run_dir: Path, error: OSError) -> ConfigError:
-    reason = f"it must be a folder that can be written ({error.strerror})"
-    return ConfigError(f"run_dir = {str(run_dir)!r} is not allowed: {reason}")
+        raise _not_allowed(run_dir, f"{WRITABLE} ({error.strerror})") from None
 
 
 def prepare_run_dir(
@@ -134,7 +138,8 @@ def prepare_run_dir(
         before_writing(run_dir)
         _write_config(run_dir, invocation)
     except OSError as error:
-        raise _unusable(run_dir or RUNS_ROOT, error) from None
+        reason = f"{WRITABLE} ({error.strerror})"
+        raise _not_allowed(run_dir or RUNS_ROOT, reason) from None
     return run_dir
 
 
@@ -155,42 +160,28 @@ def _write_config(run_dir: Path, invocation: Invocation) -> None:
     atomic_write_text(path, header + config_to_yaml(invocation.config))
 
 
-_INIT_FROM = "# init_from: "
-
-
-class RunLock:
+@contextlib.contextmanager
+def run_lock(run_dir: Path) -> Iterator[None]:
     """Keeps a second process out of a run's folder for as long as this one lives.
 
     The lock is the kernel's (`flock`): it goes with the process, also when that is killed.
+
+    Raises:
+        ConfigError: in one line, if another process holds it.
+        OSError: if the file system cannot lock, or the file cannot be written.
     """
-
-    def __init__(self, run_dir: Path) -> None:
-        """Takes the lock.
-
-        Raises:
-            ConfigError: in one line, if another process holds it.
-            OSError: if the file system cannot lock, or the file cannot be written.
-        """
-        self._file = open(run_dir / LOCK_NAME, "a+", encoding="utf-8")  # noqa: SIM115
+    with open(run_dir / LOCK_NAME, "a+", encoding="utf-8") as file:
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            self._file.seek(0)
-            holder = self._file.read().strip() or "unknown"
-            self._file.close()
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
             allowed = f"a folder that no other process uses: process {holder} does"
-            raise ConfigError(
-                f"run_dir = {str(run_dir)!r} is not allowed: it must be {allowed}"
-            ) from None
-        self._file.truncate(0)
-        self._file.write(f"{os.getpid()}\n")
-        self._file.flush()
-
-    def __enter__(self) -> "RunLock":
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._file.close()
+            raise _not_allowed(run_dir, allowed) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
 
 
 def find_weights(init_from: str) -> Weights:
@@ -241,21 +232,14 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _git(root: Path, *arguments: str) -> str:
-    """What git prints; raises OSError or SubprocessError where it cannot."""
-    command = ["git", "-C", str(root), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    return done.stdout
-
-
 def git_commit() -> str | None:
     """Commit of the checkout that this code runs from, `-dirty` if changed; None outside of git."""
     root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():  # installed, perhaps inside somebody else's checkout
+        return None
+    command = ["git", "-C", root, "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
     try:
-        top, commit = _git(root, "rev-parse", "--show-toplevel", "HEAD").split("\n")[:2]
-        if Path(top).resolve() != root:  # installed inside somebody else's checkout
-            return None
-        changed = _git(root, "status", "--porcelain", "--untracked-files=no")
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return commit + ("-dirty" if changed.strip() else "")
+    return done.stdout.strip()

@@ -17,7 +17,7 @@ from smz_jax.analysis.view.spans import (
 )
 from smz_jax.macros.compression.selection import encode
 from smz_jax.storage.checkpoint import Damage, RowChunks
-from smz_jax.storage.checkpoint.rows import RowFiles, read_fields
+from smz_jax.storage.checkpoint.rows import read_fields, write_rows
 from smz_jax.storage.documents.macro_form import check_library
 from smz_jax.storage.documents.macros import prefix_share
 from smz_jax.types import Trajectory
@@ -46,14 +46,13 @@ def test_pieces_of_games_end_with_lives():
 
 def saved_rows(folder, rows, total, ring, size):
     """A ring of rows in files of `size` rows each, as a run saves it."""
-    files = RowFiles(folder)
     count = -(-ring // size)
     starts = [min(i * size, ring - size) for i in range(count)]
     ranges = {
         i: Trajectory(*(np.ascontiguousarray(x[:, start : start + size]) for x in rows))
         for i, start in enumerate(starts)
     }
-    return files.write(RowChunks(ring, size, total, ranges))
+    return write_rows(folder, RowChunks(ring, size, total, ranges))
 
 
 def ring_of(total, ring, lanes=2):

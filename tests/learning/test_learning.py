@@ -148,7 +148,7 @@ def test_catch_is_learned_with_search():
         for game in games:
             scores.add(*game)
         memory = replay.add_donated(memory, rows)
-        history.append(scores.mean if scores.mean is not None else -1.0)
+        history.append(scores.row().get("score/mean", -1.0))
         if actor.count * 16 >= config.replay.min_size:
             for _ in range(config.updates_per_iteration):
                 state, memory, _ = train_step(state, memory)

@@ -1,6 +1,7 @@
 """Checkpoints of a state without rows: round trips, a kill at any moment, one-line refusals."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import optax
 import pytest
 
 from smz_jax.config.check import ConfigError
-from smz_jax.storage.checkpoint import CheckpointStore, Damage, arrays, store
+from smz_jax.storage.checkpoint import CheckpointStore, Damage, arrays, sums
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -157,7 +158,7 @@ def test_a_step_that_is_spoiled_on_its_way_to_the_disk_replaces_nothing(
     checkpoints = CheckpointStore(tmp_path)
     checkpoints.save("last", 50, {"x": jnp.int32(6)})
     checkpoints.save(kind, 60, {"x": jnp.int32(7)})
-    sync = store.sync_below
+    sync = sums.sync_below
 
     def spoil(folder):
         sync(folder)
@@ -165,7 +166,7 @@ def test_a_step_that_is_spoiled_on_its_way_to_the_disk_replaces_nothing(
         path.write_bytes(path.read_bytes() + b"\0")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "sync_below", spoil)
+        patch.setattr(sums, "sync_below", spoil)
         with pytest.raises(Damage):
             checkpoints.save(kind, step, {"x": jnp.int32(8)})
     found = CheckpointStore(tmp_path).restore(kind, {"x": jnp.int32(0)})
@@ -185,7 +186,7 @@ def test_what_a_failed_save_wrote_is_dropped(tmp_path, monkeypatch):
     def full(*_):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(store, "write_arrays", full)
+    monkeypatch.setattr(arrays, "write_arrays", full)
     with pytest.raises(OSError, match="No space"):
         checkpoints.save("last", 70, {"x": jnp.int32(8)})
     assert [x.name for x in (tmp_path / "checkpoints" / "last").iterdir()] == ["000000000060"]
@@ -219,15 +220,15 @@ def test_interrupted_save_leaves_the_former_whole(tmp_path, monkeypatch, moment)
 
     with monkeypatch.context() as patch:
         if moment == "arrays":
-            patch.setattr(store, "write_arrays", die)
+            patch.setattr(arrays, "write_arrays", die)
         elif moment == "manifest":
-            patch.setattr(store, "write_manifest", die)
+            patch.setattr(sums, "write_manifest", die)
         elif moment == "rename":
-            patch.setattr(store.os, "replace", die)
+            patch.setattr(os, "replace", die)
         elif moment == "verify":
             patch.setattr(CheckpointStore, "_verify", die)
         else:
-            patch.setattr(store.shutil, "rmtree", die)
+            patch.setattr(shutil, "rmtree", die)
         with pytest.raises(OSError, match="No space left"):
             checkpoints.save("last", 3, {"x": jnp.int32(3)})
     expected = 3 if moment in ("verify", "prune") else 2
@@ -246,7 +247,7 @@ def test_a_save_in_the_background_tells_of_its_failure_once(tmp_path, monkeypatc
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "write_arrays", die)
+        patch.setattr(arrays, "write_arrays", die)
         checkpoints.save("last", 1, {"x": jnp.int32(1)}, block=False)
         with pytest.raises(OSError, match="No space left"):
             checkpoints.wait()

@@ -201,7 +201,7 @@ def test_rows_that_grow_are_not_unpacked():
     part = {name: np.zeros((2, 4), np.float32) for name in Trajectory._fields}
     data = rows.pack(Trajectory(**part))
     limit = sum(x.nbytes + rows.HEAD_BYTES for x in part.values())
-    assert rows.unpack(data, limit).reward.shape == (2, 4)
+    assert rows.unpack(data, limit)["reward"].shape == (2, 4)
     bomb = rows.pack(Trajectory(**{**part, "frame": np.zeros((2, 10**7), np.float32)}))
     assert len(bomb) < 10**6
     tracemalloc.start()

@@ -4,6 +4,11 @@ Arrays are written as compressed chunks. Orbax does not notice changed bytes: `s
 anything here reads.
 """
 
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+
+from smz_jax.config.check import ConfigError
+from smz_jax.storage.checkpoint.sums import reason_of
 
 CHUNK_BYTES = 32 * 2**20
 
@@ -48,46 +56,71 @@ def unfit(saved: dict[str, list[Any]], wanted: dict[str, Any]) -> str | None:
     return f"{name} is {there} in it, but must be {here}{more}"
 
 
-def _make_checkpointer() -> ocp.Checkpointer:
+def _checkpointer() -> ocp.Checkpointer:
     """Orbax's blocking checkpointer for a flat dict of arrays."""
-    handler = ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=False)
-    return ocp.Checkpointer(handler)
+    return ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=False))
 
 
 def write_arrays(path: Path, arrays: list[np.ndarray]) -> None:
-    """Writes arrays by their position; Orbax refuses empty ones, so those are left out."""
+    """Writes arrays by their position; Orbax refuses empty ones, so those are left out.
+
+    Raises:
+        OSError: if they cannot fit, which Orbax would say in a hundred lines.
+    """
+    size, free = sum(array.nbytes for array in arrays), shutil.disk_usage(path.parent).free
+    if free < size:
+        need = f"a checkpoint needs {size / 2**20:.1f} MiB, {free / 2**20:.1f} are free"
+        reason = f"{os.strerror(errno.ENOSPC)}: {need}"
+        raise OSError(errno.ENOSPC, reason, str(path.parent))
     item = {f"{i:05d}": array for i, array in enumerate(arrays) if array.size}
     save_args = {name: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES) for name in item}
-    with _make_checkpointer() as checkpointer:
+    with _checkpointer() as checkpointer:
         checkpointer.save(path, args=ocp.args.PyTreeSave(item, save_args=save_args))
 
 
-def read_arrays(
-    path: Path, wanted: dict[str, Any], positions: list[int] | None = None
-) -> list[Any]:
-    """Reads what `write_arrays` wrote; NumPy leaves come back as NumPy, numbers as numbers.
+def read_state(
+    folder: Path, saved: dict[str, list[Any]], abstract: Any, *, partial: bool = False
+) -> Any:
+    """A pytree of a verified step; NumPy leaves come back as NumPy, numbers as numbers.
 
     Args:
-        path: folder of the arrays.
-        wanted: leaves as they were saved, arrays or abstract, by name and in order.
-        positions: of these leaves among those that were saved; unset: they are all.
+        folder: of the step.
+        saved: its leaves as `describe` gives them, by name and in order.
+        abstract: the pytree, arrays or abstract.
+        partial: it is a part of what was saved; else all of it.
 
     Raises:
-        ValueError: if an array has another shape or type than its leaf.
+        ConfigError: in one line, if a leaf is missing or another one, or cannot be read.
     """
-    numbers = range(len(wanted)) if positions is None else positions
-    templates = {f"{i:05d}": leaf for i, leaf in zip(numbers, wanted.values(), strict=True)}
-    stored = {name: leaf for name, leaf in templates.items() if np.prod(np.shape(leaf)) > 0}
-    restore_args = {name: _restore_args(leaf) for name, leaf in stored.items()}
-    item = {name: 0 for name in stored}
-    with _make_checkpointer() as checkpointer:
-        partial = positions is not None
-        args = ocp.args.PyTreeRestore(item=item, restore_args=restore_args, partial_restore=partial)
-        arrays = checkpointer.restore(path, args=args)
-    leaves = [_as_template(arrays.get(name), leaf) for name, leaf in templates.items()]
-    if text := unfit(dict(zip(wanted, map(describe, leaves), strict=True)), wanted):
-        raise ValueError(text)
-    return leaves
+    wanted = named_leaves(abstract)
+    there = {name: x for name, x in saved.items() if name in wanted or not partial}
+    if text := unfit(there, wanted):
+        fault = "is of another model" if partial else "does not fit this run"
+        raise ConfigError(f"checkpoint {str(folder)!r} {fault}: {text}")
+    places = {f"{i:05d}": wanted[name] for i, name in enumerate(saved) if name in wanted}
+    stored = {place: leaf for place, leaf in places.items() if np.prod(np.shape(leaf)) > 0}
+    args = ocp.args.PyTreeRestore(
+        item=dict.fromkeys(stored, 0),
+        restore_args={place: _restore_args(leaf) for place, leaf in stored.items()},
+        partial_restore=partial,
+    )
+    with readable(folder):
+        with _checkpointer() as checkpointer:
+            arrays = checkpointer.restore(folder / "state", args=args)
+        leaves = [_as_template(arrays.get(place), leaf) for place, leaf in places.items()]
+        if text := unfit(dict(zip(wanted, map(describe, leaves), strict=True)), wanted):
+            raise ValueError(text)
+    return jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(abstract), leaves)
+
+
+@contextlib.contextmanager
+def readable(folder: Path) -> Iterator[None]:
+    """Raises ConfigError in one line where bytes as written are of another version, or forged."""
+    try:
+        yield
+    except Exception as error:
+        reason = reason_of(error)
+        raise ConfigError(f"checkpoint {str(folder)!r} cannot be read: {reason}") from None
 
 
 def _restore_args(leaf: Any) -> ocp.RestoreArgs:

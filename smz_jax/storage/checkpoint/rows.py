@@ -52,6 +52,11 @@ class SavedRows(NamedTuple):
         """For the manifest."""
         return {**self._asdict(), "files": {str(k): list(v) for k, v in self.files.items()}}
 
+    @property
+    def names(self) -> set[str]:
+        """Of its files."""
+        return {name for name, _, _ in self.files.values()}
+
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> "SavedRows":
         """From a manifest that was verified."""
@@ -123,18 +128,13 @@ def pack(rows: Trajectory) -> bytes:
     return buffer.getvalue()
 
 
-def unpack(data: bytes, limit: float = math.inf) -> Trajectory:
-    """The rows of `pack`, which may hold `limit` bytes when unpacked; raises Damage."""
-    return Trajectory(**unpack_fields(data, Trajectory._fields, limit))
-
-
-def unpack_fields(data: bytes, names: Sequence[str], limit: float) -> dict[str, Any]:
-    """Some fields of the rows of `pack`; the others are not unpacked.
+def unpack(data: bytes, limit: float, names: Sequence[str] = Trajectory._fields) -> dict[str, Any]:
+    """Fields of the rows of `pack`; others are not unpacked.
 
     Args:
         data: of the file.
-        names: of the fields.
         limit: bytes that they may hold when unpacked.
+        names: of the fields.
 
     Raises:
         Damage: for anything but such rows; objects are refused.
@@ -150,73 +150,55 @@ def unpack_fields(data: bytes, names: Sequence[str], limit: float) -> dict[str, 
         raise Damage(f"no rows: {(str(error).splitlines() or [''])[0][:120]}") from None
 
 
-class RowFiles:
-    """One folder of rows."""
+def write_rows(folder: Path, chunks: RowChunks, former: SavedRows | None = None) -> SavedRows:
+    """Writes what changed since `former`, as `take_rows` gives it; what was there is kept.
 
-    def __init__(self, folder: Path) -> None:
-        """Nothing is made before a save."""
-        self.folder = folder
-        self.saved: SavedRows | None = None  # of the newest step known here
-        self._verified: set[str] = set()  # since this process began
+    Raises:
+        OSError: if it cannot be written.
+    """
+    files = dict(former.files) if former else {}
+    for number, part in sorted(chunks.ranges.items()):
+        data = pack(part)
+        digest = hashlib.sha256(data).hexdigest()
+        path = folder / f"{number:05d}-{digest[:16]}.npz"
+        if not path.exists() or sum_of(path)[1] != digest:
+            atomic_write_bytes(path, data)
+        files[number] = (path.name, len(data), digest)
+    if folder.is_dir():
+        sync(folder)
+    return SavedRows(chunks.ring_rows, chunks.range_rows, chunks.total, files)
 
-    def write(self, chunks: RowChunks) -> SavedRows:
-        """Writes what changed, as `take_rows` gives it against `saved`; what was there is kept.
 
-        Raises:
-            OSError: if it cannot be written.
-        """
-        files = dict(self.saved.files) if self.saved else {}
-        for number, part in sorted(chunks.ranges.items()):
-            data = pack(part)
-            digest = hashlib.sha256(data).hexdigest()
-            path = self.folder / f"{number:05d}-{digest[:16]}.npz"
-            if not path.exists() or sum_of(path)[1] != digest:
-                atomic_write_bytes(path, data)
-                self._verified.discard(path.name)
-            files[number] = (path.name, len(data), digest)
-        if self.folder.is_dir():
-            sync(self.folder)
-        return SavedRows(chunks.ring_rows, chunks.range_rows, chunks.total, files)
+def verify_rows(folder: Path, saved: SavedRows, former: SavedRows | None = None) -> None:
+    """Verifies every file of a step's rows.
 
-    def verify(self, saved: SavedRows, *, again: bool = True) -> None:
-        """Verifies every file of a step's rows.
+    Args:
+        folder: of the files.
+        saved: what the step lists.
+        former: rows that were verified before: of their files only the sizes are compared again.
 
-        Args:
-            saved: what the step lists.
-            again: also files that this process verified before.
-
-        Raises:
-            Damage: naming the first that is wrong.
-        """
-        for name, _, _ in saved.files.values():
-            if not _NAME.fullmatch(name):
-                raise Damage(f"{name!r} is no name of a file of rows")
-        ring, size = saved.ring_rows, saved.range_rows
-        good = 1 <= size <= ring and saved.total >= 0
-        ranges = -(-ring // size) if good else 0
-        played = -(-min(saved.total, ring) // size) if good else 0  # ranges that hold some
-        # Counted before they are listed: a forged manifest may tell of any number.
-        good = good and played <= len(saved.files) and all(0 <= x < ranges for x in saved.files)
-        wanted = set(range(played)) if good else set()
-        if good and saved.total > range_start(ranges - 1, ring, size):
-            wanted.add(ranges - 1)
-        if not good or not wanted <= set(saved.files):
-            raise Damage("the manifest does not list the rows that were played")
-        files = {name: (size, digest) for name, size, digest in saved.files.values()}
-        try:
-            verify_files(self.folder, files, lambda name: not again and name in self._verified)
-        except Damage as damage:
-            raise Damage(f"{self.folder.name}/{damage}") from None
-        self._verified |= set(files)
-
-    def prune(self, listed: set[str]) -> None:
-        """Drops files that no step lists."""
-        for path in self.folder.iterdir() if self.folder.is_dir() else []:
-            if path.name not in listed:
-                path.unlink()
-        self._verified &= listed
-        if self.saved and not {name for name, _, _ in self.saved.files.values()} <= listed:
-            self.saved = None  # the next save here writes everything anew
+    Raises:
+        Damage: naming the first that is wrong.
+    """
+    if odd := [name for name in saved.names if not _NAME.fullmatch(name)]:
+        raise Damage(f"{odd[0]!r} is no name of a file of rows")
+    ring, size = saved.ring_rows, saved.range_rows
+    good = 1 <= size <= ring and saved.total >= 0
+    ranges = -(-ring // size) if good else 0
+    played = -(-min(saved.total, ring) // size) if good else 0  # ranges that hold some
+    # Counted before they are listed: a forged manifest may tell of any number.
+    good = good and played <= len(saved.files) and all(0 <= x < ranges for x in saved.files)
+    wanted = set(range(played)) if good else set()
+    if good and saved.total > range_start(ranges - 1, ring, size):
+        wanted.add(ranges - 1)
+    if not good or not wanted <= set(saved.files):
+        raise Damage("the manifest does not list the rows that were played")
+    files = {name: (size, digest) for name, size, digest in saved.files.values()}
+    known = set(former.files.values()) & set(saved.files.values()) if former else set()
+    try:
+        verify_files(folder, files, {name for name, _, _ in known})
+    except Damage as damage:
+        raise Damage(f"{folder.name}/{damage}") from None
 
 
 def read_rows(folder: Path, saved: SavedRows, experience: Trajectory) -> Trajectory:
@@ -238,12 +220,12 @@ def read_rows(folder: Path, saved: SavedRows, experience: Trajectory) -> Traject
         parts = [jax.eval_shape(lambda x: x[:, start:stop], into) for into in ring]  # noqa: B023
         limit = sum(part.size * part.dtype.itemsize + HEAD_BYTES for part in parts)
         rows = unpack((folder / name).read_bytes(), limit)
-        for field, part, found in zip(Trajectory._fields, parts, rows, strict=True):
+        for (field, found), part in zip(rows.items(), parts, strict=True):
             if part.shape != found.shape or part.dtype != found.dtype:
                 there = f"{found.dtype} {list(found.shape)}"
                 wanted = f"{part.dtype} {list(part.shape)}"
                 raise Damage(f"{folder.name}/{name} holds {field} as {there}, not {wanted}")
-        ring = _put(ring, Trajectory(*rows), np.int32(start))
+        ring = _put(ring, Trajectory(**rows), np.int32(start))
     return ring
 
 
@@ -269,7 +251,7 @@ def read_fields(
     limit = len(names) * (math.prod(shape) * 8 + HEAD_BYTES)
     for number, (file, _, _) in sorted(saved.files.items()):
         start = range_start(number, saved.ring_rows, saved.range_rows)
-        for name, part in unpack_fields((folder / file).read_bytes(), names, limit).items():
+        for name, part in unpack((folder / file).read_bytes(), limit, names).items():
             if part.shape != shape:
                 raise Damage(f"no rows: {name} is {list(part.shape)}, not {list(shape)}")
             into = ring.setdefault(name, np.zeros((lanes, saved.ring_rows), part.dtype))

@@ -1,5 +1,11 @@
 """The checkpoints of one run: `checkpoints/last/` to resume, `checkpoints/best/` to keep.
 
+last/000000061440/     a step, by its environment steps
+    state/             Orbax arrays
+    manifest.json      settings, versions, counters, shapes, where the rows are, SHA-256 sums
+    manifest.sha256    the manifest's own sum
+rows-a/, rows-b/       the replay's rows, of every other step each (`rows`)
+
 A save copies what it needs to the host and writes it in a thread. A step is written under a
 `.partial` name, forced to the disk and renamed when complete; then it is read back and verified,
 and only then older ones go. So a kill, a power cut or a full disk at any moment leaves the former
@@ -8,32 +14,44 @@ good one.
 """
 
 import contextlib
-import errno
 import os
-import shutil
-import threading
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
+from concurrent import futures
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
-from smz_jax.storage.checkpoint.arrays import describe, named_leaves, to_host, write_arrays
-from smz_jax.storage.checkpoint.restoring import CheckpointReader
+import numpy as np
+
+from smz_jax.config.check import ConfigError, require
+from smz_jax.storage.checkpoint import arrays, sums
+from smz_jax.storage.checkpoint import rows as row_files
 from smz_jax.storage.checkpoint.rows import RowChunks, SavedRows
-from smz_jax.storage.checkpoint.steps import FORMAT, SETS, Kind, drop, former_of, other_set
-from smz_jax.storage.checkpoint.sums import (
-    Damage,
-    read_manifest,
-    sums_below,
-    sync,
-    sync_below,
-    write_manifest,
-)
+from smz_jax.storage.checkpoint.sums import Damage, reason_of
+from smz_jax.storage.files import drop
+from smz_jax.types import Params, TrainState, Trajectory
 
-KEPT = 2
-"""Newest steps of `last` that are kept: one to resume from, one to walk back to."""
+Kind = Literal["last", "best"]
+
+FORMAT = 4
+KEPT = {"last": 2, "best": 1}
+"""Newest steps that are kept: of `last` one to resume from, one to walk back to."""
+SETS = ("a", "b")
+_COMPLETE = re.compile(r"\d{12}(\.former)?")
 
 
-class CheckpointStore(CheckpointReader):
+class Restored(NamedTuple):
+    """What came back."""
+
+    state: Any
+    extra: dict[str, Any]
+    rows: Trajectory | None  # the replay's ring, if it was saved with the step
+    step: int
+    damaged: list[str]  # a line for each newer step that could not be used
+    manifest: dict[str, Any]
+
+
+class CheckpointStore:
     """Saves and restores the state of one run.
 
     Args:
@@ -41,6 +59,7 @@ class CheckpointStore(CheckpointReader):
         about: goes into every manifest: settings, versions.
         keep_every: the first step of `last` at or past each multiple is never dropped; 0
             drops all but the newest.
+        stride: environment steps of an iteration.
     """
 
     def __init__(
@@ -51,10 +70,161 @@ class CheckpointStore(CheckpointReader):
         keep_every: int = 0,
         stride: int = 1,
     ) -> None:
-        super().__init__(run_dir)
+        self._root = Path(run_dir).absolute() / "checkpoints"
+        # Old steps and rows are deleted here: what lies elsewhere is none of this run's.
+        for name in ("last", "best", *(f"rows-{name}" for name in SETS)):
+            path = self._root / name
+            allowed = "a folder of the run's own, no link"
+            require(not path.is_symlink(), f"checkpoints/{name}", str(path), allowed)
         self._about, self._keep_every, self._stride = dict(about or {}), keep_every, stride
-        self._thread: threading.Thread | None = None
-        self._failure: Exception | None = None
+        self._saved: dict[str, SavedRows | None] = dict.fromkeys(SETS)  # newest, verified ones
+        self._turn = SETS[0]  # whose turn it is to take the rows
+        self._newest: tuple[int, str] | None = None  # step and set that this process knows of
+        self._pool = futures.ThreadPoolExecutor(1, "checkpoint")
+        self._saving: futures.Future[None] | None = None
+
+    def steps(self, kind: Kind) -> list[int]:
+        """Environment steps of all complete checkpoints of a kind, oldest first."""
+        folder = self._root / kind
+        names = [x.name for x in folder.iterdir() if x.is_dir()] if folder.is_dir() else []
+        return sorted({int(name[:12]) for name in names if _COMPLETE.fullmatch(name)})
+
+    def exists(self, kind: Kind) -> bool:
+        """Whether a complete checkpoint of this kind is there."""
+        return bool(self.steps(kind))
+
+    def path(self, kind: Kind, step: int) -> Path:
+        """Folder of a step; its former one, if the process was killed while it was replaced."""
+        final = self._root / kind / f"{step:012d}"
+        former = final.with_suffix(".former")
+        return former if former.exists() and not final.exists() else final
+
+    def newest_good(
+        self, kind: Kind, step: int | None = None
+    ) -> tuple[int, dict[str, Any], list[str]]:
+        """The newest step whose every byte is as it was written, its manifest, and what is not.
+
+        Args:
+            kind: `last` or `best`.
+            step: only this one.
+
+        Raises:
+            ConfigError: in one line, if there is none, or if it has another format.
+        """
+        steps = self.steps(kind)
+        if step is not None:
+            if step not in steps:
+                there = ", ".join(map(str, steps)) or "none"
+                raise ConfigError(f"no checkpoint {step} in {str(self._root / kind)!r}: {there}")
+            steps = [step]
+        damaged = []
+        for one in reversed(steps):
+            folder = self.path(kind, one)
+            try:
+                manifest = self._verify(folder)
+            except Exception as error:  # a forged manifest may hold anything
+                damaged.append(f"checkpoint {str(folder)!r} is damaged: {reason_of(error)}")
+                continue
+            if manifest["format"] != FORMAT:
+                found = f"has format {manifest['format']!r}: this version reads format {FORMAT}"
+                found += "; the commit in the run's summary.json reads it"
+                raise ConfigError(f"checkpoint {str(folder)!r} {found}")
+            return one, manifest, damaged
+        if damaged:
+            more = f" (and {len(damaged) - 1} more)" if len(damaged) > 1 else ""
+            raise ConfigError(f"no good checkpoint is left: {damaged[0]}{more}")
+        raise ConfigError(f"no checkpoint in {str(self._root / kind)!r}: nothing to go on from")
+
+    def read_manifest(self, kind: Kind, step: int | None = None) -> dict[str, Any]:
+        """Manifest of the newest good step; raises ConfigError as `newest_good` does."""
+        return self.newest_good(kind, step)[1]
+
+    def restore(
+        self,
+        kind: Kind,
+        abstract_state: Any,
+        *,
+        experience: Trajectory | None = None,
+        step: int | None = None,
+        fits: Callable[[dict[str, Any]], None] | None = None,
+    ) -> Restored:
+        """Reads the newest good step of a kind.
+
+        Args:
+            kind: `last` or `best`.
+            abstract_state: a pytree as it was saved, of arrays or `jax.ShapeDtypeStruct`s; NumPy
+                leaves come back as NumPy, numbers as numbers, the rest on the device.
+            experience: as `read_rows` takes it, for a step that has rows; unset: they are left.
+            step: this one; unset: the newest good one.
+            fits: looks at the manifest before arrays are read, and raises ConfigError.
+
+        Raises:
+            ConfigError: in one line, if there is none, all are damaged, or it does not fit.
+        """
+        found, manifest, damaged = self.newest_good(kind, step)
+        folder, rows = self.path(kind, found), None
+        if fits:
+            fits(manifest)
+        state = arrays.read_state(folder, manifest["leaves"], abstract_state)
+        if experience is not None and (listed := manifest["rows"]):
+            turn, saved = listed["set"], SavedRows.from_json(listed)
+            with arrays.readable(folder):
+                rows = row_files.read_rows(self._rows_folder(turn), saved, experience)
+            self._saved[turn], self._newest, self._turn = saved, (found, turn), _other(turn)
+        return Restored(state, manifest["extra"], rows, found, damaged, manifest)
+
+    def restore_params(
+        self, kind: Kind, abstract_params: Params, *, step: int | None = None
+    ) -> tuple[Params, dict[str, Any]]:
+        """Reads the model's parameters alone, which `last` and `best` hold at different places.
+
+        Args, returns and raises as `restore_part`.
+        """
+        if kind == "best":
+            found, manifest = self.restore_part(kind, {"params": abstract_params}, step=step)
+            return found["params"], manifest
+        train = TrainState(abstract_params, None, None, None, None)  # type: ignore[arg-type]
+        found, manifest = self.restore_part(kind, {"train": train}, step=step)
+        return found["train"].params, manifest
+
+    def restore_part(
+        self, kind: Kind, abstract_part: Any, *, step: int | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Reads some of what was saved, found by its names.
+
+        Args:
+            kind: `last` or `best`.
+            abstract_part: a pytree as it was saved, arrays or abstract; None for what is left.
+            step: this one; unset: the newest good one.
+
+        Returns:
+            The same structure, and the manifest of the step it is of.
+
+        Raises:
+            ConfigError: in one line, if there is none, all are damaged, or it does not fit.
+        """
+        found, manifest, _ = self.newest_good(kind, step)
+        folder, leaves = self.path(kind, found), manifest["leaves"]
+        return arrays.read_state(folder, leaves, abstract_part, partial=True), manifest
+
+    def read_fields(self, lanes: int, names: Sequence[str]) -> list[np.ndarray]:
+        """Small fields of the replay's rows, as `rows.read_fields`, of the newest good step.
+
+        Raises:
+            ConfigError: in one line, if there is none; an empty list if it was saved without rows.
+        """
+        found, manifest, _ = self.newest_good("last")
+        if not (listed := manifest["rows"]):
+            return []
+        with arrays.readable(self.path("last", found)):
+            folder = self._rows_folder(listed["set"])
+            return row_files.read_fields(folder, SavedRows.from_json(listed), lanes, names)
+
+    def set_aside(self, kind: Kind, newer_than: int) -> None:
+        """Renames steps that a run walked back from; the next good save drops them."""
+        for step in self.steps(kind):
+            if step > newer_than:
+                _rename(self.path(kind, step), ".damaged")
 
     def saved_rows(self, step: int) -> SavedRows | None:
         """Rows that need not be saved again at the next save, which is of `step`.
@@ -63,7 +233,7 @@ class CheckpointStore(CheckpointReader):
         """
         if self._newest and self._newest[0] == step:
             self._turn = self._newest[1]
-        return self._sets[self._turn].saved
+        return self._saved[self._turn]
 
     def save(
         self,
@@ -90,102 +260,111 @@ class CheckpointStore(CheckpointReader):
                 the steps before are intact.
         """
         self.wait()
-        leaves = named_leaves(state)
-        arrays = [to_host(leaf) for leaf in leaves.values()]
+        leaves = arrays.named_leaves(state)
+        copied = [arrays.to_host(leaf) for leaf in leaves.values()]
         manifest = {
-            "format": FORMAT,
-            "kind": kind,
-            "step": step,
-            "extra": dict(extra or {}),
+            **{"format": FORMAT, "kind": kind, "step": step, "extra": dict(extra or {})},
             **self._about,
-            "leaves": {name: describe(leaf) for name, leaf in leaves.items()},
+            "leaves": {name: arrays.describe(leaf) for name, leaf in leaves.items()},
         }
-
-        def work() -> None:
-            try:
-                self._write(kind, step, arrays, manifest, rows)
-            except Exception as error:  # reported by `wait`, in the thread of the run
-                self._failure = error
-                with contextlib.suppress(OSError):  # what was written takes room for nothing
-                    self._clear(kind)
-                    self._prune_rows()
-
-        self._thread = threading.Thread(target=work, name="checkpoint")
-        self._thread.start()
+        self._saving = self._pool.submit(self._write, kind, step, copied, manifest, rows)
         if block:
             self.wait()
 
-    @property
-    def busy(self) -> bool:
-        """Whether a save is running."""
-        return self._thread is not None and self._thread.is_alive()
-
     def wait(self) -> None:
         """Waits for the running save; raises its error, once."""
-        if self._thread is not None:
-            self._thread.join()
-        self._thread, failure = None, self._failure
-        self._failure = None
-        if failure is not None:
-            raise failure
+        if self._saving is not None:
+            futures.wait([self._saving])
+            done, self._saving = self._saving, None
+            done.result()
 
     def _write(
         self,
         kind: Kind,
         step: int,
-        arrays: list[Any],
+        leaves: list[Any],
         manifest: dict[str, Any],
-        rows: RowChunks | None,
+        chunks: RowChunks | None,
     ) -> None:
-        final = self._root / kind / f"{step:012d}"
-        final.parent.mkdir(parents=True, exist_ok=True)
-        turn = self._sets[self._turn]
-        self._clear(kind)
-        saved = turn.write(rows) if rows else None
-        partial = final.with_name(final.name + ".partial")
-        partial.mkdir()
-        _check_room(partial, sum(array.nbytes for array in arrays))
-        write_arrays(partial / "state", arrays)
-        listed = {"set": self._turn, **saved.as_json()} if saved else None
-        write_manifest(partial, {**manifest, "rows": listed, "files": sums_below(partial)})
-        sync_below(partial)
-        former = former_of(final)
-        if final.exists():  # the same step again: whatever happens, one of the two is whole
-            drop(former)
-            os.replace(final, former)
-        os.replace(partial, final)
-        sync(final.parent)
+        final, turn = self._root / kind / f"{step:012d}", self._turn
         try:
-            self._verify(final, again=False)
-        except Damage:
-            turn.saved = None  # the next save here writes everything anew
-            self._set_aside(final)
+            self._clear(kind)
+            final.parent.mkdir(parents=True, exist_ok=True)
+            former, listed, saved = self._saved[turn], None, None
+            if chunks:
+                saved = row_files.write_rows(self._rows_folder(turn), chunks, former)
+                listed = {"set": turn, **saved.as_json()}
+            partial = final.with_suffix(".partial")
+            partial.mkdir()
+            arrays.write_arrays(partial / "state", leaves)
+            sums.write_manifest(
+                partial, {**manifest, "rows": listed, "files": sums.sums_below(partial)}
+            )
+            sums.sync_below(partial)
+            if final.exists():  # the same step again: whatever happens, one of the two is whole
+                _rename(final, ".former")
+            os.replace(partial, final)
+            sums.sync(final.parent)
+            try:
+                self._verify(final, former)
+            except Damage:
+                self._saved[turn] = None  # the next save here writes everything anew
+                _rename(final, ".damaged")
+                raise
+            drop(final.with_suffix(".former"))
+            if saved:
+                self._saved[turn], self._newest, self._turn = saved, (step, turn), _other(turn)
+            self._prune(kind, step)
+        except Exception:
+            with contextlib.suppress(OSError):  # what was written takes room for nothing
+                self._clear(kind)
+                self._prune_rows()
             raise
-        drop(former)
-        if saved:
-            turn.saved, self._newest = saved, (step, self._turn)
-            self._turn = other_set(self._turn)
-        self._prune(kind, step)
+
+    def _verify(self, folder: Path, former: SavedRows | None = None) -> dict[str, Any]:
+        """The manifest of a step all of whose files are right; raises Damage naming one.
+
+        Rows that are listed in `former` were verified before: only their sizes are compared.
+        """
+        manifest = sums.verify_folder(folder)
+        if missing := {"format", "kind", "step", "extra", "leaves", "rows"} - set(manifest):
+            raise Damage(f"the manifest lacks {sorted(missing)[0]}")
+        if manifest["format"] == FORMAT:
+            for name in ("extra", "leaves"):
+                if not isinstance(manifest[name], dict):
+                    raise Damage(f"the manifest's {name} are no mapping")
+            if manifest["step"] != int(folder.name[:12]) or manifest["kind"] != folder.parent.name:
+                raise Damage(f"it is the step {manifest['step']} of {manifest['kind']!r}")
+            if rows := manifest["rows"]:
+                row_files.verify_rows(
+                    self._rows_folder(rows["set"]), SavedRows.from_json(rows), former
+                )
+        return manifest
+
+    def _rows_folder(self, turn: str) -> Path:
+        if turn not in SETS:
+            raise Damage(f"{turn!r} is no set of rows")
+        return self._root / f"rows-{turn}"
 
     def _clear(self, kind: Kind) -> None:
         """Drops what saves that were cut short left."""
-        below = self._root / kind
-        for left in [*below.glob("*.partial"), *self._sets[self._turn].folder.glob(".*.tmp")]:
-            is_folder = left.is_dir() and not left.is_symlink()
-            shutil.rmtree(left) if is_folder else left.unlink()
+        rows = self._rows_folder(self._turn)
+        for left in [*(self._root / kind).glob("*.partial"), *rows.glob(".*.tmp")]:
+            drop(left)
 
     def _prune(self, kind: Kind, newest: int) -> None:
         """Drops steps that a newer, verified one replaces, then rows that no step lists."""
-        for former in (self._root / kind).glob("*.former"):
+        folder = self._root / kind
+        for former in folder.glob("*.former"):
             if former.with_suffix("").exists():
                 drop(former)
-        kept = 1 if kind == "best" else KEPT
         older = [step for step in self.steps(kind) if step != newest]
-        for step in older if kept == 1 else older[: -(kept - 1)]:
+        for step in older[: len(older) + 1 - KEPT[kind]]:
             every, before = self._keep_every, step - self._stride
             if kind == "best" or not every or step // every == before // every:
-                _remove(self.path(kind, step))
-        for damaged in (self._root / kind).glob("*.damaged"):
+                # A kill while it is deleted leaves no half checkpoint.
+                drop(_rename(self.path(kind, step), ".old.partial"))
+        for damaged in folder.glob("*.damaged"):
             drop(damaged)
         if kind == "last":
             self._prune_rows()
@@ -194,26 +373,25 @@ class CheckpointStore(CheckpointReader):
         listed: dict[str, set[str]] = {name: set() for name in SETS}
         for step in self.steps("last"):
             try:
-                if rows := read_manifest(self.path("last", step)).get("rows"):
-                    files = SavedRows.from_json(rows).files.values()
-                    listed[rows["set"]] |= {name for name, _, _ in files}
+                if rows := sums.read_manifest(self.path("last", step)).get("rows"):
+                    listed[rows["set"]] |= SavedRows.from_json(rows).names
             except Exception:  # damaged: what it needs is not known, and nothing is dropped
                 return
-        for name, files in self._sets.items():
-            files.prune(listed[name])
+        for name, saved in self._saved.items():
+            folder = self._rows_folder(name)
+            for path in folder.iterdir() if folder.is_dir() else []:
+                if path.name not in listed[name]:
+                    path.unlink()
+            if saved and not saved.names <= listed[name]:
+                self._saved[name] = None  # the next save here writes everything anew
 
 
-def _check_room(folder: Path, size: int) -> None:
-    """Raises OSError where arrays cannot fit: Orbax would say so in a hundred lines."""
-    free = shutil.disk_usage(folder).free
-    if free < size:
-        need = f"a checkpoint needs {size / 2**20:.1f} MiB, {free / 2**20:.1f} are free"
-        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {need}", str(folder))
+def _other(turn: str) -> str:
+    return SETS[1 - SETS.index(turn)]
 
 
-def _remove(folder: Path) -> None:
-    """Deletes a step; a kill meanwhile leaves no half checkpoint."""
-    doomed = folder.with_name(folder.name + ".old.partial")
-    drop(doomed)
-    os.replace(folder, doomed)
-    drop(doomed)
+def _rename(path: Path, ending: str) -> Path:
+    """Gives a step's folder an ending, in place of one that has it; returns where it is now."""
+    renamed = path.with_name(path.name + ending)
+    drop(renamed)
+    return path.replace(renamed)

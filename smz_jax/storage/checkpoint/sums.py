@@ -7,37 +7,39 @@ manifest.sha256    the manifest's own sum, as `sha256sum -c` reads it
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 MANIFEST, MANIFEST_SUM = "manifest.json", "manifest.sha256"
-BLOCK = 2**22
 
 
 class Damage(Exception):
     """A file that is missing, was changed, or does not belong there; the text names it."""
 
 
+def reason_of(error: Exception) -> str:
+    """First line of what an error says."""
+    text = (str(error).splitlines() or [""])[0][:200]
+    return text if isinstance(error, Damage) else f"{type(error).__name__}: {text}"
+
+
 def sum_of(path: Path) -> tuple[int, str]:
-    """Size in bytes and SHA-256 of a file, read in blocks."""
-    digest, size = hashlib.sha256(), 0
+    """Size in bytes and SHA-256 of a file."""
     with open(path, "rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-            size += len(block)
-    return size, digest.hexdigest()
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return file.tell(), digest
+
+
+def _names(folder: Path) -> list[str]:
+    """Relative paths of every file below `folder` but the manifest's two, sorted."""
+    paths = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(set(paths) - {MANIFEST, MANIFEST_SUM})
 
 
 def sums_below(folder: Path) -> dict[str, list[Any]]:
     """`{relative path: [size, SHA-256]}` of every file below `folder` but the manifest's two."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    named = {path.relative_to(folder).as_posix(): path for path in files}
-    return {
-        name: list(sum_of(path))
-        for name, path in named.items()
-        if name not in (MANIFEST, MANIFEST_SUM)
-    }
+    return {name: list(sum_of(folder / name)) for name in _names(folder)}
 
 
 def sync_below(folder: Path) -> None:
@@ -55,16 +57,15 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Writes the manifest and its own sum.
+def _own_sum(manifest: bytes) -> bytes:
+    return f"{hashlib.sha256(manifest).hexdigest()}  {MANIFEST}\n".encode()
 
-    Raises:
-        OSError: if they cannot be written.
-    """
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Writes the manifest and its own sum; raises OSError if they cannot be written."""
     data = (json.dumps(manifest, indent=1, allow_nan=False) + "\n").encode()
     (folder / MANIFEST).write_bytes(data)
-    line = f"{hashlib.sha256(data).hexdigest()}  {MANIFEST}\n"
-    (folder / MANIFEST_SUM).write_bytes(line.encode())
+    (folder / MANIFEST_SUM).write_bytes(_own_sum(data))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -73,8 +74,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises:
         Damage: if either file is missing or was changed.
     """
-    data, line = (_read(folder / name) for name in (MANIFEST, MANIFEST_SUM))
-    if line != f"{hashlib.sha256(data).hexdigest()}  {MANIFEST}\n".encode():
+    try:
+        data, line = ((folder / name).read_bytes() for name in (MANIFEST, MANIFEST_SUM))
+    except OSError as error:
+        name = Path(error.filename).name
+        raise Damage(f"{name} is missing ({error.strerror})") from None
+    if line != _own_sum(data):
         raise Damage(f"{MANIFEST} or {MANIFEST_SUM} was changed")
     manifest = json.loads(data)
     if not isinstance(manifest, dict):
@@ -82,45 +87,27 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise Damage(f"{path.name} is missing ({error.strerror})") from None
-
-
-def check_name(name: str) -> PurePosixPath:
-    """A relative path that stays below its folder.
-
-    Raises:
-        Damage: for an absolute path or one with `..`.
-    """
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name or not path.parts:
-        raise Damage(f"{name!r} is no path below this folder")
-    return path
-
-
-def verify_files(
-    folder: Path, files: Mapping[str, Any], known: Callable[[str], bool] = lambda _: False
-) -> None:
+def verify_files(folder: Path, files: Mapping[str, Any], known: Collection[str] = ()) -> None:
     """Compares every file with its size and sum.
 
     Args:
         folder: where they lie.
         files: `{relative path: [size, SHA-256]}`.
-        known: says of a path that it was verified before: only its size is compared again.
+        known: paths that were verified before: only their sizes are compared again.
 
     Raises:
-        Damage: naming the first that is missing, was cut or was changed.
+        Damage: naming the first that is missing, was cut or was changed, or lies elsewhere.
     """
     for name, wanted in files.items():
-        path = folder / check_name(name)
+        inner = PurePosixPath(name)
+        if inner.is_absolute() or not inner.parts or ".." in inner.parts or "\\" in name:
+            raise Damage(f"{name!r} is no path below this folder")
+        path = folder / name
         if not path.is_file() or path.is_symlink():
             raise Damage(f"{name} is missing")
         if path.stat().st_size != wanted[0]:
             raise Damage(f"{name} has {path.stat().st_size} of {wanted[0]} bytes")
-        if not known(name) and sum_of(path)[1] != wanted[1]:
+        if name not in known and sum_of(path)[1] != wanted[1]:
             raise Damage(f"{name} was changed: its SHA-256 is another one")
 
 
@@ -138,7 +125,6 @@ def verify_folder(folder: Path) -> dict[str, Any]:
     if not isinstance(files, dict):
         raise Damage(f"{MANIFEST} lists no files")
     verify_files(folder, files)
-    there = {x.relative_to(folder).as_posix() for x in folder.rglob("*") if x.is_file()}
-    if more := sorted(there - set(files) - {MANIFEST, MANIFEST_SUM}):
+    if more := [name for name in _names(folder) if name not in files]:
         raise Damage(f"{more[0]} does not belong there")
     return manifest

@@ -16,12 +16,11 @@ from smz_jax.storage.documents.forms import (
     COUNTS,
     HUGE,
     SHARE,
+    TEXT,
     TRUTH,
     Form,
-    check_form,
     every,
     fields,
-    is_number,
     kind,
     number,
     one_of,
@@ -37,7 +36,6 @@ TIMES = "\N{MULTIPLICATION SIGN}"
 PRECONDITION_SHARES = ("precision", "recall", "always_precision")
 _SLACK = 1e-5
 """Shares are kept as float32."""
-_NAME = "a macro library"
 
 _POSITIVE = number(0)
 MACRO = fields(
@@ -90,9 +88,7 @@ def _part(of: type) -> Form:
 
 
 LIBRARY = fields(
-    action_names=value(
-        lambda x: isinstance(x, list) and all(isinstance(y, str) and y.isprintable() for y in x)
-    ),
+    action_names=every(TEXT),
     stats=_part(dict),
     config=_part(dict),
     macros=lambda found, where: _part(list)(found, where) or every(MACRO)(found, where),
@@ -105,17 +101,18 @@ def decode(actions: Sequence[int], action_names: Sequence[str]) -> str:
     return ARROW.join(action_names[action] for action in actions)
 
 
+_SHOWN = fields(
+    source=value(lambda x: True),
+    names=optional(kind(str, list)),
+    actions=optional(kind(str, list)),
+    **dict.fromkeys(("length", "count", "play_count", "generality"), number()),
+    **dict.fromkeys(("mean_entropy", "total_reward", "mean_reward"), number()),
+)
+
+
 def is_macro_list(found: Any) -> bool:
     """Whether the `macros` of a `macros.json` of any schema are what figures show, or left out."""
-    return found is None or (isinstance(found, list) and all(map(_is_macro, found)))
-
-
-def _is_macro(entry: Any) -> bool:
-    if not isinstance(entry, dict) or "source" not in entry:
-        return False
-    numbers = ("length", "count", "play_count", "mean_entropy", "total_reward", "mean_reward")
-    named = all(isinstance(entry.get(k), (str, list, type(None))) for k in ("names", "actions"))
-    return named and all(is_number(entry.get(name)) for name in (*numbers, "generality"))
+    return found is None or every(_SHOWN)(found, "") is None
 
 
 def check_library(document: Any, source: Path) -> None:
@@ -128,30 +125,29 @@ def check_library(document: Any, source: Path) -> None:
     Raises:
         ConfigError: in one line, if it is damaged or of another schema.
     """
-    check_form(_check_schema, document, source, _NAME)
-    check_form(LIBRARY, document, source, _NAME)
+    if fault := _fault(document):
+        raise ConfigError(f"{source} is not a macro library: {fault}")
+
+
+def _fault(document: Any) -> str | None:
+    if not isinstance(document, dict):
+        return "it holds no object"
+    schema, advice = document.get("schema"), ""
+    if type(schema) is not int or schema != SCHEMA:
+        if type(schema) is int and schema > SCHEMA:
+            advice = ": a newer version wrote it; update this project, or read it with the commit "
+            advice += "in the run's summary.json"
+        elif type(schema) is int:
+            advice = ": an older version wrote it, which kept less evidence; run the "
+            advice += "experiment again, or read it with the commit in the run's summary.json"
+        return f"schema = {shorten(schema)}, allowed is {SCHEMA}{advice}"
+    if fault := LIBRARY(document, ""):
+        return fault
     try:
         config = MacroConfig(**document["config"])
     except (TypeError, ValueError, OverflowError) as error:
-        raise ConfigError(f"{source} is not {_NAME}: config: {error}") from None
-    fault = next(_contradictions(document, config), None)
-    if fault is not None:
-        raise ConfigError(f"{source} is not {_NAME}: {fault}")
-
-
-def _check_schema(document: Mapping[str, Any], where: str) -> str | None:
-    """The fault of a file of another schema, and what is to be done."""
-    schema = document.get("schema")
-    if type(schema) is int and schema == SCHEMA:
-        return None
-    advice = ""
-    if type(schema) is int and schema > SCHEMA:
-        advice = ": a newer version wrote it; update this project, or read it with the commit in "
-        advice += "the run's summary.json"
-    elif type(schema) is int:
-        advice = ": an older version wrote it, which kept less evidence; run the "
-        advice += "experiment again, or read it with the commit in the run's summary.json"
-    return f"schema = {shorten(schema)}, allowed is {SCHEMA}{advice}"
+        return f"config: {error}"
+    return next(_contradictions(document, config), None)
 
 
 def _contradictions(document: Mapping[str, Any], config: MacroConfig) -> Iterator[str]:
@@ -159,14 +155,19 @@ def _contradictions(document: Mapping[str, Any], config: MacroConfig) -> Iterato
     names, macros = document["action_names"], document["macros"]
     for name, found in document["stats"].items():
         high = 1 if name.startswith("certain_rate") else HUGE
-        fault = number(0, high)(found, f"stats.{shorten(name)}")
-        yield from [fault] if fault else []
+        if fault := number(0, high)(found, f"stats.{shorten(name)}"):
+            yield fault
     for index, macro in enumerate(macros):
         where = f"macros[{index}]"
         yield from _of_actions(macro, names, where)
         claims = (*_of_macro(macro, config), *_of_status(macro, config))
         yield from (f"{where}{problem}" for holds, problem in claims if not holds)
-        yield from _of_precondition(macro, where, config)
+        # Slot and precondition are both there and right, or both null.
+        slot, found = macro.get("slot"), macro.get("precondition")
+        if (slot is None) != (found is None) or not 0 <= (slot or 0) < config.slots:
+            yield f"{where}.slot = {shorten(slot)} with precondition = {shorten(found)}"
+        if found is not None and (fault := PRECONDITION(found, f"{where}.precondition")):
+            yield fault
     yield from _of_copies(macros, "macros")
     slots = Counter(macro["slot"] for macro in macros if macro.get("slot") is not None)
     for slot, count in slots.items():
@@ -214,9 +215,9 @@ def _of_macro(macro: Mapping[str, Any], config: MacroConfig) -> Claims:
     yield shortest <= length <= longest, f".length = {length}, {allowed}"
     buckets, kinds = macro["buckets"], config.num_buckets
     are_buckets = all(type(bucket) is int and 0 <= bucket < kinds for bucket in buckets)
-    are_buckets = are_buckets and len(set(buckets)) == len(buckets)
     allowed = f"allowed are distinct ones of 0..{kinds - 1}"
-    yield are_buckets, f".buckets = {shorten(buckets)}, {allowed}"
+    distinct = are_buckets and len(set(buckets)) == len(buckets)
+    yield distinct, f".buckets = {shorten(buckets)}, {allowed}"
     yield macro["generality"] == len(buckets), ".generality is wrong"
     played, count = macro["play_count"], macro["count"]
     yield played <= count, f".play_count = {played}, allowed is 0 to count = {count}"
@@ -252,14 +253,3 @@ def _of_status(macro: Mapping[str, Any], config: MacroConfig) -> Claims:
     yield state != "sound" or low >= share - _SLACK, f": held_low = {low}, {allowed}"
     allowed = f"allowed is below config.sound_share = {share} of a refuted macro"
     yield state != "refuted" or high < share + _SLACK, f": held_high = {high}, {allowed}"
-
-
-def _of_precondition(macro: Mapping[str, Any], where: str, config: MacroConfig) -> Iterator[str]:
-    """Faults unless slot and precondition are both there and right, or both null."""
-    slot, found = macro.get("slot"), macro.get("precondition")
-    fits = (slot is None) == (found is None) and (slot is None or 0 <= slot < config.slots)
-    if not fits:
-        yield f"{where}.slot = {shorten(slot)} with precondition = {shorten(found)}"
-    fault = found is not None and PRECONDITION(found, f"{where}.precondition")
-    if fault:
-        yield fault
