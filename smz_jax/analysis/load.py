@@ -22,7 +22,7 @@ from smz_jax.storage.documents.results_json import BASELINES, SUMMARY
 from smz_jax.storage.export import Exported, check_new_folder, is_export, read_export, write_export
 from smz_jax.storage.metrics import read_metrics
 from smz_jax.storage.run_dir import read_config, versions
-from smz_jax.types import EnvSpec, Networks, Params, TrainState
+from smz_jax.types import EnvSpec, Networks, Params
 
 STATISTICS = (
     *("games", "mean", "mean_low", "mean_high", "median", "iqm", "iqm_low", "iqm_high"),
@@ -60,12 +60,11 @@ def read_run(run_dir: Path, checkpoint: Checkpoint) -> Exported:
     other: Checkpoint = "last" if checkpoint == "best" else "best"
     if not store.exists(checkpoint) and store.exists(other):
         require(False, "checkpoint", checkpoint, f"{other}, the only one that the run has")
-    extra = store.read_manifest(checkpoint)["extra"]
     spec = make_spec(config.env)
     networks = make_networks(config.network, spec)
-    params, manifest = store.restore_params(checkpoint, abstract_params(networks))
-    head = _read_head(store, checkpoint, manifest["step"], abstract_head(networks, config, spec))
-    count = extra.get("count")
+    abstract = abstract_params(networks), abstract_head(networks, config, spec)
+    params, head, manifest = store.restore_model(checkpoint, *abstract)
+    count = manifest["extra"].get("count")
     env_steps = count * config.env.num_envs if isinstance(count, int) else None
     summary = _read(SUMMARY, run_dir)
     about = {
@@ -101,18 +100,6 @@ def _of_this_head(library: dict[str, Any], head: HeadState) -> None:
     entries = slot_entries(head.slots, head.tally)
     for macro in library["macros"]:
         macro |= precondition_fields(entries.get(tuple(macro["actions"])))
-
-
-def _read_head(
-    store: CheckpointStore, kind: Checkpoint, step: int, abstract: HeadState | None
-) -> HeadState | None:
-    """The precondition head of a checkpoint, without its optimiser, if the run has one."""
-    if abstract is None:
-        return None
-    if kind == "best":
-        return store.restore_part(kind, {"head": abstract}, step=step)[0]["head"]
-    part = {"train": TrainState(None, None, None, None, None, head=abstract)}  # type: ignore[arg-type]
-    return store.restore_part(kind, part, step=step)[0]["train"].head
 
 
 def _read(document: Document, run_dir: Path) -> dict[str, Any]:

@@ -206,7 +206,7 @@ def load_weights(
         ConfigError: in one line, if there is none, or its model is another one.
     """
     store = CheckpointStore(run_dir)
-    params, manifest = store.restore_params(kind, state.train.params, step=step)
+    params, _, manifest = store.restore_model(kind, state.train.params, step=step)
     target = jax.tree.map(jnp.copy, params)
     ours = flat_dict(parts.config)
     matters = {x: ours[x] for x in ours if x == "env.id" or x.startswith("network.")}

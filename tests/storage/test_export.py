@@ -103,9 +103,8 @@ def test_parameters_come_back_bit_for_bit_and_act_the_same(tiny_run, tmp_path, k
     networks = make_networks(config.network, spec)
     store = CheckpointStore(tiny_run)
     if kind == "best":
-        truth, _ = store.restore_params("best", abstract_params(networks))
-        part = {"head": abstract_head(networks, config, spec)}
-        head = store.restore_part("best", part)[0]["head"]
+        wanted = abstract_params(networks), abstract_head(networks, config, spec)
+        truth, head, _ = store.restore_model("best", *wanted)
     else:
         from smz_jax.run.parts import make_parts
         from smz_jax.run.state import abstract_state

@@ -135,10 +135,6 @@ class CheckpointStore:
             raise ConfigError(f"no good checkpoint is left: {damaged[0]}{more}")
         raise ConfigError(f"no checkpoint in {str(self._root / kind)!r}: nothing to go on from")
 
-    def read_manifest(self, kind: Kind, step: int | None = None) -> dict[str, Any]:
-        """Manifest of the newest good step; raises ConfigError as `newest_good` does."""
-        return self.newest_good(kind, step)[1]
-
     def restore(
         self,
         kind: Kind,
@@ -146,6 +142,7 @@ class CheckpointStore:
         *,
         experience: Trajectory | None = None,
         step: int | None = None,
+        partial: bool = False,
         fits: Callable[[dict[str, Any]], None] | None = None,
     ) -> Restored:
         """Reads the newest good step of a kind.
@@ -156,6 +153,7 @@ class CheckpointStore:
                 leaves come back as NumPy, numbers as numbers, the rest on the device.
             experience: as `read_rows` takes it, for a step that has rows; unset: they are left.
             step: this one; unset: the newest good one.
+            partial: `abstract_state` is some of what was saved, found by its names; else all.
             fits: looks at the manifest before arrays are read, and raises ConfigError.
 
         Raises:
@@ -165,7 +163,7 @@ class CheckpointStore:
         folder, rows = self.path(kind, found), None
         if fits:
             fits(manifest)
-        state = arrays.read_state(folder, manifest["leaves"], abstract_state)
+        state = arrays.read_state(folder, manifest["leaves"], abstract_state, partial=partial)
         if experience is not None and (listed := manifest["rows"]):
             turn, saved = listed["set"], SavedRows.from_json(listed)
             with arrays.readable(folder):
@@ -173,39 +171,29 @@ class CheckpointStore:
             self._saved[turn], self._newest, self._turn = saved, (found, turn), _other(turn)
         return Restored(state, manifest["extra"], rows, found, damaged, manifest)
 
-    def restore_params(
-        self, kind: Kind, abstract_params: Params, *, step: int | None = None
-    ) -> tuple[Params, dict[str, Any]]:
-        """Reads the model's parameters alone, which `last` and `best` hold at different places.
-
-        Args, returns and raises as `restore_part`.
-        """
-        if kind == "best":
-            found, manifest = self.restore_part(kind, {"params": abstract_params}, step=step)
-            return found["params"], manifest
-        train = TrainState(abstract_params, None, None, None, None)  # type: ignore[arg-type]
-        found, manifest = self.restore_part(kind, {"train": train}, step=step)
-        return found["train"].params, manifest
-
-    def restore_part(
-        self, kind: Kind, abstract_part: Any, *, step: int | None = None
-    ) -> tuple[Any, dict[str, Any]]:
-        """Reads some of what was saved, found by its names.
+    def restore_model(
+        self, kind: Kind, params: Params, head: Any = None, *, step: int | None = None
+    ) -> tuple[Params, Any, dict[str, Any]]:
+        """Reads the model alone, which `last` and `best` hold at different places.
 
         Args:
             kind: `last` or `best`.
-            abstract_part: a pytree as it was saved, arrays or abstract; None for what is left.
+            params: as they were saved, arrays or abstract.
+            head: that of preconditions, likewise; None: it is left.
             step: this one; unset: the newest good one.
 
         Returns:
-            The same structure, and the manifest of the step it is of.
+            Parameters, head, and the manifest of the step they are of.
 
         Raises:
-            ConfigError: in one line, if there is none, all are damaged, or it does not fit.
+            ConfigError: as `restore`.
         """
-        found, manifest, _ = self.newest_good(kind, step)
-        folder, leaves = self.path(kind, found), manifest["leaves"]
-        return arrays.read_state(folder, leaves, abstract_part, partial=True), manifest
+        part: Any = {"params": params, "head": head}
+        if kind == "last":
+            part = {"train": TrainState(params, None, None, None, None, head)}  # type: ignore[arg-type]
+        found = self.restore(kind, part, step=step, partial=True)
+        model = found.state if kind == "best" else found.state["train"]._asdict()
+        return model["params"], model["head"], found.manifest
 
     def read_fields(self, lanes: int, names: Sequence[str]) -> list[np.ndarray]:
         """Small fields of the replay's rows, as `rows.read_fields`, of the newest good step.
