@@ -42,13 +42,10 @@ def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def require(condition: bool, field_name: str, value: Any, allowed: str) -> None:
-    """Raises `ConfigError` in one line unless `condition` holds.
+    """Raises ConfigError in one line unless `condition` holds of a setting's value.
 
-    Args:
-        condition: what must be true.
-        field_name: dotted name of the setting, e.g. `search.num_simulations`.
-        value: the offending value.
-        allowed: what would be accepted, in words.
+    The setting is named with its section, as `search.num_simulations`; `allowed` says in words what
+    would be accepted.
     """
     if not condition:
         raise ConfigError(f"{field_name} = {shorten(value)} is not allowed: it must be {allowed}")

@@ -95,11 +95,6 @@ def _read_words(
     Where there are positional arguments a flag of several values takes one word each time it is
     given, a switch only `true` or `false`, and the beginning of a name is enough.
 
-    Args:
-        kinds: name -> type of each flag.
-        argv: the words.
-        places: names of the positional arguments.
-
     Raises:
         ConfigError: on an unknown or incomplete flag, or a word where none is expected.
     """
@@ -190,16 +185,9 @@ def read_request(request: type[R], argv: Sequence[str] | None, help_text: str = 
 def tool(main: Callable[[R], int], request: type[R], help_text: str | None) -> Callable[..., int]:
     """The `main(argv=None)` of a tool: reads its request, does it, gives the exit code.
 
-    Args:
-        main: does what the request says.
-        request: dataclass of the command line.
-        help_text: what `--help` says above the flags: the docstring of the tool's module.
+    Above the flags `--help` says `help_text`, the docstring of the tool's module.
     """
-
-    def run(argv: Sequence[str] | None = None) -> int:
-        return main(read_request(request, argv, help_text or ""))
-
-    return run
+    return lambda argv=None: main(read_request(request, argv, help_text or ""))
 
 
 def print_help(request: Any, text: str, program: str = "") -> None:
@@ -236,14 +224,6 @@ def _print_run_help(experiment: Experiment, defaults: Config, preset: str) -> No
     print_help(shown, header, command)
 
 
-def _own_path(flags: dict[str, Any], name: str, allowed: str = "a path") -> Path | None:
-    """Takes the path flag `name` out of `flags`; raises ConfigError if it can be none."""
-    value = flags.pop(name, None)
-    fits = value is None or (value.isprintable() and 0 < len(value) <= 4096)
-    require(fits, name, value, f"{allowed}, printable and of at most 4096 characters")
-    return None if value is None else Path(os.path.expanduser(value))
-
-
 def _saved_preset(config_file: Path) -> str | None:
     """The preset named in the header of a run's config.yaml; its settings hold all it says."""
     for line in config_file.read_text(encoding="utf-8").splitlines()[:5]:
@@ -275,16 +255,21 @@ def parse(
     try:
         given = [token for token in argv if token not in ("-h", "--help")]
         flags, _ = _read_words({**SETTINGS, **own}, given)
-        paths = {name: _own_path(flags, name) for name in ("config", "run_dir")}
-        weights = _own_path(flags, "init_from", "RUN_DIR, RUN_DIR@STEP or RUN_DIR@best")
         typed = {name: flags.pop(name) for name in own if name in flags}
-        typed |= paths | {"init_from": None if weights is None else str(weights)}
+        for name in [x for x in ("config", "run_dir", "init_from") if x in typed]:
+            value, allowed = typed[name], "a path, printable and of at most 4096 characters"
+            if name == "init_from":
+                allowed = allowed.replace("a path", "RUN_DIR, RUN_DIR@STEP or RUN_DIR@best")
+            fits = value.isprintable() and 0 < len(value) <= 4096
+            require(fits, name, value, allowed)
+            typed[name] = str(Path(os.path.expanduser(value)))
         wanted = _make(request, typed)
         allowed = "left out with --resume: a run continues with its own weights"
-        require(not (wanted.resume and weights), "init_from", str(weights), allowed)
+        weights = wanted.init_from
+        require(not (wanted.resume and weights), "init_from", weights, allowed)
         from_file = {} if wanted.config is None else read_file(wanted.config)
-        preset = from_file.pop("preset", None) if wanted.preset is None else wanted.preset
-        from_file.pop("preset", None)
+        named = from_file.pop("preset", None)
+        preset = named if wanted.preset is None else wanted.preset
         saved = wanted.run_dir / "config.yaml" if wanted.resume and wanted.run_dir else None
         if preset is None and saved and os.path.isfile(saved):  # of a Path it may raise
             from_file = {**read_file(saved), **from_file}

@@ -10,7 +10,7 @@ import difflib
 import json
 import stat
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,30 +23,22 @@ MAX_FILE_BYTES = 50_000
 """Ten times what all settings take; YAML of this size is read in a second."""
 
 
-def _leaf_types() -> Iterator[tuple[str, Any]]:
-    """Dotted name and type of every setting."""
-    for spec in dataclasses.fields(Config):
-        if dataclasses.is_dataclass(spec.type):
-            for inner in dataclasses.fields(typing.cast(Any, spec.type)):
-                yield f"{spec.name}.{inner.name}", inner.type
-        else:
-            yield spec.name, spec.type
+def _types(of: Any) -> dict[str, Any]:
+    return {spec.name: spec.type for spec in dataclasses.fields(of)}
 
 
-SETTINGS: dict[str, Any] = dict(_leaf_types())
+SECTIONS = {x: _types(kind) for x, kind in _types(Config).items() if dataclasses.is_dataclass(kind)}
+"""Types of the settings of each section."""
+SETTINGS: dict[str, Any] = {x: kind for x, kind in _types(Config).items() if x not in SECTIONS}
 """Dotted name of every setting, and its type."""
-SECTIONS: dict[str, list[str]] = {}
-for _name in SETTINGS:
-    if "." in _name:
-        SECTIONS.setdefault(_name.split(".")[0], []).append(_name.split(".")[1])
+for _section, _kinds in SECTIONS.items():
+    SETTINGS |= {f"{_section}.{name}": kind for name, kind in _kinds.items()}
 
 
 def suggest(name: str, known: Sequence[str], prefix: str = "") -> str:
     """`; did you mean X?` for the nearest known name, or an empty text."""
     last = name.rsplit(".", 1)[-1]
-    by_last: dict[str, str] = {}
-    for candidate in known:
-        by_last.setdefault(candidate.rsplit(".", 1)[-1], candidate)
+    by_last = {one.rsplit(".", 1)[-1]: one for one in reversed(known)}
     near = [by_last[last]] if last in by_last else []
     near = near or difflib.get_close_matches(name, known, n=1, cutoff=0.7)
     near = near or [by_last[x] for x in difflib.get_close_matches(last, by_last, n=1, cutoff=0.6)]
@@ -121,13 +113,12 @@ def from_dict(tree: Mapping[str, Any], source: str = "the settings") -> Config:
     Raises:
         ConfigError: in one line, for an unknown name or a value that is not allowed.
     """
-    sections: dict[str, dict[str, Any]] = {}
-    top: dict[str, Any] = {}
+    parts: dict[str, dict[str, Any]] = {"": {}}
     for name, value in flatten(tree, source).items():
         section, _, leaf = name.rpartition(".")
-        (sections.setdefault(section, {}) if section else top)[leaf] = _coerce_setting(name, value)
-    kinds = {spec.name: typing.cast(Any, spec.type) for spec in dataclasses.fields(Config)}
-    return Config(**top, **{name: kinds[name](**leaves) for name, leaves in sections.items()})
+        parts.setdefault(section, {})[leaf] = _coerce_setting(name, value)
+    top, kinds = parts.pop(""), _types(Config)
+    return Config(**top, **{name: kinds[name](**leaves) for name, leaves in parts.items()})
 
 
 def to_dict(config: Config) -> dict[str, Any]:

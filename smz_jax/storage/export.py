@@ -80,12 +80,8 @@ def write_export(out: Path, model: Exported) -> Path:
 
     The same model gives the same bytes.
 
-    Args:
-        out: a folder that is new or empty.
-        model: what to write.
-
     Raises:
-        ConfigError: if `out` cannot be used, or a weight is not finite.
+        ConfigError: if `out` is no new or empty folder, cannot be used, or a weight is not finite.
         OSError: if it cannot be written; nothing is left then.
     """
     check_new_folder(out)
@@ -114,13 +110,7 @@ def write_export(out: Path, model: Exported) -> Path:
 
 
 def read_export(folder: Path) -> Exported:
-    """Reads an export; its sums are compared before anything in it is parsed.
-
-    Args:
-        folder: as `write_export` left it.
-
-    Returns:
-        The model, equal to the one that was written.
+    """Reads an export as it was written; its sums are compared before anything in it is parsed.
 
     Raises:
         ConfigError: in one line, if it is no export, of another format, or damaged; names every

@@ -15,9 +15,7 @@ from smz_jax.config.check import ConfigError
 def atomic_write_bytes(path: Path, data: bytes) -> None:
     """Writes a file so that a reader, or a kill at any moment, sees the old or the new one whole.
 
-    Args:
-        path: where to; its folder is made if need be.
-        data: the whole content.
+    Its folder is made if need be.
 
     Raises:
         OSError: if it cannot be written (a former file is then intact).
@@ -42,15 +40,7 @@ def atomic_write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes `value` atomically as indented JSON; numbers that are not finite become null.
-
-    Args:
-        path: where to.
-        value: nested mappings, sequences, strings, numbers and NumPy or JAX arrays.
-
-    Raises:
-        OSError: if it cannot be written.
-    """
+    """Writes atomically as indented JSON what `plain` takes; raises OSError if it cannot."""
     atomic_write_text(path, json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
 
 
@@ -85,7 +75,10 @@ def drop(path: Path) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Turns `value` into what strict JSON can hold."""
+    """Turns nested mappings, sequences, texts, numbers and arrays into what strict JSON can hold.
+
+    Numbers that are not finite become null.
+    """
     if value is None or isinstance(value, (str, bool)):
         return value
     if isinstance(value, Mapping):

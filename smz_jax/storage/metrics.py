@@ -29,13 +29,7 @@ METRICS_FILE = "metrics.jsonl"
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Reads the rows of a `metrics.jsonl`, also while it is written or after a kill.
 
-    A last line that was torn is left out.
-
-    Args:
-        path: the file.
-
-    Returns:
-        One mapping per row, in the file's order; numbers that were not finite are None.
+    A last line that was torn is left out; numbers that were not finite are None.
 
     Raises:
         ConfigError: in one line, if the file is missing or damaged before its last line.
@@ -153,10 +147,8 @@ class PhaseTimers:
     """Seconds per phase of a run: `with timers("search"): ...`.
 
     A phase inside another counts for itself alone: its time is taken from the outer one, so that
-    the sum over phases never exceeds the time that passed. For one thread.
-
-    Args:
-        clock: gives seconds; a parameter for tests.
+    the sum over phases never exceeds the time that passed. For one thread;
+    `clock` gives seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter):

@@ -16,6 +16,7 @@ from smz_jax.config.cli import Invocation
 from smz_jax.config.settings import Config
 from smz_jax.config.sources import config_from_yaml, config_to_yaml, diff
 from smz_jax.storage.files import atomic_write_text
+from smz_jax.storage.metrics import METRICS_FILE
 
 CONFIG_NAME, LOCK_NAME = "config.yaml", ".lock"
 RUNS_ROOT = Path("runs")
@@ -69,29 +70,30 @@ def read_config(run_dir: Path) -> Config:
         raise _not_allowed(run_dir, f"the folder of a run ({CONFIG_NAME}: {error})") from None
 
 
-def _check_existing(run_dir: Path, invocation: Invocation) -> None:
-    """Raises ConfigError in one line unless this run may begin, or continue, in `run_dir`."""
+def _needed(run_dir: Path, invocation: Invocation) -> str | None:
+    """What the folder must be for this run to begin, or continue, in it; None: it may."""
+    if run_dir.exists() and not run_dir.is_dir():
+        return "a folder, not a file"
     if not (run_dir / CONFIG_NAME).exists():
-        allowed = f"a folder that holds a run ({CONFIG_NAME}), to resume"
-        require(not invocation.resume, "run_dir", str(run_dir), allowed)
-        is_new = not (run_dir / "metrics.jsonl").exists()
-        allowed = f"a new folder: this one holds metrics of a run without its {CONFIG_NAME}"
-        require(is_new, "run_dir", str(run_dir), allowed)
-        return
+        if invocation.resume:
+            return f"a folder that holds a run ({CONFIG_NAME}), to resume"
+        if (run_dir / METRICS_FILE).exists():
+            return f"a new folder: this one holds metrics of a run without its {CONFIG_NAME}"
+        return None if can_write(run_dir) else WRITABLE
     saved = read_config(run_dir)
     # With no preset named the settings are not decided yet; they are compared when they are.
     changes = diff(saved, invocation.config) if invocation.preset is not None else []
+    allowed = "a new folder, as this one holds a run with other settings"
     if invocation.resume:
         longer = invocation.config.total_env_steps >= saved.total_env_steps
         changes = [x for x in changes if not (longer and x.startswith("total_env_steps:"))]
         allowed = "resumed with its own settings (only total_env_steps may be raised)"
-    else:
-        allowed = "a new folder, as this one holds a run with other settings"
     if changes:
-        listed = ", ".join(changes[:5]) + (f" and {len(changes) - 5} more" * (len(changes) > 5))
-        raise _not_allowed(run_dir, f"{allowed}: {listed}")
-    allowed = "another folder, or pass --resume: it already holds a run with these settings"
-    require(invocation.resume, "run_dir", str(run_dir), allowed)
+        more = f" and {len(changes) - 5} more" if len(changes) > 5 else ""
+        return f"{allowed}: {', '.join(changes[:5])}{more}"
+    if not invocation.resume:
+        return "another folder, or pass --resume: it already holds a run with these settings"
+    return None if can_write(run_dir) else WRITABLE
 
 
 def check_run_dir(invocation: Invocation) -> None:
@@ -106,12 +108,11 @@ def check_run_dir(invocation: Invocation) -> None:
         require(not invocation.resume, "run_dir", None, allowed)
         return
     try:
-        is_folder = run_dir.is_dir() or not run_dir.exists()
-        require(is_folder, "run_dir", str(run_dir), "a folder, not a file")
-        _check_existing(run_dir, invocation)
-        require(can_write(run_dir), "run_dir", str(run_dir), WRITABLE)
+        needed = _needed(run_dir, invocation)
     except OSError as error:
-        raise _not_allowed(run_dir, f"{WRITABLE} ({error.strerror})") from None
+        needed = f"{WRITABLE} ({error.strerror})"
+    if needed:
+        raise _not_allowed(run_dir, needed)
 
 
 def prepare_run_dir(
@@ -132,14 +133,13 @@ def prepare_run_dir(
     check_run_dir(invocation)
     run_dir = invocation.run_dir
     try:
-        if run_dir is None:
-            run_dir = _new_folder(invocation.config)
+        run_dir = run_dir or _new_folder(invocation.config)
         run_dir.mkdir(parents=True, exist_ok=True)
         before_writing(run_dir)
         _write_config(run_dir, invocation)
     except OSError as error:
-        reason = f"{WRITABLE} ({error.strerror})"
-        raise _not_allowed(run_dir or RUNS_ROOT, reason) from None
+        needed = f"{WRITABLE} ({error.strerror})"
+        raise _not_allowed(run_dir or RUNS_ROOT, needed) from None
     return run_dir
 
 
@@ -155,8 +155,7 @@ def _write_config(run_dir: Path, invocation: Invocation) -> None:
     path = run_dir / CONFIG_NAME
     if path.exists():  # a resumed run keeps what its first start was called with
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = "".join(line for line in lines if line.startswith("# "))
-        header = kept or header
+        header = "".join(line for line in lines if line.startswith("# ")) or header
     atomic_write_text(path, header + config_to_yaml(invocation.config))
 
 
@@ -223,12 +222,11 @@ def hardware(device: object) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of Python, the platform and each library, without importing any of them."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
+    found = dict.fromkeys(("python", "platform", *LIBRARIES), "not installed")
+    found |= {"python": platform.python_version(), "platform": platform.platform()}
     for name in LIBRARIES:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
     return found
 
 

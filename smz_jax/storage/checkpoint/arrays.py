@@ -81,13 +81,10 @@ def write_arrays(path: Path, arrays: list[np.ndarray]) -> None:
 def read_state(
     folder: Path, saved: dict[str, list[Any]], abstract: Any, *, partial: bool = False
 ) -> Any:
-    """A pytree of a verified step; NumPy leaves come back as NumPy, numbers as numbers.
+    """A pytree of a verified step like `abstract`, all that was saved or (`partial`) some of it.
 
-    Args:
-        folder: of the step.
-        saved: its leaves as `describe` gives them, by name and in order.
-        abstract: the pytree, arrays or abstract.
-        partial: it is a part of what was saved; else all of it.
+    NumPy leaves come back as NumPy, numbers as numbers. What was saved is `saved`: leaves as
+    `describe` gives them, by name and in order.
 
     Raises:
         ConfigError: in one line, if a leaf is missing or another one, or cannot be read.

@@ -70,19 +70,8 @@ def range_start(number: int, ring_rows: int, range_rows: int) -> int:
     return min(number * range_rows, ring_rows - range_rows)
 
 
-def changed_ranges(ring_rows: int, range_rows: int, former: int, total: int) -> list[int]:
-    """Ranges that hold a row played since `former` rows of `total`, ascending."""
-    rows = np.arange(max(former, total - ring_rows), total) % ring_rows
-    numbers = set((rows // range_rows).tolist())
-    last = -(-ring_rows // range_rows) - 1
-    if (rows >= range_start(last, ring_rows, range_rows)).any():
-        numbers.add(last)  # overlaps the one before it
-    return sorted(numbers)
-
-
-@jax.jit
-def _cut(experience: Trajectory, start: jax.Array, template: jax.Array) -> Trajectory:
-    size = template.shape[0]
+@partial(jax.jit, static_argnums=2)
+def _cut(experience: Trajectory, start: jax.Array, size: int) -> Trajectory:
     return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, axis=1), experience)
 
 
@@ -94,7 +83,7 @@ def _put(ring: Trajectory, rows: Trajectory, start: jax.Array) -> Trajectory:
 
 
 def take_rows(experience: Trajectory, total: int, former: SavedRows | None) -> RowChunks:
-    """Copies to the host what was played since `former`.
+    """Copies to the host the ranges that hold a row played since `former`.
 
     Args:
         experience: rows on the device, `[lanes, T, ...]`.
@@ -104,14 +93,15 @@ def take_rows(experience: Trajectory, total: int, former: SavedRows | None) -> R
     ring_rows = experience.reward.shape[1]
     row_bytes = sum(x.nbytes for x in jax.tree.leaves(experience)) // ring_rows
     range_rows = min(ring_rows, max(1, RANGE_BYTES // row_bytes))
-    since = former.total if former else 0
-    numbers = changed_ranges(ring_rows, range_rows, since, total)
-    template = jnp.zeros(range_rows, jnp.int8)
+    is_new = np.zeros(ring_rows, bool)
+    since = max(former.total if former else 0, total - ring_rows)
+    is_new[np.arange(since, total) % ring_rows] = True
     ranges = {}
-    for number in numbers:
+    for number in range(-(-ring_rows // range_rows)):
         start = range_start(number, ring_rows, range_rows)
-        cut = _cut(experience, np.int32(start), template)
-        ranges[number] = jax.tree.map(np.asarray, cut)
+        if is_new[start : start + range_rows].any():
+            cut = _cut(experience, np.int32(start), range_rows)
+            ranges[number] = jax.tree.map(np.asarray, cut)
     return RowChunks(ring_rows, range_rows, total, ranges)
 
 
@@ -129,15 +119,10 @@ def pack(rows: Trajectory) -> bytes:
 
 
 def unpack(data: bytes, limit: float, names: Sequence[str] = Trajectory._fields) -> dict[str, Any]:
-    """Fields of the rows of `pack`; others are not unpacked.
-
-    Args:
-        data: of the file.
-        limit: bytes that they may hold when unpacked.
-        names: of the fields.
+    """The fields `names` of the rows of `pack`; others are not unpacked.
 
     Raises:
-        Damage: for anything but such rows; objects are refused.
+        Damage: for anything but such rows, objects too, or more than `limit` bytes of them.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -170,28 +155,21 @@ def write_rows(folder: Path, chunks: RowChunks, former: SavedRows | None = None)
 
 
 def verify_rows(folder: Path, saved: SavedRows, former: SavedRows | None = None) -> None:
-    """Verifies every file of a step's rows.
-
-    Args:
-        folder: of the files.
-        saved: what the step lists.
-        former: rows that were verified before: of their files only the sizes are compared again.
+    """Verifies every file that a step lists; of those in `former` only the sizes, once more.
 
     Raises:
         Damage: naming the first that is wrong.
     """
     if odd := [name for name in saved.names if not _NAME.fullmatch(name)]:
         raise Damage(f"{odd[0]!r} is no name of a file of rows")
-    ring, size = saved.ring_rows, saved.range_rows
-    good = 1 <= size <= ring and saved.total >= 0
-    ranges = -(-ring // size) if good else 0
-    played = -(-min(saved.total, ring) // size) if good else 0  # ranges that hold some
-    # Counted before they are listed: a forged manifest may tell of any number.
-    good = good and played <= len(saved.files) and all(0 <= x < ranges for x in saved.files)
-    wanted = set(range(played)) if good else set()
-    if good and saved.total > range_start(ranges - 1, ring, size):
-        wanted.add(ranges - 1)
-    if not good or not wanted <= set(saved.files):
+    ring, size, total, listed = saved
+    if good := 1 <= size <= ring and total >= 0:
+        last, played = -(-ring // size) - 1, -(-min(total, ring) // size)
+        # Counted before they are listed: a forged manifest may tell of any number.
+        good = played <= len(listed) and all(0 <= x <= last for x in listed)
+        good = good and all(x in listed for x in range(played))
+        good = good and (last in listed or total <= range_start(last, ring, size))
+    if not good:
         raise Damage("the manifest does not list the rows that were played")
     files = {name: (size, digest) for name, size, digest in saved.files.values()}
     known = set(former.files.values()) & set(saved.files.values()) if former else set()
@@ -202,13 +180,9 @@ def verify_rows(folder: Path, saved: SavedRows, former: SavedRows | None = None)
 
 
 def read_rows(folder: Path, saved: SavedRows, experience: Trajectory) -> Trajectory:
-    """Rows read back into a ring on the device, which is there once and not also on the host.
+    """Verified rows back in a ring on the device, which is there once and not also on the host.
 
-    Args:
-        folder: of the files, verified.
-        saved: what to read.
-        experience: as rows are held, arrays or abstract `[lanes, T, ...]`; rows never played are
-            zeros, as in a new ring.
+    The ring is as `experience`, arrays or abstract `[lanes, T, ...]`; rows never played are zeros.
 
     Raises:
         Damage: if the files hold other shapes or types.
@@ -232,16 +206,10 @@ def read_rows(folder: Path, saved: SavedRows, experience: Trajectory) -> Traject
 def read_fields(
     folder: Path, saved: SavedRows, lanes: int, names: Sequence[str]
 ) -> list[np.ndarray]:
-    """Some small fields of the rows alone, the oldest row first; frames are not unpacked.
-
-    Args:
-        folder: of the files, verified.
-        saved: what to read.
-        lanes: B.
-        names: fields of `Trajectory` with one number a row.
+    """Fields of verified rows with one number a row, e.g. `action`; frames are not unpacked.
 
     Returns:
-        Of each name an array `[B, T]` of the rows that were played and are still there.
+        Of each name an array `[lanes, T]` of the rows that are still there, the oldest first.
 
     Raises:
         Damage: if the files hold other shapes.

@@ -32,6 +32,7 @@ from smz_jax.storage.files import drop
 from smz_jax.types import Params, TrainState, Trajectory
 
 Kind = Literal["last", "best"]
+"""To resume from, or the best by evaluation."""
 
 FORMAT = 4
 KEPT = {"last": 2, "best": 1}
@@ -102,11 +103,7 @@ class CheckpointStore:
     def newest_good(
         self, kind: Kind, step: int | None = None
     ) -> tuple[int, dict[str, Any], list[str]]:
-        """The newest step whose every byte is as it was written, its manifest, and what is not.
-
-        Args:
-            kind: `last` or `best`.
-            step: only this one.
+        """The newest step (or `step`) all as it was written, its manifest, and what is damaged.
 
         Raises:
             ConfigError: in one line, if there is none, or if it has another format.
@@ -148,7 +145,7 @@ class CheckpointStore:
         """Reads the newest good step of a kind.
 
         Args:
-            kind: `last` or `best`.
+            kind: where it was saved.
             abstract_state: a pytree as it was saved, of arrays or `jax.ShapeDtypeStruct`s; NumPy
                 leaves come back as NumPy, numbers as numbers, the rest on the device.
             experience: as `read_rows` takes it, for a step that has rows; unset: they are left.
@@ -174,19 +171,10 @@ class CheckpointStore:
     def restore_model(
         self, kind: Kind, params: Params, head: Any = None, *, step: int | None = None
     ) -> tuple[Params, Any, dict[str, Any]]:
-        """Reads the model alone, which `last` and `best` hold at different places.
-
-        Args:
-            kind: `last` or `best`.
-            params: as they were saved, arrays or abstract.
-            head: that of preconditions, likewise; None: it is left.
-            step: this one; unset: the newest good one.
+        """Reads the model alone, which `last` and `best` hold at different places; as `restore`.
 
         Returns:
-            Parameters, head, and the manifest of the step they are of.
-
-        Raises:
-            ConfigError: as `restore`.
+            Parameters, the head of preconditions (None: it is left), and the step's manifest.
         """
         part: Any = {"params": params, "head": head}
         if kind == "last":
@@ -201,12 +189,12 @@ class CheckpointStore:
         Raises:
             ConfigError: in one line, if there is none; an empty list if it was saved without rows.
         """
-        found, manifest, _ = self.newest_good("last")
+        step, manifest, _ = self.newest_good("last")
         if not (listed := manifest["rows"]):
             return []
-        with arrays.readable(self.path("last", found)):
-            folder = self._rows_folder(listed["set"])
-            return row_files.read_fields(folder, SavedRows.from_json(listed), lanes, names)
+        with arrays.readable(self.path("last", step)):
+            folder, saved = self._rows_folder(listed["set"]), SavedRows.from_json(listed)
+            return row_files.read_fields(folder, saved, lanes, names)
 
     def set_aside(self, kind: Kind, newer_than: int) -> None:
         """Renames steps that a run walked back from; the next good save drops them."""

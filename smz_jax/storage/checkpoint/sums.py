@@ -88,12 +88,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def verify_files(folder: Path, files: Mapping[str, Any], known: Collection[str] = ()) -> None:
-    """Compares every file with its size and sum.
-
-    Args:
-        folder: where they lie.
-        files: `{relative path: [size, SHA-256]}`.
-        known: paths that were verified before: only their sizes are compared again.
+    """Compares every file of `{relative path: [size, SHA-256]}`; if it is `known`, the size alone.
 
     Raises:
         Damage: naming the first that is missing, was cut or was changed, or lies elsewhere.

@@ -116,11 +116,7 @@ def is_macro_list(found: Any) -> bool:
 
 
 def check_library(document: Any, source: Path) -> None:
-    """Checks a library that was read from JSON.
-
-    Args:
-        document: what was read.
-        source: the file, for the message.
+    """Checks a library that was read from the file `source`.
 
     Raises:
         ConfigError: in one line, if it is damaged or of another schema.

@@ -46,24 +46,13 @@ def check_fits(document: Mapping[str, Any], action_names: Sequence[str], longest
 
 
 def write_macros_json(path: str | os.PathLike[str], document: Mapping[str, Any]) -> None:
-    """Writes the library; a reader sees the old file or the new one, never a part.
-
-    Args:
-        path: where to; its folder must exist.
-        document: as `summarise` gives it.
-    """
+    """Writes the library of `summarise`; a reader sees the old file or the new, never a part."""
     text = json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False)
     atomic_write_text(Path(path), text)
 
 
 def read_macros_json(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads and checks a library.
-
-    Args:
-        path: a file that `write_macros_json` wrote.
-
-    Returns:
-        The document, as `summarise` gave it.
+    """Reads and checks a library, as `summarise` gave it.
 
     Raises:
         ConfigError: in one line, if the file is missing, damaged or of another schema.
