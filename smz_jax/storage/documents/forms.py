@@ -5,7 +5,7 @@ fault, as `macros[3].count = -1`, or None.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -118,27 +118,15 @@ def optional(form: Form) -> Form:
     return lambda found, where: None if found is ABSENT or found is None else form(found, where)
 
 
-def every(form: Form) -> Form:
-    """A list of what another form allows."""
+def every(form: Form, of: type = list, but: Sequence[str] = ()) -> Form:
+    """A list, or a dictionary, of what another form allows, except of some names."""
 
     def fault(found: Any, where: str) -> str | None:
-        if not isinstance(found, list):
+        if not isinstance(found, of):
             return f"{where} = {shorten(found)}"
-        faults = (form(one, f"{where}[{index}]") for index, one in enumerate(found))
-        return next(filter(None, faults), None)
-
-    return fault
-
-
-def mapping(form: Form, but: tuple[str, ...] = ()) -> Form:
-    """An object whose every value is what another form allows, except of some names."""
-
-    def fault(found: Any, where: str) -> str | None:
-        if not isinstance(found, dict):
-            return f"{where} = {shorten(found)}"
-        given = {shorten(name): one for name, one in found.items() if name not in but}
-        faults = (form(one, f"{where}[{name}]") for name, one in given.items())
-        return next(filter(None, faults), None)
+        items = found.items() if isinstance(found, dict) else enumerate(found)
+        given = ((shorten(key), one) for key, one in items if key not in but)
+        return next(filter(None, (form(one, f"{where}[{key}]") for key, one in given)), None)
 
     return fault
 

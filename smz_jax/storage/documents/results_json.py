@@ -16,7 +16,6 @@ from smz_jax.storage.documents.forms import (
     fields,
     is_number,
     kind,
-    mapping,
     nullable,
     number,
     optional,
@@ -24,19 +23,19 @@ from smz_jax.storage.documents.forms import (
 )
 
 _NUMBER, _OBJECT = optional(value(is_number)), optional(kind(dict))
-_EVALUATION = optional(mapping(nullable(value(is_number)), but=("scores",)))
+_EVALUATION = optional(every(nullable(value(is_number)), dict, but=("scores",)))
 _MEASURED = fields(mean=number(), **dict.fromkeys(("mean_low", "mean_high"), nullable(number())))
 
 SUMMARY = Document(
     "summary.json",
     **dict.fromkeys(("env_steps", "env_frames", "learner_steps", "seconds_total"), _NUMBER),
-    seconds=optional(mapping(value(is_number))),
+    seconds=optional(every(value(is_number), dict)),
     evaluation=_EVALUATION,
     evaluation_sticky=_EVALUATION,
-    baselines=optional(fields(random=_EVALUATION, constant=optional(mapping(_EVALUATION)))),
+    baselines=optional(fields(random=_EVALUATION, constant=optional(every(_EVALUATION, dict)))),
     **dict.fromkeys(("macros", "model_check", "versions"), _OBJECT),
 )
-BASELINES = Document("baselines.json", random=nullable(_MEASURED), constant=mapping(_MEASURED))
+BASELINES = Document("baselines.json", random=nullable(_MEASURED), constant=every(_MEASURED, dict))
 ABOUT = Document(
     "export.json",
     experiment=TEXT,
