@@ -16,7 +16,6 @@ from smz_jax.config.cli import Invocation
 from smz_jax.config.settings import Config
 from smz_jax.config.sources import config_from_yaml, config_to_yaml, diff
 from smz_jax.storage.files import atomic_write_text
-from smz_jax.storage.metrics import METRICS_FILE
 
 CONFIG_NAME, LOCK_NAME = "config.yaml", ".lock"
 RUNS_ROOT = Path("runs")
@@ -77,7 +76,7 @@ def _needed(run_dir: Path, invocation: Invocation) -> str | None:
     if not (run_dir / CONFIG_NAME).exists():
         if invocation.resume:
             return f"a folder that holds a run ({CONFIG_NAME}), to resume"
-        if (run_dir / METRICS_FILE).exists():
+        if (run_dir / "metrics.jsonl").exists():
             return f"a new folder: this one holds metrics of a run without its {CONFIG_NAME}"
         return None if can_write(run_dir) else WRITABLE
     saved = read_config(run_dir)
