@@ -1,7 +1,8 @@
 """Stochastic MuZero on any Gymnasium environment: `python -m experiments.gym --env.id Acrobot-v1`.
 
-The action space must be Discrete. Observations that are images (`smz_jax/envs/gym/spaces.py` says
-which) suit `--network.family light --env.frame_stack 4`. Without `--env.id` it plays CartPole.
+The action space must be Discrete. Observations that are images (see
+`smz_jax/envs/gym/libraries.py`) suit `--network.family light --env.frame_stack 4`. Without
+`--env.id` it plays CartPole.
 """
 
 from smz_jax.config.experiment import Experiment

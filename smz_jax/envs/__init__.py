@@ -8,39 +8,28 @@ environment): see `smz_jax/envs/atari/atari_env.py`.
 from __future__ import annotations
 
 import importlib
-from types import ModuleType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from smz_jax.config.check import require
 from smz_jax.config.settings import EnvConfig
-from smz_jax.envs.protocol import GameFault, VectorEnv, check_actions
+from smz_jax.envs.protocol import GameFault, OpenGame, VectorEnv, check_actions
 
 if TYPE_CHECKING:
     from smz_jax.types import EnvSpec
 
-__all__ = ["SUITES", "GameFault", "VectorEnv", "check_actions", "check_env_id", "make_env"]
-__all__ += ["make_spec", "suite_module"]
-
-
-class Suite(NamedTuple):
-    """Where the parts of a suite are; both may be one module."""
-
-    ids: str  # module with `check_id(config)`; loads no JAX
-    games: str  # module with `spec_of(config)` and `open_games(config, *, seed, num_envs, ...)`
+__all__ = ["SUITES", "GameFault", "OpenGame", "VectorEnv", "check_actions", "check_env_id"]
+__all__ += ["make_env", "make_spec", "open_game"]
 
 
 SUITES = {
-    "atari": Suite("smz_jax.envs.atari.rom_files", "smz_jax.envs.atari.atari_env"),
-    "gym": Suite("smz_jax.envs.gym.libraries", "smz_jax.envs.gym.gym_env"),
-    "pgx": Suite("smz_jax.envs.pgx.pgx_games", "smz_jax.envs.pgx.pgx_env"),
-    "grid": Suite("smz_jax.envs.grid.map", "smz_jax.envs.grid.grid_env"),
+    "atari": ("smz_jax.envs.atari.rom_files", "smz_jax.envs.atari.atari_env"),
+    "gym": ("smz_jax.envs.gym.libraries", "smz_jax.envs.gym.gym_env"),
+    "pgx": ("smz_jax.envs.pgx.pgx_games", "smz_jax.envs.pgx.pgx_env"),
+    "grid": ("smz_jax.envs.grid.map", "smz_jax.envs.grid.grid_env"),
 }
-"""Suites by name (`EnvConfig.suite`). `games` may also have `open_game`, see `envs/screens.py`."""
-
-
-def suite_module(config: EnvConfig) -> ModuleType:
-    """The module that opens the games of `config.suite`, loaded at its first use."""
-    return importlib.import_module(SUITES[config.suite].games)
+"""The two modules of each suite (`EnvConfig.suite`), which may be one. The first has
+`check_id(config)` and loads no JAX, the second `spec_of(config)`, `open_lanes(config, seed, lanes)`
+and, where a library draws, `open_game(config, seed, screen)`."""
 
 
 def check_env_id(config: EnvConfig) -> None:
@@ -49,7 +38,13 @@ def check_env_id(config: EnvConfig) -> None:
     Raises:
         ConfigError: in one line; names close matches of an unknown id.
     """
-    importlib.import_module(SUITES[config.suite].ids).check_id(config)
+    importlib.import_module(SUITES[config.suite][0]).check_id(config)
+
+
+def _games_of(config: EnvConfig) -> Any:
+    """The module that opens the games, loaded at its first use; checks the id first."""
+    check_env_id(config)
+    return importlib.import_module(SUITES[config.suite][1])
 
 
 def make_env(
@@ -78,14 +73,16 @@ def make_env(
     Raises:
         ConfigError: if the game is unknown or its library is missing.
     """
-    lanes = config.num_envs if num_envs is None else num_envs
-    require(1 <= lanes <= 4096, "num_envs", lanes, "in 1..4096")
+    count = config.num_envs if num_envs is None else num_envs
+    require(1 <= count <= 4096, "num_envs", count, "in 1..4096")
     require(0 <= seed < 2**63, "seed", seed, "at least 0")
     require(0 <= first_lane <= 4096, "first_lane", first_lane, "in 0..4096")
-    check_env_id(config)
-    return suite_module(config).open_games(
-        config, seed=seed, num_envs=lanes, first_lane=first_lane, training=training
-    )
+    lanes = range(first_lane, first_lane + count)
+    games = _games_of(config)
+    from smz_jax.envs.vector import LanesVectorEnv
+
+    opened = games.open_lanes(config, seed, lanes)
+    return LanesVectorEnv(opened, games.spec_of(config), config, count, training)
 
 
 def make_spec(config: EnvConfig) -> EnvSpec:
@@ -94,5 +91,26 @@ def make_spec(config: EnvConfig) -> EnvSpec:
     Raises:
         ConfigError: as `make_env`.
     """
-    check_env_id(config)
-    return suite_module(config).spec_of(config)
+    return _games_of(config).spec_of(config)
+
+
+def open_game(config: EnvConfig, *, seed: int, screen: bool) -> OpenGame:
+    """Opens one lane of whole games with raw rewards, to be watched.
+
+    A suite that has `open_game` opens it by a library that draws, also where nothing is drawn: the
+    same seed gives the same game. envpool draws nothing, so that ale-py plays a game of Atari, and
+    Gymnasium one of suite gym if it has the id with the same spaces.
+
+    Args:
+        config: the environment's settings.
+        seed: of the games, see `make_env`.
+        screen: whether the library's own picture is wanted.
+
+    Raises:
+        ConfigError: as `make_env`.
+    """
+    suite = importlib.import_module(SUITES[config.suite][1])
+    if hasattr(suite, "open_game"):
+        return suite.open_game(config, seed, screen)
+    env = make_env(config, seed=seed, num_envs=1, training=False)
+    return OpenGame(env, None, 4.0, f"played by {getattr(suite, 'LIBRARY', 'smz_jax')}")

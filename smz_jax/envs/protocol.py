@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
 from smz_jax.config.check import ConfigError, require
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from smz_jax.types import EnvSpec, Timestep
 
 
@@ -37,7 +39,8 @@ class VectorEnv(Protocol):
 
     def step(self, actions: np.ndarray) -> Timestep:
         """Steps every lane: `send`, then `recv`."""
-        ...
+        self.send(actions)
+        return self.recv()
 
     def send(self, actions: np.ndarray) -> None:
         """Starts a step of every lane; the games run by themselves until `recv`.
@@ -67,6 +70,17 @@ class VectorEnv(Protocol):
         ...
 
 
+class OpenGame(NamedTuple):
+    """One lane of whole games, to be watched."""
+
+    env: VectorEnv
+    screen: Callable[[], np.ndarray] | None
+    """Gives the picture `[H, W, 3]` uint8 of where the game stands; None: it has none of its own,
+    and what is seen can be drawn."""
+    steps_per_second: float  # at which a game looks natural
+    note: str  # who plays, and why there is no picture
+
+
 def check_actions(actions: Any, num_envs: int, num_actions: int) -> np.ndarray:
     """Checks actions before they reach a library (some abort or hang on wrong ones).
 
@@ -93,12 +107,12 @@ def check_actions(actions: Any, num_envs: int, num_actions: int) -> np.ndarray:
     return array.astype(np.int32)
 
 
-def lane_seeds(seed: int, num_envs: int, first_lane: int) -> np.ndarray:
-    """Seeds of lanes first_lane to first_lane + B - 1, for libraries that take a number each.
+def lane_seeds(seed: int, lanes: range) -> np.ndarray:
+    """Seeds of some lanes of a run, for libraries that take a number each.
 
     Returns:
         `[B]` int64 in 1..2^31-1: 0 means "do not seed" to ale-py. SeedSequence keeps the lanes of
         different runs apart (seed + lane would not).
     """
-    seeds = np.random.SeedSequence(seed).generate_state(first_lane + num_envs).astype(np.int64)
-    return np.maximum(seeds[first_lane:] % 2**31, 1)
+    seeds = np.random.SeedSequence(seed).generate_state(lanes.stop).astype(np.int64)
+    return np.maximum(seeds[lanes.start :] % 2**31, 1)

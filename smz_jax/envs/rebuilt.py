@@ -7,7 +7,7 @@ checkpoint needs is the number and the actions since; they are played again.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,7 +29,7 @@ class GamesState(NamedTuple):
     actions: np.ndarray  # [every, B] int32, the first n
 
 
-class RebuiltEnv:
+class RebuiltEnv(VectorEnv):
     """A `VectorEnv` of games that are rebuilt.
 
     The step before a rebuild truncates every game that is not over, so that its last observation
@@ -46,15 +46,16 @@ class RebuiltEnv:
             every: steps of each lane between two rebuilds.
         """
         self._make, self._every = make, every
-        self._env: VectorEnv | _Closed = make(0)
-        self.spec, self.num_envs = self._env.spec, self._env.num_envs
         self.restarts = 0  # errors of the library so far
+        self._failures = 0
+        self._open(0)
+        self.spec, self.num_envs = self._env.spec, self._env.num_envs
         self.cut = np.zeros(self.num_envs, np.bool_)
         """`[B]`, games that the last step cut off: their scores are not those of whole games."""
-        self._number = self._failures = 0
-        self._begin()
 
-    def _begin(self) -> None:
+    def _open(self, number: int) -> None:
+        self._number = number
+        self._env = self._make(number)
         self._actions: list[np.ndarray] = []
         self._last: Timestep | None = None
         self._due = self._failed = False
@@ -62,17 +63,11 @@ class RebuiltEnv:
     @property
     def state(self) -> GamesState:
         """What `restore` needs; not while a step is on its way."""
-        actions = np.zeros((self._every, self.num_envs), np.int32)
         count = len(self._actions)
-        if count:
-            actions[:count] = self._actions
-        return GamesState(
-            np.array(self._number, np.int64),
-            np.array(self._failures, np.int64),
-            np.array(self._failed, np.bool_),
-            np.array(count, np.int64),
-            actions,
-        )
+        actions = np.zeros((self._every, self.num_envs), np.int32)
+        actions[:count] = np.reshape(self._actions, (count, self.num_envs))
+        numbers = (self._number, self._failures, self._failed, count)
+        return GamesState(*map(np.array, numbers), actions)
 
     def restore(self, state: GamesState) -> Timestep:
         """Opens the games of a state and plays its actions again; gives the last step.
@@ -85,24 +80,22 @@ class RebuiltEnv:
         for attempt in range(1, MAX_RESTARTS + 2):
             try:
                 self._rebuild(int(state.number))
-                last = self._start()
+                self._start()
                 for actions in played:
                     self._env.send(actions)
-                    last = self._env.recv()
+                    self._last = self._env.recv()
                 break
             except Exception as error:
                 _raise_mistake(error)
-                self._env = _Closed(self._env)
+                self._failed = True
                 if attempt > MAX_RESTARTS:
                     raise GameFault(
                         f"the games failed {attempt} times when the {len(played)} steps since "
                         f"their last rebuild were played again: {first_line(error)}"
                     ) from error
-        self._actions, self._last = list(played), last
+        self._actions = list(played)
         self._failures, self._failed = int(state.failures), bool(state.failed)
-        if self._failed:
-            self._env = _Closed(self._env)
-        return self._cut_off(last) if self._failed or self._is_due else last
+        return self._seen()
 
     def reset(self) -> Timestep:
         """Starts a new game in every lane; see `VectorEnv.reset`."""
@@ -113,18 +106,13 @@ class RebuiltEnv:
             return self._reopen()
 
     def _start(self) -> Timestep:
-        first = self._last = self._env.reset()
+        self._last = self._env.reset()
         self.cut = np.zeros(self.num_envs, np.bool_)
-        return first
-
-    def step(self, actions: np.ndarray) -> Timestep:
-        """Steps every lane; see `VectorEnv.step`."""
-        self.send(actions)
-        return self.recv()
+        return self._last
 
     def send(self, actions: np.ndarray) -> None:
         """Starts a step of every lane, or a rebuild where one is due; see `VectorEnv.send`."""
-        if self._due:
+        if self._due or self._failed:
             return
         try:
             self._env.send(actions)
@@ -142,21 +130,15 @@ class RebuiltEnv:
             except Exception as error:
                 del self._actions[-1:]  # nothing came of them
                 self._fail(error)
-        assert self._last is not None
-        if self._failed or self._is_due:
-            if not self._failed:
-                self._failures = 0
-            return self._cut_off(self._last)
-        self.cut = np.zeros(self.num_envs, np.bool_)
-        return self._last
-
-    @property
-    def _is_due(self) -> bool:
-        return len(self._actions) >= self._every
+        return self._seen()
 
     def close(self) -> None:
         """Frees the games; see `VectorEnv.close`."""
-        self._env.close()
+        try:
+            self._env.close()
+        except Exception:
+            if not self._failed:
+                raise
 
     def _reopen(self) -> Timestep:
         """Opens the next games; tries again where they fail at once."""
@@ -168,17 +150,16 @@ class RebuiltEnv:
                 self._fail(error)
 
     def _rebuild(self, number: int) -> None:
-        self._env.close()
-        self._number = number
-        self._env = self._make(number)
-        self._begin()
+        self.close()
+        self._open(number)
 
-    def _cut_off(self, last: Timestep) -> Timestep:
-        """The step as one after which every game is over."""
-        self._due = True
+    def _seen(self) -> Timestep:
+        """The last step; one after which every game is over where the next is a rebuild."""
+        last = self._last
+        assert last is not None
+        self._due = self._failed or len(self._actions) >= self._every
         if self._failed:  # nothing came of the actions: the games end where they were seen last
-            nothing = np.zeros_like(last.reward)
-            over = np.zeros_like(last.game_over)
+            nothing, over = np.zeros_like(last.reward), np.zeros_like(last.game_over)
             last = last._replace(
                 reward=nothing,
                 raw_reward=nothing,
@@ -187,9 +168,11 @@ class RebuiltEnv:
                 game_over=over,
                 is_first=last.game_over,
             )
-        self.cut = ~last.game_over
+        elif self._due:
+            self._failures = 0
+        self.cut = ~last.game_over & self._due
         return last._replace(
-            truncated=last.truncated | self.cut, game_over=np.ones(self.num_envs, np.bool_)
+            truncated=last.truncated | self.cut, game_over=last.game_over | self.cut
         )
 
     def _fail(self, error: Exception) -> None:
@@ -208,26 +191,9 @@ class RebuiltEnv:
                 f"{first_line(error)}"
             ) from error
         self._failed = True
-        self._env = _Closed(self._env)
 
 
 def _raise_mistake(error: Exception) -> None:
     """Raises what no new games can mend: wrong actions or settings."""
     if isinstance(error, ConfigError) and not isinstance(error, GameFault):
         raise error
-
-
-class _Closed:
-    """Stands in for games that failed: all that is left to do is to close them."""
-
-    def __init__(self, env: Any) -> None:
-        self._env = env
-
-    def close(self) -> None:
-        try:
-            self._env.close()
-        except Exception:  # it failed before
-            return
-
-    def __getattr__(self, name: str) -> Any:
-        raise RuntimeError(f"the games failed: {name} is not there any more")

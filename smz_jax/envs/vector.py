@@ -1,90 +1,136 @@
 """One vector environment for every library whose games reset themselves at their next step."""
 
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from smz_jax.envs.frames import FrameStacker
-from smz_jax.envs.protocol import GameFault, check_actions
-from smz_jax.types import EnvSpec, Timestep
+from smz_jax.config.settings import EnvConfig
+from smz_jax.envs.frames import push_frame
+from smz_jax.envs.protocol import GameFault, VectorEnv, check_actions
+from smz_jax.types import EnvSpec, Space, Timestep
 
 
 class LaneStep(NamedTuple):
-    """What a library gives after a reset or a step; free of its own names and types."""
+    """What a library gives after a reset or a step; free of its own names and types.
+
+    After a reset only frame, mask and lives count.
+    """
 
     frame: np.ndarray  # [B, *frame_shape] newest frame, not written to later
-    reward: np.ndarray  # [B] raw
-    terminated: np.ndarray  # [B] bool, the game is over
-    truncated: np.ndarray  # [B] bool, the time limit is reached
+    reward: np.ndarray = np.zeros(1, np.float32)  # [B] raw
+    terminated: np.ndarray = np.zeros(1, np.bool_)  # [B] bool, the game is over
+    truncated: np.ndarray = np.zeros(1, np.bool_)  # [B] bool, the time limit is reached
     valid_actions: np.ndarray | None = None  # [B, A] bool; None: all are
     lives: np.ndarray | None = None  # [B] int32, lives left; None: the game has none
 
 
-class Lanes(Protocol):
-    """B games of a library; a lane that ended resets at its next step, ignoring its action."""
+class Lanes:
+    """B games of a library; a lane that ended resets at its next step, ignoring its action.
+
+    Here those of a pool with envpool's calls, which ale-py's vectors have too; lanes of another
+    kind have their own of all methods.
+    """
+
+    def __init__(
+        self, pool: Any, seen: Callable[[Any, dict[str, Any]], LaneStep], first_action: int = 0
+    ) -> None:
+        """Takes an open pool whose batch holds every lane, so that it is in lane order.
+
+        Args:
+            pool: of envpool's kind.
+            seen: frame, mask and lives of its observation and info.
+            first_action: the pool's number of action 0.
+        """
+        self._pool, self._seen, self._first_action = pool, seen, np.int32(first_action)
 
     def reset(self) -> LaneStep:
         """Starts a new game in every lane."""
-        ...
+        return self._seen(*self._pool.reset())
 
     def send(self, actions: np.ndarray) -> None:
         """Starts a step of every lane by checked actions, `[B]` int32 in 0..A-1."""
-        ...
+        self._pool.send(actions + self._first_action)
 
     def recv(self) -> LaneStep:
         """Waits for the step that was sent; in lane order."""
-        ...
+        observation, reward, terminated, truncated, info = self._pool.recv()
+        # Of Atari the library's own flag hides an end that falls on the time limit.
+        ended = np.asarray(info.get("terminated", terminated), np.bool_)
+        step = self._seen(observation, info)
+        return step._replace(reward=reward, terminated=ended, truncated=truncated)
 
     def close(self) -> None:
         """Frees the games."""
-        ...
+        self._pool.close()
 
 
-class LanesVectorEnv:
+def describe(
+    config: EnvConfig, frame_shape: tuple[int, ...], dtype: Any, actions: Iterable[str]
+) -> EnvSpec:
+    """The spec of an environment, whose name and stack are those of the settings."""
+    names = tuple(actions)
+    return EnvSpec(
+        name=config.id,
+        frame_shape=frame_shape,
+        context=config.frame_stack,
+        frame_dtype=np.dtype(dtype),
+        action_space=Space(len(names), names),
+        frames_per_step=config.frames_per_step,
+    )
+
+
+def fire_index(config: EnvConfig, spec: EnvSpec) -> int | None:
+    """Index of FIRE, or None where it is not to be pressed or the game has none."""
+    names = spec.action_names
+    return names.index("FIRE") if config.fire_on_life_loss and "FIRE" in names else None
+
+
+class LanesVectorEnv(VectorEnv):
     """`Lanes` behind the protocol of `VectorEnv`.
 
     An action that the game itself says is invalid is replaced by the lowest valid one, so that a
     constant policy can be played; the search never gives one.
+
+    Where the games have lives, as in Atari, a lost one may end the episode (`episodic_life`), FIRE
+    is the only valid action after it (`fire_on_life_loss`), and rewards may be clipped.
     """
 
-    def __init__(self, lanes: Lanes, spec: EnvSpec, num_envs: int) -> None:
-        """Takes open games that match `spec`."""
-        self.spec = spec
-        self.num_envs = num_envs
+    def __init__(
+        self, lanes: Lanes, spec: EnvSpec, config: EnvConfig, num_envs: int, training: bool
+    ) -> None:
+        """Takes open games of `num_envs` lanes that match `spec`."""
+        self.spec, self.num_envs = spec, num_envs
         self._lanes: Lanes | None = lanes
+        self._episodic_life = config.episodic_life and training
+        self._clip_rewards = config.clip_rewards and training
+        self._fire = fire_index(config, spec)
+        self._lives = np.zeros(num_envs, np.int32)
         self._in_flight = False
         self._invalid: np.ndarray | None = None
 
     def reset(self) -> Timestep:
         """Starts a new game in every lane; see `VectorEnv.reset`."""
-        _require(not self._in_flight, "reset() before the step sent was received")
-        self._stacker = FrameStacker(self.spec.context)
+        lanes = self._open(not self._in_flight, "reset() before the step sent was received")
+        self._stack = None
         self._game_over = np.ones(self.num_envs, np.bool_)
-        return self._given(self._timestep(self._open().reset()))
-
-    def step(self, actions: np.ndarray) -> Timestep:
-        """Steps every lane; see `VectorEnv.step`."""
-        self.send(actions)
-        return self.recv()
+        return self._timestep(lanes.reset())
 
     def send(self, actions: np.ndarray) -> None:
         """Starts a step of every lane; see `VectorEnv.send`."""
-        lanes = self._open()
-        _require(self._invalid is not None, "send() before reset()")
-        _require(not self._in_flight, "send() before the step sent was received")
+        self._open(self._invalid is not None, "send() before reset()")
+        lanes = self._open(not self._in_flight, "send() before the step sent was received")
         assert self._invalid is not None
         actions = check_actions(actions, self.num_envs, self.spec.num_actions)
         forbidden = self._invalid[np.arange(self.num_envs), actions] > 0
-        actions = np.where(forbidden, self._invalid.argmin(axis=1), actions).astype(np.int32)
-        lanes.send(actions)
+        lanes.send(np.where(forbidden, self._invalid.argmin(axis=1), actions).astype(np.int32))
         self._in_flight = True
 
     def recv(self) -> Timestep:
         """Waits for the step that was sent; see `VectorEnv.recv`."""
-        lanes = self._open()
-        _require(self._in_flight, "recv() without send()")
+        lanes = self._open(self._in_flight, "recv() without send()")
         self._in_flight = False
-        return self._given(self._timestep(lanes.recv()))
+        return self._timestep(lanes.recv())
 
     def close(self) -> None:
         """Frees the games; see `VectorEnv.close`."""
@@ -92,36 +138,44 @@ class LanesVectorEnv:
             self._lanes.close()
         self._lanes = None
 
-    def _open(self) -> Lanes:
-        if self._lanes is None:
-            raise RuntimeError("the environment is closed")
+    def _open(self, in_turn: bool, message: str) -> Lanes:
+        if self._lanes is None or not in_turn:
+            raise RuntimeError(message if self._lanes else "the environment is closed")
         return self._lanes
-
-    def _given(self, timestep: Timestep) -> Timestep:
-        # A copy: who writes into what was given does not change what is played.
-        self._invalid = timestep.invalid_actions.copy()
-        return timestep
 
     def _timestep(self, step: LaneStep) -> Timestep:
         is_first = self._game_over
         self._check_finite("observation", step.frame)
         self._check_finite("reward", step.reward)
-        reward = np.where(is_first, np.float32(0), step.reward.astype(np.float32))
+        raw = reward = np.where(is_first, np.float32(0), step.reward.astype(np.float32))
         terminated = step.terminated & ~is_first
         truncated = step.truncated & ~terminated & ~is_first
-        self._game_over = terminated | truncated
+        game_over = terminated | truncated
         invalid = np.zeros((self.num_envs, self.spec.num_actions), np.float32)
         if step.valid_actions is not None:
             # A game without any valid move is over, or its mask says nothing.
             some = step.valid_actions.any(axis=1, keepdims=True)
             invalid[some & ~step.valid_actions.astype(np.bool_)] = 1
+        if step.lives is not None:
+            life_lost = (step.lives < self._lives) & ~is_first & ~terminated
+            self._lives = step.lives
+            if self._fire is not None:
+                must_fire = life_lost & ~game_over
+                invalid[must_fire] = 1
+                invalid[must_fire, self._fire] = 0
+            terminated = terminated | (life_lost & self._episodic_life)
+            truncated = truncated & ~terminated
+            reward = np.sign(raw) if self._clip_rewards else raw
+        self._stack = push_frame(self._stack, step.frame, is_first, self.spec.context)
+        # Copies: who writes into what was given changes nothing in the game.
+        self._game_over, self._invalid = game_over.copy(), invalid.copy()
         return Timestep(
-            observation=self._stacker.push(step.frame, is_first),
+            observation=self._stack,
             reward=reward,
-            raw_reward=reward,
+            raw_reward=raw,
             terminated=terminated,
             truncated=truncated,
-            game_over=self._game_over.copy(),
+            game_over=game_over,
             is_first=is_first,
             invalid_actions=invalid,
         )
@@ -134,8 +188,3 @@ class LanesVectorEnv:
                 f"env.id = {self.spec.name!r} is not allowed: its {what} must be finite numbers; "
                 f"lane {lane} gave one that is not"
             )
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise RuntimeError(message)

@@ -29,9 +29,8 @@ from smz_jax.analysis.requests import PlayRequest
 from smz_jax.config.check import ConfigError
 from smz_jax.config.settings import Config, EnvConfig, NetworkConfig, SearchConfig
 from smz_jax.config.training import EvalConfig
-from smz_jax.envs import make_env
+from smz_jax.envs import make_env, open_game
 from smz_jax.envs.atari.ale_backend import AleScreenPool
-from smz_jax.envs.screens import open_game
 from smz_jax.model.networks import make_networks
 from smz_jax.storage.export import Exported
 

@@ -8,8 +8,8 @@ import pytest
 
 from smz_jax.config.check import ConfigError
 from smz_jax.config.settings import EnvConfig
-from smz_jax.envs.area import resize_area
 from smz_jax.envs.atari.emulator import Emulator, play_sequence
+from smz_jax.envs.frames import resize_area
 
 FIRE, RIGHT, LEFT = 1, 2, 3
 

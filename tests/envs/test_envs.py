@@ -16,9 +16,8 @@ from smz_jax.config.check import ConfigError
 from smz_jax.config.settings import EnvConfig
 from smz_jax.envs import SUITES, check_actions, check_env_id, make_env, make_spec
 from smz_jax.envs.atari import rom_files
-from smz_jax.envs.atari.atari_env import AtariVectorEnv
-from smz_jax.envs.frames import FrameStacker
-from smz_jax.envs.vector import LaneStep
+from smz_jax.envs.frames import push_frame
+from smz_jax.envs.vector import LaneStep, LanesVectorEnv
 from smz_jax.types import EnvSpec, Space
 from tests.support.toy_env import CatchEnv
 
@@ -58,7 +57,7 @@ class ScriptedPool:
 
 def play(rows, actions, training=True, **settings):
     pool = ScriptedPool(rows)
-    env = AtariVectorEnv(pool, SPEC, EnvConfig(**settings), 1, training)
+    env = LanesVectorEnv(pool, SPEC, EnvConfig(**settings), 1, training)
     steps = [env.reset()] + [env.step(np.array([action])) for action in actions]
     return pool, steps
 
@@ -99,7 +98,7 @@ def test_training_step_flags_by_hand():
 
 def test_writing_into_a_given_mask_changes_no_action():
     pool = ScriptedPool(LIFE_LOST_THEN_OVER)
-    env = AtariVectorEnv(pool, SPEC, EnvConfig(), 1, True)
+    env = LanesVectorEnv(pool, SPEC, EnvConfig(), 1, True)
     env.reset()
     for _ in range(3):
         env.step(np.array([2])).invalid_actions[:] = 0.0
@@ -149,7 +148,7 @@ def test_time_limit(row, terminated, truncated):
 def test_calls_in_a_wrong_order_are_answered_and_do_no_harm():
     """Where a library would hang or mix up steps; each wrong call leaves the game as it was."""
     pool = ScriptedPool([(1, 3, False, False), (2, 3, False, False), (3, 3, False, False)])
-    env = AtariVectorEnv(pool, SPEC, EnvConfig(clip_rewards=False), 1, True)
+    env = LanesVectorEnv(pool, SPEC, EnvConfig(clip_rewards=False), 1, True)
     with pytest.raises(RuntimeError, match=r"send\(\) before reset\(\)"):
         env.send(np.array([0]))
     env.reset()
@@ -177,12 +176,12 @@ def test_calls_in_a_wrong_order_are_answered_and_do_no_harm():
 
 def test_frame_stacker_against_lists():
     rng = np.random.default_rng(0)
-    stacker = FrameStacker(3)
+    stack = None
     lanes = [[], []]
     for step in range(20):
         frame = rng.integers(0, 256, (2, 4, 5)).astype(np.uint8)
         is_first = rng.random(2) < 0.3
-        stack = stacker.push(frame, is_first)
+        stack = push_frame(stack, frame, is_first, 3)
         frame_before = frame.copy()
         frame[:] = 0  # the library may reuse its buffer
         for lane, history in enumerate(lanes):

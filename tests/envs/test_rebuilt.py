@@ -5,6 +5,7 @@ import pytest
 
 from smz_jax.acting.actor import GameScores
 from smz_jax.config.check import ConfigError
+from smz_jax.config.settings import EnvConfig
 from smz_jax.envs.protocol import GameFault
 from smz_jax.envs.rebuilt import MAX_RESTARTS, RebuiltEnv
 from smz_jax.envs.vector import LaneStep, LanesVectorEnv
@@ -200,7 +201,9 @@ class Nowhere:
 @pytest.mark.parametrize("what", ["frame", "reward"])
 def test_numbers_that_are_not_finite_end_the_games_and_reach_nobody(what):
     spec = EnvSpec("nowhere", (2,), 1, np.dtype(np.float32), Space(3, ("a", "b", "c")), 1)
-    env = RebuiltEnv(lambda number: LanesVectorEnv(Nowhere(number, what), spec, LANES), 100)
+    env = RebuiltEnv(
+        lambda number: LanesVectorEnv(Nowhere(number, what), spec, EnvConfig(), LANES, True), 100
+    )
     seen = [env.reset(), *(env.step(np.zeros(LANES, np.int32)) for _ in range(4))]
     assert all(np.isfinite(field).all() for step in seen for field in step)
     assert [step.game_over.all() for step in seen] == [False, False, True, False, False]

@@ -14,7 +14,7 @@ from smz_jax.acting.evaluate import game_settings
 from smz_jax.analysis.load import check_actions_of, fit_params
 from smz_jax.config.seeds import FINAL_SEED
 from smz_jax.config.settings import Config, EnvConfig
-from smz_jax.envs.screens import OpenGame, open_game
+from smz_jax.envs import OpenGame, open_game
 from smz_jax.model.networks import make_networks
 from smz_jax.storage.export import Exported
 from smz_jax.types import Timestep

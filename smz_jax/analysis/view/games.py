@@ -13,7 +13,7 @@ from smz_jax.analysis.requests import MacrosRequest
 from smz_jax.analysis.view.chains import Chain, SmallTree, best_chain, to_host, worth
 from smz_jax.config.check import require
 from smz_jax.config.settings import Config
-from smz_jax.envs.screens import open_game
+from smz_jax.envs import open_game
 from smz_jax.storage.export import Exported
 
 

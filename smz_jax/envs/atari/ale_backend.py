@@ -9,12 +9,17 @@ from ale_py import roms
 
 from smz_jax.config.settings import EnvConfig
 from smz_jax.envs.atari.rom_files import games
-from smz_jax.envs.vector import LaneStep
+from smz_jax.envs.vector import Lanes, LaneStep
 
 _NO_LIMIT = 10**9
 
 
-class AlePool:
+def seen(frame: np.ndarray, info: dict[str, Any]) -> LaneStep:
+    """What a library's frames `[B, 1, H, W]` show."""
+    return LaneStep(frame[:, 0], lives=info["lives"])
+
+
+class AlePool(Lanes):
     """See `Lanes`.
 
     The time limit is counted here: at its own, ale-py returns a stale last frame, from which a
@@ -28,38 +33,33 @@ class AlePool:
 
         `picture` overrides ale-py's settings of the frames.
         """
-        num_envs, noops = len(seeds), config.noops
         picture = {"img_height": config.frame_size, "img_width": config.frame_size, **picture}
-        self._pool = ale_py.AtariVectorEnv(
+        pool = ale_py.AtariVectorEnv(
             games(config.backend)[config.id],
-            num_envs=num_envs,
+            num_envs=len(seeds),
             num_threads=config.num_threads,
             stack_num=1,
             frameskip=config.frame_skip,
             # Draws 0..noop_max-1 frames, of which FIRE takes the place of one.
-            noop_max=noops + 2 if fire_reset and noops else noops + 1,
+            noop_max=config.noops + (2 if fire_reset and config.noops else 1),
             use_fire_reset=fire_reset,
             repeat_action_probability=config.sticky,
             max_num_frames_per_episode=_NO_LIMIT,
             reward_clipping=False,
             **picture,
         )
+        super().__init__(pool, seen)
         self._max_steps = config.max_episode_steps
         self._seeds: np.ndarray | None = seeds
-        self._zeros = np.zeros(num_envs, np.float32)
+        self._lanes = len(seeds)
 
     def reset(self) -> LaneStep:
         """See `Lanes.reset`."""
-        frame, info = self._pool.reset(seed=self._seeds)  # pyright: ignore[reportArgumentType]
+        frame, info = self._pool.reset(seed=self._seeds)
         self._seeds = None
-        no = np.zeros(len(self._zeros), np.bool_)
-        self._elapsed = np.zeros(len(self._zeros), np.int64)
-        self._ended = self._limit = no
-        return LaneStep(frame[:, 0], self._zeros, no, no, lives=info["lives"])
-
-    def send(self, actions: np.ndarray) -> None:
-        """See `Lanes.send`."""
-        self._pool.send(actions)
+        self._elapsed = np.zeros(self._lanes, np.int64)
+        self._ended = self._limit = np.zeros(self._lanes, np.bool_)
+        return seen(frame, info)
 
     def recv(self) -> LaneStep:
         """See `Lanes.recv`."""
@@ -71,15 +71,10 @@ class AlePool:
             frame, info = self._pool.reset(options={"reset_mask": cut})
         self._ended = ended & ~cut
         self._limit = self._elapsed >= self._max_steps
-        reward = reward.astype(np.float32)
         return LaneStep(frame[:, 0], reward, self._ended, self._limit, lives=info["lives"])
 
-    def close(self) -> None:
-        """See `Lanes.close`."""
-        self._pool.close()
 
-
-class AleScreenPool:
+class AleScreenPool(AlePool):
     """An `AlePool` of one lane that also shows the emulator's own RGB screen; see `Lanes`.
 
     A second emulator of the same seed is sent the same actions (ale-py draws no-ops and sticky
@@ -92,33 +87,31 @@ class AleScreenPool:
         height, width = open_emulator(games(config.backend)[config.id]).getScreenDims()
         config = dataclasses.replace(config, num_threads=1)
         screen = {"img_height": height, "img_width": width, "grayscale": False, "maxpool": False}
-        both = (AlePool(config, seeds, fire_reset, **of) for of in ({}, screen))
-        self._pools = tuple(both)
+        super().__init__(config, seeds, fire_reset)
+        self._shown = AlePool(config, seeds, fire_reset, **screen)
         self.screen = np.zeros((height, width, 3), np.uint8)
 
     def reset(self) -> LaneStep:
         """See `Lanes.reset`."""
-        return self._seen(*(pool.reset() for pool in self._pools))
+        return self._compared(super().reset(), self._shown.reset())
 
     def send(self, actions: np.ndarray) -> None:
         """See `Lanes.send`."""
-        for pool in self._pools:
-            pool.send(actions)
+        super().send(actions)
+        self._shown.send(actions)
 
     def recv(self) -> LaneStep:
         """See `Lanes.recv`."""
-        return self._seen(*(pool.recv() for pool in self._pools))
+        return self._compared(super().recv(), self._shown.recv())
 
     def close(self) -> None:
         """See `Lanes.close`."""
-        for pool in self._pools:
-            pool.close()
+        super().close()
+        self._shown.close()
 
-    def _seen(self, step: LaneStep, shown: LaneStep) -> LaneStep:
-        pairs: Any = zip(step[1:], shown[1:], strict=True)
-        for ours, theirs in pairs:
-            if not np.array_equal(ours, theirs):
-                raise RuntimeError("two emulators of one seed went apart")
+    def _compared(self, step: LaneStep, shown: LaneStep) -> LaneStep:
+        if not all(map(np.array_equal, step[1:], shown[1:])):
+            raise RuntimeError("two emulators of one seed went apart")
         self.screen = shown.frame[0]
         return step
 
@@ -139,8 +132,3 @@ def open_emulator(rom: str, sticky: float = 0.0, seed: int | None = None) -> ale
     ale.setInt("frame_skip", 1)
     ale.loadROM(str(roms.get_rom_path(rom)))
     return ale
-
-
-def minimal_actions(rom: str) -> tuple[str, ...]:
-    """Names of a game's minimal action set, in the order in which both libraries index it."""
-    return tuple(action.name for action in open_emulator(rom).getMinimalActionSet())

@@ -1,8 +1,8 @@
 """Atari games: what a step means, on top of a pool of emulators from either library.
 
 The libraries emulate, skip, merge and resize frames, press no-ops and FIRE at a game's start, and
-reset a lane whose game is over at its next step. All else is done here, once for both: stacks,
-lost lives, FIRE after them, reward clipping, the checks of actions.
+reset a lane whose game is over at its next step. All else is done once for both, in
+`LanesVectorEnv`: stacks, lost lives, FIRE after them, reward clipping, the checks of actions.
 
 Where envpool and ale (measured: envpool 1.2.5, ale-py 0.12.1) agree, bit for bit: frames, rewards,
 ends, lives, time limits, sticky actions (the same lane seeds give the same repeats), and FIRE at
@@ -22,99 +22,69 @@ others are the maximum of the last two of `frame_skip` frames. Where they differ
 """
 
 import dataclasses
+import functools
+from typing import Any
 
 import numpy as np
 
 from smz_jax.config.settings import EnvConfig
 from smz_jax.envs import check_env_id
+from smz_jax.envs.atari.ale_backend import AlePool, AleScreenPool, open_emulator, seen
 from smz_jax.envs.atari.rom_files import games
-from smz_jax.envs.protocol import lane_seeds
-from smz_jax.envs.screens import OpenGame
-from smz_jax.envs.vector import Lanes, LaneStep, LanesVectorEnv
-from smz_jax.types import EnvSpec, Space, Timestep
+from smz_jax.envs.protocol import OpenGame, lane_seeds
+from smz_jax.envs.vector import Lanes, LanesVectorEnv, describe, fire_index
+from smz_jax.types import EnvSpec
 
 EMULATOR_HZ = 60
 """Frames of an Atari 2600 in a second."""
 
 
-class AtariVectorEnv(LanesVectorEnv):
-    """B Atari games that share one pool; see `VectorEnv` and `Timestep`.
+def envpool_lanes(config: EnvConfig, seeds: np.ndarray, fire_reset: bool) -> Lanes:
+    """Opens one lane of envpool's for each of the seeds `[B]`, in 1..2^31-1."""
+    import envpool
 
-    After a lost life FIRE is the only valid action (`fire_on_life_loss`).
-    """
-
-    def __init__(
-        self, pool: Lanes, spec: EnvSpec, config: EnvConfig, num_envs: int, training: bool
-    ) -> None:
-        """Takes an open pool of `num_envs` lanes that matches `spec`."""
-        super().__init__(pool, spec, num_envs)
-        self._episodic_life = config.episodic_life and training
-        self._clip_rewards = config.clip_rewards and training
-        self._fire = fire_index(config, spec.action_names)
-        self._lives = np.zeros(num_envs, np.int32)
-
-    def _timestep(self, step: LaneStep) -> Timestep:
-        whole = super()._timestep(step)
-        assert step.lives is not None
-        life_lost = (step.lives < self._lives) & ~whole.is_first & ~whole.terminated
-        terminated = whole.terminated | (life_lost & self._episodic_life)
-        self._lives = step.lives
-        if self._fire is not None:
-            must_fire = life_lost & ~whole.game_over
-            whole.invalid_actions[must_fire] = 1
-            whole.invalid_actions[must_fire, self._fire] = 0
-        return whole._replace(
-            reward=np.sign(whole.reward) if self._clip_rewards else whole.reward,
-            terminated=terminated,
-            truncated=whole.truncated & ~terminated,
-        )
+    rom = games(config.backend)[config.id]
+    pool = envpool.make_gymnasium(
+        "".join(part.capitalize() for part in rom.split("_")) + "-v5",
+        num_envs=len(seeds),
+        seed=seeds,
+        num_threads=config.num_threads,
+        stack_num=1,
+        frame_skip=config.frame_skip,
+        # Draws 0..noop_max-1 frames with FIRE, 1..noop_max without; 0 is a segmentation fault.
+        noop_max=config.noops + 1 if fire_reset else max(config.noops, 1),
+        use_fire_reset=fire_reset,
+        repeat_action_probability=config.sticky,
+        max_episode_steps=config.max_episode_steps,
+        img_height=config.frame_size,
+        img_width=config.frame_size,
+    )
+    return Lanes(pool, seen)
 
 
-def open_games(
-    config: EnvConfig, *, seed: int, num_envs: int, first_lane: int, training: bool
-) -> AtariVectorEnv:
-    """Opens a vector of Atari games; see `make_env`."""
-    if config.backend == "envpool":
-        from smz_jax.envs.atari.envpool_backend import EnvpoolPool as Pool
-    else:
-        from smz_jax.envs.atari.ale_backend import AlePool as Pool
-    spec = spec_of(config)
-    fire_reset = fire_index(config, spec.action_names) is not None
-    pool = Pool(config, lane_seeds(seed, num_envs, first_lane), fire_reset)
-    return AtariVectorEnv(pool, spec, config, num_envs, training)
+def open_lanes(config: EnvConfig, seed: int, lanes: range, pool: Any = None) -> Any:
+    """Opens a vector of Atari games, see `make_env`; `pool` is another class to open them."""
+    pool = pool or (envpool_lanes if config.backend == "envpool" else AlePool)
+    has_fire = fire_index(config, spec_of(config)) is not None
+    return pool(config, lane_seeds(seed, lanes), has_fire)
 
 
-def open_game(config: EnvConfig, *, seed: int, screen: bool) -> OpenGame:
+def open_game(config: EnvConfig, seed: int, screen: bool) -> OpenGame:
     """Opens a game to be watched, with the emulator's own screen if that is wanted."""
-    from smz_jax.envs.atari.ale_backend import AlePool, AleScreenPool
-
     config = dataclasses.replace(config, backend="ale")
     check_env_id(config)
-    spec = spec_of(config)
-    fire_reset = fire_index(config, spec.action_names) is not None
-    pool = (AleScreenPool if screen else AlePool)(config, lane_seeds(seed, 1, 0), fire_reset)
-    env = AtariVectorEnv(pool, spec, config, 1, training=False)
-    shown = (lambda: pool.screen) if isinstance(pool, AleScreenPool) else None
+    pool = open_lanes(config, seed, range(1), AleScreenPool if screen else AlePool)
+    env = LanesVectorEnv(pool, spec_of(config), config, 1, training=False)
+    shown = (lambda: pool.screen) if screen else None
     return OpenGame(env, shown, EMULATOR_HZ / config.frame_skip, "played by ale-py")
 
 
+@functools.lru_cache(maxsize=16)
 def spec_of(config: EnvConfig) -> EnvSpec:
-    """Describes the game of `config`; see `make_spec`."""
-    from smz_jax.envs.atari.ale_backend import minimal_actions
+    """Describes the game of `config`; see `make_spec`.
 
-    names = minimal_actions(games(config.backend)[config.id])
-    return EnvSpec(
-        name=config.id,
-        frame_shape=(config.frame_size, config.frame_size),
-        context=config.frame_stack,
-        frame_dtype=np.dtype(np.uint8),
-        action_space=Space(len(names), names),
-        frames_per_step=config.frame_skip,
-    )
-
-
-def fire_index(config: EnvConfig, action_names: tuple[str, ...]) -> int | None:
-    """Index of FIRE, or None where it is not to be pressed or the game has none."""
-    if not config.fire_on_life_loss or "FIRE" not in action_names:
-        return None
-    return action_names.index("FIRE")
+    The actions are the game's minimal set, in the order in which both libraries index it.
+    """
+    actions = open_emulator(games(config.backend)[config.id]).getMinimalActionSet()
+    shape = (config.frame_size, config.frame_size)
+    return describe(config, shape, np.uint8, (action.name for action in actions))

@@ -22,12 +22,12 @@ import numpy as np
 
 from smz_jax.config.check import require
 from smz_jax.config.settings import EnvConfig
-from smz_jax.envs.area import resize_area
 from smz_jax.envs.atari.ale_backend import open_emulator
-from smz_jax.envs.atari.atari_env import fire_index, spec_of
+from smz_jax.envs.atari.atari_env import spec_of
 from smz_jax.envs.atari.rom_files import check_id, games
-from smz_jax.envs.frames import FrameStacker
+from smz_jax.envs.frames import resize_area
 from smz_jax.envs.protocol import check_actions
+from smz_jax.envs.vector import fire_index
 
 
 class Step(NamedTuple):
@@ -54,7 +54,6 @@ class EmulatorState(NamedTuple):
     step: Step
     screen: np.ndarray  # [210, 160, 3] uint8: ale-py draws none until the next frame
     merged: np.ndarray  # [210, 160] uint8, the grey screen that is the newest frame
-    stacker: FrameStacker
     draws: np.random.RandomState
     last_action: ale_py.Action  # what a sticky frame repeats
 
@@ -73,12 +72,11 @@ class Emulator:
         require(config.suite == "atari", "env.suite", config.suite, allowed)
         size = config.frame_size
         require(size <= 160, "env.frame_size", size, "at most 160, the width of the screen")
-        config = dataclasses.replace(config, backend="ale")
-        check_id(config)
-        self.spec = spec_of(config)
-        self._rom, self._skip, self._size = games("ale")[config.id], config.frame_skip, size
-        self._fire = fire_index(config, self.spec.action_names)
-        self._stick_below = float(np.float32(config.sticky)) * 2**32
+        self._config = dataclasses.replace(config, backend="ale")
+        check_id(self._config)
+        self.spec = spec_of(self._config)
+        self._rom = games("ale")[config.id]
+        self._fire = fire_index(config, self.spec)
         self._ale = open_emulator(self._rom)
         self._actions = list(self._ale.getMinimalActionSet())
         self._screen: np.ndarray | None = None
@@ -97,15 +95,13 @@ class Emulator:
         require(0 <= noops <= 1000, "noops", noops, "in 0..1000")
         self._draws = _generator(seed)
         self._last_action = ale_py.Action.NOOP
-        self._screen = None
-        self._stacker = FrameStacker(self.spec.context)
         self._ale.reset_game()
         for _ in range(noops):
             self._act(ale_py.Action.NOOP)
         if self._fire is not None:
             self._act(ale_py.Action.FIRE)
         self._merged = self._ale.getScreenGrayscale()
-        return self._look(0.0, life_lost=False)
+        return self._look(0.0, None)
 
     def step(self, action: int) -> Step:
         """Plays `frame_skip` frames, fewer where the game ends in between.
@@ -118,36 +114,27 @@ class Emulator:
             ConfigError: if the action is none; the emulator sees nothing of it.
             RuntimeError: before `reset`, or where the game is over.
         """
-        before = self._now()
+        before, skip = self._now(), self._config.frame_skip
         index = int(check_actions(np.asarray([action]), 1, self.spec.num_actions)[0])
         if before.terminated:
             raise RuntimeError("step() after the game's end: reset() or restore() first")
         if self._fire is not None and before.invalid_actions.any():
             index = self._fire
-        self._screen = None
-        reward, left = 0, self._skip
+        reward, left = 0, skip
         while left and not self._ale.game_over():
             reward += self._act(self._actions[index])
             left -= 1
             if left < 2:  # a game that ends before leaves the last step's frame, as in envpool
                 screen = self._ale.getScreenGrayscale()
-                both = left == 0 and self._skip > 1
+                both = left == 0 and skip > 1
                 self._merged = np.maximum(self._merged, screen) if both else screen
-        return self._look(float(reward), life_lost=self._ale.lives() < before.lives)
+        return self._look(float(reward), before)
 
     def clone(self) -> EmulatorState:
         """The state as it is, which later steps do not change."""
-        step = self._now()
-        return EmulatorState(
-            rom=self._rom,
-            ale=self._ale.cloneState(),
-            step=step,
-            screen=self.screen(),
-            merged=self._merged,
-            stacker=copy.copy(self._stacker),
-            draws=copy.deepcopy(self._draws),
-            last_action=self._last_action,
-        )
+        step, draws = self._now(), copy.deepcopy(self._draws)
+        ale, screen = self._ale.cloneState(), self.screen()
+        return EmulatorState(self._rom, ale, step, screen, self._merged, draws, self._last_action)
 
     def restore(self, state: EmulatorState, *, seed: int | None = None) -> Step:
         """Goes back to a state, also of another emulator of the same settings.
@@ -168,9 +155,7 @@ class Emulator:
         require(shape == ours, "state.step.observation.shape", shape, str(ours))
         self._draws = copy.deepcopy(state.draws) if seed is None else _generator(seed)
         self._ale.restoreState(state.ale)
-        self._merged = state.merged
-        self._stacker = copy.copy(state.stacker)
-        self._last_action, self._screen, self._step = state.last_action, state.screen, state.step
+        _, _, self._step, self._screen, self._merged, _, self._last_action = state
         return state.step
 
     def ram(self) -> np.ndarray:
@@ -187,25 +172,22 @@ class Emulator:
     def _act(self, action: ale_py.Action) -> int:
         """Plays one frame; gives its reward."""
         drawn, _ = self._draws.randint(0, 2**32, 2, np.uint32)
-        if drawn >= self._stick_below:
+        if drawn >= float(np.float32(self._config.sticky)) * 2**32:
             self._last_action = action
         return self._ale.act(self._last_action)
 
-    def _look(self, reward: float, *, life_lost: bool) -> Step:
-        frame = resize_area(self._merged, self._size)[None]
-        over = self._ale.game_over()
+    def _look(self, reward: float, before: Step | None) -> Step:
+        frame = resize_area(self._merged, self._config.frame_size)[None]
+        older = np.repeat(frame, self.spec.context, 0) if before is None else before.observation
+        observation = np.concatenate([older[1:], frame])
+        observation.flags.writeable = False
+        over, lives = self._ale.game_over(), self._ale.lives()
         invalid = np.zeros(self.spec.num_actions, np.float32)
-        if life_lost and not over and self._fire is not None:
+        if before is not None and lives < before.lives and not over and self._fire is not None:
             invalid[:] = 1
             invalid[self._fire] = 0
-        self._step = Step(
-            observation=self._stacker.push(frame, np.zeros(1, np.bool_))[0],
-            reward=reward,
-            lives=self._ale.lives(),
-            terminated=over,
-            env_frames=self._ale.getEpisodeFrameNumber(),
-            invalid_actions=invalid,
-        )
+        frames = self._ale.getEpisodeFrameNumber()
+        self._screen, self._step = None, Step(observation, reward, lives, over, frames, invalid)
         return self._step
 
     def _now(self) -> Step:
@@ -251,19 +233,12 @@ def play_sequence(
         over = emulator.restore(state, seed=seed).terminated
         require(not over, "state", "the end of a game", "one from which the game goes on")
         steps: list[Step] = []
-        for action in actions:
-            steps.append(emulator.step(action))
-            if steps[-1].terminated:
-                break
-        runs.append(
-            SequenceRun(
-                frames=np.stack([step.frame for step in steps]),
-                rewards=np.array([step.reward for step in steps], np.float32),
-                lives=np.array([step.lives for step in steps], np.int32),
-                terminated=steps[-1].terminated,
-                ram=emulator.ram(),
-            )
-        )
+        while len(steps) < len(actions) and not (steps and steps[-1].terminated):
+            steps.append(emulator.step(actions[len(steps)]))
+        frames = np.stack([step.frame for step in steps])
+        rewards = np.array([step.reward for step in steps], np.float32)
+        lives = np.array([step.lives for step in steps], np.int32)
+        runs.append(SequenceRun(frames, rewards, lives, steps[-1].terminated, emulator.ram()))
     return runs
 
 

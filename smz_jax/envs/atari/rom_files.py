@@ -24,9 +24,8 @@ def check_id(config: EnvConfig) -> None:
     close = difflib.get_close_matches(_plain(config.id), plain, n=3, cutoff=0.6)
     names = ", ".join(plain[key] for key in close)
     hint = f"did you mean {names}?" if names else "such as Breakout, Pong or SpaceInvaders"
-    require(
-        False, "env.id", config.id, f"one of the {len(known)} games of {config.backend}, {hint}"
-    )
+    allowed = f"one of the {len(known)} games of {config.backend}, {hint}"
+    require(False, "env.id", config.id, allowed)
 
 
 _TWO_PLAYERS = frozenset({"combat", "joust", "maze_craze", "warlords"})
@@ -56,17 +55,11 @@ def games(backend: str) -> dict[str, str]:
                 "env.backend = 'envpool' needs envpool, which is not installed: "
                 "use `--env.backend ale` or run `pip install envpool`"
             )
-        folder = _envpool_roms(package) or folder
+        roots = (os.environ.get("ENVPOOL_ASSETS_PATH"), package, _package("envpool_assets"))
+        folders = [Path(root) / "atari" / "roms" for root in roots if root]
+        folder = next((path for path in folders if path.is_dir()), folder)
     roms = sorted(path.stem for path in folder.glob("*.bin") if path.stem not in _TWO_PLAYERS)
     return {rom.title().replace("_", ""): rom for rom in roms}
-
-
-def _envpool_roms(package: Path) -> Path | None:
-    """Folder of envpool's ROMs: an override, the package's own, or its assets package's."""
-    override = os.environ.get("ENVPOOL_ASSETS_PATH")
-    roots = (Path(override) if override else None, package, _package("envpool_assets"))
-    folders = [root / "atari" / "roms" for root in roots if root is not None]
-    return next((folder for folder in folders if folder.is_dir()), None)
 
 
 def _package(name: str) -> Path | None:

@@ -14,8 +14,8 @@ import numpy as np
 
 from smz_jax.config.check import require
 from smz_jax.config.settings import EnvConfig
-from smz_jax.envs.area import resize_area
 from smz_jax.envs.atari.ale_backend import open_emulator
+from smz_jax.envs.frames import resize_area
 
 PADDLE_X, BALL_Y = 72, 101
 """RAM addresses of Breakout; the ball's is 0 while there is none."""
@@ -87,19 +87,15 @@ def sticky_truth(
     """
     player = _Player(config, lane_seed, action_names)
     rows = []
-    for row in range(len(actions)):
+    for row, (frame, action, first) in enumerate(zip(frames, actions, is_first, strict=True)):
         ends = row + 1 == len(actions) or bool(is_first[row + 1])
-        rows.append(
-            player.row(frames[row], int(actions[row]), bool(is_first[row]), ends, row >= first_row)
-        )
-    truth = StickyTruth(*(np.array(x) for x in zip(*rows, strict=True)))
+        rows.append(player.row(frame, int(action), bool(first), ends, row >= first_row))
+    dtypes = (np.bool_, np.bool_, np.int32, np.float32, np.int32, np.int32)
+    truth = StickyTruth(*map(np.array, zip(*rows, strict=True), dtypes))
     worst = int(truth.frame_error.max())
     allowed = "those of the emulator with the lane's seed"
     require(worst <= FRAME_TOLERANCE, "stored frames", f"{worst} grey values off", allowed)
-    return StickyTruth(*(x.astype(y) for x, y in zip(truth, _DTYPES, strict=True)))
-
-
-_DTYPES = (np.bool_, np.bool_, np.int32, np.float32, np.int32, np.int32)
+    return truth
 
 
 class _Player:
@@ -109,11 +105,9 @@ class _Player:
         self._ale = open_emulator("breakout", config.sticky, seed)
         self._other = open_emulator("breakout")
         self._actions = list(self._ale.getMinimalActionSet())
-        self._skip = config.frame_skip
+        self._skip, self._probs = config.frame_skip, course_probs(config.sticky, config.frame_skip)
         self._effect = effect(names)
-        self._fire = names.index("FIRE")
-        self._probs = course_probs(config.sticky, config.frame_skip)
-        self._before = self._fire
+        self._before = self._fire = names.index("FIRE")
         self._screen = np.zeros((210, 160), np.uint8)
 
     def row(

@@ -4,13 +4,15 @@
 the state, 0 or 255) or `image` (a grey picture of the map, `PIXELS` a side for each cell).
 """
 
+import functools
+
 import numpy as np
 
 from smz_jax.config.settings import EnvConfig
 from smz_jax.envs.grid.map import ACTION_NAMES, CELLS, read_options
-from smz_jax.envs.grid.rules import NUM_ACTIONS, GridRules, make_rules
-from smz_jax.envs.vector import LaneStep, LanesVectorEnv
-from smz_jax.types import EnvSpec, Space
+from smz_jax.envs.grid.rules import GridRules, make_rules
+from smz_jax.envs.vector import Lanes, LaneStep, describe
+from smz_jax.types import EnvSpec
 
 PIXELS = 4
 """Height and width of a cell in an image; 4 is the patch of the light torso."""
@@ -20,73 +22,47 @@ BLOCK = 512
 """Random numbers drawn ahead for each lane."""
 
 
-class GridLanes:
-    """B games on one map; see `Lanes`.
+class _GridLanes(Lanes):
+    """B games on one map; see `Lanes`. Each lane has a generator of its own."""
 
-    Args:
-        rules: of the map.
-        observations: of each state, `[S, ...]`.
-        generators: one for each lane, so that its games do not depend on the others.
-        max_steps: actions after which a game is cut off.
-    """
-
-    def __init__(
-        self,
-        rules: GridRules,
-        observations: np.ndarray,
-        generators: list[np.random.Generator],
-        max_steps: int,
-    ):
-        self.state = np.zeros(len(generators), np.int32)
-        self._rules, self._observations = rules, observations
-        self._generators, self._max_steps = generators, max_steps
-        self._drawn = np.zeros((len(generators), BLOCK))
-        self._used = BLOCK
-        self._start = _cumulative(rules.start)
-        self._outcome = _cumulative(rules.probability)
+    def __init__(self, config: EnvConfig, seed: int, lanes: range) -> None:
+        self._rules, self._observations = world_of(config)
+        self._max_steps = config.max_episode_steps
+        sequences = (np.random.SeedSequence(seed, spawn_key=(lane,)) for lane in lanes)
+        self._generators = [np.random.default_rng(sequence) for sequence in sequences]
+        self._drawn, self._used = np.zeros((len(lanes), BLOCK)), BLOCK
+        self._start = _cumulative(self._rules.start)
+        self._outcome = _cumulative(self._rules.probability)
 
     def reset(self) -> LaneStep:
-        """Starts a new game in every lane."""
-        self._over = np.ones(len(self.state), np.bool_)
-        self._steps = np.zeros(len(self.state), np.int64)
-        self.send(np.zeros(len(self.state), np.int32))
+        self._state = self._actions = np.zeros(len(self._drawn), np.int32)
+        self._steps = np.zeros(len(self._drawn), np.int64)
+        self._over = np.ones(len(self._drawn), np.bool_)
         return self.recv()
 
     def send(self, actions: np.ndarray) -> None:
-        """Notes checked actions `[B]`."""
         self._actions = actions
 
     def recv(self) -> LaneStep:
-        """Takes the step that was sent."""
-        rules, before, actions = self._rules, self.state, self._actions
-        draw = self._uniform()[:, None]
-        slot = np.sum(draw >= self._outcome[before, actions], axis=1)
-        start = np.sum(draw >= self._start, axis=1)
-        after = rules.next_state[before, actions, slot]
-        reward = np.where(self._over, 0, rules.reward[before, actions, slot])
-        self.state = np.where(self._over, start, after).astype(np.int32)
-        self._steps = np.where(self._over, 0, self._steps + 1)
-        terminated = rules.terminal[self.state]
-        truncated = self._steps >= self._max_steps
-        self._over = terminated | truncated
-        return LaneStep(
-            frame=self._observations[self.state],
-            reward=reward.astype(np.float32),
-            terminated=terminated,
-            truncated=truncated,
-        )
-
-    def close(self) -> None:
-        """Nothing to free."""
-
-    def _uniform(self) -> np.ndarray:
-        """One number in [0, 1) for each lane, of the lane's own generator."""
+        rules, before, actions = self._rules, self._state, self._actions
         if self._used == BLOCK:
             for row, generator in zip(self._drawn, self._generators, strict=True):
                 generator.random(out=row)
             self._used = 0
+        draw = self._drawn[:, self._used, None]
         self._used += 1
-        return self._drawn[:, self._used - 1]
+        slot = np.sum(draw >= self._outcome[before, actions], axis=1)
+        start = np.sum(draw >= self._start, axis=1)
+        after = rules.next_state[before, actions, slot]
+        self._state = np.where(self._over, start, after)
+        self._steps = np.where(self._over, 0, self._steps + 1)
+        terminated, truncated = rules.terminal[self._state], self._steps >= self._max_steps
+        self._over = terminated | truncated
+        reward = rules.reward[before, actions, slot]
+        return LaneStep(self._observations[self._state], reward, terminated, truncated)
+
+    def close(self) -> None:
+        """Nothing to free."""
 
 
 def _cumulative(probability: np.ndarray) -> np.ndarray:
@@ -129,30 +105,17 @@ def states_of(frames: np.ndarray, observations: np.ndarray) -> np.ndarray:
     return np.array(found, np.int32)
 
 
-def spec_of(config: EnvConfig) -> EnvSpec:
-    """Describes the grid world of `config`; see `make_spec`."""
-    grid, kind = read_options(config)
-    return EnvSpec(
-        name=config.id,
-        frame_shape=grid_observations(make_rules(grid), kind).shape[1:],
-        context=config.frame_stack,
-        frame_dtype=np.dtype(np.uint8),
-        action_space=Space(NUM_ACTIONS, ACTION_NAMES),
-        frames_per_step=1,
-    )
-
-
-def open_games(
-    config: EnvConfig, *, seed: int, num_envs: int, first_lane: int, training: bool
-) -> LanesVectorEnv:
-    """Opens a vector of games on the map of `config`; see `make_env`."""
-    del training  # rewards are never clipped, and there are no lives
+@functools.lru_cache(maxsize=16)
+def world_of(config: EnvConfig) -> tuple[GridRules, np.ndarray]:
+    """The rules of a grid world, and what is seen in each state: see `grid_observations`."""
     grid, kind = read_options(config)
     rules = make_rules(grid)
-    generators = [
-        np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(lane,)))
-        for lane in range(first_lane, first_lane + num_envs)
-    ]
-    observations = grid_observations(rules, kind)
-    lanes = GridLanes(rules, observations, generators, config.max_episode_steps)
-    return LanesVectorEnv(lanes, spec_of(config), num_envs)
+    return rules, grid_observations(rules, kind)
+
+
+def spec_of(config: EnvConfig) -> EnvSpec:
+    """Describes the grid world of `config`; see `make_spec`."""
+    return describe(config, world_of(config)[1].shape[1:], np.uint8, ACTION_NAMES)
+
+
+open_lanes = _GridLanes

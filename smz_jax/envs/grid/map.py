@@ -16,8 +16,8 @@ A map is lines of equal length; outside of it is wall. Cells:
 Every step costs `step_cost` on top.
 """
 
+import contextlib
 import dataclasses
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -65,13 +65,9 @@ S~.
 """
 
 
-def _without_chance(text: str) -> str:
-    return text.translate(str.maketrans("~$", ".."))
-
-
 MAPS: dict[str, str] = {
     "slippery": SLIPPERY,
-    "deterministic": _without_chance(SLIPPERY),
+    "deterministic": SLIPPERY.replace("~", "."),
     "corridors": CORRIDORS,
     "tiny": TINY,
 }
@@ -94,6 +90,8 @@ class GridMap:
 
     def __post_init__(self) -> None:
         """Validates."""
+        from scipy import ndimage
+
         name = "env.kwargs.map"
         require(len(self.rows) > 0, name, "", "lines of cells, or one of " + ", ".join(MAPS))
         width = len(self.rows[0])
@@ -106,20 +104,23 @@ class GridMap:
         small = max(len(self.rows), width) <= MAX_SIZE
         require(small, name, self.size, f"at most {MAX_SIZE} x {MAX_SIZE} cells")
         for cell, what in (("S", "a start S"), ("G", "a goal G")):
-            require(bool(self.find(cell)), name, self.text, f"a map with {what}")
+            require(cell in self.text, name, self.text, f"a map with {what}")
+        passable = ~np.isin(self.cells, ["#", "O"])
+        open_ = ndimage.binary_propagation(self.cells == "G", mask=passable)
         for start in self.find("S"):
-            require(self.goal_reachable(start), name, self.text, f"open from {start} to a goal")
-        for field in ("slip", "prize_prob"):
-            value = _number(field, getattr(self, field))
-            require(0 <= value <= 1, f"env.kwargs.{field}", value, "in [0, 1]")
-        for field in ("prize", "step_cost"):
-            value = _number(field, getattr(self, field))
-            require(0 <= value <= 100, f"env.kwargs.{field}", value, "in [0, 100]")
+            require(bool(open_[start]), name, self.text, f"open from {start} to a goal")
+        for field, most in (("slip", 1), ("prize_prob", 1), ("prize", 100), ("step_cost", 100)):
+            _require_number(field, getattr(self, field), most)
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width in cells."""
         return len(self.rows), len(self.rows[0])
+
+    @property
+    def cells(self) -> np.ndarray:
+        """One character for each cell, `[height, width]`."""
+        return np.array([list(row) for row in self.rows])
 
     @property
     def text(self) -> str:
@@ -128,12 +129,7 @@ class GridMap:
 
     def find(self, cell: str) -> list[tuple[int, int]]:
         """Row and column of every such cell, in reading order."""
-        return [
-            (y, x)
-            for y, row in enumerate(self.rows)
-            for x, found in enumerate(row)
-            if found == cell
-        ]
+        return list(map(tuple, np.argwhere(self.cells == cell).tolist()))
 
     def step(self, place: tuple[int, int], direction: int) -> tuple[int, int]:
         """Where a move from `place` ends; at `place` itself if a wall is in the way."""
@@ -141,24 +137,11 @@ class GridMap:
         inside = 0 <= y < self.size[0] and 0 <= x < self.size[1]
         return (y, x) if inside and self.rows[y][x] != "#" else place
 
-    def goal_reachable(self, start: tuple[int, int]) -> bool:
-        """Whether moves that go where they are meant to can lead from `start` to a goal."""
-        seen, queue = {start}, deque([start])
-        while queue:
-            place = queue.popleft()
-            if self.rows[place[0]][place[1]] == "G":
-                return True
-            if self.rows[place[0]][place[1]] != "O":
-                nearby = {self.step(place, direction) for direction in range(4)} - seen
-                seen |= nearby
-                queue.extend(nearby)
-        return False
 
-
-def _number(name: str, value: Any) -> float:
+def _require_number(name: str, value: Any, most: float) -> None:
     good = isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
     require(good, f"env.kwargs.{name}", value, "a number")
-    return value
+    require(0 <= value <= most, f"env.kwargs.{name}", value, f"in [0, {most}]")
 
 
 def read_map(text: str, **rules: float) -> GridMap:
@@ -205,22 +188,17 @@ def generate_map(
     require(good, "env.kwargs.size", size, f"a whole number in 2..{MAX_SIZE}")
     shares = {"slippery": slippery, "pits": pits, "walls": walls, "coins": coins}
     for name, share in shares.items():
-        require(0 <= _number(name, share) <= 1, f"env.kwargs.{name}", share, "in [0, 1]")
+        _require_number(name, share, 1)
     total = sum(shares.values())
     require(total <= 1, "env.kwargs", round(total, 6), "shares that add up to at most 1")
+    GridMap(rows=("SG",), **rules)  # so that below nothing is wrong but a closed way to the goal
     generator = np.random.default_rng(seed)
-    chances = [slippery, pits, walls, coins, max(0.0, 1 - total)]
+    chances = np.array([slippery, pits, walls, coins, max(0.0, 1 - total)])
     for _ in range(1000):
-        cells = generator.choice(
-            list("~O#$."), p=np.array(chances) / sum(chances), size=(size,) * 2
-        )
+        cells = generator.choice(list("~O#$."), p=chances / sum(chances), size=(size,) * 2)
         cells[0, 0], cells[-1, -1] = "S", "G"
-        rows = tuple("".join(row) for row in cells)
-        try:
-            return GridMap(rows=rows, **rules)
-        except ConfigError:
-            # Anything but a closed way to the goal would be wrong in an open map as well.
-            GridMap(rows=("SG",), **rules)
+        with contextlib.suppress(ConfigError):
+            return GridMap(rows=tuple("".join(row) for row in cells), **rules)
     raise ConfigError(f"env.kwargs: no map of seed {seed} in 1,000 has a way to the goal")
 
 
@@ -259,20 +237,13 @@ def read_options(config: EnvConfig) -> tuple[GridMap, str]:
     Raises:
         ConfigError: in one line, for a name or a value that is not allowed.
     """
-    require(
-        config.id == ENV_ID,
-        "env.id",
-        config.id,
-        f"{ENV_ID} in suite grid; env.kwargs picks the map",
-    )
+    allowed = f"{ENV_ID} in suite grid; env.kwargs picks the map"
+    require(config.id == ENV_ID, "env.id", config.id, allowed)
     options = config.options
     kind = options.pop("observation", OBSERVATIONS[0])
-    require(
-        kind in OBSERVATIONS, "env.kwargs.observation", kind, "one of " + ", ".join(OBSERVATIONS)
-    )
+    allowed = "one of " + ", ".join(OBSERVATIONS)
+    require(kind in OBSERVATIONS, "env.kwargs.observation", kind, allowed)
     return map_from_kwargs(options), kind
 
 
-def check_id(config: EnvConfig) -> None:
-    """Checks the map before JAX loads; raises ConfigError as `read_options`."""
-    read_options(config)
+check_id = read_options

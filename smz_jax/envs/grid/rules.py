@@ -40,15 +40,14 @@ class GridRules(NamedTuple):
 
 def make_rules(grid: GridMap) -> GridRules:
     """The exact rules of a map; outcomes that look the same (same s', r) are one."""
+    cells = grid.cells
     states = [
         (y, x, paid)
-        for y, row in enumerate(grid.rows)
-        for x, cell in enumerate(row)
-        if cell != "#"
-        for paid in ((False, True) if cell == "$" else (False,))
+        for y, x in np.argwhere(cells != "#").tolist()
+        for paid in ((False, True) if cells[y, x] == "$" else (False,))
     ]
     index = {state: number for number, state in enumerate(states)}
-    kinds = [grid.rows[y][x] for y, x, _ in states]
+    kinds = np.array([cells[y, x] for y, x, _ in states])
     shape = (len(states), NUM_ACTIONS, MAX_OUTCOMES)
     probability, reward = np.zeros(shape), np.zeros(shape)
     next_state = np.zeros(shape, np.int32)
@@ -61,12 +60,12 @@ def make_rules(grid: GridMap) -> GridRules:
                 next_state[number, action, slot] = after
                 reward[number, action, slot] = paid
                 probability[number, action, slot] = chance
-    is_start = np.array([kind == "S" for kind in kinds])
+    is_start = kinds == "S"
     return GridRules(
         grid=grid,
         place=np.array([state[:2] for state in states], np.int32),
         paid=np.array([state[2] for state in states]),
-        terminal=np.array([kind in "GO" for kind in kinds]),
+        terminal=np.isin(kinds, ["G", "O"]),
         start=is_start / is_start.sum(),
         probability=probability,
         next_state=next_state,
@@ -193,11 +192,6 @@ def greedy_policy(action_value: np.ndarray) -> np.ndarray:
     return best / best.sum(axis=1, keepdims=True)
 
 
-def uniform_policy(rules: GridRules) -> np.ndarray:
-    """The random policy, `[S, A]`."""
-    return np.full((rules.num_states, NUM_ACTIONS), 1 / NUM_ACTIONS)
-
-
 def finite_horizon(
     rules: GridRules, horizon: int, *, gamma: float = 1.0, policy: np.ndarray | None = None
 ) -> np.ndarray:
@@ -235,7 +229,7 @@ def evaluation_returns(rules: GridRules, horizon: int, gamma: float) -> dict[str
     policies = {
         "optimum": None,
         "discounted": greedy_policy(action_value),
-        "random": uniform_policy(rules),
+        "random": np.full(action_value.shape, 1 / NUM_ACTIONS),
     }
     return {
         name: float(rules.start @ finite_horizon(rules, horizon, policy=policy))

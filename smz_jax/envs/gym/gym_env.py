@@ -3,8 +3,8 @@
 Both reset a lane at the step after its end, ignore that step's action and give reward 0. In
 Gymnasium the lanes step one after the other in this process (`SyncVectorEnv`). Rewards are as the
 environment gives them. `info["action_mask"]` (1 = valid), where an environment gives one, becomes
-`Timestep.invalid_actions`; envpool hands none on. See `spaces` for observations and `libraries`
-for which library plays what.
+`Timestep.invalid_actions`; envpool hands none on. See `libraries` for
+observations and for which library plays what.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import dataclasses
 import json
 import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import gymnasium
@@ -23,85 +23,43 @@ from smz_jax.config.check import ConfigError
 from smz_jax.config.settings import EnvConfig
 from smz_jax.envs import make_env
 from smz_jax.envs.gym.libraries import Found, error_text, find, open_envpool, open_single
-from smz_jax.envs.protocol import GameFault, lane_seeds
-from smz_jax.envs.screens import OpenGame
-from smz_jax.envs.vector import LaneStep, LanesVectorEnv
-from smz_jax.types import EnvSpec, Space
+from smz_jax.envs.protocol import GameFault, OpenGame, lane_seeds
+from smz_jax.envs.vector import Lanes, LaneStep, LanesVectorEnv, describe
+from smz_jax.types import EnvSpec
 
 
 def spec_of(config: EnvConfig) -> EnvSpec:
     """Describes the environment of `config`; see `make_spec`."""
     found = find(config)
-    return EnvSpec(
-        name=config.id,
-        frame_shape=found.coder.frame_shape,
-        context=config.frame_stack,
-        frame_dtype=found.coder.frame_dtype,
-        action_space=Space(
-            found.num_actions, tuple(str(found.first_action + i) for i in range(found.num_actions))
-        ),
-        frames_per_step=1,
-    )
+    actions = range(found.first_action, found.first_action + found.num_actions)
+    return describe(config, found.coder.frame_shape, found.coder.frame_dtype, map(str, actions))
 
 
-def open_games(
-    config: EnvConfig, *, seed: int, num_envs: int, first_lane: int, training: bool
-) -> LanesVectorEnv:
+def open_lanes(config: EnvConfig, seed: int, lanes: range) -> Lanes:
     """Opens a vector of games; see `make_env`."""
-    del training  # rewards are raw and games are whole in any case
-    found = find(config)
-    seeds = lane_seeds(seed, num_envs, first_lane)
-    lanes = EnvpoolLanes if found.library == "envpool" else GymnasiumLanes
-    return LanesVectorEnv(lanes(config, found, seeds), spec_of(config), num_envs)
+    found, seeds = find(config), lane_seeds(seed, lanes)
+    if found.library == "gymnasium":
+        return _GymnasiumLanes(config, found, seeds)
+    pool = open_envpool(config, found, seeds)
+    return Lanes(pool, lambda x, _: LaneStep(found.coder.encode(x)), found.first_action)
 
 
-class EnvpoolLanes:
-    """See `Lanes`; envpool's synchronous mode, in lane order."""
-
-    def __init__(self, config: EnvConfig, found: Found, seeds: np.ndarray) -> None:
-        """Opens one lane for each of the seeds."""
-        self._pool = open_envpool(config, found, seeds)
-        self._found, self._num_envs = found, len(seeds)
-
-    def reset(self) -> LaneStep:
-        """See `Lanes.reset`."""
-        observation, _ = self._pool.reset()
-        no = np.zeros(self._num_envs, np.bool_)
-        frame = self._found.coder.encode(observation)
-        return LaneStep(frame, np.zeros(self._num_envs, np.float32), terminated=no, truncated=no)
-
-    def send(self, actions: np.ndarray) -> None:
-        """See `Lanes.send`."""
-        self._pool.send(actions + np.int32(self._found.first_action))
-
-    def recv(self) -> LaneStep:
-        """See `Lanes.recv`."""
-        observation, reward, terminated, truncated, _ = self._pool.recv()
-        frame = self._found.coder.encode(observation)
-        return LaneStep(frame, reward, terminated=terminated, truncated=truncated)
-
-    def close(self) -> None:
-        """See `Lanes.close`."""
-        self._pool.close()
-
-
-class GymnasiumLanes:
+class _GymnasiumLanes(Lanes):
     """See `Lanes`; the games step at `recv`, one after the other."""
 
     def __init__(self, config: EnvConfig, found: Found, seeds: np.ndarray) -> None:
-        """Opens one lane for each of the seeds."""
-
         def make() -> gymnasium.Env:
             return open_single(config, found.name, found.max_episode_steps)
 
         self._envs = SyncVectorEnv([make] * len(seeds), autoreset_mode=AutoresetMode.NEXT_STEP)
-        self._seeds: list[int | None] = [int(seed) for seed in seeds]
+        self._seeds: list[int | None] = seeds.tolist()
         self._found = found
 
-    def _call(self, function: Callable[[], Any]) -> Any:
-        """What `function` of the games gives; raises GameFault for whatever they raise."""
+    @contextlib.contextmanager
+    def _faults(self) -> Iterator[None]:
+        """Raises GameFault for whatever the games raise."""
         try:
-            return function()
+            yield
         except (Exception, SystemExit) as error:
             last = traceback.extract_tb(error.__traceback__)[-1]
             raise GameFault(
@@ -110,53 +68,33 @@ class GymnasiumLanes:
             ) from error
 
     def reset(self) -> LaneStep:
-        """See `Lanes.reset`."""
-        observation, info = self._call(lambda: self._envs.reset(seed=self._seeds))
+        with self._faults():
+            observation, info = self._envs.reset(seed=self._seeds)
         self._seeds = [None] * len(self._seeds)
-        no = np.zeros(len(self._seeds), np.bool_)
-        zeros = np.zeros(len(self._seeds), np.float32)
-        return self._step(observation, zeros, no, no, info)
+        return LaneStep(self._found.coder.encode(observation), valid_actions=self._mask(info))
 
     def send(self, actions: np.ndarray) -> None:
-        """See `Lanes.send`."""
         self._actions = actions.astype(np.int64) + self._found.first_action
 
     def recv(self) -> LaneStep:
-        """See `Lanes.recv`."""
-        return self._step(*self._call(lambda: self._envs.step(self._actions)))
+        with self._faults():
+            observation, *ends, info = self._envs.step(self._actions)
+        return LaneStep(self._found.coder.encode(observation), *ends, self._mask(info))
 
     def render(self) -> np.ndarray:
         """The first lane's picture `[H, W, 3]` uint8; needs kwargs with `render_mode` rgb_array."""
         return np.asarray(self._envs.envs[0].render(), np.uint8)
 
     def close(self) -> None:
-        """See `Lanes.close`."""
         self._envs.close()
-
-    def _step(
-        self,
-        observation: Any,
-        reward: np.ndarray,
-        terminated: np.ndarray,
-        truncated: np.ndarray,
-        info: dict[str, Any],
-    ) -> LaneStep:
-        return LaneStep(
-            frame=self._found.coder.encode(observation),
-            reward=reward.astype(np.float32),
-            terminated=terminated.copy(),
-            truncated=truncated.copy(),
-            valid_actions=self._mask(info),
-        )
 
     def _mask(self, info: dict[str, Any]) -> np.ndarray | None:
         """The lanes' masks; a lane that gives none may play anything."""
         if "action_mask" not in info:
             return None
         lanes, actions = len(self._seeds), self._found.num_actions
-        given = info.get("_action_mask", np.ones(lanes, np.bool_))
         mask = np.ones((lanes, actions), np.bool_)
-        for lane in np.flatnonzero(given):
+        for lane in np.flatnonzero(info.get("_action_mask", np.ones(lanes, np.bool_))):
             row = np.asarray(info["action_mask"][lane])
             if row.shape != (actions,):
                 raise ConfigError(
@@ -167,7 +105,7 @@ class GymnasiumLanes:
         return mask
 
 
-def open_game(config: EnvConfig, *, seed: int, screen: bool) -> OpenGame:
+def open_game(config: EnvConfig, seed: int, screen: bool) -> OpenGame:
     """Opens a game to be watched, by Gymnasium where that has it with the same spaces."""
     drawn, note = dataclasses.replace(config, backend="gymnasium"), "played by Gymnasium"
     try:
@@ -175,18 +113,16 @@ def open_game(config: EnvConfig, *, seed: int, screen: bool) -> OpenGame:
     except ConfigError:
         same = False
     if not same:
-        note = "played by envpool, which draws nothing"
         env = make_env(config, seed=seed, num_envs=1, training=False)
-        return OpenGame(env, None, 25.0, note)
-    reason = ""
+        return OpenGame(env, None, 25.0, "played by envpool, which draws nothing")
     if screen:
         kwargs = json.dumps({**config.options, "render_mode": "rgb_array"})
         with_picture = dataclasses.replace(drawn, kwargs=kwargs)
         reason = _why_not_drawn(with_picture)
-        drawn = drawn if reason else with_picture
-    lanes = GymnasiumLanes(drawn, find(drawn), lane_seeds(seed, 1, 0))
-    env = LanesVectorEnv(lanes, spec_of(drawn), 1)
-    return OpenGame(env, lanes.render if screen and not reason else None, 25.0, note + reason)
+        drawn, note, screen = drawn if reason else with_picture, note + reason, not reason
+    lanes = _GymnasiumLanes(drawn, find(drawn), lane_seeds(seed, range(1)))
+    env = LanesVectorEnv(lanes, spec_of(drawn), drawn, 1, training=False)
+    return OpenGame(env, lanes.render if screen else None, 25.0, note)
 
 
 def _why_not_drawn(config: EnvConfig) -> str:
@@ -196,9 +132,8 @@ def _why_not_drawn(config: EnvConfig) -> str:
     """
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame else looks for a display
     try:
-        with contextlib.closing(
-            GymnasiumLanes(config, find(config), np.ones(1, np.int64))
-        ) as lanes:
+        lanes = _GymnasiumLanes(config, find(config), np.ones(1, np.int64))
+        with contextlib.closing(lanes):
             lanes.reset()
             shape = lanes.render().shape
     except Exception as error:  # whatever the environment or its drawing library raises

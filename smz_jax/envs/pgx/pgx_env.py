@@ -16,8 +16,8 @@ import pgx
 
 from smz_jax.config.settings import EnvConfig
 from smz_jax.envs.pgx.pgx_games import ACTIONS
-from smz_jax.envs.vector import LaneStep, LanesVectorEnv
-from smz_jax.types import Array, EnvSpec, Space
+from smz_jax.envs.vector import Lanes, LaneStep, describe
+from smz_jax.types import Array, EnvSpec
 
 LIBRARY = "pgx"
 """Who plays, for those who watch."""
@@ -36,49 +36,20 @@ def spec_of(config: EnvConfig) -> EnvSpec:
     """Describes the game of `config`; see `make_spec`. A frame is a board `[H, W, planes]`."""
     game = pgx.make(config.id)  # pyright: ignore[reportArgumentType]
     state = jax.eval_shape(game.init, jax.random.key(0))  # pgx's own properties play a game
-    observation, num_actions = state.observation, state.legal_action_mask.shape[0]
-    return EnvSpec(
-        name=config.id,
-        frame_shape=observation.shape,
-        context=config.frame_stack,
-        frame_dtype=np.dtype(observation.dtype),
-        action_space=Space(
-            num_actions, ACTIONS[config.id] or tuple(str(action) for action in range(num_actions))
-        ),
-        frames_per_step=1,
-    )
-
-
-def open_games(
-    config: EnvConfig, *, seed: int, num_envs: int, first_lane: int, training: bool
-) -> LanesVectorEnv:
-    """Opens a vector of games; see `make_env`."""
-    del training  # rewards are raw and games are whole in any case
-    lanes = PgxLanes(config, seed, np.arange(first_lane, first_lane + num_envs))
-    return LanesVectorEnv(lanes, spec_of(config), num_envs)
+    names = ACTIONS[config.id] or map(str, range(state.legal_action_mask.shape[0]))
+    return describe(config, state.observation.shape, state.observation.dtype, names)
 
 
 @functools.cache
-def compiled_game(game_id: str, limit: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
+def _compiled_game(game_id: str, limit: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """The jitted start and step of a whole vector, shared by all vectors of a game.
 
-    Args:
-        game_id: pgx's name.
-        limit: steps after which a game is cut off.
+    `limit` is the number of steps after which a game is cut off.
 
     Returns:
         `(lane ids [B], key) -> lanes, LaneStep` and `(lanes, action [B]) -> lanes, LaneStep`.
     """
     game = pgx.make(game_id)  # pyright: ignore[reportArgumentType]
-
-    def start(lane: Lane) -> Lane:
-        key = jax.random.fold_in(lane.rng_key, lane.count)
-        return Lane(game.init(key), lane.rng_key, lane.count + 1, jnp.int32(0))
-
-    def advance(lane: Lane, action: Array) -> Lane:
-        key = jax.random.fold_in(lane.rng_key, lane.count)
-        state = game.step(lane.state, action, key)
-        return Lane(state, lane.rng_key, lane.count + 1, lane.elapsed + 1)
 
     def seen(lane: Lane) -> LaneStep:
         state = lane.state
@@ -92,49 +63,48 @@ def compiled_game(game_id: str, limit: int) -> tuple[Callable[..., Any], Callabl
 
     def begin(lane_id: Array, key: Array) -> tuple[Lane, LaneStep]:
         key = jax.random.fold_in(key, lane_id)
-        lane = start(Lane(None, key, jnp.int32(0), jnp.int32(0)))
+        lane = Lane(game.init(jax.random.fold_in(key, 0)), key, jnp.int32(1), jnp.int32(0))
         return lane, seen(lane)
 
     def step(lane: Lane, action: Array) -> tuple[Lane, LaneStep]:
         now = seen(lane)
         over = now.terminated | now.truncated
+        key = jax.random.fold_in(lane.rng_key, lane.count)
         # Both are computed for every lane under vmap in any case.
-        first, next_ = start(lane), advance(lane, action)
-        state = jax.tree.map(lambda a, b: jnp.where(over, a, b), first.state, next_.state)
-        elapsed = jnp.where(over, 0, next_.elapsed)
-        new = Lane(state, lane.rng_key, next_.count, elapsed)
+        first, after = game.init(key), game.step(lane.state, action, key)
+        state = jax.tree.map(lambda a, b: jnp.where(over, a, b), first, after)
+        elapsed = jnp.where(over, 0, lane.elapsed + 1)
+        new = Lane(state, lane.rng_key, lane.count + 1, elapsed)
         return new, seen(new)
 
     return jax.jit(jax.vmap(begin, in_axes=(0, None))), jax.jit(jax.vmap(step), donate_argnums=0)
 
 
-class PgxLanes:
+class _PgxLanes(Lanes):
     """See `Lanes`; `send` starts the step, which runs on while the host does other things."""
 
-    def __init__(self, config: EnvConfig, seed: int, lanes: np.ndarray) -> None:
-        """Opens the given lanes of a seed."""
-        self._begin, self._advance = compiled_game(config.id, config.max_episode_steps)
+    def __init__(self, config: EnvConfig, seed: int, lanes: range) -> None:
+        self._begin, self._advance = _compiled_game(config.id, config.max_episode_steps)
         self._device = jax.local_devices(backend="cpu")[0]
-        self._seed, self._ids, self._resets = seed, lanes, 0
+        self._seed, self._ids, self._resets = seed, np.array(lanes), 0
 
     def reset(self) -> LaneStep:
-        """See `Lanes.reset`."""
         with jax.default_device(self._device):
             words = np.random.SeedSequence([self._seed, self._resets]).generate_state(2)
             key = jax.random.wrap_key_data(jnp.asarray(words), impl="threefry2x32")
             self._resets += 1
-            self._lanes, step = self._begin(self._ids, key)
-        return jax.tree.map(np.asarray, step)
+            self._lanes, self._pending = self._begin(self._ids, key)
+        return self.recv()
 
     def send(self, actions: np.ndarray) -> None:
-        """See `Lanes.send`."""
         with jax.default_device(self._device):
             self._lanes, self._pending = self._advance(self._lanes, actions)
 
     def recv(self) -> LaneStep:
-        """See `Lanes.recv`."""
         return jax.tree.map(np.asarray, self._pending)
 
     def close(self) -> None:
-        """See `Lanes.close`."""
         self._lanes = self._pending = None
+
+
+open_lanes = _PgxLanes
