@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, TypeVar, cast, get_origin
 
 from smz_jax.config.check import Alone, Checked, ConfigError, field_type, require, shorten
 from smz_jax.config.experiment import PRESET_NAMES, Experiment, resolve
+from smz_jax.config.process import command_words
 from smz_jax.config.settings import Config
 from smz_jax.config.sources import SETTINGS, coerce, read_file, suggest
 
@@ -217,7 +218,7 @@ def _print_run_help(experiment: Experiment, defaults: Config, preset: str) -> No
 
     settings = ("settings", Annotated[Config, tyro.conf.arg(name="")], field(default=defaults))
     shown = dataclasses.make_dataclass("Options", [settings], bases=(RunRequest,), frozen=True)
-    name, command = experiment.name, f"python -m experiments.{experiment.name}"
+    name, command = experiment.name, shlex.join(["python", *command_words(experiment.name)])
     expects = f" Expected at laptop: {experiment.expects}." if experiment.expects else ""
     text = experiment.description + expects
     header = _HEADER.format(description=text, command=command, experiment=name, preset=preset)
@@ -283,7 +284,7 @@ def parse(
         config = resolve(experiment, chosen, {}, {})
     if wants_help:
         _print_run_help(experiment, config, chosen)
-    command = shlex.join(["python", "-m", f"experiments.{experiment.name}", *argv])
+    command = shlex.join(["python", *command_words(experiment.name), *argv])
     return Invocation(
         config=config,
         preset=preset,

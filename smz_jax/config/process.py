@@ -79,6 +79,12 @@ def lasting_output() -> Iterator[Callable[[], OSError | None]]:
             sys.stdout, sys.stderr = former
 
 
+def command_words(name: str) -> list[str]:
+    """What is typed after `python` for a command: by its module, or as `smz_jax.__main__`."""
+    by_package = ("-m", "smz_jax") in zip(sys.orig_argv, sys.orig_argv[1:], strict=False)
+    return ["-m", "smz_jax", name] if by_package else ["-m", f"experiments.{name}"]
+
+
 def run_main(main: Callable[[], int | None]) -> NoReturn:
     """Runs `main` and exits with its code.
 

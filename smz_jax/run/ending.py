@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 
 from smz_jax.config.cli import Invocation
+from smz_jax.config.process import command_words
 from smz_jax.config.settings import Config
 from smz_jax.envs import GameFault
 from smz_jax.report.library import format_rankings
@@ -120,8 +121,8 @@ def finish(experiment: str, invocation: Invocation, run_dir: Path, outcome: Outc
 
 def resume_command(experiment: str, run_dir: Path) -> str:
     """What to type to go on with a run."""
-    words = [sys.executable, "-m", f"experiments.{experiment}", "--resume"]
-    return shlex.join([*words, "--run_dir", str(run_dir)])
+    words = [sys.executable, *command_words(experiment), "--resume", "--run_dir", str(run_dir)]
+    return shlex.join(words)
 
 
 def summarise_run(invocation: Invocation, run_dir: Path, outcome: Outcome) -> dict[str, Any]:

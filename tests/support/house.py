@@ -61,7 +61,8 @@ def read_house(root: Path = ROOT) -> House:
 def room_of(module: str) -> str:
     """`smz_jax.envs.grid.map` -> `envs`; `experiments.gym` -> `experiments`."""
     top, *rest = module.split(".")
-    return "experiments" if top == "experiments" else rest[0] if rest else "smz_jax"
+    is_command = top == "experiments" or rest == ["__main__"]  # another door to the same
+    return "experiments" if is_command else rest[0] if rest else "smz_jax"
 
 
 def arrows_of(imports: dict[str, set[str]]) -> dict[str, set[str]]:

@@ -1,0 +1,56 @@
+"""Every command by one name: `python -m smz_jax breakout --preset tiny`.
+
+In a checkout that is `python -m experiments.breakout --preset tiny`. An installed package has no
+`experiments` on the path of imports, where it would hide a user's folder of that name: it lies
+beside the library, and this command alone imports it.
+"""
+
+import os
+import runpy
+import sys
+from importlib import metadata
+from pathlib import Path
+
+from smz_jax.config.process import run_main
+
+
+def find_experiments() -> Path | None:
+    """The folder that holds `experiments`: a checkout, or where pip put it."""
+    beside = Path(__file__).parents[1]
+    folders = [beside, beside / "share/smz_jax"]  # as with `pip install --target`
+    try:
+        files = [x.locate() for x in metadata.files("smz_jax") or [] if x.name == "breakout.py"]
+    except metadata.PackageNotFoundError:
+        files = []
+    folders += [Path(str(file)).resolve().parents[1] for file in files]
+    return next((x for x in folders if (x / "experiments/breakout.py").is_file()), None)
+
+
+def main() -> int:
+    """Runs the command that the first argument names; without one lists them."""
+    root = find_experiments()
+    if root is None:
+        print("error: the folder experiments/ is not installed", file=sys.stderr)
+        return 2
+    modules = [*root.glob("experiments/*.py"), *root.glob("experiments/*/__main__.py")]
+    names = {(x.parent if x.stem == "__main__" else x).stem for x in modules}
+    names = sorted(names - {"__init__", "smz_jax"})
+    name, *words = sys.argv[1:] or [""]
+    if name not in names:
+        wants_help = name in ("-h", "--help")
+        print(
+            f"usage: python -m smz_jax COMMAND ...; --help after a command explains it\n"
+            f"commands: {' '.join(names)}",
+            file=None if wants_help else sys.stderr,
+        )
+        return 0 if wants_help else 2
+    path = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(root), *([path] if path else [])])
+    sys.path.insert(0, str(root))
+    sys.argv = [f"python -m smz_jax {name}", *words]
+    runpy.run_module(f"experiments.{name}", run_name="__main__", alter_sys=True)
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,84 @@
+"""The package as it is installed: it hides nothing, and its commands run by one name."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def python(*words, cwd, path=None):
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {"PYTHONPATH": str(path)} if path else {}
+    return subprocess.run(
+        [sys.executable, *map(str, words)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=environment,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """The folder that a wheel is unpacked to."""
+    pytest.importorskip("setuptools")
+    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    for name in ("smz_jax", "experiments"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    words = ("-m", "pip", "install", "-q", "--no-deps", "--no-index", "--no-build-isolation")
+    done = python(*words, "--target", target, source, cwd=source)
+    assert done.returncode == 0, done.stderr
+    return target
+
+
+def test_no_top_level_name_but_its_own(installed):
+    names = {path.name for path in installed.iterdir()}
+    assert {x for x in names if not x.endswith(".dist-info")} == {"smz_jax", "share"}
+
+
+def test_every_module_and_file_is_installed(installed):
+    for folder, place in (("smz_jax", "smz_jax"), ("experiments", "share/smz_jax/experiments")):
+        for path in (ROOT / folder).rglob("*"):
+            if path.is_file() and "__pycache__" not in path.parts:
+                assert (installed / place / path.relative_to(ROOT / folder)).is_file(), path
+
+
+def test_commands_run_by_the_package(installed, tmp_path):
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments/__init__.py").write_text("MINE = 1\n")
+    hidden = python(
+        "-c",
+        "import smz_jax.types, experiments; print(experiments.MINE)",
+        cwd=tmp_path,
+        path=installed,
+    )
+    assert hidden.stdout == "1\n"
+    done = python("-m", "smz_jax", "breakout", "--seed", "x", cwd=tmp_path, path=installed)
+    assert done.returncode == 2 and done.stderr.startswith("error: seed = 'x'")
+    done = python("-m", "smz_jax", "breakout", "--help", cwd=tmp_path, path=installed)
+    assert done.returncode == 0 and "python -m smz_jax breakout --preset smoke" in done.stdout
+
+
+@pytest.mark.parametrize("words", [(), ("--help",), ("breakouts",)])
+def test_the_package_lists_its_commands(words):
+    done = python("-m", "smz_jax", *words, cwd=ROOT)
+    out = done.stdout if "--help" in words else done.stderr
+    assert done.returncode == (0 if "--help" in words else 2)
+    listed = out.split("commands: ")[1].split()
+    assert {"breakout", "benchmark", "report"} <= set(listed) and "smz_jax" not in listed
+
+
+@pytest.mark.parametrize("installed_too", [False, True])
+def test_a_script_says_what_to_type(installed_too):
+    done = python("experiments/breakout.py", cwd=ROOT, path=ROOT if installed_too else None)
+    assert done.returncode == 1
+    assert "python -m experiments.breakout" in done.stderr and "Traceback" not in done.stderr
