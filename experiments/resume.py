@@ -1,11 +1,12 @@
-"""Goes on with a run that was stopped, from its folder alone: `python -m experiments.resume DIR`.
+"""Continues a run that was stopped, from its folder alone: `python -m experiments.resume DIR`.
 
 Finds the experiment in the folder's config.yaml and calls it with `--resume --run_dir DIR`; further
-flags are passed on (`--total_env_steps 500000` goes on for longer). The run goes on bit for bit
+flags are passed on (`--total_env_steps 500000` trains for longer). The run continues bit for bit
 from its newest good checkpoint, as if it had never been stopped.
 """
 
 import os
+import pkgutil
 import re
 import runpy
 import sys
@@ -27,11 +28,7 @@ def find_experiment(run_dir: Path) -> str:
     experiment = read_config(run_dir).experiment
     typed = _COMMAND.search((run_dir / CONFIG_NAME).read_text(encoding="utf-8"))
     name = typed[1] if typed else experiment
-    here = Path(__file__).parent
-    known = sorted(
-        [path.stem for path in here.glob("*.py")]
-        + [path.parent.name for path in here.glob("*/__main__.py")]
-    )
+    known = sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
     require(name in known, "experiment", name, "one of experiments/: " + ", ".join(known))
     return name
 

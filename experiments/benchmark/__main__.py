@@ -1,27 +1,4 @@
-"""Speed of each part, of the search, of acting: `python -m experiments.benchmark --help`."""
-
-import math
-import os
-import shlex
-import sys
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
-
-from smz_jax.config.check import Between, Checked, ConfigError, require
-from smz_jax.config.cli import Invocation, RunRequest, choose_preset, parse, read_request
-from smz_jax.config.experiment import Experiment
-from smz_jax.config.process import run_main
-from smz_jax.config.sources import SETTINGS, suggest
-
-EXPERIMENT = Experiment("benchmark", base={"env.id": "Breakout"})
-COMMANDS = ("search", "rollout", "soak")
-SOAK_SECONDS = 1800.0
-Seconds = Annotated[float | None, Between(0, 3600, "(]", "a number above 0, at most 3600")]
-"""For each part, for each search, or in all; None: as the command says."""
-
-HELP = """\
-usage: python -m experiments.benchmark [search | rollout | soak] [flags]
+"""usage: python -m experiments.benchmark [search | rollout | soak] [flags]
 
   python -m experiments.benchmark [--preset NAME] [settings]
       each part of a run: the environment, the search, a rollout, the training step, the macro
@@ -36,20 +13,21 @@ usage: python -m experiments.benchmark [search | rollout | soak] [flags]
 
 Each prints tables. Flags:
 
-  --preset NAME   tiny, smoke, laptop or gpu (unset: gpu with an accelerator, else laptop)
-  --seconds N     time for each part, above 0 (default: 3, at tiny 0.1); compilation comes on top
-  --json PATH     also write the numbers there, with hardware, versions and settings
+  --preset NAME   tiny, smoke, laptop or gpu (unset: gpu with an accelerator, else laptop); search:
+                  tiny alone, which only shows that every part runs, in seconds
+  --seconds N     time for each part, above 0 (default: 3, at tiny 0.1); compilation comes on top.
+                  search: for each number over all rounds (default 0.4, at tiny 0.05); a search that
+                  takes longer runs once a round
+  --full          search: all of 2 networks, batches 1, 8, 32, 128 and 25, 50, 100, 200 simulations:
+                  about 20 minutes on 2 cores; else the sizes that matter, under 4 minutes
+  --json PATH     also write the numbers there, with hardware, versions, commit and settings
 
 Every setting of a run can be changed too, e.g. --search.num_simulations 8 or --config my.yaml:
-python -m experiments.breakout --help explains them. Measure on an otherwise idle machine; see
-python -m experiments.benchmark search --help for the search.
-"""
+python -m experiments.breakout --help explains them. Not those of search, whose networks and sizes
+are fixed. Measure on an otherwise idle machine.
 
-SEARCH_HELP = """\
-usage: python -m experiments.benchmark search [--full] [--preset tiny] [--seconds N] [--json PATH]
-
-Times searches from ready embeddings (no representation, no environment) with random weights, 4
-actions and 32 chance outcomes, every figure in turn with what it is compared to:
+search times searches from ready embeddings (no representation, no environment) with random weights,
+4 actions and 32 chance outcomes, every figure in turn with what it is compared to:
 
   stock     mctx.stochastic_muzero_policy, both functions for every row at each simulation
   batched   this project's engine, collapsing off unless it is named
@@ -58,161 +36,130 @@ actions and 32 chance outcomes, every figure in turn with what it is compared to
 and prints the searches per second, their ratios, the memory of a tree, the seconds to compile,
 and each ratio beside the figure to reach. "Equal decision nodes" is half of the simulations,
 collapsing, on a deterministic model.
+"""  # noqa: D415
 
-  --full          all of 2 networks, batches 1, 8, 32, 128 and 25, 50, 100, 200 simulations: about
-                  20 minutes on 2 cores; else the sizes that matter, under 4 minutes
-  --preset tiny   only shows that every part runs, in seconds
-  --seconds N     time for each number over all rounds (default 0.4, at tiny 0.05); a search that
-                  takes longer runs once a round
-  --json PATH     also write the numbers there, with hardware, versions and commit
+import math
+import os
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
 
-Settings of a run (--env.id, --search.engine, ...) are not taken: networks and sizes are fixed.
-Measure on an otherwise idle machine.
-"""
+from smz_jax.config.check import Between, ConfigError, require
+from smz_jax.config.cli import Invocation, RunRequest, choose_preset, parse
+from smz_jax.config.experiment import Experiment
+from smz_jax.config.process import run_main
+from smz_jax.config.sources import suggest
+
+EXPERIMENT = Experiment("benchmark", base={"env.id": "Breakout"})
+COMMANDS = ("search", "rollout", "soak")
+SECONDS = {"": (3.0, 0.1), "search": (0.4, 0.05), "rollout": (3.0, 0.1), "soak": (1800.0, 1800.0)}
+"""For each part, each search, or in all; and the same at tiny."""
+Seconds = Annotated[float | None, Between(0, 3600, "(]", "a number above 0, at most 3600")]
 
 
 @dataclass(frozen=True)
-class SearchRequest(Checked):
-    """What `search` takes."""
+class BenchmarkRequest(RunRequest):
+    """What a benchmark takes beside the settings of a run."""
 
-    preset: str | None = None
+    seconds: Seconds = None
     full: bool = False
-    seconds: Seconds = None
     json: Path | None = None
 
-    def __post_init__(self) -> None:
-        """Checks what spans fields too; raises ConfigError in one line."""
-        super().__post_init__()
-        allowed = "left out with --full" if self.full else "tiny, or left out"
-        fits = self.preset is None or (self.preset == "tiny" and not self.full)
-        require(fits, "preset", self.preset, allowed)
-        check_writable(self.json)
 
-
-@dataclass(frozen=True)
-class PartsRequest(RunRequest):
-    """What the other commands take beside the settings of a run."""
-
-    seconds: Seconds = None
-    json: Path | None = None
-
-    def __post_init__(self) -> None:
-        """Checks what spans fields too; raises ConfigError in one line."""
-        super().__post_init__()
-        run_dir = None if self.run_dir is None else str(self.run_dir)
-        for name, value in (("run_dir", run_dir), ("resume", self.resume)):
-            require(not value, name, value, "left out: a benchmark has no run folder")
-        check_writable(self.json)
-
-
-def check_writable(path: Path | None) -> None:
-    """Raises ConfigError if no file can be written at `path`: before minutes of measuring."""
-    if path is None:
-        return
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    good = not path.is_dir() and folder.is_dir() and os.access(folder, os.W_OK)
-    require(good, "json", str(path), "the path of a file that can be written")
-
-
-def take_command(argv: list[str]) -> str | None:
-    """Takes the command, the first word, out of `argv`; None where flags come first.
+def read_command(argv: list[str]) -> tuple[str, BenchmarkRequest, Invocation]:
+    """The command, the first word (empty: the parts of a run), and the flags that go with it.
 
     Raises:
-        ConfigError: if there is no such command, or a flag does not go with it.
+        ConfigError: in one line, before JAX loads and before minutes of measuring.
     """
-    command = argv.pop(0) if argv and not argv[0].startswith("-") else None
-    if command is not None and command not in COMMANDS:
+    command = argv[0] if argv and not argv[0].startswith("-") else ""
+    if command and command not in COMMANDS:
         hint = suggest(command, COMMANDS) or "; there are " + ", ".join(COMMANDS)
         raise ConfigError(f"unknown command {command!r}{hint}")
-    for typed in (token.split("=")[0] for token in argv if token.startswith("--")):
-        name = typed[2:].replace("-", "_")
-        if command == "search" and name in (*SETTINGS, "config", "run_dir", "resume"):
-            raise ConfigError(f"{typed} does not go with search: networks and sizes are its own")
-        if command != "search" and name == "full":
-            raise ConfigError("--full goes with search: experiments.benchmark search --full")
-    return command
-
-
-def measure_settings(command: str | None, invocation: Invocation) -> tuple[dict[str, Any], list]:
-    """Measures the parts of a run, acting, or a long run; gives the numbers and the tables."""
-    import jax
-
-    from experiments.benchmark import parts, rollout, soak, tables
-
-    invocation = choose_preset(invocation, has_accelerator=jax.default_backend() != "cpu")
-    preset, config = str(invocation.preset), invocation.config
-    assert isinstance(invocation.request, PartsRequest)
-    seconds = invocation.request.seconds
-    if command == "soak":
-        result = soak.measure(config, seconds or SOAK_SECONDS, preset)
-        return result, [tables.soak_table(result)]
-    each = seconds or (0.1 if preset == "tiny" else 3.0)
-    if command == "rollout":
-        result = {"preset": preset, **rollout.measure(config, each, preset)}
-        return result, [tables.rollout_table(result), tables.figures_table(result)]
-    result = {"preset": preset, **parts.measure(config, each)}
-    return result, [tables.parts_table(result)]
-
-
-def measure_search(request: SearchRequest) -> tuple[dict[str, Any], list]:
-    """Measures the search; gives the numbers and the tables."""
-    from experiments.benchmark import plan, search, tables
-
-    seconds = request.seconds
-    if request.preset == "tiny":
-        result = search.measure(plan.TINY, seconds=seconds or 0.05, rounds=3, own_cache=False)
-    else:
-        is_short = not request.full and seconds is None
-        result = search.measure(
-            plan.FULL if request.full else plan.DEFAULT,
-            seconds=seconds or search.TASK_SECONDS,
-            limit=search.LIMIT_SECONDS if is_short else math.inf,
-        )
-    result = {"preset": request.preset, "full": request.full, **result}
-    return result, [tables.search_table(result), tables.figures_table(result)]
-
-
-def read_command(
-    command: str | None, argv: list[str]
-) -> tuple[SearchRequest | RunRequest, Invocation | None]:
-    """The request, and the run whose parts are measured; raises ConfigError before JAX loads."""
-    if command == "search":
-        return read_request(SearchRequest, argv), None
+    argv = argv[1:] if command else argv
     if command == "soak" and not any(x.split("=")[0] == "--preset" for x in argv):
         argv = [*argv, "--preset", "smoke"]
-    invocation = parse(argv, EXPERIMENT, PartsRequest)
-    from smz_jax.envs import check_env_id
+    invocation = parse(argv, EXPERIMENT, BenchmarkRequest)
+    request = invocation.request
+    assert isinstance(request, BenchmarkRequest)
+    if command == "search":
+        run_flags = (name for name in ("config", "run_dir", "resume") if getattr(request, name))
+        for name in (*invocation.explicit, *run_flags):
+            raise ConfigError(f"--{name} does not go with search: networks and sizes are its own")
+        allowed = "left out with --full" if request.full else "tiny, or left out"
+        fits = request.preset is None or (request.preset == "tiny" and not request.full)
+        require(fits, "preset", request.preset, allowed)
+    else:
+        if request.full:
+            raise ConfigError("--full goes with search: experiments.benchmark search --full")
+        run_dir = None if request.run_dir is None else str(request.run_dir)
+        for name, value in (("run_dir", run_dir), ("resume", request.resume)):
+            require(not value, name, value, "left out: a benchmark has no run folder")
+        from smz_jax.envs import check_env_id
 
-    check_env_id(invocation.config.env)
-    return invocation.request, invocation
+        check_env_id(invocation.config.env)
+    if (path := request.json) is not None:
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        good = not path.is_dir() and folder.is_dir() and os.access(folder, os.W_OK)
+        require(good, "json", str(path), "the path of a file that can be written")
+    return command, request, invocation
+
+
+def measure(command: str, request: BenchmarkRequest, invocation: Invocation) -> dict[str, Any]:
+    """Measures, prints the tables and gives the document."""
+    import jax
+    from rich.console import Console
+
+    from experiments.benchmark import parts, search, soak, tables, timing
+
+    if command != "search":
+        invocation = choose_preset(invocation, has_accelerator=jax.default_backend() != "cpu")
+    config, preset = invocation.config, invocation.preset
+    is_tiny = preset == "tiny"
+    each = request.seconds or SECONDS[command][is_tiny]
+    result: dict[str, Any] = {"preset": preset, **timing.surroundings()}
+    is_quick = is_tiny if command == "search" else each < timing.QUICK_SECONDS
+    with timing.own_compile_cache(command != "soak" and not is_quick):
+        if command == "search":
+            plan = search.TINY if is_tiny else search.FULL if request.full else search.DEFAULT
+            is_free = is_tiny or request.full or request.seconds is not None
+            limit = math.inf if is_free else search.LIMIT_SECONDS
+            result |= search.measure(plan, each, 3 if is_tiny else timing.ROUNDS, limit)
+            result |= {"full": request.full}
+            shown = [tables.search_table, tables.figures_table]
+        elif command == "rollout":
+            result |= parts.measure_acting(config, each, str(preset))
+            shown = [tables.acting_table, tables.figures_table]
+        elif command == "soak":
+            result |= soak.measure(config, each)
+            shown = [tables.soak_table]
+        else:
+            result |= parts.measure(config, each)
+            shown = [tables.parts_table]
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    for table in shown:
+        console.print(table(result).to_rich())
+    return result
 
 
 def main() -> int:
     """Reads the command line, measures, prints and writes."""
     argv = sys.argv[1:]
-    typed = shlex.join(["python", "-m", "experiments.benchmark", *argv])
-    command = take_command(argv)
     if "-h" in argv or "--help" in argv:
-        print(SEARCH_HELP if command == "search" else HELP, end="")
+        print(__doc__, end="")
         return 0
-    request, invocation = read_command(command, argv)
-    assert isinstance(request, SearchRequest | PartsRequest)
+    command, request, invocation = read_command(argv)
     print("benchmark: starting JAX", flush=True)
     from smz_jax.run.devices import prepare_jax
 
-    prepare_jax(fast="tiny" in (request.preset, invocation and invocation.preset))
-    from rich.console import Console
-
+    prepare_jax(fast=invocation.preset == "tiny")
     from smz_jax.storage.files import write_json
 
-    if isinstance(request, SearchRequest):
-        result, tables = measure_search(request)
-    else:
-        assert invocation is not None
-        result, tables = measure_settings(command, invocation)
-    for table in tables:
-        Console(width=None if sys.stdout.isatty() else 140).print(table.to_rich())
+    result = measure(command, request, invocation)
     if request.json is not None:
+        typed = shlex.join(["python", "-m", "experiments.benchmark", *argv])
         try:
             write_json(request.json, {"command": typed, **result})
         except OSError as error:

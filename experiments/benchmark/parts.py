@@ -1,234 +1,266 @@
-"""Speed of each part of a run, measured on the parts that a run uses.
+"""Speed of each part of a run, measured on the parts that a run uses, and of acting alone.
 
 The networks are untrained: no time below depends on their weights but that of the macro merge,
 which grows with the candidates; its row "every window a candidate" is the worst case.
 """
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmark.rollout import (
-    NOTEBOOK_LANES,
-    NOTEBOOK_STEPS_PER_SECOND,
-    acting_case,
-    environment_case,
-    make_agent,
-    notebook_config,
-)
-from experiments.benchmark.timing import (
-    QUICK_SECONDS,
-    ROUNDS,
-    Case,
-    compile_cache,
-    compiled,
-    interleave,
-    surroundings,
-    timed,
-)
-from smz_jax.config.settings import Config
+from experiments.benchmark import timing
+from experiments.benchmark.timing import QUICK_SECONDS, ROUNDS, Case, Work, figure, make_case
+from smz_jax.acting.decide import make_decide
+from smz_jax.config.settings import Config, NetworkConfig, SearchConfig
 from smz_jax.config.sources import to_dict
-from smz_jax.learning.sources import Play
+from smz_jax.config.training import RolloutConfig
+from smz_jax.envs import make_env, make_spec
 from smz_jax.macros.mine.miner import Miner
+from smz_jax.model.networks import make_networks
 from smz_jax.run.loop import known_macros
-from smz_jax.run.parts import Parts as RunParts
-from smz_jax.run.parts import make_parts
-from smz_jax.run.state import RunState, fresh_state
+from smz_jax.run.parts import make_parts, open_games
+from smz_jax.run.state import fresh_state
 from smz_jax.storage.metrics import PhaseTimers
-from smz_jax.types import Decision, Trajectory
+from smz_jax.types import Params
+
+NOTEBOOK_STEPS_PER_SECOND = 66.0
+"""Environment steps per second of the original PyTorch notebook, 10 simulations, 2 CPU cores."""
+NOTEBOOK_LANES = 32
+NOTEBOOK_RATIO = 22.0
+"""What acting with its setting should reach, times the notebook's own speed."""
+TURN_SHARE = 0.9
+"""Acting in turn should reach this share of 1 / (t_environment + t_search)."""
+OVERLAP_SHARE = 0.95
+"""Overlapping should reach this share of the speed in turn where nothing can be won by it."""
+ACTING = ("environment", "search", "in_turn", "overlapped")
 
 
-class Parts(NamedTuple):
-    """A run that has played enough to learn, and its compiled programs."""
-
-    run: RunParts
-    state: RunState
-    params: Any
-    rows: Trajectory  # its last rollout
-    search: Callable[[], Decision]
-    learn: Callable  # (TrainState, replay state) -> both, metrics
-    compile_seconds: dict[str, float]
-
-
-def prepare(config: Config) -> Parts:
-    """Makes the run, compiles search and training step, and fills the replay with real games."""
-    run = make_parts(config, PhaseTimers())
-    state = fresh_state(run)
-    assert isinstance(run.source, Play)
-    resets = [env.reset() for env in run.source.envs]
-    first = jax.tree.map(lambda *pools: np.concatenate(pools), *resets)
-    params = jax.tree.map(jnp.copy, state.train.params)  # the training step donates its own
-    arguments = (
-        params,
-        jax.random.key(config.seed),
-        np.int32(0),
-        first.observation,
-        first.invalid_actions,
-        np.float32(1),
-        np.float32(0),
-        np.float32(1),
-    )
-    search, search_seconds = compiled(run.decide, *arguments)
-    known = known_macros(state.macros)
-    learn, learn_seconds = compiled(run.train_step, state.train, state.replay, known)
-    replay, macros, count = state.replay, state.macros, 0
-    while True:
-        run.miner.begin(macros, count)
-        rows = run.source.next(params).rows
-        macros, _, _ = run.miner.end_rollout(rows)
-        replay, count = run.replay.add_donated(replay, rows), run.source.count
-        if run.env_steps(count) >= config.replay.min_size and run.replay.can_sample(replay):
-            break
-    return Parts(
-        run=run,
-        state=state._replace(replay=replay, macros=macros),
-        params=params,
-        rows=rows,
-        search=lambda: search(*arguments),
-        learn=learn,
-        compile_seconds={"search": search_seconds, "training_step": learn_seconds},
+def notebook_config(config: Config) -> Config:
+    """The notebook's setting: the `mlp` family 256 wide, 10 simulations; 32 lanes."""
+    return dataclasses.replace(
+        Config(),
+        env=dataclasses.replace(config.env, num_envs=NOTEBOOK_LANES),
+        network=NetworkConfig(family="mlp", embedding_size=256, hidden_size=256),
+        search=SearchConfig(engine=config.search.engine, num_simulations=10),
+        rollout=RolloutConfig(length=min(config.rollout.length, 32)),
+        learner=dataclasses.replace(Config().learner, updates_per_env_step=0.0),
+        seed=config.seed,
     )
 
 
-def rollout_case(parts: Parts) -> Case:
-    """A whole rollout with its macros, per step of all lanes."""
-    run = parts.run
+def environment_case(config: Config) -> Case:
+    """A step of all lanes with random actions."""
+    env = make_env(config.env, seed=config.seed + 1)
+    env.reset()
+    generator = np.random.default_rng(config.seed)
 
-    def work() -> Trajectory:
-        rows = run.source.next(parts.params).rows
-        run.miner.end_rollout(rows)
+    def case() -> float:
+        actions = generator.integers(0, env.spec.num_actions, env.num_envs, dtype=np.int32)
+        return timing.timed(lambda: env.step(actions))
+
+    return case
+
+
+def compile_search(config: Config, decide: Callable, params: Params) -> tuple[Work, float]:
+    """One decision for all lanes, on the games' first observations, and the seconds to compile it.
+
+    The representation is included.
+    """
+    env = make_env(config.env, seed=config.seed + 1)
+    first = env.reset()
+    env.close()
+    key, one, zero = jax.random.key(config.seed), np.float32(1), np.float32(0)
+    seen = (first.observation, first.invalid_actions)
+    arguments = (params, key, np.int32(0), *seen, one, zero, one)
+    search, seconds = timing.compiled(decide, *arguments)
+    return lambda: search(*arguments), seconds
+
+
+def acting_cases(config: Config, pools: tuple[int, ...] = (1, 2)) -> dict[str, Case]:
+    """Environment and search apart, in turn, and overlapped where the lanes can be halved.
+
+    Acting is a rollout without macros, per step of all lanes. With two pools of lanes one steps
+    while the other one searches.
+    """
+    spec = make_spec(config.env)
+    networks = make_networks(config.network, spec)
+    params = jax.jit(networks.init)(jax.random.key(config.seed))
+    decide = make_decide(networks, config, spec, policy="search")
+    search, _ = compile_search(config, decide, params)
+    cases = [environment_case(config), make_case(search)]
+    for number in pools:
+        if config.env.num_envs % number == 0:
+            rollout = dataclasses.replace(config.rollout, pools=number)
+            settings = dataclasses.replace(config, rollout=rollout)
+            key = jax.random.key(config.seed + 1)
+            play = open_games(settings, decide, key, PhaseTimers(), lambda *decisions: None)
+            cases.append(make_case(lambda play=play: play.next(params).rows, rollout.length))
+    return dict(zip(ACTING, cases, strict=False))
+
+
+def acting_figures(name: str, seconds: Mapping[str, float], lanes: int) -> list[dict[str, Any]]:
+    """The ratios of one setting, beside their targets.
+
+    `seconds` are by part, for a step of all lanes; `overlapped` may be missing.
+    """
+    turn, is_notebook = seconds["in_turn"], name == "notebook"
+    apart = seconds["environment"] + seconds["search"]
+    ratio = lanes / turn / NOTEBOOK_STEPS_PER_SECOND
+    what = f"in turn, x the notebook's {NOTEBOOK_STEPS_PER_SECOND:.0f} steps/s"
+    share = TURN_SHARE if is_notebook else None
+    rows = [(what, ratio, NOTEBOOK_RATIO)] if is_notebook else []
+    rows += [("in turn, x 1 / (t_environment + t_search)", apart / turn, share)]
+    if "overlapped" in seconds:
+        rows += [("overlapped, x in turn", turn / seconds["overlapped"], OVERLAP_SHARE)]
+    return [figure(name, *row, at_least=True) for row in rows]
+
+
+def measure_acting(config: Config, seconds: float, preset: str) -> dict[str, Any]:
+    """Measures acting with the settings given and with the notebook's.
+
+    Each part takes `seconds` without compilation. Below `QUICK_SECONDS` the notebook's setting,
+    which has programs of its own, is left out.
+
+    Returns:
+        `settings` (for each its `config`, `seconds` of a step of all lanes and
+        `steps_per_second`, both by part) and `figures`; plain JSON.
+    """
+    chosen = {preset: config}
+    if seconds >= QUICK_SECONDS:
+        chosen["notebook"] = notebook_config(config)
+    cases: dict[str, Case] = {}
+    with timing.show_steps(len(chosen) * (1 + len(ACTING) * ROUNDS), "rollout") as step:
+        for name, setting in chosen.items():
+            step(f"{name}: compiling")
+            cases |= {f"{name}/{part}": case for part, case in acting_cases(setting).items()}
+        medians = timing.interleave(cases, seconds, show=step)
+    settings, figures = {}, []
+    for name, setting in chosen.items():
+        lanes = setting.env.num_envs
+        own = {part: medians[f"{name}/{part}"] for part in ACTING if f"{name}/{part}" in medians}
+        speeds = {part: lanes / value for part, value in own.items()}
+        settings[name] = {"seconds": own, "steps_per_second": speeds, "config": to_dict(setting)}
+        figures += acting_figures(name, own, lanes)
+    how = {"seconds_per_part": seconds, "rounds": ROUNDS}
+    return {"settings": settings, "figures": figures, **how}
+
+
+class PlayedRun:
+    """A run that has played enough to learn, and the work that it consists of."""
+
+    def __init__(self, config: Config) -> None:
+        """Makes the run, compiles search and training step, and fills the replay with games."""
+        self.run = run = make_parts(config, PhaseTimers())
+        state = fresh_state(run)
+        self.train, self.replay, macros = state.train, state.replay, state.macros
+        self.params = jax.tree.map(jnp.copy, state.train.params)  # the others are donated
+        self.search, search_seconds = compile_search(config, run.decide, self.params)
+        arguments = (self.train, self.replay, known_macros(macros))
+        self._train_step, seconds = timing.compiled(run.train_step, *arguments)
+        self.compile_seconds = {"search": search_seconds, "training_step": seconds}
+        run.miner.begin(macros, 0)
+        least = config.replay.min_size
+        while True:
+            self.rows = self.rollout()
+            self.add()
+            if run.env_steps(run.source.count) >= least and run.replay.can_sample(self.replay):
+                break
+
+    def rollout(self) -> Any:
+        """A whole rollout with its macros."""
+        rows = self.run.source.next(self.params).rows
+        self.run.miner.end_rollout(rows)
         return rows
 
-    work()  # compiles
-    return lambda: timed(work) / run.config.rollout.length
+    def learn(self) -> Any:
+        """The updates of one dispatch."""
+        known = known_macros(self.run.miner.state)
+        self.train, self.replay, metrics = self._train_step(self.train, self.replay, known)
+        return self.train, metrics
 
+    def add(self) -> Any:
+        """A rollout into the replay."""
+        self.replay = self.run.replay.add_donated(self.replay, self.rows)
+        return self.replay
 
-def macro_cases(name: str, parts: Parts, miner: Miner) -> dict[str, Case]:
-    """The post-pass of a rollout's steps, per step, and the merge at its end."""
-    decision = parts.search()
-    length = parts.run.config.rollout.length
+    def macro_cases(self, name: str, miner: Miner) -> dict[str, Case]:
+        """The post-pass of a rollout's steps, per step, and the merge at its end."""
+        decision, length = self.search(), self.run.config.rollout.length
 
-    def watch() -> Any:
-        for _ in range(length):
-            miner.watch(decision)
-        return miner.state
+        def watch() -> Any:
+            for _ in range(length):
+                miner.watch(decision)
+            return miner.state
 
-    def merge() -> Any:
-        miner.end_rollout(parts.rows)
-        return miner.state
+        def merge() -> Any:
+            miner.end_rollout(self.rows)
+            return miner.state
 
-    def timed_pass() -> float:
-        seconds = timed(watch) / length
-        jax.block_until_ready(merge())
-        return seconds
+        return {
+            f"{name}_pass": make_case(watch, length, after=merge),
+            f"{name}_merge": make_case(merge, before=watch),
+        }
 
-    def timed_merge() -> float:
-        jax.block_until_ready(watch())
-        return timed(merge)
-
-    timed_pass()  # compiles
-    return {f"{name}_pass": timed_pass, f"{name}_merge": timed_merge}
-
-
-def learning_cases(parts: Parts) -> dict[str, Case]:
-    """The training step per update, and the replay by itself."""
-    run, state = parts.run, parts.state
-    sample = jax.jit(run.replay.sample)
-    key = jax.random.key(run.config.seed)
-
-    def learn() -> Any:
-        nonlocal state
-        known = known_macros(run.miner.state)
-        train_state, replay, metrics = parts.learn(state.train, state.replay, known)
-        state = state._replace(train=train_state, replay=replay)
-        return train_state, metrics
-
-    def add() -> Any:
-        nonlocal state
-        state = state._replace(replay=run.replay.add_donated(state.replay, parts.rows))
-        return state.replay
-
-    jax.block_until_ready((learn(), add(), sample(state.replay, key)))
-    updates = run.config.learner.updates_per_dispatch
-    return {
-        "training_step": lambda: timed(learn) / updates,
-        "replay_add": lambda: timed(add),
-        "replay_sample": lambda: timed(lambda: sample(state.replay, key)),
-    }
-
-
-def worst_miner(parts: Parts) -> Miner:
-    """A miner whose thresholds let every window through."""
-    config = parts.run.config
-    macro = dataclasses.replace(config.macro, play_threshold=1.0, tree_threshold=1.0)
-    shape = jax.eval_shape(lambda: parts.search().embedding).shape[1:]
-    worst = dataclasses.replace(config, macro=macro)
-    miner = Miner(worst, parts.run.spec.num_actions, shape)
-    miner.begin(miner.init(jax.random.key(0)), 0)
-    return miner
+    def worst_miner(self) -> Miner:
+        """A miner whose thresholds let every window through."""
+        config = self.run.config
+        macro = dataclasses.replace(config.macro, play_threshold=1.0, tree_threshold=1.0)
+        worst = dataclasses.replace(config, macro=macro)
+        miner = Miner(worst, self.run.spec.num_actions, self.search().embedding.shape[1:])
+        miner.begin(miner.init(jax.random.key(0)), 0)
+        return miner
 
 
 def measure(config: Config, seconds: float) -> dict[str, Any]:
-    """Measures every part.
+    """Measures every part of a run.
 
-    Args:
-        config: the run whose parts are measured.
-        seconds: for each part, without compilation. Below `QUICK_SECONDS` programs come from the
-            shared compile cache and the two rows that need programs of their own are left out.
+    Each takes `seconds` without compilation. Below `QUICK_SECONDS` the two rows that need programs
+    of their own are left out.
 
     Returns:
-        `seconds` (medians, by part), `speed`, `compile_seconds`, and what they depend on.
+        `seconds` (medians by part, of a step of all lanes where it has steps), `speed`,
+        `compile_seconds` and `config`; plain JSON.
     """
-    around = surroundings()
-    is_quick = seconds < QUICK_SECONDS
-    with compile_cache(own=not is_quick):
-        parts = prepare(config)
-        cases = {
-            "environment": environment_case(config),
-            "search": lambda: timed(parts.search),
-            "rollout": rollout_case(parts),
-            **macro_cases("macro", parts, parts.run.miner),
-            **learning_cases(parts),
-        }
-        if not is_quick:
-            notebook = notebook_config(config)
-            cases |= macro_cases("macro_worst", parts, worst_miner(parts))
-            cases["notebook"] = acting_case(notebook, make_agent(notebook), pools=1)
-        medians = interleave(cases, seconds)
+    played = PlayedRun(config)
+    run, lanes, length = played.run, config.env.num_envs, config.rollout.length
+    sample, key = jax.jit(run.replay.sample), jax.random.key(config.seed)
+    cases = {
+        "environment": environment_case(config),
+        "search": make_case(played.search),
+        "rollout": make_case(played.rollout, length),
+        **played.macro_cases("macro", run.miner),
+        "training_step": make_case(played.learn, config.learner.updates_per_dispatch),
+        "replay_add": make_case(played.add),
+        "replay_sample": make_case(lambda: sample(played.replay, key)),
+    }
+    if seconds >= QUICK_SECONDS:
+        cases |= played.macro_cases("macro_worst", played.worst_miner())
+        cases["notebook"] = acting_cases(notebook_config(config), pools=(1,))["in_turn"]
+    medians = timing.interleave(cases, seconds)
+    speed = {
+        "environment_steps_per_second": lanes / medians["environment"],
+        "searches_per_second": lanes / medians["search"],
+        "search_batches_per_second": 1 / medians["search"],
+        "rollout_steps_per_second": lanes / medians["rollout"],
+        "updates_per_second": 1 / medians["training_step"],
+    }
+    for name in ("macro", "macro_worst"):
+        if f"{name}_pass" in medians:
+            a_step = medians[f"{name}_pass"] + medians[f"{name}_merge"] / length
+            speed[f"{name}_share_of_search"] = a_step / medians["search"]
+    if "notebook" in medians:
+        speed["notebook_steps_per_second"] = NOTEBOOK_LANES / medians["notebook"]
+        ratio = speed["notebook_steps_per_second"] / NOTEBOOK_STEPS_PER_SECOND
+        speed["notebook_ratio"] = ratio
     return {
         "seconds": medians,
-        "speed": speeds(medians, config),
-        "compile_seconds": parts.compile_seconds,
+        "speed": speed,
+        "compile_seconds": played.compile_seconds,
+        "config": to_dict(config),
         "seconds_per_part": seconds,
         "rounds": ROUNDS,
-        **around,
-        "config": to_dict(config),
     }
-
-
-def speeds(seconds: dict[str, float], config: Config) -> dict[str, float]:
-    """What the medians (by part, per step of all lanes where it has steps) say, per second."""
-    lanes, length = config.env.num_envs, config.rollout.length
-
-    def share(name: str) -> float:
-        a_step = seconds[f"{name}_pass"] + seconds[f"{name}_merge"] / length
-        return a_step / seconds["search"]
-
-    speed = {
-        "environment_steps_per_second": lanes / seconds["environment"],
-        "searches_per_second": lanes / seconds["search"],
-        "search_batches_per_second": 1 / seconds["search"],
-        "rollout_steps_per_second": lanes / seconds["rollout"],
-        "updates_per_second": 1 / seconds["training_step"],
-        "macro_share_of_search": share("macro"),
-    }
-    if "notebook" in seconds:
-        notebook = NOTEBOOK_LANES / seconds["notebook"]
-        speed["macro_worst_share_of_search"] = share("macro_worst")
-        speed["notebook_steps_per_second"] = notebook
-        speed["notebook_ratio"] = notebook / NOTEBOOK_STEPS_PER_SECOND
-    return speed

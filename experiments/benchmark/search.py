@@ -1,76 +1,137 @@
 """Speed of the search: the batched engine, stock mctx and the networks alone, interleaved."""
 
-import functools
 import math
 import time
-from collections.abc import Callable
-from typing import Any
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import product
+from typing import Any, NamedTuple
 
 import jax
 
-from experiments.benchmark import plan as plans
-from experiments.benchmark.nets import SUBJECTS
-from experiments.benchmark.plan import Plan
-from experiments.benchmark.programs import Task, arguments, build, tree_bytes
-from experiments.benchmark.timing import (
-    Case,
-    compile_cache,
-    compiled,
-    interleave,
-    show_steps,
-    surroundings,
-    timed,
-)
+from experiments.benchmark import timing
+from experiments.benchmark.programs import SUBJECTS, Program, Task, arguments, build, tree_bytes
 
-ROUNDS = 5
-"""Every task of a group is timed so often, in turn with the others; the median counts."""
-TASK_SECONDS = 0.4
-"""For each task over all rounds; a slower one runs once a round."""
 LIMIT_SECONDS = 200.0
 """Groups that no figure needs begin before this time, so that a slow machine ends in 4 minutes."""
+THRESHOLD = 0.1
+"""`search.collapse_threshold` where collapsing is on; the random models' entropies lie above."""
+COLLAPSE_LIMIT = 1.1
+GROWTH_LIMIT = 1.2
+STRETCH_LIMIT = 0.65
 
+Cell = tuple[str, int, int]
+"""Network, batch and simulations: a row of the table of speeds."""
+Targets = tuple[float, float, float]
+"""Of a cell: stock mctx's time over ours, at least; the same with half of the simulations,
+collapsing, at least; our time over the networks' alone, at most."""
 Record = dict[str, Any]
 """One measured task, plain JSON; see `measure_group`."""
 
 
-def measure_group(
-    network: str,
-    batch: int,
-    tasks: list[Task],
-    seconds: float,
-    rounds: int,
-    step: Callable[[str], None],
-) -> list[Record]:
-    """Compiles and times the tasks of one network and batch size.
+class Plan(NamedTuple):
+    """Everything that one run of the benchmark measures."""
 
-    Args:
-        network: a key of `SUBJECTS`.
-        batch: B.
-        tasks: what to time; those that share a program are compiled once.
-        seconds: for each task, over all rounds.
-        rounds: how often each is timed.
-        step: shows what begins.
+    cases: Mapping[Cell, Targets]  # at the first one collapsing and row_multiple are measured too
+    growth: tuple[int, int]  # simulations, at the first case's network and batch
+    row_multiple: Sequence[int] = ()  # beside None
+    grid: Sequence[Cell] = ()  # further rows of the table of speeds
+    reference: Sequence[Cell] = ()  # where engine mctx is timed beside stock mctx
+
+    @property
+    def cells(self) -> list[Cell]:
+        """All rows of the table of speeds, each once."""
+        return [*dict.fromkeys([*self.cases, *self.grid])]
+
+
+def tasks_of(cell: Cell) -> tuple[Task, Task, Task]:
+    """The times of a cell: stock mctx, the batched engine and the networks alone."""
+    network, batch, simulations = cell
+    stock = Task(network, batch, "stock", simulations)
+    return stock, stock._replace(engine="batched"), stock._replace(engine="networks")
+
+
+def figures(plan: Plan, seconds: Mapping[Task, float]) -> list[dict[str, Any]]:
+    """Every figure of the plan, by the median seconds of one search of the whole batch."""
+    found = []
+
+    def add(
+        what: str, over: Task, under: Task, target: float | None, at_least: bool = False
+    ) -> None:
+        case = f"{over.network}, B {over.batch}, S {at}"
+        value = seconds[over] / seconds[under]
+        found.append(timing.figure(case, what, value, target, at_least=at_least))
+
+    for cell, (equal, nodes, alone) in plan.cases.items():
+        stock, batched, networks = tasks_of(cell)
+        at, half = batched.simulations, batched.simulations // 2
+        collapsed = batched._replace(simulations=half, certain=True, threshold=THRESHOLD)
+        certain, own = stock._replace(certain=True), networks._replace(simulations=half)
+        add("equal simulations, x stock", stock, batched, equal, at_least=True)
+        add("equal decision nodes, x stock", certain, collapsed, nodes, at_least=True)
+        add("over the networks alone", batched, networks, alone)
+        add(f"collapsing, S {half}, over the networks alone", collapsed, own, None)
+    _, batched, networks = tasks_of(next(iter(plan.cases)))
+    at = batched.simulations
+    for name, off in (("random", batched), ("certain", batched._replace(certain=True))):
+        on = off._replace(threshold=THRESHOLD)
+        add(f"collapsing on / off, {name} model", on, off, COLLAPSE_LIMIT)
+    for rows in (None, *plan.row_multiple):
+        what = f"stretch: row_multiple {rows}, over both networks"
+        add(what, batched._replace(row_multiple=rows), networks, STRETCH_LIMIT)
+    few, many = (batched._replace(simulations=count) for count in plan.growth)
+    low, high = plan.growth
+    value = seconds[many] / seconds[few] * (low / high)
+    case, what = f"{few.network}, B {few.batch}", f"time per simulation, S {high} over S {low}"
+    return [*found, timing.figure(case, what, value, GROWTH_LIMIT, at_least=False)]
+
+
+def figure_tasks(plan: Plan) -> list[Task]:
+    """The tasks that the figures need: those that they read."""
+    read = defaultdict[Task, float](lambda: 1.0)
+    figures(plan, read)
+    return [*read]
+
+
+def task_groups(plan: Plan) -> dict[tuple[str, int], list[Task]]:
+    """The tasks of each (network, batch), each once; a group is measured interleaved."""
+    wanted = figure_tasks(plan) + [task for cell in plan.cells for task in tasks_of(cell)]
+    wanted += [tasks_of(cell)[0]._replace(engine="mctx") for cell in plan.reference]
+    found: dict[tuple[str, int], list[Task]] = {}
+    for task in dict.fromkeys(wanted):
+        found.setdefault(task[:2], []).append(task)
+    return found
+
+
+def measure_group(
+    tasks: list[Task], seconds: float, rounds: int, step: Callable[[str], None]
+) -> dict[Task, Record]:
+    """Compiles and times the tasks of one network and batch size; `step` shows what begins.
+
+    Those that share a program are compiled once. Each is timed for `seconds` over all rounds.
 
     Returns:
-        For each task: its fields, `network`, `batch`, `seconds` of one search of the batch,
-        `searches_per_second`, `compile_seconds` and `tree_bytes` (None for the networks alone).
+        For each task: its fields, `seconds` of one search of the batch, `searches_per_second`,
+        `compile_seconds` and `tree_bytes` (None for the networks alone).
     """
+    network, batch, *_ = tasks[0]
     where, subject = f"{network}, B {batch}", SUBJECTS[network]()
-    programs: dict[Task, tuple[Callable, float, int | None]] = {}
-    cases: dict[str, Case] = {}
+    programs: dict[Task, tuple[Program, float, int | None]] = {}
+    cases: dict[str, timing.Case] = {}
     for task in tasks:
-        inputs = jax.block_until_ready(arguments(task, subject, batch))
+        inputs = jax.block_until_ready(arguments(task, subject))
         if task.program not in programs:
             step(f"{where}: compiling {task.label}")
             function = build(task, subject)
-            programs[task.program] = (*compiled(function, *inputs), tree_bytes(function, *inputs))
-        run = functools.partial(programs[task.program][0], *inputs)
-        cases[task.label] = functools.partial(timed, run)
-    medians = interleave(cases, seconds, rounds, lambda text: step(f"{where}: timing {text}"))
-    return [
-        {
-            "network": network,
-            "batch": batch,
+            program, compile_seconds = timing.compiled(function, *inputs)
+            programs[task.program] = program, compile_seconds, tree_bytes(function, *inputs)
+        cases[task.label] = partial(timing.timed, partial(programs[task.program][0], *inputs))
+    medians = timing.interleave(
+        cases, seconds, rounds, lambda text: step(f"{where}: timing {text}")
+    )
+    return {
+        task: {
             **task._asdict(),
             "seconds": medians[task.label],
             "searches_per_second": batch / medians[task.label],
@@ -78,93 +139,84 @@ def measure_group(
             "tree_bytes": programs[task.program][2],
         }
         for task in tasks
-    ]
+    }
 
 
-def by_task(records: list[Record]) -> dict[tuple[str, int, Task], Record]:
-    """Records by network, batch and task."""
-    return {(r["network"], r["batch"], Task(*(r[x] for x in Task._fields))): r for r in records}
-
-
-def cell_rows(plan: Plan, records: list[Record]) -> list[dict[str, Any]]:
-    """The table of speeds: a row for each cell.
+def cell_row(cell: Cell, records: Mapping[Task, Record]) -> dict[str, Any]:
+    """A row of the table of speeds.
 
     Returns:
-        Per cell its sizes, searches per second of both engines (`stock`, `batched`; also `mctx`
-        where it was timed), their ratio, the networks' own rate (a search without its tree), the
-        batched engine's time over it, bytes of its tree and seconds to compile either. A cell
-        that was not measured has no row.
+        Its sizes, searches per second of both engines (`stock`, `batched`; also `mctx` where it
+        was timed), their ratio, the networks' own rate (a search without its tree), the batched
+        engine's time over it, bytes of its tree and seconds to compile either.
     """
-    rows, found = [], by_task(records)
-    for cell in plans.cells(plan):
-        where = cell[:2]
-        if (*where, Task("stock", cell.simulations)) not in found:
-            continue
-        stock, batched, networks = (found[*where, task] for task in plans.tasks_of(cell))
-        mctx = found.get((*where, Task("mctx", cell.simulations)), {})
-        rows.append(
-            {
-                **cell._asdict(),
-                "stock_searches_per_second": stock["searches_per_second"],
-                "mctx_searches_per_second": mctx.get("searches_per_second"),
-                "batched_searches_per_second": batched["searches_per_second"],
-                "batched_over_stock": stock["seconds"] / batched["seconds"],
-                "networks_searches_per_second": networks["searches_per_second"],
-                "time_over_networks": batched["seconds"] / networks["seconds"],
-                "tree_bytes": batched["tree_bytes"],
-                "stock_compile_seconds": stock["compile_seconds"],
-                "batched_compile_seconds": batched["compile_seconds"],
-            }
-        )
-    return rows
+    tasks = tasks_of(cell)
+    stock, batched, networks = (records[task] for task in tasks)
+    mctx = records.get(tasks[0]._replace(engine="mctx"), {})
+    return {
+        **dict(zip(("network", "batch", "simulations"), cell, strict=True)),
+        "stock_searches_per_second": stock["searches_per_second"],
+        "mctx_searches_per_second": mctx.get("searches_per_second"),
+        "batched_searches_per_second": batched["searches_per_second"],
+        "batched_over_stock": stock["seconds"] / batched["seconds"],
+        "networks_searches_per_second": networks["searches_per_second"],
+        "time_over_networks": batched["seconds"] / networks["seconds"],
+        "tree_bytes": batched["tree_bytes"],
+        "stock_compile_seconds": stock["compile_seconds"],
+        "batched_compile_seconds": batched["compile_seconds"],
+    }
 
 
 def measure(
-    plan: Plan,
-    *,
-    seconds: float = TASK_SECONDS,
-    rounds: int = ROUNDS,
-    limit: float = math.inf,
-    own_cache: bool = True,
+    plan: Plan, seconds: float, rounds: int = timing.ROUNDS, limit: float = math.inf
 ) -> dict[str, Any]:
     """Measures all of a plan.
 
-    Args:
-        plan: what to measure.
-        seconds: for each task, over all rounds, without compilation.
-        rounds: how often each task is timed.
-        limit: seconds after which no group begins that no figure needs.
-        own_cache: whether compile times are those of a first start; else programs come from the
-            shared compile cache where they are in it.
+    Each task is timed for `seconds` over all rounds, without compilation; after `limit` seconds in
+    all no group begins that no figure needs.
 
     Returns:
-        `cells`, `figures`, `records`, `networks` and `left_out` (groups beyond the limit), and
-        what they depend on; plain JSON.
+        `cells`, `figures`, `records`, `networks`, `left_out` (groups beyond the limit), and how it
+        was measured; plain JSON. A cell that was not measured has no row.
     """
-    around, start = surroundings(), time.monotonic()
-    groups = plans.groups(plan)
+    start, groups = time.monotonic(), task_groups(plan)
     steps = sum(len({t.program for t in tasks}) + rounds * len(tasks) for tasks in groups.values())
-    records: list[Record] = []
-    left_out: list[str] = []
-    with compile_cache(own=own_cache), show_steps(steps, "search") as step:
+    needed = {task[:2] for task in figure_tasks(plan)}
+    records: dict[Task, Record] = {}
+    left_out = []
+    with timing.show_steps(steps, "search") as step:
         for (network, batch), tasks in groups.items():
-            if plans.is_optional(plan, network, batch) and time.monotonic() - start > limit:
+            if (network, batch) not in needed and time.monotonic() - start > limit:
                 left_out.append(f"{network}, B {batch}")
-                continue
-            records += measure_group(network, batch, tasks, seconds, rounds, step)
-    found = by_task(records)
-    figures = [ratio.figure(lambda *key: found[key]["seconds"]) for ratio in plans.ratios(plan)]
+            else:
+                records |= measure_group(tasks, seconds, rounds, step)
+    medians = {task: record["seconds"] for task, record in records.items()}
+    measured = [cell for cell in plan.cells if tasks_of(cell)[0] in records]
     return {
-        "cells": cell_rows(plan, records),
-        "figures": [figure.plain() for figure in figures],
-        "records": records,
-        "networks": {
-            name: SUBJECTS[name]().about for name in sorted({r["network"] for r in records})
-        },
+        "cells": [cell_row(cell, records) for cell in measured],
+        "figures": figures(plan, medians),
+        "records": [*records.values()],
+        "networks": {name: SUBJECTS[name]().about for name in sorted({t.network for t in records})},
         "left_out": left_out,
-        "collapse_threshold": plans.THRESHOLD,
+        "collapse_threshold": THRESHOLD,
         "seconds_per_task": seconds,
         "rounds": rounds,
         "seconds_in_all": time.monotonic() - start,
-        **around,
     }
+
+
+CASES: dict[Cell, Targets] = {
+    ("conv", 32, 50): (1.2, 2.3, 1.1),
+    ("conv", 32, 100): (2.0, 3.3, 1.1),
+    ("flat2304", 32, 50): (5.0, 8.0, 2.0),
+    ("flat2304", 32, 100): (8.0, 14.0, 2.0),
+    ("flat256", 8, 50): (2.5, 4.0, 2.5),
+}
+_GRID = [("conv", 8, 50), ("conv", 1, 25), ("conv", 128, 25), ("mlp", 1, 25)]
+_GRID += [("mlp", batch, 50) for batch in (8, 32, 128)]
+_REFERENCE = [("conv", 32, 50), ("conv", 32, 100), ("flat2304", 32, 100)]
+_ALL = [*product(("conv", "mlp"), (1, 8, 32, 128), (25, 50, 100, 200))]
+DEFAULT = Plan(CASES, (25, 200), (4, 8), _GRID, _REFERENCE)
+FULL = Plan(CASES, (25, 200), (4, 8, 16), _ALL, _ALL)
+TINY = Plan({("tiny", 2, 4): (1.0, 1.0, 10.0)}, growth=(2, 4))
+"""Only shows that every part runs: as few programs as can be."""

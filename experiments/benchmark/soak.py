@@ -6,9 +6,10 @@ last programs are compiled); the last is compared with the second.
 """
 
 import dataclasses
+import itertools
+import math
 import os
 import signal
-import statistics
 import tempfile
 import threading
 import time
@@ -17,13 +18,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import psutil
 
-from experiments.benchmark.plan import Figure
-from experiments.benchmark.timing import surroundings
+from experiments.benchmark.timing import figure
 from smz_jax.config.settings import Config
 from smz_jax.config.sources import to_dict
-from smz_jax.run.devices import COMPILE_EVENT, prepare_jax
+from smz_jax.run.devices import COMPILE_EVENT
 from smz_jax.run.loop import train
 from smz_jax.storage.metrics import METRICS_FILE, read_metrics
 
@@ -42,68 +43,43 @@ class Sample(NamedTuple):
     compilations: int  # programs compiled or loaded from the cache so far
 
 
-class _Sampler(threading.Thread):
-    """Samples this process until the time is over, then stops it as SIGTERM does."""
+def measure(config: Config, seconds: float) -> dict[str, Any]:
+    """Trains for a while in a folder that is thrown away, whatever the settings say of its end.
 
-    def __init__(self, seconds: float) -> None:
-        super().__init__(name="soak", daemon=True)
-        self.samples: list[Sample] = []
-        self._seconds, self._process, self._compilations = seconds, psutil.Process(), 0
-        self._over = threading.Event()
-        jax.monitoring.register_event_duration_secs_listener(self._listen)
+    Returns:
+        `figures` as `judge` gives them, `thirds`, `samples` and settings; plain JSON.
+    """
+    samples: list[Sample] = []
+    over, process, compilations = threading.Event(), psutil.Process(), []
 
-    def _listen(self, event: str, duration_secs: float, **_: Any) -> None:
-        self._compilations += event == COMPILE_EVENT
-
-    def run(self) -> None:
-        """See `threading.Thread`."""
+    def sample_until_over() -> None:
         begin = time.monotonic()
-        while not self._over.wait(self._seconds / SAMPLES):
-            passed = time.monotonic() - begin
-            memory, files = self._process.memory_info().rss, self._process.num_fds()
-            self.samples.append(Sample(passed, memory, files, self._compilations))
-            if passed >= self._seconds:
+        while not over.wait(seconds / SAMPLES):
+            passed, memory = time.monotonic() - begin, process.memory_info().rss
+            samples.append(Sample(passed, memory, process.num_fds(), len(compilations)))
+            if passed >= seconds:
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
 
-    def stop(self) -> None:
-        """Where the run ended by itself."""
-        self._over.set()
+    def listen(event: str, duration_secs: float, **_: Any) -> None:
+        compilations.extend([duration_secs] * (event == COMPILE_EVENT))
 
-
-def measure(config: Config, seconds: float, preset: str) -> dict[str, Any]:
-    """Trains for a while in a folder that is thrown away.
-
-    Args:
-        config: the run's settings; it trains until the time is over, whatever they say.
-        seconds: of training, compilation included.
-        preset: name of the preset, for the record.
-
-    Returns:
-        `figures` as `judge` gives them, `thirds`, `samples`, settings and surroundings; plain JSON.
-    """
-    prepare_jax()
-    endless = dataclasses.replace(config, total_env_steps=10**12)
-    around = surroundings()
+    jax.monitoring.register_event_duration_secs_listener(listen)
     with tempfile.TemporaryDirectory(prefix="smz_soak_") as folder:
-        sampler = _Sampler(seconds)
-        sampler.start()
+        threading.Thread(target=sample_until_over, name="soak", daemon=True).start()
         try:
-            outcome = train(endless, Path(folder))
+            outcome = train(dataclasses.replace(config, total_env_steps=10**12), Path(folder))
         finally:
-            sampler.stop()
-        rows = read_metrics(Path(folder) / METRICS_FILE)
-    thirds = summarise(sampler.samples, rows, seconds)
+            over.set()
+        thirds = summarise(samples, read_metrics(Path(folder) / METRICS_FILE), seconds)
     return {
-        "preset": preset,
         "seconds": seconds,
         "env_steps": outcome.env_steps,
         "learner_steps": outcome.learner_steps,
         "config": to_dict(config),
-        **around,
         "thirds": thirds,
-        "figures": [figure.plain() for figure in judge(thirds)],
-        "samples": [sample._asdict() for sample in sampler.samples],
+        "figures": judge(thirds),
+        "samples": [sample._asdict() for sample in samples],
     }
 
 
@@ -111,41 +87,33 @@ def summarise(
     samples: Sequence[Sample], rows: Sequence[Mapping[str, Any]], seconds: float
 ) -> list[dict[str, float]]:
     """Each third of the time: medians of memory and speed, most open files, compilations."""
+    rows = [x for x in rows if "iteration" in x and x["wall_seconds"] <= seconds]
     thirds, before = [], 0
-    for number in range(3):
-        first, last = number * seconds / 3, (number + 1) * seconds / 3
-        end = float("inf") if number == 2 else last
-        inside = [x for x in samples if first < x.seconds <= end]
-        speeds = [
-            row["speed/env_steps_per_second"]
-            for row in rows
-            if "iteration" in row and first < row["wall_seconds"] <= last
-        ]
+    for first, last in itertools.pairwise((0.0, seconds / 3, 2 * seconds / 3, math.inf)):
+        inside = [x for x in samples if first < x.seconds <= last]
+        own = [x for x in rows if first < x["wall_seconds"] <= last]
         compilations = inside[-1].compilations if inside else before
+        speed = np.median([x["speed/env_steps_per_second"] for x in own] or [0])
         thirds.append(
             {
-                "memory_mib": statistics.median(x.memory for x in inside) / 2**20 if inside else 0,
+                "memory_mib": float(np.median([x.memory for x in inside] or [0])) / 2**20,
                 "open_files": max((x.open_files for x in inside), default=0),
                 "compilations": compilations - before,
-                "steps_per_second": statistics.median(speeds) if speeds else 0.0,
+                "steps_per_second": float(speed),
             }
         )
         before = compilations
     return thirds
 
 
-def judge(thirds: Sequence[Mapping[str, float]]) -> list[Figure]:
-    """The last third against the second one."""
+def judge(thirds: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
+    """The figures of the last third against the second one."""
     _, middle, last = thirds
-
-    def ratio(name: str) -> float:
-        return last[name] / middle[name] if middle[name] else float("nan")
-
+    ratios = {name: last[name] / x if x else float("nan") for name, x in middle.items()}
+    what = "last third / the one before"
     return [
-        Figure("memory", "last third / the one before", ratio("memory_mib"), MEMORY_RATIO, False),
-        Figure("open files", "last third / the one before", ratio("open_files"), 1.0, False),
-        Figure("compilations", "in the last third", last["compilations"], 0.0, False),
-        Figure(
-            "speed", "last third / the one before", ratio("steps_per_second"), SPEED_SHARE, True
-        ),
+        figure("memory", what, ratios["memory_mib"], MEMORY_RATIO, at_least=False),
+        figure("open files", what, ratios["open_files"], 1.0, at_least=False),
+        figure("compilations", "in the last third", last["compilations"], 0.0, at_least=False),
+        figure("speed", what, ratios["steps_per_second"], SPEED_SHARE, at_least=True),
     ]

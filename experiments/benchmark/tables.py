@@ -1,36 +1,49 @@
-"""The measurements as tables for people; each takes what its `measure` gives."""
+"""The measurements as tables for people; each takes the document of its command."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from rich.text import Text
 
-from experiments.benchmark.rollout import NOTEBOOK_STEPS_PER_SECOND
+from experiments.benchmark.parts import NOTEBOOK_STEPS_PER_SECOND
 from smz_jax.report.tables import Table
 
-PART_LABELS = {
+Document = Mapping[str, Any]
+ACTING_LABELS = {
     "environment": "environment alone",
     "search": "search alone",
     "in_turn": "both in turn",
     "overlapped": "both overlapped, two pools",
 }
+SPEEDS = {
+    "network": ("network", "{}"),
+    "batch": ("B", "{}"),
+    "simulations": ("S", "{}"),
+    "stock_searches_per_second": ("stock mctx", "{:,.0f}"),
+    "mctx_searches_per_second": ("engine mctx", "{:,.0f}"),
+    "batched_searches_per_second": ("batched", "{:,.0f}"),
+    "batched_over_stock": ("x stock", "{:.2f}"),
+    "networks_searches_per_second": ("networks", "{:,.0f}"),
+    "time_over_networks": ("time / networks", "{:.2f}"),
+    "tree_mb": ("tree", "{:,.2f} MB"),
+    "stock_compile_seconds": ("compile stock", "{:.1f} s"),
+    "batched_compile_seconds": ("compile batched", "{:.1f} s"),
+}
 
 
-def _caption(result: Mapping[str, Any]) -> str:
-    hardware = result["hardware"]
-    return (
-        f"{hardware['device']}, {hardware['usable_cores']} cores; medians of {result['rounds']} "
-        f"interleaved rounds; load before: {hardware['load_before']:.1f}"
-    )
+def _caption(result: Document) -> str:
+    hardware, rounds = result["hardware"], result["rounds"]
+    form = "{device}, {usable_cores} cores; medians of {} interleaved rounds; load before: "
+    return form.format(rounds, **hardware) + f"{hardware['load_before']:.1f}"
 
 
-def _bound(figure: Mapping[str, Any]) -> str:
+def _bound(figure: Document) -> str:
     if figure["target"] is None:
         return ""
     return f"{'at least' if figure['at_least'] else 'at most'} {figure['target']:,g}"
 
 
-def figures_table(result: Mapping[str, Any]) -> Table:
+def figures_table(result: Document) -> Table:
     """Each figure beside its target."""
     verdicts = {
         None: "",
@@ -46,61 +59,43 @@ def figures_table(result: Mapping[str, Any]) -> Table:
     return Table(columns, rows, title, _caption(result), left=(0, 1, 4))
 
 
-def search_table(result: Mapping[str, Any]) -> Table:
+def search_table(result: Document) -> Table:
     """Searches per second of both engines and of the networks alone."""
     notes = [f"{name}: {about}" for name, about in result["networks"].items()]
     notes.append("networks: both functions for every row at each simulation, no tree")
     notes += [f"left out for time: {group}" for group in result["left_out"]]
-    forms = {
-        "batch": ("B", "{}"),
-        "simulations": ("S", "{}"),
-        "stock_searches_per_second": ("stock mctx", "{:,.0f}"),
-        "mctx_searches_per_second": ("engine mctx", "{:,.0f}"),
-        "batched_searches_per_second": ("batched", "{:,.0f}"),
-        "batched_over_stock": ("x stock", "{:.2f}"),
-        "networks_searches_per_second": ("networks", "{:,.0f}"),
-        "time_over_networks": ("time / networks", "{:.2f}"),
-        "tree_mb": ("tree", "{:,.2f} MB"),
-        "stock_compile_seconds": ("compile stock", "{:.1f} s"),
-        "batched_compile_seconds": ("compile batched", "{:.1f} s"),
-    }
     cells = [{**cell, "tree_mb": cell["tree_bytes"] / 1e6} for cell in result["cells"]]
     rows = [
-        [cell["network"]]
-        + ["" if cell[x] is None else form.format(cell[x]) for x, (_, form) in forms.items()]
+        ["" if cell[x] is None else form.format(cell[x]) for x, (_, form) in SPEEDS.items()]
         for cell in cells
     ]
     title = "searches per second, from embeddings (no representation), collapsing off"
-    columns = ["network", *(name for name, _ in forms.values())]
-    return Table(columns, rows, title, "; ".join(notes))
+    return Table([name for name, _ in SPEEDS.values()], rows, title, "; ".join(notes))
 
 
-def rollout_table(result: Mapping[str, Any]) -> Table:
+def acting_table(result: Document) -> Table:
     """Steps per second of environment and search apart, in turn and overlapped."""
     rows = []
     for name, setting in result["settings"].items():
-        config = setting["config"]
-        where = (
-            f"{name}: {config['env']['num_envs']} lanes, {config['network']['family']}, "
-            f"S {config['search']['num_simulations']}"
-        )
+        env, network, search = (setting["config"][x] for x in ("env", "network", "search"))
+        lanes, simulations = env["num_envs"], search["num_simulations"]
+        where = f"{name}: {lanes} lanes, {network['family']}, S {simulations}"
         for part, value in setting["seconds"].items():
             speed = f"{setting['steps_per_second'][part]:,.0f} steps/s"
-            rows.append([where, PART_LABELS[part], speed, f"{value * 1e3:,.2f} ms"])
+            rows.append([where, ACTING_LABELS[part], speed, f"{value * 1e3:,.2f} ms"])
             where = ""
         rows.append([])
     columns = ["setting", "part", "speed", "time of a step"]
-    title = "acting without macros, all lanes"
-    return Table(columns, rows, title, _caption(result), left=(0, 1))
+    return Table(columns, rows, "acting without macros, all lanes", _caption(result), left=(0, 1))
 
 
-def soak_table(result: Mapping[str, Any]) -> Table:
+def soak_table(result: Document) -> Table:
     """Memory, open files, compilations and speed in each third of a long run."""
+    thirds = zip(("first", "second", "last"), result["thirds"], strict=True)
+    form = "{memory_mib:,.0f} MiB|{open_files}|{compilations}|{steps_per_second:,.0f}"
     rows: list[list[str | Text]] = [
-        [name, f"{third['memory_mib']:,.0f} MiB", str(third["open_files"]),
-         str(third["compilations"]), f"{third['steps_per_second']:,.0f}"]
-        for name, third in zip(("first", "second", "last"), result["thirds"], strict=True)
-    ]  # fmt: skip
+        [name, *form.format(**third).split("|")] for name, third in thirds
+    ]
     forms = ("{:.2f}", "{:.2f}", "{:.0f}", "{:.2f}")
     cells = [
         Text(f"{form.format(x['value'])} ({_bound(x)})", "green" if x["reached"] else "red")
@@ -115,16 +110,12 @@ def soak_table(result: Mapping[str, Any]) -> Table:
     return Table(columns, rows, title, left=())
 
 
-def parts_table(result: Mapping[str, Any]) -> Table:
+def parts_table(result: Document) -> Table:
     """Speed and time of each part."""
-    config, seconds, speed = result["config"], result["seconds"], result["speed"]
+    config, speed = result["config"], result["speed"]
     lanes, simulations = config["env"]["num_envs"], config["search"]["num_simulations"]
     length, batch = config["rollout"]["length"], config["learner"]["batch_size"]
-    ms = {name: f"{value * 1e3:,.2f} ms" for name, value in seconds.items()}
-
-    def macro_row(label: str, name: str) -> list[str]:
-        share = f"{speed[f'{name}_share_of_search']:.1%} of search time"
-        return [label, share, f"{ms[f'{name}_pass']} a step, {ms[f'{name}_merge']} a merge"]
+    ms = {name: f"{value * 1e3:,.2f} ms" for name, value in result["seconds"].items()}
 
     def rate(name: str, unit: str) -> str:
         return f"{speed[f'{name}_per_second']:,.1f} {unit}"
@@ -134,20 +125,21 @@ def parts_table(result: Mapping[str, Any]) -> Table:
         ["search alone", rate("searches", "searches/s = steps/s"), ms["search"]],
         ["rollout, macros included", rate("rollout_steps", "steps/s"), ms["rollout"]],
         [f"training step, batch {batch}", rate("updates", "updates/s"), ms["training_step"]],
-        macro_row("macros", "macro"),
     ]
-    if "macro_worst_share_of_search" in speed:
-        rows.append(macro_row("macros, every window a candidate", "macro_worst"))
+    labels = {"macro": "macros", "macro_worst": "macros, every window a candidate"}
+    for name, label in labels.items():
+        if f"{name}_pass" in ms:
+            share = f"{speed[f'{name}_share_of_search']:.1%} of search time"
+            times = f"{ms[f'{name}_pass']} a step, {ms[f'{name}_merge']} a merge"
+            rows.append([label, share, times])
     rows.append([f"replay: add {length} steps of all lanes", "", ms["replay_add"]])
     rows.append([f"replay: sample {batch} windows", "", ms["replay_sample"]])
-    if "notebook" in seconds:
+    if "notebook" in ms:
         ratio = f"{speed['notebook_ratio']:.1f} x the notebook's {NOTEBOOK_STEPS_PER_SECOND:.0f}"
         steps = f"{speed['notebook_steps_per_second']:,.0f} steps/s, {ratio}"
         rows.append(["acting, notebook's setting, 32 lanes", steps, ms["notebook"]])
-    for name, label in (("search", "search"), ("training_step", "training step")):
-        rows.append([f"compiling the {label}", "", f"{result['compile_seconds'][name]:.1f} s"])
-    title = (
-        f"preset {result['preset']}: {config['network']['family']} network, {lanes} lanes, "
-        f"{simulations} simulations"
-    )
+    for name, value in result["compile_seconds"].items():
+        rows.append([f"compiling the {name.replace('_', ' ')}", "", f"{value:.1f} s"])
+    family = config["network"]["family"]
+    title = f"preset {result['preset']}: {family} network, {lanes} lanes, {simulations} simulations"
     return Table(["part", "speed", "time"], rows, title, _caption(result))

@@ -14,7 +14,6 @@ import jax
 import psutil
 from rich.console import Console
 
-from smz_jax.run.devices import prepare_jax
 from smz_jax.run.progress import Progress
 from smz_jax.storage.run_dir import git_commit, versions
 
@@ -23,15 +22,32 @@ QUICK_SECONDS = 1.0
 ROUNDS = 5
 """Each part is measured so often, in turn with the others; the median is reported."""
 
+Work = Callable[[], Any]
 Case = Callable[[], float]
 """Does a part's work once; gives its seconds."""
 
 
-def timed(work: Callable[[], Any]) -> float:
+def timed(work: Work) -> float:
     """Seconds that `work` takes until its results are there."""
     start = time.perf_counter()
     jax.block_until_ready(work())
     return time.perf_counter() - start
+
+
+def make_case(work: Work, units: int = 1, before: Work = tuple, after: Work = tuple) -> Case:
+    """A case of work that does its part `units` times; `before` and `after` are not timed.
+
+    All is done once, so that it is compiled.
+    """
+
+    def case() -> float:
+        jax.block_until_ready(before())
+        seconds = timed(work)
+        jax.block_until_ready(after())
+        return seconds / units
+
+    case()
+    return case
 
 
 def interleave(
@@ -42,24 +58,20 @@ def interleave(
 ) -> dict[str, float]:
     """Measures all cases in turn, several times over, so that a slow spell meets them all.
 
-    Args:
-        cases: by name; each is called at least once in a round.
-        seconds: for each case, over all rounds.
-        rounds: how often.
-        show: gets the name and the round of what begins.
+    Each is called at least once in a round, and for `seconds` over all rounds. `show` gets the name
+    and the round of what begins.
 
     Returns:
         For each name, the median over the rounds of a round's mean seconds.
     """
     means: dict[str, list[float]] = {name: [] for name in cases}
-    for number in range(rounds):
-        for name, case in cases.items():
-            show(f"{name}, round {number + 1}")
-            end = time.perf_counter() + seconds / rounds
-            taken = [case()]
-            while time.perf_counter() < end:
-                taken.append(case())
-            means[name].append(statistics.fmean(taken))
+    for number, (name, case) in itertools.product(range(rounds), cases.items()):
+        show(f"{name}, round {number + 1}")
+        end = time.perf_counter() + seconds / rounds
+        taken = [case()]
+        while time.perf_counter() < end:
+            taken.append(case())
+        means[name].append(statistics.fmean(taken))
     return {name: statistics.median(values) for name, values in means.items()}
 
 
@@ -71,27 +83,13 @@ def compiled(function: Callable, *arguments: Any) -> tuple[Callable, float]:
 
 
 @contextmanager
-def compile_cache(*, own: bool) -> Iterator[None]:
-    """Sets the compile cache of a measurement.
-
-    Args:
-        own: an empty cache, so that times are of a first start and no program is compiled twice;
-            else the shared one.
-    """
-    if not own:
-        prepare_jax()
-        yield
-        return
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    before = {name: getattr(jax.config, name) for name in names}
+def own_compile_cache(wanted: bool) -> Iterator[None]:
+    """Gives the process an empty cache: times are of a first start, no program is compiled twice."""
     with tempfile.TemporaryDirectory() as folder:
-        for name, value in zip(names, (folder, 0.0), strict=True):
-            jax.config.update(name, value)
-        try:
-            yield
-        finally:
-            for name, value in before.items():
-                jax.config.update(name, value)
+        if wanted:
+            jax.config.update("jax_compilation_cache_dir", folder)
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        yield
 
 
 @contextmanager
@@ -106,22 +104,30 @@ def show_steps(total: int, name: str) -> Iterator[Callable[[str], None]]:
 
 
 def surroundings() -> dict[str, Any]:
-    """What a measurement depends on beside its settings; `load_before` is read at the call.
-
-    Returns:
-        `hardware`, `versions` and `commit`, plain JSON.
-    """
+    """What a measurement depends on beside its settings: `hardware`, `versions`, `commit`."""
     device = jax.devices()[0]
-    return {
-        "hardware": {
-            "device": device.device_kind,
-            "backend": device.platform,
-            "cpu_cores": os.cpu_count(),
-            "usable_cores": len(os.sched_getaffinity(0)),
-            "memory_gb": psutil.virtual_memory().total / 1e9,
-            "platform": platform.platform(),
-            "load_before": os.getloadavg()[0],
-        },
-        "versions": versions(),
-        "commit": git_commit(),
+    hardware = {
+        "device": device.device_kind,
+        "backend": device.platform,
+        "cpu_cores": os.cpu_count(),
+        "usable_cores": len(os.sched_getaffinity(0)),
+        "memory_gb": psutil.virtual_memory().total / 1e9,
+        "platform": platform.platform(),
+        "load_before": os.getloadavg()[0],
     }
+    return {"hardware": hardware, "versions": versions(), "commit": git_commit()}
+
+
+def figure(
+    case: str, what: str, value: float, target: float | None, *, at_least: bool
+) -> dict[str, Any]:
+    """A number beside its target, plain JSON.
+
+    `reached` says whether it is at the target or better; None where there is no target, and the
+    number is for information.
+    """
+    reached = None
+    if target is not None:
+        reached = value >= target if at_least else value <= target
+    return {"case": case, "what": what, "value": value, "target": target, "at_least": at_least,
+            "reached": reached}  # fmt: skip

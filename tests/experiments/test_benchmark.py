@@ -1,6 +1,5 @@
 """The benchmarks' arithmetic by hand, the work of their programs, and their command line."""
 
-import functools
 import json
 import math
 import signal
@@ -14,10 +13,18 @@ import numpy as np
 import pytest
 
 from experiments.benchmark import __main__ as command
-from experiments.benchmark import plan, rollout, search, soak, timing
-from experiments.benchmark.nets import CODEBOOK_SIZE, NUM_ACTIONS, SUBJECTS
-from experiments.benchmark.plan import THRESHOLD, Figure, Task
-from experiments.benchmark.programs import arguments, build, tree_bytes
+from experiments.benchmark import parts, search, soak, timing
+from experiments.benchmark.programs import (
+    CODEBOOK_SIZE,
+    NUM_ACTIONS,
+    SUBJECTS,
+    Task,
+    arguments,
+    build,
+    tree_bytes,
+)
+from experiments.benchmark.search import THRESHOLD
+from experiments.benchmark.timing import figure
 from smz_jax.config.check import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,7 +32,7 @@ BATCH = 2
 
 # --- figures ------------------------------------------------------------------------------------
 
-ISSUE = {
+FIGURES = {
     ("conv", 32, 50): (1.2, 2.3, 1.1),
     ("conv", 32, 100): (2.0, 3.3, 1.1),
     ("flat2304", 32, 50): (5.0, 8.0, 2.0),
@@ -34,38 +41,34 @@ ISSUE = {
 }
 
 
+def task(engine, simulations, batch=BATCH, **rest):
+    return Task("tiny", batch, engine, simulations, **rest)
+
+
 def test_ratios_by_hand():
     times = {
-        Task("stock", 8): 6.0,
-        Task("batched", 8): 2.0,
-        Task("networks", 8): 1.6,
-        Task("stock", 8, certain=True): 9.0,
-        Task("batched", 4, certain=True, threshold=THRESHOLD): 1.5,
-        Task("networks", 4): 1.0,
-        Task("batched", 8, certain=True): 2.5,
-        Task("batched", 8, threshold=THRESHOLD): 2.1,
-        Task("batched", 8, certain=True, threshold=THRESHOLD): 3.0,
-        Task("batched", 8, row_multiple=3): 0.8,
-        Task("batched", 2): 0.4,
+        task("stock", 8): 6.0,
+        task("batched", 8): 2.0,
+        task("networks", 8): 1.6,
+        task("stock", 8, certain=True): 9.0,
+        task("batched", 4, certain=True, threshold=THRESHOLD): 1.5,
+        task("networks", 4): 1.0,
+        task("batched", 8, certain=True): 2.5,
+        task("batched", 8, threshold=THRESHOLD): 2.1,
+        task("batched", 8, certain=True, threshold=THRESHOLD): 3.0,
+        task("batched", 8, row_multiple=3): 0.8,
+        task("batched", 2): 0.4,
     }
-    cell = plan.Cell("net", 5, 8)
-    whole = plan.Plan(
-        cases=(plan.Case("net", 5, 8, 3.0, 7.0, 1.2),),
-        detail=cell,
-        growth=(2, 8),
-        row_multiple=(3,),
-        grid=(),
-        reference=(),
-    )
-    assert set(plan.groups(whole)[("net", 5)]) == set(times)
-    found = [x.figure(lambda network, batch, task: times[task]) for x in plan.ratios(whole)]
-    assert [figure.value for figure in found] == pytest.approx(
+    whole = search.Plan({("tiny", BATCH, 8): (3.0, 7.0, 1.2)}, growth=(2, 8), row_multiple=(3,))
+    assert set(search.task_groups(whole)[("tiny", BATCH)]) == set(times)
+    found = search.figures(whole, times)
+    assert [figure["value"] for figure in found] == pytest.approx(
         [6 / 2, 9 / 1.5, 2 / 1.6, 1.5 / 1.0, 2.1 / 2, 3.0 / 2.5, 2 / 1.6, 0.8 / 1.6, 0.25 / 0.2]
     )
     verdicts = [True, False, False, None, True, False, False, True, False]
-    assert [figure.reached for figure in found] == verdicts
-    assert found[3].plain() == {
-        "case": "net, B 5, S 8",
+    assert [figure["reached"] for figure in found] == verdicts
+    assert found[3] == {
+        "case": "tiny, B 2, S 8",
         "what": "collapsing, S 4, over the networks alone",
         "value": 1.5,
         "target": None,
@@ -76,36 +79,38 @@ def test_ratios_by_hand():
 
 def test_a_target_itself_counts_as_reached():
     for at_least in (True, False):
-        assert Figure("", "", 1.5, 1.5, at_least).reached is True
-        assert Figure("", "", 1.6, 1.5, at_least).reached is at_least
+        assert figure("", "", 1.5, 1.5, at_least=at_least)["reached"] is True
+        assert figure("", "", 1.6, 1.5, at_least=at_least)["reached"] is at_least
 
 
 def test_plans_hold_the_figures_to_reach_and_every_size():
-    for whole in (plan.DEFAULT, plan.FULL):
-        assert {tuple(case[:3]): case[3:] for case in whole.cases} == ISSUE
-        measured = {(*where, task) for where, tasks in plan.groups(whole).items() for task in tasks}
-        ones = dict.fromkeys(measured, 1.0)
-        for ratio in plan.ratios(whole):
-            ratio.figure(functools.partial(lambda table, *key: table[key], ones))
+    for whole in (search.DEFAULT, search.FULL):
+        assert whole.cases == FIGURES
+        measured = [task for tasks in search.task_groups(whole).values() for task in tasks]
+        found = search.figures(whole, dict.fromkeys(measured, 1.0))
+        for (network, batch, simulations), targets in FIGURES.items():
+            where = f"{network}, B {batch}, S {simulations}"
+            own = [x["target"] for x in found if x["case"] == where][:3]
+            assert tuple(own) == targets
         for network in ("conv", "mlp"):
-            batches = {cell.batch for cell in plan.cells(whole) if cell.network == network}
+            batches = {batch for name, batch, _ in whole.cells if name == network}
             assert batches == {1, 8, 32, 128}
-    cells = plan.cells(plan.FULL)
-    sizes = {(c.network, c.batch, c.simulations) for c in cells}
+    cells = search.FULL.cells
     assert {(n, b, s) for n in ("conv", "mlp") for b in (1, 8, 32, 128)
-            for s in (25, 50, 100, 200)} <= sizes  # fmt: skip
+            for s in (25, 50, 100, 200)} <= set(cells)  # fmt: skip
     assert len(cells) == len(set(cells))
 
 
 def test_acting_figures_by_hand():
     seconds = {"environment": 0.006, "search": 0.003, "in_turn": 0.012, "overlapped": 0.010}
-    ratio, share, gain = rollout.figures("notebook", seconds, 32)
-    assert (ratio.value, ratio.reached) == (pytest.approx(32 / 0.012 / 66), True)
-    assert (share.value, share.target, share.reached) == (pytest.approx(0.75), 0.9, False)
-    assert (gain.value, gain.reached) == (pytest.approx(1.2), True)
+    ratio, share, gain = parts.acting_figures("notebook", seconds, 32)
+    assert (ratio["value"], ratio["reached"]) == (pytest.approx(32 / 0.012 / 66), True)
+    assert (share["value"], share["target"]) == (pytest.approx(0.75), 0.9)
+    assert share["reached"] is False
+    assert (gain["value"], gain["reached"]) == (pytest.approx(1.2), True)
     del seconds["overlapped"]
-    (only,) = rollout.figures("laptop", seconds, 32)
-    assert (only.value, only.target) == (pytest.approx(0.75), None)
+    (only,) = parts.acting_figures("laptop", seconds, 32)
+    assert (only["value"], only["target"]) == (pytest.approx(0.75), None)
 
 
 # --- what is timed ------------------------------------------------------------------------------
@@ -120,10 +125,10 @@ def tiny():
 def run(tiny):
     programs = {}
 
-    def call(task):
-        if task.program not in programs:
-            programs[task.program] = build(task, tiny)
-        return programs[task.program](*arguments(task, tiny, BATCH))
+    def call(chosen):
+        if chosen.program not in programs:
+            programs[chosen.program] = build(chosen, tiny)
+        return programs[chosen.program](*arguments(chosen, tiny))
 
     return call
 
@@ -147,7 +152,7 @@ def test_the_random_model_is_uncertain_and_the_other_is_certain(name):
 
 
 def test_both_engines_do_the_same_search(run):
-    stock, batched = run(Task("stock", 8)), run(Task("batched", 8))
+    stock, batched = run(task("stock", 8)), run(task("batched", 8))
     np.testing.assert_allclose(stock.action_weights, batched.action_weights, atol=1e-6)
     np.testing.assert_array_equal(stock.search_tree.node_visits, batched.tree.node_visits)
     np.testing.assert_array_equal(stock.search_tree.parents, batched.tree.parents)
@@ -155,7 +160,7 @@ def test_both_engines_do_the_same_search(run):
 
 def test_collapsing_happens_on_the_certain_model_alone(run):
     def chance_nodes(certain):
-        tree = run(Task("batched", 4, certain=certain, threshold=THRESHOLD)).tree
+        tree = run(task("batched", 4, certain=certain, threshold=THRESHOLD)).tree
         assert (np.asarray(tree.node_visits) > 0).all()
         return np.asarray(tree.embeddings.is_chance).sum()
 
@@ -166,17 +171,17 @@ def test_collapsing_happens_on_the_certain_model_alone(run):
 def test_networks_alone_does_the_work_of_each_iteration(tiny):
     """Against a plain loop over the six functions; and no weight is without effect."""
     networks, batch = tiny.networks, 4
-    function = build(Task("networks", 0), tiny)
+    function = build(task("networks", 0), tiny)
     # Wilder weights than the benchmark's, so that rows and steps choose different actions.
     keys = iter(jax.random.split(jax.random.key(26), 40))
     model = jax.tree.map(lambda x: 2 * jax.random.normal(next(keys), x.shape), tiny.model_params)
-    params = {"model": model, "certainty": jnp.float32(0)}
+    params = {**tiny.params(certain=False), **model}
     x = tiny.embedding(batch)
     logits, value = networks.prediction(params, x)
     total = np.asarray(value[:, 0])
     totals, actions, outcomes = [], [], []
     for count in range(5):
-        got_x, got_total = function(params, *arguments(Task("networks", count), tiny, batch)[1:])
+        got_x, got_total = function(params, *arguments(task("networks", count, batch), tiny)[1:])
         np.testing.assert_allclose(got_x, x, atol=1e-4)
         np.testing.assert_allclose(got_total, total, rtol=1e-4)
         totals.append(total)
@@ -192,15 +197,15 @@ def test_networks_alone_does_the_work_of_each_iteration(tiny):
     for chosen in (np.stack(actions), np.stack(outcomes)):
         assert (chosen != chosen[:1]).any() and (chosen != chosen[:, :1]).any()
 
-    rest = arguments(Task("networks", 3), tiny, batch)[1:]
-    leaves, structure = jax.tree.flatten_with_path(params["model"])
+    rest = arguments(task("networks", 3, batch), tiny)[1:]
+    leaves, structure = jax.tree.flatten_with_path(model)
     unused = 0
     for number, (path, leaf) in enumerate(leaves):
         changed = [value for _, value in leaves]
         # One shifted input of every output, and of the logits by enough to change an arg max.
         changed[number] = leaf + 3.0 * jax.random.normal(jax.random.key(7), leaf.shape)
         model = jax.tree.unflatten(structure, changed)
-        _, got = function({**params, "model": model}, *rest)
+        _, got = function({**params, **model}, *rest)
         same = np.allclose(got, totals[3], rtol=1e-4)
         name = jax.tree_util.keystr(path)
         unused += same
@@ -209,12 +214,11 @@ def test_networks_alone_does_the_work_of_each_iteration(tiny):
 
 
 def test_tree_memory_by_hand(tiny):
-    task = Task("stock", 4)
+    stock, alone = task("stock", 4), task("networks", 4)
     per_node = 5 * 4 + 6 * NUM_ACTIONS * 4 + 2 * 12 * 4 + 1  # mctx keeps both embeddings
     expected = BATCH * (5 * per_node + 4 * 4)
-    assert tree_bytes(build(task, tiny), *arguments(task, tiny, BATCH)) == expected
-    task = Task("networks", 4)
-    assert tree_bytes(build(task, tiny), *arguments(task, tiny, BATCH)) is None
+    assert tree_bytes(build(stock, tiny), *arguments(stock, tiny)) == expected
+    assert tree_bytes(build(alone, tiny), *arguments(alone, tiny)) is None
 
 
 # --- measuring ----------------------------------------------------------------------------------
@@ -242,28 +246,26 @@ def made_up(monkeypatch, tiny):
     def seconds_for(task):
         return 0.002 * task.simulations * scale[task.engine]
 
-    def measure_group(network, batch, tasks, seconds, rounds, step):
-        return [
-            {
-                "network": network,
-                "batch": batch,
+    def measure_group(tasks, seconds, rounds, step):
+        return {
+            task: {
                 **task._asdict(),
                 "seconds": seconds_for(task),
-                "searches_per_second": batch / seconds_for(task),
+                "searches_per_second": task.batch / seconds_for(task),
                 "compile_seconds": 1.0,
                 "tree_bytes": None if task.engine == "networks" else 1000,
             }
             for task in tasks
-        ]
+        }
 
     monkeypatch.setattr(search, "measure_group", measure_group)
     monkeypatch.setattr(search, "SUBJECTS", dict.fromkeys(SUBJECTS, lambda: tiny))
 
 
 def test_the_default_plan_gives_every_row_and_figure(made_up):
-    result = search.measure(plan.DEFAULT)
+    result = search.measure(search.DEFAULT, 0.4)
     assert result["left_out"] == []
-    assert len(result["cells"]) == len(plan.cells(plan.DEFAULT))
+    assert len(result["cells"]) == len(search.DEFAULT.cells)
     row = result["cells"][0]
     assert (row["network"], row["batch"], row["simulations"]) == ("conv", 32, 50)
     assert row["stock_searches_per_second"] == pytest.approx(32 / 0.3)
@@ -280,12 +282,12 @@ def test_the_default_plan_gives_every_row_and_figure(made_up):
 
 
 def test_a_slow_machine_leaves_out_only_what_no_figure_needs(made_up):
-    result = search.measure(plan.DEFAULT, limit=-1.0)
+    result = search.measure(search.DEFAULT, 0.4, limit=-1.0)
     assert set(result["left_out"]) == {
         "conv, B 8", "conv, B 1", "conv, B 128", "mlp, B 1", "mlp, B 8", "mlp, B 32", "mlp, B 128"
     }  # fmt: skip
-    assert len(result["figures"]) == len(search.measure(plan.DEFAULT)["figures"])
-    assert len(result["cells"]) == len(ISSUE)
+    assert len(result["figures"]) == len(search.measure(search.DEFAULT, 0.4)["figures"])
+    assert len(result["cells"]) == len(FIGURES)
 
 
 def test_without_a_terminal_there_are_a_few_plain_lines(capsys):
@@ -327,7 +329,7 @@ def test_search_prints_and_writes(monkeypatch, capsys, tmp_path):
     )
     assert len(result["figures"]) == 8
     records = {Task(*(r[name] for name in Task._fields)): r for r in result["records"]}
-    assert set(records) == set(plan.groups(plan.TINY)["tiny", 2])
+    assert set(records) == set(search.task_groups(search.TINY)["tiny", 2])
     assert all(
         r["searches_per_second"] == pytest.approx(2 / r["seconds"]) for r in records.values()
     )
@@ -341,7 +343,7 @@ def test_rollout_prints_and_writes(monkeypatch, capsys, tmp_path):
     assert_says_where_it_was_measured(result)
     setting = result["settings"]["tiny"]
     assert setting["config"]["env"]["num_envs"] == 4
-    for part in rollout.PARTS:
+    for part in parts.ACTING:
         assert setting["steps_per_second"][part] == pytest.approx(4 / setting["seconds"][part])
     assert [figure["what"] for figure in result["figures"]] == [
         "in turn, x 1 / (t_environment + t_search)",
@@ -423,9 +425,9 @@ def test_thirds_of_a_long_run_by_hand():
     assert [third["open_files"] for third in thirds] == [9, 9, 10]
     assert [third["compilations"] for third in thirds] == [6, 0, 0]
     assert [third["steps_per_second"] for third in thirds] == [989.5, 969.5, 949.5]
-    figures = {x.case: x for x in soak.judge(thirds)}
-    assert figures["memory"].value == pytest.approx(150.5 / 130.5)
-    verdicts = {name: x.reached for name, x in figures.items()}
+    figures = {x["case"]: x for x in soak.judge(thirds)}
+    assert figures["memory"]["value"] == pytest.approx(150.5 / 130.5)
+    verdicts = {name: x["reached"] for name, x in figures.items()}
     assert verdicts == {"memory": False, "open files": False, "compilations": True, "speed": True}
 
 
