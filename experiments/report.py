@@ -1,7 +1,7 @@
 """Rebuilds the report of one or several runs: `python -m experiments.report RUN_DIR...`.
 
 examples:
-  one run, also while it is going on or after it was killed:
+  one run, also while it runs or after it was killed:
     python -m experiments.report runs/breakout/20260131-120000-seed0
   three seeds over each other, written to a folder of its own:
     python -m experiments.report runs/breakout/a runs/breakout/b runs/breakout/c --out compare

@@ -118,7 +118,8 @@ def _hand_made(about: str, embedding_shape: tuple[int, ...], *shapes: tuple[int,
         "chance": init(keys[1], CODEBOOK_SIZE, NUM_ACTIONS),
     }
     # What no search calls is None: a benchmark has no observations and does not learn.
-    networks = Networks(**dict.fromkeys(Networks._fields))._replace(
+    unused: dict[str, Any] = dict.fromkeys(Networks._fields)
+    networks = Networks(**unused)._replace(
         prediction=lambda p, x: head(p["chance"], x),
         afterstate_dynamics=afterstate_dynamics,
         afterstate_prediction=lambda p, x: head(p["decision"], x),

@@ -1,5 +1,6 @@
 """The measurements as tables for people; each takes the document of its command."""
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,6 +30,21 @@ SPEEDS = {
     "stock_compile_seconds": ("compile stock", "{:.1f} s"),
     "batched_compile_seconds": ("compile batched", "{:.1f} s"),
 }
+PARTS = (
+    ("environment alone", "{environment_steps_per_second:,.1f} steps/s", "{environment}"),
+    ("search alone", "{searches_per_second:,.1f} searches/s = steps/s", "{search}"),
+    ("rollout, macros included", "{rollout_steps_per_second:,.1f} steps/s", "{rollout}"),
+    ("training step, batch {batch}", "{updates_per_second:,.1f} updates/s", "{training_step}"),
+    ("macros", "{macro_share_of_search:.1%} of search time",
+     "{macro_pass} a step, {macro_merge} a merge"),
+    ("macros, every window a candidate", "{macro_worst_share_of_search:.1%} of search time",
+     "{macro_worst_pass} a step, {macro_worst_merge} a merge"),
+    ("replay: add {length} steps of all lanes", "", "{replay_add}"),
+    ("replay: sample {batch} windows", "", "{replay_sample}"),
+    ("acting, notebook's setting, 32 lanes",
+     "{notebook_steps_per_second:,.0f} steps/s, {notebook_ratio:.1f} x the notebook's "
+     "{original:.0f}", "{notebook}"),
+)  # fmt: skip
 
 
 def _caption(result: Document) -> str:
@@ -77,9 +93,8 @@ def acting_table(result: Document) -> Table:
     """Steps per second of environment and search apart, in turn and overlapped."""
     rows = []
     for name, setting in result["settings"].items():
-        env, network, search = (setting["config"][x] for x in ("env", "network", "search"))
-        lanes, simulations = env["num_envs"], search["num_simulations"]
-        where = f"{name}: {lanes} lanes, {network['family']}, S {simulations}"
+        form = "{}: {env[num_envs]} lanes, {network[family]}, S {search[num_simulations]}"
+        where = form.format(name, **setting["config"])
         for part, value in setting["seconds"].items():
             speed = f"{setting['steps_per_second'][part]:,.0f} steps/s"
             rows.append([where, ACTING_LABELS[part], speed, f"{value * 1e3:,.2f} ms"])
@@ -92,9 +107,9 @@ def acting_table(result: Document) -> Table:
 def soak_table(result: Document) -> Table:
     """Memory, open files, compilations and speed in each third of a long run."""
     thirds = zip(("first", "second", "last"), result["thirds"], strict=True)
-    form = "{memory_mib:,.0f} MiB|{open_files}|{compilations}|{steps_per_second:,.0f}"
+    forms = ("{memory_mib:,.0f} MiB", "{open_files}", "{compilations}", "{steps_per_second:,.0f}")
     rows: list[list[str | Text]] = [
-        [name, *form.format(**third).split("|")] for name, third in thirds
+        [name, *(form.format(**third) for form in forms)] for name, third in thirds
     ]
     forms = ("{:.2f}", "{:.2f}", "{:.0f}", "{:.2f}")
     cells = [
@@ -112,34 +127,16 @@ def soak_table(result: Document) -> Table:
 
 def parts_table(result: Document) -> Table:
     """Speed and time of each part."""
-    config, speed = result["config"], result["speed"]
-    lanes, simulations = config["env"]["num_envs"], config["search"]["num_simulations"]
-    length, batch = config["rollout"]["length"], config["learner"]["batch_size"]
-    ms = {name: f"{value * 1e3:,.2f} ms" for name, value in result["seconds"].items()}
-
-    def rate(name: str, unit: str) -> str:
-        return f"{speed[f'{name}_per_second']:,.1f} {unit}"
-
-    rows = [
-        ["environment alone", rate("environment_steps", "steps/s"), ms["environment"]],
-        ["search alone", rate("searches", "searches/s = steps/s"), ms["search"]],
-        ["rollout, macros included", rate("rollout_steps", "steps/s"), ms["rollout"]],
-        [f"training step, batch {batch}", rate("updates", "updates/s"), ms["training_step"]],
-    ]
-    labels = {"macro": "macros", "macro_worst": "macros, every window a candidate"}
-    for name, label in labels.items():
-        if f"{name}_pass" in ms:
-            share = f"{speed[f'{name}_share_of_search']:.1%} of search time"
-            times = f"{ms[f'{name}_pass']} a step, {ms[f'{name}_merge']} a merge"
-            rows.append([label, share, times])
-    rows.append([f"replay: add {length} steps of all lanes", "", ms["replay_add"]])
-    rows.append([f"replay: sample {batch} windows", "", ms["replay_sample"]])
-    if "notebook" in ms:
-        ratio = f"{speed['notebook_ratio']:.1f} x the notebook's {NOTEBOOK_STEPS_PER_SECOND:.0f}"
-        steps = f"{speed['notebook_steps_per_second']:,.0f} steps/s, {ratio}"
-        rows.append(["acting, notebook's setting, 32 lanes", steps, ms["notebook"]])
+    config, rows = result["config"], []
+    values = {**result["speed"], "length": config["rollout"]["length"]}
+    values |= {name: f"{value * 1e3:,.2f} ms" for name, value in result["seconds"].items()}
+    values |= {"batch": config["learner"]["batch_size"], "original": NOTEBOOK_STEPS_PER_SECOND}
+    for row in PARTS:
+        with contextlib.suppress(KeyError):  # a quick measurement leaves some parts out
+            rows.append([cell.format(**values) for cell in row])
     for name, value in result["compile_seconds"].items():
         rows.append([f"compiling the {name.replace('_', ' ')}", "", f"{value:.1f} s"])
-    family = config["network"]["family"]
-    title = f"preset {result['preset']}: {family} network, {lanes} lanes, {simulations} simulations"
+    form = "preset {}: {network[family]} network, {env[num_envs]} lanes, "
+    form += "{search[num_simulations]} simulations"
+    title = form.format(result["preset"], **config)
     return Table(["part", "speed", "time"], rows, title, _caption(result))

@@ -164,10 +164,10 @@ def test_each_wrong_flag_is_one_clear_line(argv, parts):
 
 
 def test_benchmark_knows_its_own_flags_misspelt():
-    read_command(None, ["--seed", "3", "--search.num_simulations=8", "--env.no_episodic_life"])
+    read_command(["--seed", "3", "--search.num_simulations=8", "--env.no_episodic_life"])
     for typed, meant in (("--secnds", "--seconds"), ("--jsn=3", "--json")):
         with pytest.raises(ConfigError, match=f"did you mean {meant}"):
-            read_command(None, [typed, "3"])
+            read_command([typed, "3"])
 
 
 # --- files --------------------------------------------------------------------------------------
