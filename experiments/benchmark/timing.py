@@ -84,7 +84,7 @@ def compiled(function: Callable, *arguments: Any) -> tuple[Callable, float]:
 
 @contextmanager
 def own_compile_cache(wanted: bool) -> Iterator[None]:
-    """Gives the process an empty cache: times are of a first start, no program is compiled twice."""
+    """An empty cache: times are of a first start, and no program is compiled twice."""
     with tempfile.TemporaryDirectory() as folder:
         if wanted:
             jax.config.update("jax_compilation_cache_dir", folder)
