@@ -23,29 +23,12 @@ controls are tried all the same, and the tables say which gate closed.
 """  # noqa: D405
 
 import os
-from pathlib import Path
 
-from smz_jax.analysis.requests import VerifyRequest, check_folder
-from smz_jax.config.check import ConfigError, require
+from smz_jax.analysis.requests import VerifyRequest, check_can_be_verified, check_folder
+from smz_jax.config.check import require
 from smz_jax.config.cli import tool
 from smz_jax.config.process import run_main
-
-
-def check_checkpoint(folder: Path, kind: str) -> None:
-    """Raises ConfigError in one line that says what would work if a run has no such checkpoint."""
-    from smz_jax.storage.checkpoint import CheckpointStore
-    from smz_jax.storage.export import is_export
-
-    if is_export(folder):
-        return
-    store = CheckpointStore(folder)
-    there = [other for other in ("last", "best") if store.exists(other)]
-    if there:
-        allowed = f"{there[0]} (the only one that the run has)"
-        require(kind in there, "--checkpoint", kind, allowed)
-        return
-    works = "a run that has saved one: training does so at its end, and now and then before"
-    raise ConfigError(f"{folder} holds no checkpoint; what would work is {works}")
+from smz_jax.run.devices import prepare_jax
 
 
 def verify(request: VerifyRequest) -> int:
@@ -54,34 +37,13 @@ def verify(request: VerifyRequest) -> int:
     Raises:
         ConfigError: in one line, if an argument, the folder or the game cannot be used.
     """
-    folder = request.folder
-    suite = check_folder(folder, request.checkpoint).env.suite
-    allowed = "atari (tried in ale-py's emulator) or grid (against its exact rules)"
-    require(suite in ("atari", "grid"), "env.suite", suite, allowed)
+    check_can_be_verified(check_folder(request.folder, request.checkpoint))
     allowed = "a folder that can be written: verify.json and verify.md go there"
-    require(os.access(folder, os.W_OK), "FOLDER", str(folder), allowed)
-    from smz_jax.run.devices import prepare_jax
-
+    require(os.access(request.folder, os.W_OK), "FOLDER", str(request.folder), allowed)
     prepare_jax()
-    from smz_jax.analysis.load import load_model
-    from smz_jax.analysis.verify.document import code_perplexity
-    from smz_jax.analysis.verify.session import verify as verify_model
-    from smz_jax.analysis.verify.table import to_markdown, to_text
-    from smz_jax.storage.documents.verify_json import TABLE, write_verify_json
-    from smz_jax.storage.files import atomic_write_text
+    from smz_jax.analysis.verify.session import verify_folder
 
-    kind = request.checkpoint or "last"
-    check_checkpoint(folder, kind)
-    model = load_model(folder, kind)
-    document = verify_model(model, request, lambda line: print(line, flush=True))
-    document["code_perplexity"] = code_perplexity(folder)
-    print(to_text(document))
-    try:
-        path = write_verify_json(folder, document)
-        atomic_write_text(folder / TABLE, to_markdown(document))
-    except OSError as error:
-        raise ConfigError(f"{folder} cannot be written: {error.strerror}") from None
-    print(f"wrote {path} and {folder / TABLE}")
+    verify_folder(request)
     return 0
 
 

@@ -33,6 +33,15 @@ def check_folder(folder: Path, checkpoint: Checkpoint | None) -> Config:
     return config_from_yaml(text, str(folder / CONFIG_NAME))
 
 
+def check_can_be_verified(config: Config) -> None:
+    """Raises ConfigError in one line unless macros can be tried in a run's game."""
+    suite, stack = config.env.suite, config.env.frame_stack
+    allowed = "atari (tried in ale-py's emulator) or grid (against its exact rules)"
+    require(suite in ("atari", "grid"), "env.suite", suite, allowed)
+    allowed = "1, so that what is seen tells the state"
+    require(suite != "grid" or stack == 1, "env.frame_stack", stack, allowed)
+
+
 @dataclass(frozen=True)
 class PlayRequest(Checked):
     """Games of a trained model, and how they are shown."""

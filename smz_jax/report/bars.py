@@ -179,7 +179,7 @@ def draw_libraries(axes: Axes, runs: Sequence[RunData], key: str) -> bool:
         shift = 0.5 * ((number + 1) / (len(groups) + 1) - 0.5)
         heights = {name: rows.setdefault(name, len(rows)) + shift for name in pooled}
         for libraries in (pooled, *seeds):
-            found = [(x.values[key], heights[name]) for name, x in libraries.items()]
+            found = [(x[key], heights[name]) for name, x in libraries.items()]
             known = [(value, height) for value, height in found if value is not None]
             means, up = [value.mean for value, _ in known], [height for _, height in known]
             if known and libraries is pooled:

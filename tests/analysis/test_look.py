@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from smz_jax.analysis.verify.libraries import saved_bits
+from smz_jax.analysis.verify.tried_libraries import saved_bits
 from smz_jax.analysis.view.selection import measure_selection, pieces_of
 from smz_jax.analysis.view.spans import (
     Span,

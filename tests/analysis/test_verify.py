@@ -8,9 +8,9 @@ import pytest
 from scipy import stats
 from scipy.optimize import brentq
 
-from smz_jax.analysis.verify import emulator_world, outcomes, worlds
+from smz_jax.analysis.verify import emulator_world
 from smz_jax.analysis.verify.foresight import nearness, padded
-from smz_jax.analysis.verify.trial import is_paid, tally
+from smz_jax.analysis.verify.trials import is_paid, tally
 from smz_jax.config.settings import Config
 from smz_jax.envs.atari.emulator import SequenceRun
 from smz_jax.storage.estimate import mean_estimate, share_estimate
@@ -76,25 +76,28 @@ def test_counts_equal_a_plain_recount():
         rows = list(rows)
         return sum(read(x) for x in rows) / len(rows), len(rows)
 
+    def counts(estimate):
+        return estimate["mean"], estimate["trials"]
+
     here = [x for x in trials if x.applies]
     counted = [x for x in here if not x.cut and x.rivals > 0]
-    assert found.applied[::3] == (applied.sum() / 35, 35)
-    assert found.held[::3] == ratio(counted, lambda x: x.nearest and x.paid)
-    assert found.nearest[::3] == ratio(counted, lambda x: x.nearest)
-    assert found.told_apart[::3] == ratio(counted, lambda x: x.told_apart)
+    assert counts(found["applied"]) == (applied.sum() / 35, 35)
+    assert counts(found["held"]) == ratio(counted, lambda x: x.nearest and x.paid)
+    assert counts(found["nearest"]) == ratio(counted, lambda x: x.nearest)
+    assert counts(found["told_apart"]) == ratio(counted, lambda x: x.told_apart)
     with_reward = [x for x in counted if x.rewarded]
-    assert found.paid_rewarded[::3] == ratio(with_reward, lambda x: x.paid)
+    assert counts(found["paid_rewarded"]) == ratio(with_reward, lambda x: x.paid)
     without = [x for x in counted if not x.rewarded]
-    assert found.paid_unrewarded[::3] == ratio(without, lambda x: x.paid)
+    assert counts(found["paid_unrewarded"]) == ratio(without, lambda x: x.paid)
     drawn = [x for x in trials if x.drawn and not x.cut and x.rivals]
-    assert found.held_anywhere[::3] == ratio(drawn, lambda x: x.nearest and x.paid)
-    assert found.gain.mean == pytest.approx(ratio(here, lambda x: x.gain)[0])
-    assert found.lives.mean == ratio(here, lambda x: x.lives)[0]
-    assert found.chance == pytest.approx(ratio(counted, lambda x: 1 / (x.rivals + 1))[0])
-    assert found.cut == sum(x.cut for x in here)
-    assert found.unrivalled == sum(x.rivals == 0 and not x.cut for x in here)
+    assert counts(found["held_anywhere"]) == ratio(drawn, lambda x: x.nearest and x.paid)
+    assert found["gain"]["mean"] == pytest.approx(ratio(here, lambda x: x.gain)[0])
+    assert found["lives"]["mean"] == ratio(here, lambda x: x.lives)[0]
+    assert found["chance"] == pytest.approx(ratio(counted, lambda x: 1 / (x.rivals + 1))[0])
+    assert found["cut"] == sum(x.cut for x in here)
+    assert found["unrivalled"] == sum(x.rivals == 0 and not x.cut for x in here)
     ran = [x for x in here if x.repeats is not None]
-    assert found.repeats[::3] == ratio(ran, lambda x: x.repeats)
+    assert counts(found["repeats"]) == ratio(ran, lambda x: x.repeats)
 
 
 def test_who_is_nearest_by_hand():
@@ -109,14 +112,14 @@ def test_who_is_nearest_by_hand():
 
 
 def test_rivals_end_elsewhere_and_are_at_most_19():
-    pool = outcomes.draw_pool(3, 4, np.random.default_rng(0))
+    pool = emulator_world.draw_pool(3, 4, np.random.default_rng(0))
     assert len(set(pool)) == 40 and all(len(x) == 3 and set(x) <= {0, 1, 2, 3} for x in pool)
     macro = pool[3]
     frames = {x: b"same" if i % 4 == 0 else bytes([i]) for i, x in enumerate(pool)}
     rivals = emulator_world.rivals_of(macro, b"same", frames)
     expected = [x for i, x in enumerate(pool) if i % 4 and i != 3]
     assert rivals == expected[:19] and len(expected) == 29
-    every = outcomes.draw_pool(2, 4, np.random.default_rng(1))
+    every = emulator_world.draw_pool(2, 4, np.random.default_rng(1))
     assert sorted(every) == list(itertools.product(range(4), repeat=2))
 
 
@@ -125,7 +128,7 @@ def test_states_are_the_same_for_all_and_more_where_macros_apply():
     applies = np.array(
         [[False] * 6 + [True] * 14, [True] * 20, [False] * 20, [True] * 2 + [False] * 18]
     )
-    tried, drawn = worlds.choose_states(applies, 5, rng)
+    tried, drawn = emulator_world.choose_states(applies, 5, rng)
     assert drawn.tolist() == [True] * 5 + [False] * 15
     assert tried[:, :5].all()
     assert (tried & applies).sum(axis=1).tolist() == [5, 5, 0, 2]
@@ -153,7 +156,7 @@ def run_of(lives, rewards, terminated=False):
 def test_what_a_run_came_to(lives, rewards, terminated, expected):
     first = np.arange(4, dtype=np.uint8)[:, None, None]
     start = SimpleNamespace(state=SimpleNamespace(step=SimpleNamespace(lives=5, observation=first)))
-    found = outcomes.outcome(start, run_of(lives, rewards, terminated), 3, Config())  # type: ignore[arg-type]
+    found = emulator_world.outcome(start, run_of(lives, rewards, terminated), 3, Config())  # type: ignore[arg-type]
     assert (found.rewards.tolist(), found.lost, found.cut, found.over) == expected
     stack = [0, 1, 2, 3, 10, 11, 12][: 4 + len(lives)][-4:]
     assert found.observation.ravel().tolist() == stack

@@ -6,12 +6,14 @@ import json
 import numpy as np
 import pytest
 
-from smz_jax.analysis.verify import controls, table
-from smz_jax.analysis.verify.criteria import criteria_lines, judge
-from smz_jax.analysis.verify.document import code_perplexity, kind_of, plain_estimate
-from smz_jax.analysis.verify.libraries import Library
-from smz_jax.analysis.verify.trial import tally
+from smz_jax.analysis.verify import tried_libraries as controls
+from smz_jax.analysis.verify import verify_table as table
+from smz_jax.analysis.verify.document import code_perplexity, kind_of
+from smz_jax.analysis.verify.library_criteria import criteria_lines, judge
+from smz_jax.analysis.verify.trials import tally
+from smz_jax.analysis.verify.tried_libraries import Library
 from smz_jax.config.training import MacroConfig
+from smz_jax.storage.documents.verify_json import KINDS
 from tests.support.verify_parts import SAME, made_up
 
 SETTINGS = MacroConfig(max_length=4)
@@ -62,7 +64,7 @@ def test_a_macro_of_actions_that_do_the_same_repeats():
     real = document["libraries"][0]
     assert real["kinds"]["repeats"]["macros"] == 3 and real["kinds"]["changing"]["macros"] == 2
     own = tally([x for x in tried[0].trials if x.macro in (2, 3, 4)], tried[0].applied[[2, 3, 4]])
-    assert real["kinds"]["repeats"]["totals"]["held"] == plain_estimate(own.held)
+    assert real["kinds"]["repeats"]["totals"]["held"] == own["held"]
     text = table.to_text(document)
     assert document["sound"] == {"changing": 1, "repeats": 0, "renamed": 0}
     # The table's one sound macro is FIRE, RIGHT; as far as FIRE does what RIGHT does it repeats.
@@ -83,12 +85,12 @@ def test_totals_of_each_kind_and_of_rewarded_trials():
     # (3, 3) and (0, 0), of index 2 and 4, repeat one action.
     own = tally([x for x in tried[0].trials if x.macro in (2, 4)], tried[0].applied[[2, 4]])
     assert real["kinds"]["repeats"]["macros"] == 2 and real["kinds"]["changing"]["macros"] == 3
-    assert real["kinds"]["repeats"]["totals"]["held"] == plain_estimate(own.held)
+    assert real["kinds"]["repeats"]["totals"]["held"] == own["held"]
     assert document["sound"] == {"changing": 1, "repeats": 0, "renamed": 0}
     rows = {row[0]: dict(zip(table.TOTALS, row, strict=True)) for row in table.total_rows(document)}
-    assert list(rows) == ["macros", *table.KIND_NAMES.values(), "random"]
-    held = own.held
-    assert rows["- repeats of one action"]["holds"].startswith(f"{held.mean:.0%} (")
+    assert list(rows) == ["macros", *KINDS.values(), "random"]
+    held = own["held"]
+    assert rows["- repeats of one action"]["holds"].startswith(f"{held['mean']:.0%} (")
     rewarded = real["totals"]["paid_rewarded"]
     assert f" of {rewarded['trials']} (" in rows["macros"]["pays (reward)"]
     document["code_perplexity"] = 7.05

@@ -5,20 +5,19 @@ import json
 
 import pytest
 
-from smz_jax.analysis.verify import table
-from smz_jax.analysis.verify.document import plain_estimate
-from smz_jax.analysis.verify.trial import tally
+from smz_jax.analysis.verify import verify_table as table
+from smz_jax.analysis.verify.trials import tally
 from smz_jax.config.check import ConfigError
-from smz_jax.storage.documents.verify_json import check_document, read_verify_json
-from tests.support.verify_parts import made_up_document
+from smz_jax.storage.documents.verify_json import check_document
+from tests.support.verify_parts import made_up_document, read_verification
 
 
 def test_the_document_comes_back_and_the_tables_show_it(tmp_path):
     document, tried, path = made_up_document(tmp_path)
-    again = read_verify_json(path)
+    again = read_verification(path)
     assert again == json.loads(json.dumps(document))
     totals = again["libraries"][0]["totals"]
-    assert totals["held"] == plain_estimate(tally(tried[0].trials, tried[0].applied).held)
+    assert totals["held"] == tally(tried[0].trials, tried[0].applied)["held"]
     macro = again["libraries"][1]["macros"][2]
     own = [x for x in tried[1].trials if x.macro == 2 and x.applies]
     assert macro["names"] == "LEFT → LEFT" and macro["cut"] == sum(x.cut for x in own)
@@ -31,7 +30,7 @@ def test_the_document_comes_back_and_the_tables_show_it(tmp_path):
 
 def test_without_a_sound_macro_the_tables_say_which_gate_closed(tmp_path):
     document, _, path = made_up_document(tmp_path, sound=False)
-    text = table.to_text(read_verify_json(path))
+    text = table.to_text(read_verification(path))
     assert "the gate that closed: repeatability" in text and "random" in text
     assert document["libraries"][0]["totals"]["held"]["mean"] is None
 
@@ -73,4 +72,4 @@ def test_damage_is_named_in_one_line(tmp_path, where, value, words):
     for text in ("", "[" * 100_000, "[]"):
         path.write_text(text)
         with pytest.raises(ConfigError):
-            read_verify_json(path)
+            read_verification(path)

@@ -12,14 +12,12 @@ import pytest
 from smz_jax.analysis.load import fit_params, named_weights
 from smz_jax.analysis.requests import VerifyRequest
 from smz_jax.analysis.verify import emulator_world
-from smz_jax.analysis.verify.emulator_world import EmulatorWorld
+from smz_jax.analysis.verify.emulator_world import EmulatorWorld, chance_seeds, same_actions
 from smz_jax.analysis.verify.foresight import Foreseen, Foresight, Measure, Model, make_foresight
-from smz_jax.analysis.verify.libraries import Library
-from smz_jax.analysis.verify.outcomes import chance_seeds, same_actions
+from smz_jax.analysis.verify.played import StartState, play_emulator
 from smz_jax.analysis.verify.session import check_library_of, verify
-from smz_jax.analysis.verify.starts import StartState, play_emulator
-from smz_jax.analysis.verify.trial import tally
-from smz_jax.analysis.verify.worlds import try_libraries
+from smz_jax.analysis.verify.trials import tally, try_libraries
+from smz_jax.analysis.verify.tried_libraries import Library
 from smz_jax.config.check import ConfigError
 from smz_jax.config.experiment import Experiment, resolve
 from smz_jax.config.settings import Config, EnvConfig
@@ -213,8 +211,8 @@ def test_all_trials_of_a_model_that_foresees_everything_hold():
     counted = [x for x in found.trials if x.counts]
     assert len(counted) >= 8 and all(x.nearest and x.told_apart and x.paid for x in counted)
     sums = tally(found.trials, found.applied)
-    assert sums.held.mean == sums.held_anywhere.mean == 1.0
-    assert sums.repeats.mean == 1.0 and sums.paid_rewarded.count >= 1
+    assert sums["held"]["mean"] == sums["held_anywhere"]["mean"] == 1.0
+    assert sums["repeats"]["mean"] == 1.0 and sums["paid_rewarded"]["trials"] >= 1
 
 
 def test_trials_equal_a_plain_recount():

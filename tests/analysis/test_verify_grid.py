@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 from experiments import verify as command
-from smz_jax.analysis.verify import pairs as counting
+from smz_jax.analysis.verify import certain_pairs as counting
+from smz_jax.analysis.verify.certain_pairs import count_pairs, pair_shares, states_of
 from smz_jax.analysis.verify.foresight import Model, make_foresight
 from smz_jax.analysis.verify.grid_world import follow, make_world
-from smz_jax.analysis.verify.libraries import Library
-from smz_jax.analysis.verify.pairs import count_pairs, pair_shares, states_of
-from smz_jax.analysis.verify.worlds import try_libraries
+from smz_jax.analysis.verify.trials import try_libraries
+from smz_jax.analysis.verify.tried_libraries import Library
 from smz_jax.config.check import ConfigError
-from smz_jax.storage.documents.verify_json import read_verify_json
 from tests.analysis import test_grid_check as exact
+from tests.support.verify_parts import read_verification
 
 jax.config.update("jax_disable_most_optimizations", True)
 RULES = exact.RULES
@@ -141,19 +141,22 @@ def test_every_application_of_an_exact_model_holds():
         if truth(int(state), macro)
     }
     assert {(x.macro, x.state) for x in found.trials if x.applies} == expected
-    assert found.applied.sum() == len(expected) == sums.held.count > 5
+    assert found.applied.sum() == len(expected) == sums["held"]["trials"] > 5
     assert all(x.holds == x.applies for x in found.trials)
-    assert sums.held.mean == sums.nearest.mean == 1.0 and sums.held_anywhere.mean < 0.7
+    assert (
+        sums["held"]["mean"] == sums["nearest"]["mean"] == 1.0
+        and sums["held_anywhere"]["mean"] < 0.7
+    )
     possible = sum(truth(int(s), m) is not None for m in MACROS for s in WORLD.starts)
-    assert len(found.trials) == possible == sums.held_anywhere.count
+    assert len(found.trials) == possible == sums["held_anywhere"]["trials"]
 
 
 def test_models_that_are_wrong_in_a_known_way_fail():
     _, wrong = tried(certain=True)
     _, right = tried()
-    assert wrong.held.high < right.held.low and wrong.nearest.mean < 0.5
+    assert wrong["held"]["high"] < right["held"]["low"] and wrong["nearest"]["mean"] < 0.5
     found, shifted = tried(reward_shift=0.3)
-    assert shifted.nearest.mean == 1.0 and shifted.held.mean == 0.0
+    assert shifted["nearest"]["mean"] == 1.0 and shifted["held"]["mean"] == 0.0
     assert not any(x.paid for x in found.trials)
 
 
@@ -162,7 +165,7 @@ def test_a_run_from_end_to_end(tiny_run, tmp_path, capsys):
     asked = ["--macros", "4", "--max_steps", "30", "--seed", "1", "--any_status"]
     assert command.main([str(run), *asked]) == 0
     told = capsys.readouterr().out
-    document = read_verify_json(run / "verify.json")
+    document = read_verification(run / "verify.json")
     assert [x["name"] for x in document["libraries"]] == [
         "macros", "macros, certain only", "shuffled play", "random", "untrained network",
     ]  # fmt: skip

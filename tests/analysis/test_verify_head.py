@@ -8,7 +8,14 @@ import numpy as np
 
 from smz_jax.analysis.verify import session
 from smz_jax.analysis.verify.foresight import Foresight, Learned, Model, where_applies
-from smz_jax.analysis.verify.libraries import CERTAIN, RANDOM, REAL, SHUFFLED, UNTRAINED, Library
+from smz_jax.analysis.verify.tried_libraries import (
+    CERTAIN,
+    RANDOM,
+    REAL,
+    SHUFFLED,
+    UNTRAINED,
+    Library,
+)
 from smz_jax.config.settings import Config
 from smz_jax.config.training import MacroConfig
 from smz_jax.macros.precondition.head import init_head
@@ -84,24 +91,24 @@ def test_what_a_head_is_asked_is_what_its_owners_outputs_say():
     assert session.make_learned(None, config) is None
 
 
-def made_agents(learned):
+def made_models(learned):
     trained = model_of(learned)._replace(params="trained")
     untrained = model_of(None)._replace(params="untrained")
-    return session.Agents(trained, untrained, None, None)  # type: ignore[arg-type]
+    return trained, untrained
 
 
 def test_only_the_runs_own_macros_are_judged_with_a_head_and_then_again_without_it():
     learned = Learned({(1, 2): 0, (9, 9): 1}, lambda rows: np.ones((len(rows), 2)))
     names = [REAL, SHUFFLED, RANDOM, UNTRAINED]
     libraries = [Library(name, ((1, 2), (2,)), ("sound",) * 2) for name in names]
-    judged = session.judged_by(libraries, made_agents(learned))
+    judged = session.judged_by(libraries, *made_models(learned))
     assert [library.name for library, _ in judged] == [REAL, CERTAIN, *names[1:]]
     assert all(library.macros == ((1, 2), (2,)) for library, _ in judged)
     assert [model.params for _, model in judged] == ["trained"] * 4 + ["untrained"]
     assert [model.learned is learned for _, model in judged] == [True] + [False] * 4
-    assert session.owned_slots(libraries, made_agents(learned)) == 1
-    plain = session.judged_by(libraries, made_agents(None))
+    assert session.owned_slots(libraries, made_models(learned)[0]) == 1
+    plain = session.judged_by(libraries, *made_models(None))
     assert [library.name for library, _ in plain] == names
-    assert session.owned_slots(libraries, made_agents(None)) is None
+    assert session.owned_slots(libraries, made_models(None)[0]) is None
     none = [Library(REAL, (), ()), *libraries[1:]]
-    assert [x.name for x, _ in session.judged_by(none, made_agents(learned))] == names
+    assert [x.name for x, _ in session.judged_by(none, *made_models(learned))] == names

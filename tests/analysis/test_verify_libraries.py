@@ -4,8 +4,8 @@ from collections import Counter
 
 import numpy as np
 
-from smz_jax.analysis.verify import controls, libraries
-from smz_jax.analysis.verify.libraries import Library
+from smz_jax.analysis.verify import tried_libraries as libraries
+from smz_jax.analysis.verify.tried_libraries import Library
 from smz_jax.config.training import MacroConfig
 from smz_jax.macros.compression.selection import encode, select
 from tests.support.verify_parts import SETTINGS, library_of, macro_entry, pieces_of
@@ -15,7 +15,7 @@ def test_frequent_windows_equal_a_recount_over_text():
     rng = np.random.default_rng(4)
     pieces = pieces_of(rng)
     lengths = [4, 2, 2, 4, 4, 3]
-    found = controls.frequent_windows([x.actions for x in pieces], lengths, SETTINGS)
+    found = libraries.frequent_windows([x.actions for x in pieces], lengths, SETTINGS)
     assert sorted(map(len, found)) == sorted(lengths) and len(set(found)) == 6
     for length in (2, 3, 4):
         seen = Counter()
@@ -26,7 +26,7 @@ def test_frequent_windows_equal_a_recount_over_text():
         ours = ["".join(map(str, x)) for x in found if len(x) == length]
         assert ours == best[: lengths.count(length)]
     varied = MacroConfig(include_repeats=False)
-    pairs = controls.frequent_windows([x.actions for x in pieces], [2] * 16, varied)
+    pairs = libraries.frequent_windows([x.actions for x in pieces], [2] * 16, varied)
     assert len({x for x in pairs if len(x) == 2}) == 12 and all(len(set(x)) > 1 for x in pairs)
     assert [len(x) for x in pairs if len(x) > 2] == [3] * 4  # there are no more pairs
 
@@ -59,14 +59,14 @@ def test_controls_have_as_many_macros_of_the_same_lengths_and_save_less():
     known, held_out = libraries.split(pieces)
     assert len(known) == len(held_out) == 4
     real = Library("macros", ((2, 2, 3, 1), (1, 2, 2, 3), (2, 3)), ("sound",) * 3)
-    found = controls.controls(
+    found = libraries.controls(
         real, [4, 4, 2], known, libraries.split(other)[0], 4, SETTINGS, np.random.default_rng(0)
     )
     assert [x.name for x in found] == ["shuffled play", "random", "untrained network"]
     for library in found:
         assert sorted(map(len, library.macros)) == [2, 4, 4] and len(set(library.macros)) == 3
         assert not set(library.macros) & set(real.macros) or library.name == "untrained network"
-    own = controls.frequent_windows(libraries.split(other)[0], [4, 4, 2], SETTINGS)
+    own = libraries.frequent_windows(libraries.split(other)[0], [4, 4, 2], SETTINGS)
     assert found[2].macros == tuple(own)
     saved = libraries.saved_bits(real.macros, known, held_out, 4, 0)
     assert saved is not None and saved.kept == select(known, list(real.macros), 4).phrases

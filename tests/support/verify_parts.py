@@ -10,12 +10,13 @@ import numpy as np
 
 from smz_jax.analysis.requests import VerifyRequest
 from smz_jax.analysis.verify.document import Verification, to_document
-from smz_jax.analysis.verify.libraries import Library, Piece
-from smz_jax.analysis.verify.starts import PlayedGames
-from smz_jax.analysis.verify.trial import LibraryTrials, Trial
+from smz_jax.analysis.verify.played import PlayedGames
+from smz_jax.analysis.verify.trials import LibraryTrials, Trial
+from smz_jax.analysis.verify.tried_libraries import Library, Piece
 from smz_jax.config.settings import Config
 from smz_jax.config.training import MacroConfig
-from smz_jax.storage.documents.verify_json import write_verify_json
+from smz_jax.storage.documents.verify_json import FILE, check_document
+from smz_jax.storage.files import read_json, write_json
 
 NAMES = ("NOOP", "FIRE", "RIGHT", "LEFT")
 SETTINGS = MacroConfig()
@@ -72,7 +73,14 @@ def library_of(*macros):
 
 def made_up_document(tmp_path, sound=True):
     document, tried = made_up(sound)
-    return document, tried, write_verify_json(tmp_path, document)
+    write_json(tmp_path / FILE, document)
+    return document, tried, tmp_path / FILE
+
+
+def read_verification(path):
+    document = read_json(path)
+    check_document(document, path)
+    return document
 
 
 @functools.cache
@@ -90,9 +98,10 @@ def made_up(sound, same=range(4)):
         libs[0] = Library("macros", (), ())
         tried[0] = LibraryTrials(libs[0], (), np.zeros((0, 7), np.bool_))
     model = SimpleNamespace(
-        config=Config(), about={"experiment": "breakout", "seed": 0, "checkpoint": "best"}
+        config=Config(),
+        about={"experiment": "breakout", "seed": 0, "checkpoint": "best"},
+        macros=library_of(macro_entry((1, 2), "sound" if sound else "refuted")),
     )
-    library = library_of(macro_entry((1, 2), "sound" if sound else "refuted"))
     played = PlayedGames(pieces, [3.0, 5.0, 4.0, 4.0])
     found = Verification(tried, libs, played, [0.0, 0.0], None, 3, same)
-    return to_document(model, library, VerifyRequest(Path()), found), tried  # type: ignore[arg-type]
+    return to_document(model, VerifyRequest(Path()), found), tried  # type: ignore[arg-type]

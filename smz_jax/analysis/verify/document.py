@@ -1,22 +1,21 @@
 """What a verification found, as the document of `smz_jax.storage.documents.verify_json`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from smz_jax.analysis.requests import VerifyRequest
-from smz_jax.analysis.verify.criteria import judge
-from smz_jax.analysis.verify.libraries import CERTAIN, Library, Savings, saved_bits, split
-from smz_jax.analysis.verify.starts import PlayedGames
-from smz_jax.analysis.verify.trial import LibraryTrials, Tally
+from smz_jax.analysis.verify.library_criteria import judge
+from smz_jax.analysis.verify.played import PlayedGames
+from smz_jax.analysis.verify.trials import LibraryTrials
+from smz_jax.analysis.verify.tried_libraries import Library, Macro, Savings, saved_bits, split
 from smz_jax.config.check import ConfigError
 from smz_jax.macros.library.gate import gate_and_reason
 from smz_jax.storage.documents.forms import is_number
 from smz_jax.storage.documents.macro_form import decode
 from smz_jax.storage.documents.verify_json import KINDS, SCHEMA
-from smz_jax.storage.estimate import Estimate
 from smz_jax.storage.export import Exported
 from smz_jax.storage.files import read_json
 
@@ -41,27 +40,23 @@ def kind_of(actions: Sequence[int], same: Sequence[int]) -> str:
 
     One that goes from an action to another that does the same repeats it.
     """
-    return KINDS[len({same[action] for action in actions}) <= 1]
+    return "changing" if len({same[action] for action in actions}) > 1 else "repeats"
 
 
-def to_document(
-    model: Exported, library: Mapping[str, Any], request: VerifyRequest, found: Verification
-) -> dict[str, Any]:
-    """What was found of a model and its library (as macros.json), as plain JSON."""
-    config, names = model.config, library["action_names"]
-    known, held_out = split(found.played.pieces)
+def to_document(model: Exported, request: VerifyRequest, found: Verification) -> dict[str, Any]:
+    """What was found of a model, which has a library, as plain JSON."""
+    config, library = model.config, model.macros
+    assert library is not None, "there are macros to verify"
+    names, (known, held_out) = library["action_names"], split(found.played.pieces)
     gate = gate_and_reason(library)
     sound = [x["actions"] for x in library["macros"] if x["status"] == "sound"]
     kinds = [kind_of(actions, found.same) for actions in sound]
-    renamed = [len(set(x)) > 1 for x, kind in zip(sound, kinds, strict=True) if kind == KINDS[1]]
-    saving = {each.name: each.macros for each in found.saving}
-    parts = []
-    for result in found.results:
-        name, saved = result.library.name, None
-        if name != CERTAIN:
-            saved = saved_bits(saving[name], known, held_out, len(names), request.seed)
-        real = found.results[0].library
-        parts.append(plain_library(result, names, real, found.same, saved))
+    renamed = [len(set(x)) > 1 for x, kind in zip(sound, kinds, strict=True) if kind == "repeats"]
+    saved = {
+        each.name: saved_bits(each.macros, known, held_out, len(names), request.seed)
+        for each in found.saving
+    }
+    own = set(found.results[0].library.macros)
     document = {
         "schema": SCHEMA,
         **{name: model.about.get(name) for name in ("experiment", "seed", "checkpoint")},
@@ -84,7 +79,10 @@ def to_document(
         "owned": found.owned,
         "gate": None if gate is None else {"closed": gate[0], "why": gate[1]},
         "pairs": found.pairs,
-        "libraries": parts,
+        "libraries": [
+            plain_library(x, names, own, found.same, saved.get(x.library.name))
+            for x in found.results
+        ],
     }
     return {**document, "criteria": judge(document)}
 
@@ -92,46 +90,31 @@ def to_document(
 def plain_library(
     result: LibraryTrials,
     names: Sequence[str],
-    real: Library,
+    own: set[Macro],
     same: Sequence[int],
     saved: Savings | None,
 ) -> dict[str, Any]:
-    """An entry of `libraries`."""
-    macros, kinds = result.library.macros, {}
-    for kind in KINDS:
-        rows = [i for i, macro in enumerate(macros) if kind_of(macro, same) == kind]
-        kinds[kind] = {"macros": len(rows), "totals": plain_tally(result.tally(rows))}
+    """An entry of `libraries`; `own` are the run's macros."""
+    _, macros, status = result.library
+    rows = {kind: [i for i, x in enumerate(macros) if kind_of(x, same) == kind] for kind in KINDS}
     return {
         "name": result.library.name,
-        "totals": plain_tally(result.tally()),
-        "kinds": kinds,
-        "shared": len(set(macros) & set(real.macros)),
+        "totals": result.tally(),
+        "kinds": {
+            kind: {"macros": len(some), "totals": result.tally(some)} for kind, some in rows.items()
+        },
+        "shared": len(own & set(macros)),
         "saved": None if saved is None else plain_saved(saved),
         "macros": [
             {
                 "actions": list(macro),
                 "names": decode(macro, names),
-                "status": status,
-                **plain_tally(result.tally([index])),
+                "status": status[index],
+                **result.tally([index]),
             }
-            for index, (macro, status) in enumerate(zip(macros, result.library.status, strict=True))
+            for index, macro in enumerate(macros)
         ],
     }
-
-
-def plain_tally(found: Tally) -> dict[str, Any]:
-    """A tally as plain JSON."""
-    numbers = ("chance", "cut", "unrivalled")
-    return {
-        name: value if name in numbers else plain_estimate(value)
-        for name, value in found._asdict().items()
-    }
-
-
-def plain_estimate(found: Estimate | None) -> dict[str, Any]:
-    """An estimate with its number of trials."""
-    mean, low, high, trials = found or (None, None, None, 0)
-    return {"mean": mean, "low": low, "high": high, "trials": trials}
 
 
 def plain_saved(saved: Savings) -> dict[str, Any]:

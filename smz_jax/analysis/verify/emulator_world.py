@@ -8,33 +8,40 @@ really end in the same frame are left out, and replaced while there are more. Un
 each run has chance of its own, and the others are played under the same chance.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import hashlib
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from smz_jax.acting.agent import Agent
-from smz_jax.analysis.verify.foresight import Model, nearness
-from smz_jax.analysis.verify.libraries import Macro
-from smz_jax.analysis.verify.outcomes import Outcome, chance_seeds, draw_pool, play_from
-from smz_jax.analysis.verify.starts import StartState, is_over, timestep_of
-from smz_jax.analysis.verify.trial import Trial, is_paid
-from smz_jax.analysis.verify.worlds import Choice, View, choose_states, make_view
+from smz_jax.analysis.verify.foresight import Model, View, foresee, make_view, nearness
+from smz_jax.analysis.verify.played import StartState, is_over, timestep_of
+from smz_jax.analysis.verify.trials import Trial, is_paid
+from smz_jax.analysis.verify.tried_libraries import Macro
 from smz_jax.config.settings import Config
-from smz_jax.envs.atari.emulator import Emulator
+from smz_jax.envs.atari.emulator import Emulator, SequenceRun, play_sequence
 
 RIVALS = 19
 """Other sequences at most that a macro's end is compared with."""
+POOL = 40
+"""Other sequences of each length that are played from a state: some end where the macro does."""
+SAME = 0.9
+"""Share of states in which actions that do the same come to the same: where the ball was lost FIRE
+serves it, and NOOP does not."""
 
 
-class Scene(NamedTuple):
-    """All that was played from one state."""
+class Outcome(NamedTuple):
+    """What one run of a sequence came to."""
 
-    macros: Mapping[Macro, list[Outcome]]  # `repeats` runs of each
-    pools: Mapping[int, Mapping[Macro, list[Outcome]]]  # others of each length
-    values: Mapping[Macro, np.ndarray]  # of the ends of a macro's runs, 0 where over
-    greedy: list[list[float]]  # of each run that counts, as `returns`
+    observation: np.ndarray  # [F, H, W] at the end
+    frame: bytes  # hash of the newest frame
+    ram: str
+    rewards: np.ndarray  # [n] as learned from
+    lost: int  # lives
+    cut: bool  # it ended before its last action
+    over: bool  # it ended, with its last action or before
 
 
 @dataclass
@@ -60,88 +67,83 @@ class EmulatorWorld:
         """S."""
         return len(self.starts)
 
-    @property
-    def runs(self) -> int:
-        """Runs that differ: without sticky actions all are the same, and one says it all."""
-        return self.repeats if self.config.env.sticky > 0 else 1
-
     def view(self, model: Model) -> View:
         """The start states as a model sees them."""
         return make_view(model, np.stack([x.state.step.observation for x in self.starts]))
 
-    def choose(self, macros: Sequence[Macro], applies: np.ndarray) -> Choice:
-        """As `choose_states`; the same for each library where that is possible."""
+    def choose(
+        self, macros: Sequence[Macro], applies: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """`applies [M, S]`, and as `choose_states`; the same for each library where possible."""
         del macros
         rng = np.random.default_rng((self.seed, 1))
-        return Choice(applies, *choose_states(applies, self.states, rng))
-
-    def play(self, state: int, macros: Iterable[Macro]) -> Scene:
-        """Plays macros from a state, others of their lengths, and the greedy policy."""
-        emulator, config, start = self.emulator, self.config, self.starts[state]
-        seeds = chance_seeds(self.seed, state, max(self.repeats, 1))
-        runs = seeds[: self.runs]
-        played = play_from(emulator, start, macros, seeds, config)
-        num_actions = emulator.spec.num_actions
-        pools = {
-            length: play_from(
-                emulator, start, draw_pool(length, num_actions, self.rng), runs, config
-            )
-            for length in sorted({len(macro) for macro in played})
-        }
-        greedy = [self._greedy_returns(start, seed, max(pools)) for seed in runs]
-        ends = [run for outcomes in played.values() for run in outcomes[: self.runs]]
-        worth = self._values([run.observation for run in ends])
-        worth *= [not run.over for run in ends]
-        values = dict(zip(played, worth.reshape(len(played), self.runs), strict=True))
-        return Scene(played, pools, values, greedy)
+        return applies, *choose_states(applies, self.states, rng)
 
     def judge(
-        self, view: View, state: int, macros: Sequence[Macro], scene: Scene
-    ) -> dict[Macro, list[Trial]]:
-        """A trial for each run of each macro that differs."""
-        others = {macro: runs for pool in scene.pools.values() for macro, runs in pool.items()}
-        played = others | {macro: scene.macros[macro] for macro in macros}
-        places = self._places(view, played)
-        foreseen = view.foresee(state, list(played), self.config.macro.max_length)
+        self, views: Mapping[Hashable, View], state: int, macros: Sequence[Macro]
+    ) -> dict[Hashable, dict[Macro, list[Trial]]]:
+        """Plays macros from a state, others of their lengths, and the greedy policy.
 
-        def trial(macro: Macro, run: int) -> Trial:
-            (end, reward), place = foreseen[macro], places[macro][run]
-            outcomes, own = scene.macros[macro], scene.macros[macro][run]
-            frames = {x: runs[run].frame for x, runs in scene.pools[len(macro)].items()}
-            rivals = rivals_of(macro, own.frame, frames)
-            foreseen_ends = [foreseen[x][0] for x in rivals]
-            real_ends = [places[x][run] for x in rivals]
-            returned = returns(own.rewards, scene.values[macro][run], self.config.learner.gamma)
-            return Trial(
-                state=state,
-                cut=own.cut,
-                rivals=len(rivals),
-                nearest=is_nearest(end, foreseen_ends, place, view.centre),
-                told_apart=is_nearest(place, real_ends, end, view.centre),
-                paid=bool(is_paid(reward, own.rewards.sum(), self.config)),
-                rewarded=bool(np.any(own.rewards != 0)),
-                lives=own.lost,
-                gain=returned - scene.greedy[run][len(macro)],
-                repeats=len({x.ram for x in outcomes}) == 1 if len(outcomes) > 1 else None,
-            )
-
-        return {macro: [trial(macro, run) for run in range(self.runs)] for macro in macros}
+        There is a trial for each run of each macro that differs, by each view. Without sticky
+        actions all runs are the same, and one says it all.
+        """
+        emulator, start, config = self.emulator, self.starts[state], self.config
+        seeds = chance_seeds(self.seed, state, max(self.repeats, 1))
+        runs = seeds[: self.repeats if config.env.sticky > 0 else 1]
+        outcomes = play_from(emulator, start, macros, seeds, config)
+        pools = {}
+        for length in sorted({len(macro) for macro in macros}):
+            others = draw_pool(length, emulator.spec.num_actions, self.rng)
+            pools[length] = play_from(emulator, start, others, runs, config)
+        greedy = [self._greedy_returns(start, seed, max(pools)) for seed in runs]
+        ends = [outcomes[macro][run] for macro in macros for run in range(len(runs))]
+        worth = self._values([end.observation for end in ends])
+        played = {x: found for pool in pools.values() for x, found in pool.items()} | outcomes
+        seen = [end.observation for found in played.values() for end in found[: len(runs)]]
+        trials: dict[Hashable, dict[Macro, list[Trial]]] = {}
+        for key, view in views.items():
+            foresight, params = view.model.foresight, view.model.params
+            places = foresight.place(view.measure, foresight.look(params, np.stack(seen)))
+            places = places.reshape(len(played), len(runs), -1)
+            foreseen = foresee(view, state, list(played), config.macro.max_length)
+            index = {x: row for row, x in enumerate(played)}
+            trials[key] = {macro: [] for macro in macros}
+            for number, own in enumerate(ends):
+                macro, run = macros[number // len(runs)], number % len(runs)
+                row = index[macro]
+                frames = {x: found[run].frame for x, found in pools[len(macro)].items()}
+                rivals = [index[x] for x in rivals_of(macro, own.frame, frames)]
+                foreseen_end, end = foreseen.end[row], places[row, run]
+                value = 0.0 if own.over else worth[number]
+                returned = returns(own.rewards, value, config.learner.gamma)
+                rams = {x.ram for x in outcomes[macro]}
+                trial = Trial(
+                    state=state,
+                    cut=own.cut,
+                    rivals=len(rivals),
+                    nearest=is_nearest(foreseen_end, foreseen.end[rivals], end, view.centre),
+                    told_apart=is_nearest(end, places[rivals, run], foreseen_end, view.centre),
+                    paid=bool(is_paid(float(foreseen.reward[row]), own.rewards.sum(), config)),
+                    rewarded=bool(np.any(own.rewards != 0)),
+                    lives=own.lost,
+                    gain=returned - greedy[run][len(macro)],
+                    repeats=len(rams) == 1 if len(seeds) > 1 else None,
+                )
+                trials[key][macro].append(trial)
+        return trials
 
     def _greedy_returns(self, start: StartState, seed: int, length: int) -> list[float]:
         """Returns of the greedy policy after 0..length actions, as `returns`; an end is worth 0."""
         config = self.config
         step = self.emulator.restore(start.state, seed=seed)
-        observations, rewards, over = [step.observation], [], []
-        for count in range(length):
-            if over and over[-1]:
-                break
+        observations, rewards, over = [step.observation], [], [False]
+        while len(rewards) < length and not over[-1]:
             lives = step.lives
-            step = self.emulator.step(int(self.agent(timestep_of(step), count)[0]))
+            step = self.emulator.step(int(self.agent(timestep_of(step), len(rewards))[0]))
             rewards.append(np.sign(step.reward) if config.env.clip_rewards else step.reward)
             observations.append(step.observation)
             over.append(is_over(step, lives, config))
-        values = self._values(observations)
-        values[1:] *= ~np.array(over, np.bool_)
+        values = np.where(over, 0.0, self._values(observations))
         paid = np.array(rewards, np.float32)
         found = [returns(paid[:n], value, config.learner.gamma) for n, value in enumerate(values)]
         return found + found[-1:] * (length + 1 - len(found))
@@ -152,12 +154,28 @@ class EmulatorWorld:
         embedding = foresight.look(params, np.stack(observations))
         return np.asarray(foresight.value(params, embedding), np.float64)
 
-    def _places(self, view: View, played: Mapping[Macro, list[Outcome]]) -> dict[Macro, Any]:
-        """Where a model sees the end of each run of each sequence, `[runs, E]`."""
-        seen = np.stack([run.observation for runs in played.values() for run in runs[: self.runs]])
-        foresight = view.model.foresight
-        places = foresight.place(view.measure, foresight.look(view.model.params, seen))
-        return dict(zip(played, places.reshape(len(played), self.runs, -1), strict=True))
+
+def choose_states(
+    applies: np.ndarray, count: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which states each macro is tried in.
+
+    Args:
+        applies: `[M, S]` bool; the states are in a random order.
+        count: states wanted.
+        rng: chooses among states in which a macro applies.
+
+    Returns:
+        `[M, S]` bool: the first `count` states, the same for all, or `count` in which it applies;
+        and `[S]` bool, those first ones.
+    """
+    drawn = np.arange(applies.shape[1]) < count
+    tried = np.broadcast_to(drawn, applies.shape).copy()
+    for row, here in zip(tried, applies, strict=True):
+        more = count - int((here & drawn).sum())
+        others = rng.permutation(np.flatnonzero(here & ~drawn))
+        row[others[: max(more, 0)]] = True
+    return tried, drawn
 
 
 def rivals_of(macro: Macro, frame: bytes, others: Mapping[Macro, bytes]) -> list[Macro]:
@@ -180,3 +198,82 @@ def returns(rewards: np.ndarray, value: float, gamma: float) -> float:
     """Discounted rewards, and the value after them: sum gamma^i r_i + gamma^n v."""
     discounts = gamma ** np.arange(len(rewards))
     return float(discounts @ rewards + gamma ** len(rewards) * value)
+
+
+def outcome(start: StartState, run: SequenceRun, length: int, config: Config) -> Outcome:
+    """What a run came to; rewards after the episode's end, as it is learned from, do not count."""
+    first = start.state.step
+    lives = np.concatenate([[first.lives], run.lives])
+    lost = np.flatnonzero(np.diff(lives) < 0)
+    ends = len(run.frames) if run.terminated else length + 1
+    if config.env.episodic_life and len(lost):
+        ends = min(ends, int(lost[0]) + 1)
+    frames = np.concatenate([first.observation, run.frames])
+    rewards = np.sign(run.rewards) if config.env.clip_rewards else run.rewards
+    return Outcome(
+        observation=frames[-len(first.observation) :],
+        frame=hashlib.blake2b(frames[-1].tobytes(), digest_size=16).digest(),
+        ram=run.ram_hash,
+        rewards=rewards[:ends],
+        lost=int(lives[0] - lives[-1]),
+        cut=ends < length,
+        over=ends <= length,
+    )
+
+
+def draw_pool(
+    length: int, num_actions: int, rng: np.random.Generator, size: int = POOL
+) -> list[Macro]:
+    """Distinct sequences of one length in a random order: all of them, or `size`."""
+    total = num_actions**length
+    chosen = rng.choice(total, min(size, total), replace=False)
+    digits = num_actions ** np.arange(length)[::-1]
+    return [tuple(row) for row in (chosen[:, None] // digits % num_actions).tolist()]
+
+
+def chance_seeds(seed: int, state: int, runs: int) -> list[int]:
+    """Seeds of the sticky actions of the runs from a state."""
+    return np.random.SeedSequence((seed, state)).generate_state(runs, np.uint32).tolist()
+
+
+def play_from(
+    emulator: Emulator,
+    start: StartState,
+    sequences: Iterable[Macro],
+    seeds: Sequence[int],
+    config: Config,
+) -> dict[Macro, list[Outcome]]:
+    """Plays each sequence from a state, once for each seed."""
+    return {
+        actions: [
+            outcome(start, run, len(actions), config)
+            for run in play_sequence(emulator, start.state, actions, seeds)
+        ]
+        for actions in sequences
+    }
+
+
+def same_actions(
+    emulator: Emulator, starts: Sequence[StartState], config: Config, seed: int
+) -> list[int]:
+    """Which actions do the same: in Breakout FIRE and NOOP, while the ball flies.
+
+    Two do if each, played twice, comes to the same frame, rewards and lives from `SAME` of the
+    states. From none of the states all actions but one may be invalid.
+
+    Returns:
+        For each action the first one that does the same, often itself.
+    """
+    actions = range(emulator.spec.num_actions)
+    ends: list[list[Any]] = [[] for _ in actions]
+    for state, start in enumerate(starts):
+        twice = [(action, action) for action in actions]
+        played = play_from(emulator, start, twice, chance_seeds(seed, state, 1), config)
+        for column, (end,) in zip(ends, played.values(), strict=True):
+            column.append((end.frame, end.rewards.tobytes(), end.lost, end.cut))
+
+    def agree(one: int, other: int) -> bool:
+        pairs = zip(ends[one], ends[other], strict=True)
+        return one == other or sum(x == y for x, y in pairs) >= SAME * max(len(starts), 1)
+
+    return [next(other for other in actions if agree(action, other)) for action in actions]

@@ -23,7 +23,7 @@ class Foreseen(NamedTuple):
 
 
 class Foresight(NamedTuple):
-    """A model's functions as this package asks them: jitted, on NumPy rows of any number."""
+    """A model's functions, jitted, on NumPy rows of any number."""
 
     look: Callable[..., Any]  # (params, observation [N, F, ...]) -> embedding [N, ...]
     place: Callable[..., Any]  # (Measure, embedding) -> [N, E] where real ends are compared
@@ -53,11 +53,46 @@ class Learned(NamedTuple):
 
 
 class Model(NamedTuple):
-    """A model that is asked."""
+    """A model with its parameters."""
 
     foresight: Foresight
     params: Params
     learned: Learned | None = None
+
+
+class View(NamedTuple):
+    """How one model sees the S start states of a world."""
+
+    model: Model
+    embeddings: np.ndarray  # [S, ...] of the start states
+    measure: Measure
+    places: np.ndarray  # [N, E] of known states, in the space where ends are compared
+    centre: np.ndarray  # [E] their mean
+
+
+def make_view(model: Model, starts: np.ndarray, known: np.ndarray | None = None) -> View:
+    """The view of a model.
+
+    Args:
+        model: the model.
+        starts: `[S, F, ...]` observations of the start states.
+        known: `[N, F, ...]` of the states whose places are kept; None: the start states.
+    """
+    look = model.foresight.look
+    embeddings = look(model.params, starts)
+    measure = Measure(model.params, embeddings)
+    seen = embeddings if known is None else look(model.params, known)
+    places = np.asarray(model.foresight.place(measure, seen), np.float64)
+    return View(model, embeddings, measure, places, places.mean(axis=0))
+
+
+def foresee(view: View, state: int, sequences: Sequence[tuple[int, ...]], length: int) -> Foreseen:
+    """What comes of distinct sequences from a start state, in their order.
+
+    `length` is that of the longest sequence anywhere: one compilation.
+    """
+    rows = np.repeat(view.embeddings[state][None], len(sequences), axis=0)
+    return view.model.foresight.foresee(view.measure, rows, padded(sequences, length))
 
 
 def where_applies(
@@ -65,18 +100,19 @@ def where_applies(
 ) -> np.ndarray:
     """The precondition: the model holds all transitions to be certain, and a macro's head agrees.
 
-    `length` is that of the longest sequence anywhere: one compilation.
+    `length` as in `foresee`.
 
     Returns:
         `[M, S]` bool, of each macro in each state. Where no head has learned of a macro, its word
         is not needed.
     """
-    found = np.zeros((len(macros), len(embeddings)), np.bool_)
-    actions = padded(macros, length)
-    for state, embedding in enumerate(embeddings if len(macros) else ()):
+    found, actions = np.zeros((len(macros), len(embeddings)), np.bool_), padded(macros, length)
+    if not len(macros):
+        return found
+    for state, embedding in enumerate(embeddings):
         rows = np.repeat(embedding[None], len(actions), axis=0)
         found[:, state] = model.foresight.applies(model.params, rows, actions)
-    if model.learned is not None and len(macros):
+    if model.learned is not None:
         chance = model.learned.chance(embeddings)
         for row, macro in zip(found, macros, strict=True):
             if (slot := model.learned.slots.get(tuple(macro))) is not None:
@@ -92,8 +128,8 @@ def by_rows(function: Callable[..., Any], rows: int = ROWS) -> Callable[..., Any
         for start in range(0, max(count, 1), rows):
             parts = [np.asarray(x[start : start + rows]) for x in arrays]
             short = rows - len(parts[0])
-            padded = [np.pad(x, [(0, short)] + [(0, 0)] * (x.ndim - 1)) for x in parts]
-            found.append(jax.device_get(function(params, *padded)))
+            filled = [np.pad(x, [(0, short)] + [(0, 0)] * (x.ndim - 1)) for x in parts]
+            found.append(jax.device_get(function(params, *filled)))
         return jax.tree.map(lambda *x: np.concatenate(x)[:count], *found)
 
     return call
@@ -126,24 +162,18 @@ def make_foresight(networks: Networks, config: Config, num_actions: int) -> Fore
         certain = is_certain(afterstates.entropy).reshape(count, num_actions)
         return certain, after.state.reshape(count, num_actions, *embedding.shape[1:])
 
-    functions = (
-        networks.representation,
-        lambda measure, embedding: place(measure.params, embedding, False, measure.among),
-        lambda params, embedding: predict(networks, params, embedding).value,
-        foresee,
-        applies,
-        expand,
+    return Foresight(
+        by_rows(jax.jit(networks.representation), LOOKS),
+        by_rows(jax.jit(lambda measure, x: place(measure.params, x, False, measure.among))),
+        by_rows(jax.jit(lambda params, x: predict(networks, params, x).value)),
+        *(by_rows(jax.jit(function)) for function in (foresee, applies, expand)),
     )
-    look, *others = (jax.jit(function) for function in functions)
-    return Foresight(by_rows(look, LOOKS), *(by_rows(function) for function in others))
 
 
 def padded(macros: Any, length: int) -> np.ndarray:
     """Sequences as `[N, length]` int32, filled up with -1."""
-    rows = np.full((len(macros), length), -1, np.int32)
-    for row, macro in zip(rows, macros, strict=True):
-        row[: len(macro)] = macro
-    return rows
+    rows = [[*macro, *[-1] * (length - len(macro))] for macro in macros]
+    return np.array(rows, np.int32).reshape(len(rows), length)
 
 
 def nearness(foreseen: np.ndarray, real: np.ndarray, centre: np.ndarray) -> np.ndarray:
@@ -151,9 +181,6 @@ def nearness(foreseen: np.ndarray, real: np.ndarray, centre: np.ndarray) -> np.n
 
     Scaled embeddings point nearly one way; see `smz_jax.macros.judge.trials.relative_distance`.
     """
-
-    def direction(x: np.ndarray) -> np.ndarray:
-        x = np.asarray(x, np.float64) - centre
-        return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-9)
-
-    return direction(foreseen) @ direction(real).T
+    away = [np.asarray(x, np.float64) - centre for x in (foreseen, real)]
+    one, other = (x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-9) for x in away)
+    return one @ other.T

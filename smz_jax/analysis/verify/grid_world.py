@@ -6,29 +6,18 @@ beyond one is no pair.
 """
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from smz_jax.analysis.verify.foresight import Model, nearness
-from smz_jax.analysis.verify.libraries import Macro
-from smz_jax.analysis.verify.trial import Trial, is_paid
-from smz_jax.analysis.verify.worlds import Choice, View, make_view
-from smz_jax.config.check import require
+from smz_jax.analysis.verify.foresight import Model, View, foresee, make_view, nearness
+from smz_jax.analysis.verify.trials import Trial, is_paid
+from smz_jax.analysis.verify.tried_libraries import Macro
 from smz_jax.config.settings import Config
-from smz_jax.envs.grid.grid_env import grid_observations
-from smz_jax.envs.grid.map import read_options
-from smz_jax.envs.grid.rules import (
-    GridRules,
-    is_random,
-    make_rules,
-    mean_reward,
-    optimal_values,
-    reachable,
-    transition_matrix,
-)
+from smz_jax.envs.grid import rules as grid_rules
+from smz_jax.envs.grid.grid_env import world_of
 
 
 class Path(NamedTuple):
@@ -46,7 +35,7 @@ class Path(NamedTuple):
 class GridWorld:
     """Trials by the rules of a map, from every state that can be reached."""
 
-    rules: GridRules
+    rules: grid_rules.GridRules
     observations: np.ndarray  # [S, 1, ...] of all states
     starts: np.ndarray  # [R] states in which an action may be chosen
     values: np.ndarray  # [S] optimal at the run's gamma
@@ -61,63 +50,57 @@ class GridWorld:
         """The states as a model sees them; the known ones are all states."""
         return make_view(model, self.observations[self.starts], self.observations)
 
-    def choose(self, macros: Sequence[Macro], applies: np.ndarray) -> Choice:
-        """Every state from which a macro does not reach past an end."""
+    def choose(
+        self, macros: Sequence[Macro], applies: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Where macros apply and are tried, `[M, R]`: not where they reach past an end; all `[R]`.
+
+        `applies [M, R]` is where their preconditions hold.
+        """
         possible = np.array([follow(self, macro).possible for macro in macros], np.bool_)
         possible = possible.reshape(applies.shape)
-        return Choice(applies & possible, possible, np.ones(self.num_starts, np.bool_))
-
-    def play(self, state: int, macros: Iterable[Macro]) -> None:
-        """Nothing is played: the rules say it."""
+        return applies & possible, possible, np.ones(self.num_starts, np.bool_)
 
     def judge(
-        self, view: View, state: int, macros: Sequence[Macro], scene: None
-    ) -> dict[Macro, list[Trial]]:
-        """One trial for each macro.
+        self, views: Mapping[Hashable, View], state: int, macros: Sequence[Macro]
+    ) -> dict[Hashable, dict[Macro, list[Trial]]]:
+        """One trial for each macro, by each view.
 
         It is `nearest` if the macro is deterministic there and ends where the model says: its
         foreseen end is nearer to the true end state than to any other state. So it is
         `told_apart`, too.
         """
-        foreseen = view.foresee(state, macros, self.config.macro.max_length)
-        ends = np.stack([end for end, _ in foreseen.values()])
-        closest = nearness(ends, view.places, view.centre).argmax(axis=1)
-        trials = {}
-        for macro, end in zip(macros, closest, strict=True):
-            path = follow(self, macro)
-            alone = path.alone[state]
-            hit = bool(alone and end == path.end[state])
-            paid = is_paid(foreseen[macro][1], path.reward[state], self.config)
-            trial = Trial(
-                state=state,
-                cut=False,
-                rivals=self.rules.num_states - 1,
-                nearest=hit,
-                told_apart=hit,
-                paid=bool(alone and paid),
-                rewarded=bool(path.eventful[state]),
-                lives=0,
-                gain=float(path.gain[state]),
-            )
-            trials[macro] = [trial]
+        trials: dict[Hashable, dict[Macro, list[Trial]]] = {key: {} for key in views}
+        for key, view in views.items():
+            foreseen = foresee(view, state, macros, self.config.macro.max_length)
+            closest = nearness(foreseen.end, view.places, view.centre).argmax(axis=1)
+            for macro, end, reward in zip(macros, closest, foreseen.reward.tolist(), strict=True):
+                path = follow(self, macro)
+                alone = bool(path.alone[state])
+                hit = alone and bool(end == path.end[state])
+                trial = Trial(
+                    state=state,
+                    cut=False,
+                    rivals=self.rules.num_states - 1,
+                    nearest=hit,
+                    told_apart=hit,
+                    paid=alone and bool(is_paid(reward, path.reward[state], self.config)),
+                    rewarded=bool(path.eventful[state]),
+                    lives=0,
+                    gain=float(path.gain[state]),
+                )
+                trials[key][macro] = [trial]
         return trials
 
 
 def make_world(config: Config) -> GridWorld:
-    """The world of a run's settings.
-
-    Raises:
-        ConfigError: where a single frame is not the whole observation.
-    """
-    stack = config.env.frame_stack
-    require(stack == 1, "env.frame_stack", stack, "1, so that what is seen tells the state")
-    grid, kind = read_options(config.env)
-    rules = make_rules(grid)
+    """The world of a run's settings, of which a single frame is the whole observation."""
+    rules, observations = world_of(config.env)
     return GridWorld(
         rules=rules,
-        observations=grid_observations(rules, kind)[:, None],
-        starts=np.flatnonzero(reachable(rules)),
-        values=optimal_values(rules, config.learner.gamma)[0],
+        observations=observations[:, None],
+        starts=np.flatnonzero(grid_rules.reachable(rules)),
+        values=grid_rules.optimal_values(rules, config.learner.gamma)[0],
         config=config,
     )
 
@@ -130,10 +113,10 @@ def follow(world: GridWorld, macro: Macro) -> Path:
     possible, alone = np.ones(count, np.bool_), np.ones(count, np.bool_)
     reward, eventful = np.zeros(count), np.zeros(count, np.bool_)
     chances, gain = np.eye(rules.num_states)[state], -world.values[state]
-    matrix, means = transition_matrix(rules), mean_reward(rules)
+    matrix, means = grid_rules.transition_matrix(rules), grid_rules.mean_reward(rules)
     for step, action in enumerate(macro):
         possible &= ~(alone & rules.terminal[state])
-        alone &= ~is_random(rules)[state, action]
+        alone &= ~grid_rules.is_random(rules)[state, action]
         slot = rules.probability[state, action].argmax(axis=1)
         paid = rules.reward[state, action, slot]
         reward += np.where(alone, paid, 0.0)

@@ -1,35 +1,26 @@
 """Verification of a trained model, from its folder to the document of what was found."""
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
-from smz_jax.acting.agent import Agent, make_agent
+from smz_jax.acting.agent import Agent
 from smz_jax.acting.decide import make_decide
 from smz_jax.acting.evaluate import game_settings
-from smz_jax.analysis.load import check_actions_of, fit_head, fit_params
-from smz_jax.analysis.requests import VerifyRequest
-from smz_jax.analysis.verify.controls import controls
-from smz_jax.analysis.verify.document import Verification, to_document
-from smz_jax.analysis.verify.emulator_world import EmulatorWorld
+from smz_jax.analysis.load import check_actions_of, fit_head, fit_params, load_model
+from smz_jax.analysis.requests import VerifyRequest, check_can_be_verified
+from smz_jax.analysis.verify import tried_libraries
+from smz_jax.analysis.verify.certain_pairs import count_model_pairs
+from smz_jax.analysis.verify.document import Verification, code_perplexity, to_document
+from smz_jax.analysis.verify.emulator_world import EmulatorWorld, same_actions
 from smz_jax.analysis.verify.foresight import Learned, Model, by_rows, make_foresight
 from smz_jax.analysis.verify.grid_world import make_world
-from smz_jax.analysis.verify.libraries import (
-    CERTAIN,
-    REAL,
-    UNTRAINED,
-    Library,
-    real_library,
-    split,
-    wanted_lengths,
-)
-from smz_jax.analysis.verify.outcomes import same_actions
-from smz_jax.analysis.verify.pairs import count_model_pairs
-from smz_jax.analysis.verify.starts import PlayedGames, play_emulator, play_vector
-from smz_jax.analysis.verify.worlds import try_libraries
+from smz_jax.analysis.verify.played import PlayedGames, play_emulator, play_vector
+from smz_jax.analysis.verify.trials import try_libraries
+from smz_jax.analysis.verify.tried_libraries import CERTAIN, REAL, UNTRAINED, Library
+from smz_jax.analysis.verify.verify_table import to_markdown, to_text
 from smz_jax.config.check import ConfigError, require
 from smz_jax.config.settings import Config
 from smz_jax.envs import make_spec
@@ -37,9 +28,12 @@ from smz_jax.envs.atari.emulator import Emulator
 from smz_jax.learning.learner import init_train_state
 from smz_jax.macros.precondition.head import HeadState, applies
 from smz_jax.model.networks import make_networks
+from smz_jax.storage.checkpoint import CheckpointStore
 from smz_jax.storage.documents.macros import check_fits
-from smz_jax.storage.export import Exported
-from smz_jax.types import EnvSpec, Params
+from smz_jax.storage.documents.verify_json import FILE, TABLE
+from smz_jax.storage.export import Exported, is_export
+from smz_jax.storage.files import atomic_write_text, write_json
+from smz_jax.types import Decision, EnvSpec, Params
 
 GAMES_SEED = 5_000_003
 """Of the games: they are none of training or evaluation."""
@@ -49,29 +43,39 @@ STATES_KEPT = 4
 """Times `states`: so many are kept of play, and those where a macro applies are chosen of them."""
 
 
-class Agents(NamedTuple):
-    """The trained and the untrained player, with the model of each."""
-
-    model: Model
-    untrained: Model
-    make: Callable[[Params, int], Agent]
-    explore: Callable[[Params, int], Agent]  # plays as training does at its end
-
-
 def check_library_of(model: Exported) -> Mapping[str, Any]:
     """The library of a model; raises ConfigError in one line if it is none of this game."""
-    suite = model.config.env.suite
-    allowed = "atari (tried in ale-py's emulator) or grid (against its exact rules)"
-    require(suite in ("atari", "grid"), "env.suite", suite, allowed)
-    if suite == "grid":
-        stack = model.config.env.frame_stack
-        require(stack == 1, "env.frame_stack", stack, "1, so that what is seen tells the state")
+    check_can_be_verified(model.config)
     library = model.macros
     if library is None:
         works = "one with it: a run writes it at each checkpoint"
         raise ConfigError(f"the model's folder holds no macros.json; what would work is {works}")
     check_fits(library, model.about["action_names"], model.config.macro.max_length)
     return library
+
+
+def verify_folder(request: VerifyRequest) -> None:
+    """Verifies the model of a run or an export, prints the tables and writes them beside it.
+
+    Raises:
+        ConfigError: in one line, if the folder has no such model, or as `verify`.
+    """
+    folder, kind = request.folder, request.checkpoint or "last"
+    store = CheckpointStore(folder)
+    there = [x for x in ("last", "best") if is_export(folder) or store.exists(x)]
+    if not there:
+        works = "a run that has saved one: training does so at its end, and now and then before"
+        raise ConfigError(f"{folder} holds no checkpoint; what would work is {works}")
+    require(kind in there, "--checkpoint", kind, f"{there[0]} (the only one that the run has)")
+    document = verify(load_model(folder, kind), request, lambda line: print(line, flush=True))
+    document["code_perplexity"] = code_perplexity(folder)
+    print(to_text(document))
+    try:
+        write_json(folder / FILE, document)
+        atomic_write_text(folder / TABLE, to_markdown(document))
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be written: {error.strerror}") from None
+    print(f"wrote {folder / FILE} and {folder / TABLE}")
 
 
 def verify(
@@ -85,7 +89,7 @@ def verify(
         say: called with what is going on, line by line.
 
     Returns:
-        The document that `smz_jax.analysis.verify.document` describes.
+        The document that `smz_jax.storage.documents.verify_json` describes.
 
     Raises:
         ConfigError: in one line, if model and library do not fit the game, or the game has neither
@@ -96,65 +100,60 @@ def verify(
     emulator = Emulator(game_settings(config)) if config.env.suite == "atari" else None
     spec = make_spec(config.env) if emulator is None else emulator.spec
     check_actions_of(model, spec)
-    agents = make_agents(model, spec)
+    trained, untrained, decide = make_models(model, spec)
 
     def play(who: str, params: Params, keep: int) -> PlayedGames:
-        agent, sizes = agents.explore(params, seed), {"max_steps": request.max_steps, "seed": seed}
+        # Greedy games without chance are the same few again and again: nothing would be held out
+        # of what macros are chosen by, and states would be few. So play is as in training.
+        temperature, sizes = config.rollout.temperature_end, {"max_steps": request.max_steps}
+        agent = Agent(decide, params, seed, temperature=temperature, noise=1.0)
         if emulator is not None:
-            played = play_emulator(agent, emulator, config, games=request.games, keep=keep, **sizes)
+            sizes |= {"games": request.games, "keep": keep}
+            played = play_emulator(agent, emulator, config, seed=seed, **sizes)
         else:
-            played = play_vector(agent, config, games=GRID_GAMES * request.games, **sizes)
+            sizes["games"] = GRID_GAMES * request.games
+            played = play_vector(agent, config, seed=seed, **sizes)
         actions = sum(len(piece.actions) for piece in played.pieces)
         score = f"mean score {np.mean(played.scores):.2f}"
         say(f"{who}: {len(played.scores)} games, {actions:,} actions, {score}")
         return played
 
-    played = play("agent", agents.model.params, STATES_KEPT * request.states)
-    untrained = play("untrained network", agents.untrained.params, 0)
+    played = play("agent", trained.params, STATES_KEPT * request.states)
+    others = play("untrained network", untrained.params, 0)
+    # Those that are tried own a precondition; those that save bits are the best of all sound ones.
     tried, saving = (
-        make_libraries(document, played, untrained, config, request, owners_only=owners_only)
+        make_libraries(document, played, others, config, request, owners_only=owners_only)
         for owners_only in (not request.any_status, False)
     )
     if emulator is not None:
-        agent = agents.make(agents.model.params, seed)
         sizes = {"states": request.states, "repeats": request.repeats, "seed": seed}
-        world = EmulatorWorld(emulator, played.starts, agent, agents.model, config, **sizes)
+        greedy = Agent(decide, trained.params, seed)
+        world = EmulatorWorld(emulator, played.starts, greedy, trained, config, **sizes)
         pairs, same = None, same_actions(emulator, played.starts, config, seed)
     else:
         world = make_world(config)
-        pairs = count_model_pairs(agents.model, agents.untrained, world, played.seen, seed)
+        pairs = count_model_pairs(trained, untrained, world, played.seen, seed)
         same = range(spec.num_actions)
     say(f"{sum(len(x.macros) for x in tried)} macros, {world.num_starts} states")
-    found = Verification(
-        results=try_libraries(world, judged_by(tried, agents)),
-        saving=saving,
-        played=played,
-        untrained_scores=untrained.scores,
-        pairs=pairs,
-        owned=owned_slots(tried, agents),
-        same=same,
-    )
-    return to_document(model, document, request, found)
+    results = try_libraries(world, judged_by(tried, trained, untrained))
+    owned = owned_slots(tried, trained)
+    found = Verification(results, saving, played, others.scores, pairs, owned, same)
+    return to_document(model, request, found)
 
 
-def make_agents(model: Exported, spec: EnvSpec) -> Agents:
-    """The players; the untrained one has the parameters that the run began with.
+def make_models(model: Exported, spec: EnvSpec) -> tuple[Model, Model, Callable[..., Decision]]:
+    """The trained and the untrained model, with the search that plays by the parameters of either.
 
-    Greedy games without chance are the same few again and again: nothing would be held out of what
-    macros are chosen by, and states would be few. So play is as in training.
+    The untrained one has the parameters that the run began with.
     """
     config = model.config
     networks = make_networks(config.network, spec)
-    params = fit_params(networks, model.weights)
     learned = make_learned(fit_head(networks, spec, model), config)
     foresight = make_foresight(networks, config, spec.num_actions)
     key = jax.random.split(jax.random.key(config.seed), 3)[0]
     first = init_train_state(networks, config, key).params
-    decide = make_decide(networks, config, spec, policy="search")
-    temperature = config.rollout.temperature_end
-    explore = functools.partial(Agent, decide, temperature=temperature, noise=1.0)
-    trained, untrained = Model(foresight, params, learned), Model(foresight, first)
-    return Agents(trained, untrained, make_agent(decide), explore)
+    trained = Model(foresight, fit_params(networks, model.weights), learned)
+    return trained, Model(foresight, first), make_decide(networks, config, spec, policy="search")
 
 
 def make_learned(head: HeadState | None, config: Config) -> Learned | None:
@@ -163,11 +162,11 @@ def make_learned(head: HeadState | None, config: Config) -> Learned | None:
         return None
     slots = jax.device_get(head.slots)
     owned = {
-        tuple(int(action) for action in slots.actions[slot][: slots.length[slot]]): int(slot)
+        tuple(slots.actions[slot][: slots.length[slot]].tolist()): int(slot)
         for slot in np.flatnonzero(slots.length)
     }
-    ask = by_rows(jax.jit(lambda head, embedding: applies(head, config.macro, embedding)))
-    return Learned(owned, lambda embeddings: ask(head, embeddings)) if owned else None
+    chance = by_rows(jax.jit(lambda head, embedding: applies(head, config.macro, embedding)))
+    return Learned(owned, lambda embeddings: chance(head, embeddings)) if owned else None
 
 
 def make_libraries(
@@ -179,33 +178,34 @@ def make_libraries(
     *,
     owners_only: bool,
 ) -> list[Library]:
-    """The run's macros and the controls, in the order of the report.
-
-    Those that are tried own a precondition; those that save bits are the best of all sound ones.
-    """
-    known, others = split(played.pieces)[0], split(untrained.pieces)[0]
-    real = real_library(document, known, request.macros, request.any_status, owners_only)
-    lengths = wanted_lengths(real, document, config.macro, request.macros)
+    """The run's macros and the controls, in the order of the report."""
+    known, others = (tried_libraries.split(games.pieces)[0] for games in (played, untrained))
+    real = tried_libraries.real_library(
+        document, known, request.macros, request.any_status, owners_only
+    )
+    lengths = tried_libraries.wanted_lengths(real, document, config.macro, request.macros)
     rng = np.random.default_rng((GAMES_SEED, request.seed))
-    actions = len(document["action_names"])
-    return [real, *controls(real, lengths, known, others, actions, config.macro, rng)]
+    sizes = len(document["action_names"]), config.macro, rng
+    return [real, *tried_libraries.controls(real, lengths, known, others, *sizes)]
 
 
-def judged_by(libraries: Sequence[Library], agents: Agents) -> list[tuple[Library, Model]]:
+def judged_by(
+    libraries: Sequence[Library], trained: Model, untrained: Model
+) -> list[tuple[Library, Model]]:
     """Each library with the model whose claims its macros are; only the run's own have a head.
 
     With a head they come twice, the second time without it, from the same states where they can
     be: so that what the head adds to the gate is seen.
     """
-    models = {REAL: agents.model, UNTRAINED: agents.untrained}
-    plain = agents.model._replace(learned=None)
+    plain = trained._replace(learned=None)
+    models = {REAL: trained, UNTRAINED: untrained}
     judged = [(library, models.get(library.name, plain)) for library in libraries]
-    if agents.model.learned is not None and libraries[0].name == REAL and libraries[0].macros:
+    if trained.learned is not None and libraries[0].name == REAL and libraries[0].macros:
         judged.insert(1, (libraries[0]._replace(name=CERTAIN), plain))
     return judged
 
 
-def owned_slots(libraries: Sequence[Library], agents: Agents) -> int | None:
+def owned_slots(libraries: Sequence[Library], trained: Model) -> int | None:
     """How many of the run's macros that are tried own a slot; None: there is no head."""
-    learned = agents.model.learned
+    learned = trained.learned
     return None if learned is None else sum(x in learned.slots for x in libraries[0].macros)

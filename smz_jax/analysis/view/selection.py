@@ -6,8 +6,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from smz_jax.analysis.verify.controls import frequent_windows, other_random_macros
-from smz_jax.analysis.verify.libraries import saved_bits
+from smz_jax.analysis.verify.tried_libraries import (
+    frequent_windows,
+    other_random_macros,
+    saved_bits,
+)
 from smz_jax.config.training import MacroConfig
 from smz_jax.macros.compression.selection import select
 from smz_jax.macros.library.controls import shuffled
@@ -135,8 +138,8 @@ def measure_controls(
     """What macros and as many controls of the same lengths save of play that is held out.
 
     Of each library those are kept that shorten every other piece of play; the rest of play is
-    measured, the dictionary paid, with its 95 % interval (`verify.libraries.saved_bits`). So a
-    control, too, is taken at its best; none of a control's is among the macros.
+    measured, the dictionary paid, with its 95 % interval (`verify.tried_libraries.saved_bits`). So
+    a control, too, is taken at its best; none of a control's is among the macros.
 
     Args:
         library: gives the actions and, if there is no macro, the lengths of the controls.

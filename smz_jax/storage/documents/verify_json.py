@@ -24,30 +24,16 @@
 low, high (95 %; null where there is none) and trials.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from smz_jax.storage.documents.forms import (
-    COUNTS,
-    SHARE,
-    TEXT,
-    TRUTH,
-    Form,
-    check_form,
-    every,
-    fields,
-    is_number,
-    kind,
-    nullable,
-    number,
-    value,
-)
-from smz_jax.storage.files import read_json, write_json
+from smz_jax.storage.documents import forms
+from smz_jax.storage.documents.forms import COUNTS, SHARE, TEXT, every, fields, nullable, number
 
 SCHEMA = 3
 FILE, TABLE = "verify.json", "verify.md"
-KINDS = ("changing", "repeats")
+KINDS = {"changing": "- that change the action", "repeats": "- repeats of one action"}
+"""Kinds of macros, and their rows of a table."""
 SHARES = (
     *("applied", "held", "nearest", "told_apart", "paid_rewarded", "paid_unrewarded"),
     *("held_anywhere", "repeats"),
@@ -56,32 +42,38 @@ MEANS = ("gain", "lives")
 ESTIMATE = ("mean", "low", "high", "trials")
 
 
-def _estimate(limit: Form) -> Form:
+def _estimate(limit: forms.Form) -> forms.Form:
     bound = nullable(limit)
     whole = fields(mean=bound, low=bound, high=bound, trials=COUNTS)
-    return value(lambda x: whole(x, "") is None and set(x) == set(ESTIMATE))
+    return forms.value(lambda x: whole(x, "") is None and set(x) == set(ESTIMATE))
+
+
+def _are_numbers(found: Any) -> bool:
+    return isinstance(found, dict) and all(
+        isinstance(x, bool) or forms.is_number(x) for x in found.values()
+    )
 
 
 _TALLY = {**dict.fromkeys(SHARES, _estimate(SHARE)), **dict.fromkeys(MEANS, _estimate(number()))}
 _KIND = fields(macros=COUNTS, totals=fields(**_TALLY))
-_NUMBERS = value(
-    lambda x: isinstance(x, dict) and all(isinstance(y, bool) or is_number(y) for y in x.values())
-)
-_SCORES = fields(mean_score=number(), games=number())
+_NUMBERS, _SCORES = forms.value(_are_numbers), fields(mean_score=number(), games=number())
 _SAVED = dict.fromkeys(("bits_per_action", "plain_bits_per_action", "coverage", "kept"), number())
 _LIBRARY = fields(
-    name=kind(str),
+    name=forms.kind(str),
     saved=nullable(fields(**_SAVED, low=nullable(number()), high=nullable(number()))),
     shared=COUNTS,
     kinds=fields(**dict.fromkeys(KINDS, _KIND)),
-    macros=every(fields(names=kind(str), **_TALLY)),
+    macros=every(fields(names=forms.kind(str), **_TALLY)),
     totals=fields(**_TALLY),
 )
 _PAIRS = fields(
-    precision=nullable(SHARE), recall=nullable(SHARE), lengths=kind(list), model=kind(str)
+    precision=nullable(SHARE),
+    recall=nullable(SHARE),
+    lengths=forms.kind(list),
+    model=forms.kind(str),
 )
 DOCUMENT = fields(
-    schema=value(lambda x: x == SCHEMA, f", allowed is {SCHEMA}"),
+    schema=forms.value(lambda x: x == SCHEMA, f", allowed is {SCHEMA}"),
     **dict.fromkeys(("experiment", "checkpoint", "suite", "game"), TEXT),
     asked=_NUMBERS,
     play=lambda x, where: _NUMBERS(x, where) or _SCORES(x, where),
@@ -90,30 +82,12 @@ DOCUMENT = fields(
     sound=fields(**dict.fromkeys((*KINDS, "renamed"), COUNTS)),
     gate=nullable(fields(closed=TEXT, why=TEXT)),
     pairs=nullable(every(_PAIRS)),
-    criteria=every(fields(what=TEXT, met=nullable(TRUTH), found=TEXT)),
+    criteria=every(fields(what=TEXT, met=nullable(forms.TRUTH), found=TEXT)),
     libraries=every(_LIBRARY),
 )
 """Its form."""
 
 
-def write_verify_json(run_dir: Path, document: Mapping[str, Any]) -> Path:
-    """Writes the document into the folder of a run or an export; gives its path."""
-    path = run_dir / FILE
-    write_json(path, document)
-    return path
-
-
-def read_verify_json(path: Path) -> dict[str, Any]:
-    """Reads and checks a document.
-
-    Raises:
-        ConfigError: in one line, if it is missing, damaged or of another schema.
-    """
-    document = read_json(path, "is not a readable verification")
-    check_document(document, path)
-    return document
-
-
 def check_document(document: Any, path: Path) -> None:
     """Raises ConfigError in one line unless the document has its form."""
-    check_form(DOCUMENT, document, path, f"a verification of schema {SCHEMA}")
+    forms.check_form(DOCUMENT, document, path, f"a verification of schema {SCHEMA}")

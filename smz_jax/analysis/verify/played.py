@@ -7,7 +7,7 @@ import numpy as np
 
 from smz_jax.acting.agent import Agent
 from smz_jax.acting.evaluate import game_settings
-from smz_jax.analysis.verify.libraries import Piece
+from smz_jax.analysis.verify.tried_libraries import Piece
 from smz_jax.config.settings import Config
 from smz_jax.envs import make_env
 from smz_jax.envs.atari.emulator import Emulator, EmulatorState, Step
@@ -33,14 +33,14 @@ class PlayedGames(NamedTuple):
 
 def timestep_of(step: Step, *, is_first: bool = False) -> Timestep:
     """What an agent sees of one emulator, as a batch of one."""
-    blank = np.zeros(1, np.bool_)
+    reward, over = np.array([step.reward], np.float32), np.array([step.terminated])
     return Timestep(
         observation=step.observation[None],
-        reward=np.array([step.reward], np.float32),
-        raw_reward=np.array([step.reward], np.float32),
-        terminated=np.array([step.terminated]),
-        truncated=blank,
-        game_over=np.array([step.terminated]),
+        reward=reward,
+        raw_reward=reward,
+        terminated=over,
+        truncated=np.zeros(1, np.bool_),
+        game_over=over,
         is_first=np.array([is_first]),
         invalid_actions=step.invalid_actions[None],
     )
@@ -74,35 +74,28 @@ def play_emulator(
         seed: of no-ops, sticky actions and states.
     """
     rng, sample = np.random.default_rng(seed), np.random.default_rng((seed, 1))
-    pieces: list[Piece] = []
-    scores: list[float] = []
-    starts: list[StartState] = []
+    played = PlayedGames([], [], starts := [])
     seen = count = 0
     for game in range(games):
         noops = int(rng.integers(config.eval.noop_max + 1))
-        step = emulator.reset(int(rng.integers(2**32)), noops)
-        actions: list[int] = []
-        score = 0.0
-        for number in range(max_steps):
-            if step.terminated:
-                break
+        step, score = emulator.reset(int(rng.integers(2**32)), noops), 0.0
+        actions, ends = [], []
+        while len(actions) < max_steps and not step.terminated:
             if not step.invalid_actions.any():
                 slot = seen if seen < keep else int(sample.integers(seen + 1))
                 if slot < keep:
-                    starts[slot : slot + 1] = [StartState(emulator.clone(), game, number)]
+                    starts[slot : slot + 1] = [StartState(emulator.clone(), game, len(actions))]
                 seen += 1
-            action = int(agent(timestep_of(step, is_first=number == 0), count)[0])
-            actions.append(action)
-            lives, step, count = step.lives, emulator.step(action), count + 1
+            actions.append(int(agent(timestep_of(step, is_first=not actions), count)[0]))
+            lives, step, count = step.lives, emulator.step(actions[-1]), count + 1
             score += step.reward
             if is_over(step, lives, config):
-                pieces.append(Piece(np.array(actions, np.int32), game))
-                actions = []
-        if actions:
-            pieces.append(Piece(np.array(actions, np.int32), game))
-        scores.append(score)
-    sample.shuffle(starts)  # type: ignore[arg-type]
-    return PlayedGames(pieces, scores, starts)
+                ends.append(len(actions))
+        pieces = np.split(np.array(actions, np.int32), ends)
+        played.pieces.extend(Piece(piece, game) for piece in pieces if len(piece))
+        played.scores.append(score)
+    sample.shuffle(starts)
+    return played
 
 
 def play_vector(
@@ -114,21 +107,17 @@ def play_vector(
     piece for each game, and no starts, but what was seen.
     """
     env = make_env(game_settings(config), seed=seed, num_envs=games, training=False)
-    actions, rewards, live, seen = [], [], [], []
+    actions, rewards, live, seen = [], [], [np.ones(games, np.bool_)], []
     try:
-        timestep, on = env.reset(), np.ones(games, np.bool_)
-        for count in range(min(max_steps, config.eval.max_steps)):
-            action = agent(timestep, count)
-            seen.append(timestep.observation[on])
-            timestep = env.step(action)
-            actions.append(action)
-            rewards.append(np.where(on, timestep.raw_reward, 0.0))
-            live.append(on)
-            on = on & ~timestep.game_over
-            if not on.any():
-                break
+        timestep = env.reset()
+        while live[-1].any() and len(actions) < min(max_steps, config.eval.max_steps):
+            seen.append(timestep.observation[live[-1]])
+            actions.append(agent(timestep, len(actions)))
+            timestep = env.step(actions[-1])
+            rewards.append(np.where(live[-1], timestep.raw_reward, 0.0))
+            live.append(live[-1] & ~timestep.game_over)
     finally:
         env.close()
-    lengths, lanes = np.sum(live, axis=0), np.stack(actions, axis=1).astype(np.int32)
+    lengths, lanes = np.sum(live[:-1], axis=0), np.stack(actions, axis=1).astype(np.int32)
     pieces = [Piece(lanes[game, :n], game) for game, n in enumerate(lengths)]
     return PlayedGames(pieces, np.sum(rewards, axis=0).tolist(), seen=np.concatenate(seen))

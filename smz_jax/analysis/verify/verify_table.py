@@ -1,0 +1,175 @@
+"""A verification as tables: plain text for the terminal, Markdown for verify.md."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from smz_jax.analysis.verify.library_criteria import criteria_lines
+from smz_jax.analysis.verify.tried_libraries import REAL, UNTRAINED
+from smz_jax.report.tables import Table
+from smz_jax.storage.documents.verify_json import KINDS
+
+WHERE = """\
+A macro applies in a state where the model holds every transition to be certain and, if the macro
+owns a slot of the precondition head, the head gives it a probability of 0.5 or more there. Sound
+macros that own none are tried only where none owns any. Only
+the run's own macros have a head: "macros, certain only" are the same without it, as every control
+is; where a state is tried for both, by the same runs.
+"""
+HOW = """\
+A trial holds if it ends where the model says ("nearest": its foreseen end is nearer to the real one
+than those foreseen of up to 19 other sequences from the same state that really end elsewhere) and
+pays what it says. "Distinguished" is the same the other way round: of all their real ends its own
+is the nearest to its foreseen one. Ends are compared by the cosine, projected as the consistency
+loss does, where it is trained.
+"Pays (reward)" is of the trials in which there was a reward, as many as are said. Trials that a
+lost life or the game's end cut short are left out. "Holds anywhere" is of drawn states, whether or
+not the macro applies there. "Value - greedy" is the discounted reward and the value at the end,
+less those of the greedy policy after as many steps.
+"""
+HOW_GRID = """\
+It holds if all its transitions are certain by the rules, it ends in the state that the model says
+(of all states the nearest to its foreseen end: "nearest" and "distinguished" are one here), and
+pays what it says. "Holds anywhere" is of all states in which it
+can be played. "Value - greedy" is the expected discounted reward and optimal value at the end, less
+the optimal value.
+"""
+CONTROLS = """\
+No control of shuffled play, and no random one, is among the run's macros: there are as many, and
+where a length has too few others, longer ones follow. Those of the untrained network are frequent
+windows of its play. Where play has too few windows, random ones fill up. All play is as in
+training, at its last temperature: greedy games without chance are the same few again and again.
+Saved bits are of held-out play, with the dictionary, by those macros of a library that shorten
+other play; for them the run's macros are the best of all its sound ones, with or without a slot,
+and controls have their lengths. Intervals are 95 %, by states (Wilson's, at the effective number of
+trials; Student's t), those of the bits by resampled pieces.
+"""
+
+
+def share_text(estimate: Mapping[str, Any], *, count: bool = False) -> str:
+    """`93% (88 to 97)`, or with the number of trials `93% of 51 (88 to 97)`."""
+    if estimate["mean"] is None:
+        return "-"
+    trials = f" of {estimate['trials']}" if count else ""
+    bounds = f"({100 * estimate['low']:.0f} to {100 * estimate['high']:.0f})"
+    return f"{estimate['mean']:.0%}{trials} {bounds}"
+
+
+def mean_text(estimate: Mapping[str, Any]) -> str:
+    """`-0.020 (-0.050 to 0.010)`."""
+    if estimate["mean"] is None:
+        return "-"
+    mean, low = f"{estimate['mean']:.3f}", estimate["low"]
+    return mean if low is None else f"{mean} ({low:.3f} to {estimate['high']:.3f})"
+
+
+CELLS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "applies": lambda x: share_text(x["applied"]),
+    "trials": lambda x: str(x["held"]["trials"]),
+    "holds": lambda x: share_text(x["held"]),
+    "nearest": lambda x: share_text(x["nearest"]),
+    "distinguished": lambda x: share_text(x["told_apart"]),
+    "pays (reward)": lambda x: share_text(x["paid_rewarded"], count=True),
+    "pays (none)": lambda x: share_text(x["paid_unrewarded"]),
+    "value - greedy": lambda x: mean_text(x["gain"]),
+    "holds anywhere": lambda x: share_text(x["held_anywhere"]),
+    "lives lost": lambda x: mean_text({**x["lives"], "low": None}),
+    "cut": lambda x: str(x.get("cut")),
+    "same RAM": lambda x: share_text(x["repeats"]),
+}
+"""Columns of the tables, each of a tally."""
+TOTALS = ("library", "macros", *list(CELLS)[:9], "saved bits/action")
+_OF_LIBRARIES = ("nearest", "distinguished", "holds anywhere")
+MACROS = ("macro", "status", *(name for name in CELLS if name not in _OF_LIBRARIES))
+
+
+def total_rows(document: Mapping[str, Any]) -> list[list[str]]:
+    """A row for each library, under `TOTALS`; of the run's own macros also one for each kind."""
+    rows = []
+    for library in document["libraries"]:
+        bits, kinds = library["saved"] or {"bits_per_action": None}, library["kinds"]
+        saved = mean_text({"low": None, **bits, "mean": bits["bits_per_action"]})
+        parts = [(library["name"], len(library["macros"]), library["totals"], saved)]
+        for kind, name in KINDS.items() if library["name"] == REAL else ():
+            parts.append((name, kinds[kind]["macros"], kinds[kind]["totals"], "-"))
+        rows += [
+            [name, str(size), *(CELLS[x](totals) for x in TOTALS[2:-1]), saved]
+            for name, size, totals, saved in parts
+        ]
+    return rows
+
+
+def macro_table(library: Mapping[str, Any]) -> Table:
+    """A row for each macro of a library."""
+    rows = [
+        [macro["names"], str(macro.get("status")), *(CELLS[name](macro) for name in MACROS[2:])]
+        for macro in library["macros"]
+    ]
+    return Table(MACROS, rows)
+
+
+def head_lines(document: Mapping[str, Any]) -> list[str]:
+    """What was verified, which gate closed, and how well the models know where all is certain."""
+    play, sound, gate = document["play"], document["sound"], document["gate"]
+    sticky, perplexity = document.get("sticky"), document["code_perplexity"]
+    game = document["game"] + (f", sticky actions {sticky:g}" if sticky else "")
+    counts = f"{sound['changing']} change the action, {sound['repeats']} repeat one"
+    if sound["renamed"]:
+        counts += f" ({sound['renamed']} by actions that do the same: {_same_names(document)})"
+    codes = "" if perplexity is None else f"; code perplexity {perplexity:.2f} at the run's end"
+    lines = [
+        f"{document['experiment']}, seed {document['seed']}, {document['checkpoint']} model: "
+        f"{game}",
+        f"play: {play['games']} games, {play['actions']:,} actions ({play['held_out']:,} held "
+        f"out), mean score {play['mean_score']:.2f}, untrained {play['untrained_score']:.2f}",
+        f"sound macros of the table: {counts}{codes}",
+    ]
+    libraries = {library["name"]: library for library in document["libraries"]}
+    if REAL in libraries and document["owned"] is not None:
+        lines.append(
+            f"precondition head: {document['owned']} of the {len(libraries[REAL]['macros'])} "
+            "macros tried own a slot of it; sound ones without are not tried, unless none has one"
+        )
+    if (other := libraries.get(UNTRAINED)) is not None:
+        lines.append(
+            f"controls: of the {len(other['macros'])} of the untrained network {other['shared']} "
+            "are among the macros; of shuffled play and random ones none is"
+        )
+    if gate is not None:
+        lines.append(f"no macro is sound; the gate that closed: {gate['closed']}: {gate['why']}")
+    for pairs in document["pairs"] or ():
+        shares = {name: pairs[name] for name in ("precision", "recall")}
+        said = [f"{x} {'none' if y is None else format(y, '.4f')}" for x, y in shares.items()]
+        lengths = [x["length"] for x in pairs["lengths"]]
+        lines.append(
+            f"{pairs['model']}, certain from here, over all sequences of {min(lengths)} to "
+            f"{max(lengths)} actions from {pairs['starts']} states: {', '.join(said)}"
+        )
+    return lines
+
+
+def _same_names(document: Mapping[str, Any]) -> str:
+    """Groups of actions that do the same, as `NOOP = FIRE`."""
+    same, names = document["same_actions"], document["action_names"]
+    groups = [[n for n, x in zip(names, same, strict=True) if x == i] for i in range(len(same))]
+    return ", ".join(" = ".join(group) for group in groups if len(group) > 1)
+
+
+def to_text(document: Mapping[str, Any]) -> str:
+    """The tables for a terminal."""
+    libraries = document["libraries"]
+    parts = ["\n".join(head_lines(document)), Table(TOTALS, total_rows(document)).to_text()]
+    parts.append("\n".join(criteria_lines(document["criteria"])))
+    parts.append(macro_table(libraries[0]).to_text() if libraries else "")
+    return "\n\n".join(filter(None, parts))
+
+
+def to_markdown(document: Mapping[str, Any]) -> str:
+    """The tables as verify.md, every library macro by macro."""
+    how = WHERE + (HOW_GRID if document["suite"] == "grid" else HOW) + CONTROLS
+    lines = [f"- {line}" for line in head_lines(document)]
+    parts = ["# Verification of macros", "\n".join(lines), how.strip()]
+    parts.append(Table(TOTALS, total_rows(document)).to_markdown())
+    parts.append("\n".join(f"- {line}" for line in criteria_lines(document["criteria"])))
+    for library in document["libraries"]:
+        parts += [f"## {library['name']}", macro_table(library).to_markdown() or "None."]
+    return "\n\n".join(parts) + "\n"
