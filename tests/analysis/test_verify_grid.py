@@ -15,7 +15,7 @@ from smz_jax.analysis.verify import certain_pairs as counting
 from smz_jax.analysis.verify.certain_pairs import count_pairs, pair_shares, states_of
 from smz_jax.analysis.verify.foresight import Model, make_foresight
 from smz_jax.analysis.verify.grid_world import follow, make_world
-from smz_jax.analysis.verify.trials import try_libraries
+from smz_jax.analysis.verify.session import try_libraries
 from smz_jax.analysis.verify.tried_libraries import Library
 from smz_jax.config.check import ConfigError
 from tests.analysis import test_grid_check as exact

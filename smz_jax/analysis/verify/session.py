@@ -15,10 +15,16 @@ from smz_jax.analysis.verify import tried_libraries
 from smz_jax.analysis.verify.certain_pairs import count_model_pairs
 from smz_jax.analysis.verify.document import Verification, code_perplexity, to_document
 from smz_jax.analysis.verify.emulator_world import EmulatorWorld, same_actions
-from smz_jax.analysis.verify.foresight import Learned, Model, by_rows, make_foresight
-from smz_jax.analysis.verify.grid_world import make_world
+from smz_jax.analysis.verify.foresight import (
+    Learned,
+    Model,
+    by_rows,
+    make_foresight,
+    where_applies,
+)
+from smz_jax.analysis.verify.grid_world import GridWorld, make_world
 from smz_jax.analysis.verify.played import PlayedGames, play_emulator, play_vector
-from smz_jax.analysis.verify.trials import try_libraries
+from smz_jax.analysis.verify.trials import LibraryTrials
 from smz_jax.analysis.verify.tried_libraries import CERTAIN, REAL, UNTRAINED, Library
 from smz_jax.analysis.verify.verify_table import to_markdown, to_text
 from smz_jax.config.check import ConfigError, require
@@ -209,3 +215,45 @@ def owned_slots(libraries: Sequence[Library], trained: Model) -> int | None:
     """How many of the run's macros that are tried own a slot; None: there is no head."""
     learned = trained.learned
     return None if learned is None else sum(x in learned.slots for x in libraries[0].macros)
+
+
+def try_libraries(
+    world: EmulatorWorld | GridWorld, libraries: Sequence[tuple[Library, Model]]
+) -> list[LibraryTrials]:
+    """Tries all macros of some libraries.
+
+    Args:
+        world: a game in which sequences can be played from chosen states.
+        libraries: each with the model that its claims are of.
+    """
+    # With and without a head the parameters are the same, and so is the view.
+    models = {id(model.params): model for _, model in libraries}
+    views = {key: world.view(model) for key, model in models.items()}
+    plans = []
+    for library, model in libraries:
+        embeddings = views[id(model.params)].embeddings
+        applies = where_applies(model, library.macros, embeddings, world.config.macro.max_length)
+        plans.append((library, id(model.params), *world.choose(library.macros, applies)))
+    judged = []
+    for state in range(world.num_starts):
+        macros = dict.fromkeys(
+            library.macros[row]
+            for library, _, _, tried, _ in plans
+            for row in np.flatnonzero(tried[:, state])
+        )
+        judged.append(world.judge(views, state, list(macros)) if macros else {})
+    return [
+        LibraryTrials(
+            library,
+            [
+                trial._replace(
+                    macro=row, applies=bool(applies[row, state]), drawn=bool(drawn[state])
+                )
+                for row, macro in enumerate(library.macros)
+                for state in np.flatnonzero(tried[row]).tolist()
+                for trial in judged[state][key][macro]
+            ],
+            applies,
+        )
+        for library, key, applies, tried, drawn in plans
+    ]

@@ -1,19 +1,14 @@
 """Trials of macros: each played from a state, against what a model foresaw there."""
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from smz_jax.analysis.verify.foresight import Model, where_applies
 from smz_jax.analysis.verify.tried_libraries import Library
 from smz_jax.config.settings import Config
 from smz_jax.storage.documents.verify_json import ESTIMATE
 from smz_jax.storage.estimate import Estimate, mean_estimate, share_estimate
-
-if TYPE_CHECKING:
-    from smz_jax.analysis.verify.emulator_world import EmulatorWorld
-    from smz_jax.analysis.verify.grid_world import GridWorld
 
 
 class Trial(NamedTuple):
@@ -109,45 +104,3 @@ def plain_estimate(found: Estimate | None) -> dict[str, Any]:
 def is_paid(foreseen: Any, real: Any, config: Config) -> Any:
     """Whether the sum of a macro's rewards is as foreseen, by `macro.reward_threshold`."""
     return np.abs(np.asarray(foreseen) - np.asarray(real)) <= config.macro.reward_threshold
-
-
-def try_libraries(
-    world: "EmulatorWorld | GridWorld", libraries: Sequence[tuple[Library, Model]]
-) -> list[LibraryTrials]:
-    """Tries all macros of some libraries.
-
-    Args:
-        world: a game in which sequences can be played from chosen states.
-        libraries: each with the model that its claims are of.
-    """
-    # With and without a head the parameters are the same, and so is the view.
-    models = {id(model.params): model for _, model in libraries}
-    views = {key: world.view(model) for key, model in models.items()}
-    plans = []
-    for library, model in libraries:
-        embeddings = views[id(model.params)].embeddings
-        applies = where_applies(model, library.macros, embeddings, world.config.macro.max_length)
-        plans.append((library, id(model.params), *world.choose(library.macros, applies)))
-    judged = []
-    for state in range(world.num_starts):
-        macros = dict.fromkeys(
-            library.macros[row]
-            for library, _, _, tried, _ in plans
-            for row in np.flatnonzero(tried[:, state])
-        )
-        judged.append(world.judge(views, state, list(macros)) if macros else {})
-    return [
-        LibraryTrials(
-            library,
-            [
-                trial._replace(
-                    macro=row, applies=bool(applies[row, state]), drawn=bool(drawn[state])
-                )
-                for row, macro in enumerate(library.macros)
-                for state in np.flatnonzero(tried[row]).tolist()
-                for trial in judged[state][key][macro]
-            ],
-            applies,
-        )
-        for library, key, applies, tried, drawn in plans
-    ]
