@@ -157,10 +157,8 @@ def _make(request: type[R], found: Mapping[str, Any]) -> R:
 def read_request(request: type[R], argv: Sequence[str] | None, help_text: str = "") -> R:
     """Reads the command line of a tool; prints help and exits with 0 where `--help` is given.
 
-    Args:
-        request: the dataclass.
-        argv: the arguments after the program's name; None takes those of the process.
-        help_text: stands above the flags; its first word after `python -m ` is the program.
+    The arguments are those after the program's name, None those of the process. `help_text` stands
+    above the flags; the program is what it names first between backquotes.
 
     Raises:
         ConfigError: in one line naming the argument, its value and what is allowed.
@@ -192,12 +190,9 @@ def tool(main: Callable[[R], int], request: type[R], help_text: str | None) -> C
 
 
 def print_help(request: Any, text: str, program: str = "") -> None:
-    """Prints tyro's help of a request and exits with 0.
+    """Prints tyro's help of a request below a text and exits with 0.
 
-    Args:
-        request: the dataclass.
-        text: stands above the flags.
-        program: what is typed; empty: what `text` names first between backquotes.
+    The program is what is typed; empty: what the text names first between backquotes.
     """
     import tyro  # only --help pays for it
 
@@ -240,12 +235,8 @@ def parse(
     """Reads the command line; prints help and exits with 0 where `--help` is given.
 
     With `--resume` and no preset named, the settings saved in the run folder come below file and
-    flags, so that `--resume --run_dir DIR` alone continues the run.
-
-    Args:
-        argv: the arguments after the program's name; None takes those of the process.
-        experiment: what is run.
-        request: the flags beside the settings.
+    flags, so that `--resume --run_dir DIR` alone continues the run. The request has the flags
+    beside the settings.
 
     Raises:
         ConfigError: in one line naming the field, its value and what is allowed.

@@ -29,7 +29,7 @@ from smz_jax.run.progress import Progress
 from smz_jax.run.signals import StopSignal
 from smz_jax.run.start import begin, open_metrics
 from smz_jax.run.state import RunState, make_store
-from smz_jax.storage.metrics import PhaseTimers, RunningScores
+from smz_jax.storage.metrics import PhaseTimers, newest_games, score_row
 from smz_jax.storage.run_dir import Weights
 from smz_jax.types import MacroStats, Trajectory
 
@@ -117,16 +117,13 @@ def iterate(parts: Parts, state: RunState) -> tuple[RunState, dict[str, Any]]:
         found = mining_row(macros.table, totals, parts.config.macro)
     with timers("replay"):
         replay = parts.replay.add_donated(state.replay, played.rows)
-    scores = RunningScores(counters.games)
-    for score, length in played.games:
-        scores.add(score, length)
     env_steps, before = map(parts.env_steps, (parts.source.count, counters.count))
     state = state._replace(replay=replay, macros=macros)
     state = with_counters(
         state,
         count=parts.source.count,
         iteration=counters.iteration + 1,
-        games=scores.games,
+        games=newest_games(counters.games, played.games),
         restarts=counters.restarts + played.restarts,
         macro_totals=totals,
     )
@@ -143,7 +140,7 @@ def iterate(parts: Parts, state: RunState) -> tuple[RunState, dict[str, Any]]:
         "learner_steps": int(state.train.step),
         "speed/env_steps_per_second": (env_steps - before) / (time.perf_counter() - start),
         "rollout/restarts": state.counters.restarts,
-        **scores.row(),
+        **score_row(state.counters.games),
         **searched(played.rows),
         **{name: int(count) for name, count in jax.device_get(played.metrics).items()},
         **found,

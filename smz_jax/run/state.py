@@ -17,7 +17,7 @@ from smz_jax.run.parts import Parts
 from smz_jax.storage.checkpoint import CheckpointStore, Kind, take_rows
 from smz_jax.storage.documents.macros import write_macros_json
 from smz_jax.storage.files import plain
-from smz_jax.storage.metrics import RunningScores
+from smz_jax.storage.metrics import newest_games
 from smz_jax.storage.run_dir import versions
 from smz_jax.types import MacroStats, TrainState
 
@@ -40,7 +40,7 @@ class Counters(NamedTuple):
         """As saved; raises LookupError, TypeError or AttributeError where they were forged."""
         found = Counters(**{name: extra[name] for name in Counters._fields})
         totals = MacroStats(*extra["macro_totals"])
-        games = RunningScores(extra["games"]).games
+        games = newest_games(extra["games"])
         seconds = dict(extra["seconds"].items())
         return found._replace(macro_totals=totals, games=games, seconds=seconds)
 

@@ -5,12 +5,12 @@ here imports JAX, so that a report of a run starts quickly.
 """
 
 import contextlib
+import itertools
 import json
 import math
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -190,33 +190,17 @@ class PhaseTimers:
         return sum(self._seconds.values())
 
 
-class RunningScores:
-    """The last finished games of training: raw scores and lengths in agent steps.
+def newest_games(*games: Iterable[tuple[float, int]], window: int = 100) -> list[Any]:
+    """The last finished games of training, oldest first: raw score and length in agent steps."""
+    played = itertools.chain.from_iterable(games)
+    return [(float(score), int(length)) for score, length in played][-window:]
 
-    Args:
-        games: `(score, length)` pairs of a run that is resumed, oldest first.
-        window: games looked back on.
-    """
 
-    def __init__(self, games: Iterable[tuple[float, int]] = (), window: int = 100):
-        self._games: deque[tuple[float, int]] = deque(maxlen=window)
-        for score, length in games:
-            self.add(score, length)
-
-    def add(self, score: float, length: int) -> None:
-        """Notes one finished game."""
-        self._games.append((float(score), int(length)))
-
-    @property
-    def games(self) -> list[tuple[float, int]]:
-        """What a new object takes to continue from here (plain numbers, JSON-able)."""
-        return list(self._games)
-
-    def row(self) -> dict[str, float]:
-        """The window as entries of a metrics row; without means before the first game."""
-        row: dict[str, float] = {"score/count": len(self._games)}
-        if self._games:
-            scores, lengths = zip(*self._games, strict=True)
-            row |= {"score/mean": sum(scores) / len(scores)}
-            row |= {"episode/length_mean": sum(lengths) / len(lengths)}
-        return row
+def score_row(games: Sequence[tuple[float, int]]) -> dict[str, float]:
+    """Games as entries of a metrics row; without means before the first one."""
+    row: dict[str, float] = {"score/count": len(games)}
+    if games:
+        scores, lengths = zip(*games, strict=True)
+        row |= {"score/mean": sum(scores) / len(scores)}
+        row |= {"episode/length_mean": sum(lengths) / len(lengths)}
+    return row

@@ -120,11 +120,8 @@ def prepare_run_dir(
     """Makes or checks the folder of the run and writes `config.yaml` into it.
 
     A resumed run keeps its settings, except that `total_env_steps` may be raised; schedules over
-    the run's length then stretch.
-
-    Args:
-        invocation: after `choose_preset`, so that what is written is what runs.
-        before_writing: called with the folder, e.g. to lock it; what it raises is raised.
+    the run's length then stretch. The invocation comes after `choose_preset`, so that what is
+    written is what runs; `before_writing` is called with the folder, e.g. to lock it.
 
     Raises:
         ConfigError: in one line, if the folder cannot be used.
@@ -196,7 +193,7 @@ def find_weights(init_from: str) -> Weights:
 
 
 def split_init_from(init_from: str) -> Weights:
-    """The parts of `--init_from`; looks at no disk, and raises as `find_weights` does."""
+    """The parts of `--init_from`; reads no disk, and raises as `find_weights` does."""
     name, _, which = init_from.rpartition("@") if "@" in init_from else (init_from, "", "last")
     allowed = "RUN_DIR, RUN_DIR@STEP or RUN_DIR@best"
     is_step = which.isdecimal() and len(which) <= 12

@@ -11,7 +11,7 @@ from smz_jax.config.training import LearnerConfig, ReplayConfig, RolloutConfig
 from smz_jax.learning.learner import init_train_state, make_train_step
 from smz_jax.learning.replay import make_replay
 from smz_jax.model.networks import make_networks
-from smz_jax.storage.metrics import PhaseTimers, RunningScores
+from smz_jax.storage.metrics import PhaseTimers, newest_games, score_row
 from smz_jax.types import EnvSpec, Space, Trajectory
 from tests.support.toy_env import CatchEnv
 
@@ -141,14 +141,12 @@ def test_catch_is_learned_with_search():
         PhaseTimers(),
         watch=lambda _: None,
     )
-    scores = RunningScores(window=100)
-    history = []
+    ended, history = [], []
     while actor.count * 16 < config.total_env_steps and (not history or history[-1] <= 0.85):
         rows, games = actor.rollout(state.params)
-        for game in games:
-            scores.add(*game)
+        ended = newest_games(ended, games)
         memory = replay.add_donated(memory, rows)
-        history.append(scores.row().get("score/mean", -1.0))
+        history.append(score_row(ended).get("score/mean", -1.0))
         if actor.count * 16 >= config.replay.min_size:
             for _ in range(config.updates_per_iteration):
                 state, memory, _ = train_step(state, memory)

@@ -14,7 +14,13 @@ from smz_jax.config.check import ConfigError
 from smz_jax.report.text import short_count, short_duration
 from smz_jax.run.progress import Progress
 from smz_jax.storage import files
-from smz_jax.storage.metrics import MetricsWriter, PhaseTimers, RunningScores, read_metrics
+from smz_jax.storage.metrics import (
+    MetricsWriter,
+    PhaseTimers,
+    newest_games,
+    read_metrics,
+    score_row,
+)
 
 
 class Clock:
@@ -161,14 +167,14 @@ def test_timers_survive_an_error_inside_and_refuse_unknown_phases():
 
 
 def test_running_scores_forget_old_games():
-    scores = RunningScores(window=3)
-    assert scores.row() == {"score/count": 0}
-    for score, length in ((100, 1000), (1, 10), (2, 20), (6, 60)):
-        scores.add(score, length)
-    assert scores.row() == {"score/count": 3, "score/mean": 3.0, "episode/length_mean": 30.0}
-    again = RunningScores(json.loads(json.dumps(scores.games)), window=3)
-    assert again.row() == scores.row()
-    assert len(RunningScores((i, i) for i in range(150)).games) == 100
+    games = []
+    assert score_row(games) == {"score/count": 0}
+    for game in ((100, 1000), (1, 10), (2, 20), (6, 60)):
+        games = newest_games(games, [game], window=3)
+    assert score_row(games) == {"score/count": 3, "score/mean": 3.0, "episode/length_mean": 30.0}
+    again = newest_games(json.loads(json.dumps(games)), window=3)
+    assert score_row(again) == score_row(games)
+    assert len(newest_games((i, i) for i in range(150))) == 100
 
 
 ROW = {

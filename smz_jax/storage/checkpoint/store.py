@@ -151,7 +151,7 @@ class CheckpointStore:
             experience: as `read_rows` takes it, for a step that has rows; unset: they are left.
             step: this one; unset: the newest good one.
             partial: `abstract_state` is some of what was saved, found by its names; else all.
-            fits: looks at the manifest before arrays are read, and raises ConfigError.
+            fits: called with the manifest before arrays are read; it may raise ConfigError.
 
         Raises:
             ConfigError: in one line, if there is none, all are damaged, or it does not fit.

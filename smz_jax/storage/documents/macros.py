@@ -26,12 +26,7 @@ def prefix_share(phrases: Sequence[Sequence[int]]) -> float:
 
 
 def check_fits(document: Mapping[str, Any], action_names: Sequence[str], longest: int) -> None:
-    """Checks that a library is of the game and the settings of a model.
-
-    Args:
-        document: as `read_macros_json` gives it.
-        action_names: of the model.
-        longest: `macro.max_length` of the model's settings.
+    """Checks that a library is of a model's game and of its `macro.max_length`, `longest`.
 
     Raises:
         ConfigError: in one line, if its actions are others, or a macro is longer.
