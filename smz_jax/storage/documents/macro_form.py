@@ -11,22 +11,8 @@ from typing import Any
 
 from smz_jax.config.check import ConfigError, shorten
 from smz_jax.config.training import MacroConfig
-from smz_jax.storage.documents.forms import (
-    COUNT,
-    COUNTS,
-    HUGE,
-    SHARE,
-    TEXT,
-    TRUTH,
-    Form,
-    every,
-    fields,
-    kind,
-    number,
-    one_of,
-    optional,
-    value,
-)
+from smz_jax.storage.documents import forms
+from smz_jax.storage.documents.forms import COUNTS, SHARE, every, fields, kind, number, optional
 
 SCHEMA = 3
 STATUS_NAMES = ("candidate", "sound", "refuted")
@@ -43,12 +29,12 @@ MACRO = fields(
     names=kind(str),
     buckets=kind(list),
     source=kind(str),
-    deterministic=TRUTH,
+    deterministic=forms.TRUTH,
     status=kind(str),
     slot=optional(kind(int)),
     precondition=optional(kind(dict)),
     length=number(1, 8, whole=True),
-    count=number(1, COUNT, whole=True),
+    count=number(1, forms.COUNT, whole=True),
     play_count=COUNTS,
     generality=number(0, 1024, whole=True),
     mean_entropy=number(0, 1, slack=_SLACK),
@@ -62,7 +48,7 @@ MACRO = fields(
 """An entry of `macros`."""
 PRECONDITION = fields(windows=_POSITIVE, **dict.fromkeys(PRECONDITION_SHARES, optional(SHARE)))
 _CONTROL = fields(
-    name=one_of("macros", "shuffled play", "random"),
+    name=forms.one_of("macros", "shuffled play", "random"),
     macros=COUNTS,
     kept=COUNTS,
     saved_bits_per_action=number(),
@@ -70,25 +56,25 @@ _CONTROL = fields(
     saved_high=optional(number()),
 )
 SELECTION = fields(
-    play=fields(source=one_of("replay", "games"), actions=COUNTS, pieces=COUNTS),
-    of=one_of("sound", "table"),
+    play=fields(source=forms.one_of("replay", "games"), actions=COUNTS, pieces=COUNTS),
+    of=forms.one_of("sound", "table"),
     allowed=COUNTS,
     **dict.fromkeys(("bits_per_action", "bits_per_action_plain", "dictionary_bits"), _POSITIVE),
     **dict.fromkeys(("coverage", "redundancy", "redundancy_allowed"), SHARE),
-    sampled=optional(number(1, COUNT, whole=True)),
+    sampled=optional(number(1, forms.COUNT, whole=True)),
     tree_share=optional(_POSITIVE),
-    controls=optional(fields(held_out=number(0, COUNT), libraries=every(_CONTROL))),
+    controls=optional(fields(held_out=number(0, forms.COUNT), libraries=every(_CONTROL))),
     phrases=every(fields(uses=COUNTS, saved_bits=number(), missed_bits=optional(number()))),
 )
 """The library chosen by compression."""
 
 
-def _part(of: type) -> Form:
+def _part(of: type) -> forms.Form:
     return lambda found, where: None if isinstance(found, of) else f"{where} is missing"
 
 
 LIBRARY = fields(
-    action_names=every(TEXT),
+    action_names=every(forms.TEXT),
     stats=_part(dict),
     config=_part(dict),
     macros=lambda found, where: _part(list)(found, where) or every(MACRO)(found, where),
@@ -102,7 +88,7 @@ def decode(actions: Sequence[int], action_names: Sequence[str]) -> str:
 
 
 _SHOWN = fields(
-    source=value(lambda x: True),
+    source=forms.value(lambda x: True),
     names=optional(kind(str, list)),
     actions=optional(kind(str, list)),
     **dict.fromkeys(("length", "count", "play_count", "generality"), number()),
@@ -150,7 +136,7 @@ def _contradictions(document: Mapping[str, Any], config: MacroConfig) -> Iterato
     """Where a library of the right form contradicts itself."""
     names, macros = document["action_names"], document["macros"]
     for name, found in document["stats"].items():
-        high = 1 if name.startswith("certain_rate") else HUGE
+        high = 1 if name.startswith("certain_rate") else forms.HUGE
         if fault := number(0, high)(found, f"stats.{shorten(name)}"):
             yield fault
     for index, macro in enumerate(macros):

@@ -6,40 +6,29 @@ A part that is left out, or null, is not known. What a part is, the writers say:
 
 from typing import Any
 
-from smz_jax.storage.documents.forms import (
-    ABSENT,
-    COUNTS,
-    TEXT,
-    TRUTH,
-    Document,
-    every,
-    fields,
-    is_number,
-    kind,
-    nullable,
-    number,
-    optional,
-    value,
-)
+from smz_jax.storage.documents import forms
+from smz_jax.storage.documents.forms import COUNTS, TEXT, every, fields, nullable, number, optional
 
-_NUMBER, _OBJECT = optional(value(is_number)), optional(kind(dict))
-_EVALUATION = optional(every(nullable(value(is_number)), dict, but=("scores",)))
+_NUMBER, _OBJECT = optional(number()), optional(forms.kind(dict))
+_EVALUATION = optional(every(nullable(number()), dict, but=("scores",)))
 _MEASURED = fields(mean=number(), **dict.fromkeys(("mean_low", "mean_high"), nullable(number())))
 
-SUMMARY = Document(
+SUMMARY = forms.Document(
     "summary.json",
     **dict.fromkeys(("env_steps", "env_frames", "learner_steps", "seconds_total"), _NUMBER),
-    seconds=optional(every(value(is_number), dict)),
+    seconds=optional(every(number(), dict)),
     evaluation=_EVALUATION,
     evaluation_sticky=_EVALUATION,
     baselines=optional(fields(random=_EVALUATION, constant=optional(every(_EVALUATION, dict)))),
     **dict.fromkeys(("macros", "model_check", "versions"), _OBJECT),
 )
-BASELINES = Document("baselines.json", random=nullable(_MEASURED), constant=every(_MEASURED, dict))
-ABOUT = Document(
+BASELINES = forms.Document(
+    "baselines.json", random=nullable(_MEASURED), constant=every(_MEASURED, dict)
+)
+ABOUT = forms.Document(
     "export.json",
     experiment=TEXT,
-    seed=kind(int),
+    seed=forms.kind(int),
     checkpoint=TEXT,
     env_steps=optional(COUNTS),
     action_names=every(TEXT),
@@ -49,7 +38,7 @@ SCORES = every(
         policy=TEXT,
         when=TEXT,
         env_steps=nullable(COUNTS),
-        this_model=TRUTH,
+        this_model=forms.TRUTH,
         mean=number(),
         **dict.fromkeys(("mean_low", "mean_high"), optional(number())),
     )
@@ -59,9 +48,9 @@ SCORES = every(
 
 def _pairs(found: Any, where: str) -> str | None:
     """A part of grid.json with a number for each state and action."""
-    if found is ABSENT:
+    if found is forms.ABSENT:
         return None
-    rows = every(every(value(is_number)))
+    rows = every(every(number()))
     return rows(found, where) or (
         f"{where} is no table" if len(set(map(len, found))) != 1 else None
     )
@@ -73,4 +62,4 @@ def _same_shape(grid: dict[str, Any]) -> str | None:
 
 
 _PAIRS = ("entropy_errors", "true_entropy", "visits")
-GRID = Document("grid.json", _same_shape, returns=_OBJECT, **dict.fromkeys(_PAIRS, _pairs))
+GRID = forms.Document("grid.json", _same_shape, returns=_OBJECT, **dict.fromkeys(_PAIRS, _pairs))
