@@ -68,7 +68,7 @@ class EnvConfig(Checked, section="env"):
     rebuild_every: Annotated[int, Between(1, 10**9, words="in 1..10^9")] = 4_096
     """Training: steps of each lane after which the games are cut off and opened anew with a seed
     that follows from the run's. A resumed run plays the steps since the last time again, so that
-    it goes on bit for bit."""
+    it continues bit for bit."""
 
     def __post_init__(self) -> None:
         """Checks `kwargs` and `backend` too; spells `kwargs` in one way, so that runs compare."""

@@ -190,7 +190,7 @@ class PhaseTimers:
         return sum(self._seconds.values())
 
 
-def newest_games(*games: Iterable[tuple[float, int]], window: int = 100) -> list[Any]:
+def newest_games(*games: Iterable[tuple[float, int]], window: int = 100) -> list[tuple[float, int]]:
     """The last finished games of training, oldest first: raw score and length in agent steps."""
     played = itertools.chain.from_iterable(games)
     return [(float(score), int(length)) for score, length in played][-window:]

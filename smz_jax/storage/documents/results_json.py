@@ -1,7 +1,7 @@
 """summary.json, grid.json, baselines.json; an export's export.json and evaluation.json.
 
-A part that is left out, or null, is not known. What a part is, the writers say: `run.ending`,
-`experiments.gridworld`, `acting.evaluate`, `analysis.load`.
+A part that is left out, or null, is not known. They are written by `run.ending`,
+`experiments.gridworld`, `run.events` and `analysis.load`, which say what the parts mean.
 """
 
 from typing import Any
