@@ -116,12 +116,12 @@ def _fault(document: Any) -> str | None:
         return "it holds no object"
     schema, advice = document.get("schema"), ""
     if type(schema) is not int or schema != SCHEMA:
-        if type(schema) is int and schema > SCHEMA:
-            advice = ": a newer version wrote it; update this project, or read it with the commit "
-            advice += "in the run's summary.json"
-        elif type(schema) is int:
-            advice = ": an older version wrote it, which kept less evidence; run the "
-            advice += "experiment again, or read it with the commit in the run's summary.json"
+        if type(schema) is int:
+            older = (
+                ": an older version wrote it, which kept less evidence; run the experiment again"
+            )
+            advice = ": a newer version wrote it; update this project" if schema > SCHEMA else older
+            advice += ", or read it with the commit in the run's summary.json"
         return f"schema = {shorten(schema)}, allowed is {SCHEMA}{advice}"
     if fault := LIBRARY(document, ""):
         return fault
