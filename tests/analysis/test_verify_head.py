@@ -19,7 +19,7 @@ from smz_jax.analysis.verify.tried_libraries import (
 from smz_jax.config.settings import Config
 from smz_jax.config.training import MacroConfig
 from smz_jax.macros.precondition.head import init_head
-from smz_jax.macros.precondition.network import OUTPUT, make_precondition
+from smz_jax.macros.precondition.network import OUTPUT, PreconditionHead
 
 jax.config.update("jax_disable_most_optimizations", True)
 MACROS = ((1, 2), (2,), (0, 0, 1), (3, 1))
@@ -81,7 +81,7 @@ def test_what_a_head_is_asked_is_what_its_owners_outputs_say():
     # The free slot 1 is nobody's.
     assert learned.slots == {(1, 2): 0, (0, 0, 1): 2, (3,): 3}
     embeddings = np.random.default_rng(2).normal(size=(5, 6)).astype(np.float32)
-    logits = np.asarray(make_precondition(SETTINGS).logits(head.params, embeddings), np.float64)
+    logits = np.asarray(PreconditionHead(SETTINGS).apply(head.params, embeddings), np.float64)
     chance = learned.chance(embeddings)
     expected = 1 / (1 + np.exp(-logits)) * [1, 0, 1, 1]
     np.testing.assert_allclose(chance, expected, atol=1e-5)

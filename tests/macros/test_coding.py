@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from smz_jax.config.check import ConfigError
 from smz_jax.macros.compression import coding
+from smz_jax.macros.compression.rewriting import FAR, cheapest, lay_out
 from smz_jax.macros.compression.selection import encode, parse, select
 from smz_jax.macros.library.controls import random_macros, shuffled
 from tests.support.compression_twin import (
@@ -34,7 +35,7 @@ def test_bits_by_hand():
     counts = [1, 1, 1]
     assert coding.code_bits(counts, 3) == pytest.approx(math.log2(105))
     assert coding.code_bits([2], 4) == pytest.approx(3)  # 1/4 x 1/2
-    assert coding.dictionary_bits([b"\1\1", b"\1\2\3\4\1\1\1\1"], 4) == 3 + (3 + 4) + (3 + 16)
+    assert coding.dictionary_bits([(0, 0), (0, 1, 2, 3, 0, 0, 0, 0)], 4) == 3 + (3 + 4) + (3 + 16)
 
 
 def test_a_library_that_pays_by_hand():
@@ -59,28 +60,37 @@ def test_unused_phrases_are_paid_for():
     assert found.saved_per_action < 0
 
 
+def cheapest_names(text, costs, num_actions):
+    """The cheapest rewriting of a text in one lane, as the names of its symbols; -1 is a border."""
+    phrases = [name for name in costs if len(name) > 1]
+    names = [*((action,) for action in range(num_actions)), *phrases, (-1,)]
+    symbol, _ = lay_out(np.array(text, int) + 1, np.zeros(1, int), phrases, num_actions)
+    path = cheapest(symbol, np.array([*(costs[name] for name in names), FAR]))
+    return [names[symbol] for symbol in path[0] if symbol >= 0]
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_the_cheapest_rewriting(data):
     """Cost equal to the least over all rewritings; of the same actions; borders kept."""
-    text = bytes(data.draw(st.lists(st.integers(0, 2), max_size=10)))
-    phrase = st.lists(st.integers(1, 2), min_size=2, max_size=8).map(bytes)
-    symbols = [b"\0", b"\1", b"\2", *data.draw(st.lists(phrase, unique=True, max_size=5))]
+    text = tuple(data.draw(st.lists(st.integers(-1, 1), max_size=10)))
+    phrase = st.lists(st.integers(0, 1), min_size=2, max_size=8).map(tuple)
+    symbols = [(-1,), (0,), (1,), *data.draw(st.lists(phrase, unique=True, max_size=5))]
     costs = {symbol: data.draw(st.integers(0, 9)) for symbol in symbols}
 
     def least(rest):
         if not rest:
             return 0
-        return min(costs[s] + least(rest[len(s) :]) for s in symbols if rest.startswith(s))
+        return min(costs[s] + least(rest[len(s) :]) for s in symbols if rest[: len(s)] == s)
 
-    found = coding.cheapest(text, costs)
-    assert b"".join(found) == text
+    found = cheapest_names(text, costs, 2)
+    assert sum(found, ()) == text
     assert sum(costs[symbol] for symbol in found) == least(text)
 
 
 def test_ties_go_to_the_longer_symbol():
-    costs = {b"\1": 1, b"\1\1": 2, b"\1\1\1": 3}
-    assert coding.cheapest(b"\1\1\1\1", costs) == [b"\1", b"\1\1\1"]
+    costs = {(-1,): 0, (0,): 1, (0, 0): 2, (0, 0, 0): 3}
+    assert cheapest_names((0, 0, 0, 0), costs, 1) == [(0,), (0, 0, 0)]
 
 
 @settings(max_examples=80, deadline=None)

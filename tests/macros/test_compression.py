@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from smz_jax.config.check import ConfigError
 from smz_jax.macros.compression import coding, ladder, merging
 from smz_jax.macros.compression import selection as compression
+from smz_jax.macros.compression.rewriting import rewrite
 from smz_jax.macros.compression.selection import encode, parse, select
 from tests.support.compression_twin import (
     adaptive_bits,
@@ -191,11 +192,10 @@ def test_merging_equals_its_twin(seed, pieces, low, high):
     streams, macros, num_actions = planted(seed, pieces, low, high)
     if pieces == 2 and seed % 3 == 0:
         macros = sorted({*macros, (0, 0), (0, 0, 0), (0, 0, 0, 0, 0)})
-    piece = coding.check_streams(streams, num_actions)
-    texts = coding.check_phrases(macros, num_actions)
-    plain = coding.parse_pieces([piece], [], num_actions).symbols
-    found = merging.merge_pairs([piece], plain, texts, num_actions)
-    assert {coding.to_phrase(x) for x in found} == twin_merge(streams, macros, num_actions)
+    allowed = coding.check_phrases(macros, num_actions)
+    plain = rewrite(coding.check_streams(streams, num_actions), [], num_actions)
+    found = merging.merge_pairs(plain, allowed, num_actions)
+    assert found == twin_merge(streams, macros, num_actions)
 
 
 def test_repeats_are_merged_without_overlap():
@@ -209,25 +209,24 @@ def test_repeats_are_merged_without_overlap():
 def test_taking_phrases_away_keeps_exact_bits(seed):
     """Each loss is the difference of two code lengths, and the last counts are those of play."""
     streams, macros, num_actions = planted(seed)
-    piece = coding.check_streams(streams, num_actions)
-    texts = coding.check_phrases(macros, num_actions)
-    counts = coding.parse_pieces([piece], texts, num_actions).counts
-    steps = ladder.Ladder(counts, texts, num_actions)
+    phrases = sorted(coding.check_phrases(macros, num_actions))
+    counts = rewrite(coding.check_streams(streams, num_actions), phrases, num_actions).counts
+    lengths = np.array([1] * num_actions + [len(phrase) for phrase in phrases])
 
     def bits():
-        kinds = num_actions + len(steps.left)
-        dictionary = coding.dictionary_bits(steps.left, num_actions)
-        return coding.code_bits(list(steps.counts.values()), kinds) + dictionary
+        dictionary = coding.dictionary_bits([phrases[i] for i in left], num_actions)
+        return coding.code_bits(counts, num_actions + len(left)) + dictionary
 
-    while steps.left:
-        before = bits()
-        gone, loss = steps.step()
-        assert gone not in steps.left and bits() - before == pytest.approx(loss, abs=1e-6)
-        actions = sum(len(symbol) * count for symbol, count in steps.counts.items())
-        assert actions == sum(map(len, streams))
+    left = list(range(len(phrases)))
+    for gone, loss, after in ladder.take_away(counts, phrases, num_actions):
+        before, counts = bits(), after
+        left.remove(gone)
+        assert counts[num_actions + gone] == 0
+        assert bits() - before == pytest.approx(loss, abs=1e-6)
+        assert counts @ lengths == sum(map(len, streams))
+    assert not left and counts.sum() == sum(map(len, streams))
     plain = Counter(int(action) for stream in streams for action in stream)
-    left = {symbol[0] - 1: count for symbol, count in steps.counts.items() if count}
-    assert left == plain
+    assert {action: count for action, count in enumerate(counts.tolist()) if count} == plain
 
 
 @pytest.mark.parametrize(
@@ -272,10 +271,11 @@ def test_visits_weigh_as_imagined_play():
     rng = np.random.default_rng(0)
     streams = [rng.integers(4, size=500), rng.integers(4, size=500)]
     macros = [(0, 1), (3, 2, 1, 0)]
-    play_piece = coding.check_streams(streams, 4)
-    texts = coding.check_phrases(macros, 4)
-    pieces = compression._imagined(play_piece, texts, [3.0, 1.0], 0.1)
-    assert pieces == [(texts[0], 30), (texts[1], 10)]  # 3 x 2 + 1 x 4 = 10; 30 x 2 + 10 x 4 = 100
+    imagined = compression._imagined(1000, macros, [3.0, 1.0], 0.1)
+    assert imagined == {(0, 1): 30, (3, 2, 1, 0): 10}  # 3 x 2 + 4 = 10; 30 x 2 + 10 x 4 = 100
+    joined = compression._join(coding.check_streams(streams, 4), imagined)
+    assert joined.text.tolist()[-8:] == [1, 2, 0, 4, 3, 2, 1, 0]
+    assert joined.weight.tolist()[-9:] == [1, *[30] * 3, *[10] * 5]
 
     alone = select(streams, macros, 4)
     assert alone.phrases == ()

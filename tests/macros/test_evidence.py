@@ -220,7 +220,7 @@ def grid_trials(**changes):
     )
     spec = type("Spec", (), {"context": 1})
     replayed = make_replayed(grid.exact_networks(**changes), config, spec)  # type: ignore[arg-type]
-    return jax.device_get(replayed(grid.PARAMS, rows).trials), rows, states, steps
+    return jax.device_get(replayed(grid.PARAMS, rows)[0]), rows, states, steps
 
 
 def test_trials_of_an_exact_model():

@@ -183,7 +183,7 @@ def sound_share(near, paid, agreed, trials=50.0):
 @pytest.mark.parametrize(
     ("document", "words"),
     [
-        (library(transitions=0, certain=0), "certainty: no transition has been looked at"),
+        (library(transitions=0, certain=0), "certainty: no transition has been read"),
         (library(certain=0), "no certain windows: none of 1,000 transitions"),
         (library(), "400 of 1,000 transitions were certain (under 0.2 in play, 0.4 in"),
         (library(candidates_tree=5), "too few occurrences ... in 5 windows, but no sequence"),

@@ -24,12 +24,12 @@ from smz_jax.macros.precondition.head import (
     held_out,
     init_head,
     make_head_update,
-    make_uncertain,
     model_part,
     settle,
+    uncertain,
     worth_it,
 )
-from smz_jax.macros.precondition.network import OUTPUT, make_precondition
+from smz_jax.macros.precondition.network import OUTPUT, PreconditionHead
 from smz_jax.macros.precondition.quality import quality
 from smz_jax.types import ReplaySample
 from tests.analysis import test_grid_check as grid
@@ -172,10 +172,11 @@ def test_the_head_learns_where_macros_apply():
 
 
 def test_certain_from_here_is_what_the_rules_say():
-    uncertain = jax.jit(make_uncertain(grid.exact_networks(), grid.CONFIG))
+    judge = functools.partial(uncertain, grid.exact_networks(), grid.CONFIG.macro)
     state, index = (x.ravel() for x in np.indices((grid.STATES, len(SEQUENCES))))
     actions = np.array([(*SEQUENCES[i], -1)[:3] for i in index], np.int32)
-    found = np.asarray(uncertain(grid.PARAMS, jnp.eye(grid.STATES)[state], jnp.asarray(actions)))
+    roots = jnp.eye(grid.STATES)[state]
+    found = np.asarray(jax.jit(judge)(grid.PARAMS, roots, jnp.asarray(actions)))
     kinds = []
     for first, row, answer in zip(state, actions, found, strict=True):
         at, sure = first, True
@@ -289,11 +290,11 @@ def test_a_new_owner_begins_anew_and_the_others_go_on():
 
 
 def test_no_gradient_passes_out_of_the_head():
-    head = make_precondition(MACRO)
-    params = jax.tree.map(lambda x: x + 0.1, head.init(KEY, (5, 5, 3)))
+    head = PreconditionHead(MACRO)
+    params = jax.tree.map(lambda x: x + 0.1, head.init(KEY, jnp.zeros((1, 5, 5, 3))))
 
     def total(params, embedding):
-        return jnp.sum(head.logits(params, embedding) ** 2)
+        return jnp.sum(head.apply(params, embedding) ** 2)
 
     embedding = jax.random.normal(KEY, (4, 5, 5, 3))
     of_params, of_embedding = jax.grad(total, argnums=(0, 1))(params, embedding)
@@ -352,7 +353,7 @@ def test_an_iterations_batches_are_evidence_and_then_fade(rate):
         for _ in range(3):
             sample = draw(rng)
             head = update(head, grid.PARAMS, sample, known)
-            windows = outcomes(replayed(grid.PARAMS, sample.rows).trials, macro)
+            windows = outcomes(replayed(grid.PARAMS, sample.rows)[0], macro)
             total += np.asarray(count_trials(table.actions, windows))
         assert total[0].sum() > 50 and int(head.updates) == (3 * number + 3) * (rate > 0)
         head, table = end(head, table)

@@ -1,86 +1,98 @@
 """Phrases taken away one by one, the one that is missed least first, at fixed rewritings."""
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from smz_jax.macros.compression.coding import (
-    Parse,
-    Piece,
-    cheapest,
-    parse_pieces,
+    Phrase,
+    Play,
     phrase_bits,
     symbol_bits,
-    symbol_costs,
     total_bits,
+)
+from smz_jax.macros.compression.rewriting import (
+    FAR,
+    Rewriting,
+    cheapest,
+    lay_out,
+    next_costs,
+    rewrite,
 )
 
 NOTHING = 1e-6
 """Bits that are a rounding error."""
 
 
-class Ladder:
-    """Takes phrases away one by one; counts stay those of a valid rewriting of all pieces."""
+def take_away(
+    counts: np.ndarray, phrases: Sequence[Phrase], num_actions: int
+) -> Iterator[tuple[int, float, np.ndarray]]:
+    """Takes away the phrase that is missed least, again and again (ties: the first in order).
 
-    def __init__(self, counts: Counter[bytes], texts: Sequence[bytes], num_actions: int) -> None:
-        self.counts = Counter(counts)
-        self.num_actions = num_actions
-        self.left = sorted(texts)
-        self._spelling: dict[bytes, Counter[bytes]] = {}
+    A phrase that is missing is written with the others, at least cost.
 
-    def _respell(self) -> None:
-        """How each phrase is written where it is missing: with the others, at least cost."""
-        missing = [text for text in self.left if text not in self._spelling]
-        costs = symbol_costs(self.counts, self.left, self.num_actions) if missing else {}
-        for text in missing:
-            own = costs.pop(text)
-            self._spelling[text] = Counter(cheapest(text, costs))
-            costs[text] = own
+    Args:
+        counts: [A + K] of the symbols of a rewriting.
+        phrases: the library, in lexicographic order.
+        num_actions: A.
 
-    def _losses(self) -> np.ndarray:
-        """Bits that the description grows by without each phrase, its spelling refunded."""
-        counts = self.counts
-        total, kinds = sum(counts.values()), self.num_actions + len(self.left)
-        uses = np.array([counts[text] for text in self.left], np.int64)
-        sizes = np.array([self._spelling[text].total() for text in self.left])
-        grown = total_bits(total - uses + uses * sizes, kinds - 1) - total_bits(total, kinds)
-        parts = [
-            (row, counts[part], counts[part] + uses[row] * times)
-            for row, text in enumerate(self.left)
-            for part, times in self._spelling[text].items()
-        ]
-        row, before, after = np.array(parts, np.int64).T
-        shrunk = np.bincount(row, symbol_bits(after) - symbol_bits(before))
-        spelling = [phrase_bits(len(text), self.num_actions) for text in self.left]
-        return grown + symbol_bits(uses) - shrunk - np.array(spelling)
-
-    def step(self) -> tuple[bytes, float]:
-        """Takes away the phrase that is missed least (ties: the first in order)."""
-        self._respell()
-        losses = self._losses()
-        index = int(np.argmin(np.round(losses, 6)))
-        text = self.left.pop(index)
-        spelling = self._spelling.pop(text)
-        uses = self.counts.pop(text, 0)
-        for part, times in spelling.items():
-            self.counts[part] += uses * times
-        self._spelling = {k: v for k, v in self._spelling.items() if text not in v}
-        return text, float(losses[index])
+    Yields:
+        Index of the phrase; bits that the description grows by without it, its spelling refunded;
+        counts [A + K] of a valid rewriting without it.
+    """
+    size, counts = len(phrases), counts.copy()
+    if not size:
+        return
+    own = num_actions + np.arange(size)
+    lengths = np.array([len(phrase) for phrase in phrases])
+    text = np.array([action + 1 for phrase in phrases for action in phrase], np.uint8)
+    symbol, _ = lay_out(text, np.cumsum(lengths) - lengths, phrases, num_actions)
+    symbol[symbol == own] = num_actions + size + 1  # not with itself
+    refunds = np.array([phrase_bits(phrase, num_actions) for phrase in phrases])
+    spelling = np.zeros((size, len(symbol)), np.int64)
+    times = np.zeros_like(spelling)  # of each part of a spelling, at its first place alone
+    is_left, missing = np.ones((2, size), np.bool_)
+    while is_left.any():
+        kinds = num_actions + int(is_left.sum())
+        rows = np.flatnonzero(is_left & missing)
+        if len(rows):
+            costs = np.append(next_costs(counts, kinds), [0, FAR])
+            costs[own[~is_left]] = FAR
+            found = cheapest(symbol[:, :, rows], costs)
+            same = found[:, :, None] == found[:, None, :]
+            first = (found >= 0) & (found < num_actions + size)
+            first &= same.argmax(axis=2) == np.arange(len(symbol))
+            spelling[rows], times[rows] = np.where(first, (found, same.sum(axis=2)), 0)
+        left = np.flatnonzero(is_left)
+        uses, total = counts[own[left]], counts.sum()
+        before = counts[spelling[left]]
+        shrunk = symbol_bits(before + uses[:, None] * times[left]) - symbol_bits(before)
+        grown = total_bits(total - uses + uses * times[left].sum(axis=1), kinds - 1)
+        losses = grown - total_bits(total, kinds) + symbol_bits(uses) - shrunk.sum(axis=1)
+        losses -= refunds[left]
+        least = int(np.argmin(np.round(losses, 6)))
+        gone = int(left[least])
+        np.add.at(counts, spelling[gone], uses[least] * times[gone])
+        counts[own[gone]] = 0
+        is_left[gone] = False
+        missing = ((spelling == own[gone]) & (times > 0)).any(axis=1)
+        yield gone, float(losses[least]), counts.copy()
 
 
 def refine(
-    pieces: Sequence[Piece], texts: Sequence[bytes], num_actions: int
-) -> tuple[list[bytes], list[float], Parse]:
+    play: Play, phrases: Sequence[Phrase], num_actions: int
+) -> tuple[list[Phrase], list[float], Rewriting]:
     """Drops phrases until each prefix that is left out would cost: the library, its gains."""
     while True:
-        parsed = parse_pieces(pieces, texts, num_actions)
-        ladder = Ladder(parsed.counts, texts, num_actions)
-        steps = [ladder.step() for _ in texts]
+        phrases = sorted(phrases)
+        parsed = rewrite(play, phrases, num_actions)
+        steps = [
+            (phrases[i], loss) for i, loss, _ in take_away(parsed.counts, phrases, num_actions)
+        ]
         grown = np.cumsum([0.0, *(loss for _, loss in steps)])
         # The shortest of the libraries that are the best one but for rounding.
         drop = int(np.flatnonzero(grown <= grown.min() + NOTHING)[-1])
         kept = steps[drop:][::-1]
-        texts = [text for text, _ in kept]
+        phrases = [phrase for phrase, _ in kept]
         if not drop:
-            return texts, [loss for _, loss in kept], parsed
+            return phrases, [loss for _, loss in kept], parsed

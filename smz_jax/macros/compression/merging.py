@@ -4,20 +4,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from smz_jax.macros.compression.coding import BORDER, Piece, phrase_bits, symbol_bits, total_bits
+from smz_jax.macros.compression.coding import Phrase, phrase_bits, symbol_bits, total_bits
+from smz_jax.macros.compression.rewriting import Rewriting
 
 
 class _Rules:
     """Every allowed merge (left, right) -> target, in the order of target, then left."""
 
-    def __init__(self, allowed: Sequence[bytes], num_actions: int) -> None:
+    def __init__(self, allowed: Sequence[Phrase], num_actions: int) -> None:
         parts = {
             macro[start:end]
             for macro in allowed
             for start in range(len(macro))
             for end in range(start + 2, len(macro) + 1)
         }
-        self.names = [bytes([action + 1]) for action in range(num_actions)] + sorted(parts)
+        self.names = [*((action,) for action in range(num_actions)), *sorted(parts)]
         self.ids = {name: index for index, name in enumerate(self.names)}
         splits = [
             (self.ids[name[:cut]], self.ids[name[cut:]], self.ids[name])
@@ -31,7 +32,7 @@ class _Rules:
         # A part that is no macro itself is only a step on the way, and leaves in the end.
         macros = set(allowed)
         self.price = np.array(
-            [phrase_bits(len(name), num_actions) if name in macros else 0.0 for name in self.names]
+            [phrase_bits(name, num_actions) if name in macros else 0.0 for name in self.names]
         )
 
     def find(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -53,31 +54,19 @@ def _gains(
     rules: _Rules, chosen: np.ndarray, uses: np.ndarray, counts: np.ndarray, num_actions: int
 ) -> np.ndarray:
     """Bits that each merge saves: play before less after, and the dictionary's change."""
-    left, right, target = rules.left[chosen], rules.right[chosen], rules.target[chosen]
-    twin = left == right
-    new_left = counts[left] - np.where(twin, 2, 1) * uses
-    new_right = counts[right] - uses
-    new = counts[target] == 0
-    gone_left = (left >= num_actions) & (new_left == 0)
-    gone_right = (right >= num_actions) & (new_right == 0) & ~twin
-    total = counts.sum()
-    kinds = num_actions + int((counts[num_actions:] > 0).sum())
-    new_kinds = kinds + new.astype(np.int64) - gone_left - gone_right
-    change = total_bits(total - uses, new_kinds) - total_bits(total, kinds)
-    change += symbol_bits(counts[left]) - symbol_bits(new_left)
-    change += np.where(twin, 0.0, symbol_bits(counts[right]) - symbol_bits(new_right))
-    change += symbol_bits(counts[target]) - symbol_bits(counts[target] + uses)
-    change += new * rules.price[target]
-    change -= gone_left * rules.price[left] + gone_right * rules.price[right]
-    return -change
+    symbols = np.stack([rules.left[chosen], rules.right[chosen], rules.target[chosen]], axis=1)
+    twin = symbols[:, 0] == symbols[:, 1]
+    before = counts[symbols]
+    after = before + np.stack([-uses * (1 + twin), -uses * ~twin, uses], axis=1)
+    # Phrases that become symbols, less those that are none any more.
+    born = np.where(symbols >= num_actions, (after > 0).astype(np.int64) - (before > 0), 0)
+    total, kinds = counts.sum(), num_actions + np.count_nonzero(counts[num_actions:])
+    grown = total_bits(total - uses, kinds + born.sum(axis=1)) - total_bits(total, kinds)
+    shrunk = symbol_bits(after) - symbol_bits(before) - born * rules.price[symbols]
+    return shrunk.sum(axis=1) - grown
 
 
-def merge_pairs(
-    pieces: Sequence[Piece],
-    parsed: Sequence[Sequence[bytes]],
-    allowed: Sequence[bytes],
-    num_actions: int,
-) -> set[bytes]:
+def merge_pairs(parsed: Rewriting, allowed: Sequence[Phrase], num_actions: int) -> set[Phrase]:
     """Merges the pair that saves most, again and again, until none saves.
 
     A merge joins two neighbouring symbols everywhere; what they spell must be an allowed macro or
@@ -86,9 +75,8 @@ def merge_pairs(
     in lexicographic order.
 
     Args:
-        pieces: texts and how often each counts.
-        parsed: symbols of each piece, actions or parts of allowed macros, and borders.
-        allowed: texts of macros.
+        parsed: play; its phrases are allowed macros or parts of them.
+        allowed: macros.
         num_actions: A.
 
     Returns:
@@ -97,9 +85,8 @@ def merge_pairs(
     if not allowed:
         return set()
     rules = _Rules(allowed, num_actions)
-    rows = [[rules.ids.get(name, -1) for name in (*names, BORDER)] for names in parsed]
-    symbols = np.concatenate([np.array(row, np.int64) for row in rows])
-    weight = np.repeat([piece.weight for piece in pieces], [len(row) for row in rows])
+    known = [*range(num_actions), *(rules.ids[phrase] for phrase in parsed.phrases), -1]
+    symbols, weight = np.array(known)[parsed.symbols], parsed.weight
     pairs = np.append(rules.find(symbols[:-1], symbols[1:]), -1)
     kinds = len(rules.names)
     counts = np.bincount(symbols + 1, weights=weight, minlength=kinds + 1)[1:].astype(np.int64)

@@ -5,7 +5,7 @@ for play under the code of `coding`, and takes away, one by one, those that are 
 down to the library of the fewest bits. The empty library is on that way, so that the result is
 never longer than plain play. All allowed macros at once are a second start (in short play no
 single merge pays for its macro); the better of the two is merged on, until nothing more is saved.
-Then real rewritings decide (`variants`): what costs bits by itself beside all others goes, and
+Then real rewritings decide (`rewriting`): what costs bits by itself beside all others goes, and
 what each of the rest saves is measured. Where play times macros is more than `_WORK`, that is done
 on every n-th block of play, counted n times.
 
@@ -19,27 +19,23 @@ so that imagined actions are `tree_share` of the played ones. The choice, the or
 are then those of both together; `encoding` is always of play alone.
 """
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from smz_jax.config.check import require
 from smz_jax.macros.compression.coding import (
-    BORDER,
     Encoding,
-    Parse,
     Phrase,
-    Piece,
+    Play,
     check_phrases,
     check_streams,
     dictionary_bits,
-    parse_pieces,
-    to_phrase,
 )
 from smz_jax.macros.compression.ladder import NOTHING, refine
 from smz_jax.macros.compression.merging import merge_pairs
-from smz_jax.macros.compression.variants import library_bits
+from smz_jax.macros.compression.rewriting import library_bits, rewrite
 from smz_jax.storage.documents.macros import prefix_share
 
 _ROUNDS = 4
@@ -49,26 +45,21 @@ _BLOCK = 1000
 """Actions."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Selection:
-    """A library chosen by compression; phrases in the order of their worth."""
+class Selection(NamedTuple):
+    """A library chosen by compression; phrases in the order of their worth.
 
-    phrases: tuple[Phrase, ...]
-    """The chosen macros; the first k of them are a good library of size k."""
+    `saved_bits` of a phrase are those that it takes off the description when it joins those before
+    it, its own spelling paid; negative where it is of use only beside later ones. They sum to what
+    the whole library saves (of play and imagined play).
+    """
+
+    phrases: tuple[Phrase, ...]  # the first k of them are a good library of size k
     saved_bits: tuple[float, ...]
-    """Of each: bits that it takes off the description when it joins those before it, its own
-    spelling paid; negative where it is of use only beside later ones. They sum to what the whole
-    library saves (of play and imagined play)."""
-    missed_bits: tuple[float, ...]
-    """Of each: bits that the description grows by if it alone is left out; more than 0."""
-    sampled: int
-    """Those bits are of every n-th block of play, counted n times; 1: of all play, exact."""
-    encoding: Encoding
-    """Of the played actions under the chosen library; `uses` in the order of `phrases`."""
-    redundancy: float
-    """Share of the phrases that are the beginning of another phrase."""
-    allowed_redundancy: float
-    """The same share of all allowed macros."""
+    missed_bits: tuple[float, ...]  # by which the description grows without each alone; above 0
+    sampled: int  # those bits are of every n-th block of play, counted n times; 1: of all, exact
+    encoding: Encoding  # of the played actions under the chosen library
+    redundancy: float  # share of the phrases that are the beginning of another phrase
+    allowed_redundancy: float  # the same share of all allowed macros
 
 
 def parse(
@@ -87,26 +78,23 @@ def parse(
     Raises:
         ConfigError: in one line, on actions, shapes or phrases other than these.
     """
-    texts, play = check_phrases(phrases, num_actions), check_streams(streams, num_actions)
-    ids = {bytes([action + 1]): action for action in range(num_actions)}
-    ids.update({text: num_actions + index for index, text in enumerate(texts)})
-    symbols = parse_pieces([play], texts, num_actions).symbols[0]
-    flat = np.array([ids.get(symbol, -1) for symbol in symbols], np.int32)
-    ends = np.flatnonzero(flat < 0)
-    return [piece[piece >= 0] for piece in np.split(flat, ends[:-1])] if len(ends) else []
+    library, play = check_phrases(phrases, num_actions), check_streams(streams, num_actions)
+    symbols = rewrite(play, library, num_actions).symbols.astype(np.int32)
+    pieces = np.split(symbols, np.flatnonzero(symbols == num_actions + len(library)) + 1)
+    return [piece[:-1] for piece in pieces[:-1]]
 
 
-def _encoding(play: Piece, parsed: Parse, texts: Sequence[bytes], num_actions: int) -> Encoding:
-    plain = parse_pieces([play], [], num_actions)
-    uses = tuple(parsed.counts[text] for text in texts)
+def _encoding(play: Play, library: Sequence[Phrase], num_actions: int) -> Encoding:
+    plain, short = (rewrite(play, phrases, num_actions) for phrases in ([], library))
+    uses = short.counts[num_actions:].tolist()
     return Encoding(
-        actions=sum(plain.counts.values()),
-        symbols=sum(parsed.counts.values()),
-        play_bits=parsed.bits,
-        dictionary_bits=dictionary_bits(texts, num_actions),
+        actions=int(plain.counts.sum()),
+        symbols=int(short.counts.sum()),
+        play_bits=short.bits,
+        dictionary_bits=dictionary_bits(library, num_actions),
         plain_bits=plain.bits + dictionary_bits([], num_actions),
-        uses=uses,
-        covered=sum(use * len(text) for use, text in zip(uses, texts, strict=True)),
+        uses=tuple(uses),
+        covered=sum(use * len(phrase) for use, phrase in zip(uses, library, strict=True)),
     )
 
 
@@ -128,95 +116,81 @@ def encode(
     Raises:
         ConfigError: in one line, on actions, shapes or phrases other than these.
     """
-    texts, play = check_phrases(phrases, num_actions), check_streams(streams, num_actions)
-    return _encoding(play, parse_pieces([play], texts, num_actions), texts, num_actions)
+    library, play = check_phrases(phrases, num_actions), check_streams(streams, num_actions)
+    return _encoding(play, library, num_actions)
 
 
 def _imagined(
-    play: Piece, texts: Sequence[bytes], visits: Sequence[float] | None, tree_share: float
-) -> list[Piece]:
-    """One piece for each macro that the search supports, weighted as the module says."""
-    if visits is None:
-        return []
-    require(len(visits) == len(texts), "visits", visits, f"one number for each of {len(texts)}")
+    actions: int, macros: Sequence[Phrase], visits: Sequence[float], tree_share: float
+) -> dict[Phrase, int]:
+    """How often each macro that the search supports counts, as the module says."""
+    require(len(visits) == len(macros), "visits", visits, f"one number for each of {len(macros)}")
     each = np.asarray(visits, np.float64).reshape(-1)
     allowed = "finite and at least 0"
     require(bool(np.all(np.isfinite(each) & (each >= 0))), "visits", visits, allowed)
     require(0 <= tree_share <= 1e6, "tree_share", tree_share, "in [0, 1e6]")
-    spelled = float(np.dot(each, [len(text) for text in texts])) if len(texts) else 0.0
-    if spelled == 0:
-        return []
-    actions = len(play.text) - play.text.count(0)
-    weights = np.rint(tree_share * actions * (each / spelled)).astype(np.int64).tolist()
-    return [Piece(text, weight) for text, weight in zip(texts, weights, strict=True) if weight]
+    spelled = float(np.dot(each, [len(macro) for macro in macros])) if len(macros) else 0.0
+    weights = np.rint(tree_share * actions * (each / (spelled or 1.0))).astype(np.int64).tolist()
+    return {macro: weight for macro, weight in zip(macros, weights, strict=True) if weight}
 
 
-def _measured(pieces: Sequence[Piece], phrases: int) -> tuple[list[Piece], int]:
-    """Pieces for `_polish`: all, or every n-th block counted n times; and n."""
-    size = sum(len(piece.text) for piece in pieces)
-    every = max(1, -(-size * phrases // _WORK))
-    if every == 1:
-        return list(pieces), 1
-    found = []
-    for piece in pieces:
-        if len(piece.text) < _BLOCK * every:
-            found.append(piece)
-            continue
-        starts = range(0, len(piece.text), _BLOCK * every)
-        blocks = [piece.text[start : start + _BLOCK] for start in starts]
-        found.append(Piece(BORDER.join(blocks), piece.weight * every))
-    return found, every
+def _join(play: Play, imagined: Mapping[Phrase, int], every: int = 1) -> Play:
+    """Play, or every n-th block of it counted n times, and a piece for each imagined macro."""
+    text, weight = play
+    if every > 1 and len(text) >= _BLOCK * every:
+        starts = range(0, len(text), _BLOCK * every)
+        text = np.concatenate([np.append(text[x : x + _BLOCK], np.uint8(0)) for x in starts])
+        weight = np.full(len(text), every)
+    texts = [np.array([*macro, -1]) + 1 for macro in imagined]
+    weights = [np.full(len(macro) + 1, times) for macro, times in imagined.items()]
+    return Play(np.concatenate([text, *texts]).astype(np.uint8), np.concatenate([weight, *weights]))
 
 
 def _polish(
-    pieces: Sequence[Piece], texts: Sequence[bytes], num_actions: int
-) -> tuple[list[bytes], list[float], list[float]]:
+    play: Play, phrases: Sequence[Phrase], num_actions: int
+) -> tuple[list[Phrase], list[float], list[float]]:
     """Drops what costs by itself; gives the rest, what each saves, and by how much it is missed.
 
-    Args:
-        pieces: to be rewritten.
-        texts: a library, the best phrases first.
-        num_actions: A.
+    The best of the given phrases come first.
     """
-    texts, former, worst, least = list(texts), list(texts), 0, np.inf
-    while True:
-        size = len(texts)
-        parts = np.concatenate([np.ones((1, size)), 1 - np.eye(size)]).astype(np.bool_)
-        bits = library_bits(pieces, texts, parts, num_actions)
-        if bits[0] > least + NOTHING:  # they stood in for one another: drop the worst one alone
-            texts, least = former[:worst] + former[worst + 1 :], np.inf
-            continue
-        missed = bits[1:] - bits[0]
-        ranked = np.argsort(np.round(missed, 6), kind="stable")
-        costly = int((missed <= NOTHING).sum())
-        if not costly:
-            break
-        former, worst, least = texts, int(ranked[0]), bits[0]
-        gone = set(ranked[: -(-costly // 2)].tolist())
-        texts = [text for index, text in enumerate(texts) if index not in gone]
 
-    def joining(order: np.ndarray) -> np.ndarray:
-        parts = np.zeros((size + 1, size), np.bool_)
-        parts[:, order] = np.tri(size + 1, size, -1, np.bool_)
-        return -np.diff(library_bits(pieces, texts, parts, num_actions))
-
-    # The best first: again and again the tenth that is missed least then goes to the end.
-    left, last = np.arange(size), np.zeros(0, np.int64)
-    while len(left):
-        parts = np.zeros((len(left) + 1, size), np.bool_)
+    def measured(left: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        """Bits of some of the phrases, by how much each is missed, and which is missed least."""
+        parts = np.zeros((len(left) + 1, len(phrases)), np.bool_)
         parts[:, left] = True
         parts[np.arange(1, len(left) + 1), left] = False
-        bits = library_bits(pieces, texts, parts, num_actions)
-        ranked = left[np.argsort(np.round(bits[1:] - bits[0], 6), kind="stable")]
+        bits = library_bits(play, phrases, parts, num_actions)
+        missed = bits[1:] - bits[0]
+        return float(bits[0]), missed, np.argsort(np.round(missed, 6), kind="stable")
+
+    def joining(order: np.ndarray) -> np.ndarray:
+        parts = np.zeros((len(order) + 1, len(order)), np.bool_)
+        parts[:, order] = np.tri(*parts.shape, -1, np.bool_)
+        return -np.diff(library_bits(play, phrases, parts, num_actions))
+
+    former, worst, least = phrases, 0, np.inf
+    while True:
+        bits, missed, ranked = measured(np.arange(len(phrases)))
+        costly = int((missed <= NOTHING).sum())
+        if bits > least + NOTHING:  # they stood in for one another: drop the worst one alone
+            phrases, least = [*former[:worst], *former[worst + 1 :]], np.inf
+        elif costly:
+            former, worst, least = phrases, int(ranked[0]), bits
+            phrases = [phrases[i] for i in sorted(ranked[-(-costly // 2) :])]
+        else:
+            break
+    # The best first: again and again the tenth that is missed least then goes to the end.
+    left, order = np.arange(len(phrases)), np.zeros(0, np.int64)
+    while len(left):
+        ranked = left[measured(left)[2]]
         tenth = -(-len(left) // 10)
-        last = np.concatenate([ranked[:tenth][::-1], last])
+        order = np.concatenate([ranked[:tenth][::-1], order])
         left = np.sort(ranked[tenth:])
-    order = last
     saved = joining(order)
     if (saved <= 0).any():  # what is of use only beside those that come later comes after them
         order = np.concatenate([order[saved > 0], order[saved <= 0]])
         saved = joining(order)
-    return [texts[i] for i in order], saved.tolist(), missed[order].tolist()
+    return [phrases[i] for i in order], saved.tolist(), missed[order].tolist()
 
 
 def select(
@@ -245,27 +219,34 @@ def select(
         ConfigError: in one line, on actions, shapes, macros or visits other than these.
     """
     allowed, play = check_phrases(macros, num_actions), check_streams(streams, num_actions)
-    pieces = [play, *_imagined(play, allowed, visits, tree_share)]
-    seen = [text for text in sorted(allowed) if any(text in piece.text for piece in pieces)]
-    best: tuple[list[bytes], list[float], Parse] = [], [], parse_pieces(pieces, [], num_actions)
+    actions = int(np.count_nonzero(play.text))
+    imagined = {} if visits is None else _imagined(actions, allowed, visits, tree_share)
+    joined = _join(play, imagined)
+    whole = joined.text.tobytes()
+    seen = [macro for macro in sorted(allowed) if bytes(action + 1 for action in macro) in whole]
+    library: list[Phrase] = []
+    gains, parsed = 0.0, rewrite(joined, [], num_actions)
     proposals = [set(seen)]
     for _ in range(_ROUNDS):
-        merged = merge_pairs(pieces, best[2].symbols, seen, num_actions)
-        if not merged <= set(best[0]):
-            proposals.append(merged | set(best[0]))
-        found = [refine(pieces, sorted(texts), num_actions) for texts in proposals]
-        better = max(found, key=lambda library: sum(library[1]), default=best)
-        if sum(better[1]) <= sum(best[1]) + NOTHING:
+        merged = merge_pairs(parsed, seen, num_actions)
+        if not merged <= set(library):
+            proposals.append(merged | set(library))
+        found = [refine(joined, proposal, num_actions) for proposal in proposals]
+        better = max(found, key=lambda refined: sum(refined[1]), default=None)
+        if better is None or sum(better[1]) <= gains + NOTHING:
             break
-        best, proposals = better, []
-    measured, every = _measured(pieces, len(best[0]))
-    texts, saved, missed = _polish(measured, best[0], num_actions)
+        (library, losses, parsed), proposals = better, []
+        gains = sum(losses)
+    size = len(play.text) + sum(map(len, imagined))
+    every = max(1, -(-size * len(library) // _WORK))
+    measured = _join(play, imagined, every)
+    phrases, saved, missed = _polish(measured, library, num_actions)
     return Selection(
-        phrases=tuple(to_phrase(text) for text in texts),
+        phrases=tuple(phrases),
         saved_bits=tuple(saved),
         missed_bits=tuple(missed),
         sampled=every,
-        encoding=_encoding(play, parse_pieces([play], texts, num_actions), texts, num_actions),
-        redundancy=prefix_share([to_phrase(text) for text in texts]),
-        allowed_redundancy=prefix_share([tuple(macro) for macro in macros]),
+        encoding=_encoding(play, phrases, num_actions),
+        redundancy=prefix_share(phrases),
+        allowed_redundancy=prefix_share(macros),
     )

@@ -1,11 +1,11 @@
 """The two gates of a macro, over replayed windows with its actions.
 
-Certainty: in how many of them the model holds every transition to be certain, under
+Certainty: in how many of them the model is certain of every transition, under
 `macro.play_threshold`. A sequence that is so only where its actions have no effect (at a wall, say)
 is no rule of the game.
 
-Repeatability: certainty is the model's own word, and a codebook that has collapsed holds everything
-to be certain. So each window that it holds to be certain is a trial: its open-loop prediction is
+Repeatability: certainty is the model's own word, and a model whose codebook has collapsed is
+certain of everything. So each window that it is certain of is a trial: its open-loop prediction is
 set against what really followed. A trial holds if
 
 - near: the embedding that the model foresees at the end is as near to the real one as
@@ -15,7 +15,7 @@ set against what really followed. A trial holds if
 - agreed: the encoder, told what happened at each step, gives the code that was foreseen.
 
 A pass is all that an iteration's batches show, every `macro.head_every`-th of them. Evidence is
-forgotten slowly (`macro.evidence_decay` for each pass): the model goes on learning. A window that
+forgotten slowly (`macro.evidence_decay` for each pass): the model still learns. A window that
 is drawn again counts again, and neighbours overlap, so that the bounds are somewhat too narrow. A
 macro is `refuted` once the upper bound of its share of held trials falls below `macro.sound_share`,
 `sound` once the lower bound reaches it and the lower bound of its share of certain windows reaches
@@ -31,9 +31,7 @@ from smz_jax.config.training import MacroConfig
 from smz_jax.macros.mine.keys import pack
 from smz_jax.macros.mine.table import EVIDENCE
 from smz_jax.storage.estimate import wilson
-from smz_jax.types import MacroTable
-
-Array = jax.Array
+from smz_jax.types import Array, MacroTable
 
 CANDIDATE, SOUND, REFUTED = 0, 1, 2
 Z = 1.6448536
@@ -71,32 +69,28 @@ def outcomes(trials: Trials, config: MacroConfig) -> Outcomes:
     Returns:
         Windows whose transitions really happened, and what came of them.
     """
-    steps = trials.action.shape[1]
-    certain = jnp.isfinite(trials.entropy) & (trials.entropy < config.play_threshold)
-    certain = jnp.cumprod(certain, axis=1).astype(jnp.bool_)
-    played = jnp.cumprod(trials.valid, axis=1).astype(jnp.bool_)
-    finite = jnp.isfinite(trials.reward_error)
-    error = jnp.cumsum(jnp.where(finite, trials.reward_error, jnp.inf), axis=1)
-    agreed = jnp.cumprod(trials.agrees, axis=1).astype(jnp.bool_)
-    repeats = jnp.cumprod(trials.action == trials.action[:, :1], axis=1).astype(jnp.bool_)
-    rows = []
-    for length in range(config.min_length, min(config.max_length, steps) + 1):
-        last = length - 1
-        counts = played[:, last]
-        if not config.include_repeats:
-            counts &= ~repeats[:, last]
-        high, low = pack(trials.action[:, :length])
-        rows.append(
-            Outcomes(
-                key_high=jnp.where(counts, high, 0),
-                key_low=jnp.where(counts, low, 0),
-                certain=certain[:, last],
-                near=trials.distance[:, last] <= config.distance_threshold,
-                paid=error[:, last] <= config.reward_threshold,
-                agreed=agreed[:, last],
-            )
-        )
-    return jax.tree.map(lambda *x: jnp.stack(x), *rows)
+    lasts = range(config.min_length - 1, min(config.max_length, trials.action.shape[1]))
+
+    def ends(x: Array) -> Array:
+        return x.T[lasts.start : lasts.stop]
+
+    def through(x: Array) -> Array:
+        return ends(jnp.cumprod(x, axis=1).astype(jnp.bool_))
+
+    counts = through(trials.valid)
+    if not config.include_repeats:
+        counts &= ~through(trials.action == trials.action[:, :1])
+    keys = [pack(trials.action[:, : last + 1]) for last in lasts]
+    high, low = (jnp.where(counts, jnp.stack(words), 0) for words in zip(*keys, strict=True))
+    error = jnp.where(jnp.isfinite(trials.reward_error), trials.reward_error, jnp.inf)
+    return Outcomes(
+        key_high=high,
+        key_low=low,
+        certain=through(jnp.isfinite(trials.entropy) & (trials.entropy < config.play_threshold)),
+        near=ends(trials.distance <= config.distance_threshold),
+        paid=ends(jnp.cumsum(error, axis=1) <= config.reward_threshold),
+        agreed=through(trials.agrees),
+    )
 
 
 def count_trials(actions: Array, found: Outcomes) -> Array:

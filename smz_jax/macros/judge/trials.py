@@ -5,7 +5,6 @@ that it holds likeliest, as a macro would be played. `macros.judge.evidence` jud
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,27 +38,20 @@ def relative_distance(foreseen: Array, real: Array, valid: Array) -> Array:
     return jnp.diagonal(away) / jnp.maximum(mean, 1e-9)
 
 
-class Replayed(NamedTuple):
-    """Replayed windows as the model sees them."""
-
-    trials: Trials  # [B, K] each
-    embeddings: Array  # [K+1, B, ...] of what was really seen
-
-
 def make_replayed(
     networks: Networks, config: Config, spec: EnvSpec
-) -> Callable[[Params, Trajectory], Replayed]:
-    """What a model makes of replayed windows, and their embeddings.
+) -> Callable[[Params, Trajectory], tuple[Trials, Array]]:
+    """What a model makes of replayed windows, and the embeddings of what was really seen.
 
     Returns:
-        `(params, rows [B, W, ...]) -> Replayed`, pure; K is `macro.max_length`, or what the
-        windows hold where that is less.
+        `(params, rows [B, W, ...]) -> (Trials, embeddings [K+1, B, ...])`, pure; K is
+        `macro.max_length`, or what the windows hold where that is less.
     """
     history = spec.context - 1
     steps = min(config.macro.max_length, config.window_rows - history - 1)
     place = make_place(networks, config)
 
-    def replayed(params: Params, rows: Trajectory) -> Replayed:
+    def replayed(params: Params, rows: Trajectory) -> tuple[Trials, Array]:
         observations = stack_windows(rows, spec.context, range(history, history + steps + 1))
         observations = jnp.swapaxes(observations, 0, 1)
         part = slice(history, history + steps)
@@ -87,6 +79,6 @@ def make_replayed(
             agrees=afterstates.likely == jnp.argmax(codes, axis=-1),
             valid=valid,
         )
-        return Replayed(jax.tree.map(jnp.transpose, found), embeddings)
+        return jax.tree.map(jnp.transpose, found), embeddings
 
     return replayed

@@ -1,5 +1,6 @@
 """What a library is compared with: shuffled play and random macros (NumPy only)."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,15 +10,7 @@ from smz_jax.macros.mine.keys import check_num_actions
 
 
 def shuffled(streams: Sequence[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
-    """The same actions in a random order, each piece of play by itself.
-
-    Args:
-        streams: 1-D arrays of actions.
-        rng: is advanced.
-
-    Returns:
-        New arrays of the same lengths and dtypes.
-    """
+    """The same actions in a random order, each piece of play (1-D arrays) by itself."""
     return [rng.permutation(np.asarray(stream)) for stream in streams]
 
 
@@ -40,14 +33,12 @@ def random_macros(
     """
     check_num_actions(num_actions)
     found: dict[tuple[int, ...], None] = {}
-    taken: dict[int, int] = {}
+    taken: Counter[int] = Counter()
     for length in lengths:
         require(length >= 1, "length", length, "at least 1")
-        if taken.get(length, 0) >= num_actions**length:
-            continue
-        taken[length] = taken.get(length, 0) + 1
-        size = len(found)
-        while len(found) == size:
-            macro = tuple(int(action) for action in rng.integers(num_actions, size=length))
-            found.setdefault(macro)
+        if taken[length] < num_actions**length:
+            taken[length] += 1
+            while (macro := tuple(rng.integers(num_actions, size=length).tolist())) in found:
+                pass
+            found[macro] = None
     return list(found)

@@ -8,30 +8,15 @@ from smz_jax.storage.documents.macros import prefix_share
 
 PREFIXES = 0.5
 """Above this share of macros that begin another one, a table holds little but prefixes."""
-
-
-def _certainty_gate(stats: Mapping[str, Any], config: MacroConfig) -> str:
-    """Why there is no macro at all."""
-    seen, certain = stats.get("transitions", 0), stats.get("certain", 0)
-    limits = f"{config.play_threshold:g} in play, {config.tree_threshold:g} in search trees"
-    if not seen:
-        return "no transition has been looked at yet"
-    if not certain:
-        return f"no certain windows: none of {seen:,} transitions had an entropy under {limits}"
-    windows = stats.get("candidates_tree", 0) + stats.get("candidates_play", 0)
-    share = f"{certain:,} of {seen:,} transitions were certain (under {limits})"
-    if not windows:
-        return f"no certain windows: {share}, but never {config.min_length} in a row"
-    often = f"no sequence of actions came {config.min_occurrences} times"
-    return f"too few occurrences: {share}, in {windows:,} windows, but {often}"
+_FAILURES = {
+    "near": "the foreseen end was not near the real one",
+    "paid": "the rewards were not the foreseen ones",
+    "agreed": "the codes were not the foreseen ones",
+}
 
 
 def closed_gate(document: Mapping[str, Any]) -> str | None:
-    """Which gate keeps every macro from being sound, in one line; None if some macro is sound.
-
-    Args:
-        document: as `read_macros_json` gives it.
-    """
+    """Which gate keeps every macro from being sound, in one line; None if some macro is sound."""
     found = gate_and_reason(document)
     return None if found is None else ": ".join(found)
 
@@ -42,49 +27,57 @@ def gate_and_reason(document: Mapping[str, Any]) -> tuple[str, str] | None:
     if any(macro["status"] == "sound" for macro in macros):
         return None
     if not macros:
-        return "certainty", _certainty_gate(document["stats"], config)
-    most = max(macro["trials"] for macro in macros)
+        return "certainty", _why_no_macro(document["stats"], config)
+    of_all, needed = f"of {len(macros)} macros", f"and {config.min_trials} are needed"
+    most = max(macros, key=lambda macro: macro["trials"])
     tried = [macro for macro in macros if macro["trials"] >= config.min_trials]
     if not tried and max(macro["windows"] for macro in macros) >= config.min_trials:
-        best = max(macros, key=lambda macro: macro["trials"])
         return "certainty", (
-            f"certain too rarely: of {len(macros)} macros the one that is certain most often is so "
-            f"in {best['trials']:.0f} of {best['windows']:.0f} replayed windows with its actions, "
-            f"and {config.min_trials} are asked for"
+            f"certain too rarely: {of_all} the one that is certain most often is so in "
+            f"{most['trials']:.0f} of {most['windows']:.0f} replayed windows with its actions, "
+            f"{needed}"
         )
     if not tried:
         return "trials", (
-            f"too few trials: of {len(macros)} macros the most tried one has {most:.0f} trials in "
-            f"replay, {config.min_trials} are asked for"
+            f"too few trials: {of_all} the most tried one has {most['trials']:.0f} trials in "
+            f"replay, {needed}"
         )
     hold = [macro for macro in tried if macro["held_low"] >= config.sound_share]
     if hold:
         best = max(hold, key=lambda macro: macro["certain_low"])
         return "certainty", (
-            f"certain too rarely: {len(hold)} of {len(macros)} macros hold where they are certain, "
+            f"certain too rarely: {len(hold)} {of_all} hold where they are certain, "
             f"the one that is so most often in {best['certain']:.0%} of the replayed windows with "
             f"its actions, at least {best['certain_low']:.0%}, and {config.certain_share:.0%} is "
-            "asked for"
+            "needed"
         )
     total = sum(macro["trials"] for macro in tried)
     shares = {
-        name: sum(macro[name] * macro["trials"] for macro in tried) / total
-        for name in ("near", "paid", "agreed")
+        name: sum(macro[name] * macro["trials"] for macro in tried) / total for name in _FAILURES
     }
     worst = min(shares, key=lambda name: shares[name])
     best = max(tried, key=lambda macro: macro["held_low"])
-    what = {
-        "near": "the foreseen end was not near the real one",
-        "paid": "the rewards were not the foreseen ones",
-        "agreed": "the codes were not the foreseen ones",
-    }
     rates = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
     return "repeatability", (
-        f"most of all '{worst}' ({what[worst]}): {len(tried)} of {len(macros)} "
-        f"macros have {config.min_trials} trials, the best of them held {best['held']:.0%}, "
-        f"at least {best['held_low']:.0%}, and {config.sound_share:.0%} is asked for; of their "
-        f"trials {rates}"
+        f"most of all '{worst}' ({_FAILURES[worst]}): {len(tried)} {of_all} have "
+        f"{config.min_trials} trials, the best of them held {best['held']:.0%}, at least "
+        f"{best['held_low']:.0%}, and {config.sound_share:.0%} is needed; of their trials {rates}"
     )
+
+
+def _why_no_macro(stats: Mapping[str, Any], config: MacroConfig) -> str:
+    seen, certain = stats.get("transitions", 0), stats.get("certain", 0)
+    limits = f"{config.play_threshold:g} in play, {config.tree_threshold:g} in search trees"
+    if not seen:
+        return "no transition has been read yet"
+    if not certain:
+        return f"no certain windows: none of {seen:,} transitions had an entropy under {limits}"
+    windows = stats.get("candidates_tree", 0) + stats.get("candidates_play", 0)
+    share = f"{certain:,} of {seen:,} transitions were certain (under {limits})"
+    if not windows:
+        return f"no certain windows: {share}, but never {config.min_length} in a row"
+    often = f"no sequence of actions came {config.min_occurrences} times"
+    return f"too few occurrences: {share}, in {windows:,} windows, but {often}"
 
 
 def prefix_line(document: Mapping[str, Any]) -> str | None:

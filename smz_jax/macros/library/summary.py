@@ -9,6 +9,7 @@ import numpy as np
 
 from smz_jax.config.training import MacroConfig
 from smz_jax.macros.judge.evidence import CANDIDATE, share_bounds, status
+from smz_jax.macros.mine.table import EVIDENCE
 from smz_jax.storage.documents.macro_form import PRECONDITION_SHARES, SCHEMA, STATUS_NAMES, decode
 from smz_jax.types import MacroStats, MacroTable
 
@@ -51,23 +52,20 @@ def table_stats(table: MacroTable, config: MacroConfig) -> dict[str, float]:
     }
 
 
-def _rate(part: float, whole: float) -> float:
-    return part / whole if whole else 0.0
-
-
-def _run_stats(totals: MacroStats) -> dict[str, float]:
-    """What the extraction looked at over the run, with the rates of certain transitions."""
+def run_stats(totals: MacroStats) -> dict[str, float]:
+    """What the extraction read over the run, with the rates of certain transitions."""
     counts = {name: int(value) for name, value in totals._asdict().items()}
-    seen = counts["transitions_tree"] + counts["transitions_play"]
-    certain = counts["certain_tree"] + counts["certain_play"]
-    return {
-        **counts,
-        "transitions": seen,
-        "certain": certain,
-        "certain_rate": _rate(certain, seen),
-        "certain_rate_tree": _rate(counts["certain_tree"], counts["transitions_tree"]),
-        "certain_rate_play": _rate(counts["certain_play"], counts["transitions_play"]),
+    for name in ("transitions", "certain"):
+        counts[name] = counts[f"{name}_tree"] + counts[f"{name}_play"]
+    rates = {
+        f"certain_rate{source}": counts[f"certain{source}"] / (counts[f"transitions{source}"] or 1)
+        for source in ("", "_tree", "_play")
     }
+    return {**counts, **rates}
+
+
+def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return part.astype(np.float64) / np.where(whole > 0, whole, 1)
 
 
 def summarise(
@@ -96,49 +94,47 @@ def summarise(
         `always_precision` of `macros.quality`); both None for a macro without one.
     """
     host = jax.device_get(table)
-    states, bounds = np.asarray(status(host, config)), share_bounds(host.held, host.trials)
-    low, high = (np.asarray(bound) for bound in bounds)
+    low, high = (np.asarray(bound) for bound in share_bounds(host.held, host.trials))
     certain_low = np.asarray(share_bounds(host.trials, host.windows)[0])
-    slots = np.flatnonzero((host.length > 0) & (host.count >= config.min_occurrences))
-    macros = []
-    for slot in sorted(slots, key=lambda slot: (-host.count[slot], tuple(host.actions[slot]))):
-        actions = [int(action) for action in host.actions[slot][: host.length[slot]]]
-        count = int(host.count[slot])
-        buckets = [int(bucket) for bucket in np.flatnonzero(host.buckets[slot])]
-        entropy = float(host.entropy_sum[slot]) / count
-        macros.append(
-            {
-                "actions": actions,
-                "names": decode(actions, action_names),
-                "length": len(actions),
-                "count": count,
-                "play_count": int(host.play_count[slot]),
-                "mean_entropy": entropy,
-                "total_reward": float(host.reward_sum[slot]),
-                "mean_reward": float(host.reward_sum[slot]) / count,
-                "generality": len(buckets),
-                "buckets": buckets,
-                "source": "play" if host.play_count[slot] > 0 else "tree",
-                "deterministic": entropy < config.deterministic_threshold,
-                "status": STATUS_NAMES[states[slot]],
-                "windows": float(host.windows[slot]),
-                "certain": _rate(float(host.trials[slot]), float(host.windows[slot])),
-                "certain_low": float(certain_low[slot]),
-                "trials": float(host.trials[slot]),
-                **{
-                    name: _rate(float(getattr(host, name)[slot]), float(host.trials[slot]))
-                    for name in ("held", "near", "paid", "agreed")
-                },
-                "held_low": float(low[slot]),
-                "held_high": float(high[slot]),
-                **precondition_fields((preconditions or {}).get(tuple(actions))),
-            }
-        )
+    seen = np.flatnonzero((host.length > 0) & (host.count >= config.min_occurrences))
+    slots = sorted(seen, key=lambda slot: (-host.count[slot], tuple(host.actions[slot])))
+    slots = np.array(slots, np.int64)
+    rows: MacroTable = jax.tree.map(lambda x: x[slots], host._replace(dropped=None))
+    actions = [row[row >= 0].tolist() for row in rows.actions]
+    buckets = [np.flatnonzero(row).tolist() for row in rows.buckets]
+    entropy = _share(rows.entropy_sum, rows.count)
+    columns = {
+        "actions": actions,
+        "names": [decode(row, action_names) for row in actions],
+        "length": rows.length,
+        "count": rows.count,
+        "play_count": rows.play_count,
+        "mean_entropy": entropy,
+        "total_reward": rows.reward_sum,
+        "mean_reward": _share(rows.reward_sum, rows.count),
+        "generality": [len(row) for row in buckets],
+        "buckets": buckets,
+        "source": np.where(rows.play_count > 0, "play", "tree"),
+        "deterministic": entropy < config.deterministic_threshold,
+        "status": np.array(STATUS_NAMES)[np.asarray(status(host, config))[slots]],
+        "windows": rows.windows,
+        "certain": _share(rows.trials, rows.windows),
+        "certain_low": certain_low[slots],
+        "trials": rows.trials,
+        **{name: _share(getattr(rows, name), rows.trials) for name in EVIDENCE[2:]},
+        "held_low": low[slots],
+        "held_high": high[slots],
+    }
+    # As Python's own numbers.
+    values = [x.tolist() if isinstance(x, np.ndarray) else x for x in columns.values()]
+    macros = [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)]
+    for macro in macros:
+        macro.update(precondition_fields((preconditions or {}).get(tuple(macro["actions"]))))
     return {
         "schema": SCHEMA,
         "action_names": list(action_names),
         "config": dataclasses.asdict(config),
-        "stats": {**table_stats(host, config), **_run_stats(totals)},
+        "stats": {**table_stats(host, config), **run_stats(totals)},
         "macros": macros,
     }
 

@@ -30,13 +30,7 @@ def init_buckets(
 ) -> BucketState:
     """Draws the projection; the mean starts at 0.
 
-    Args:
-        rng_key: consumed.
-        embedding_shape: shape of one embedding, e.g. (256,) or (6, 6, 64).
-        config: gives the number of buckets.
-
-    Returns:
-        The first state.
+    `embedding_shape` is the shape of one embedding, e.g. (256,) or (6, 6, 64).
     """
     size = math.prod(embedding_shape)
     projection = jax.random.normal(rng_key, (size, config.num_buckets // 2), jnp.float32)

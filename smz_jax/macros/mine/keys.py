@@ -8,12 +8,10 @@ sequences, and the order of keys is the lexicographic order of the sequences (a 
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from smz_jax.config.check import require
-
-Array = jax.Array
+from smz_jax.types import Array
 
 MAX_ACTIONS = 255
 MAX_LENGTH = 8

@@ -19,30 +19,20 @@ _SMALLEST_BUFFER = 4096  # below it, a sort costs less than the compilation of a
 
 
 def init_table(config: MacroConfig, num_actions: int) -> MacroTable:
-    """An empty table.
-
-    Args:
-        config: gives the capacity M, the longest macro L and the number of buckets.
-        num_actions: A.
-
-    Returns:
-        A table with every slot empty.
+    """A table whose M = `config.capacity` slots are all empty.
 
     Raises:
         ConfigError: if A does not fit the keys.
     """
     check_num_actions(num_actions)
     size = config.capacity
+    counts, sums = ("length", "count", "play_count"), ("entropy_sum", "reward_sum", *EVIDENCE)
     return MacroTable(
         actions=jnp.full((size, config.max_length), -1, jnp.int32),
-        length=jnp.zeros((size,), jnp.int32),
-        count=jnp.zeros((size,), jnp.int32),
-        entropy_sum=jnp.zeros((size,), jnp.float32),
-        reward_sum=jnp.zeros((size,), jnp.float32),
         buckets=jnp.zeros((size, config.num_buckets), jnp.bool_),
-        play_count=jnp.zeros((size,), jnp.int32),
         dropped=jnp.zeros((), jnp.int32),
-        **{name: jnp.zeros((size,), jnp.float32) for name in EVIDENCE},
+        **{name: jnp.zeros((size,), jnp.int32) for name in counts},
+        **{name: jnp.zeros((size,), jnp.float32) for name in sums},
     )
 
 
@@ -77,15 +67,9 @@ def _nth_largest(counts: Array, n: int) -> Array:
 
 
 def _assign_slots(ranks: Array, count: Array, capacity: int) -> tuple[Array, Array]:
-    """Slot of each row in the new table, `capacity` for none, and the number of lost entries.
+    """Slots [R] int32 of rows in the new table, M for none, rising with the key; [] lost entries.
 
-    Args:
-        ranks: [R] uint32, as `_ranks` gives them.
-        count: [R] int32, occurrences of each row.
-        capacity: M.
-
-    Returns:
-        Slots [R] int32, equal for equal keys, rising with the key; and [] int32.
+    `ranks` [R] are those of `_ranks`, `count` [R] int32 are occurrences.
     """
     num_rows = ranks.shape[0]
     ordered = jnp.sort(ranks)
@@ -108,36 +92,31 @@ def _move(table: MacroTable, windows: PackedWindows, slot: Array, played: Array)
     capacity, max_length = table.actions.shape
     old, new = slot[:capacity], slot[capacity:]
 
-    def moved_sum(of_table: Array, of_windows: Array) -> Array:
-        total = jnp.zeros_like(of_table).at[old].set(of_table, mode="drop")
+    def moved(of_table: Array) -> Array:
+        return jnp.zeros_like(of_table).at[old].set(of_table, mode="drop")
+
+    def added(of_table: Array, of_windows: Array) -> Array:
         # One addition per merge: single windows would vanish in a large float32 sum, and XLA
         # folds the two scatters into one unless it is kept from it.
-        added = jnp.zeros_like(of_table).at[new].add(of_windows, mode="drop")
-        return total + jax.lax.optimization_barrier(added)
+        total = jnp.zeros_like(of_table).at[new].add(of_windows, mode="drop")
+        return moved(of_table) + jax.lax.optimization_barrier(total)
 
-    def moved_key(of_table: Array, of_windows: Array) -> Array:
-        word = jnp.zeros_like(of_table).at[old].set(of_table, mode="drop")
-        return word.at[new].set(of_windows, mode="drop")
-
-    high, low = pack(table.actions)
-    actions = unpack(moved_key(high, windows.key_high), moved_key(low, windows.key_low), max_length)
+    keys = zip(pack(table.actions), (windows.key_high, windows.key_low), strict=True)
+    words = (moved(word).at[new].set(of_windows, mode="drop") for word, of_windows in keys)
+    actions = unpack(*words, max_length)
     weight = windows.weight.astype(jnp.float32)
-    buckets = jnp.zeros_like(table.buckets).at[old].set(table.buckets, mode="drop")
-    return MacroTable(
+    sums = {
+        "count": windows.weight,
+        "entropy_sum": weight * windows.entropy,
+        "reward_sum": weight * windows.reward,
+        "play_count": jnp.where(played, windows.weight, 0),
+    }
+    return table._replace(
         actions=actions,
         length=jnp.sum(actions >= 0, axis=-1, dtype=jnp.int32),
-        count=moved_sum(table.count, windows.weight),
-        entropy_sum=moved_sum(table.entropy_sum, weight * windows.entropy),
-        reward_sum=moved_sum(table.reward_sum, weight * windows.reward),
-        buckets=buckets.at[new, windows.bucket].set(True, mode="drop"),
-        play_count=moved_sum(table.play_count, jnp.where(played, windows.weight, 0)),
-        dropped=table.dropped,
-        **{
-            name: jnp.zeros_like(getattr(table, name))
-            .at[old]
-            .set(getattr(table, name), mode="drop")
-            for name in EVIDENCE
-        },
+        buckets=moved(table.buckets).at[new, windows.bucket].set(True, mode="drop"),
+        **{name: added(getattr(table, name), of_windows) for name, of_windows in sums.items()},
+        **{name: moved(getattr(table, name)) for name in EVIDENCE},
     )
 
 

@@ -38,6 +38,7 @@ class _Steps(NamedTuple):
     action: Array  # [N] int32
     entropy: Array  # [N] float32
     reward: Array  # [N] float32
+    exists: Array  # [N] bool
     certain: Array  # [N] bool, it exists and its entropy is under the threshold
     final: Array  # [N] bool, it ended an episode: a window may end with it, not span it
     bucket: Array  # [N] int32, of the state itself
@@ -95,8 +96,8 @@ def _stats(
     return MacroStats(**{**zeros, **counts})
 
 
-def _tree_steps(tree: Any, buckets: Array, threshold: float) -> tuple[_Steps, Array]:
-    """Transitions of all trees as one forest of B x N nodes, and which nodes have one ([B x N]).
+def _tree_steps(tree: Any, buckets: Array, threshold: float) -> _Steps:
+    """Transitions of all trees as one forest of B x N nodes.
 
     An uncollapsed transition is decision -a-> chance -c-> decision: the entropy lies on the chance
     node and the reward on the edge below it. A collapsed one is decision -a-> decision, with both
@@ -116,16 +117,16 @@ def _tree_steps(tree: Any, buckets: Array, threshold: float) -> tuple[_Steps, Ar
     entropy = tree.embeddings.entropy.reshape(-1)[source].astype(jnp.float32)
     # A leaf that is expanded again (max_depth) leaves other nodes unused: no visits, no parent.
     exists = ((tree.node_visits > 0) & (tree.parents >= 0)).reshape(-1) & ~is_chance
-    steps = _Steps(
+    return _Steps(
         up=parent[source],
         action=action[source],
         entropy=entropy,
         reward=reward,
+        exists=exists,
         certain=exists & (entropy < threshold) & jnp.isfinite(reward),
         final=jnp.zeros(index.shape, jnp.bool_),
         bucket=buckets.reshape(-1),
     )
-    return steps, exists
 
 
 def tree_windows(
@@ -146,24 +147,15 @@ def tree_windows(
         ConfigError: if A does not fit the keys.
     """
     check_num_actions(num_actions)
-    steps, exists = _tree_steps(tree, buckets, config.tree_threshold)
+    steps = _tree_steps(tree, buckets, config.tree_threshold)
     visits = tree.node_visits.reshape(-1).astype(jnp.int32)
     weight = visits if config.tree_weight == "visits" else jnp.ones_like(visits)
     windows = _climb(steps, jnp.arange(visits.shape[0], dtype=jnp.int32), weight, config)
-    stats = _stats("tree", buckets.shape[0], exists, steps.certain, windows)
-    return windows, stats
+    return windows, _stats("tree", buckets.shape[0], steps.exists, steps.certain, windows)
 
 
 def init_carry(config: MacroConfig, batch_size: int) -> PlayCarry:
-    """The carry before the first rollout: `max_length` rows that do not exist.
-
-    Args:
-        config: gives L = max_length.
-        batch_size: B.
-
-    Returns:
-        Rows [B, L].
-    """
+    """The carry before the first rollout: rows [B, L] that do not exist, L = `max_length`."""
     shape = (batch_size, config.max_length)
     return PlayRows(
         action=jnp.full(shape, -1, jnp.int32),
@@ -175,7 +167,7 @@ def init_carry(config: MacroConfig, batch_size: int) -> PlayCarry:
     )
 
 
-def _play_steps(rows: PlayRows, threshold: float) -> tuple[_Steps, Array]:
+def _play_steps(rows: PlayRows, threshold: float) -> _Steps:
     """Transitions of one lane: state t was reached by the transition of row t - 1.
 
     Whether row t - 1 is real is told by row t: an action before `is_first` was ignored.
@@ -188,16 +180,16 @@ def _play_steps(rows: PlayRows, threshold: float) -> tuple[_Steps, Array]:
     real = (index > 0) & (shifted(rows.action) >= 0) & ~rows.is_first
     entropy = shifted(rows.entropy).astype(jnp.float32)
     reward = shifted(rows.reward).astype(jnp.float32)
-    steps = _Steps(
+    return _Steps(
         up=jnp.maximum(index - 1, 0),
         action=shifted(rows.action).astype(jnp.int32),
         entropy=entropy,
         reward=reward,
+        exists=real,
         certain=real & (entropy < threshold) & jnp.isfinite(reward),
         final=is_end(shifted(rows.discount)),
         bucket=rows.bucket,
     )
-    return steps, real
 
 
 def play_windows(
@@ -228,8 +220,8 @@ def play_windows(
     weight = jnp.ones((num_rows,), jnp.int32)
 
     def of_lane(lane: PlayRows) -> tuple[PackedWindows, Array, Array]:
-        steps, real = _play_steps(lane, config.play_threshold)
-        return _climb(steps, ends, weight, config), real[ends], steps.certain[ends]
+        steps = _play_steps(lane, config.play_threshold)
+        return _climb(steps, ends, weight, config), steps.exists[ends], steps.certain[ends]
 
     windows, real, certain = jax.vmap(of_lane)(joined)
     stats = _stats("play", batch_size, real, certain, windows)

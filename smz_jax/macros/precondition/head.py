@@ -1,6 +1,6 @@
 """Preconditions: where each macro applies, learned beside the model from the same windows.
 
-A macro applies in a state if the model holds each of its transitions to be certain, its trial holds
+A macro applies in a state if the model is certain of each of its transitions, its trial holds
 (`macros.evidence`), and what it leads to is worth as much as the best action, within
 `macro.value_delta`:
 
@@ -8,9 +8,9 @@ A macro applies in a state if the model holds each of its transitions to be cert
 
 with v the model's own value now, at the root (where it is that of the best action, as far as the
 policy is) and of the real end. A replayed window says this of the owners of slots whose actions it
-begins by. What the policy does not do it does not replay: so each window is also asked, for one
-owner in turn, whether the model holds its transitions to be certain from there; if not, it does not
-apply.
+begins by. What the policy does not do it does not replay: so for each
+window and one owner in turn the model also says whether it is certain of the owner's transitions
+from there; if not, it does not apply.
 
 An eighth of the windows, by a hash of their place in the replay, is never trained on. The head
 takes no part in the model's training: no gradient, no randomness, parameters and optimiser apart.
@@ -29,7 +29,7 @@ from smz_jax.macros.judge.evidence import count_trials, outcomes, status, weigh
 from smz_jax.macros.judge.trials import make_replayed
 from smz_jax.macros.mine.buckets import BucketState, assign_buckets
 from smz_jax.macros.mine.table import EVIDENCE
-from smz_jax.macros.precondition.network import make_precondition, reset_columns
+from smz_jax.macros.precondition.network import PreconditionHead, reset_columns
 from smz_jax.macros.precondition.quality import Tally, count, fit_temperature, forget, init_tally
 from smz_jax.macros.precondition.slots import MacroSlots, assign_slots, init_slots, slot_targets
 from smz_jax.model.steps import imagine, predict
@@ -59,20 +59,15 @@ class Known(NamedTuple):
     buckets: BucketState
 
 
-def make_optimizer(config: MacroConfig) -> optax.GradientTransformation:
-    """Adam; nothing but the head's own."""
-    return optax.adam(config.head_learning_rate)
-
-
 def init_head(config: MacroConfig, embedding_shape: tuple[int, ...], rng_key: Array) -> HeadState:
     """A fresh head whose slots are all free; `embedding_shape` has no batch axis."""
 
     @jax.jit
     def init(key: Array) -> HeadState:
-        params = make_precondition(config).init(key, embedding_shape)
+        params = PreconditionHead(config).init(key, jnp.zeros((1, *embedding_shape), jnp.float32))
         return HeadState(
             params=params,
-            opt_state=make_optimizer(config).init(params),
+            opt_state=optax.adam(config.head_learning_rate).init(params),
             slots=init_slots(config),
             tally=init_tally(config),
             updates=jnp.zeros((), jnp.int32),
@@ -132,20 +127,20 @@ def worth_it(rows: Trajectory, values: Array, *, history: int, gamma: float, del
     return gained + after >= values[0][:, None] - delta
 
 
-def make_uncertain(networks: Networks, config: Config) -> Callable[..., Array]:
-    """Where the model holds an action sequence to be uncertain, by `macro.play_threshold`.
+def uncertain(
+    networks: Networks, config: MacroConfig, params: Params, embedding: Array, actions: Array
+) -> Array:
+    """Whether some transition of a sequence is not certain, by `macro.play_threshold`: `[B]` bool.
 
-    Returns:
-        `(params, embedding [B, ...], actions [B, L]) -> [B]` bool, whether some transition is not
-        certain, codes the likeliest; sequences are padded with -1.
+    Args:
+        networks: of the model.
+        config: gives the threshold.
+        params: of the model.
+        embedding: `[B, ...]`, where each sequence begins; codes are the likeliest.
+        actions: `[B, L]`, padded with -1.
     """
-
-    def uncertain(params: Params, embedding: Array, actions: Array) -> Array:
-        played = imagine(networks, params, embedding, jnp.maximum(actions.T, 0)).afterstates
-        certain = played.entropy < config.macro.play_threshold
-        return jnp.any(~certain & (actions.T >= 0), axis=0)
-
-    return uncertain
+    played = imagine(networks, params, embedding, jnp.maximum(actions.T, 0)).afterstates
+    return jnp.any(~(played.entropy < config.play_threshold) & (actions.T >= 0), axis=0)
 
 
 def make_head_update(
@@ -160,40 +155,22 @@ def make_head_update(
         counted, and the baseline of start-state buckets has nothing to go by.
     """
     settings, history = config.macro, spec.context - 1
-    head, optimizer = make_precondition(settings), make_optimizer(settings)
-    replayed, uncertain = make_replayed(networks, config, spec), make_uncertain(networks, config)
+    head, optimizer = PreconditionHead(settings), optax.adam(settings.head_learning_rate)
+    replayed = make_replayed(networks, config, spec)
 
     def refused(state: HeadState, params: Params, root: Array, real: Array) -> Array:
         """`[B, slots]` bool: one owner for each window, where it is not certain from there."""
         number = state.updates * root.shape[0] + jnp.arange(root.shape[0], dtype=jnp.int32)
         slot = (scatter_bits(number.astype(jnp.uint32)) % settings.slots).astype(jnp.int32)
-        found = uncertain(params, root, state.slots.actions[slot])
-        asked = jax.nn.one_hot(slot, settings.slots, dtype=jnp.bool_)
-        return asked & (found & real & (state.slots.length[slot] > 0))[:, None]
+        found = uncertain(networks, settings, params, root, state.slots.actions[slot])
+        chosen = jax.nn.one_hot(slot, settings.slots, dtype=jnp.bool_)
+        return chosen & (found & real & (state.slots.length[slot] > 0))[:, None]
 
-    def update(
-        state: HeadState, params: Params, sample: ReplaySample, known: Known | None
-    ) -> HeadState:
-        rows = sample.rows
-        trials, embeddings = replayed(params, rows)
-        if known is not None:
-            counts = count_trials(known.actions, outcomes(trials, settings))
-            state = state._replace(evidence=state.evidence + counts)
-        if settings.head_learning_rate == 0:
-            return state
-        root = embeddings[0]
-        values = jax.lax.map(lambda x: predict(networks, params, x).value, embeddings)
-        rates = {"gamma": config.learner.gamma, "delta": settings.value_delta}
-        worth = worth_it(rows, values, history=history, **rates)
-        asked, target = slot_targets(state.slots, trials, worth, settings)
-        apart = held_out(sample, history)[:, None]
-        trained = asked & ~apart
-        weight = (trained | (refused(state, params, root, trials.valid[:, 0]) & ~apart)).astype(
-            jnp.float32
-        )
+    def learn(state: HeadState, root: Array, target: Array, weight: Array):
+        """Parameters and optimiser state after a step, if that is finite; logits before it."""
 
         def loss(head_params: Params) -> tuple[Array, Array]:
-            logits = head.logits(head_params, root)
+            logits = head.apply(head_params, root)
             each = optax.sigmoid_binary_cross_entropy(logits, target.astype(jnp.float32))
             return jnp.sum(each * weight) / jnp.maximum(weight.sum(), 1.0), logits
 
@@ -202,23 +179,37 @@ def make_head_update(
         finite = jnp.isfinite(total) & jnp.isfinite(optax.tree.norm(gradient))
         learned = (optax.apply_updates(state.params, updates), opt_state)
         kept = (state.params, state.opt_state)
-        head_params, opt_state = jax.tree.map(
-            lambda new, old: jnp.where(finite, new, old), learned, kept
-        )
-        bucket = jnp.full(root.shape[0], -1, jnp.int32)
+        return logits, *jax.tree.map(lambda new, old: jnp.where(finite, new, old), learned, kept)
+
+    def update(
+        state: HeadState, params: Params, sample: ReplaySample, known: Known | None
+    ) -> HeadState:
+        trials, embeddings = replayed(params, sample.rows)
+        root, bucket = embeddings[0], jnp.full(embeddings.shape[1], -1, jnp.int32)
         if known is not None:
+            counts = count_trials(known.actions, outcomes(trials, settings))
+            state = state._replace(evidence=state.evidence + counts)
             bucket = assign_buckets(known.buckets, root)
+        if settings.head_learning_rate == 0:
+            return state
+        values = jax.lax.map(lambda x: predict(networks, params, x).value, embeddings)
+        rates = {"gamma": config.learner.gamma, "delta": settings.value_delta}
+        worth = worth_it(sample.rows, values, history=history, **rates)
+        relevant, target = slot_targets(state.slots, trials, worth, settings)
+        apart = held_out(sample, history)[:, None]
+        trained = relevant & ~apart
+        weight = trained | (refused(state, params, root, trials.valid[:, 0]) & ~apart)
+        logits, new, opt_state = learn(state, root, target, weight.astype(jnp.float32))
         tally = count(
             state.tally,
             logits=logits,
             target=target,
             trained=trained,
-            held_out=asked & apart,
+            held_out=relevant & apart,
             bucket=bucket,
         )
-        return state._replace(
-            params=head_params, opt_state=opt_state, tally=tally, updates=state.updates + 1
-        )
+        updates = state.updates + 1
+        return state._replace(params=new, opt_state=opt_state, tally=tally, updates=updates)
 
     return update
 
@@ -265,6 +256,6 @@ def applies(head: HeadState, config: MacroConfig, embedding: Array) -> Array:
 
     Of embeddings `[B, ...]` of real observations: `[B, slots]` float32; 0 for a free slot.
     """
-    logits = make_precondition(config).logits(head.params, embedding)
+    logits = PreconditionHead(config).apply(head.params, embedding)
     chance = jax.nn.sigmoid(logits / fit_temperature(head.tally.bins))
     return jnp.where(head.slots.length > 0, chance, 0.0)

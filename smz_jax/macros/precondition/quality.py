@@ -1,7 +1,7 @@
 """How good preconditions are, on windows that the head is never trained on.
 
 Counts in fixed shape, forgotten as slowly as the evidence of macros. Two baselines are counted
-beside the head: *always* (the macro is held to apply everywhere; its precision is the share of
+beside the head: *always* (the macro applies everywhere; its precision is the share of
 positive windows) and *bucket* (it applies where at least half of the windows trained on, of the
 same macro and start-state bucket, were positive; in a bucket never seen, of the same macro).
 """
@@ -14,8 +14,7 @@ import numpy as np
 
 from smz_jax.config.training import MacroConfig
 from smz_jax.macros.precondition.slots import MacroSlots
-
-Array = jax.Array
+from smz_jax.types import Array
 
 LOGIT_LIMIT, LOGIT_BINS, PROBABILITY_BINS = 8.0, 64, 10
 TEMPERATURES = 2.0 ** np.linspace(-3, 3, 97)
@@ -34,19 +33,9 @@ class Tally(NamedTuple):
 
 def init_tally(config: MacroConfig) -> Tally:
     """Nothing counted."""
-    size = config.slots
-
-    def zeros(*shape: int) -> Array:
-        return jnp.zeros(shape, jnp.float32)
-
-    return Tally(
-        asked=zeros(size),
-        positive=zeros(size),
-        predicted=zeros(2, size),
-        hit=zeros(2, size),
-        buckets=zeros(2, size, config.num_buckets),
-        bins=zeros(3, LOGIT_BINS),
-    )
+    size, kinds = config.slots, config.num_buckets
+    shapes = (size,), (size,), (2, size), (2, size), (2, size, kinds), (3, LOGIT_BINS)
+    return Tally(*(jnp.zeros(shape, jnp.float32) for shape in shapes))
 
 
 def forget(tally: Tally, changed: Array, decay: float) -> Tally:
@@ -65,8 +54,8 @@ def count(
         tally: the counts so far.
         logits: [B, slots] of the head; those that are not finite do not count.
         target: [B, slots] bool.
-        trained: [B, slots] bool, what windows trained on were asked.
-        held_out: [B, slots] bool, what windows held out were asked.
+        trained: [B, slots] bool, whose owners windows trained on speak of.
+        held_out: [B, slots] bool, whose owners windows held out speak of.
         bucket: [B] int32, start-state bucket of each window; -1 where none is known.
 
     Returns:
@@ -109,8 +98,8 @@ def fit_temperature(bins: Array) -> Array:
 
     Only of those T whose calibration error is at most that of T = 1: where the head errs to one
     side at all probabilities alike, no T mends it, and the T of the least cross-entropy alone made
-    the error larger. An offset (Platt 1999) would mend that, but would also move what is held to
-    apply at probability 0.5, and with it what precision and recall are counted of.
+    the error larger. An offset (Platt 1999) would mend that, but would also move what
+    applies at probability 0.5, and with it what precision and recall are counted of.
 
     Returns:
         [] float32, one of `TEMPERATURES`; 1 where there is nothing to fit.

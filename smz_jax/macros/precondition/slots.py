@@ -1,4 +1,4 @@
-"""Slots: which macros have an output of the precondition head, and what is asked of them.
+"""Slots: which macros have an output of the precondition head, and what they learn.
 
 There are fewer slots than entries in the table, and an entry's place in the table changes with
 every merge; the head needs outputs that stay whose they are. A slot has an owner, a macro, and
@@ -14,9 +14,7 @@ import jax.numpy as jnp
 from smz_jax.config.training import MacroConfig
 from smz_jax.macros.judge.evidence import REFUTED, SOUND, Trials, outcomes
 from smz_jax.macros.mine.keys import pack
-from smz_jax.types import MacroTable
-
-Array = jax.Array
+from smz_jax.types import Array, MacroTable
 
 
 class MacroSlots(NamedTuple):
@@ -89,17 +87,17 @@ def slot_targets(
     speaks of an owner longer than K.
 
     Returns:
-        `asked [B, slots]` bool: the window's actions, all of them really played, begin with the
+        `relevant [B, slots]` bool: the window's actions, all of them really played, begin with the
         owner's. `target [B, slots]` bool: also every transition was certain, the trial held (near,
         paid and agreed, `macros.judge.evidence`), and it was worth it.
     """
     found = outcomes(trials, config)
     held = (found.key_high != 0) & found.certain & found.near & found.paid & found.agreed
     played = jnp.cumprod(trials.valid, axis=1).astype(jnp.bool_)
-    asked = target = jnp.zeros((trials.action.shape[0], slots.length.shape[0]), jnp.bool_)
+    relevant = target = jnp.zeros((trials.action.shape[0], slots.length.shape[0]), jnp.bool_)
     for index in range(held.shape[0]):
         last = config.min_length + index - 1
         same = _same(slots, *pack(trials.action[:, : last + 1])).T & played[:, last, None]
-        asked |= same
+        relevant |= same
         target |= same & (held[index] & worth[:, last])[:, None]
-    return asked, target
+    return relevant, target
