@@ -141,9 +141,6 @@ def summarise(
 
 def precondition_fields(entry: Mapping[str, Any] | None) -> dict[str, Any]:
     """The last two fields of a macro: of its entry in `slot_entries`, None if it owns no slot."""
-    if entry is None:
-        return {"slot": None, "precondition": None}
-    return {
-        "slot": entry["slot"],
-        "precondition": {k: entry[k] for k in ("windows", *PRECONDITION_SHARES)},
-    }
+    names = ("windows", *PRECONDITION_SHARES)
+    quality = None if entry is None else {name: entry[name] for name in names}
+    return {"slot": None if entry is None else entry["slot"], "precondition": quality}
