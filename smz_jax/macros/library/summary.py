@@ -64,7 +64,7 @@ def run_stats(totals: MacroStats) -> dict[str, float]:
     return {**counts, **rates}
 
 
-def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def _share(part: Any, whole: Any) -> np.ndarray:
     return part.astype(np.float64) / np.where(whole > 0, whole, 1)
 
 

@@ -102,8 +102,8 @@ def _move(table: MacroTable, windows: PackedWindows, slot: Array, played: Array)
         return moved(of_table) + jax.lax.optimization_barrier(total)
 
     keys = zip(pack(table.actions), (windows.key_high, windows.key_low), strict=True)
-    words = (moved(word).at[new].set(of_windows, mode="drop") for word, of_windows in keys)
-    actions = unpack(*words, max_length)
+    high, low = (moved(word).at[new].set(of_windows, mode="drop") for word, of_windows in keys)
+    actions = unpack(high, low, max_length)
     weight = windows.weight.astype(jnp.float32)
     sums = {
         "count": windows.weight,

@@ -170,7 +170,7 @@ def make_head_update(
         """Parameters and optimiser state after a step, if that is finite; logits before it."""
 
         def loss(head_params: Params) -> tuple[Array, Array]:
-            logits = head.apply(head_params, root)
+            logits: Array = head.apply(head_params, root)  # type: ignore[assignment]
             each = optax.sigmoid_binary_cross_entropy(logits, target.astype(jnp.float32))
             return jnp.sum(each * weight) / jnp.maximum(weight.sum(), 1.0), logits
 
@@ -256,6 +256,6 @@ def applies(head: HeadState, config: MacroConfig, embedding: Array) -> Array:
 
     Of embeddings `[B, ...]` of real observations: `[B, slots]` float32; 0 for a free slot.
     """
-    logits = PreconditionHead(config).apply(head.params, embedding)
+    logits: Array = PreconditionHead(config).apply(head.params, embedding)  # type: ignore[assignment]
     chance = jax.nn.sigmoid(logits / fit_temperature(head.tally.bins))
     return jnp.where(head.slots.length > 0, chance, 0.0)
