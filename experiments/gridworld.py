@@ -51,7 +51,7 @@ def show(argv: Sequence[str]) -> int:
     config, run_dir = invocation.config, invocation.run_dir
     free = run_dir is None or not (run_dir / "config.yaml").exists()
     require(free, "run_dir", str(run_dir), "a folder without a run: `report` draws that one's")
-    from smz_jax.analysis.rules.figure import grid_figure, policy_text, values_text
+    from smz_jax.analysis.rules.grid_figure import grid_figure, policy_text, values_text
     from smz_jax.envs.grid import rules as grid_rules
     from smz_jax.envs.grid.map import read_options
 
@@ -113,9 +113,9 @@ def rules_course(parts: Any, state: Any) -> dict[str, float]:
     """The transition entropies against the rules, for the metrics: at each check of the model."""
     if not _is_comparable(parts.config):
         return {}
-    from smz_jax.analysis.rules.grid import check_pairs
+    from smz_jax.analysis.rules.grid_check import check_pairs
 
-    check, _ = check_pairs(parts.networks, parts.config, state.train.params, state.replay)
+    check = check_pairs(parts.networks, parts.config, state.train.params, state.replay)
     return {f"rules/{name}": number for name, number in check.numbers.items()}
 
 
@@ -123,8 +123,8 @@ def rules_at_the_end(parts: Any, state: Any, run_dir: Path) -> dict[str, Any]:
     """Writes grid.json and figures/grid.png of a run; its numbers, but those of each pair."""
     if not _is_comparable(parts.config):
         return {}
-    from smz_jax.analysis.rules.figure import grid_figure
-    from smz_jax.analysis.rules.grid import check_grid
+    from smz_jax.analysis.rules.grid_check import check_grid
+    from smz_jax.analysis.rules.grid_figure import grid_figure
     from smz_jax.envs.grid.rules import evaluation_returns, optimal_values, true_entropy
     from smz_jax.report.style import save_figure
     from smz_jax.storage.files import write_json

@@ -22,7 +22,7 @@ as it is, since its sum is kept: name another folder in --out to get one with th
 """  # noqa: D405
 
 from smz_jax.analysis.requests import MacrosRequest
-from smz_jax.analysis.view.command import draw_library, print_library, read_library, write_listing
+from smz_jax.analysis.view.command import print_library, read_library, write_listing
 from smz_jax.config.cli import tool
 from smz_jax.config.process import run_main
 from smz_jax.macros.library.listing import Wanted, listed
@@ -46,6 +46,8 @@ def macros(request: MacrosRequest) -> int:
     else:
         listed({**library, "selection": {}}, wanted)  # a wrong filter is answered before JAX loads
         prepare_jax()
+        from smz_jax.analysis.view.drawing import draw_library
+
         draw_library(request, library, wanted, is_run=is_run)
     return 0
 

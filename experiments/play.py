@@ -42,7 +42,7 @@ def play(request: PlayRequest) -> int:
 
     prepare_jax()
     from smz_jax.analysis.load import load_model
-    from smz_jax.analysis.play.session import play_model
+    from smz_jax.analysis.play.showing import play_model
     from smz_jax.run.signals import StopSignal
 
     model = load_model(request.folder, request.checkpoint or "best")

@@ -177,6 +177,15 @@ class Trajectory(NamedTuple):
     transition_entropy: Array  # [B, T] float32, normalised H(sigma) of the played action
 
 
+class Experience(NamedTuple):
+    """What a source of experience gives for one iteration."""
+
+    rows: Trajectory  # [B, T, ...]
+    games: list[tuple[float, int]]  # raw score and length of each game that ended
+    metrics: dict[str, Array]  # counts, on the device
+    restarts: int  # how often games that failed were opened anew meanwhile
+
+
 def is_end(discount: Any) -> Any:
     """Whether transitions led to a true end, by their discounts: `[...]` bool."""
     return discount == 0

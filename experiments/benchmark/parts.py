@@ -14,7 +14,7 @@ import numpy as np
 
 from experiments.benchmark import timing
 from experiments.benchmark.timing import QUICK_SECONDS, ROUNDS, Case, Work, figure, make_case
-from smz_jax.acting.decide import make_decide
+from smz_jax.acting.agent import make_decide
 from smz_jax.config.settings import Config, NetworkConfig, SearchConfig
 from smz_jax.config.sources import to_dict
 from smz_jax.config.training import RolloutConfig

@@ -10,35 +10,17 @@ a search with loops of unknown length is done.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from smz_jax.acting.decide import exploration
+from smz_jax.acting.agent import exploration
 from smz_jax.config.settings import Config
-from smz_jax.envs import VectorEnv
 from smz_jax.envs.rebuilt import GamesState
 from smz_jax.storage.metrics import PhaseTimers
-from smz_jax.types import (
-    Array,
-    Decision,
-    Params,
-    Timestep,
-    Trajectory,
-)
-
-
-class Rows(NamedTuple):
-    """The searched part of a rollout's rows, one entry per step."""
-
-    action: Array  # [B] int32
-    action_weights: Array  # [B, A]
-    search_value: Array  # [B]
-    transition_entropy: Array  # [B]
-    faults: Array  # [B] int32
-    all_invalid: Array  # [B] bool
+from smz_jax.types import Array, Decision, Experience, Params, Timestep, Trajectory
 
 
 class GameScores:
@@ -53,10 +35,7 @@ class GameScores:
     ) -> list[tuple[int, float, int, bool]]:
         """Counts one step; returns (lane, score, length, truncated) of games that ended.
 
-        Args:
-            timestep: the step.
-            cut: `[B]` bool, games that ended for no reason of their own (`RebuiltEnv`): they are
-                not returned.
+        But for those of `cut` `[B]` bool, which ended for no reason of their own (`RebuiltEnv`).
         """
         counts = ~timestep.is_first
         self.score += np.where(counts, timestep.raw_reward, 0.0)
@@ -81,37 +60,23 @@ class PoolState(NamedTuple):
 
 
 class _Pool:
-    """One vector of games: where it stands, and what it did since the rollout began."""
+    """One vector of games, and what it did since the rollout began."""
 
-    def __init__(self, env: VectorEnv, rng_key: Array) -> None:
-        self.env, self.rng_key = env, rng_key
-        self.scores = GameScores(env.num_envs)
-        self.timestep: Timestep | None = None
-        self.clear()
-
-    def clear(self) -> None:
-        self.seen: list[Timestep] = []
-        self.followed: list[Timestep] = []
-        self.rows: list[Rows] = []
-
-    def note(self, decision: Decision) -> None:
-        self.rows.append(
-            Rows(
-                action=decision.search.action,
-                action_weights=decision.search.action_weights,
-                search_value=decision.search.value,
-                transition_entropy=decision.transition_entropy,
-                faults=decision.search.faults,
-                all_invalid=decision.search.all_invalid,
-            )
-        )
+    def __init__(self, env: Any, rng_key: Array) -> None:
+        self.env, self.rng_key, self.scores = env, rng_key, GameScores(env.num_envs)
+        self.steps: list[Timestep] = []  # the last one is where it stands; none before a reset
+        self.decisions: list[Decision] = []  # of each action sent; without trees
 
 
 class Actor:
-    """Plays `config.rollout.length` steps at a time.
+    """Plays `config.rollout.length` steps at a time: the loop's source of experience.
+
+    A data set or recorded play would be another class with the same `next`, `count`, `games`,
+    `restore` and `close`.
 
     Args:
-        envs: the games, one vector for each pool; all of the same number of lanes.
+        envs: the games, a `VectorEnv` for each pool; all of the same number of lanes. To be saved
+            and restored they must be `RebuiltEnv`s.
         config: the run's settings.
         decide: as `make_decide` gives it.
         rng_key: of the whole run's acting; step `count` folds its number into it. Two pools split
@@ -123,47 +88,55 @@ class Actor:
 
     def __init__(
         self,
-        envs: Sequence[VectorEnv],
+        envs: Sequence[Any],
         config: Config,
         decide: Callable[..., Decision],
         rng_key: Array,
         timers: PhaseTimers,
         watch: Callable[..., None],
     ) -> None:
-        self._config, self._decide, self._timers, self._watch = config, decide, timers, watch
+        self.envs, self._config, self._decide = envs, config, decide
+        self._timers, self._watch = timers, watch
         keys = [rng_key] if len(envs) == 1 else jax.random.split(rng_key, len(envs))
         self._pools = [_Pool(env, key) for env, key in zip(envs, keys, strict=True)]
         self._num_lanes = sum(env.num_envs for env in envs)
         self.count = 0  # steps of every lane so far; a resumed run sets it
-        self.faults: dict[str, Array] = {}  # of the last rollout, for the metrics
 
-    def rollout(self, params: Params) -> tuple[Trajectory, list[tuple[float, int]]]:
-        """Plays T steps.
+    def next(self, params: Params) -> Experience:
+        """Plays T steps; the rows' lanes are in the order of the pools.
 
-        Args:
-            params: the model's parameters.
-
-        Returns:
-            The `Trajectory` `[B, T, ...]`, lanes in the order of the pools, and (raw score, length)
-            of each game that ended.
+        Raises:
+            GameFault: if there can be no more.
         """
         config, timers, pools = self._config, self._timers, self._pools
         progress = self.count * self._num_lanes / config.total_env_steps
         settings = [np.float32(x) for x in exploration(config.rollout, progress)]
         games: list[tuple[float, int]] = []
+        before = self._restarts
         for pool in pools:
-            pool.clear()
+            pool.steps, pool.decisions = pool.steps[-1:], []
         for _ in range(config.rollout.length):
             decisions = []
             for pool, other in zip(pools, pools[1:] + pools[:1], strict=True):
                 self._receive(pool, games)
-                decision = self._search(pool, params, settings)
+                now = pool.steps[-1]
+                with timers("search"):  # where the device is asynchronous it runs on
+                    decision = self._decide(
+                        params,
+                        pool.rng_key,
+                        np.int32(self.count),
+                        now.observation,
+                        now.invalid_actions,
+                        *settings,
+                        np.float32(1.0),
+                    )
                 self._receive(other, games)
                 with timers("search"):
                     action = np.asarray(decision.search.action)
                 with timers("environment"):
                     pool.env.send(action)
-                pool.note(decision)
+                search = decision.search._replace(tree=None)
+                pool.decisions.append(decision._replace(search=search, embedding=None))
                 decisions.append(decision)
             with timers("macros"):
                 self._watch(*decisions)
@@ -171,93 +144,76 @@ class Actor:
         for pool in pools:
             self._receive(pool, games)
         with timers("replay"):
-            rows = _stack([pool.rows for pool in pools])
-            self.faults = {
-                "search/faults": jnp.sum(rows.faults),
-                "search/all_invalid": jnp.sum(rows.all_invalid),
+            played = _stack([pool.decisions for pool in pools])
+            metrics = {
+                "search/faults": jnp.sum(played.search.faults),
+                "search/all_invalid": jnp.sum(played.search.all_invalid),
             }
-            return join_rows(pools, rows), games
+            rows = join_rows(pools, played)
+        return Experience(rows, games, metrics, self._restarts - before)
+
+    @property
+    def _restarts(self) -> int:
+        return sum(getattr(env, "restarts", 0) for env in self.envs)
+
+    def close(self) -> None:
+        """Closes the games; may be called twice."""
+        for env in self.envs:
+            env.close()
 
     @property
     def games(self) -> list[PoolState]:
-        """Where the games of each pool stand, which are `RebuiltEnv`s; between two rollouts."""
+        """Where the games of each pool stand between two rollouts: NumPy arrays of fixed shapes."""
         return [
-            PoolState(pool.env.state, pool.scores.score.copy(), pool.scores.length.copy())  # type: ignore[attr-defined]
+            PoolState(pool.env.state, pool.scores.score.copy(), pool.scores.length.copy())
             for pool in self._pools
         ]
 
     def restore(self, games: Sequence[PoolState], count: int) -> None:
-        """Goes on with games where they stood.
-
-        Args:
-            games: as `games` gave them, of as many pools.
-            count: steps of every lane so far.
-        """
+        """Continues `games` as the property gave them, of as many pools, after `count` steps."""
         for pool, state in zip(self._pools, games, strict=True):
-            pool.timestep = pool.env.restore(state.env)  # type: ignore[attr-defined]
+            pool.steps = [pool.env.restore(state.env)]
             pool.scores.score, pool.scores.length = state.score.copy(), state.length.copy()
         self.count = count
-
-    def _search(self, pool: _Pool, params: Params, settings: list[np.float32]) -> Decision:
-        """Dispatches a pool's search; where the device is asynchronous it runs on."""
-        now = pool.timestep
-        assert now is not None, "_receive comes first"
-        pool.seen.append(now)
-        with self._timers("search"):
-            return self._decide(
-                params,
-                pool.rng_key,
-                np.int32(self.count),
-                now.observation,
-                now.invalid_actions,
-                *settings,
-                np.float32(1.0),
-            )
 
     def _receive(self, pool: _Pool, games: list[tuple[float, int]]) -> None:
         """Waits for a pool's step, if one is on its way; at first, starts its games."""
         with self._timers("environment"):
-            if pool.timestep is None:
-                pool.timestep = pool.env.reset()
-            elif len(pool.followed) < len(pool.rows):
-                pool.timestep = pool.env.recv()
-                pool.followed.append(pool.timestep)
+            if not pool.steps:
+                pool.steps.append(pool.env.reset())
+            elif len(pool.steps) == len(pool.decisions):
+                pool.steps.append(pool.env.recv())
                 cut = getattr(pool.env, "cut", None)
-                games += [game[1:3] for game in pool.scores.add(pool.timestep, cut)]
+                games += [game[1:3] for game in pool.scores.add(pool.steps[-1], cut)]
 
 
 @jax.jit
-def _stack(pools: list[list[Rows]]) -> Rows:
-    stacked = [jax.tree.map(lambda *x: jnp.stack(x, axis=1), *rows) for rows in pools]
+def _stack(pools: list[list[Decision]]) -> Decision:
+    stacked = [jax.tree.map(lambda *x: jnp.stack(x, axis=1), *played) for played in pools]
     return jax.tree.map(lambda *x: jnp.concatenate(x), *stacked)
 
 
-def join_rows(pools: Sequence[_Pool], rows: Rows) -> Trajectory:
+def join_rows(pools: Sequence[_Pool], played: Decision) -> Trajectory:
     """Joins the pools' T steps into rows: what was seen at t, and what followed the action at t.
 
-    Args:
-        pools: after T steps.
-        rows: what the searches said, `[B, T, ...]`.
-
-    Returns:
-        `Trajectory` `[B, T, ...]`, lanes in the order of the pools.
+    The decisions `played` and the `Trajectory` are `[B, T, ...]`, lanes in the order of the pools.
     """
 
-    def joined(steps: list[list[Timestep]], read: Callable[[Timestep], np.ndarray]) -> np.ndarray:
-        parts = [np.stack([read(step) for step in pool], axis=1) for pool in steps]
+    def joined(steps: slice, read: Callable[[Timestep], np.ndarray]) -> np.ndarray:
+        parts = [np.stack([read(x) for x in pool.steps[steps]], axis=1) for pool in pools]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    seen, followed = [pool.seen for pool in pools], [pool.followed for pool in pools]
+    seen, followed = slice(-1), slice(1, None)
     over = joined(followed, lambda step: step.terminated)
     invalid = joined(seen, lambda step: step.invalid_actions)
     return Trajectory(
         frame=jnp.asarray(joined(seen, lambda step: step.observation[:, -1])),
-        action=rows.action,
+        action=played.search.action,
         reward=jnp.asarray(joined(followed, lambda step: step.reward)),
         discount=jnp.asarray(np.where(over, np.float32(0), np.float32(1))),
         is_first=jnp.asarray(joined(seen, lambda step: step.is_first)),
         invalid_actions=jnp.asarray(invalid.astype(np.uint8)),
-        action_weights=rows.action_weights,
-        search_value=rows.search_value,
-        transition_entropy=rows.transition_entropy,
+        action_weights=played.search.action_weights,
+        search_value=played.search.value,
+        transition_entropy=played.transition_entropy,
     )

@@ -1,15 +1,81 @@
-"""Agents that act on observations: the trained one, random, constant."""
+"""From observations to actions: the jitted decision, and the agents that act by it or by chance."""
 
-import functools
 from collections.abc import Callable
+from typing import Literal
 
 import jax
 import numpy as np
 
-from smz_jax.types import Decision, Params, Timestep
+from smz_jax.config.settings import Config
+from smz_jax.config.training import RolloutConfig
+from smz_jax.model import steps
+from smz_jax.search.policy import make_prior_policy, make_search
+from smz_jax.types import Array, Decision, EnvSpec, Networks, Params, Timestep
 
 ActFn = Callable[[Timestep, int], np.ndarray]
 """`(timestep, step count) -> actions [B]`."""
+
+
+def scheduled(start: float, end: float, progress: float, kind: str) -> float:
+    """A schedule's value.
+
+    Args:
+        start: value at the start, at least 0.
+        end: value at the end.
+        progress: share of the schedule that is over; clipped to [0, 1].
+        kind: `linear`, or `exponential` (a constant factor; an end of 0 counts as 0.001).
+    """
+    progress = min(max(progress, 0.0), 1.0)
+    if kind == "exponential" and start > 0:
+        return start * (max(end, 1e-3) / start) ** progress
+    return start + progress * (end - start)
+
+
+def exploration(settings: RolloutConfig, progress: float) -> tuple[float, float]:
+    """Temperature and epsilon after `progress` (0..1) of the run."""
+    share = progress / settings.schedule_fraction
+    return (
+        scheduled(settings.temperature, settings.temperature_end, share, settings.schedule),
+        scheduled(settings.epsilon, settings.epsilon_end, share, settings.schedule),
+    )
+
+
+def make_decide(
+    networks: Networks, config: Config, spec: EnvSpec, *, policy: Literal["search", "prior"]
+) -> Callable[..., Decision]:
+    """The jitted decision for a pool of lanes, by the tree or by the bare policy head.
+
+    Returns:
+        `(params, rng_key, count, observation, invalid_actions, temperature, epsilon, noise)
+        -> Decision`; `count` is folded into the key, so that the caller keeps one key for the
+        whole run. Training and evaluation share one compilation: `noise` is 1 or 0.
+    """
+    search = make_search(networks, config, spec)
+    prior_policy = make_prior_policy(networks, config.search.q_epsilon)
+
+    def decide(
+        params: Params,
+        rng_key: Array,
+        count: Array,
+        observation: Array,
+        invalid_actions: Array,
+        temperature: Array,
+        epsilon: Array,
+        noise: Array,
+    ) -> Decision:
+        key = jax.random.fold_in(rng_key, count)
+        embedding = networks.representation(params, observation)
+        if policy == "prior":
+            output = prior_policy(params, key, embedding, invalid_actions, temperature, epsilon)
+        else:
+            output = search(params, key, embedding, invalid_actions, temperature, noise)
+        # Of the model itself, since the search may never have expanded the action that was drawn.
+        afterstate = steps.decide(networks, params, embedding, output.action)
+        chance_logits, bad_logits = steps.finite_logits(afterstate.logits)
+        output = output._replace(faults=output.faults + bad_logits)
+        return Decision(output, embedding, steps.normalised_entropy(chance_logits))
+
+    return jax.jit(decide)
 
 
 class Agent:
@@ -39,7 +105,7 @@ class Agent:
 
     def __call__(self, timestep: Timestep, count: int) -> np.ndarray:
         """Actions `[B]` of step `count`."""
-        decision = self._decide(
+        self.decision = self._decide(
             self._params,
             self._key,
             np.int32(count),
@@ -47,27 +113,18 @@ class Agent:
             timestep.invalid_actions,
             *self._exploration,
         )
-        self.decision = decision
-        search = decision.search
-        action, faults, all_invalid = jax.device_get(
-            (search.action, search.faults, search.all_invalid)
-        )
-        self.faults += int(faults.sum())
-        self.all_invalid += int(all_invalid.sum())
-        return action
-
-
-def make_agent(decide: Callable[..., Decision]) -> Callable[[Params, int], Agent]:
-    """`(params, seed) -> Agent`, given `decide` as `make_decide` gives it with policy `search`."""
-    return functools.partial(Agent, decide)
+        search = self.decision.search
+        found = jax.device_get((search.action, search.faults, search.all_invalid))
+        self.faults += int(found[1].sum())
+        self.all_invalid += int(found[2].sum())
+        return found[0]
 
 
 def make_random_policy(seed: int) -> ActFn:
     """Uniform over the valid actions."""
     generator = np.random.default_rng(seed)
 
-    def act(timestep: Timestep, count: int) -> np.ndarray:
-        del count
+    def act(timestep: Timestep, _: int) -> np.ndarray:
         scores = generator.random(timestep.invalid_actions.shape) - 2.0 * timestep.invalid_actions
         return scores.argmax(axis=1).astype(np.int32)
 
@@ -76,9 +133,4 @@ def make_random_policy(seed: int) -> ActFn:
 
 def make_constant_policy(action: int) -> ActFn:
     """Always the same action; the environment overrides it where only another one is valid."""
-
-    def act(timestep: Timestep, count: int) -> np.ndarray:
-        del count
-        return np.full(len(timestep.reward), action, np.int32)
-
-    return act
+    return lambda timestep, _: np.full(len(timestep.reward), action, np.int32)

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -17,7 +16,7 @@ from smz_jax.config.settings import Config, EnvConfig
 from smz_jax.envs import GameFault, make_env
 from smz_jax.envs.protocol import first_line
 from smz_jax.envs.rebuilt import MAX_RESTARTS
-from smz_jax.storage.estimate import Estimate, bootstrap
+from smz_jax.storage.estimate import bootstrap
 from smz_jax.types import EnvSpec
 
 
@@ -33,18 +32,20 @@ def summarise_games(games: list[tuple[float, int, bool]], seed: int = 0) -> dict
         seed: of the bootstrap.
     """
     scores = np.array([game[0] for game in games], np.float64)
-    mean = _estimate(partial(np.mean, axis=-1), scores, seed)
-    iqm = _estimate(partial(stats.trim_mean, proportiontocut=0.25, axis=-1), scores, seed)
+
+    def interval(name: str, statistic: Callable[..., Any]) -> dict[str, float]:
+        low = high = value = float(statistic(scores))
+        if np.any(scores != scores[0]):
+            bounds = bootstrap(lambda drawn: statistic(scores[drawn]), len(scores), seed=seed)
+            low, high = map(float, bounds)
+        return {name: value, f"{name}_low": low, f"{name}_high": high}
+
     return {
         "games": len(games),
         "distinct": len({game[:2] for game in games}),
-        "mean": mean.mean,
-        "mean_low": mean.low,
-        "mean_high": mean.high,
+        **interval("mean", partial(np.mean, axis=-1)),
         "median": float(np.median(scores)),
-        "iqm": iqm.mean,
-        "iqm_low": iqm.low,
-        "iqm_high": iqm.high,
+        **interval("iqm", partial(stats.trim_mean, proportiontocut=0.25, axis=-1)),
         "min": float(scores.min()),
         "max": float(scores.max()),
         "length_mean": float(np.mean([game[1] for game in games])),
@@ -53,23 +54,10 @@ def summarise_games(games: list[tuple[float, int, bool]], seed: int = 0) -> dict
     }
 
 
-def _estimate(
-    statistic: Callable[[np.ndarray], np.ndarray], scores: np.ndarray, seed: int
-) -> Estimate:
-    """A statistic of the last axis, with its bootstrap interval over games."""
-    value = float(statistic(scores))
-    if np.all(scores == scores[0]):
-        return Estimate(value, value, value, len(scores))
-    low, high = bootstrap(lambda drawn: statistic(scores[drawn]), len(scores), seed=seed)
-    return Estimate(value, float(low), float(high), len(scores))
-
-
 def game_settings(config: Config, sticky_prob: float | None = None) -> EnvConfig:
     """The environment's settings in evaluation, which differ from those of training.
 
-    Args:
-        config: the run's settings.
-        sticky_prob: overrides the environment's sticky actions.
+    `sticky_prob` overrides the environment's sticky actions.
     """
     return dataclasses.replace(
         config.env,
@@ -95,11 +83,11 @@ def evaluate(
 
     Args:
         act: the policy.
-        config: the run's settings.
+        config: of the run, which gives what is unset.
         seed: of the games (no-ops and sticky actions); differ from every training seed.
-        num_games: at least so many; unset: `config.eval.num_games`.
+        num_games: at least so many.
         sticky_prob: overrides the environment's sticky actions.
-        should_stop: asked at every step; evaluation then gives up.
+        should_stop: called at every step; evaluation then gives up.
 
     Raises:
         GameFault: in one line, if the games fail again and again.
@@ -108,16 +96,14 @@ def evaluate(
         See `summarise_games`; of an `Agent` also `search_faults` and `search_all_invalid`, over all
         searches of this evaluation. None if it was stopped.
     """
-    agent = act if isinstance(act, Agent) else None
-    before = (agent.faults, agent.all_invalid) if agent else (0, 0)
+    before = (act.faults, act.all_invalid) if isinstance(act, Agent) else (0, 0)
     num_games = config.eval.num_games if num_games is None else num_games
     lanes = min(config.eval.num_envs, num_games)
-    games_per_lane = math.ceil(num_games / lanes)
     settings = game_settings(config, sticky_prob)
     played = None
     for attempt in range(1, MAX_RESTARTS + 2):
         try:
-            played = _play(act, settings, games_per_lane, lanes, seed, should_stop)
+            played = _play(act, settings, -(-num_games // lanes), lanes, seed, should_stop)
             break
         except GameFault as error:  # the same games once more
             if attempt > MAX_RESTARTS:
@@ -126,9 +112,9 @@ def evaluate(
     if played is None:
         return None
     result = summarise_games([game for games in played for game in games], seed=seed)
-    if agent:
-        result["search_faults"] = agent.faults - before[0]
-        result["search_all_invalid"] = agent.all_invalid - before[1]
+    if isinstance(act, Agent):
+        result["search_faults"] = act.faults - before[0]
+        result["search_all_invalid"] = act.all_invalid - before[1]
     return result
 
 
@@ -189,24 +175,19 @@ def evaluate_baselines(config: Config, spec: EnvSpec, *, seed: int, **options) -
     """
     random = evaluate(make_random_policy(seed), config, seed=seed, **options)
     constant = {
-        name: evaluate(make_constant_policy(action), config, seed=seed, **options)
+        name: result
         for action, name in enumerate(spec.action_names)
+        if (result := evaluate(make_constant_policy(action), config, seed=seed, **options))
     }
-    return {
-        "random": random,
-        "constant": {name: result for name, result in constant.items() if result is not None},
-    }
+    return {"random": random, "constant": constant}
 
 
 def baseline_row(baselines: dict[str, Any]) -> dict[str, float]:
     """The baselines as a metrics row."""
-    row = {}
-    if baselines["random"] is not None:
-        for ours, theirs in (("", "mean"), ("_low", "mean_low"), ("_high", "mean_high")):
-            row[f"baseline/random{ours}"] = baselines["random"][theirs]
-    for name, result in baselines["constant"].items():
-        row[f"baseline/constant/{name}"] = result["mean"]
-    return row
+    random, bounds = baselines["random"], ("", "_low", "_high")
+    row = {f"baseline/random{x}": random[f"mean{x}"] for x in bounds} if random is not None else {}
+    constant = baselines["constant"].items()
+    return row | {f"baseline/constant/{name}": result["mean"] for name, result in constant}
 
 
 def evaluation_row(result: dict[str, Any]) -> dict[str, float]:

@@ -78,10 +78,15 @@ def read_run(run_dir: Path, checkpoint: Checkpoint) -> Exported:
         "commit": summary.get("commit"),
         "versions": summary.get("versions") or versions(),
     }
-    macros_path = run_dir / "macros.json"
-    library = read_macros_json(macros_path) if macros_path.exists() else None
+    library = None
+    if (run_dir / "macros.json").exists():
+        library = read_macros_json(run_dir / "macros.json")
     if library and head is not None:
-        _of_this_head(library, head)
+        # Slots and preconditions as of the head that is read; the file's are of the newest one.
+        # Trials and status stay those of the newest parameters, whose claims they were.
+        entries = slot_entries(head.slots, head.tally)
+        for macro in library["macros"]:
+            macro |= precondition_fields(entries.get(tuple(macro["actions"])))
     return Exported(
         config=config,
         weights=named_weights(params),
@@ -90,16 +95,6 @@ def read_run(run_dir: Path, checkpoint: Checkpoint) -> Exported:
         macros=library,
         head=None if head is None else named_weights(head),
     )
-
-
-def _of_this_head(library: dict[str, Any], head: HeadState) -> None:
-    """Slots and preconditions as of the head that is read; the file's are of the newest one.
-
-    Trials and status stay those of the newest parameters, whose claims they were.
-    """
-    entries = slot_entries(head.slots, head.tally)
-    for macro in library["macros"]:
-        macro |= precondition_fields(entries.get(tuple(macro["actions"])))
 
 
 def _read(document: Document, run_dir: Path) -> dict[str, Any]:
@@ -130,9 +125,8 @@ def score_table(run_dir: Path, env_steps: int | None) -> list[dict[str, Any]]:
             result = {name: row[f"eval/{name}"] for name in STATISTICS if f"eval/{name}" in row}
             found.append(("agent", "interim", row.get("env_steps"), result))
     summary = _read(SUMMARY, run_dir)
-    steps = summary.get("env_steps")
-    found.append(("agent", "final", steps, summary.get("evaluation")))
-    found.append(("agent", "final, sticky 0.25", steps, summary.get("evaluation_sticky")))
+    for when, key in (("final", "evaluation"), ("final, sticky 0.25", "evaluation_sticky")):
+        found.append(("agent", when, summary.get("env_steps"), summary.get(key)))
     baselines = summary.get("baselines") or _read(BASELINES, run_dir)
     found.append(("random", "baseline", None, baselines.get("random")))
     for name, result in (baselines.get("constant") or {}).items():
@@ -172,12 +166,13 @@ def abstract_params(networks: Networks) -> Params:
 
 def named_weights(params: Params) -> dict[str, np.ndarray]:
     """Parameters as NumPy arrays by their path, e.g. `params/trunk/Dense_0/kernel`."""
-    leaves = jax.tree_util.tree_flatten_with_path(jax.device_get(params))[0]
-    return {_name(path): np.asarray(leaf) for path, leaf in leaves}
+    return {name: np.asarray(leaf) for name, leaf in _named(jax.device_get(params)).items()}
 
 
-def _name(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
+def _named(tree: Any) -> dict[str, Any]:
+    """The leaves by their path."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def fit_params(networks: Networks, weights: dict[str, np.ndarray]) -> Params:
@@ -210,14 +205,15 @@ def fit_head(networks: Networks, spec: EnvSpec, model: Exported) -> HeadState | 
 
 def _fit(abstract: Any, weights: dict[str, np.ndarray]) -> Any:
     """Named arrays in a given structure, on the device; raises ConfigError as `fit_params`."""
-    leaves, treedef = jax.tree_util.tree_flatten_with_path(abstract)
-    wanted = {_name(path): (leaf.shape, str(leaf.dtype)) for path, leaf in leaves}
-    found = {name: (array.shape, str(array.dtype)) for name, array in weights.items()}
+    wanted, found = (
+        {name: (leaf.shape, str(leaf.dtype)) for name, leaf in leaves.items()}
+        for leaves in (_named(abstract), weights)
+    )
     for name in {**wanted, **found}:
         need, have = wanted.get(name, "absent"), found.get(name, "absent")
         require(need == have, f"weights {name}", have, f"{need}, as in the model of config.yaml")
     arrays = [jax.device_put(weights[name]) for name in wanted]
-    return jax.tree_util.tree_unflatten(treedef, arrays)
+    return jax.tree.unflatten(jax.tree.structure(abstract), arrays)
 
 
 def check_actions_of(model: Exported, spec: EnvSpec) -> None:

@@ -8,8 +8,7 @@ import jax
 import numpy as np
 
 from smz_jax.acting.actor import Actor
-from smz_jax.acting.agent import Agent, make_agent
-from smz_jax.acting.decide import make_decide
+from smz_jax.acting.agent import Agent, make_decide
 from smz_jax.config.seeds import HEAD_KEY
 from smz_jax.config.settings import Config
 from smz_jax.envs import VectorEnv, make_env, make_spec
@@ -17,7 +16,6 @@ from smz_jax.envs.rebuilt import RebuiltEnv
 from smz_jax.learning.diagnose import make_check
 from smz_jax.learning.learner import init_train_state, make_train_step
 from smz_jax.learning.replay import Replay, check_memory, make_replay
-from smz_jax.learning.sources import Play, Source
 from smz_jax.macros.mine.miner import MacroState, Miner
 from smz_jax.macros.precondition.head import init_head, settle
 from smz_jax.model.networks import make_networks
@@ -38,7 +36,7 @@ class Parts(NamedTuple):
     agent: Callable[[Params, int], Agent]
     settle: Callable[..., Any]  # (HeadState, MacroTable) -> both, of an iteration's evidence
     miner: Miner
-    source: Source
+    source: Actor  # of experience
     init: Callable[[], tuple[TrainState, Any, MacroState]]  # fresh arrays: learner, replay, macros
     timers: PhaseTimers
 
@@ -83,7 +81,7 @@ def make_parts(config: Config, timers: PhaseTimers) -> Parts:
         train_step=make_train_step(networks, replay, config, spec),
         check=make_check(networks, replay, config, spec),
         decide=decide,
-        agent=make_agent(decide),
+        agent=partial(Agent, decide),
         settle=jax.jit(partial(settle, config=config.macro), donate_argnums=(0, 1)),
         miner=miner,
         source=open_games(config, playing, acting_key, timers, miner.watch),
@@ -98,7 +96,7 @@ def open_games(
     rng_key: Array,
     timers: PhaseTimers,
     watch: Callable[..., None],
-) -> Play:
+) -> Actor:
     """Opens the training games, one vector for each pool, and who plays them; see `Actor`."""
     lanes = config.env.num_envs // config.rollout.pools
 
@@ -110,7 +108,7 @@ def open_games(
         return RebuiltEnv(make, config.env.rebuild_every)
 
     envs = [pool(lane) for lane in range(0, config.env.num_envs, lanes)]
-    return Play(envs, Actor(envs, config, decide, rng_key, timers, watch))
+    return Actor(envs, config, decide, rng_key, timers, watch)
 
 
 def games_seed(seed: int, number: int) -> int:

@@ -1,6 +1,7 @@
 """Evaluation: whole games, equally many on each lane; statistics by hand."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +9,7 @@ import numpy as np
 import pytest
 
 from smz_jax.acting import evaluate as module
-from smz_jax.acting.agent import make_agent, make_constant_policy, make_random_policy
-from smz_jax.acting.decide import make_decide
+from smz_jax.acting.agent import Agent, make_constant_policy, make_decide, make_random_policy
 from smz_jax.acting.evaluate import evaluate, evaluate_baselines, evaluation_row, summarise_games
 from smz_jax.config.settings import Config, NetworkConfig, SearchConfig
 from smz_jax.config.training import EvalConfig
@@ -146,7 +146,7 @@ def test_an_evaluation_reports_the_faults_of_its_own_searches(scripted):
         )
         return Decision(search, jnp.zeros((2, 4)), jnp.zeros(2))
 
-    agent = make_agent(decide)("params", 3)
+    agent = Agent(decide, "params", 3)
     config = eval_config(num_games=4, num_envs=2)
     # Two games of two steps on each lane, and the step between them that only resets: 0 to 4.
     result = evaluate(agent, config, seed=1)
@@ -275,11 +275,11 @@ def test_the_agent_is_greedy_and_repeatable(monkeypatch):
     networks = make_networks(network, spec)
     params = random_params(networks)
     decide = make_decide(networks, config, spec, policy="search")
-    agent = make_agent(decide)
+    agent = functools.partial(Agent, decide)
     step = CatchEnv(4, 0).reset()
     np.testing.assert_array_equal(agent(params, 1)(step, 0), agent(params, 2)(step, 50))
     even = jax.tree.map(jnp.zeros_like, params)  # a network that prefers nothing
-    exploring = module.Agent(decide, even, 1, temperature=9.0, noise=1.0)
+    exploring = Agent(decide, even, 1, temperature=9.0, noise=1.0)
     drawn = [exploring(step, count).tolist() for count in range(30)]
     assert len({tuple(actions) for actions in drawn}) > 1
     asked = jax.random.key(1), np.int32(3), step.observation, step.invalid_actions

@@ -17,7 +17,7 @@ from smz_jax.run.loop import iterate
 from smz_jax.run.parts import make_parts, open_games
 from smz_jax.run.state import fresh_state, make_store, restore, save
 from smz_jax.storage.metrics import PhaseTimers
-from smz_jax.types import Decision
+from smz_jax.types import Decision, SearchOutput
 from tests.acting import test_rollout as toy
 from tests.support.toy_env import CatchEnv
 
@@ -201,13 +201,7 @@ def test_the_schedule_is_fixed(monkeypatch, names, expected):
         name = next(order)
         events.append(f"search {name}")
         count = np.zeros(1, np.int32)
-        search = SimpleNamespace(
-            action=Action(events, name),
-            action_weights=None,
-            value=None,
-            faults=count,
-            all_invalid=count,
-        )
+        search = SearchOutput(Action(events, name), None, None, None, count, count)
         return Decision(search, None, None)
 
     monkeypatch.setattr(rollout, "_stack", lambda pools: pools[0][0])
@@ -220,7 +214,7 @@ def test_the_schedule_is_fixed(monkeypatch, names, expected):
         PhaseTimers(),
         lambda *decisions: events.append("watch"),
     )
-    actor.rollout(None)
+    actor.next(None)
     assert ", ".join(events) == expected
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from smz_jax.acting.actor import Actor, GameScores
-from smz_jax.acting.decide import exploration, make_decide, scheduled
+from smz_jax.acting.agent import exploration, make_decide, scheduled
 from smz_jax.config.settings import Config, NetworkConfig, SearchConfig
 from smz_jax.config.training import RolloutConfig
 from smz_jax.model.networks import make_networks
@@ -76,9 +76,9 @@ def play(config, rollouts=2, seeds=(5,), key=None):
     )
     several, games = [], []
     for _ in range(rollouts):
-        rows, ended = actor.rollout(params)
-        several.append(rows)
-        games += ended
+        played = actor.next(params)
+        several.append(played.rows)
+        games += played.games
     assert actor.count == rollouts * config.rollout.length
     return jax.tree.map(lambda *x: np.concatenate(x, axis=1), *several), games, decisions
 
@@ -239,7 +239,7 @@ def test_the_step_count_picks_the_randomness():
             watch=lambda decision: None,
         )
         actor.count = count
-        return np.asarray(actor.rollout(params)[0].action)
+        return np.asarray(actor.next(params).rows.action)
 
     np.testing.assert_array_equal(first_actions(0), first_actions(0))
     assert (first_actions(0) != first_actions(26)).any()
@@ -295,8 +295,8 @@ def test_numbers_that_are_not_finite_are_counted(policy):
     actor = Actor(
         [CatchEnv(B, 1)], config, decide, jax.random.key(0), PhaseTimers(), lambda *pools: None
     )
-    rows, _ = actor.rollout(params)
-    counts = jax.device_get(actor.faults)
+    rows, _, metrics, _ = actor.next(params)
+    counts = jax.device_get(metrics)
     roots = B * config.rollout.length
     if policy == "prior":  # a root's policy and value, each action's value, the drawn one's chances
         assert counts["search/faults"] == (2 + 3 + 1) * roots

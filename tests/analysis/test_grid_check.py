@@ -7,11 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from smz_jax.analysis.rules.grid import (
+from smz_jax.analysis.rules.grid_check import (
     NUM_STEPS,
     check_grid,
     draw_sequences,
-    replay_rows,
     replay_transitions,
 )
 from smz_jax.config.settings import Config, EnvConfig, NetworkConfig
@@ -132,7 +131,7 @@ def test_replayed_transitions_are_the_real_ones():
     for replay in (wrap(rows, 0), wrap(rows, 37), FakeReplay(rows, 120, False)):
         length = 200 if replay.is_full else 120
         frames = grid_observations(RULES, "vector")
-        found = replay_transitions(replay_rows(replay), frames)
+        found = replay_transitions(replay, frames)
         expected = [
             (states[lane, t], rows.action[lane, t], states[lane, t + 1])
             for t in range(length - 1)

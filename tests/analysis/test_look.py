@@ -7,14 +7,8 @@ import numpy as np
 import pytest
 
 from smz_jax.analysis.verify.tried_libraries import saved_bits
-from smz_jax.analysis.view.selection import measure_selection, pieces_of
-from smz_jax.analysis.view.spans import (
-    Span,
-    occurrences,
-    pieces_of_games,
-    shown_macros,
-    spans_of,
-)
+from smz_jax.analysis.view.measuring import measure_selection, pieces_of
+from smz_jax.analysis.view.watched_games import Span, occurrences, shown_macros, spans_of
 from smz_jax.macros.compression.selection import encode
 from smz_jax.storage.checkpoint import Damage, RowChunks
 from smz_jax.storage.checkpoint.rows import read_fields, write_rows
@@ -40,8 +34,9 @@ def test_pieces_by_hand():
 
 
 def test_pieces_of_games_end_with_lives():
-    found = pieces_of_games([game([1, 2, 3, 0], ends=(1,)), game([2, 2], ends=(1,))])
-    assert [piece.tolist() for piece in found] == [[1, 2], [3, 0], [2, 2]]
+    games = (game([1, 2, 3, 0], ends=(1,)), game([2, 2], ends=(1,)))
+    found = [(start, piece.tolist()) for played in games for start, piece in played.pieces]
+    assert found == [(0, [1, 2]), (2, [3, 0]), (0, [2, 2])]
 
 
 def saved_rows(folder, rows, total, ring, size):
@@ -171,14 +166,14 @@ def test_without_a_sound_macro_all_are_measured_and_that_is_said():
 
 
 def test_macros_shown_are_the_sound_ones_by_worth():
-    shown = shown_macros(FOUR)
-    assert [x["actions"] for x in shown.macros] == [[2, 3], [1, 2, 2]]
-    assert shown.of == "sound macros"
+    shown, of = shown_macros(FOUR)
+    assert [x["actions"] for x in shown] == [[2, 3], [1, 2, 2]]
+    assert of == "sound macros"
     chosen = {**FOUR, "selection": selection(((1, 2, 2), 9.0), ((3, 3), 5.0))}
-    assert [x["actions"] for x in shown_macros(chosen).macros] == [[1, 2, 2], [2, 3]]
+    assert [x["actions"] for x in shown_macros(chosen)[0]] == [[1, 2, 2], [2, 3]]
     none = library(macro((2, 2), 5), macro((3, 3), 9, status="refuted"))
-    assert [x["actions"] for x in shown_macros(none).macros] == [[3, 3], [2, 2]]
-    assert "none of them sound" in shown_macros(none).of
+    assert [x["actions"] for x in shown_macros(none)[0]] == [[3, 3], [2, 2]]
+    assert "none of them sound" in shown_macros(none)[1]
 
 
 def test_occurrences_as_a_plain_search_finds_them():

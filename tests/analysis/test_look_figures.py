@@ -5,9 +5,9 @@ import numpy as np
 from PIL import Image
 
 from smz_jax.analysis.view import timeline
-from smz_jax.analysis.view.spans import Span
 from smz_jax.analysis.view.strips import Strip, changed, choose_strips, strips_figure
 from smz_jax.analysis.view.timeline import stretch, timeline_figure
+from smz_jax.analysis.view.watched_games import Span
 from smz_jax.report.style import GREY, VERMILLION
 from smz_jax.storage.documents.macro_form import TIMES
 from tests.macros.test_macro_listing import FOUR, library, macro

@@ -5,7 +5,7 @@ import hashlib
 import jax
 import pytest
 
-from smz_jax.analysis.view import session
+from smz_jax.analysis.view import drawing
 from smz_jax.config.check import ConfigError
 from smz_jax.report.data import load_run
 from smz_jax.report.library import macro_lines, macro_tables
@@ -68,8 +68,8 @@ def test_a_run_is_looked_at_from_end_to_end(tiny_run, tmp_path, capsys):
     assert found["play"]["actions"] == first.size - len(first) - first[:, 1:].sum()
     assert found["bits_per_action"] <= found["bits_per_action_plain"]
     assert ("no macro is sound" in out) == (found["of"] == "table")
-    drawn = [name for name in (session.TIMELINE, session.TREE, session.STRIPS) if name in out]
-    assert drawn == [session.TIMELINE, session.TREE, session.STRIPS]
+    drawn = [name for name in (drawing.TIMELINE, drawing.TREE, drawing.STRIPS) if name in out]
+    assert drawn == [drawing.TIMELINE, drawing.TREE, drawing.STRIPS]
     assert all((run / "figures" / f"{name}.png").stat().st_size > 10_000 for name in drawn)
     page = build_report([run]).read_text("utf-8")
     assert all(f'id="{name}"' in page for name in drawn)

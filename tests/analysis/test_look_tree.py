@@ -14,8 +14,8 @@ from smz_jax.analysis.view.chains import (
     most_visited_path,
     why_it_ends,
 )
-from smz_jax.analysis.view.games import TreeDecision
 from smz_jax.analysis.view.tree_figure import PALE, certain_nodes, layout, tree_figure
+from smz_jax.analysis.view.watched_games import TreeDecision
 from smz_jax.report.style import GREEN, GREY
 from tests.macros.test_macro_listing import FOUR
 from tests.support.look_parts import texts

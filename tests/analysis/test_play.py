@@ -15,16 +15,13 @@ from ale_py import roms
 from PIL import Image
 
 from experiments import play as command
-from smz_jax.acting.agent import make_agent
-from smz_jax.acting.decide import make_decide
+from smz_jax.acting.agent import Agent, make_decide
 from smz_jax.acting.evaluate import evaluate
 from smz_jax.analysis.load import export_run, load_model, named_weights
 from smz_jax.analysis.play import video
-from smz_jax.analysis.play.games import MacroFollower, MacroProgress, Moment
-from smz_jax.analysis.play.panel import WIDTH, Panel
-from smz_jax.analysis.play.scenes import make_scene
-from smz_jax.analysis.play.session import play_model
-from smz_jax.analysis.play.terminal import picture_text, words
+from smz_jax.analysis.play.moments import MacroFollower, MacroProgress, Moment
+from smz_jax.analysis.play.scenes import WIDTH, Panel, make_scene
+from smz_jax.analysis.play.showing import picture_text, play_model, words
 from smz_jax.analysis.requests import PlayRequest
 from smz_jax.config.check import ConfigError
 from smz_jax.config.settings import Config, EnvConfig, NetworkConfig, SearchConfig
@@ -119,7 +116,7 @@ def evaluate_model(model, games, seed, **settings):
 
     networks = make_networks(config.network, spec := make_spec(config.env))
     decide = make_decide(networks, config, spec, policy="search")
-    agent = make_agent(decide)(fit_params(networks, model.weights), config.seed)
+    agent = Agent(decide, fit_params(networks, model.weights), config.seed)
     result = evaluate(agent, config, seed=seed, num_games=games)
     assert result is not None
     return result["scores"]

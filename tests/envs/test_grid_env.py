@@ -8,7 +8,7 @@ from matplotlib import image
 from scipy import stats
 
 from experiments import gridworld
-from smz_jax.analysis.rules.figure import FADED, grid_figure, policy_text, values_text
+from smz_jax.analysis.rules.grid_figure import FADED, grid_figure, policy_text, values_text
 from smz_jax.config.check import ConfigError
 from smz_jax.config.settings import EnvConfig
 from smz_jax.envs import make_env, make_spec

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from smz_jax.acting.actor import Actor
-from smz_jax.acting.decide import make_decide
+from smz_jax.acting.agent import make_decide
 from smz_jax.config.settings import Config, EnvConfig, NetworkConfig, SearchConfig
 from smz_jax.config.training import LearnerConfig, ReplayConfig, RolloutConfig
 from smz_jax.learning.learner import init_train_state, make_train_step
@@ -143,7 +143,7 @@ def test_catch_is_learned_with_search():
     )
     ended, history = [], []
     while actor.count * 16 < config.total_env_steps and (not history or history[-1] <= 0.85):
-        rows, games = actor.rollout(state.params)
+        rows, games, *_ = actor.next(state.params)
         ended = newest_games(ended, games)
         memory = replay.add_donated(memory, rows)
         history.append(score_row(ended).get("score/mean", -1.0))

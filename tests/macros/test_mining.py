@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from smz_jax.acting.actor import Actor
-from smz_jax.acting.decide import make_decide
+from smz_jax.acting.agent import make_decide
 from smz_jax.config.settings import Config, NetworkConfig, SearchConfig
 from smz_jax.config.training import MacroConfig, RolloutConfig
 from smz_jax.macros.mine.miner import Miner, mining_row
@@ -92,7 +92,7 @@ def mine(config):
     )
     several, row = [], {}
     for _ in range(ROLLOUTS):
-        rows, _ = actor.rollout(params)
+        rows = actor.next(params).rows
         several.append(jax.device_get(rows))
         row = miner.end_rollout(rows)
     return miner, jax.tree.map(lambda *x: np.concatenate(x, axis=1), *several), decisions, row

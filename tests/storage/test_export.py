@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from experiments import export as command
-from smz_jax.acting.decide import make_decide
+from smz_jax.acting.agent import make_decide
 from smz_jax.analysis.load import (
     abstract_head,
     abstract_params,

@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.text import Text
 
-from smz_jax.analysis.view.games import Game
+from smz_jax.analysis.view.watched_games import Game
 
 
 def game(actions, score=None, entropy=None, ends=(), number=1, first=0, frames=None):

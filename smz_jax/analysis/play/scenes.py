@@ -1,11 +1,13 @@
-"""The looks of a game, as picture and as text: its own screen, or a drawing of what is seen."""
+"""The looks of a game, as picture and as text, and the panel of what the agent thinks beside it."""
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from smz_jax.analysis.play.moments import Moment
 from smz_jax.config.settings import EnvConfig
 from smz_jax.types import EnvSpec, Timestep
 
@@ -18,39 +20,50 @@ BASE_COLOURS = (
 )
 """Okabe and Ito's colours and a few more, for the planes of a board."""
 
-Draw = Callable[[Timestep], Image.Image]
+WIDTH, MARGIN, LEAST_HEIGHT = 260, 14, 360
+"""Pixels of the panel."""
+REMEMBERED = 120
+"""Moments that the courses of value and entropy reach back."""
+FOLLOWED, WARM = (0, 158, 115), (230, 159, 0)
+MOST_BARS = 40
+"""Numbers of a vector that are shown."""
+
 Tell = Callable[[Timestep], str | Image.Image]
 
 
 class Scene(NamedTuple):
     """The two views of a game."""
 
-    picture: Draw
+    picture: Callable[[Timestep], Image.Image]
     text: Tell
     """Text for the terminal, or an image that the terminal is to show in its own way."""
 
 
 def make_scene(config: EnvConfig, spec: EnvSpec, screen: Callable[[], np.ndarray] | None) -> Scene:
-    """The views of a game.
+    """The views of a game: a drawing of what the agent sees, and text of it.
 
-    Args:
-        config: the environment's settings.
-        spec: the environment.
-        screen: the game's own picture, as `open_game` gives it; it is shown where there is one.
+    Its own screen is shown where `open_game` gives one.
     """
-    drawn = _drawn_scene(config, spec)
+    if config.suite == "grid":
+        drawn = _grid_scene(config)
+    elif config.id == "2048" and len(spec.frame_shape) == 3:
+        drawn = Scene(_tiles, _tiles_text)
+    elif len(spec.frame_shape) == 3:
+        drawn = Scene(_planes, _planes_text)
+    elif len(spec.frame_shape) == 2:
+        drawn = Scene(_grey, _grey)
+    else:
+        drawn = Scene(_bars, _bars_text)
     if screen is None:
         return drawn
 
-    def picture(timestep: Timestep) -> Image.Image:
-        del timestep  # the screen stands where the game stands
-        return enlarged(Image.fromarray(screen()))
+    def picture(_: Timestep) -> Image.Image:  # the screen stands where the game stands
+        return _enlarged(Image.fromarray(screen()))
 
-    images = len(spec.frame_shape) == 2
-    return Scene(picture, picture if images else drawn.text)
+    return Scene(picture, picture if len(spec.frame_shape) == 2 else drawn.text)
 
 
-def enlarged(image: Image.Image) -> Image.Image:
+def _enlarged(image: Image.Image) -> Image.Image:
     """As many times as large as `HEIGHT` allows, without blurring a pixel."""
     times = max(1, HEIGHT // image.height)
     return image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
@@ -61,26 +74,13 @@ def _newest(timestep: Timestep) -> np.ndarray:
     return timestep.observation[0, -1]
 
 
-def _drawn_scene(config: EnvConfig, spec: EnvSpec) -> Scene:
-    """A drawing of what the agent sees."""
-    if config.suite == "grid":
-        return _grid_scene(config)
-    if len(spec.frame_shape) == 3:
-        if config.id == "2048":
-            return Scene(lambda x: _tiles(_exponents(x)), lambda x: _tiles_text(_exponents(x)))
-        return Scene(_planes, _planes_text)
-    if len(spec.frame_shape) == 2:
-
-        def grey(timestep: Timestep) -> Image.Image:
-            return enlarged(Image.fromarray(_newest(timestep)).convert("RGB"))
-
-        return Scene(grey, grey)
-    return Scene(_bars, _bars_text)
+def _grey(timestep: Timestep) -> Image.Image:
+    return _enlarged(Image.fromarray(_newest(timestep)).convert("RGB"))
 
 
 def _grid_scene(config: EnvConfig) -> Scene:
     """The map with the agent on it; `@`, or `+` where a coin has just paid."""
-    from smz_jax.analysis.rules.figure import COLOURS
+    from smz_jax.analysis.rules.grid_figure import COLOURS
     from smz_jax.envs.grid.grid_env import grid_observations, states_of
     from smz_jax.envs.grid.map import read_options
     from smz_jax.envs.grid.rules import make_rules
@@ -127,12 +127,12 @@ def _exponents(timestep: Timestep) -> np.ndarray:
     return _newest(timestep).argmax(axis=-1)
 
 
-def _tiles(board: np.ndarray) -> Image.Image:
+def _tiles(timestep: Timestep) -> Image.Image:
     """2048's board, warmer the larger the tile."""
     side = HEIGHT // 4
     image = Image.new("RGB", (4 * side, 4 * side), (60, 58, 56))
     draw = ImageDraw.Draw(image)
-    for (y, x), power in np.ndenumerate(board):
+    for (y, x), power in np.ndenumerate(_exponents(timestep)):
         box = (x * side + 5, y * side + 5, (x + 1) * side - 6, (y + 1) * side - 6)
         heat = min(power, 11) / 11
         colour = (238, int(228 - 130 * heat), int(218 - 200 * heat)) if power else (84, 82, 80)
@@ -145,10 +145,11 @@ def _tiles(board: np.ndarray) -> Image.Image:
     return image
 
 
-def _tiles_text(board: np.ndarray) -> str:
+def _tiles_text(timestep: Timestep) -> str:
     """2048's board as numbers."""
     return "\n".join(
-        "".join(f"{2 ** int(power) if power else '.':>6}" for power in row) for row in board
+        "".join(f"{2 ** int(power) if power else '.':>6}" for power in row)
+        for row in _exponents(timestep)
     )
 
 
@@ -162,19 +163,14 @@ def _planes(timestep: Timestep) -> Image.Image:
     """A board of planes: each cell in the colour of its last plane that is set."""
     last = _last_planes(timestep)
     colours = np.array([*BASE_COLOURS, BACKGROUND], np.uint8)
-    return enlarged(Image.fromarray(colours[np.where(last < 0, -1, last % len(BASE_COLOURS))]))
+    return _enlarged(Image.fromarray(colours[np.where(last < 0, -1, last % len(BASE_COLOURS))]))
 
 
 def _planes_text(timestep: Timestep) -> str:
     """The same as letters, `.` where no plane is set."""
-    return "\n".join(
-        "".join("." if plane < 0 else chr(ord("A") + plane % 26) for plane in row)
-        for row in _last_planes(timestep)
-    )
-
-
-MOST_BARS = 40
-"""Numbers of a vector that are shown."""
+    letters = np.array([*"ABCDEFGHIJKLMNOPQRSTUVWXYZ."])
+    last = _last_planes(timestep)
+    return "\n".join(map("".join, letters[np.where(last < 0, -1, last % 26)]))
 
 
 def _bars(timestep: Timestep) -> Image.Image:
@@ -195,3 +191,81 @@ def _bars_text(timestep: Timestep) -> str:
     """A vector as numbers, eight in a line."""
     numbers = [f"{float(x):>9.3g}" for x in _newest(timestep)[:MOST_BARS]]
     return "\n".join("".join(numbers[i : i + 8]) for i in range(0, len(numbers), 8))
+
+
+class Panel:
+    """Draws moments: the screen, and beside it action, macro, value and transition entropy."""
+
+    def __init__(self, title: str, action_names: Sequence[str]) -> None:
+        self._title, self._names = title, action_names
+        self._values: deque[float] = deque(maxlen=REMEMBERED)
+        self._entropies: deque[float] = deque(maxlen=REMEMBERED)
+        self._small, self._large = ImageFont.load_default(12), ImageFont.load_default(20)
+
+    def draw(self, moment: Moment, screen: Image.Image) -> Image.Image:
+        """The moment as one picture, of even width and height."""
+        if moment.step == 0:
+            self._values.clear()
+            self._entropies.clear()
+        height = max(screen.height, LEAST_HEIGHT)
+        size = (screen.width + WIDTH + screen.width % 2, height + height % 2)
+        image = Image.new("RGB", size, BACKGROUND)
+        image.paste(screen, (0, (height - screen.height) // 2))
+        draw, left = ImageDraw.Draw(image), screen.width + MARGIN
+        draw.text((left, 10), self._title, FAINT, self._small)
+        draw.text((left, 28), f"game {moment.game}, step {moment.step:,}", FAINT, self._small)
+        draw.text((left, 46), f"score {moment.score:g}", INK, self._large)
+        self._decision(draw, left, moment)
+        value, entropy = "", ""
+        if moment.action is not None:
+            self._values.append(moment.value)
+            self._entropies.append(moment.transition_entropy)
+            value, entropy = f" {moment.value:.3f}", f" {moment.transition_entropy:.3f}"
+        self._course(draw, (left, 196), f"value{value}", self._values, None)
+        label = f"transition entropy{entropy}"
+        self._course(draw, (left, 276), label, self._entropies, (0.0, 1.0))
+        return image
+
+    def _decision(self, draw: ImageDraw.ImageDraw, left: int, moment: Moment) -> None:
+        """The action, and the macro as chips; the followed ones are filled."""
+        draw.text((left, 84), "action", FAINT, self._small)
+        name = "game over" if moment.action is None else self._names[moment.action]
+        draw.text((left, 98), name, INK, self._large)
+        draw.text((left, 132), "macro", FAINT, self._small)
+        if moment.macro is None:
+            draw.text((left, 148), "none", FAINT, self._small)
+            return
+        x, y, right = left, 148, left + WIDTH - 2 * MARGIN
+        for i, action in enumerate(moment.macro.actions):
+            width = int(draw.textlength(self._names[action], self._small)) + 8
+            if x + width > right and x > left:
+                x, y = left, y + 20
+            is_done = i < moment.macro.done
+            box, ink = (x, y, x + width, y + 16), BACKGROUND if is_done else FAINT
+            draw.rectangle(box, FOLLOWED if is_done else None, FOLLOWED if is_done else FAINT)
+            draw.text((x + 4, y + 8), self._names[action], ink, self._small, "lm")
+            x += width + 4
+
+    def _course(
+        self,
+        draw: ImageDraw.ImageDraw,
+        corner: tuple[int, int],
+        label: str,
+        numbers: Sequence[float],
+        bounds: tuple[float, float] | None,
+    ) -> None:
+        """A label and the course of a number; its bounds are those of what is shown, if unset."""
+        (left, top), width, height = corner, WIDTH - 2 * MARGIN, 48
+        draw.text(corner, label, INK, self._small)
+        low, high = bounds or (min(numbers, default=0.0), max(numbers, default=0.0))
+        scale = height / (high - low) if high > low else 0.0
+        base = top + 68
+        draw.line((left, base, left + width, base), FAINT)
+        points = [
+            (left + width * i / (REMEMBERED - 1), base - min(max(x - low, 0.0) * scale, height))
+            for i, x in enumerate(numbers)
+        ]
+        if len(points) > 1:
+            draw.line(points, WARM if bounds else ACCENT, 2)
+        if bounds is None and high > low:
+            draw.text((left + width, top), f"{low:.3g} to {high:.3g}", FAINT, self._small, "ra")

@@ -48,27 +48,20 @@ def write_video(path: Path, pictures: Iterator[Image.Image], rate: float) -> int
     first = next(pictures, None)
     if first is None:
         return 0
-    count = 0
-
-    def counted() -> Iterator[Image.Image]:
-        nonlocal count
-        for picture in itertools.chain([first], pictures):
-            count += 1
-            yield picture
-
+    number = itertools.count()
+    numbered = zip(itertools.chain([first], pictures), number, strict=False)
     partial = path.absolute().with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix.lower()}")
     write = _write_gif if path.suffix.lower() == ".gif" else _write_mp4
     try:
-        write(partial, counted(), first.size, rate)
+        write(partial, (picture for picture, _ in numbered), first.size, rate)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
-    return count
+    return next(number)
 
 
-def _write_gif(path: Path, pictures: Iterator[Image.Image], size: tuple[int, int], rate: float):
+def _write_gif(path: Path, pictures: Iterator[Image.Image], _: tuple[int, int], rate: float):
     """See `write_video`; pictures of up to 256 colours are kept exactly."""
-    del size
     few = (picture.convert("P", palette=Image.Palette.ADAPTIVE) for picture in pictures)
     duration = max(10 * round(100 / rate), round(1000 / MAX_GIF_RATE))  # whole hundredths
     next(few).save(path, "GIF", save_all=True, append_images=few, duration=duration, loop=0)

@@ -1,22 +1,11 @@
 """The model against the true rules of a world that are known, the grid world's above all."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import stats
 
-from smz_jax.model.steps import (
-    Seen,
-    decide,
-    embed,
-    encode,
-    entropy_nats,
-    follow,
-    imagine,
-    over_time,
-    predict,
-)
+from smz_jax.model.steps import decide, entropy_nats
 from smz_jax.types import Array, Networks, Params
 
 
@@ -31,14 +20,12 @@ def roc_area(scores: np.ndarray, positive: np.ndarray) -> float:
     The rank form (Mann and Whitney 1947): (sum of the positives' ranks - n+ (n+ + 1) / 2)
     / (n+ n-), tied scores sharing their mean rank. NaN where one of the two kinds is missing.
     """
-    _, kind, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[kind]
-    positives = int(np.sum(positive))
-    negatives = len(scores) - positives
-    if not positives or not negatives:
+    scores, positive = np.asarray(scores, np.float64), np.asarray(positive, np.bool_)
+    yes, no = scores[positive], scores[~positive]
+    if not len(yes) or not len(no):
         return float("nan")
-    above = ranks[np.asarray(positive, bool)].sum() - positives * (positives + 1) / 2
-    return float(above / (positives * negatives))
+    above = stats.mannwhitneyu(yes, no, method="asymptotic").statistic
+    return float(above / (len(yes) * len(no)))
 
 
 def pair_entropies(
@@ -57,18 +44,6 @@ def pair_entropies(
 
     entropy, code = jax.lax.map(of_action, jnp.arange(num_actions))
     return entropy.T, code.T
-
-
-def transition_codes(
-    networks: Networks, params: Params, before: Array, action: Array, after: Array
-) -> Array:
-    """The encoder's code `[N]` of each transition; pure, to be jitted by the caller.
-
-    `before` and `after` are observations `[N, F, ...]` around the step, `action` is `[N]` int32.
-    """
-    afterstate = decide(networks, params, networks.representation(params, before), action).state
-    seen = Seen(after, networks.representation(params, after))
-    return jnp.argmax(encode(networks, params, seen, afterstate), axis=-1)
 
 
 def rules_check(
@@ -109,91 +84,4 @@ def rules_check(
         "entropy_certain": mean_where(entropy, pairs & ~random),
         "transition_entropy": float(np.sum(entropy * weights) / max(weights.sum(), 1) / scale),
         "pairs_visited": float(seen.sum() / max(pairs.sum(), 1)),
-    }
-
-
-def unroll_errors(
-    networks: Networks,
-    params: Params,
-    observations: Array,
-    actions: Array,
-    rewards: Array,
-    values: Array,
-    mask: Array,
-) -> dict[str, Array]:
-    """Errors along fixed action sequences when the model is told what happened by its own codes.
-
-    Pure, to be jitted by the caller. A model with one code is told nothing, and can at best
-    predict means.
-
-    Args:
-        networks: the model.
-        params: its parameters.
-        observations: `[N, K+1, F, ...]` that were seen.
-        actions: `[N, K]` int32.
-        rewards: `[N, K]` that were given.
-        values: `[N, K+1]`, the true values of the states that were reached.
-        mask: `[N, K]`, 1 where the step was taken, 0 past an end.
-
-    Returns:
-        `reward` and `value`, `[K]`: the mean absolute error after 1 to K steps.
-    """
-    after = observations[:, 1:].swapaxes(0, 1)
-    root = networks.representation(params, observations[:, 0])
-    seen = Seen(after, embed(networks, params, after))
-    followed = follow(networks, params, root, actions.T, seen)
-    predicted = over_time(functools.partial(predict, networks), params, followed.states)
-    total = jnp.maximum(mask.sum(axis=0), 1.0)
-
-    def error(guess: Array, truth: Array) -> Array:
-        return jnp.sum(jnp.abs(guess - truth.T) * mask.T, axis=1) / total
-
-    return {
-        "reward": error(networks.reward_of(followed.reward_logits), rewards),
-        "value": error(predicted.value, values[:, 1:]),
-    }
-
-
-def open_loop_errors(
-    networks: Networks,
-    params: Params,
-    rng_key: Array,
-    observations: Array,
-    actions: Array,
-    mean_rewards: Array,
-    mean_values: Array,
-    *,
-    num_samples: int = 256,
-) -> dict[str, Array]:
-    """Errors of the model's *expectations* along fixed action sequences, codes drawn from sigma.
-
-    Pure, to be jitted by the caller. The mean over `num_samples` draws is compared with the exact
-    expectation; the draws' own variance is taken off, so that the number of draws does not count.
-
-    Args:
-        networks: the model.
-        params: its parameters.
-        rng_key: consumed.
-        observations: `[N, F, ...]` of the states that the sequences start from.
-        actions: `[N, K]` int32.
-        mean_rewards: `[N, K]`, E[r] of each step.
-        mean_values: `[N, K]`, E[V] of the state after each step.
-        num_samples: draws for each sequence, at least 2.
-
-    Returns:
-        `reward` and `value`, `[K]`: the root of the mean squared error after 1 to K steps.
-    """
-
-    def error(guess: Array, truth: Array) -> Array:
-        guesses = guess.reshape(-1, num_samples)
-        noise = guesses.var(axis=1, ddof=1) / num_samples
-        excess = jnp.mean(jnp.square(guesses.mean(axis=1) - truth) - noise)
-        return jnp.sqrt(jnp.maximum(excess, 0.0))
-
-    root = jnp.repeat(networks.representation(params, observations), num_samples, axis=0)
-    fed = jnp.repeat(actions.T, num_samples, axis=1)
-    steps = imagine(networks, params, root, fed, rng_key).steps
-    return {
-        "reward": jax.vmap(error)(steps.reward, mean_rewards.T),
-        "value": jax.vmap(error)(steps.value, mean_values.T),
     }

@@ -6,8 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from smz_jax.acting.agent import Agent
-from smz_jax.acting.decide import make_decide
+from smz_jax.acting.agent import Agent, make_decide
 from smz_jax.acting.evaluate import game_settings
 from smz_jax.analysis.load import check_actions_of, fit_head, fit_params, load_model
 from smz_jax.analysis.requests import VerifyRequest, check_can_be_verified

@@ -52,29 +52,22 @@ def chains(tree: SmallTree, threshold: float, max_length: int) -> list[Chain]:
     found = []
     for end in np.flatnonzero((tree.visits > 0) & (tree.parent >= 0) & ~tree.is_chance).tolist():
         nodes, actions, entropies = [end], [], []
-        node = end
-        while tree.parent[node] >= 0 and len(actions) < max_length:
-            via = tree.via(node)
+        while tree.parent[nodes[-1]] >= 0 and len(actions) < max_length:
+            via = tree.via(nodes[-1])
             start = int(tree.parent[via])
             if start < 0 or not tree.entropy[via] < threshold:
                 break
-            nodes += [via, start] if via != node else [start]
+            nodes += [via, start] if via != nodes[-1] else [start]
             actions.append(int(tree.edge[via]))
             entropies.append(float(tree.entropy[via]))
-            node = start
         if actions:
-            found.append(Chain(tuple(nodes[::-1]), tuple(actions[::-1]), tuple(entropies[::-1])))
+            found.append(Chain(*(tuple(x[::-1]) for x in (nodes, actions, entropies))))
     return found
 
 
 def ways_on(tree: SmallTree, node: int) -> list[int]:
     """Nodes that hold the entropy of each transition searched from a decision node."""
     return np.flatnonzero((tree.parent == node) & (tree.visits > 0)).tolist()
-
-
-def is_through(tree: SmallTree, via: int) -> bool:
-    """Whether a transition was searched to its end: the decision node that it leads to is there."""
-    return not tree.is_chance[via] or len(ways_on(tree, via)) > 0
 
 
 def most_visited_path(tree: SmallTree) -> list[int]:
@@ -125,7 +118,8 @@ def why_it_ends(tree: SmallTree, chain: Chain, threshold: float, max_length: int
         return f"{every} {least:.2f} over {threshold:g} on what was searched from there"
     if len(chain.actions) >= max_length:
         return f"a macro has {max_length} actions at most"
-    if not any(is_through(tree, via) for via in certain):
+    # A transition was searched to its end where the decision node that it leads to is there.
+    if all(tree.is_chance[via] and not ways_on(tree, via) for via in certain):
         return "leaf: the search began what is certain from there, and went no further"
     return "no known macro is longer, though more transitions are certain"
 
@@ -138,14 +132,11 @@ def kept_nodes(tree: SmallTree, chain: Sequence[int], most: int) -> list[int]:
     """
     kept: set[int] = set()
     for node in chain:
-        above = node
-        while above >= 0:
-            kept.add(above)
-            above = int(tree.parent[above])
+        while node >= 0:
+            kept.add(node)
+            node = int(tree.parent[node])
     made = np.flatnonzero(tree.visits > 0).tolist()
     for node in sorted(made, key=lambda node: (-tree.visits[node], node)):
-        if len(kept) >= most:
-            break
-        if node == 0 or int(tree.parent[node]) in kept:
+        if len(kept) < most and (node == 0 or int(tree.parent[node]) in kept):
             kept.add(node)
     return sorted(kept)

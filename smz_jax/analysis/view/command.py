@@ -1,4 +1,4 @@
-"""What `experiments.macros` does; the table needs no JAX."""
+"""The table of `experiments.macros`, which needs no JAX."""
 
 import json
 import sys
@@ -36,10 +36,9 @@ def print_library(library: dict[str, Any], wanted: Wanted) -> None:
 
     print(format_table(library, listed(library, wanted)), flush=True)
     print("\n" + format_selection(library))
-    gate = closed_gate(library)
-    if gate is not None:
+    if (gate := closed_gate(library)) is not None:
         print(f"no macro is sound; the gate that closed: {gate}")
-    for line in filter(None, [prefix_line(library)]):
+    if line := prefix_line(library):
         print(f"take care: {line}")
     sys.stdout.flush()
 
@@ -63,55 +62,3 @@ def write_listing(library: dict[str, Any], wanted: Wanted, target: str) -> None:
         atomic_write_text(path, text + "\n")
     except OSError as error:
         raise ConfigError(f"json = {target!r} cannot be written: {error.strerror}") from None
-
-
-def draw_library(
-    request: MacrosRequest, library: dict[str, Any], wanted: Wanted, *, is_run: bool
-) -> None:
-    """Chooses the library by compression, prints and writes it, and draws the figures.
-
-    Raises:
-        ConfigError: in one line, if model and library do not fit, or a file cannot be written.
-    """
-    folder, out = request.folder, request.out or request.folder
-    kinds = _kinds(folder)
-    if is_run and not kinds:
-        print_library(library, wanted)
-        print(
-            "nothing was played or drawn: the run has no checkpoint yet; what would work is a run "
-            "that has saved one: training does so at its end, and now and then before"
-        )
-        return
-    kind: Any = request.checkpoint or next(iter(kinds), "last")
-    from smz_jax.analysis.load import load_model
-    from smz_jax.analysis.view.games import watch
-    from smz_jax.analysis.view.session import draw, measure
-    from smz_jax.report.build import require_writable
-    from smz_jax.storage.documents.macros import check_fits, write_macros_json
-
-    require_writable(out)
-    model = load_model(folder, kind)
-    check_fits(library, model.about["action_names"], model.config.macro.max_length)
-    measured = measure(folder, model, library, request, is_run=is_run)
-    print_library(measured.library, wanted)
-    try:
-        if out != folder or is_run:
-            out.mkdir(parents=True, exist_ok=True)
-            write_macros_json(out / "macros.json", measured.library)
-            print(f"wrote {out / 'macros.json'}")
-        watched = measured.watched or watch(model, measured.library, request)
-        for name, path in draw(measured.library, watched, out):
-            missing = {
-                "macro_tree": "no tree of the games held a certain transition",
-                "macro_strips": "no macro occurred in the games",
-            }
-            print(f"wrote {path}" if path else f"no {name}.png: {missing[name]}", flush=True)
-        if is_run and out == folder:
-            print(f"python -m experiments.report {folder} shows them in its report.html")
-    except OSError as error:
-        raise ConfigError(f"out = {str(out)!r} cannot be written: {error.strerror}") from None
-
-
-def _kinds(folder: Path) -> list[str]:
-    """Kinds of checkpoints that a run has, the one to look at first."""
-    return [kind for kind in ("last", "best") if any((folder / "checkpoints" / kind).glob("*"))]

@@ -5,15 +5,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 from scipy import ndimage
 
-from smz_jax.analysis.view.games import Game
-from smz_jax.analysis.view.spans import held_certain, occurrences, shown_macros
+from smz_jax.analysis.view.watched_games import Game, occurrences, shown_macros
 from smz_jax.report.style import BLUE, DPI, VERMILLION, note_empty, plot_text
 from smz_jax.storage.documents.macros import fold
 
@@ -35,10 +33,19 @@ class Strip(NamedTuple):
     certain: bool  # the model held every transition to be certain
 
     @property
+    def stop(self) -> int:
+        """The step after its last action."""
+        return self.start + self.macro["length"]
+
+    @property
     def steps(self) -> list[int]:
         """Steps of the environment before each action, and after the last."""
-        first = self.game.first + self.start
-        return list(range(first, first + self.macro["length"] + 1))
+        return list(range(self.game.first + self.start, self.game.first + self.stop + 1))
+
+    @property
+    def gain(self) -> float:
+        """The raw reward of its actions."""
+        return float(self.game.score[self.stop] - self.game.score[self.start])
 
     @property
     def late(self) -> bool:
@@ -47,18 +54,21 @@ class Strip(NamedTuple):
         A game may draw its score a frame after it has paid: then the reward of the action before
         appears within the strip, and that of the last action only after it.
         """
-        score, stop = self.game.score, self.start + self.macro["length"]
+        score = self.game.score
         before = self.start > 0 and score[self.start] != score[self.start - 1]
-        return bool(before or score[stop] != score[stop - 1])
+        return bool(before or score[self.stop] != score[self.stop - 1])
 
     @property
     def worth(self) -> tuple[float, ...]:
         """How much it shows, see `choose_strips`: greater is better."""
-        stop, game = self.start + self.macro["length"], self.game
-        pays = bool(game.score[stop] != game.score[self.start])
-        change = game.frames[self.start].astype(np.float32) - game.frames[stop].astype(np.float32)
-        first = (self.certain, pays and not self.late, not self.late)
-        return (*map(float, first), float(np.mean(np.abs(change))))
+        first, last = (self.game.frames[x].astype(np.float32) for x in (self.start, self.stop))
+        shows = (self.certain, self.gain != 0 and not self.late, not self.late)
+        return (*map(float, shows), float(np.mean(np.abs(first - last))))
+
+    def is_near(self, start: int, stop: int) -> bool:
+        """Whether fewer steps than the longer of two macros has lie between them, or none."""
+        apart = max(self.macro["length"], stop - start)
+        return self.start < stop + apart and start < self.stop + apart
 
 
 def choose_strips(
@@ -73,36 +83,20 @@ def choose_strips(
     games that begin alike stay alike for long: it would show the same event.
     """
     chosen: list[Strip] = []
-    for macro in shown_macros(library).macros:
-        actions = tuple(macro["actions"])
-        if len(chosen) == most:
-            break
-        others = [tuple(strip.macro["actions"]) for strip in chosen]
-        if any(_within(actions, other) or _within(other, actions) for other in others):
+    for macro in shown_macros(library)[0]:
+        actions, length = bytes(macro["actions"]), macro["length"]
+        others = [bytes(strip.macro["actions"]) for strip in chosen]
+        if len(chosen) == most or any(actions in other or other in actions for other in others):
             continue
         found = [
-            Strip(
-                macro, game, start, held_certain(game, start, start + len(actions), play_threshold)
-            )
+            Strip(macro, game, start, game.is_certain(start, start + length, play_threshold))
             for game in games
-            for start in occurrences(game, actions)
-            if not any(_close(strip, start, start + len(actions)) for strip in chosen)
+            for start in occurrences(game, tuple(actions))
+            if not any(strip.is_near(start, start + length) for strip in chosen)
         ]
         if found:
             chosen.append(max(found, key=lambda strip: strip.worth))
     return chosen
-
-
-def _close(strip: Strip, start: int, stop: int) -> bool:
-    """Whether fewer steps than the longer of two macros has lie between them, or none."""
-    length = strip.macro["length"]
-    apart = max(length, stop - start)
-    return strip.start < stop + apart and start < strip.start + length + apart
-
-
-def _within(inner: tuple[int, ...], outer: tuple[int, ...]) -> bool:
-    spread = len(outer) - len(inner)
-    return any(outer[i : i + len(inner)] == inner for i in range(spread + 1))
 
 
 def changed(before: Image.Image, after: Image.Image) -> np.ndarray:
@@ -122,19 +116,12 @@ def changed(before: Image.Image, after: Image.Image) -> np.ndarray:
     votes = ndimage.sum_labels(np.where(now <= was, 1, -1), patches, np.arange(number + 1))
     has_come = votes[patches] >= 0
     image = (255 - (255 - new) * 0.35).astype(np.uint8)
-    image[_grown(differs & ~has_come)] = _rgb(BLUE)
-    image[_grown(differs & has_come)] = _rgb(VERMILLION)
+    # With a margin in pictures as large as a console's: a ball is a few pixels.
+    side = np.ones((2 * (differs.shape[1] // 160) + 1,) * 2, np.bool_)
+    for mask, colour in ((differs & ~has_come, BLUE), (differs & has_come, VERMILLION)):
+        grown: np.ndarray = ndimage.binary_dilation(mask, side)
+        image[grown] = np.rint(np.multiply(to_rgb(colour), 255)).astype(np.uint8)
     return image
-
-
-def _grown(mask: np.ndarray) -> np.ndarray:
-    """A mask with a margin in pictures as large as a console's: a ball is a few pixels."""
-    side = 2 * (mask.shape[1] // 160) + 1
-    return ndimage.binary_dilation(mask, np.ones((side, side), np.bool_))
-
-
-def _rgb(colour: str) -> np.ndarray:
-    return np.rint(np.multiply(to_rgb(colour), 255)).astype(np.uint8)
 
 
 def strips_figure(
@@ -148,54 +135,41 @@ def strips_figure(
     tall = PICTURE * sample.height / sample.width if sample else 1.0
     size = (columns * (PICTURE + GAP) + GAP, TOP + max(len(strips), 1) * (HEAD + tall))
     figure = Figure(figsize=size, dpi=DPI)
-    FigureCanvasAgg(figure)
-    what = shown_macros(library).of
+    _, what = shown_macros(library)
     figure.text(GAP / size[0], 1 - 0.3 / size[1], plot_text(f"What macros do: {what}"), **TITLE)
-    handles = [
-        Patch(facecolor=BLUE, label="gone since the start"),
-        Patch(facecolor=VERMILLION, label="come since the start"),
-    ]
+    words = {"gone since the start": BLUE, "come since the start": VERMILLION}
+    handles = [Patch(facecolor=colour, label=label) for label, colour in words.items()]
     figure.legend(handles=handles, loc="upper right", ncols=2, fontsize=9, frameon=False)
     if not strips:
         note_empty(figure.subplots(), "no macro of the library occurred in the games played")
     for number, strip in enumerate(strips):
         base = size[1] - TOP - (number + 1) * (HEAD + tall) + 0.1
-        lefts = [GAP + column * (PICTURE + GAP) for column in range(strip.macro["length"] + 2)]
-        row = [
-            figure.add_axes(tuple(np.array([left, base, PICTURE, tall]) / (*size, *size)))
-            for left in lefts
-        ]
-        _draw_strip(row, strip, [picture_of(step) for step in strip.steps], library["action_names"])
+        actions = [str(library["action_names"][action]) for action in strip.macro["actions"]]
+        titles = ["before", *(f"after {name}" for name in actions), "what changed"]
+        pictures = [picture_of(step) for step in strip.steps]
+        shown = [*map(np.asarray, pictures), changed(pictures[0], pictures[-1])]
+        row: list[Axes] = []
+        for title, picture in zip(titles, shown, strict=True):
+            place = np.array([GAP + len(row) * (PICTURE + GAP), base, PICTURE, tall])
+            row.append(figure.add_axes(tuple(place / (*size, *size))))
+            row[-1].imshow(picture, interpolation="antialiased", aspect="auto")
+            row[-1].set_title(plot_text(title), fontsize=9)
+            row[-1].set_axis_off()
+        row[-1].title.set_color(VERMILLION)
+        held = "held certain" if strip.certain else "not held certain here"
+        text = (
+            f"{fold(actions)}   ({strip.macro['status']}; {held}; game {strip.game.number}, "
+            f"step {strip.start:,}; reward {strip.gain:g}{'; screen a step late' * strip.late})"
+        )
+        row[0].annotate(
+            plot_text(text),
+            (0, 1),
+            xycoords="axes fraction",
+            xytext=(0, 20),
+            textcoords="offset points",
+            fontsize=11 if len(text) < 70 else 8.5,
+            fontweight="bold",
+            color="#00694D" if strip.certain else "#666666",
+            annotation_clip=False,
+        )
     return figure
-
-
-def _draw_strip(
-    row: Sequence[Axes], strip: Strip, pictures: Sequence[Image.Image], names: Sequence[str]
-) -> None:
-    macro = strip.macro
-    actions = [str(names[action]) for action in macro["actions"]]
-    titles = ["before", *(f"after {name}" for name in actions), "what changed"]
-    shown = [*map(np.asarray, pictures), changed(pictures[0], pictures[-1])]
-    for axes, picture, title in zip(row, shown, titles, strict=True):
-        axes.imshow(picture, interpolation="antialiased", aspect="auto")
-        axes.set_title(plot_text(title), fontsize=9)
-        axes.set_axis_off()
-    row[-1].title.set_color(VERMILLION)
-    start, stop = strip.start, strip.start + macro["length"]
-    gain = strip.game.score[stop] - strip.game.score[start]
-    held = "held certain" if strip.certain else "not held certain here"
-    text = (
-        f"{fold(actions)}   ({macro['status']}; {held}; game {strip.game.number}, step {start:,}; "
-        f"reward {gain:g}{'; screen a step late' * strip.late})"
-    )
-    row[0].annotate(
-        plot_text(text),
-        (0, 1),
-        xycoords="axes fraction",
-        xytext=(0, 20),
-        textcoords="offset points",
-        fontsize=11 if len(text) < 70 else 8.5,
-        fontweight="bold",
-        color="#00694D" if strip.certain else "#666666",
-        annotation_clip=False,
-    )

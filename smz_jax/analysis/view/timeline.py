@@ -6,13 +6,11 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from smz_jax.analysis.view.games import Game
-from smz_jax.analysis.view.spans import Span, held_certain, shown_macros, spans_of
+from smz_jax.analysis.view.watched_games import Game, Span, shown_macros, spans_of
 from smz_jax.report.style import BLUE, DPI, GREEN, GREY, ORANGE, VERMILLION, note_empty, plot_text
 from smz_jax.storage.documents.macros import fold
 
@@ -33,8 +31,7 @@ def stretch(length: int, spans: Sequence[Span], size: int = STEPS) -> tuple[int,
     covered = np.zeros(length, np.int64)
     for span in spans:
         covered[span.start : span.stop] = 1
-    total = np.concatenate([[0], np.cumsum(covered)])
-    start = int(np.argmax(total[size:] - total[:-size]))
+    start = int(np.argmax(np.convolve(covered, np.ones(size, np.int64), "valid")))
     return start, start + size
 
 
@@ -45,58 +42,50 @@ def timeline_figure(
 
     Of several games that of the most steps in macros is drawn.
     """
-    shown = shown_macros(library)
-    actions = [tuple(macro["actions"]) for macro in shown.macros]
-    num_actions = len(library["action_names"])
-    every = [(game, spans_of(game, actions, num_actions)) for game in games]
+    (macros, what), names = shown_macros(library), library["action_names"]
+    actions = [tuple(macro["actions"]) for macro in macros]
+    every = [(game, spans_of(game, actions, len(names))) for game in games]
     game, spans = max(every, key=lambda each: sum(len(span.actions) for span in each[1]))
     start, stop = stretch(len(game.actions), spans)
+    certain = {x for x in spans if game.is_certain(x.start, x.stop, play_threshold)}
     used: Counter[tuple[int, ...]] = Counter()
-    certain = {x for x in spans if held_certain(game, x.start, x.stop, play_threshold)}
     sure = 0
     for span in spans:
         if inside := range(max(span.start, start), min(span.stop, stop)):
             used[span.actions] += len(inside)
             sure += len(inside) * (span in certain)
-    rows = [macro for macro, _ in used.most_common(ROWS)]
-    others = [x for x in spans if x.actions not in rows and x.start < stop and start < x.stop]
-    height = max(len(rows) + bool(others), 3)
+    most = [macro for macro, _ in used.most_common(ROWS)]
+    rows = {
+        fold([names[action] for action in macro]): [x for x in spans if x.actions == macro]
+        for macro in most
+    }
+    others = [x for x in spans if x.actions not in most and x.start < stop and start < x.stop]
+    if others:
+        rows["other macros"] = others
+    height = max(len(rows), 3)
     figure = Figure(figsize=(11, 4.2 + 0.32 * height), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
     top, middle, below = figure.subplots(
         3, 1, sharex=True, height_ratios=[1, 1, 0.4 + 0.28 * height]
     )
     whole = "" if stop - start == len(game.actions) else f", steps {start:,} to {stop:,}"
     share, surely = (steps / max(stop - start, 1) for steps in (sum(used.values()), sure))
-    title = f"Game {game.number}{whole}: {share:.0%} of the steps lie in {shown.of}"
+    title = f"Game {game.number}{whole}: {share:.0%} of the steps lie in {what}"
     figure.suptitle(plot_text(title), x=0.01, ha="left")
     words = (
         f"{surely:.0%} of the steps lie in macros whose transitions were all held certain (solid)"
     )
     top.set_title(words, loc="left", fontsize=10)
-    _draw_score(top, game)
+    top.step(np.arange(len(game.score)), game.score, where="post", color=BLUE)
+    top.set_ylabel("score")
+    for place in np.flatnonzero(game.ends[:-1]).tolist():
+        top.axvline(place + 1, color=VERMILLION, linewidth=1, linestyle=":")
     _draw_entropy(middle, game, play_threshold)
-    states = {tuple(macro["actions"]): macro["status"] for macro in shown.macros}
-    names = library["action_names"]
-    drawn = [
-        (fold([names[action] for action in macro]), [x for x in spans if x.actions == macro])
-        for macro in rows
-    ]
-    if others:
-        drawn.append(("other macros", others))
-    patches = _draw_rows(below, drawn, certain, states)
+    patches = _draw_rows(below, rows, certain, {tuple(x["actions"]): x["status"] for x in macros})
     if patches:
         figure.legend(handles=patches, loc="outside lower right", ncols=3, fontsize=9)
     below.set_xlim(start, stop)
     below.set_xlabel("step of the game")
     return figure
-
-
-def _draw_score(axes: Axes, game: Game) -> None:
-    axes.step(np.arange(len(game.score)), game.score, where="post", color=BLUE)
-    axes.set_ylabel("score")
-    for place in np.flatnonzero(game.ends[:-1]).tolist():
-        axes.axvline(place + 1, color=VERMILLION, linewidth=1, linestyle=":")
 
 
 def _draw_entropy(axes: Axes, game: Game, threshold: float) -> None:
@@ -119,7 +108,7 @@ def _draw_entropy(axes: Axes, game: Game, threshold: float) -> None:
 
 def _draw_rows(
     axes: Axes,
-    rows: Sequence[tuple[str, Sequence[Span]]],
+    rows: Mapping[str, Sequence[Span]],
     certain: set[Span],
     states: Mapping[tuple[int, ...], str],
 ) -> list[Patch]:
@@ -127,20 +116,21 @@ def _draw_rows(
     if not rows:
         note_empty(axes, "no macro of the library is followed here")
         return []
-    for place, (_, followed) in enumerate(rows):
-        colours = [STATE_COLOURS[states[span.actions]] for span in followed]
-        opacities = [1 if span in certain else FAINT for span in followed]
+    for place, followed in enumerate(rows.values()):
         axes.broken_barh(
             [(span.start, len(span.actions)) for span in followed],
             (place - 0.38, 0.76),
-            facecolors=[to_rgba(*each) for each in zip(colours, opacities, strict=True)],
+            facecolors=[
+                to_rgba(STATE_COLOURS[states[span.actions]], 1 if span in certain else FAINT)
+                for span in followed
+            ],
             edgecolors="#FFFFFF",
             linewidth=0.8,
         )
-    axes.set_yticks(range(len(rows)), [plot_text(label) for label, _ in rows], fontsize=9)
+    axes.set_yticks(range(len(rows)), [plot_text(label) for label in rows], fontsize=9)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
-    shown = [span for _, followed in rows for span in followed]
+    shown = [span for followed in rows.values() for span in followed]
     there = [state for state in STATE_COLOURS if state in {states[x.actions] for x in shown}]
     patches = [Patch(facecolor=STATE_COLOURS[state], label=state) for state in there]
     if any(span not in certain for span in shown):

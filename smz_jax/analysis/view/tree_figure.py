@@ -2,23 +2,16 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from smz_jax.analysis.view.chains import (
-    Chain,
-    SmallTree,
-    kept_nodes,
-    most_visited_path,
-    ways_on,
-    why_it_ends,
-)
-from smz_jax.analysis.view.games import TreeDecision
+from smz_jax.analysis.view import chains
+from smz_jax.analysis.view.chains import SmallTree
+from smz_jax.analysis.view.watched_games import TreeDecision
 from smz_jax.config.training import MacroConfig
 from smz_jax.report.style import DPI, GREEN, GREY, plot_text
 from smz_jax.storage.documents.macros import fold
@@ -27,52 +20,32 @@ NODES = 60
 """Nodes that are drawn at most."""
 UNCERTAIN = ":"
 """Line of an uncertain transition."""
-PALE, DARK_GREEN = "#B5B5B5", "#00694D"
-DECISION, CHANCE, COLLAPSED = "decision", "chance", "chance, certain"
+PALE, DARK_GREEN, WHITE = "#B5B5B5", "#00694D", "#FFFFFF"
+
+Places = Mapping[int, tuple[float, float]]
 
 
 def layout(parent: Mapping[int, int], nodes: Sequence[int]) -> dict[int, tuple[float, float]]:
     """Where each node stands: depth to the right, leaves one below the other, parents between.
 
-    Args:
-        parent: of each node but the root.
-        nodes: ascending, so that parents come before their children.
+    The nodes are ascending, the root first, which alone has no parent.
     """
-    children: dict[int, list[int]] = {node: [] for node in nodes}
-    depth, height = {nodes[0]: 0.0}, {}
-    for node in nodes[1:]:
-        children[parent[node]].append(node)
-        depth[node] = depth[parent[node]] + 1
-    leaves, stack = itertools.count(), [nodes[0]]
-    while stack:
-        node = stack.pop()
-        stack += children[node][::-1]
-        if not children[node]:
-            height[node] = float(next(leaves))
-    for node in nodes[::-1]:
-        if below := children[node]:
-            height[node] = (height[below[0]] + height[below[-1]]) / 2
-    return {node: (depth[node], height[node]) for node in nodes}
+    leaves, places = itertools.count(), dict.fromkeys(nodes, (0.0, 0.0))
+
+    def place(node: int, depth: float) -> float:
+        heights = [place(child, depth + 1) for child in nodes[1:] if parent[child] == node]
+        height = (heights[0] + heights[-1]) / 2 if heights else float(next(leaves))
+        places[node] = depth, height
+        return height
+
+    place(nodes[0], 0.0)
+    return places
 
 
 def certain_nodes(tree: SmallTree, threshold: float) -> set[int]:
     """Nodes that a certain transition leads to or through: both its edges are certain ones."""
     below = np.flatnonzero(tree.parent >= 0).tolist()
     return {node for node in below if tree.entropy[tree.via(node)] < threshold}
-
-
-class _Drawing(NamedTuple):
-    axes: Axes
-    tree: SmallTree
-    chain: Chain
-    places: Mapping[int, tuple[float, float]]  # of each node drawn
-    parent: Mapping[int, int]  # of each node drawn but the root
-    certain: set[int]
-
-    def kind(self, node: int) -> str:
-        if not self.tree.is_chance[node]:
-            return DECISION
-        return COLLAPSED if node in self.certain else CHANCE
 
 
 def tree_figure(
@@ -84,26 +57,27 @@ def tree_figure(
     is nothing to wait for. Entropies stand on the chain, on the most visited path, and on what was
     searched from the chain's end.
     """
-    tree, chain = decided.tree, decided.chain
-    nodes = kept_nodes(tree, (*chain.nodes, *ways_on(tree, chain.nodes[-1])), most)
-    parent = {node: int(tree.parent[node]) for node in nodes[1:]}
-    places = layout(parent, nodes)
+    tree, chain, names = decided.tree, decided.chain, library["action_names"]
+    ways = chains.ways_on(tree, chain.nodes[-1])
+    nodes = chains.kept_nodes(tree, (*chain.nodes, *ways), most)
+    places = layout({node: int(tree.parent[node]) for node in nodes[1:]}, nodes)
     leaves = 1 + max(y for _, y in places.values())
     size = (11, min(max(4.0, 1.6 + 0.3 * leaves), 9.0))
     figure = Figure(figsize=size, dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
-    names = library["action_names"]
     words = fold([names[action] for action in chain.actions])
     figure.suptitle(plot_text(f"A search tree and its certain chain: {words}"), x=0.01, ha="left")
+    found = [x for x in library["macros"] if tuple(x["actions"]) == chain.actions]
+    state = f"a {found[0]['status']} macro" if found else "not in the library"
+    made = int((tree.visits > 0).sum())
+    drawn = f"all {made} nodes" if made <= len(nodes) else f"{len(nodes)} of {made} nodes"
     longest = MacroConfig(**library["config"]).max_length
-    why = why_it_ends(tree, chain, tree_threshold, longest)
-    about = f"{_about(decided, library, nodes)}\nthe chain ends: {why}"
-    axes.set_title(plot_text(about), loc="left", fontsize=10)
-    drawing = _Drawing(axes, tree, chain, places, parent, certain_nodes(tree, tree_threshold))
-    _draw_edges(drawing)
-    _draw_nodes(drawing)
-    _draw_labels(drawing, names)
+    why = chains.why_it_ends(tree, chain, tree_threshold, longest)
+    about = f"game {decided.game}, step {decided.step}; {drawn}; the chain is {state}"
+    axes.set_title(plot_text(f"{about}\nthe chain ends: {why}"), loc="left", fontsize=10)
+    certain = certain_nodes(tree, tree_threshold)
+    _draw_edges(axes, decided, places, certain, names)
+    _draw_nodes(axes, decided, places, certain)
     axes.set_ylim(leaves - 0.3, -0.7)
     axes.set_xlim(-0.4, max(x for x, _ in places.values()) + 0.6)
     axes.set_axis_off()
@@ -111,78 +85,67 @@ def tree_figure(
     return figure
 
 
-def _about(decided: TreeDecision, library: Mapping[str, Any], nodes: Sequence[int]) -> str:
-    """One line: which decision, how many of its nodes, and what the chain is in the library."""
-    found = [x for x in library["macros"] if tuple(x["actions"]) == decided.chain.actions]
-    state = f"a {found[0]['status']} macro" if found else "not in the library"
-    made = int((decided.tree.visits > 0).sum())
-    drawn = f"all {made} nodes" if made <= len(nodes) else f"{len(nodes)} of {made} nodes"
-    return f"game {decided.game}, step {decided.step}; {drawn}; the chain is {state}"
-
-
-def _draw_edges(drawing: _Drawing) -> None:
-    places, chain = drawing.places, set(drawing.chain.nodes[1:])
-    for node, above in drawing.parent.items():
-        (x0, y0), (x1, y1) = places[above], places[node]
-        bend = x0 + 0.2 * (x1 - x0)  # early, so that there is room for a word
-        drawing.axes.plot(
-            [x0, bend, bend, x1],
-            [y0, y0, y1, y1],
-            color=GREEN if node in chain else PALE,
-            linewidth=5.0 if node in chain else 1.4,
-            linestyle="-" if node in drawing.certain or node in chain else UNCERTAIN,
-            zorder=2 if node in chain else 1,
+def _draw_edges(
+    axes: Axes, decided: TreeDecision, places: Places, certain: set[int], names: Sequence[str]
+) -> None:
+    """Edges; on each below a decision node its action, and its entropy where that counts."""
+    tree, chain = decided.tree, decided.chain.nodes
+    labelled = {*chain, *chains.most_visited_path(tree), *chains.ways_on(tree, chain[-1])}
+    for node in [*places][1:]:
+        above, edge, (x, y) = int(tree.parent[node]), int(tree.edge[node]), places[node]
+        left, top = places[above]
+        bend = left + 0.2 * (x - left)  # early, so that there is room for a word
+        axes.plot(
+            [left, bend, bend, x],
+            [top, top, y, y],
+            color=GREEN if node in chain[1:] else PALE,
+            linewidth=5.0 if node in chain[1:] else 1.4,
+            linestyle="-" if node in certain or node in chain[1:] else UNCERTAIN,
+            zorder=2 if node in chain[1:] else 1,
             solid_joinstyle="round",
         )
+        if tree.is_chance[above] or edge >= tree.num_actions:
+            continue
+        style: Any = {
+            "xy": (left + 0.6 * (x - left), y),
+            "textcoords": "offset points",
+            "ha": "center",
+            "color": DARK_GREEN if node in chain else "#555555",
+            "zorder": 5,
+        }
+        bold: Any = {"fontweight": "bold" if node in chain else "normal"}
+        bold["fontsize"] = 9 if node in chain else 7
+        axes.annotate(plot_text(names[edge]), xytext=(0, 3), va="bottom", **bold, **style)
+        if node in labelled:
+            entropy = f"{float(tree.entropy[node]):.2f}"
+            axes.annotate(entropy, xytext=(0, -4), va="top", fontsize=8, **style)
 
 
-def _draw_nodes(drawing: _Drawing) -> None:
+def _draw_nodes(axes: Axes, decided: TreeDecision, places: Places, certain: set[int]) -> None:
     """Decision nodes, chance nodes of uncertain transitions and of certain ones, in that order."""
-    tree, chain, places = drawing.tree, drawing.chain, drawing.places
+    tree, chain = decided.tree, decided.chain
     most = max(int(tree.visits[node]) for node in places)
     sizes = {node: 30 + 320 * int(tree.visits[node]) / most for node in places}
-    for kind, marker in ((DECISION, "o"), (CHANCE, "s"), (COLLAPSED, "s")):
-        nodes = [node for node in places if drawing.kind(node) == kind]
+    chance = [node for node in places if tree.is_chance[node]]
+    for marker, nodes, is_hollow in (
+        ("o", [node for node in places if not tree.is_chance[node]], False),
+        ("s", [node for node in chance if node not in certain], False),
+        ("s", [node for node in chance if node in certain], True),
+    ):
         colours = [GREEN if node in chain.nodes else GREY for node in nodes]
-        drawing.axes.scatter(
+        axes.scatter(
             [places[node][0] for node in nodes],
             [places[node][1] for node in nodes],
-            s=[22 if kind == COLLAPSED else sizes[node] for node in nodes],
+            s=[22 if is_hollow else sizes[node] for node in nodes],
             marker=marker,
-            c="#FFFFFF" if kind == COLLAPSED else colours,
-            edgecolors=colours if kind == COLLAPSED else "#FFFFFF",
+            c=WHITE if is_hollow else colours,
+            edgecolors=colours if is_hollow else WHITE,
             linewidths=1.2,
             zorder=4,
         )
-    end = chain.nodes[-1]
+    x, y = places[chain.nodes[-1]]
     ring: Any = {"marker": "o", "facecolors": "none", "edgecolors": GREEN, "linewidths": 2}
-    drawing.axes.scatter(*([z] for z in places[end]), s=sizes[end] + 160, zorder=3, **ring)
-
-
-def _draw_labels(drawing: _Drawing, names: Sequence[str]) -> None:
-    """The action of each edge below a decision node, entropies, and the root's visits."""
-    axes, tree, chain, places = drawing.axes, drawing.tree, drawing.chain, drawing.places
-    labelled = {*chain.nodes, *most_visited_path(tree), *ways_on(tree, chain.nodes[-1])}
-    for node, above in drawing.parent.items():
-        edge = int(tree.edge[node])
-        if tree.is_chance[above] or edge >= tree.num_actions:
-            continue
-        (x, y), (x0, _) = places[node], places[above]
-        is_chain = node in chain.nodes
-        style: Any = {
-            "xy": (x0 + 0.6 * (x - x0), y),
-            "textcoords": "offset points",
-            "ha": "center",
-            "fontsize": 9 if is_chain else 7,
-            "color": DARK_GREEN if is_chain else "#555555",
-            "zorder": 5,
-        }
-        weight = "bold" if is_chain else "normal"
-        action = plot_text(names[edge])
-        axes.annotate(action, xytext=(0, 3), va="bottom", fontweight=weight, **style)
-        if node in labelled:
-            entropy = f"{float(tree.entropy[node]):.2f}"
-            axes.annotate(entropy, xytext=(0, -4), va="top", **{**style, "fontsize": 8})
+    axes.scatter([x], [y], s=sizes[chain.nodes[-1]] + 160, zorder=3, **ring)
     axes.annotate(
         f"root, {int(tree.visits[0])} visits",
         places[0],
@@ -191,24 +154,24 @@ def _draw_labels(drawing: _Drawing, names: Sequence[str]) -> None:
         ha="center",
         va="top",
         fontsize=9,
-        bbox={"facecolor": "#FFFFFF", "edgecolor": "none", "pad": 1},
+        bbox={"facecolor": WHITE, "edgecolor": "none", "pad": 1},
         zorder=5,
     )
 
 
 def _legend(figure: Figure, threshold: float) -> None:
-    def dot(marker: str, label: str, **style: Any) -> Line2D:
-        return Line2D([], [], marker=marker, linestyle="", label=label, **style)
-
-    hollow: Any = {"markerfacecolor": "#FFFFFF", "markeredgecolor": GREY, "markersize": 5}
+    dot: Any = {"xdata": [], "ydata": [], "linestyle": ""}
+    line: Any = {"xdata": [], "ydata": [], "color": PALE, "linewidth": 1.4}
+    hollow: Any = {"markerfacecolor": WHITE, "markeredgecolor": GREY, "markersize": 5}
     ring: Any = {"markerfacecolor": "none", "markeredgecolor": GREEN, "markeredgewidth": 2}
-    handles = [
-        Line2D([], [], color=GREEN, linewidth=5, label="the chain"),
-        dot("o", "its end", markersize=12, **ring),
-        dot("o", "decision node (size: visits)", color=GREY, markersize=9),
-        dot("s", "chance node", color=GREY, markersize=9),
-        dot("s", "the same, certain: collapsed", **hollow),
-        Line2D([], [], color=PALE, linewidth=1.4, label=f"certain (entropy < {threshold:g})"),
-        Line2D([], [], color=PALE, linewidth=1.4, linestyle=UNCERTAIN, label="uncertain"),
-    ]
+    styles = {
+        "the chain": line | {"color": GREEN, "linewidth": 5},
+        "its end": dot | ring | {"marker": "o", "markersize": 12},
+        "decision node (size: visits)": dot | {"marker": "o", "color": GREY, "markersize": 9},
+        "chance node": dot | {"marker": "s", "color": GREY, "markersize": 9},
+        "the same, certain: collapsed": dot | hollow | {"marker": "s"},
+        f"certain (entropy < {threshold:g})": line,
+        "uncertain": line | {"linestyle": UNCERTAIN},
+    }
+    handles = [Line2D(label=label, **style) for label, style in styles.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=9)

@@ -2,18 +2,18 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from smz_jax.acting.actor import GameScores
-from smz_jax.acting.agent import Agent, make_agent
-from smz_jax.acting.decide import make_decide
+from smz_jax.acting.agent import Agent, make_decide
 from smz_jax.acting.evaluate import game_settings
 from smz_jax.analysis.load import check_actions_of, fit_params
 from smz_jax.config.seeds import FINAL_SEED
-from smz_jax.config.settings import Config, EnvConfig
+from smz_jax.config.settings import Config
 from smz_jax.envs import OpenGame, open_game
 from smz_jax.model.networks import make_networks
 from smz_jax.storage.export import Exported
@@ -35,9 +35,9 @@ class Moment(NamedTuple):
     score: float  # raw rewards so far
     timestep: Timestep  # of one lane
     action: int | None  # None: the game is over; the next two are NaN then
-    value: float  # of the root of the search, in units of the rewards learned from
-    transition_entropy: float  # normalised H(sigma) of the action
-    macro: MacroProgress | None  # followed by this action and those before
+    value: float = math.nan  # of the root of the search, in units of the rewards learned from
+    transition_entropy: float = math.nan  # normalised H(sigma) of the action
+    macro: MacroProgress | None = None  # followed by this action and those before
     cut: bool = False  # whether the end is that of the time limit
 
 
@@ -77,7 +77,6 @@ class Player(NamedTuple):
     game: OpenGame  # one lane
     agent: Agent  # greedy and searched, without noise, as in the evaluations of a run
     config: Config
-    settings: EnvConfig  # of the game
     seed: int  # of the games
 
 
@@ -106,16 +105,15 @@ def open_player(
     if max_steps is not None:
         evaluation = dataclasses.replace(config.eval, max_steps=max_steps)
         config = dataclasses.replace(config, eval=evaluation)
-    settings = game_settings(config, sticky_prob)
     seed = FINAL_SEED + config.seed if seed is None else seed
-    game = open_game(settings, seed=seed, screen=screen)
+    game = open_game(game_settings(config, sticky_prob), seed=seed, screen=screen)
     try:
         spec = game.env.spec
         check_actions_of(model, spec)
         networks = make_networks(config.network, spec)
         decide = make_decide(networks, config, spec, policy="search")
-        agent = make_agent(decide)(fit_params(networks, model.weights), config.seed)
-        yield Player(game, agent, config, settings, seed)
+        agent = Agent(decide, fit_params(networks, model.weights), config.seed)
+        yield Player(game, agent, config, seed)
     finally:
         game.env.close()
 
@@ -129,11 +127,8 @@ def play(
 ) -> Iterator[Moment]:
     """Plays as `evaluate` does on one lane: the same agent and games give the same scores.
 
-    Args:
-        player: the agent with its game.
-        num_games: to play.
-        library: macros to watch for.
-        should_stop: called before every action.
+    Each moment says which macro of the library is followed; `should_stop` is called before every
+    action.
 
     Yields:
         A `Moment` for every action, before it is played, and one for the end of each game.
@@ -142,36 +137,25 @@ def play(
     follower, scores = MacroFollower(library), GameScores(1)
     timestep, count = env.reset(), 0
     for game in range(1, num_games + 1):
+        if game > 1:
+            timestep = env.step(np.zeros(1, np.int32))  # ignored: the lane begins its next game
+            scores.add(timestep)
+            count += 1
         follower.restart()
-        step, end = 0, None
-        while end is None:
+        ended: list[tuple[int, float, int, bool]] = []
+        while not ended:
             if should_stop():
                 return
             actions = agent(timestep, count)
             assert agent.decision is not None, "the agent has decided"
             value = float(agent.decision.search.value[0])
             entropy = float(agent.decision.transition_entropy[0])
-            score, action = float(scores.score[0]), int(actions[0])
-            yield Moment(game, step, score, timestep, action, value, entropy, follower.add(action))
+            step, score = int(scores.length[0]), float(scores.score[0])
+            macro = follower.add(int(actions[0]))
+            yield Moment(game, step, score, timestep, int(actions[0]), value, entropy, macro)
             timestep = env.step(actions)
-            count, step = count + 1, step + 1
-            end = next(iter(scores.add(timestep)), None)
-        _, score, length, truncated = end
-        cut = truncated and length >= player.config.eval.max_steps
-        yield Moment(game, length, score, timestep, None, float("nan"), float("nan"), None, cut)
-        if game < num_games:
-            timestep = env.step(np.zeros(1, np.int32))  # ignored: the lane begins its next game
-            scores.add(timestep)
             count += 1
-
-
-def end_line(moment: Moment) -> str:
-    """The end of a game in one line."""
-    cut = ", cut off by the time limit" if moment.cut else ""
-    return f"game {moment.game}: score {moment.score:g}, {moment.step:,} steps{cut}"
-
-
-def mean_line(scores: Sequence[float]) -> str:
-    """The scores of several games in one line."""
-    low, high = min(scores), max(scores)
-    return f"{len(scores)} games: mean score {np.mean(scores):.2f}, from {low:g} to {high:g}"
+            ended = scores.add(timestep)
+        _, score, length, truncated = ended[0]
+        cut = truncated and length >= player.config.eval.max_steps
+        yield Moment(game, length, score, timestep, None, cut=cut)

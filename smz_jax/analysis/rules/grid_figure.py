@@ -11,35 +11,32 @@ from smz_jax.envs.grid.map import CELLS, MOVES
 from smz_jax.envs.grid.rules import GridRules, greedy_policy, true_entropy
 
 ARROWS = "^>v<"
-COLOURS = dict(
-    zip(
-        CELLS,
-        ("#3A3A3A", "#FFFFFF", "#D6E8F5", "#CFE2F3", "#F5E6A8", "#EE9B83", "#9BD3A5"),
-        strict=True,
-    )
-)
+_HEX = ("#3A3A3A", "#FFFFFF", "#D6E8F5", "#CFE2F3", "#F5E6A8", "#EE9B83", "#9BD3A5")
+COLOURS = dict(zip(CELLS, _HEX, strict=True))
 FADED = 0.2
-CORNERS = ((-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5))
+CORNERS = np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)])
 
 
 def policy_text(rules: GridRules, action_value: np.ndarray) -> str:
     """The map with an arrow for the best action of each state; pits and goals as they are."""
-    lines = [list(row) for row in rules.grid.rows]
     best = greedy_policy(action_value).argmax(axis=1)
-    for (y, x), action, is_end in zip(rules.place, best, rules.terminal, strict=True):
-        if not is_end:
-            lines[y][x] = ARROWS[action]
-    return "\n".join("".join(line) for line in lines)
+    return "\n".join(map("".join, _filled(rules, [ARROWS[action] for action in best])))
 
 
 def values_text(rules: GridRules, values: np.ndarray) -> str:
     """The map with V of each state in columns; walls, pits and goals as they are."""
-    lines = [list(row) for row in rules.grid.rows]
-    for (y, x), value, is_end in zip(rules.place, values, rules.terminal, strict=True):
-        if not is_end:
-            lines[y][x] = f"{value:.2f}"
+    lines = _filled(rules, [f"{value:.2f}" for value in values])
     width = max(len(cell) for line in lines for cell in line)
     return "\n".join(" ".join(cell.rjust(width) for cell in line) for line in lines)
+
+
+def _filled(rules: GridRules, texts: list[str]) -> list[list[str]]:
+    """The cells of the map, those of states that end no game with a text of each."""
+    lines = [list(row) for row in rules.grid.rows]
+    for (y, x), text, is_end in zip(rules.place, texts, rules.terminal, strict=True):
+        if not is_end:
+            lines[y][x] = text
+    return lines
 
 
 def _draw_cells(axes: Axes, rules: GridRules, title: str) -> None:
@@ -63,33 +60,31 @@ def _draw_policy(
     axes: Axes, rules: GridRules, values: np.ndarray, action_value: np.ndarray
 ) -> None:
     policy = greedy_policy(action_value)
-    for state, (y, x) in enumerate(rules.place):
-        if rules.terminal[state] or rules.paid[state]:
-            continue
+    for state in np.flatnonzero(~(rules.terminal | rules.paid)):
+        y, x = rules.place[state]
         axes.text(x, y + 0.38, f"{values[state]:.2f}", ha="center", fontsize=6, color="#444444")
         for action in np.flatnonzero(policy[state]):
             dy, dx = MOVES[action]
-            head = (x + 0.3 * dx, y + 0.3 * dy)
             arrow = {"arrowstyle": "->", "color": "#0072B2", "lw": 1.2}
-            axes.annotate("", xy=head, xytext=(x, y), arrowprops=arrow)
+            axes.annotate("", (x + 0.3 * dx, y + 0.3 * dy), (x, y), arrowprops=arrow)
 
 
 def _draw_pairs(
     axes: Axes, rules: GridRules, pairs: np.ndarray, top: float, strength: np.ndarray
 ) -> PolyCollection:
     """A triangle for each action of a cell: its colour by `pairs`, opacity `strength`, `[S, A]`."""
-    shapes, colours, opacities = [], [], []
-    for state, (y, x) in enumerate(rules.place):
-        if rules.terminal[state] or rules.paid[state]:
-            continue
-        for action in range(pairs.shape[1]):
-            edge = (CORNERS[action], CORNERS[(action + 1) % 4])
-            shapes.append([(x, y), *((x + dx, y + dy) for dx, dy in edge)])
-            colours.append(pairs[state, action])
-            opacities.append(strength[state, action])
-    found = PolyCollection(shapes, array=np.array(colours), cmap="viridis", edgecolors="#FFFFFF")
-    found.set_linewidth(0.4)
-    found.set_alpha(opacities)
+    shown = ~(rules.terminal | rules.paid)
+    middle = rules.place[shown][:, None, ::-1]
+    corners = middle + CORNERS
+    edges = [np.broadcast_to(middle, corners.shape), corners, np.roll(corners, -1, axis=1)]
+    found = PolyCollection(
+        list(np.stack(edges, axis=2).reshape(-1, 3, 2)),
+        array=pairs[shown].ravel(),
+        cmap="viridis",
+        edgecolors="#FFFFFF",
+        linewidths=0.4,
+    )
+    found.set_alpha(strength[shown].ravel().tolist())
     found.set_clim(0, top)
     axes.add_collection(found)
     return found

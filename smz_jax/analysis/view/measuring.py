@@ -28,17 +28,15 @@ and the oldest are those of a player who had not learned."""
 
 
 def pieces_of(action: np.ndarray, is_first: np.ndarray, discount: np.ndarray) -> list[np.ndarray]:
-    """The uninterrupted pieces of one lane's rows.
+    """The uninterrupted pieces of one lane's rows: 1-D arrays, int32.
+
+    As for macros (`macros.play_windows`) a piece may end with a lost life and never reaches over
+    one. The newest row is left out: the next one would say whether its action counted.
 
     Args:
         action: `[T]` int.
         is_first: `[T]` bool; the row before one with it holds an action that was ignored.
         discount: `[T]`, 0 where the action ended a life or a game.
-
-    Returns:
-        1-D arrays, int32. As for macros (`macros.play_windows`) a piece may end with a lost life
-        and never reaches over one. The newest row is left out: the next one
-        would say whether its action counted.
     """
     counts = ~np.asarray(is_first[1:], np.bool_)
     ends = np.flatnonzero(~counts | is_end(discount[:-1])) + 1
@@ -50,28 +48,18 @@ def pieces_of(action: np.ndarray, is_first: np.ndarray, discount: np.ndarray) ->
 def replay_pieces(run_dir: Path, lanes: int, newest: int = NEWEST) -> list[np.ndarray]:
     """The newest actions that a run's last checkpoint keeps in its replay, lane by lane.
 
-    Args:
-        run_dir: folder of a run.
-        lanes: of its environment.
-        newest: actions of all lanes together at most.
-
-    Returns:
-        Pieces as `pieces_of`; empty if the checkpoint holds no rows.
+    At most `newest` of all lanes together, in pieces as `pieces_of` gives them; none if the
+    checkpoint holds no rows.
 
     Raises:
         ConfigError: in one line, if there is no good checkpoint.
     """
-    fields = ("action", "is_first", "discount")
-    rows = CheckpointStore(run_dir).read_fields(lanes, fields)
+    rows = CheckpointStore(run_dir).read_fields(lanes, ("action", "is_first", "discount"))
     if not rows:
         return []
-    action, is_first, discount = rows
-    start = max(0, action.shape[1] - newest // len(action))
-    return [
-        piece
-        for lane in range(len(action))
-        for piece in pieces_of(action[lane, start:], is_first[lane, start:], discount[lane, start:])
-    ]
+    start = max(0, rows[0].shape[1] - newest // len(rows[0]))
+    by_lane = zip(*(field[:, start:] for field in rows), strict=True)
+    return [piece for lane in by_lane for piece in pieces_of(*lane)]
 
 
 def measure_selection(
@@ -91,7 +79,7 @@ def measure_selection(
     Args:
         library: as `read_macros_json` gives it.
         pieces: of play, each 1-D.
-        source: where play is from.
+        source: of play.
 
     Returns:
         `selection` of macros.json, see `docs/macros_json.md`; the bits are those of
@@ -101,18 +89,17 @@ def measure_selection(
     sound = [macro for macro in library["macros"] if macro["status"] == "sound"]
     allowed = sound or library["macros"]
     visits = [macro["count"] - macro["play_count"] for macro in allowed]
-    actions = [macro["actions"] for macro in allowed]
-    chosen = select(pieces, actions, len(names), visits=visits, tree_share=TREE_SHARE)
+    macros = [tuple(macro["actions"]) for macro in allowed]
+    chosen = select(pieces, macros, len(names), visits=visits, tree_share=TREE_SHARE)
     encoding = chosen.encoding
-    bits = zip(chosen.saved_bits, chosen.missed_bits, strict=True)
-    phrases = zip(chosen.phrases, encoding.uses, bits, strict=True)
+    bits = (encoding.uses, chosen.saved_bits, chosen.missed_bits)
     return {
         "play": {"source": source, "actions": sum(map(len, pieces)), "pieces": len(pieces)},
         "of": "sound" if sound else "table",
         "allowed": len(allowed),
         "tree_share": TREE_SHARE if any(visits) else 0.0,
         "sampled": chosen.sampled,
-        "controls": measure_controls(library, actions, pieces),
+        "controls": _measure_controls(library, macros[:CONTROLLED], pieces),
         "bits_per_action": encoding.bits_per_action,
         "bits_per_action_plain": encoding.plain_bits_per_action,
         "dictionary_bits": encoding.dictionary_bits,
@@ -127,33 +114,25 @@ def measure_selection(
                 "saved_bits": float(saved),
                 "missed_bits": float(missed),
             }
-            for actions, uses, (saved, missed) in phrases
+            for actions, uses, saved, missed in zip(chosen.phrases, *bits, strict=True)
         ],
     }
 
 
-def measure_controls(
-    library: Mapping[str, Any], macros: Sequence[Sequence[int]], pieces: Sequence[np.ndarray]
+def _measure_controls(
+    library: Mapping[str, Any], macros: Sequence[tuple[int, ...]], pieces: Sequence[np.ndarray]
 ) -> dict[str, Any] | None:
-    """What macros and as many controls of the same lengths save of play that is held out.
+    """`controls` of `selection`: what macros and as many controls save of play that is held out.
 
     Of each library those are kept that shorten every other piece of play; the rest of play is
     measured, the dictionary paid, with its 95 % interval (`verify.tried_libraries.saved_bits`). So
-    a control, too, is taken at its best; none of a control's is among the macros.
-
-    Args:
-        library: gives the actions and, if there is no macro, the lengths of the controls.
-        macros: of the library; the first `CONTROLLED` are compared.
-        pieces: of play, each 1-D.
-
-    Returns:
-        `controls` of `selection`; None where nothing can be held out.
+    a control, too, is taken at its best; none of a control's is among the macros. Their lengths are
+    those of the macros; if there is none, they are of every length. None: nothing can be held out.
     """
     known, held_out = pieces[::2], pieces[1::2]
     if not sum(map(len, held_out)):
         return None
     num_actions, settings = len(library["action_names"]), MacroConfig(**library["config"])
-    macros = [tuple(macro) for macro in macros[:CONTROLLED]]
     between = range(max(settings.min_length, 2), max(settings.max_length, 2) + 1)
     lengths = [len(macro) for macro in macros] or [between[i % len(between)] for i in range(32)]
     rng = np.random.default_rng(0)
@@ -166,8 +145,7 @@ def measure_controls(
     for name, each in libraries.items():
         saved = saved_bits(each, known, held_out, num_actions, seed=0)
         assert saved is not None, "pieces hold actions"
-        counts = {"macros": len(each), "kept": len(saved.kept)}
+        counts = {"name": name, "macros": len(each), "kept": len(saved.kept)}
         bits = {"saved_bits_per_action": saved.encoding.saved_per_action}
-        bounds = {"saved_low": saved.low, "saved_high": saved.high}
-        found.append({"name": name, **counts, **bits, **bounds})
+        found.append({**counts, **bits, "saved_low": saved.low, "saved_high": saved.high})
     return {"held_out": sum(map(len, held_out)), "libraries": found}
