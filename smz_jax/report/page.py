@@ -9,7 +9,7 @@ from typing import Any
 
 from smz_jax.report import verification
 from smz_jax.report.data import RunData, group_seeds
-from smz_jax.report.library import MACRO_NOTE, macro_lines, macro_tables, precondition_lines
+from smz_jax.report.macro_tables import MACRO_NOTE, macro_lines, macro_tables, precondition_lines
 from smz_jax.report.tables import Table
 from smz_jax.report.text import short_count
 from smz_jax.report.verdict import find_warnings, meaning, number_text, progress_text, score_text
@@ -43,9 +43,7 @@ RULES = (
 def render_page(runs: Sequence[RunData], figures: Sequence[str]) -> str:
     """Renders the whole page; everything that came from a run is escaped.
 
-    Args:
-        runs: at least one run; the headline is about the first, or compares all.
-        figures: as `figure_html` gives them, in the order shown.
+    Of several runs the headline compares all. `figures` are as `figure_html` gives them.
     """
     parts = [_headline(runs)]
     if found := find_warnings(runs):

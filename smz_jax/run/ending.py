@@ -12,7 +12,7 @@ from smz_jax.config.cli import Invocation
 from smz_jax.config.process import command_words
 from smz_jax.config.settings import Config
 from smz_jax.envs import GameFault
-from smz_jax.report.library import format_rankings
+from smz_jax.report.macro_tables import format_rankings
 from smz_jax.run.events import (
     Session,
     check_model,

@@ -8,7 +8,7 @@ import pytest
 from smz_jax.analysis.view import drawing
 from smz_jax.config.check import ConfigError
 from smz_jax.report.data import load_run
-from smz_jax.report.library import macro_lines, macro_tables
+from smz_jax.report.macro_tables import macro_lines, macro_tables
 from smz_jax.report.verdict import find_warnings
 from smz_jax.storage.documents.macro_form import decode
 from smz_jax.storage.documents.macros import read_macros_json, write_macros_json

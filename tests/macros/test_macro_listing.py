@@ -11,7 +11,7 @@ from experiments import macros as command
 from smz_jax.config.check import ConfigError
 from smz_jax.macros.library.gate import closed_gate, gate_and_reason, prefix_line
 from smz_jax.macros.library.listing import SORTS, Wanted, listed
-from smz_jax.report.library import format_selection, format_table
+from smz_jax.report.macro_tables import format_selection, format_table
 from smz_jax.storage.documents.macro_form import TIMES, check_library
 from smz_jax.storage.documents.macros import fold, read_macros_json, write_macros_json
 

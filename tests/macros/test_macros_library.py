@@ -12,7 +12,7 @@ from smz_jax.config.training import MacroConfig
 from smz_jax.macros.library.listing import rank
 from smz_jax.macros.library.summary import summarise, table_stats
 from smz_jax.macros.mine.buckets import assign_buckets, init_buckets, update_buckets
-from smz_jax.report.library import format_rankings
+from smz_jax.report.macro_tables import format_rankings
 from smz_jax.storage.documents.macros import read_macros_json, write_macros_json
 from smz_jax.types import MacroStats, MacroTable
 

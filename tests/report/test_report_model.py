@@ -9,7 +9,7 @@ from matplotlib import image
 from smz_jax.report import bars, curves, panels
 from smz_jax.report.build import build_report
 from smz_jax.report.data import load_run, load_runs
-from smz_jax.report.library import precondition_lines
+from smz_jax.report.macro_tables import precondition_lines
 from smz_jax.report.style import Group, make_groups
 from smz_jax.report.verdict import find_warnings
 from tests.report.test_report import append_row, draw, edit

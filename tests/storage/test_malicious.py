@@ -17,7 +17,7 @@ import pytest
 
 from smz_jax.config.check import ConfigError
 from smz_jax.config.settings import Config
-from smz_jax.report.library import format_rankings
+from smz_jax.report.macro_tables import format_rankings
 from smz_jax.storage.documents.macro_form import check_library
 from smz_jax.storage.export import ABOUT, REQUIRED, SUMS, Exported, read_export, write_export
 from tests.macros.test_macros_library import document

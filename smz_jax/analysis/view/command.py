@@ -32,7 +32,7 @@ def read_library(request: MacrosRequest) -> tuple[dict[str, Any], bool]:
 
 def print_library(library: dict[str, Any], wanted: Wanted) -> None:
     """The table, the library by compression, and what a reader must know of them."""
-    from smz_jax.report.library import format_selection, format_table  # loads NumPy
+    from smz_jax.report.macro_tables import format_selection, format_table  # loads NumPy
 
     print(format_table(library, listed(library, wanted)), flush=True)
     print("\n" + format_selection(library))

@@ -92,12 +92,7 @@ def macro_table(
 
 
 def format_table(document: Mapping[str, Any], macros: Sequence[Macro]) -> str:
-    """Macros as lines of text under a head, numbered, with a legend.
-
-    Args:
-        document: the library.
-        macros: of `document`, as `listed` gives them.
-    """
+    """Macros of a library, as `listed` gives them, as text: a head, numbered lines, a legend."""
     title = f"{len(macros)} of {len(document['macros'])} macros ({_states(document)})"
     return macro_table(LISTING, macros, document, title=title, note=LEGEND).to_text()
 
@@ -109,12 +104,7 @@ def _states(document: Mapping[str, Any], separator: str = "") -> str:
 
 
 def format_rankings(document: Mapping[str, Any], top: int = 10) -> str:
-    """The best macros by each measure, as text.
-
-    Args:
-        document: a library.
-        top: rows of each table at most.
-    """
+    """The best macros of a library by each measure as text, in tables of at most `top` rows."""
     tables = []
     for by, title in RANKINGS.items() if document["macros"] else ():
         best = enumerate(rank(document["macros"], by)[:top], 1)
@@ -161,7 +151,7 @@ def format_selection(document: Mapping[str, Any]) -> str:
 
 
 def macro_lines(run: RunData) -> list[str]:
-    """How many macros there are, of which state, and what the library by compression saves."""
+    """How many macros there are in each state, and what the library by compression saves."""
     sure = sum(bool(m.get("deterministic")) for m in run.macros)
     text = f"{len(run.macros):,} macros, {sure:,} of them deterministic."
     if not run.library:
