@@ -9,10 +9,10 @@ examples:
     python -m experiments.verify grid-a --any_status
 
 A run's macros are of its newest checkpoint, so that one judges them: with --checkpoint best they
-are held against an older model, whose claims they are not.
+are compared with an older model, whose claims they are not.
 
 Atari is tried in ale-py's emulator, whose states can be cloned: from states of the agent's own
-games each macro is played, and other sequences of its length. The grid world is held against its
+games each macro is played, and other sequences of its length. The grid world is compared with its
 exact rules, from every state. A macro applies where the model holds every transition to be certain
 and, if it owns a slot of the precondition head, the head agrees; it is also tried without the head.
 Sound macros without a slot are tried only where none has one.

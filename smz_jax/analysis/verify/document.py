@@ -104,7 +104,15 @@ def plain_library(
             kind: {"macros": len(some), "totals": result.tally(some)} for kind, some in rows.items()
         },
         "shared": len(own & set(macros)),
-        "saved": None if saved is None else plain_saved(saved),
+        "saved": saved
+        and {
+            "bits_per_action": saved.encoding.saved_per_action,
+            "low": saved.low,
+            "high": saved.high,
+            "plain_bits_per_action": saved.encoding.plain_bits_per_action,
+            "coverage": saved.encoding.coverage,
+            "kept": len(saved.kept),
+        },
         "macros": [
             {
                 "actions": list(macro),
@@ -114,19 +122,6 @@ def plain_library(
             }
             for index, macro in enumerate(macros)
         ],
-    }
-
-
-def plain_saved(saved: Savings) -> dict[str, Any]:
-    """Savings as plain JSON."""
-    encoding = saved.encoding
-    return {
-        "bits_per_action": encoding.saved_per_action,
-        "low": saved.low,
-        "high": saved.high,
-        "plain_bits_per_action": encoding.plain_bits_per_action,
-        "coverage": encoding.coverage,
-        "kept": len(saved.kept),
     }
 
 

@@ -49,7 +49,7 @@ class EmulatorWorld:
     """Trials from states of play that an emulator goes back to."""
 
     emulator: Emulator
-    starts: Sequence[StartState]  # in a random order
+    starts: Sequence[StartState]  # S, in a random order
     agent: Agent  # the greedy policy
     model: Model  # the trained one, which also says what ends are worth
     config: Config
@@ -61,11 +61,6 @@ class EmulatorWorld:
     def __post_init__(self) -> None:
         """Begins the draws."""
         self.rng = np.random.default_rng((self.seed, 2))
-
-    @property
-    def num_starts(self) -> int:
-        """S."""
-        return len(self.starts)
 
     def view(self, model: Model) -> View:
         """The start states as a model sees them."""
@@ -221,12 +216,10 @@ def outcome(start: StartState, run: SequenceRun, length: int, config: Config) ->
     )
 
 
-def draw_pool(
-    length: int, num_actions: int, rng: np.random.Generator, size: int = POOL
-) -> list[Macro]:
-    """Distinct sequences of one length in a random order: all of them, or `size`."""
+def draw_pool(length: int, num_actions: int, rng: np.random.Generator) -> list[Macro]:
+    """Distinct sequences of one length in a random order: all of them, or `POOL`."""
     total = num_actions**length
-    chosen = rng.choice(total, min(size, total), replace=False)
+    chosen = rng.choice(total, min(POOL, total), replace=False)
     digits = num_actions ** np.arange(length)[::-1]
     return [tuple(row) for row in (chosen[:, None] // digits % num_actions).tolist()]
 

@@ -64,8 +64,7 @@ class View(NamedTuple):
     """How one model sees the S start states of a world."""
 
     model: Model
-    embeddings: np.ndarray  # [S, ...] of the start states
-    measure: Measure
+    measure: Measure  # among the start states
     places: np.ndarray  # [N, E] of known states, in the space where ends are compared
     centre: np.ndarray  # [E] their mean
 
@@ -83,7 +82,7 @@ def make_view(model: Model, starts: np.ndarray, known: np.ndarray | None = None)
     measure = Measure(model.params, embeddings)
     seen = embeddings if known is None else look(model.params, known)
     places = np.asarray(model.foresight.place(measure, seen), np.float64)
-    return View(model, embeddings, measure, places, places.mean(axis=0))
+    return View(model, measure, places, places.mean(axis=0))
 
 
 def foresee(view: View, state: int, sequences: Sequence[tuple[int, ...]], length: int) -> Foreseen:
@@ -91,7 +90,7 @@ def foresee(view: View, state: int, sequences: Sequence[tuple[int, ...]], length
 
     `length` is that of the longest sequence anywhere: one compilation.
     """
-    rows = np.repeat(view.embeddings[state][None], len(sequences), axis=0)
+    rows = np.repeat(view.measure.among[state][None], len(sequences), axis=0)
     return view.model.foresight.foresee(view.measure, rows, padded(sequences, length))
 
 

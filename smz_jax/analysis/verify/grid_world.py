@@ -41,11 +41,6 @@ class GridWorld:
     values: np.ndarray  # [S] optimal at the run's gamma
     config: Config
 
-    @property
-    def num_starts(self) -> int:
-        """R."""
-        return len(self.starts)
-
     def view(self, model: Model) -> View:
         """The states as a model sees them; the known ones are all states."""
         return make_view(model, self.observations[self.starts], self.observations)
@@ -59,7 +54,7 @@ class GridWorld:
         """
         possible = np.array([follow(self, macro).possible for macro in macros], np.bool_)
         possible = possible.reshape(applies.shape)
-        return applies & possible, possible, np.ones(self.num_starts, np.bool_)
+        return applies & possible, possible, np.ones(len(self.starts), np.bool_)
 
     def judge(
         self, views: Mapping[Hashable, View], state: int, macros: Sequence[Macro]

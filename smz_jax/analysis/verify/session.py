@@ -139,7 +139,7 @@ def verify(
         world = make_world(config)
         pairs = count_model_pairs(trained, untrained, world, played.seen, seed)
         same = range(spec.num_actions)
-    say(f"{sum(len(x.macros) for x in tried)} macros, {world.num_starts} states")
+    say(f"{sum(len(x.macros) for x in tried)} macros, {len(world.starts)} states")
     results = try_libraries(world, judged_by(tried, trained, untrained))
     owned = owned_slots(tried, trained)
     found = Verification(results, saving, played, others.scores, pairs, owned, same)
@@ -230,11 +230,11 @@ def try_libraries(
     views = {key: world.view(model) for key, model in models.items()}
     plans = []
     for library, model in libraries:
-        embeddings = views[id(model.params)].embeddings
+        embeddings = views[id(model.params)].measure.among
         applies = where_applies(model, library.macros, embeddings, world.config.macro.max_length)
         plans.append((library, id(model.params), *world.choose(library.macros, applies)))
     judged = []
-    for state in range(world.num_starts):
+    for state in range(len(world.starts)):
         macros = dict.fromkeys(
             library.macros[row]
             for library, _, _, tried, _ in plans
