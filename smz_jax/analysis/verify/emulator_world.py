@@ -9,7 +9,7 @@ each run has chance of its own, and the others are played under the same chance.
 """
 
 import hashlib
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -75,8 +75,8 @@ class EmulatorWorld:
         return applies, *choose_states(applies, self.states, rng)
 
     def judge(
-        self, views: Mapping[Hashable, View], state: int, macros: Sequence[Macro]
-    ) -> dict[Hashable, dict[Macro, list[Trial]]]:
+        self, views: Mapping[int, View], state: int, macros: Sequence[Macro]
+    ) -> dict[int, dict[Macro, list[Trial]]]:
         """Plays macros from a state, others of their lengths, and the greedy policy.
 
         There is a trial for each run of each macro that differs, by each view. Without sticky
@@ -95,12 +95,12 @@ class EmulatorWorld:
         worth = self._values([end.observation for end in ends])
         played = {x: found for pool in pools.values() for x, found in pool.items()} | outcomes
         seen = [end.observation for found in played.values() for end in found[: len(runs)]]
-        trials: dict[Hashable, dict[Macro, list[Trial]]] = {}
+        trials: dict[int, dict[Macro, list[Trial]]] = {}
         for key, view in views.items():
             foresight, params = view.model.foresight, view.model.params
             places = foresight.place(view.measure, foresight.look(params, np.stack(seen)))
             places = places.reshape(len(played), len(runs), -1)
-            foreseen = foresee(view, state, list(played), config.macro.max_length)
+            foreseen, rewards = foresee(view, state, list(played), config.macro.max_length)
             index = {x: row for row, x in enumerate(played)}
             trials[key] = {macro: [] for macro in macros}
             for number, own in enumerate(ends):
@@ -108,7 +108,7 @@ class EmulatorWorld:
                 row = index[macro]
                 frames = {x: found[run].frame for x, found in pools[len(macro)].items()}
                 rivals = [index[x] for x in rivals_of(macro, own.frame, frames)]
-                foreseen_end, end = foreseen.end[row], places[row, run]
+                foreseen_end, end = foreseen[row], places[row, run]
                 value = 0.0 if own.over else worth[number]
                 returned = returns(own.rewards, value, config.learner.gamma)
                 rams = {x.ram for x in outcomes[macro]}
@@ -116,9 +116,9 @@ class EmulatorWorld:
                     state=state,
                     cut=own.cut,
                     rivals=len(rivals),
-                    nearest=is_nearest(foreseen_end, foreseen.end[rivals], end, view.centre),
+                    nearest=is_nearest(foreseen_end, foreseen[rivals], end, view.centre),
                     told_apart=is_nearest(end, places[rivals, run], foreseen_end, view.centre),
-                    paid=bool(is_paid(float(foreseen.reward[row]), own.rewards.sum(), config)),
+                    paid=bool(is_paid(float(rewards[row]), own.rewards.sum(), config)),
                     rewarded=bool(np.any(own.rewards != 0)),
                     lives=own.lost,
                     gain=returned - greedy[run][len(macro)],

@@ -85,8 +85,10 @@ def make_view(model: Model, starts: np.ndarray, known: np.ndarray | None = None)
     return View(model, measure, places, places.mean(axis=0))
 
 
-def foresee(view: View, state: int, sequences: Sequence[tuple[int, ...]], length: int) -> Foreseen:
-    """What comes of distinct sequences from a start state, in their order.
+def foresee(
+    view: View, state: int, sequences: Sequence[tuple[int, ...]], length: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ends `[N, E]` and sums of rewards `[N]` of sequences from a start state, as `Foreseen`.
 
     `length` is that of the longest sequence anywhere: one compilation.
     """

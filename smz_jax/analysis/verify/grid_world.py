@@ -6,7 +6,7 @@ beyond one is no pair.
 """
 
 import functools
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -57,19 +57,19 @@ class GridWorld:
         return applies & possible, possible, np.ones(len(self.starts), np.bool_)
 
     def judge(
-        self, views: Mapping[Hashable, View], state: int, macros: Sequence[Macro]
-    ) -> dict[Hashable, dict[Macro, list[Trial]]]:
+        self, views: Mapping[int, View], state: int, macros: Sequence[Macro]
+    ) -> dict[int, dict[Macro, list[Trial]]]:
         """One trial for each macro, by each view.
 
         It is `nearest` if the macro is deterministic there and ends where the model says: its
         foreseen end is nearer to the true end state than to any other state. So it is
         `told_apart`, too.
         """
-        trials: dict[Hashable, dict[Macro, list[Trial]]] = {key: {} for key in views}
+        trials: dict[int, dict[Macro, list[Trial]]] = {key: {} for key in views}
         for key, view in views.items():
-            foreseen = foresee(view, state, macros, self.config.macro.max_length)
-            closest = nearness(foreseen.end, view.places, view.centre).argmax(axis=1)
-            for macro, end, reward in zip(macros, closest, foreseen.reward.tolist(), strict=True):
+            ends, rewards = foresee(view, state, macros, self.config.macro.max_length)
+            closest = nearness(ends, view.places, view.centre).argmax(axis=1)
+            for macro, end, reward in zip(macros, closest, rewards.tolist(), strict=True):
                 path = follow(self, macro)
                 alone = bool(path.alone[state])
                 hit = alone and bool(end == path.end[state])
