@@ -216,17 +216,6 @@ def stock_search(networks: Networks, simulations: int) -> Program:
     return search
 
 
-def engine_search(networks: Networks, settings: SearchConfig) -> Program:
-    """This project's search, with training noise and temperature 1 as stock mctx has them."""
-    run = make_search(networks, Config(search=settings), SPEC)
-
-    def search(params: Params, rng_key: Array, embedding: Array, count: Array) -> Any:
-        every_action = jnp.zeros((embedding.shape[0], NUM_ACTIONS), jnp.float32)
-        return run(params, rng_key, embedding, every_action, jnp.float32(1), jnp.float32(1))
-
-    return search
-
-
 def networks_alone(networks: Networks) -> Program:
     """The networks' work in a search without its tree: the floor of any search that runs both.
 
@@ -272,7 +261,14 @@ def build(task: Task, subject: Subject) -> Program:
         collapse_threshold=task.threshold,
         row_multiple=task.row_multiple,
     )
-    return jax.jit(engine_search(subject.networks, settings))
+    run = make_search(subject.networks, Config(search=settings), SPEC)
+
+    def search(params: Params, rng_key: Array, embedding: Array, count: Array) -> Any:
+        every_action = jnp.zeros((embedding.shape[0], NUM_ACTIONS), jnp.float32)
+        one = jnp.float32(1)  # training noise and temperature 1, as stock mctx has them
+        return run(params, rng_key, embedding, every_action, one, one)
+
+    return jax.jit(search)
 
 
 def arguments(task: Task, subject: Subject) -> tuple[Any, ...]:
