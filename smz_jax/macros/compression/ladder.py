@@ -1,6 +1,6 @@
 """Phrases taken away one by one, the one that is missed least first, at fixed rewritings."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
@@ -80,7 +80,7 @@ def take_away(
 
 
 def refine(
-    play: Play, phrases: Sequence[Phrase], num_actions: int
+    play: Play, phrases: Collection[Phrase], num_actions: int
 ) -> tuple[list[Phrase], list[float], Rewriting]:
     """Drops phrases until each prefix that is left out would cost: the library, its gains."""
     while True:

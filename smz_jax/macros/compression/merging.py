@@ -60,7 +60,7 @@ def _gains(
     after = before + np.stack([-uses * (1 + twin), -uses * ~twin, uses], axis=1)
     # Phrases that become symbols, less those that are none any more.
     born = np.where(symbols >= num_actions, (after > 0).astype(np.int64) - (before > 0), 0)
-    total, kinds = counts.sum(), num_actions + np.count_nonzero(counts[num_actions:])
+    total, kinds = counts.sum(), num_actions + int((counts[num_actions:] > 0).sum())
     grown = total_bits(total - uses, kinds + born.sum(axis=1)) - total_bits(total, kinds)
     shrunk = symbol_bits(after) - symbol_bits(before) - born * rules.price[symbols]
     return shrunk.sum(axis=1) - grown

@@ -190,7 +190,7 @@ def _polish(
     if (saved <= 0).any():  # what is of use only beside those that come later comes after them
         order = np.concatenate([order[saved > 0], order[saved <= 0]])
         saved = joining(order)
-    return [phrases[i] for i in order], saved.tolist(), missed[order].tolist()
+    return [phrases[i] for i in order.tolist()], saved.tolist(), missed[order].tolist()
 
 
 def select(
