@@ -7,16 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from experiments.encoders.variants import (
-    EXPERIMENT,
-    SIZES,
-    VARIANTS,
-    Job,
-    Sizes,
-    check_explicit,
-    check_variants,
-    job_config,
-)
+from experiments.encoders.variants import EXPERIMENT, SIZES, VARIANTS, Job, Plan, job_config
 from smz_jax.config.check import Between, ConfigError, require
 from smz_jax.config.cli import Invocation, RunRequest, choose_preset, parse, print_help
 from smz_jax.config.process import run_main
@@ -78,24 +69,23 @@ class EncodersRequest(RunRequest):
     """Steps of random play."""
 
 
-def read_sizes(request: EncodersRequest, preset: str) -> Sizes:
-    """The preset's sizes with what was given; raises ConfigError in one line."""
-    sizes = SIZES[preset]
+def make_plan(request: EncodersRequest, invocation: Invocation) -> Plan:
+    """What the command line stands for; raises ConfigError in one line."""
+    preset = invocation.preset or "laptop"
     names = ("updates", "eval_every", "transitions")
     given = {name: value for name in names if (value := getattr(request, name)) is not None}
+    sizes = dataclasses.replace(SIZES[preset], **given)
     least = 40 * sizes.lanes
-    played = given.get("transitions", least)
-    require(least <= played, "transitions", played, f"in {least}..100000000")
-    return dataclasses.replace(sizes, **given)
-
-
-def read_jobs(request: EncodersRequest, sizes: Sizes) -> tuple[Job, ...]:
-    """The jobs, those that share frames together; raises ConfigError in one line."""
-    names = list(dict.fromkeys(request.variants or sizes.variants))
-    check_variants(names)
-    sticky = dict.fromkeys(request.sticky or sizes.sticky)
-    seeds = dict.fromkeys(request.seeds or [0])
-    return tuple(Job(name, p, seed) for seed in seeds for p in sticky for name in names)
+    allowed = f"in {least}..100000000"
+    require(least <= sizes.transitions, "transitions", sizes.transitions, allowed)
+    jobs = (
+        Job(name, sticky, seed)
+        for seed in request.seeds or [0]
+        for sticky in request.sticky or sizes.sticky
+        for name in request.variants or sizes.variants
+    )
+    run_dir = invocation.run_dir or Path("runs") / EXPERIMENT.name / preset
+    return Plan(preset, sizes, tuple(dict.fromkeys(jobs)), invocation.explicit, run_dir)
 
 
 def read_command(argv: list[str]) -> tuple[EncodersRequest, Invocation]:
@@ -108,11 +98,9 @@ def read_command(argv: list[str]) -> tuple[EncodersRequest, Invocation]:
     for name in ("resume", "init_from"):
         value = getattr(request, name)
         require(not value, name, value, "left out: a folder continues by itself")
-    check_explicit(invocation.explicit)
-    preset = invocation.preset or "laptop"
-    sizes = read_sizes(request, preset)
-    for job in read_jobs(request, sizes):
-        job_config(preset, sizes, job, invocation.explicit)
+    plan = make_plan(request, invocation)
+    for job in plan.jobs:
+        job_config(plan, job)
     from smz_jax.envs import check_env_id
 
     check_env_id(invocation.config.env)
@@ -128,24 +116,19 @@ def main() -> int:
     import jax
 
     invocation = choose_preset(invocation, has_accelerator=jax.default_backend() != "cpu")
-    preset = str(invocation.preset)
-    sizes = read_sizes(request, preset)
-    from experiments.encoders.compare import Plan, compare
-    from experiments.encoders.report import write_report
+    from experiments.encoders.comparison import compare
+    from experiments.encoders.comparison_report import write_report
 
-    run_dir = invocation.run_dir or Path("runs") / EXPERIMENT.name / preset
-    plan = Plan(preset, sizes, read_jobs(request, sizes), invocation.explicit, run_dir)
+    plan = make_plan(request, invocation)
+    folder, updates = plan.run_dir, plan.sizes.updates
     typed = shlex.join(["python", "-m", "experiments.encoders", *sys.argv[1:]])
-    print(
-        f"encoders: {len(plan.jobs)} jobs of {sizes.updates:,} updates, folder {run_dir}",
-        flush=True,
-    )
+    print(f"encoders: {len(plan.jobs)} jobs of {updates:,} updates, folder {folder}", flush=True)
     try:
         signal_number = compare(plan)
-        table = write_report(run_dir, typed)
+        table = write_report(folder, typed)
     except OSError as error:
-        raise ConfigError(f"run_dir = {str(run_dir)!r} cannot be written: {error}") from None
-    print(f"\n{table}\nwrote results.json, table.md and encoders.png in {run_dir}")
+        raise ConfigError(f"run_dir = {str(folder)!r} cannot be written: {error}") from None
+    print(f"\n{table}\nwrote results.json, table.md and encoders.png in {folder}")
     if signal_number is not None:
         print(f"stopped; what was done is saved. Go on with:\n  {typed}")
         return 128 + signal_number

@@ -1,4 +1,4 @@
-"""What variants.yaml holds, and the settings of one job. No JAX."""
+"""What variants.yaml holds, what one call is to do, and the settings of one job. No JAX."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,25 +27,22 @@ class Sizes:
     overrides: dict[str, Any]  # dotted settings over `BASE`, under those of a variant
     variants: list[str]
 
+    @property
+    def rows(self) -> int:
+        """Rows of each lane."""
+        return self.transitions // self.lanes
+
+    @property
+    def held_out(self) -> int:
+        """Rows of each lane that are kept out of training: its last tenth."""
+        return max(self.rows // 10, 1)
+
 
 class Variant(NamedTuple):
     """One of the models that are compared."""
 
     about: str
     settings: dict[str, Any]  # dotted, over `BASE`
-
-
-_DATA = yaml.safe_load(Path(__file__).with_name("variants.yaml").read_text(encoding="utf-8"))
-BASE: dict[str, Any] = _DATA["base"]
-VARIANTS = {name: Variant(**found) for name, found in _DATA["variants"].items()}
-SIZES = {
-    name: Sizes(**{"variants": list(VARIANTS), **found}) for name, found in _DATA["sizes"].items()
-}
-EXPERIMENT = Experiment(
-    "encoders", base={name: BASE[name] for name in ("env.id", "network.decoder_size")}
-)
-FIXED: dict[str, str] = _DATA["fixed"]
-"""Settings that are not taken as flags, and what sets them."""
 
 
 @dataclass(frozen=True)
@@ -62,57 +59,63 @@ class Job:
         return f"{self.variant}-sticky{self.sticky:g}-seed{self.seed}"
 
 
-def check_explicit(explicit: Mapping[str, Any]) -> None:
-    """Raises ConfigError in one line for a setting that is fixed here."""
-    for name in explicit:
-        if name in FIXED:
-            raise ConfigError(f"--{name} is not taken by this experiment: {FIXED[name]} sets it")
+@dataclass(frozen=True)
+class Plan:
+    """What one call is to do."""
+
+    preset: str
+    sizes: Sizes
+    jobs: tuple[Job, ...]  # those that share frames together
+    explicit: Mapping[str, Any]  # dotted settings of file and flags; they win over a variant's
+    run_dir: Path
+
+    def folder(self, job: Job) -> Path:
+        """Where a job is kept."""
+        return self.run_dir / "jobs" / job.name
 
 
-def check_variants(names: list[str]) -> None:
-    """Raises ConfigError in one line for an unknown variant."""
-    for name in names:
-        if name not in VARIANTS:
-            hint = suggest(name, list(VARIANTS)) or "; there are " + ", ".join(VARIANTS)
-            raise ConfigError(f"unknown variant {name!r}{hint}")
+_DATA = yaml.safe_load(Path(__file__).with_name("variants.yaml").read_text(encoding="utf-8"))
+BASE: dict[str, Any] = _DATA["base"]
+VARIANTS = {name: Variant(**found) for name, found in _DATA["variants"].items()}
+SIZES = {
+    name: Sizes(**{"variants": list(VARIANTS), **found}) for name, found in _DATA["sizes"].items()
+}
+EXPERIMENT = Experiment(
+    "encoders", base={name: BASE[name] for name in ("env.id", "network.decoder_size")}
+)
+FIXED: dict[str, str] = _DATA["fixed"]
+"""Settings that are not taken as flags, and what sets them."""
 
 
-def held_out_rows(sizes: Sizes) -> int:
-    """Rows of each lane that are kept out of training: its last tenth."""
-    return max(sizes.transitions // sizes.lanes // 10, 1)
-
-
-def job_config(preset: str, sizes: Sizes, job: Job, explicit: Mapping[str, Any]) -> Config:
+def job_config(plan: Plan, job: Job) -> Config:
     """The settings of one job, under which the real training step makes `sizes.updates` updates.
 
     One "iteration" of them is one row of every lane and one dispatch, so that the learning rate's
     schedule spans the updates.
 
-    Args:
-        preset: whose general settings come first.
-        sizes: how much is done.
-        job: which variant, on what.
-        explicit: dotted settings of file and flags; they win over the variant's.
-
     Raises:
-        ConfigError: in one line.
+        ConfigError: in one line, for an unknown variant, or a setting that is fixed here or wrong.
     """
-    check_explicit(explicit)
-    check_variants([job.variant])
+    sizes = plan.sizes
+    for name in plan.explicit:
+        if name in FIXED:
+            raise ConfigError(f"--{name} is not taken by this experiment: {FIXED[name]} sets it")
+    if job.variant not in VARIANTS:
+        hint = suggest(job.variant, list(VARIANTS)) or "; there are " + ", ".join(VARIANTS)
+        raise ConfigError(f"unknown variant {job.variant!r}{hint}")
     settings = {
-        **preset_overrides(preset),
+        **preset_overrides(plan.preset),
         "learner.updates_per_dispatch": 1,
         **BASE,
         "learner.schedule_steps": max(1, sizes.updates * 6 // 10),
         "loss.commitment_start": sizes.updates * 3 // 10,
         **sizes.overrides,
         **VARIANTS[job.variant].settings,
-        **explicit,
+        **plan.explicit,
     }
     dispatch = int(settings["learner.updates_per_dispatch"])
     allowed = f"a multiple of learner.updates_per_dispatch = {dispatch}"
     require(sizes.updates % dispatch == 0, "updates", sizes.updates, allowed)
-    rows = sizes.transitions // sizes.lanes
     fixed = {
         "experiment": EXPERIMENT.name,
         "seed": job.seed,
@@ -121,9 +124,9 @@ def job_config(preset: str, sizes: Sizes, job: Job, explicit: Mapping[str, Any])
         "rollout.length": 1,
         "learner.updates_per_env_step": dispatch / sizes.lanes,
         "total_env_steps": sizes.lanes * (sizes.updates // dispatch),
-        "replay.capacity": sizes.lanes * rows,
-        "replay.min_size": sizes.lanes * (rows - held_out_rows(sizes)),
+        "replay.capacity": sizes.lanes * sizes.rows,
+        "replay.min_size": sizes.lanes * (sizes.rows - sizes.held_out),
     }
-    if preset != "gpu":
+    if plan.preset != "gpu":
         fixed["rollout.pools"] = 1
     return from_dict({**settings, **fixed})

@@ -60,21 +60,13 @@ class Finished:
 
     job: Job
     summary: dict[str, Any]
-    extra: dict[str, Any]
-    """grid.json, where the world has one."""
-    record: dict[str, Any]
-    """What the runner noted; empty for a run that it did not start."""
+    """Of the run; with `grid`, its grid.json, and `record`, what the runner noted."""
     run: RunData | None
     """Rows and settings; None for a world whose results are not those of a run."""
 
     def part(self, name: str) -> dict[str, Any]:
-        """A part of what is known by name, possibly empty: grid, evaluation, `sticky 0.25`, ..."""
-        return (self.extra if name == "grid" else self.summary.get(name)) or {}
-
-    @property
-    def baselines(self) -> dict[str, Any]:
-        """Evaluations of other policies: `random`, and `constant` by action."""
-        return self.part("baselines")
+        """A part of the summary, possibly empty: grid, evaluation, `sticky 0.25`, ..."""
+        return self.summary.get(name) or {}
 
     @property
     def optimum(self) -> float | None:
@@ -85,11 +77,12 @@ class Finished:
     def about(self) -> dict[str, str | None]:
         """Preset, hardware and commit (short, `-dirty` kept), as far as they are known."""
         hardware, commit = self.summary.get("platform"), self.summary.get("commit")
-        cores, processor = self.record.get("cores"), self.record.get("processor")
+        record = self.part("record")
+        cores, processor = record.get("cores"), record.get("processor")
         if cores and processor:
             hardware = f"{cores} core{'s' if cores > 1 else ''} of {processor}"
         return {
-            "preset": self.summary.get("preset") or self.record.get("preset"),
+            "preset": self.summary.get("preset") or record.get("preset"),
             "hardware": hardware,
             "commit": commit and commit[:7] + ("-dirty" if commit.endswith("-dirty") else ""),
         }
@@ -97,7 +90,7 @@ class Finished:
     def value(self, name: str) -> float:
         """A value that is worked out here, or `part/key`, as `grid/roc_area`; NaN if unknown."""
         score = _number(self.part("evaluation"), "mean")
-        random = _number(self.baselines.get("random") or {}, "mean")
+        random = _number(self.part("baselines").get("random") or {}, "mean")
         constant = best_constant([self])
         chance, plain = (self.part(f"sticky {sticky:g}") for sticky in STICKY)
         norms = self.run.curve("check/encoder_gradient")[1] if self.run else []
@@ -143,14 +136,7 @@ def _ratio(above: float, below: float | None) -> float:
 
 
 def over_seeds(values: Sequence[float | None]) -> Seeds | None:
-    """Mean and 95 % interval by Student's t over seeds.
-
-    Args:
-        values: one for each seed; what is missing or not finite is left out.
-
-    Returns:
-        No interval for one value; None for none.
-    """
+    """Mean and 95 % interval by Student's t over the finite values of seeds; of one no interval."""
     known = tuple(float(x) for x in values if x is not None and is_number(x))
     found = mean_estimate(known)
     return found and Seeds(found.mean, found.low, found.high, "seeds", known)
@@ -167,7 +153,7 @@ def over_evaluations(evaluations: Sequence[Mapping[str, Any] | None]) -> Seeds |
 
 def best_constant(runs: Sequence[Finished]) -> tuple[str, Seeds] | None:
     """The constant action whose mean over seeds is highest."""
-    tables = [one.baselines.get("constant") or {} for one in runs]
+    tables = [one.part("baselines").get("constant") or {} for one in runs]
     names = sorted({name for table in tables for name in table})
     scores = [(name, over_evaluations([table.get(name) for table in tables])) for name in names]
     known = [(name, score) for name, score in scores if score]
@@ -223,20 +209,18 @@ def read_finished(jobs: Sequence[Job]) -> tuple[list[Finished], list[str]]:
             problems.append(str(error))
             continue
         summary = run.summary if run else encoder_summary(job.result())
-        extra = read_json(job.run_dir / job.world.extra[0]) if job.world.extra else {}
-        if job.world.extra and not extra:
-            name = job.world.extra[0]
-            problems.append(f"{job.run_dir}: {name} is missing: its figures are left out")
-        found.append(Finished(job, summary, extra, read_json(job.record), run))
+        summary = {**summary, "record": read_json(job.record)}
+        if job.world.extra:
+            summary["grid"] = read_json(job.run_dir / job.world.extra[0])
+            if not summary["grid"]:
+                missing = f"{job.world.extra[0]} is missing: its figures are left out"
+                problems.append(f"{job.run_dir}: {missing}")
+        found.append(Finished(job, summary, run))
     return found, problems + unlike(found)
 
 
 def encoder_summary(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """A summary like a run's: `commit`, `platform`, `seconds_total`, and `sticky 0.25` and so on.
-
-    Args:
-        raw: results.json of one seed: `results` holds a mapping for each variant and stickiness.
-    """
+    """A summary like a run's, with `sticky 0.25` and so on, from results.json of one seed."""
     jobs = [x for x in raw["results"] if x["variant"] == ENCODER_VARIANT]
     return {
         "commit": raw.get("commit"),
@@ -247,12 +231,7 @@ def encoder_summary(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unlike(runs: Sequence[Finished], but: Sequence[str] = ()) -> list[str]:
-    """Says where runs that are compared do not share their settings.
-
-    Args:
-        runs: each is compared with the first.
-        but: settings that may differ beside the seed.
-    """
+    """Says where runs have other settings than the first; the seed and `but` may differ."""
     problems, first, ours = [], None, {}
     for one in runs:
         if one.run is None:

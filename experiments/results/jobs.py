@@ -45,12 +45,12 @@ class Job:
     @property
     def log(self) -> Path:
         """What the run prints."""
-        return self.run_dir.with_name(f"{self.run_dir.name}.log")
+        return self.run_dir.with_suffix(".log")
 
     @property
     def record(self) -> Path:
         """What the runner notes of it: cores, processor, preset, command."""
-        return self.run_dir.with_name(f"{self.run_dir.name}.json")
+        return self.run_dir.with_suffix(".json")
 
     def arguments(self) -> list[str]:
         """Flags of a first start."""
@@ -61,7 +61,7 @@ class Job:
 
     def result(self) -> dict[str, Any]:
         """What the run says of its end; empty before."""
-        return read_json(self.run_dir / self.world.result_file)
+        return read_json(self.run_dir / f"{'summary' if self.world.is_run else 'results'}.json")
 
     def is_finished(self) -> bool:
         """Whether the run has ended as it should, by its own result."""
@@ -101,11 +101,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def settings_of(job: Job) -> Config:
-    """The settings that the job's command stands for, under the experiment of its module.
-
-    Raises:
-        ConfigError: in one line, if the command is refused.
-    """
+    """What the job's command stands for; raises ConfigError in one line if it is refused."""
     experiment = importlib.import_module(f"experiments.{job.world.module}").EXPERIMENT
     try:
         return parse(job.arguments(), experiment).config
@@ -144,12 +140,12 @@ def make_plan(
     single_core: bool = False,
     to_list: bool = False,
 ) -> list[Job]:
-    """The jobs in the order of the worlds; writes nothing.
+    """The jobs of chosen worlds and seeds, each in `out/<world>/seed<seed>`; writes nothing.
 
     Args:
         chosen: worlds, each with its seeds.
         preset: of every run.
-        out: the folder of the results; a run is in `out/<world>/seed<seed>`.
+        out: the folder of the results.
         single_core: give every job one core, also where its world would take more.
         to_list: the plan is only shown: a run in progress is no fault, its state is `running`.
 

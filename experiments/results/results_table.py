@@ -115,7 +115,7 @@ def make_row(
         hardware=about["hardware"],
         minutes=over_seeds([one.value("minutes") for one in runs]),
         score=over_evaluations([one.part("evaluation") for one in runs]),
-        random=over_evaluations([one.baselines.get("random") for one in runs]),
+        random=over_evaluations([one.part("baselines").get("random") for one in runs]),
         constant=best_constant(runs),
         optimum=next((best for one in runs if (best := one.optimum) is not None), None),
         known=world.known,
@@ -161,17 +161,8 @@ def seeds_text(figure: Figure) -> str:
     return f"{sum(figure.seeds_reached)} of {len(figure.seeds_reached)} seeds"
 
 
-def results_markdown(report: Report) -> str:
-    """The table of results, header included, one line for each world that has a run."""
-    return _table([_cells(row) for row in report.rows])
-
-
-def _table(lines: Sequence[Mapping[str, str]]) -> str:
-    """Markdown of lines that name their cells."""
-    return Table([*lines[0]] if lines else [], [[*line.values()] for line in lines]).to_markdown()
-
-
 def _cells(row: Row) -> dict[str, str]:
+    """A row of the table of results, by its columns."""
     seeds, reached = ", ".join(map(str, row.seeds)), YES_NO[row.reached]
     # How many seeds reach everything, where not all do.
     each = [x for x in row.figures if x.seeds_reached]
@@ -201,26 +192,30 @@ def _cells(row: Row) -> dict[str, str]:
     }
 
 
-def figures_markdown(report: Report) -> str:
-    """Every figure of every world, also those that are only shown."""
-    return _table(
-        [
-            {
-                "experiment": row.title,
-                "figure": x.name,
-                "mean (95 % interval) of seeds": mean_text(x.estimate, each=True),
-                "required": x.required or "-",
-                "reached": YES_NO[x.reached],
-            }
-            for row in report.rows
-            for x in row.figures
-        ]
-    )
+def results_markdown(report: Report) -> str:
+    """The table of results, header included, one line for each world that has a run."""
+    return _table([_cells(row) for row in report.rows])
 
 
-def twins_markdown(report: Report) -> str:
-    """The errors of both models along action sequences, and the scores of both."""
-    lines = [
+def _table(lines: Sequence[Mapping[str, str]]) -> str:
+    """Markdown of lines that name their cells."""
+    return Table([*lines[0]] if lines else [], [[*line.values()] for line in lines]).to_markdown()
+
+
+def markdown(report: Report) -> str:
+    """The whole of table.md: results, every figure, errors and scores of twins, problems."""
+    figures = [
+        {
+            "experiment": row.title,
+            "figure": x.name,
+            "mean (95 % interval) of seeds": mean_text(x.estimate, each=True),
+            "required": x.required or "-",
+            "reached": YES_NO[x.reached],
+        }
+        for row in report.rows
+        for x in row.figures
+    ]
+    twin_lines = [
         ["grid", x.about, str(x.step), mean_text(x.stochastic), mean_text(x.twin), YES_NO[x.worse]]
         for x in report.comparisons
     ]
@@ -228,19 +223,14 @@ def twins_markdown(report: Report) -> str:
     for row in report.rows:
         if other := by_name.get(WORLDS[row.world].twin_of or ""):
             scores = [mean_text(one.score, number_text) for one in (other, row)]
-            lines.append([other.title, "score", "-", *scores, "-"])
+            twin_lines.append([other.title, "score", "-", *scores, "-"])
     header = ("world", "what", "unroll step", "with chance codes", "twin", "twin worse, apart")
-    return Table(header, lines).to_markdown()
-
-
-def markdown(report: Report) -> str:
-    """The whole of table.md."""
-    parts = ["# Results", "Nothing is finished yet."]
+    parts = ["# Results", results_markdown(report) or "Nothing is finished yet."]
     if report.rows:
-        parts[1:] = [results_markdown(report), HOW, "## Figures", figures_markdown(report)]
-        if table := twins_markdown(report):
-            about = (twins.__doc__ or "").split("\n\n", 1)[1].strip()
-            parts += ["## Deterministic twins", table, about]
+        parts += [HOW, "## Figures", _table(figures)]
+    if twin_lines:
+        about = (twins.__doc__ or "").split("\n\n", 1)[1].strip()
+        parts += ["## Deterministic twins", Table(header, twin_lines).to_markdown(), about]
     if report.problems:
         listed = "\n".join(f"- {text}" for text in report.problems)
         parts += ["## Left out or doubtful", listed]

@@ -87,7 +87,6 @@ class Runner:
     def __init__(self, jobs: Sequence[Job], machine: Machine, progress: Progress) -> None:
         self._machine, self._progress = machine, progress
         self._due = 0.0
-        self._free = list(machine.cores)
         self._waiting = [job for job in jobs if job.command() is not None]
         self._running: list[_Running] = []
         self.results = [Result(job, "finished", 0) for job in jobs if job not in self._waiting]
@@ -138,15 +137,16 @@ class Runner:
     def _start_what_fits(self) -> None:
         """Starts jobs in order; one that wants more cores than are free holds up the others."""
         while self._waiting:
+            used = {core for one in self._running for core in one.cores}
+            free = [core for core in self._machine.cores if core not in used]
             wanted = min(self._waiting[0].cores, len(self._machine.cores))
-            if wanted > len(self._free):
+            if wanted > len(free):
                 return
             job = self._waiting.pop(0)
             if job.run_dir.resolve() in busy_folders():  # begun since the plan was made
                 self.results.append(Result(job, "failed", None, "another process runs it"))
-                continue
-            cores, self._free = self._free[:wanted], self._free[wanted:]
-            self._start(job, cores)
+            else:
+                self._start(job, free[:wanted])
 
     def _start(self, job: Job, cores: list[int]) -> None:
         """Starts the next process of a job."""
@@ -185,7 +185,6 @@ class Runner:
     def _end(self, one: _Running) -> None:
         """Counts a process that has ended, and starts what its job needs after it."""
         self._running.remove(one)
-        self._free = sorted([*self._free, *one.cores])
         job, code = one.job, one.process.returncode
         kind: Kind = "finished"
         reason = tail = ""

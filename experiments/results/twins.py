@@ -53,10 +53,10 @@ def compare(stochastic: Sequence[Finished], twin: Sequence[Finished]) -> list[Co
     Nothing where one of the two has no run.
     """
     both = [*stochastic, *twin] if stochastic and twin else []
-    keys = dict.fromkeys(key for one in both for key in one.extra)
+    keys = dict.fromkeys(key for one in both for key in one.part("grid"))
     found = []
     for key in (key for kind in KINDS for key in keys if key.startswith(f"{kind}_")):
-        errors = [[one.extra.get(key) or () for one in runs] for runs in (stochastic, twin)]
+        errors = [[one.part("grid").get(key) or () for one in runs] for runs in (stochastic, twin)]
         for step in range(FIRST_STEP, max(len(x) for runs in errors for x in runs) + 1):
             ours, theirs = (
                 over_seeds([x[step - 1] for x in runs if len(x) >= step]) for runs in errors

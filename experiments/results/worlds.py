@@ -34,11 +34,6 @@ class World:
     measures: Sequence[Sequence[str]] = ()
 
     @property
-    def result_file(self) -> str:
-        """Says what came of a run; written at its end."""
-        return "summary.json" if self.is_run else "results.json"
-
-    @property
     def command(self) -> tuple[str, ...]:
         """What a user types for one run at `laptop`, without seed and folder."""
         return ("python", "-m", f"experiments.{self.module}", *self.arguments, *self.at_laptop)
@@ -55,12 +50,9 @@ TINY_WORLDS, TINY_SEEDS = ("grid-slippery",), (0,)
 def choose(
     names: Sequence[str] | None, seeds: Sequence[int] | None, preset: str
 ) -> list[tuple[World, Sequence[int]]]:
-    """The worlds to run, each with its seeds.
+    """The worlds to run, each with its seeds; None: all worlds, and each world's own seeds.
 
-    Args:
-        names: of worlds, in any order; None: all, at preset tiny `TINY_WORLDS`.
-        seeds: of each world; None: the world's own, at preset tiny `TINY_SEEDS`.
-        preset: name of the preset.
+    At the preset `tiny` None stands for `TINY_WORLDS` and `TINY_SEEDS`.
 
     Raises:
         ConfigError: in one line, for an unknown or repeated world or a repeated seed.

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from experiments.encoders.variants import EXPERIMENT as ENCODERS
-from experiments.encoders.variants import SIZES, Job, job_config
+from experiments.encoders.variants import SIZES, Job, Plan, job_config
 from smz_jax.config.cli import parse
 from smz_jax.config.experiment import Experiment
 from smz_jax.config.settings import Config
@@ -51,4 +51,5 @@ def test_settings_of_an_experiment_at_a_preset(pair):
 @pytest.mark.parametrize("job", [key for key in GOLDEN if len(key.split()) == 3])
 def test_settings_of_an_encoder_job(job):
     _, preset, variant = job.split()
-    check_same(job_config(preset, SIZES[preset], Job(variant, 0.25, 1), {}), GOLDEN[job])
+    plan = Plan(preset, SIZES[preset], (), {}, Path())
+    check_same(job_config(plan, Job(variant, 0.25, 1)), GOLDEN[job])

@@ -3,29 +3,30 @@
 import collections
 import dataclasses
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from experiments.encoders import compare as comparison
+from experiments.encoders import comparison
 from experiments.encoders.__main__ import read_command
-from experiments.encoders.compare import Plan, _Training, compare, prepare
-from experiments.encoders.diagnose import intervals, make_probe, perplexity, probe_all, summarise
-from experiments.encoders.frames import (
-    Transitions,
-    held_out_transitions,
-    stored_frames,
-    training_rows,
-)
-from experiments.encoders.report import (
+from experiments.encoders.comparison import _Training, compare, unfinished
+from experiments.encoders.comparison_report import (
     collect_results,
     curve,
     figure,
     markdown_table,
     write_report,
 )
-from experiments.encoders.variants import SIZES, VARIANTS, Job, held_out_rows, job_config
+from experiments.encoders.diagnostics import intervals, make_probe, perplexity, probe_all, summarise
+from experiments.encoders.stored_frames import (
+    Transitions,
+    held_out_transitions,
+    stored_frames,
+    training_rows,
+)
+from experiments.encoders.variants import SIZES, VARIANTS, Job, Plan, job_config
 from smz_jax.config.check import ConfigError
 from smz_jax.config.settings import Config, EnvConfig
 from smz_jax.envs import make_env, make_spec
@@ -46,7 +47,7 @@ SMALL = dataclasses.replace(SIZES["tiny"], lanes=2, transitions=400, eval_size=2
 
 
 def config_of(sticky=0.25, variant="difference", sizes=SMALL, explicit=None):
-    return job_config("tiny", sizes, Job(variant, sticky, 3), explicit or {})
+    return job_config(Plan("tiny", sizes, (), explicit or {}, Path()), Job(variant, sticky, 3))
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def stored(folder):
     path = folder / "frames-sticky0.25-seed3.npz"
-    return stored_frames(path, config_of(), 200, held_out_rows(SMALL))
+    return stored_frames(path, config_of(), 200, SMALL.held_out)
 
 
 # ---------------------------------------------------------------- what the emulator says
@@ -159,7 +160,7 @@ def test_rows_are_random_play(stored):
 
 def test_held_out_transitions_are_those_of_the_game(stored):
     """Stacks, actions and lanes against the environment played again."""
-    found = held_out_transitions(stored, 20, frame_stack=4, most=1000)
+    found = held_out_transitions(stored, 20, 4, 1000)
     assert len(found.action) > 10
     env = make_env(config_of().env, seed=3)
     steps = [env.reset()]
@@ -180,14 +181,14 @@ def test_held_out_transitions_are_those_of_the_game(stored):
 
 def test_stored_frames_are_reused_and_checked(folder, stored):
     path = folder / "frames-sticky0.25-seed3.npz"
-    again = stored_frames(path, config_of(), 200, held_out_rows(SMALL))
+    again = stored_frames(path, config_of(), 200, SMALL.held_out)
     jax.tree.map(np.testing.assert_array_equal, again, stored)
     with pytest.raises(ConfigError, match=r"other frames \(other rows\)"):
-        stored_frames(path, config_of(), 201, held_out_rows(SMALL))
+        stored_frames(path, config_of(), 201, SMALL.held_out)
     damaged = folder / "damaged.npz"
     damaged.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(ConfigError, match="damaged"):
-        stored_frames(damaged, config_of(), 200, held_out_rows(SMALL))
+        stored_frames(damaged, config_of(), 200, SMALL.held_out)
 
 
 # ---------------------------------------------------------------- diagnostics
@@ -260,7 +261,7 @@ def test_probe_against_single_calls(stored, variant):
         params["params"],
     )
     shape = (10, 4, 84, 84)
-    held_out = held_out_transitions(stored, 20, frame_stack=4, most=10)._replace(
+    held_out = held_out_transitions(stored, 20, 4, 10)._replace(
         before=generator.integers(0, 256, shape, np.uint8),
         after=generator.integers(0, 256, shape, np.uint8),
     )
@@ -303,7 +304,8 @@ def test_every_variant_fits_every_preset(preset):
     for name in VARIANTS:
         for dispatch in (1, 4):
             explicit = {"learner.updates_per_dispatch": dispatch}
-            config = job_config(preset, SIZES[preset], Job(name, 0.25, 0), explicit)
+            plan = Plan(preset, SIZES[preset], (), explicit, Path())
+            config = job_config(plan, Job(name, 0.25, 0))
             assert total_learner_steps(config) == SIZES[preset].updates
             assert config.env.sticky == 0.25
             assert config.env.noops == 0
@@ -405,7 +407,7 @@ def test_a_stopped_comparison_goes_on_as_if_it_had_not(folder, stored, monkeypat
         patch.setattr(_Training, "run", lambda self, stop: run(self, stopping))
         compare(plan)
     assert collect_results(broken)[0] == []
-    assert prepare(plan)[0][2] is None
+    assert [x for x, _ in unfinished(plan)] == [job]
     assert compare(plan) is None
     fresh, again = collect_results(broken)[0][0], results[0]
     for key in ("entropy", "roc", "error_real", "train/loss/total", "entropy_high"):
@@ -420,7 +422,7 @@ def test_a_stopped_comparison_goes_on_as_if_it_had_not(folder, stored, monkeypat
     with pytest.raises(ConfigError, match="may only rise"):
         compare(dataclasses.replace(plan, sizes=fewer))
     more = dataclasses.replace(SMALL, updates=12)
-    assert prepare(dataclasses.replace(plan, sizes=more))[0][2] is None  # it goes on
+    assert [x for x, _ in unfinished(dataclasses.replace(plan, sizes=more))] == [job]
 
     table = write_report(broken, "typed")
     assert table == (broken / "table.md").read_text()

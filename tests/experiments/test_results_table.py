@@ -258,8 +258,7 @@ def test_encoders_know_the_command():
     from experiments.encoders import __main__ as encoders
 
     (job,) = make_plan([(WORLDS["encoders"], (1,))], "laptop", Path("/nowhere"))
-    request, _ = encoders.read_command(job.arguments())
-    made = encoders.read_jobs(request, encoders.read_sizes(request, "laptop"))
+    made = encoders.make_plan(*encoders.read_command(job.arguments())).jobs
     assert [(x.variant, x.sticky, x.seed) for x in made] == [
         (ENCODER_VARIANT, 0.25, 1),
         (ENCODER_VARIANT, 0.0, 1),

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.encoders.frames import Transitions
+from experiments.encoders.stored_frames import Transitions
 from smz_jax.analysis.rules.known_rules import mean_where, roc_area
 from smz_jax.config.settings import Config
 from smz_jax.learning.losses import consistency_loss, reconstruction_loss
@@ -142,10 +142,9 @@ def intervals(
         `entropy_low`, `entropy_high`, `roc_low`, `roc_high`, `roc_open_low`, `roc_open_high`,
         `code_gain_low`, `code_gain_high`.
     """
-    count = len(seen["entropy"])
-    h = Transitions(*(x[:count] for x in held_out))
-    slim: dict[str, Any] = {**seen, "embedding": np.zeros((count, 1), np.float32)}
-    members = [np.flatnonzero(h.lane == lane) for lane in np.unique(h.lane)]
+    lane = held_out.lane[: len(seen["entropy"])]
+    slim: dict[str, Any] = {**seen, "embedding": np.zeros((len(lane), 1), np.float32)}
+    members = [np.flatnonzero(lane == one) for one in np.unique(lane)]
     names = ("entropy", "roc", "roc_open", "code_gain")
 
     def statistics(drawn: np.ndarray) -> np.ndarray:
@@ -153,7 +152,7 @@ def intervals(
         for lanes in drawn:
             pick = np.concatenate([members[i] for i in lanes])
             resampled = {name: x[pick] for name, x in slim.items()}
-            row = summarise(resampled, Transitions(*(x[pick] for x in h)), codebook_size)
+            row = summarise(resampled, Transitions(*(x[pick] for x in held_out)), codebook_size)
             found.append([row[name] for name in names])
         return np.array(found)
 

@@ -83,16 +83,8 @@ def collect(config: Config, num_rows: int, held_out: int) -> Stored:
             now = after
     finally:
         env.close()
-    rows = jax.tree.map(lambda *leaves: np.stack(leaves, axis=1), *steps)
-    return Stored(rows, emulated_truth(config, rows, env.spec.action_names, held_out))
-
-
-def emulated_truth(
-    config: Config, rows: Trajectory, action_names: tuple[str, ...], held_out: int
-) -> StickyTruth:
-    """`StickyTruth` of all lanes, `[lanes, T]`; raises ConfigError where frames differ."""
+    rows: Trajectory = jax.tree.map(lambda *leaves: np.stack(leaves, axis=1), *steps)
     seeds = np.random.SeedSequence(config.seed).generate_state(config.env.num_envs)
-    first_row = rows.action.shape[1] - held_out
     lanes = [
         sticky_truth(
             config.env,
@@ -100,26 +92,12 @@ def emulated_truth(
             frames=np.asarray(rows.frame[lane]),
             actions=np.asarray(rows.action[lane]),
             is_first=np.asarray(rows.is_first[lane]),
-            action_names=action_names,
-            first_row=first_row,
+            action_names=env.spec.action_names,
+            first_row=num_rows - held_out,
         )
         for lane, seed in enumerate(seeds)
     ]
-    return StickyTruth(*(np.stack(x) for x in zip(*lanes, strict=True)))
-
-
-def _describe(config: Config, num_rows: int, held_out: int) -> dict[str, Any]:
-    """What the frames depend on."""
-    names = ("backend", "sticky", "frame_skip", "frame_size", "episodic_life", "clip_rewards")
-    return {
-        "format": FORMAT,
-        "env": config.env.id,
-        **{name: getattr(config.env, name) for name in names},
-        "lanes": config.env.num_envs,
-        "seed": config.seed,
-        "rows": num_rows,
-        "held_out": held_out,
-    }
+    return Stored(rows, StickyTruth(*(np.stack(x) for x in zip(*lanes, strict=True))))
 
 
 def stored_frames(path: Path, config: Config, num_rows: int, held_out: int) -> Stored:
@@ -128,7 +106,16 @@ def stored_frames(path: Path, config: Config, num_rows: int, held_out: int) -> S
     Raises:
         ConfigError: in one line, if the file is damaged or holds other frames.
     """
-    wanted = _describe(config, num_rows, held_out)
+    names = ("backend", "sticky", "frame_skip", "frame_size", "episodic_life", "clip_rewards")
+    wanted = {  # what the frames depend on
+        "format": FORMAT,
+        "env": config.env.id,
+        **{name: getattr(config.env, name) for name in names},
+        "lanes": config.env.num_envs,
+        "seed": config.seed,
+        "rows": num_rows,
+        "held_out": held_out,
+    }
     if not path.exists():
         stored = collect(config, num_rows, held_out)
         buffer = io.BytesIO()
@@ -159,16 +146,9 @@ def training_rows(stored: Stored, held_out: int) -> Trajectory:
 
 
 def held_out_transitions(
-    stored: Stored, held_out: int, *, frame_stack: int, most: int, seed: int = 0
+    stored: Stored, held_out: int, frame_stack: int, most: int, seed: int = 0
 ) -> Transitions:
-    """Up to `most` held-out transitions with the ball in play, before and after.
-
-    Args:
-        stored: as `stored_frames` gives it.
-        held_out: rows at each lane's end.
-        frame_stack: F.
-        most: how many to take.
-        seed: of their order.
+    """Up to `most` of the last `held_out` rows of each lane, those with the ball in play.
 
     Raises:
         ConfigError: if there are none.
