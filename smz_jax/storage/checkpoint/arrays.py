@@ -7,6 +7,7 @@ anything here reads.
 import contextlib
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from smz_jax.config.check import ConfigError
-from smz_jax.storage.checkpoint.sums import reason_of
+from smz_jax.storage.checkpoint.sums import Damage, reason_of
 
 CHUNK_BYTES = 32 * 2**20
 
@@ -56,6 +57,23 @@ def unfit(saved: dict[str, list[Any]], wanted: dict[str, Any]) -> str | None:
     return f"{name} is {there} in it, but must be {here}{more}"
 
 
+@contextlib.contextmanager
+def _plain(path: Path) -> Iterator[Path]:
+    """`path` by a name that TensorStore takes as it is.
+
+    It loses arrays below a folder with brackets or a backslash in its name, and fails where a name
+    is no UTF-8. Through a descriptor of the parent no folder has a name.
+    """
+    if re.fullmatch(r"[\w ./@+=,-]*", str(path), re.ASCII):
+        yield path
+        return
+    parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield Path(f"/proc/self/fd/{parent}") / path.name
+    finally:
+        os.close(parent)
+
+
 def _checkpointer() -> ocp.Checkpointer:
     """Orbax's blocking checkpointer for a flat dict of arrays."""
     return ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=False))
@@ -74,8 +92,24 @@ def write_arrays(path: Path, arrays: list[np.ndarray]) -> None:
         raise OSError(errno.ENOSPC, reason, str(path.parent))
     item = {f"{i:05d}": array for i, array in enumerate(arrays) if array.size}
     save_args = {name: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES) for name in item}
-    with _checkpointer() as checkpointer:
-        checkpointer.save(path, args=ocp.args.PyTreeSave(item, save_args=save_args))
+    with _plain(path) as place, _checkpointer() as checkpointer:
+        checkpointer.save(place, args=ocp.args.PyTreeSave(item, save_args=save_args))
+
+
+def check_arrays(path: Path, arrays: list[np.ndarray]) -> None:
+    """Reads back what `write_arrays` wrote; raises Damage where an array is another one.
+
+    Sums of the files do not show whether the arrays are in them.
+    """
+    item = {f"{i:05d}": array for i, array in enumerate(arrays) if array.size}
+    with _plain(path) as place, _checkpointer() as checkpointer:
+        found = checkpointer.restore(place, args=ocp.args.PyTreeRestore(item))
+    for name, array in item.items():
+        there = np.asarray(found[name])
+        if (there.dtype, there.shape) != (array.dtype, array.shape) or (
+            there.tobytes() != array.tobytes()
+        ):
+            raise Damage(f"array {name} was not read back as it was written")
 
 
 def read_state(
@@ -102,8 +136,8 @@ def read_state(
         partial_restore=partial,
     )
     with readable(folder):
-        with _checkpointer() as checkpointer:
-            arrays = checkpointer.restore(folder / "state", args=args)
+        with _plain(folder / "state") as place, _checkpointer() as checkpointer:
+            arrays = checkpointer.restore(place, args=args)
         leaves = [_as_template(arrays.get(place), leaf) for place, leaf in places.items()]
         if text := unfit(dict(zip(wanted, map(describe, leaves), strict=True)), wanted):
             raise ValueError(text)
