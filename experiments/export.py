@@ -38,7 +38,8 @@ def export(request: ExportRequest) -> int:
     numbers = sum(array.size for array in model.weights.values())
     size = sum(path.stat().st_size for path in out.iterdir())
     steps = model.about["env_steps"]
-    print(f"{model.about['experiment']}, seed {model.about['seed']}, {request.checkpoint} model")
+    about = model.about
+    print(f"{about['experiment']}, seed {about['seed']}, {about['checkpoint']} model")
     print(f"{numbers:,} parameters" + (f" after {steps:,} steps" if steps is not None else ""))
     if model.scores:
         print(f"scores of the run (* of this very model):\n{format_scores(model.scores)}")

@@ -45,7 +45,7 @@ def play(request: PlayRequest) -> int:
     from smz_jax.analysis.play.showing import play_model
     from smz_jax.run.signals import StopSignal
 
-    model = load_model(request.folder, request.checkpoint or "best")
+    model = load_model(request.folder, request.checkpoint)
     with StopSignal() as stop:
         try:
             play_model(model, request, lambda: bool(stop))

@@ -30,8 +30,8 @@ STATISTICS = (
 )
 
 
-def load_model(folder: Path, checkpoint: Checkpoint = "best") -> Exported:
-    """The model of an export, which holds one, or of a run's checkpoint.
+def load_model(folder: Path, checkpoint: Checkpoint | None = None) -> Exported:
+    """The model of an export, which holds one, or of a run's checkpoint, see `read_run`.
 
     Raises:
         ConfigError: in one line, if there is none or it is damaged.
@@ -39,7 +39,7 @@ def load_model(folder: Path, checkpoint: Checkpoint = "best") -> Exported:
     return read_export(folder) if is_export(folder) else read_run(folder, checkpoint)
 
 
-def export_run(run_dir: Path, out: Path, checkpoint: Checkpoint = "best") -> Exported:
+def export_run(run_dir: Path, out: Path, checkpoint: Checkpoint | None = None) -> Exported:
     """Writes an export of a run's checkpoint to a new or empty folder; gives what is read back.
 
     Raises:
@@ -50,13 +50,17 @@ def export_run(run_dir: Path, out: Path, checkpoint: Checkpoint = "best") -> Exp
     return read_export(write_export(out, read_run(run_dir, checkpoint)))
 
 
-def read_run(run_dir: Path, checkpoint: Checkpoint) -> Exported:
+def read_run(run_dir: Path, checkpoint: Checkpoint | None) -> Exported:
     """The model of a run's newest checkpoint of a kind; its scores and macros, if it has some.
+
+    With no kind named it is the best one, or the last where there is no other.
 
     Raises:
         ConfigError: in one line, if the folder holds no such run, or something in it is damaged.
     """
     config, store = read_config(run_dir), CheckpointStore(run_dir)
+    if checkpoint is None:
+        checkpoint = "best" if store.exists("best") or not store.exists("last") else "last"
     other: Checkpoint = "last" if checkpoint == "best" else "best"
     if not store.exists(checkpoint) and store.exists(other):
         require(False, "checkpoint", checkpoint, f"{other}, the only one that the run has")

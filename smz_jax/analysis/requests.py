@@ -139,6 +139,6 @@ class ExportRequest(Checked):
     """folder of a run that has a checkpoint"""
     out: Path | None = None
     """new or empty folder (default: RUN_DIR/export)"""
-    checkpoint: Checkpoint = "best"
-    """best: of the evaluations during training. last: what the run ended with, and what its final
-    score was measured of"""
+    checkpoint: Checkpoint | None = None
+    """best: of the evaluations during training (default, if there is one). last: what the run ended
+    with, and what its final score was measured of"""

@@ -260,7 +260,7 @@ def parse(
         weights = wanted.init_from
         require(not (wanted.resume and weights), "init_from", weights, allowed)
         from_file = {} if wanted.config is None else read_file(wanted.config)
-        named = from_file.pop("preset", None)
+        named = from_file.pop("preset", None) or (wanted.config and _saved_preset(wanted.config))
         preset = named if wanted.preset is None else wanted.preset
         saved = wanted.run_dir / "config.yaml" if wanted.resume and wanted.run_dir else None
         if preset is None and saved and os.path.isfile(saved):  # of a Path it may raise

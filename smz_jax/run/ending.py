@@ -29,6 +29,7 @@ from smz_jax.storage.run_dir import git_commit, hardware, versions
 class Outcome(NamedTuple):
     """How a run ended."""
 
+    run_dir: Path  # where its folder is now
     finished: bool
     signal_number: int | None  # what stopped it
     saved: bool  # the last checkpoint could be written
@@ -71,6 +72,7 @@ def conclude(session: Session, state: RunState, fault: str | None) -> Outcome:
     writer.close()
     parts.source.close()
     return Outcome(
+        run_dir=session.run_dir,
         finished=final is not None and not stop,
         signal_number=stop.number,
         saved=saved,
@@ -87,16 +89,15 @@ def conclude(session: Session, state: RunState, fault: str | None) -> Outcome:
     )
 
 
-def finish(experiment: str, invocation: Invocation, run_dir: Path, outcome: Outcome) -> int:
+def finish(experiment: str, invocation: Invocation, outcome: Outcome) -> int:
     """Writes summary and report and prints both; gives the exit code.
 
     Args:
         experiment: name of the experiment's module.
         invocation: as the run was started.
-        run_dir: its folder.
         outcome: how it ended.
     """
-    config = invocation.config
+    config, run_dir = invocation.config, outcome.run_dir
     summary = summarise_run(invocation, run_dir, outcome)
     write_json(run_dir / "summary.json", summary)
     if outcome.signal_number is not None:  # first of all: who sent it may not wait for the rest

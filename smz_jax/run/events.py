@@ -96,8 +96,18 @@ class Session(NamedTuple):
     writer: MetricsWriter
     progress: Progress
     stop: StopSignal
+    folder: int  # descriptor of `run_dir`, which may get another name while the run goes
     on_check: OnCheck | None = None
     on_finish: OnFinish | None = None
+
+    def follow(self) -> "Session":
+        """The session with its folder where that is now."""
+        now = Path(f"/proc/self/fd/{self.folder}").resolve()
+        if not now.is_dir() or now == self.run_dir.resolve():
+            return self
+        self.progress.message(f"the run's folder is {now} from here on")
+        self.store.move(now)
+        return self._replace(run_dir=now)
 
     def stopped(self) -> bool:
         """Whether a signal came."""

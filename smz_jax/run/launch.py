@@ -5,6 +5,7 @@ about two seconds.
 """
 
 import contextlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from smz_jax.storage.run_dir import (
     began_with,
     check_run_dir,
     find_weights,
+    forget_start,
     prepare_run_dir,
     run_lock,
     split_init_from,
@@ -69,6 +71,8 @@ def _run(experiment: str, invocation: Invocation, **hooks: Any) -> int:
 
     invocation = choose_preset(invocation, has_accelerator=jax.default_backend() != "cpu")
     with contextlib.ExitStack() as locks:
+        named = invocation.run_dir
+        before = os.listdir(named) if named and named.is_dir() else []
         run_dir = prepare_run_dir(invocation, lambda folder: locks.enter_context(run_lock(folder)))
         config = invocation.config
         print(f"preset {invocation.preset}, seed {config.seed}, folder {run_dir}", flush=True)
@@ -83,4 +87,7 @@ def _run(experiment: str, invocation: Invocation, **hooks: Any) -> int:
                 command = resume_command(experiment, run_dir)
                 print(f"the checkpoint that was saved before is kept. Go on with:\n  {command}")
             raise
-        return finish(experiment, invocation, run_dir, outcome)
+        except Exception:
+            forget_start(run_dir, before)
+            raise
+        return finish(experiment, invocation, outcome)

@@ -27,7 +27,7 @@ from smz_jax.run.events import (
 from smz_jax.run.parts import Parts, make_parts
 from smz_jax.run.progress import Progress
 from smz_jax.run.signals import StopSignal
-from smz_jax.run.start import begin, open_metrics
+from smz_jax.run.start import begin, check_unused, descriptor_of, open_metrics
 from smz_jax.run.state import RunState, make_store
 from smz_jax.storage.metrics import PhaseTimers, newest_games, score_row
 from smz_jax.storage.run_dir import Weights
@@ -57,11 +57,14 @@ def train(
     Raises:
         ConfigError: if something does not fit (memory, an unknown game, no checkpoint).
     """
-    timers, start = PhaseTimers(), time.perf_counter()
+    timers, start, run_dir = PhaseTimers(), time.perf_counter(), Path(run_dir)
+    if not resume:
+        check_unused(run_dir)
     count_compilation(timers)
     with (
         Progress(config.total_env_steps, config.experiment) as progress,
         StopSignal(progress.stopping) as stop,
+        descriptor_of(run_dir) as folder,
     ):
         if not stop.is_handling:
             progress.message("not in the main thread: Ctrl-C and SIGTERM do not save this run")
@@ -70,7 +73,9 @@ def train(
         state = begin(parts, store, run_dir, progress, resume=resume, weights=weights)
         start -= sum((state.counters.seconds or {}).values())  # that the run took before
         writer = open_metrics(parts, state, run_dir, resume=resume)
-        session = Session(parts, run_dir, store, writer, progress, stop, on_check, on_finish)
+        session = Session(
+            parts, run_dir, store, writer, progress, stop, folder, on_check, on_finish
+        )
         schedule, baselines, fault = make_schedule(config), None, None
         progress.status("compiling search and training step (cached for the next start)")
         while not (stop or fault) and is_unfinished(parts, state):
@@ -96,12 +101,13 @@ def train(
             progress.update(row["env_steps"], row)
             if baselines is None and not stop:  # after the first sign of life, for the user's sake
                 baselines = measure_baselines(session, resume=resume)
+            session = session.follow()
             if due.save:
                 writer.flush()
                 save_last(session, state, block=False)
         if baselines is None and not stop:  # a finished run, resumed
             baselines = measure_baselines(session, resume=resume)
-        outcome = conclude(session, state, fault)._replace(baselines=baselines)
+        outcome = conclude(session.follow(), state, fault)._replace(baselines=baselines)
     timers.add("other", time.perf_counter() - start - timers.total)
     return outcome._replace(seconds=timers.seconds)
 

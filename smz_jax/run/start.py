@@ -1,8 +1,11 @@
 """The start of a run: fresh, with the parameters of another run, or where it was stopped."""
 
+import contextlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
-from smz_jax.config.check import ConfigError
+from smz_jax.config.check import ConfigError, require
 from smz_jax.config.settings import Config
 from smz_jax.run.parts import Parts
 from smz_jax.run.progress import Progress
@@ -10,6 +13,25 @@ from smz_jax.run.state import RunState, fresh_state, load_weights, restore, step
 from smz_jax.storage.checkpoint import CheckpointStore
 from smz_jax.storage.metrics import METRICS_FILE, MetricsWriter, read_metrics
 from smz_jax.storage.run_dir import Weights
+
+
+def check_unused(run_dir: Path) -> None:
+    """Raises ConfigError where a new run would go on in the folder of another."""
+    metrics = run_dir / METRICS_FILE
+    is_used = (run_dir / "checkpoints").exists() or (metrics.exists() and metrics.stat().st_size)
+    allowed = "a new folder, or resume=True: it holds a run"
+    require(not is_used, "run_dir", str(run_dir), allowed)
+
+
+@contextlib.contextmanager
+def descriptor_of(run_dir: Path) -> Iterator[int]:
+    """An open descriptor of the run's folder, which is made if need be."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(run_dir, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def begin(

@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from smz_jax.config.check import ConfigError, require
 from smz_jax.config.cli import Invocation
 from smz_jax.config.settings import Config
 from smz_jax.config.sources import config_from_yaml, config_to_yaml, diff
-from smz_jax.storage.files import atomic_write_text
+from smz_jax.storage.files import atomic_write_text, drop
 
 CONFIG_NAME, LOCK_NAME = "config.yaml", ".lock"
 RUNS_ROOT = Path("runs")
@@ -155,6 +155,24 @@ def _write_config(run_dir: Path, invocation: Invocation) -> None:
     atomic_write_text(path, header + config_to_yaml(invocation.config))
 
 
+def forget_start(run_dir: Path, before: Sequence[str]) -> None:
+    """Takes back what a start wrote that came to nothing, so that a corrected one may follow.
+
+    Args:
+        run_dir: folder of the run; left as it is once there is more than a start leaves.
+        before: the names that were in it before.
+    """
+    new = set(os.listdir(run_dir)) - set(before)
+    metrics = run_dir / "metrics.jsonl"
+    if not new <= {CONFIG_NAME, LOCK_NAME, metrics.name, "tensorboard"} or CONFIG_NAME in before:
+        return
+    if not (metrics.exists() and metrics.stat().st_size):
+        with contextlib.suppress(OSError):
+            for name in new:
+                drop(run_dir / name)
+            run_dir.rmdir()  # unless something else is in it
+
+
 @contextlib.contextmanager
 def run_lock(run_dir: Path) -> Iterator[None]:
     """Keeps a second process out of a run's folder for as long as this one lives.
@@ -193,10 +211,16 @@ def find_weights(init_from: str) -> Weights:
 
 
 def split_init_from(init_from: str) -> Weights:
-    """The parts of `--init_from`; reads no disk, and raises as `find_weights` does."""
-    name, _, which = init_from.rpartition("@") if "@" in init_from else (init_from, "", "last")
-    allowed = "RUN_DIR, RUN_DIR@STEP or RUN_DIR@best"
+    """The parts of `--init_from`, where a run's folder may have an @ too; raises as `find_weights`.
+
+    A folder of that whole name that holds a run is meant itself.
+    """
+    name, _, which = init_from.rpartition("@")
     is_step = which.isdecimal() and len(which) <= 12
+    is_whole = not name or "/" in which or os.path.exists(Path(init_from, CONFIG_NAME).expanduser())
+    if is_whole:
+        name, which, is_step = init_from, "last", False
+    allowed = "RUN_DIR, RUN_DIR@STEP or RUN_DIR@best"
     require(which in ("last", "best") or is_step, "init_from", init_from, allowed)
     kind: Literal["last", "best"] = "best" if which == "best" else "last"
     return Path(os.path.expanduser(name)), kind, int(which) if is_step else None

@@ -90,6 +90,12 @@ class CheckpointStore:
         names = [x.name for x in folder.iterdir() if x.is_dir()] if folder.is_dir() else []
         return sorted({int(name[:12]) for name in names if _COMPLETE.fullmatch(name)})
 
+    def move(self, run_dir: Path) -> None:
+        """Goes on in the run's folder by its new name, after the running save."""
+        if self._saving is not None:
+            futures.wait([self._saving])
+        self._root = run_dir.absolute() / "checkpoints"
+
     def exists(self, kind: Kind) -> bool:
         """Whether a complete checkpoint of this kind is there."""
         return bool(self.steps(kind))
