@@ -3,12 +3,15 @@
 import dataclasses
 import json
 import signal
+from concurrent import futures
 
 import jax
 import numpy as np
 import pytest
 
 from experiments.gridworld import EXPERIMENT, rules_at_the_end, rules_course
+from smz_jax.config.check import ConfigError
+from smz_jax.learning import replay
 from smz_jax.learning.diagnose import check_row
 from smz_jax.run.events import check
 from smz_jax.run.launch import launch
@@ -50,9 +53,11 @@ def folders(tmp_path_factory):
         assert ended.value.code == 0
         config = read_config(checked)
         unchecked = dataclasses.replace(config.eval, check_model=False)
-        train(
-            dataclasses.replace(config, eval=unchecked), plain, on_check=lambda parts, state: 1 / 0
-        )
+        config = dataclasses.replace(config, eval=unchecked)
+        # As a worker of a sweep: by a text, outside of the main thread.
+        with futures.ThreadPoolExecutor(1) as pool:
+            hook = lambda parts, state: 1 / 0  # noqa: E731
+            pool.submit(train, config, str(plain), on_check=hook).result()  # type: ignore[arg-type]
         yield checked, plain
     finally:
         signal.signal(signal.SIGTERM, handler)
@@ -165,3 +170,21 @@ def test_a_resumed_run_goes_on_with_its_checks(folders):
     assert [row["env_steps"] for row in rows[len(before) :]] == [192]
     assert check_row(outcome.model_check).items() <= rows[-1].items()
     assert outcome.findings == {}
+
+
+def test_a_used_folder_is_refused_at_once(folders):
+    with pytest.raises(ConfigError, match="a new folder, or resume=True: it holds a run"):
+        train(read_config(folders[0]), folders[0])
+
+
+@pytest.mark.parametrize("mine", [None, "notes.txt", "tensorboard"])
+def test_a_start_that_failed_leaves_nothing(tmp_path, monkeypatch, capsys, mine):
+    folder = tmp_path / "run"
+    if mine:
+        folder.mkdir()
+        (folder / mine).touch()
+    monkeypatch.setattr(replay, "_available_bytes", lambda: 1)
+    with pytest.raises(SystemExit) as ended:
+        launch(EXPERIMENT, ["--preset=tiny", "--run_dir", str(folder)])
+    assert ended.value.code == 2 and "GB free" in capsys.readouterr().err
+    assert [x.name for x in tmp_path.rglob("*")] == (["run", mine] if mine else [])

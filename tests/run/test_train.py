@@ -150,14 +150,18 @@ def test_a_longer_run_goes_on_with_its_replay(finished, environment):
 
 def test_sigterm_saves_and_the_printed_command_goes_on(finished, environment, tmp_path):
     del finished  # only for its compile cache
-    folder, steps = tmp_path / "run", 512
+    folder, steps = tmp_path / "run [1]", 512
     flags = ("--preset", "tiny", "--total_env_steps", str(steps), "--eval.no_baselines")
     process = start(environment, folder, *flags)
     path = folder / "metrics.jsonl"
     wait_for(process, lambda: path.exists() and b'"iteration": 2' in path.read_bytes())
+    folder = folder.rename(tmp_path / "moved [a@b]\\c")  # while it trains
+    path = folder / "metrics.jsonl"
+    wait_for(process, lambda: b'"iteration": 4' in path.read_bytes())
     process.send_signal(signal.SIGTERM)
     code, out, err = finish(process)
     assert code == 143, err
+    assert not (tmp_path / "run [1]").exists() and f"folder is {folder} from here on" in out
     stopped_at = iterations(folder)[-1]["env_steps"]
     assert 64 <= stopped_at < steps
     summary = json.loads((folder / "summary.json").read_text())

@@ -306,3 +306,26 @@ def test_other_shapes_and_structures_are_refused(tmp_path, template, expected):
     with pytest.raises(ConfigError) as excinfo:
         checkpoints.restore("last", template)
     assert expected in one_line(excinfo)
+
+
+@pytest.mark.parametrize(
+    "name", ["x [1]", "[", "a\\b", "a*?b", "%5B1%5D", "a{b,c}", "ä", "a\nb", "a\udce4b", "#?&"]
+)
+def test_any_name_of_a_folder_will_do(tmp_path, name):
+    state = {"a": np.arange(3), "b": jnp.ones((2, 2))}
+    CheckpointStore(tmp_path / name).save("last", 7, state)
+    found = CheckpointStore(tmp_path / name).restore("last", state).state
+    assert_same(found, state)
+
+
+def test_a_save_counts_once_its_arrays_are_read_back(tmp_path, monkeypatch):
+    """Sums of the files would not show that an array is not in them."""
+    checkpoints = CheckpointStore(tmp_path)
+    checkpoints.save("last", 1, {"a": np.arange(3)})
+    write = arrays.write_arrays
+    monkeypatch.setattr(
+        arrays, "write_arrays", lambda path, them: write(path, [x + 1 for x in them])
+    )
+    with pytest.raises(Damage, match="not read back as it was written"):
+        checkpoints.save("last", 2, {"a": np.arange(3)})
+    assert checkpoints.newest_good("last")[0] == 1

@@ -402,7 +402,8 @@ def test_command_refuses_in_one_line(tiny_run, exported, tmp_path):
     refused([str(tiny_run), "--out", str(exported)], "out", "empty", read=main)
     no_best = Path(shutil.copytree(tiny_run, tmp_path / "run"))
     shutil.rmtree(no_best / "checkpoints" / "best")
-    refused([str(no_best)], "last, the only one", read=main)
+    refused([str(no_best), "--checkpoint", "best"], "last, the only one", read=main)
+    assert load_model(no_best).about["checkpoint"] == "last"
     shutil.rmtree(no_best / "checkpoints")
     refused([str(no_best)], "no checkpoint", read=main)
 

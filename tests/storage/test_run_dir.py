@@ -82,6 +82,7 @@ def test_the_folder_tells_what_weights_its_run_began_with(tmp_path, monkeypatch,
     assert run_dir.began_with(folder) == f"{tmp_path}/former@{kept}"
     kind, step = ("last", 640) if kept == "640" else (kept, None)
     assert run_dir.split_init_from(f"former@{kept}") == (Path("former"), kind, step)
+    assert run_dir.split_init_from(f"a@b/former@{kept}") == (Path("a@b/former"), kind, step)
     run_dir.prepare_run_dir(parse("--preset", "tiny", "--run_dir", "b"))
     assert run_dir.began_with(Path("b")) is None and run_dir.began_with(Path("c")) is None
 
@@ -107,3 +108,15 @@ def test_versions_and_commit():
         assert commit is not None and commit.removesuffix("-dirty") == done.stdout.strip()
     else:
         assert commit is None
+
+
+def test_a_folder_may_have_an_at_in_its_name(tmp_path):
+    for name in ("a@b", "a@7", "a@best"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "config.yaml").touch()
+        assert run_dir.split_init_from(str(folder)) == (folder, "last", None)
+        assert run_dir.split_init_from(f"{folder}@best") == (folder, "best", None)
+    assert run_dir.split_init_from("a@b/run") == (Path("a@b/run"), "last", None)
+    with pytest.raises(ConfigError, match="RUN_DIR@STEP"):
+        run_dir.split_init_from(f"{tmp_path}/none@bets")

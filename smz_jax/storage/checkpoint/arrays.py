@@ -102,8 +102,11 @@ def check_arrays(path: Path, arrays: list[np.ndarray]) -> None:
     Sums of the files do not show whether the arrays are in them.
     """
     item = {f"{i:05d}": array for i, array in enumerate(arrays) if array.size}
-    with _plain(path) as place, _checkpointer() as checkpointer:
-        found = checkpointer.restore(place, args=ocp.args.PyTreeRestore(item))
+    try:
+        with _plain(path) as place, _checkpointer() as checkpointer:
+            found = checkpointer.restore(place, args=ocp.args.PyTreeRestore(item))
+    except Exception as error:
+        raise Damage(f"what was written cannot be read: {reason_of(error)}") from None
     for name, array in item.items():
         there = np.asarray(found[name])
         if (there.dtype, there.shape) != (array.dtype, array.shape) or (

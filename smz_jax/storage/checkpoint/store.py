@@ -290,7 +290,7 @@ class CheckpointStore:
             try:
                 self._verify(final, former)
                 arrays.check_arrays(final / "state", leaves)
-            except Exception:
+            except Damage:
                 self._saved[turn] = None  # the next save here writes everything anew
                 _rename(final, ".damaged")
                 raise
