@@ -1,7 +1,7 @@
 """Stochastic MuZero on any Gymnasium environment: `python -m experiments.gym --env.id Acrobot-v1`.
 
 The action space must be Discrete. Observations that are images (see
-`smz_jax/envs/gym/libraries.py`) suit `--network.family light --env.frame_stack 4`. Without
+`smz_jax/envs/gym/gym_ids.py`) suit `--network.family light --env.frame_stack 4`. Without
 `--env.id` it plays CartPole.
 """
 

@@ -23,7 +23,7 @@ __all__ += ["make_env", "make_spec", "open_game"]
 
 SUITES = {
     "atari": ("smz_jax.envs.atari.rom_files", "smz_jax.envs.atari.atari_env"),
-    "gym": ("smz_jax.envs.gym.libraries", "smz_jax.envs.gym.gym_env"),
+    "gym": ("smz_jax.envs.gym.gym_ids", "smz_jax.envs.gym.gym_env"),
     "pgx": ("smz_jax.envs.pgx.pgx_games", "smz_jax.envs.pgx.pgx_env"),
     "grid": ("smz_jax.envs.grid.map", "smz_jax.envs.grid.grid_env"),
 }

@@ -6,7 +6,8 @@ run's seed and the rebuild's number: in a run that is stopped and in one that ne
 checkpoint needs is the number and the actions since; they are played again.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -56,7 +57,7 @@ class RebuiltEnv(VectorEnv):
     def _open(self, number: int) -> None:
         self._number = number
         self._env = self._make(number)
-        self._actions: list[np.ndarray] = []
+        self._actions: list[np.ndarray] = []  # that something came of
         self._last: Timestep | None = None
         self._due = self._failed = False
 
@@ -99,11 +100,9 @@ class RebuiltEnv(VectorEnv):
 
     def reset(self) -> Timestep:
         """Starts a new game in every lane; see `VectorEnv.reset`."""
-        try:
+        with self._noting_errors():
             return self._start()
-        except Exception as error:
-            self._fail(error)
-            return self._reopen()
+        return self._reopen()
 
     def _start(self) -> Timestep:
         self._last = self._env.reset()
@@ -114,22 +113,18 @@ class RebuiltEnv(VectorEnv):
         """Starts a step of every lane, or a rebuild where one is due; see `VectorEnv.send`."""
         if self._due or self._failed:
             return
-        try:
+        with self._noting_errors():
             self._env.send(actions)
-            self._actions.append(np.asarray(actions, np.int32))
-        except Exception as error:
-            self._fail(error)
+            self._sent = np.array(actions, np.int32)
 
     def recv(self) -> Timestep:
         """Waits for the step that was sent; see `VectorEnv.recv`."""
         if self._due:
             return self._reopen()
         if not self._failed:
-            try:
+            with self._noting_errors():
                 self._last = self._env.recv()
-            except Exception as error:
-                del self._actions[-1:]  # nothing came of them
-                self._fail(error)
+                self._actions.append(self._sent)
         return self._seen()
 
     def close(self) -> None:
@@ -143,11 +138,9 @@ class RebuiltEnv(VectorEnv):
     def _reopen(self) -> Timestep:
         """Opens the next games; tries again where they fail at once."""
         while True:
-            try:
+            with self._noting_errors():
                 self._rebuild(self._number + 1)
                 return self._start()
-            except Exception as error:
-                self._fail(error)
 
     def _rebuild(self, number: int) -> None:
         self.close()
@@ -175,22 +168,26 @@ class RebuiltEnv(VectorEnv):
             truncated=last.truncated | self.cut, game_over=last.game_over | self.cut
         )
 
-    def _fail(self, error: Exception) -> None:
+    @contextlib.contextmanager
+    def _noting_errors(self) -> Iterator[None]:
         """Notes an error of the games; gives up where there were too many, or it is none of them.
 
         Raises:
             GameFault: in one line, after `MAX_RESTARTS` in a row.
             ConfigError: if it is that: wrong actions or settings.
         """
-        _raise_mistake(error)
-        self.restarts += 1
-        self._failures += 1
-        if self._failures > MAX_RESTARTS:
-            raise GameFault(
-                f"the games failed {self._failures} times with no rebuild between: "
-                f"{first_line(error)}"
-            ) from error
-        self._failed = True
+        try:
+            yield
+        except Exception as error:
+            _raise_mistake(error)
+            self.restarts += 1
+            self._failures += 1
+            if self._failures > MAX_RESTARTS:
+                raise GameFault(
+                    f"the games failed {self._failures} times with no rebuild between: "
+                    f"{first_line(error)}"
+                ) from error
+            self._failed = True
 
 
 def _raise_mistake(error: Exception) -> None:

@@ -13,7 +13,7 @@ from smz_jax.config import cli, sources
 from smz_jax.config.check import ConfigError
 from smz_jax.config.settings import EnvConfig
 from smz_jax.envs import check_env_id, make_env, make_spec
-from smz_jax.envs.gym.libraries import make_coder
+from smz_jax.envs.gym.gym_ids import make_coder
 from smz_jax.model.networks import make_networks
 from smz_jax.run.loop import train
 from smz_jax.storage.metrics import read_metrics

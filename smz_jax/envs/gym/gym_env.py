@@ -3,7 +3,7 @@
 Both reset a lane at the step after its end, ignore that step's action and give reward 0. In
 Gymnasium the lanes step one after the other in this process (`SyncVectorEnv`). Rewards are as the
 environment gives them. `info["action_mask"]` (1 = valid), where an environment gives one, becomes
-`Timestep.invalid_actions`; envpool hands none on. See `libraries` for
+`Timestep.invalid_actions`; envpool hands none on. See `gym_ids` for
 observations and for which library plays what.
 """
 
@@ -22,7 +22,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from smz_jax.config.check import ConfigError
 from smz_jax.config.settings import EnvConfig
 from smz_jax.envs import make_env
-from smz_jax.envs.gym.libraries import Found, error_text, find, open_envpool, open_single
+from smz_jax.envs.gym.gym_ids import Found, error_text, find, open_envpool, open_single
 from smz_jax.envs.protocol import GameFault, OpenGame, lane_seeds
 from smz_jax.envs.vector import Lanes, LaneStep, LanesVectorEnv, describe
 from smz_jax.types import EnvSpec
@@ -108,10 +108,9 @@ class _GymnasiumLanes(Lanes):
 def open_game(config: EnvConfig, seed: int, screen: bool) -> OpenGame:
     """Opens a game to be watched, by Gymnasium where that has it with the same spaces."""
     drawn, note = dataclasses.replace(config, backend="gymnasium"), "played by Gymnasium"
-    try:
+    same = False
+    with contextlib.suppress(ConfigError):
         same = spec_of(drawn) == spec_of(config)
-    except ConfigError:
-        same = False
     if not same:
         env = make_env(config, seed=seed, num_envs=1, training=False)
         return OpenGame(env, None, 25.0, "played by envpool, which draws nothing")

@@ -10,6 +10,7 @@ same id may have other spaces by `env.backend` and is then learned from other in
 is three numbers in envpool and 45 bits of one-hots in Gymnasium.
 """
 
+import contextlib
 import difflib
 import functools
 import importlib
@@ -123,27 +124,26 @@ def open_single(config: EnvConfig, name: str, max_episode_steps: int | None) -> 
     """
     options = dict(config.options)
     options["max_episode_steps"] = max_episode_steps or options.get("max_episode_steps")
-    return quietly(lambda: gymnasium.make(name, disable_env_checker=True, **options), config)
+    with opening(config):
+        return gymnasium.make(name, disable_env_checker=True, **options)
 
 
 def open_envpool(config: EnvConfig, found: Found, seeds: Any) -> Any:
     """A synchronous pool of envpool's, one lane for each of the seeds `[B]` int64."""
     options = {**config.options, "max_episode_steps": found.max_episode_steps}
     options |= {"num_envs": len(seeds), "seed": seeds, "num_threads": config.num_threads}
-
-    def make() -> Any:
+    with opening(config):
         pool = _envpool().make_gymnasium(found.name, **options)
         _ = pool.observation_space  # made at its first use, with warnings
-        return pool
-
-    return quietly(make, config)
+    return pool
 
 
-def quietly(make: Callable[[], Any], config: EnvConfig) -> Any:
+@contextlib.contextmanager
+def opening(config: EnvConfig) -> Iterator[None]:
     """Opens something of a library's; its warnings are of no use to the reader, its errors are."""
     try:
         with warnings.catch_warnings(action="ignore"):
-            return make()
+            yield
     except (Exception, SystemExit) as error:  # an environment's own constructor may do anything
         what = f"env.id = {config.id!r} with env.kwargs = {config.kwargs}"
         raise ConfigError(f"{what} cannot be opened: {error_text(error)}") from None
@@ -188,10 +188,10 @@ def _envpool_spec(config: EnvConfig, name: str) -> Any:
     """What envpool says of an id that it has, if it takes the kwargs; else None."""
     if name not in _envpool_ids(config):
         return None
-    plain = quietly(lambda: _envpool().make_spec(name), config)
-    if not set(config.options) <= set(plain.config._asdict()):
-        return None
-    return quietly(lambda: _envpool().make_spec(name, **config.options), config)
+    with opening(config):
+        plain = _envpool().make_spec(name)
+        takes = set(config.options) <= set(plain.config._asdict())
+        return _envpool().make_spec(name, **config.options) if takes else None
 
 
 def _near(config: EnvConfig) -> str:
@@ -278,11 +278,8 @@ def _is_image(space: spaces.Space) -> bool:
     if not isinstance(space, spaces.Box) or space.dtype != np.uint8:
         return False
     shape = space.shape
-    if len(shape) == 3:
-        if shape[-1] in (1, 3):
-            shape = shape[:2]
-        elif shape[0] in (1, 3):
-            shape = shape[1:]
+    if len(shape) == 3 and {shape[0], shape[-1]} & {1, 3}:
+        shape = shape[:2] if shape[-1] in (1, 3) else shape[1:]
     return len(shape) == 2 and min(shape) >= MIN_IMAGE
 
 
