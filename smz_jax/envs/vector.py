@@ -20,13 +20,13 @@ class LaneStep(NamedTuple):
     frame: np.ndarray  # [B, *frame_shape] newest frame, not written to later
     reward: np.ndarray = np.zeros(1, np.float32)  # [B] raw
     terminated: np.ndarray = np.zeros(1, np.bool_)  # [B] bool, the game is over
-    truncated: np.ndarray = np.zeros(1, np.bool_)  # [B] bool, the time limit is reached
+    truncated: np.ndarray = np.zeros(1, np.bool_)  # [B] bool, a limit of its own is reached
     valid_actions: np.ndarray | None = None  # [B, A] bool; None: all are
     lives: np.ndarray | None = None  # [B] int32, lives left; None: the game has none
 
 
 class Lanes:
-    """B games of a library; a lane that ended resets at its next step, ignoring its action.
+    """B games of a library; a lane whose game is over resets at its next step.
 
     Here those of a pool with envpool's calls, which ale-py's vectors have too; lanes of another
     kind have their own of all methods.
@@ -48,8 +48,14 @@ class Lanes:
         """Starts a new game in every lane."""
         return self._seen(*self._pool.reset())
 
-    def send(self, actions: np.ndarray) -> None:
-        """Starts a step of every lane by checked actions, `[B]` int32 in 0..A-1."""
+    def send(self, actions: np.ndarray, over: np.ndarray) -> None:
+        """Starts a step of every lane.
+
+        Args:
+            actions: `[B]` int32, checked: in 0..A-1; a lane that resets ignores its own.
+            over: `[B]` bool, lanes whose game is over or cut off, which reset; a pool that knows
+                its ends and limits by itself does so anyway.
+        """
         self._pool.send(actions + self._first_action)
 
     def recv(self) -> LaneStep:
@@ -104,7 +110,7 @@ class LanesVectorEnv(VectorEnv):
         self._lanes: Lanes | None = lanes
         self._episodic_life = config.episodic_life and training
         self._clip_rewards = config.clip_rewards and training
-        self._fire = fire_index(config, spec)
+        self._fire, self._limit = fire_index(config, spec), config.max_episode_steps
         self._lives = np.zeros(num_envs, np.int32)
         self._in_flight = False
         self._invalid: np.ndarray | None = None
@@ -112,7 +118,7 @@ class LanesVectorEnv(VectorEnv):
     def reset(self) -> Timestep:
         """Starts a new game in every lane; see `VectorEnv.reset`."""
         lanes = self._open(not self._in_flight, "reset() before the step sent was received")
-        self._stack = None
+        self._stack, self._elapsed = None, np.zeros(self.num_envs, np.int64)
         self._game_over = np.ones(self.num_envs, np.bool_)
         return self._timestep(lanes.reset())
 
@@ -123,7 +129,8 @@ class LanesVectorEnv(VectorEnv):
         assert self._invalid is not None
         actions = check_actions(actions, self.num_envs, self.spec.num_actions)
         forbidden = self._invalid[np.arange(self.num_envs), actions] > 0
-        lanes.send(np.where(forbidden, self._invalid.argmin(axis=1), actions).astype(np.int32))
+        actions = np.where(forbidden, self._invalid.argmin(axis=1), actions).astype(np.int32)
+        lanes.send(actions, self._game_over)
         self._in_flight = True
 
     def recv(self) -> Timestep:
@@ -148,8 +155,9 @@ class LanesVectorEnv(VectorEnv):
         self._check_finite("observation", step.frame)
         self._check_finite("reward", step.reward)
         raw = reward = np.where(is_first, np.float32(0), step.reward.astype(np.float32))
+        self._elapsed = np.where(is_first, 0, self._elapsed + 1)
         terminated = step.terminated & ~is_first
-        truncated = step.truncated & ~terminated & ~is_first
+        truncated = (step.truncated | (self._elapsed >= self._limit)) & ~terminated & ~is_first
         game_over = terminated | truncated
         invalid = np.zeros((self.num_envs, self.spec.num_actions), np.float32)
         if step.valid_actions is not None:

@@ -44,7 +44,7 @@ class ScriptedPool:
         self.index = 0
         return self._row()
 
-    def send(self, actions):
+    def send(self, actions, over):
         self.actions.append(int(actions[0]))
 
     def recv(self):

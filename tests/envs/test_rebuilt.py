@@ -180,7 +180,7 @@ class Nowhere:
     def reset(self):
         return self._step()
 
-    def send(self, actions):
+    def send(self, actions, over):
         pass
 
     def recv(self):

@@ -22,7 +22,7 @@ def seen(frame: np.ndarray, info: dict[str, Any]) -> LaneStep:
 class AlePool(Lanes):
     """See `Lanes`.
 
-    The time limit is counted here: at its own, ale-py returns a stale last frame, from which a
+    ale-py's own time limit is never reached: there it returns a stale last frame, from which a
     truncated game would be bootstrapped.
     """
 
@@ -49,29 +49,28 @@ class AlePool(Lanes):
             **picture,
         )
         super().__init__(pool, seen)
-        self._max_steps = config.max_episode_steps
         self._seeds: np.ndarray | None = seeds
-        self._lanes = len(seeds)
+        self._ended = np.zeros(len(seeds), np.bool_)
 
     def reset(self) -> LaneStep:
         """See `Lanes.reset`."""
         frame, info = self._pool.reset(seed=self._seeds)
-        self._seeds = None
-        self._elapsed = np.zeros(self._lanes, np.int64)
-        self._ended = self._limit = np.zeros(self._lanes, np.bool_)
+        self._seeds, self._ended = None, np.zeros_like(self._ended)
         return seen(frame, info)
+
+    def send(self, actions: np.ndarray, over: np.ndarray) -> None:
+        """See `Lanes.send`."""
+        self._cut = over & ~self._ended
+        self._pool.send(actions)
 
     def recv(self) -> LaneStep:
         """See `Lanes.recv`."""
-        cut = self._limit & ~self._ended
-        self._elapsed = np.where(self._limit | self._ended, 0, self._elapsed + 1)
         frame, reward, ended, _, info = self._pool.recv()
-        if cut.any():
+        if self._cut.any():
             # The step of these lanes is lost; all other lanes only report again.
-            frame, info = self._pool.reset(options={"reset_mask": cut})
-        self._ended = ended & ~cut
-        self._limit = self._elapsed >= self._max_steps
-        return LaneStep(frame[:, 0], reward, self._ended, self._limit, lives=info["lives"])
+            frame, info = self._pool.reset(options={"reset_mask": self._cut})
+        self._ended = ended & ~self._cut
+        return seen(frame, info)._replace(reward=reward, terminated=self._ended)
 
 
 class AleScreenPool(AlePool):
@@ -95,10 +94,10 @@ class AleScreenPool(AlePool):
         """See `Lanes.reset`."""
         return self._compared(super().reset(), self._shown.reset())
 
-    def send(self, actions: np.ndarray) -> None:
+    def send(self, actions: np.ndarray, over: np.ndarray) -> None:
         """See `Lanes.send`."""
-        super().send(actions)
-        self._shown.send(actions)
+        super().send(actions, over)
+        self._shown.send(actions, over)
 
     def recv(self) -> LaneStep:
         """See `Lanes.recv`."""

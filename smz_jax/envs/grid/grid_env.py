@@ -27,7 +27,6 @@ class _GridLanes(Lanes):
 
     def __init__(self, config: EnvConfig, seed: int, lanes: range) -> None:
         self._rules, self._observations = world_of(config)
-        self._max_steps = config.max_episode_steps
         sequences = (np.random.SeedSequence(seed, spawn_key=(lane,)) for lane in lanes)
         self._generators = [np.random.default_rng(sequence) for sequence in sequences]
         self._drawn, self._used = np.zeros((len(lanes), BLOCK)), BLOCK
@@ -35,13 +34,12 @@ class _GridLanes(Lanes):
         self._outcome = _cumulative(self._rules.probability)
 
     def reset(self) -> LaneStep:
-        self._state = self._actions = np.zeros(len(self._drawn), np.int32)
-        self._steps = np.zeros(len(self._drawn), np.int64)
-        self._over = np.ones(len(self._drawn), np.bool_)
+        self._state = np.zeros(len(self._drawn), np.int32)
+        self.send(self._state, np.ones(len(self._drawn), np.bool_))
         return self.recv()
 
-    def send(self, actions: np.ndarray) -> None:
-        self._actions = actions
+    def send(self, actions: np.ndarray, over: np.ndarray) -> None:
+        self._actions, self._over = actions, over
 
     def recv(self) -> LaneStep:
         rules, before, actions = self._rules, self._state, self._actions
@@ -55,11 +53,8 @@ class _GridLanes(Lanes):
         start = np.sum(draw >= self._start, axis=1)
         after = rules.next_state[before, actions, slot]
         self._state = np.where(self._over, start, after)
-        self._steps = np.where(self._over, 0, self._steps + 1)
-        terminated, truncated = rules.terminal[self._state], self._steps >= self._max_steps
-        self._over = terminated | truncated
-        reward = rules.reward[before, actions, slot]
-        return LaneStep(self._observations[self._state], reward, terminated, truncated)
+        reward, terminated = rules.reward[before, actions, slot], rules.terminal[self._state]
+        return LaneStep(self._observations[self._state], reward, terminated)
 
     def close(self) -> None:
         """Nothing to free."""

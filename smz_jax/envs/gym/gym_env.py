@@ -73,7 +73,7 @@ class _GymnasiumLanes(Lanes):
         self._seeds = [None] * len(self._seeds)
         return LaneStep(self._found.coder.encode(observation), valid_actions=self._mask(info))
 
-    def send(self, actions: np.ndarray) -> None:
+    def send(self, actions: np.ndarray, over: np.ndarray) -> None:
         self._actions = actions.astype(np.int64) + self._found.first_action
 
     def recv(self) -> LaneStep:

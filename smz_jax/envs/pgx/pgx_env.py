@@ -29,7 +29,6 @@ class Lane(NamedTuple):
     state: Any  # pgx's
     rng_key: Array
     count: Array  # [] int32, steps and resets since the lane was opened
-    elapsed: Array  # [] int32, steps of this game
 
 
 def spec_of(config: EnvConfig) -> EnvSpec:
@@ -41,13 +40,12 @@ def spec_of(config: EnvConfig) -> EnvSpec:
 
 
 @functools.cache
-def _compiled_game(game_id: str, limit: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
+def _compiled_game(game_id: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """The jitted start and step of a whole vector, shared by all vectors of a game.
 
-    `limit` is the number of steps after which a game is cut off.
-
     Returns:
-        `(lane ids [B], key) -> lanes, LaneStep` and `(lanes, action [B]) -> lanes, LaneStep`.
+        `(lane ids [B], key) -> lanes, LaneStep` and
+        `(lanes, action [B], over [B]) -> lanes, LaneStep`.
     """
     game = pgx.make(game_id)  # pyright: ignore[reportArgumentType]
 
@@ -55,26 +53,23 @@ def _compiled_game(game_id: str, limit: int) -> tuple[Callable[..., Any], Callab
         state = lane.state
         return LaneStep(
             frame=state.observation,  # pyright: ignore[reportArgumentType]
-            reward=state.rewards[0] * (lane.elapsed > 0),
+            reward=state.rewards[0],
             terminated=state.terminated,
-            truncated=state.truncated | (lane.elapsed >= limit),
+            truncated=state.truncated,
             valid_actions=state.legal_action_mask,
         )
 
     def begin(lane_id: Array, key: Array) -> tuple[Lane, LaneStep]:
         key = jax.random.fold_in(key, lane_id)
-        lane = Lane(game.init(jax.random.fold_in(key, 0)), key, jnp.int32(1), jnp.int32(0))
+        lane = Lane(game.init(jax.random.fold_in(key, 0)), key, jnp.int32(1))
         return lane, seen(lane)
 
-    def step(lane: Lane, action: Array) -> tuple[Lane, LaneStep]:
-        now = seen(lane)
-        over = now.terminated | now.truncated
+    def step(lane: Lane, action: Array, over: Array) -> tuple[Lane, LaneStep]:
         key = jax.random.fold_in(lane.rng_key, lane.count)
         # Both are computed for every lane under vmap in any case.
         first, after = game.init(key), game.step(lane.state, action, key)
         state = jax.tree.map(lambda a, b: jnp.where(over, a, b), first, after)
-        elapsed = jnp.where(over, 0, lane.elapsed + 1)
-        new = Lane(state, lane.rng_key, lane.count + 1, elapsed)
+        new = Lane(state, lane.rng_key, lane.count + 1)
         return new, seen(new)
 
     return jax.jit(jax.vmap(begin, in_axes=(0, None))), jax.jit(jax.vmap(step), donate_argnums=0)
@@ -84,7 +79,7 @@ class _PgxLanes(Lanes):
     """See `Lanes`; `send` starts the step, which runs on while the host does other things."""
 
     def __init__(self, config: EnvConfig, seed: int, lanes: range) -> None:
-        self._begin, self._advance = _compiled_game(config.id, config.max_episode_steps)
+        self._begin, self._advance = _compiled_game(config.id)
         self._device = jax.local_devices(backend="cpu")[0]
         self._seed, self._ids, self._resets = seed, np.array(lanes), 0
 
@@ -96,9 +91,9 @@ class _PgxLanes(Lanes):
             self._lanes, self._pending = self._begin(self._ids, key)
         return self.recv()
 
-    def send(self, actions: np.ndarray) -> None:
+    def send(self, actions: np.ndarray, over: np.ndarray) -> None:
         with jax.default_device(self._device):
-            self._lanes, self._pending = self._advance(self._lanes, actions)
+            self._lanes, self._pending = self._advance(self._lanes, actions, over)
 
     def recv(self) -> LaneStep:
         return jax.tree.map(np.asarray, self._pending)
