@@ -20,7 +20,8 @@ class LaneStep(NamedTuple):
     frame: np.ndarray  # [B, *frame_shape] newest frame, not written to later
     reward: np.ndarray = np.zeros(1, np.float32)  # [B] raw
     terminated: np.ndarray = np.zeros(1, np.bool_)  # [B] bool, the game is over
-    truncated: np.ndarray = np.zeros(1, np.bool_)  # [B] bool, a limit of its own is reached
+    truncated: np.ndarray | None = None  # [B] bool, its time limit is reached; None: it has none,
+    #                                      and the settings' is counted by `LanesVectorEnv`
     valid_actions: np.ndarray | None = None  # [B, A] bool; None: all are
     lives: np.ndarray | None = None  # [B] int32, lives left; None: the game has none
 
@@ -53,17 +54,17 @@ class Lanes:
 
         Args:
             actions: `[B]` int32, checked: in 0..A-1; a lane that resets ignores its own.
-            over: `[B]` bool, lanes whose game is over or cut off, which reset; a pool that knows
-                its ends and limits by itself does so anyway.
+            over: `[B]` bool, lanes whose game is over or cut off, which reset; a pool that has a
+                time limit does so by itself.
         """
         self._pool.send(actions + self._first_action)
 
     def recv(self) -> LaneStep:
         """Waits for the step that was sent; in lane order."""
         observation, reward, terminated, truncated, info = self._pool.recv()
-        # Of Atari the library's own flag hides an end that falls on the time limit.
-        ended = np.asarray(info.get("terminated", terminated), np.bool_)
         step = self._seen(observation, info)
+        # Of Atari the library's own flag hides an end that falls on the time limit.
+        ended = terminated if step.lives is None else info["terminated"].astype(np.bool_)
         return step._replace(reward=reward, terminated=ended, truncated=truncated)
 
     def close(self) -> None:
@@ -157,7 +158,8 @@ class LanesVectorEnv(VectorEnv):
         raw = reward = np.where(is_first, np.float32(0), step.reward.astype(np.float32))
         self._elapsed = np.where(is_first, 0, self._elapsed + 1)
         terminated = step.terminated & ~is_first
-        truncated = (step.truncated | (self._elapsed >= self._limit)) & ~terminated & ~is_first
+        cut = self._elapsed >= self._limit if step.truncated is None else step.truncated
+        truncated = cut & ~terminated & ~is_first
         game_over = terminated | truncated
         invalid = np.zeros((self.num_envs, self.spec.num_actions), np.float32)
         if step.valid_actions is not None:

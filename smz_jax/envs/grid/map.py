@@ -8,7 +8,7 @@ A map is lines of equal length; outside of it is wall. Cells:
     ~  slippery: a move *from* it goes where it was meant to with probability 1 - slip, and to the
        left and the right of that with slip / 2 each (1/3 each by default)
     $  coin: every step that ends on it pays +prize with probability prize_prob, else -prize; the
-       agent then sees which (no encoder could tell the outcomes apart otherwise). By default the
+       agent then sees which: no encoder could distinguish the outcomes otherwise. By default the
        mean is 0, so that walking round it in circles earns nothing
     O  pit: reward -1, the episode ends
     G  goal: reward +1, the episode ends

@@ -55,7 +55,6 @@ def _compiled_game(game_id: str) -> tuple[Callable[..., Any], Callable[..., Any]
             frame=state.observation,  # pyright: ignore[reportArgumentType]
             reward=state.rewards[0],
             terminated=state.terminated,
-            truncated=state.truncated,
             valid_actions=state.legal_action_mask,
         )
 
