@@ -67,8 +67,9 @@ class RebuiltEnv(VectorEnv):
         count = len(self._actions)
         actions = np.zeros((self._every, self.num_envs), np.int32)
         actions[:count] = np.reshape(self._actions, (count, self.num_envs))
-        numbers = (self._number, self._failures, self._failed, count)
-        return GamesState(*map(np.array, numbers), actions)
+        numbers = map(np.array, (self._number, self._failures, self._failed, count))
+        number, failures, failed, steps = numbers
+        return GamesState(number, failures, failed, steps, actions)
 
     def restore(self, state: GamesState) -> Timestep:
         """Opens the games of a state and plays its actions again; gives the last step.

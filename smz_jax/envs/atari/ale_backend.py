@@ -109,7 +109,8 @@ class AleScreenPool(AlePool):
         self._shown.close()
 
     def _compared(self, step: LaneStep, shown: LaneStep) -> LaneStep:
-        if not all(map(np.array_equal, step[1:], shown[1:])):
+        pairs: Any = zip(step[1:], shown[1:], strict=True)
+        if not all(np.array_equal(ours, theirs) for ours, theirs in pairs):
             raise RuntimeError("two emulators of one seed went apart")
         self.screen = shown.frame[0]
         return step

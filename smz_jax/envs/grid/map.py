@@ -129,7 +129,7 @@ class GridMap:
 
     def find(self, cell: str) -> list[tuple[int, int]]:
         """Row and column of every such cell, in reading order."""
-        return list(map(tuple, np.argwhere(self.cells == cell).tolist()))
+        return [(y, x) for y, x in np.argwhere(self.cells == cell).tolist()]
 
     def step(self, place: tuple[int, int], direction: int) -> tuple[int, int]:
         """Where a move from `place` ends; at `place` itself if a wall is in the way."""

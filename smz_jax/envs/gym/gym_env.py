@@ -78,8 +78,9 @@ class _GymnasiumLanes(Lanes):
 
     def recv(self) -> LaneStep:
         with self._faults():
-            observation, *ends, info = self._envs.step(self._actions)
-        return LaneStep(self._found.coder.encode(observation), *ends, self._mask(info))
+            observation, reward, terminated, truncated, info = self._envs.step(self._actions)
+        frame = self._found.coder.encode(observation)
+        return LaneStep(frame, reward, terminated, truncated, self._mask(info))
 
     def render(self) -> np.ndarray:
         """The first lane's picture `[H, W, 3]` uint8; needs kwargs with `render_mode` rgb_array."""
