@@ -36,8 +36,8 @@ def launch(
     """Runs an experiment from the command line and exits.
 
     Exit codes: 0 finished; 1 the last checkpoint could not be written, or too many updates were
-    not finite; 2 a wrong setting (one line on stderr); 130 after Ctrl-C and 143 after SIGTERM, with
-    a checkpoint saved and the command that continues printed.
+    not finite; 2 a wrong setting (one line on stderr); 130 after Ctrl-C, 143 after SIGTERM and 129
+    after SIGHUP, with a checkpoint saved and the command that continues printed.
 
     Args:
         experiment: the value of the experiment's module.
