@@ -64,7 +64,7 @@ class Timestep(NamedTuple):
     After a step with `terminated` and `game_over`, or with `truncated`, the observation is the
     final one. The step that follows ignores its action and gives the first observation of the
     next game with `is_first` set and reward 0 (next-step autoreset). After a lost life (episodic
-    life) `terminated` is set without `game_over`, and the game goes on without a reset.
+    life) `terminated` is set without `game_over`, and the game continues without a reset.
     """
 
     observation: np.ndarray  # [B, F, ...] stack, newest last
@@ -242,7 +242,7 @@ class MacroTable(NamedTuple):
 
 
 class MacroStats(NamedTuple):
-    """What the extraction looked at: int32 scalars of one call, or their sums on the host."""
+    """What the extraction read: int32 scalars of one call, or their sums on the host."""
 
     trees: Array | int
     trajectories: Array | int

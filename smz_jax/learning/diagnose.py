@@ -123,7 +123,7 @@ def make_check(
     """Both checks of one replayed batch as one compiled call, sampling included.
 
     The batch is drawn as the learner draws its own, by priority where that is on. Nothing is
-    donated and no priority is set: a run goes on as if it had not been checked.
+    donated and no priority is set: a run continues as if it had not been checked.
 
     Returns:
         `(TrainState, replay_state, rng_key) -> findings`, jitted: those of `batch_check` and of

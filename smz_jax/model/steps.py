@@ -70,7 +70,7 @@ class Seen(NamedTuple):
 
 
 class Followed(NamedTuple):
-    """A real window as the model follows it, told at each step what happened by a code."""
+    """A real window as the model follows it, informed at each step what happened by a code."""
 
     afterstates: Array  # [K, B, D]
     states: Array  # [K, B, D], after each step
@@ -224,7 +224,7 @@ def follow(
         seen: `[K, B, ...]`, after each step.
         codes: `(rng_key, logits [B, C]) -> q, code`, both `[B, C]`.
         rng_key: consumed, a key of each step for `codes`; None: it needs none.
-        carry: applied to a state before the next step goes on from it.
+        carry: applied to a state before the next step starts from it.
         unroll: of `jax.lax.scan`.
     """
 

@@ -227,10 +227,10 @@ def measure_baselines(session: Session, *, resume: bool) -> dict[str, Any] | Non
 def save_last(session: Session, state: RunState, *, block: bool) -> bool:
     """Saves a checkpoint; gives whether it could be written, as far as that is known by now.
 
-    A full disk is reported and the training goes on: the former checkpoint is whole.
+    A full disk is reported and the training continues: the former checkpoint is whole.
     """
     parts, store = session.parts, session.store
-    note_failures(session, store.wait)  # of the save before, which goes on beside the training
+    note_failures(session, store.wait)  # of the save before, which continues beside the training
     return note_failures(session, lambda: save(parts, state, store, session.run_dir, block=block))
 
 

@@ -50,7 +50,7 @@ def train(
         run_dir: its folder; metrics, macros and checkpoints go there.
         resume: go on from the folder's newest good checkpoint.
         weights: folder, kind and step of a checkpoint whose parameters a run begins with; not read
-            where the run goes on from a checkpoint of its own.
+            where the run continues from a checkpoint of its own.
         on_check: called at each check of the model; its metrics go into the same row.
         on_finish: called after the final evaluation.
 
@@ -93,7 +93,7 @@ def train(
             if due.evaluate:
                 state, found = evaluate_interim(session, state)
                 row |= found
-            if due.waits and stop:  # its evaluation is made when the run goes on
+            if due.waits and stop:  # its evaluation is made when the run continues
                 state = with_counters(state, unfinished=row)
                 break
             if due.log:

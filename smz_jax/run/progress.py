@@ -123,7 +123,7 @@ class Progress:
             self._print(self._pending)
 
     def status(self, text: str) -> None:
-        """Shows at once what goes on now, e.g. before the first iteration."""
+        """Shows at once what happens now, e.g. before the first iteration."""
         self._text.plain = text
         if not self._live:
             if self._pending:

@@ -43,7 +43,7 @@ def begin(
     resume: bool,
     weights: Weights | None,
 ) -> RunState:
-    """The state that a run begins or goes on with; see `train`."""
+    """The state that a run begins or continues with; see `train`."""
     if resume and store.exists("last"):
         state, notes = restore(parts, store)
         env_steps = parts.env_steps(state.counters.count)
@@ -66,7 +66,7 @@ def check_nothing_lost(config: Config, run_dir: Path) -> None:
     path = run_dir / METRICS_FILE
     rows = read_metrics(path) if path.exists() else []
     reached = max((row.get("env_steps") or 0 for row in rows), default=0)
-    # A save goes on beside the training: the first may not have been complete before the second.
+    # A save continues beside the training: the first may not have been complete before the second.
     if reached > 2 * (config.checkpoint_every_env_steps + steps_per_iteration(config)):
         raise ConfigError(
             f"no checkpoint is left in {str(run_dir / 'checkpoints')!r}, though the run came to "

@@ -46,7 +46,7 @@ class Counters(NamedTuple):
 
 
 class RunState(NamedTuple):
-    """All that a run goes on with; the learner's step and the replay's `add` consume theirs."""
+    """All that a run continues with; the learner's step and the replay's `add` consume theirs."""
 
     train: TrainState
     replay: Any
@@ -115,7 +115,7 @@ def save(
         state: what is saved.
         store: the run's checkpoints.
         run_dir: its folder.
-        block: wait for the disk; else what is still to do goes on beside the training.
+        block: wait for the disk; else what is still to do continues beside the training.
 
     Raises:
         OSError, ValueError: if this save or the one before it could not be written.
@@ -146,7 +146,7 @@ def _counters_json(parts: Parts, state: RunState) -> dict[str, Any]:
 
 
 def restore(parts: Parts, store: CheckpointStore) -> tuple[RunState, list[str]]:
-    """Goes on from the newest good checkpoint, as if the run had never been stopped.
+    """Continues from the newest good checkpoint, as if the run had never been stopped.
 
     Returns:
         The state, and what the user should know, in lines: newer checkpoints that are damaged,
