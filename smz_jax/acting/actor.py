@@ -69,10 +69,7 @@ class _Pool:
 
 
 class Actor:
-    """Plays `config.rollout.length` steps at a time: the loop's source of experience.
-
-    A data set or recorded play would be another class with the same `next`, `count`, `games`,
-    `restore` and `close`.
+    """Plays `config.rollout.length` steps at a time: the loop's source (`learning.sources`).
 
     Args:
         envs: the games, a `VectorEnv` for each pool; all of the same number of lanes. To be saved

@@ -16,6 +16,7 @@ from smz_jax.envs.rebuilt import RebuiltEnv
 from smz_jax.learning.diagnose import make_check
 from smz_jax.learning.learner import init_train_state, make_train_step
 from smz_jax.learning.replay import Replay, check_memory, make_replay
+from smz_jax.learning.sources import Source
 from smz_jax.macros.mine.miner import MacroState, Miner
 from smz_jax.macros.precondition.head import init_head, settle
 from smz_jax.model.networks import make_networks
@@ -36,7 +37,7 @@ class Parts(NamedTuple):
     agent: Callable[[Params, int], Agent]
     settle: Callable[..., Any]  # (HeadState, MacroTable) -> both, of an iteration's evidence
     miner: Miner
-    source: Actor  # of experience
+    source: Source
     init: Callable[[], tuple[TrainState, Any, MacroState]]  # fresh arrays: learner, replay, macros
     timers: PhaseTimers
 
