@@ -10,6 +10,7 @@ from smz_jax.run.devices import prepare_jax, use_fast_compiler
 
 use_fast_compiler()
 prepare_jax()
+OPTIMISES_LESS = jax.config.read("jax_disable_most_optimizations")
 MAPS = Path("/proc/self/maps")
 MOST_MAPS = 20_000
 """Each program that XLA compiles for a CPU keeps memory maps; past the kernel's limit (65,530 by
@@ -28,10 +29,8 @@ def bounded_memory_maps():
 @pytest.fixture(autouse=True)
 def optimisations_as_before():
     """What a command at preset tiny turns off in this process is on again in the next test."""
-    name = "jax_disable_most_optimizations"
-    before = jax.config.read(name)
     yield
-    jax.config.update(name, before)
+    jax.config.update("jax_disable_most_optimizations", OPTIMISES_LESS)
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,10 @@ import jax.numpy as jnp
 from smz_jax.types import Array
 
 
+ROUNDING = 1e-6
+"""Relative difference of two float32 numbers that may be one number computed twice."""
+
+
 class Actions(NamedTuple):
     """A decision node seen from itself, and the bounds of its tree."""
 
@@ -43,8 +47,10 @@ def scale_by_tree(actions: Actions, epsilon: float) -> Array:
     every Q(s, a) at the time of its backup. Ranges from `epsilon` on are stretched to 1.
     """
     low, high = actions.low[..., None], actions.high[..., None]
-    scaled = (actions.qvalues - low) / jnp.maximum(high - low, epsilon)
-    return jnp.where(actions.visits > 0, scaled, 0.0)
+    scaled = (jnp.clip(actions.qvalues, low, high) - low) / jnp.maximum(high - low, epsilon)
+    # XLA may round one Q differently where it is compared with each bound: that is no range.
+    is_range = high - low > ROUNDING * jnp.maximum(jnp.abs(low), jnp.abs(high))
+    return jnp.where((actions.visits > 0) & is_range, scaled, 0.0)
 
 
 def puct(actions: Actions, value_score: Array, *, pb_c_init: float, pb_c_base: float) -> Array:

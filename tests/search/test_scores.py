@@ -103,6 +103,11 @@ def test_tree_bounds_by_hand():
     single = one_node([1, 0], [3.0, 99.0], low=3.0, high=3.0)
     assert scale_by_tree(single, 1e-8).tolist() == [[0.0, 0.0]]
     assert scale_by_tree(one_node([0, 0], [9.0, 9.0]), 1e-8).tolist() == [[0.0, 0.0]]
+    # The same Q, rounded otherwise in each place.
+    more, less = 3.0 + 2**-22, 3.0 - 2**-22
+    for q, low, high in ((more, 3.0, 3.0), (less, 3.0, 3.0), (3.0, 3.0, less), (3.0, less, 3.0)):
+        single = one_node([1, 0], [q, 99.0], low=low, high=high)
+        assert scale_by_tree(single, 1e-8).tolist() == [[0.0, 0.0]]
     narrow = one_node([1, 1], [1.2, 1.1], low=1.0, high=1.2)
     np.testing.assert_allclose(scale_by_tree(narrow, 0.5), [[0.4, 0.2]], atol=1e-6)
 
