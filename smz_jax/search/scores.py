@@ -9,7 +9,6 @@ import jax.numpy as jnp
 
 from smz_jax.types import Array
 
-
 ROUNDING = 1e-6
 """Relative difference of two float32 numbers that may be one number computed twice."""
 
