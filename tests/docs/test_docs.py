@@ -29,7 +29,7 @@ python3.11 -m venv .venv && .venv/bin/pip install -q -r requirements.txt '.[test
 .venv/bin/python -m pytest -q
 """
 IDIOM = re.compile(
-    r"\b(asked of|is asked|was asked|held to be|holds? to be|told apart|goes on with|looked at)\b"
+    r"\b(asked of|is asked|was asked|held to be|holds? to be|told apart|goes on with|gone on with|looked at)\b"
 )
 
 
@@ -147,6 +147,12 @@ def test_pictures_are_small():
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_pages_use_the_words_of_the_field(page):
     assert IDIOM.findall(prose(page)) == []
+
+
+def test_the_code_uses_the_words_of_the_field():
+    sources = [x for name in ("smz_jax", "experiments") for x in (ROOT / name).rglob("*.py")]
+    found = {x.name: IDIOM.findall(" ".join(x.read_text("utf-8").split())) for x in sources}
+    assert {name: words for name, words in found.items() if words} == {}
 
 
 def test_the_docs_extra_is_pinned():

@@ -16,7 +16,7 @@ _NODES = 65_536  # in memory at a time
 
 
 class Pairs(NamedTuple):
-    """How many (state, sequence) pairs the model holds to be certain, and how many are."""
+    """How many (state, sequence) pairs the model calls certain, and how many are."""
 
     length: int
     both: int  # certain by the model, and deterministic
