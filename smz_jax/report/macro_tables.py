@@ -33,14 +33,14 @@ FORMS = {
 LEGEND = """\
 seen: in search trees and played games. start states: kinds of states (buckets) it was seen from.
 entropy: mean of its transitions, 0 certain, 1 anything. certain: share of the replayed windows with
-its actions that the model foresees with certainty throughout, which are its trials. held: share of its
-trials whose end, rewards and codes were as the model had foreseen; in brackets the lower bound that
+its actions that the model foresees with certainty, which are its trials. held: share of its trials
+whose end, rewards and codes were as the model had foreseen; in brackets the lower bound that
 the gate asks for. reward: of one run of it. saves bits: of the description of play, where it was
 chosen and joins those before it; in brackets what it would cost to leave out it alone.
 precondition: precision/recall of where it is predicted to hold."""
 MACRO_NOTE = (
-    "Certain: of the replayed windows with its actions, those that the model foresees with certainty "
-    "throughout; they are its trials. Held: of those, where end, rewards and codes were as the "
+    "Certain: of the replayed windows with its actions, those that the model foresees "
+    "with certainty; they are its trials. Held: of those, where end, rewards and codes were as the "
     "model had foreseen. State: sound where the lower bounds in brackets of both are high enough. "
     "Seen: in search trees and played games. "
     "Entropy: mean over the macro's transitions, 0 certain, 1 uniform. Start states: kinds of "

@@ -29,7 +29,8 @@ python3.11 -m venv .venv && .venv/bin/pip install -q -r requirements.txt '.[test
 .venv/bin/python -m pytest -q
 """
 IDIOM = re.compile(
-    r"\b(asked of|is asked|was asked|held to be|holds? to be|told apart|goes on with|gone on with|looked at)\b"
+    r"\b(asked of|is asked|was asked|held to be|holds? to be|told apart|goes on with|gone on with"
+    r"|looked at)\b"
 )
 
 
