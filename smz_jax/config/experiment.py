@@ -59,9 +59,13 @@ def block(family: str, name: str) -> dict[str, Any]:
     return found | flatten(own, f"presets/{family}.yaml")
 
 
-def preset_overrides(preset: str, family: str = "") -> dict[str, Any]:
-    """Dotted settings of a preset: the general ones, then those of the family."""
-    return block("general", preset) | (block(family, preset) if family else {})
+def preset_overrides(preset: str, family: str = "", *, unclipped: bool = False) -> dict[str, Any]:
+    """Dotted settings of a preset: the general ones, then those of the family.
+
+    With `unclipped` the supports hold rewards of any usual size, unless the family sets them.
+    """
+    general = block("general", preset) | (block("general", "unclipped") if unclipped else {})
+    return general | (block(family, preset) if family else {})
 
 
 def base_overrides(experiment: Experiment) -> dict[str, Any]:
@@ -82,5 +86,8 @@ def resolve(
         ConfigError: in one line, for an unknown preset or setting, or a value not allowed.
     """
     require(preset in PRESET_NAMES, "preset", preset, "one of " + ", ".join(PRESET_NAMES))
-    settings = base_overrides(experiment) | preset_overrides(preset, experiment.family)
-    return from_dict({**settings, **file_overrides, **flag_overrides})
+    base, given = base_overrides(experiment), {**file_overrides, **flag_overrides}
+    config = from_dict(base | preset_overrides(preset, experiment.family) | given)
+    if config.env.suite != "atari" or config.env.clip_rewards:
+        return config
+    return from_dict(base | preset_overrides(preset, experiment.family, unclipped=True) | given)

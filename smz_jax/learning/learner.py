@@ -1,19 +1,30 @@
 """The training step: sample, unroll, differentiate, update."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from smz_jax.config.settings import Config
+from smz_jax.config.settings import Config, NetworkConfig
 from smz_jax.learning.losses import Batch, Unrolled, unrolled_loss
 from smz_jax.learning.replay import Replay
 from smz_jax.learning.targets import make_unroll_targets, random_actions_past_end
 from smz_jax.macros.precondition.head import Known, make_head_update
 from smz_jax.model.observe import stack_windows
 from smz_jax.model.steps import entropy_nats, predict
-from smz_jax.types import Array, EnvSpec, Networks, Params, ReplaySample, TrainState
+from smz_jax.model.values import signed_hyperbolic
+from smz_jax.types import (
+    Array,
+    EnvSpec,
+    Networks,
+    Params,
+    ReplaySample,
+    TrainState,
+    UnrollTargets,
+)
 
 
 def total_learner_steps(config: Config) -> int:
@@ -76,6 +87,33 @@ def model_metrics(unrolled: Unrolled, mask: Array) -> dict[str, Array]:
         "model/agreement": jnp.sum(agrees * mask) / total,
         "model/chance_entropy_nats": jnp.sum(entropy * mask) / total,
         "model/embedding_variance": root.var(axis=0).mean(),
+    }
+
+
+def support_metrics(targets: UnrollTargets, network: NetworkConfig) -> dict[str, Array]:
+    """Share of the real rewards and value targets beyond their support, and how far they reach.
+
+    A reach is the support that would hold the largest one. Targets under a zero mask are 0.
+    """
+    found = {}
+    for name, target, mask, support in (
+        ("reward", targets.reward, targets.transition_mask, network.reward_support),
+        ("value", targets.value, targets.value_mask, network.value_support),
+    ):
+        size = jnp.abs(signed_hyperbolic(target))
+        found[f"learner/{name}s_cut"] = jnp.sum(size > support) / jnp.maximum(mask.sum(), 1.0)
+        found[f"learner/{name}_reach"] = jnp.ceil(size.max())
+    return found
+
+
+def over_updates(metrics: Mapping[str, Any], of: ModuleType) -> dict[str, Any]:
+    """Metrics `[updates]` as one's: the largest reach, else the mean; `of` is NumPy or JAX's.
+
+    An update that was skipped has no numbers.
+    """
+    return {
+        name: (of.nanmax if name.endswith("_reach") else of.nanmean)(of.asarray(x), axis=0)
+        for name, x in metrics.items()
     }
 
 
@@ -177,7 +215,7 @@ def make_update(networks: Networks, config: Config, spec: EnvSpec) -> Callable:
         # A root on a final observation has no target: its error is not an error.
         error = jnp.abs(root_value - batch.targets.value[:, 0]) * batch.targets.value_mask[:, 0]
         mask = jnp.moveaxis(batch.targets.transition_mask, 1, 0)
-        metrics |= model_metrics(unrolled, mask)
+        metrics |= model_metrics(unrolled, mask) | support_metrics(batch.targets, network)
         metrics["learner/grad_norm"] = grad_norm
         metrics["learner/learning_rate"] = schedule(state.step)
         metrics["learner/value_target"] = batch.targets.value[:, 0].mean()
@@ -210,7 +248,7 @@ def make_train_step(networks: Networks, replay: Replay, config: Config, spec: En
 
     Returns:
         `(TrainState, replay_state, known=None) -> (TrainState, replay_state, metrics)`, jitted;
-        the metrics are averaged over the updates, but for `learner/skipped`, a count. A head in
+        the metrics are as `over_updates` has them, but for `learner/skipped`, a count. A head in
         the state takes evidence of the macros that are known, and learns their preconditions,
         from every `macro.head_every`-th batch.
     """
@@ -242,9 +280,7 @@ def make_train_step(networks: Networks, replay: Replay, config: Config, spec: En
             carry, metrics = one((state, replay_state), None)
             return *carry, metrics
         carry, metrics = jax.lax.scan(one, (state, replay_state), length=length)
-        # An update that was skipped has no numbers; how many were is a sum.
-        averaged = jax.tree.map(lambda x: jnp.nanmean(x, axis=0), metrics)
         skipped = jnp.sum(metrics["learner/skipped"], dtype=jnp.int32)
-        return *carry, averaged | {"learner/skipped": skipped}
+        return *carry, over_updates(metrics, jnp) | {"learner/skipped": skipped}
 
     return jax.jit(train, donate_argnums=(0, 1))

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from smz_jax.macros.library.gate import closed_gate, prefix_line
 from smz_jax.report.data import RunData
-from smz_jax.report.text import short_count
+from smz_jax.report.text import cut_line, short_count
 from smz_jax.storage.estimate import Estimate
 
 DEAD_PERPLEXITY = 1.5  # below it the codebook is as good as collapsed: outcomes share one code
@@ -120,6 +120,11 @@ def _warnings(run: RunData) -> Iterator[str]:
         yield "No learner step has been recorded: losses and model figures are empty."
     if any(row.get("loss/total", 0.0) is None for row in run.rows[-20:]):
         yield "The loss was not finite lately: the training is broken."
+    for name in ("reward", "value"):
+        most = [max(run.curve(f"learner/{name}{x}")[1], default=0.0) for x in ("s_cut", "_reach")]
+        if all(most) and (support := run.setting("network", f"{name}_support")):
+            line = cut_line(name, share=most[0], reach=most[1], support=support)
+            yield f"{line[0].upper()}{line[1:]}."
     has_codes = run.setting("network", "codebook_size") != 1
     perplexity = run.last("model/code_perplexity")
     if has_codes and perplexity is not None and perplexity < DEAD_PERPLEXITY:

@@ -1,7 +1,7 @@
 """What happens beside playing and learning: checks, evaluations, baselines, saves; and when."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from smz_jax.config.settings import Config
 from smz_jax.envs import GameFault
 from smz_jax.learning.diagnose import check_row
 from smz_jax.macros.precondition.quality import quality
+from smz_jax.report.text import cut_line
 from smz_jax.run.parts import Parts
 from smz_jax.run.progress import Progress
 from smz_jax.run.signals import StopSignal
@@ -150,6 +151,16 @@ def check_model(session: Session, state: RunState) -> tuple[dict[str, Any], dict
         found = check(parts, state)
         own = on_check(parts, state) if found and on_check else {}
         return found, check_row(found) | own
+
+
+def report_cuts(session: Session, row: Mapping[str, Any]) -> None:
+    """Says, once for rewards and once for values, that an iteration's targets were cut."""
+    network = session.parts.config.network
+    for name, support in (("reward", network.reward_support), ("value", network.value_support)):
+        if share := row.get(f"learner/{name}s_cut"):
+            reach = row[f"learner/{name}_reach"]
+            line = cut_line(name, share=share, reach=reach, support=support)
+            session.progress.message(line, topic=f"{name}s cut")
 
 
 def evaluate_interim(session: Session, state: RunState) -> tuple[RunState, dict[str, Any]]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from smz_jax.config.settings import Config
 from smz_jax.envs import GameFault
+from smz_jax.learning.learner import over_updates
 from smz_jax.macros.mine.miner import MacroState, mining_row
 from smz_jax.macros.precondition.head import Known
 from smz_jax.run.devices import count_compilation
@@ -22,6 +23,7 @@ from smz_jax.run.events import (
     learns,
     make_schedule,
     measure_baselines,
+    report_cuts,
     save_last,
 )
 from smz_jax.run.parts import Parts, make_parts
@@ -85,6 +87,7 @@ def train(
                 fault = f"{error}; the last good checkpoint is kept"
                 break
             fault = skipped_too_many(config, state)
+            report_cuts(session, row)
             row["wall_seconds"] = time.perf_counter() - start
             row |= {f"time/{phase}": seconds for phase, seconds in timers.seconds.items()}
             due = schedule.due(row)
@@ -165,7 +168,8 @@ def learn(parts: Parts, state: RunState) -> tuple[RunState, dict[str, float]]:
     rows = jax.device_get(several)
     skipped = state.counters.skipped
     skipped += int(sum(np.sum(row.pop("learner/skipped")) for row in rows))
-    averaged = {name: float(np.nanmean([row[name] for row in rows])) for name in rows[0]}
+    by_name = {name: [row[name] for row in rows] for name in rows[0]}
+    averaged = {name: float(x) for name, x in over_updates(by_name, np).items()}
     state = with_counters(state._replace(train=train_state, replay=replay), skipped=skipped)
     return state, {**averaged, "learner/skipped": skipped}
 

@@ -79,6 +79,7 @@ class Progress:
         self._clock = clock
         self._line_seconds = line_seconds
         self._start = clock()
+        self._topics: set[str] = set()
         self._recent: deque[tuple[float, int]] = deque(maxlen=RATE_WINDOW)
         self._pending: str | None = None
         self._last_line = -float("inf")
@@ -148,8 +149,11 @@ class Progress:
             line = text.replace("\n", " | ")
             self._print(f"{self._name}: {line} ({done} of {self._total})")
 
-    def message(self, text: str) -> None:
-        """Prints a line that stays, above the bar if there is one."""
+    def message(self, text: str, topic: str = "") -> None:
+        """Prints a line that stays, above the bar if there is one; of a topic, the first alone."""
+        if topic in self._topics:
+            return
+        self._topics |= {topic} - {""}
         if self._live:
             self._console.print(Text(text))
         else:

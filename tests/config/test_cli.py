@@ -100,6 +100,32 @@ def test_presets_are_valid_and_name_real_settings(preset):
     assert {name: flat[name] for name in expected} == expected
 
 
+def test_rewards_that_are_not_clipped_have_a_wide_support(tmp_path, monkeypatch):
+    def supports(*flags, base=None, family="atari", preset="laptop"):
+        config = parse("--preset", preset, *flags, base=base or {}, family=family).config
+        return config.network.value_support, config.network.reward_support
+
+    off = "--env.no_clip_rewards"
+    assert supports() == (10, 2) and supports("--env.clip_rewards") == (10, 2)
+    for preset in PRESET_NAMES:
+        assert supports(off, preset=preset) == (300, 300)
+    assert supports(base={"env.clip_rewards": False}) == (300, 300)
+    assert supports(off, "--network.reward_support", "7") == (300, 7)
+    # Where the rewards are never clipped the setting changes nothing.
+    assert supports(off, base={"env.suite": "gym"}, family="gym") == (60, 30)
+    file = tmp_path / "my.yaml"
+    file.write_text("env: {clip_rewards: 'false'}\nnetwork: {value_support: 9}\n")
+    assert supports("--config", str(file)) == (9, 300)
+    # What a family sets itself stays.
+    (tmp_path / "general.yaml").write_text((PRESETS / "general.yaml").read_text())
+    own = "laptop: {env: {clip_rewards: false}, network: {value_support: 50}}\n"
+    (tmp_path / "own.yaml").write_text(own)
+    monkeypatch.setattr(experiments, "PRESETS", tmp_path)
+    experiments._file.cache_clear()
+    assert supports(family="own") == (50, 300)
+    experiments._file.cache_clear()
+
+
 # --- flags --------------------------------------------------------------------------------------
 
 

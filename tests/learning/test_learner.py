@@ -354,6 +354,10 @@ GOLDEN = [
         "learner/learning_rate": 0.002,
         "learner/value_error": 0.74216,
         "learner/value_target": -0.026598,
+        "learner/reward_reach": 1.0,
+        "learner/rewards_cut": 0.0,
+        "learner/value_reach": 1.0,
+        "learner/values_cut": 0.0,
         "loss/afterstate_value": 2.4575,
         "loss/chance": 2.7422,
         "loss/code_entropy": 1.1069,
@@ -374,6 +378,10 @@ GOLDEN = [
         "learner/learning_rate": 0.00204,
         "learner/value_error": 0.73355,
         "learner/value_target": -0.026598,
+        "learner/reward_reach": 1.0,
+        "learner/rewards_cut": 0.0,
+        "learner/value_reach": 1.0,
+        "learner/values_cut": 0.0,
         "loss/afterstate_value": 2.4118,
         "loss/chance": 2.5715,
         "loss/code_entropy": 1.176,
@@ -446,6 +454,32 @@ def test_updates_that_are_skipped_are_counted_also_within_a_dispatch():
     assert int(metrics["learner/skipped"]) == 2  # not a share: `learner.max_skipped` is a number
     _, _, metrics = train(start_state(step=5), dispatch=2)
     assert int(metrics["learner/skipped"]) == 0 and np.isfinite(metrics["loss/total"])
+
+
+def test_targets_beyond_the_support_are_counted():
+    """Of supports 2 and 3; windows 0 to 3 have 2, 1, 1 and 0 real transitions, 3, 3, 2, 0 values."""
+    rows = make_rows()
+    pay = rows.reward.at[:, :].set(0.0).at[0, ROOT].set(-8.0).at[1, ROOT].set(20_000.0)
+    pay = pay.at[1:, ROOT + 1 :].set(9e9)  # past an end, but for window 2's final observation
+    rows = rows._replace(reward=pay, search_value=jnp.zeros_like(rows.search_value))
+    for dispatch in (1, 2):
+        _, _, metrics = train(start_state(step=5), rows, dispatch=dispatch)
+        found = {name: float(x) for name, x in metrics.items() if "cut" in name or "reach" in name}
+        # sqrt(20,001) - 1 + 20 is 160.4; the value of -8 needs 2.008, within 3.
+        assert found == pytest.approx({
+            "learner/rewards_cut": 2 / 4, "learner/reward_reach": 161,
+            "learner/values_cut": 1 / 8, "learner/value_reach": 161,
+        })  # fmt: skip
+
+
+def test_several_updates_keep_the_largest_reach():
+    several = {"learner/value_reach": [3.0, np.nan, 7.0], "learner/values_cut": [0.0, np.nan, 0.5]}
+    for of in (np, jnp):
+        found = learner.over_updates(several, of)
+        assert {name: float(x) for name, x in found.items()} == {
+            "learner/value_reach": 7.0,
+            "learner/values_cut": 0.25,
+        }
 
 
 def test_parameters_that_are_not_finite_are_never_written():

@@ -250,6 +250,16 @@ def test_meaning_with_negative_scores(tmp_path):
         ({"macros/certain_rate_tree": 1.0}, "100% of the transitions in search trees"),
         ({"macros/certain_rate_play": 0.0}, "0% of the transitions in played games"),
         ({"loss/total": None}, "not finite"),
+        (
+            {"learner/rewards_cut": 0.125, "learner/reward_reach": 161.0},
+            "Up to 12.5% of an iteration's reward targets lie beyond network.reward_support = 300 "
+            "and are cut to its end; in a new run --network.reward_support 161 would hold those",
+        ),
+        (
+            {"learner/values_cut": 1.0, "learner/value_reach": 5001.0},
+            "Up to 100% of an iteration's value targets lie beyond network.value_support = 300 "
+            "and are cut to its end; in a new run the largest one, 5,000, would not hold them",
+        ),
     ],
 )
 def test_warnings_are_raised_by_what_deserves_them(tmp_path, row, words):

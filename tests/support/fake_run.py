@@ -14,7 +14,12 @@ CONFIG = {
     "seed": 0,
     "total_env_steps": 100_000,
     "env": {"id": "Breakout", "num_envs": 32, "mode": "deterministic"},
-    "network": {"family": "light", "codebook_size": 32},
+    "network": {
+        "family": "light",
+        "codebook_size": 32,
+        "value_support": 300,
+        "reward_support": 300,
+    },
     "macro": {
         "play_threshold": 0.2,
         "tree_threshold": 0.4,

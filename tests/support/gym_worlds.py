@@ -10,14 +10,15 @@ from gymnasium import spaces
 class Corridor(gymnasium.Env):
     """Walks on 0..length-1 from a random cell; action 3 is left, 4 is right, 5 stays and is masked.
 
-    The end at the right pays 1 and ends the game; each step pays a random fraction of 0.1.
+    The end at the right pays 1 and ends the game; each step pays a random fraction of 0.1;
+    `pay` multiplies both.
     """
 
-    def __init__(self, length: int = 6, spoil: str = "", seed: int = 0):
+    def __init__(self, length: int = 6, spoil: str = "", seed: int = 0, pay: float = 1.0):
         del seed
         if spoil == "init":
             sys.exit(4)
-        self.length, self.spoil = length, spoil
+        self.length, self.spoil, self.pay = length, spoil, pay
         self.observation_space = spaces.Dict(
             {"z": spaces.Box(-1, 1, (2,), np.float64), "cell": spaces.Discrete(length, start=2)}
         )
@@ -42,7 +43,7 @@ class Corridor(gymnasium.Env):
         done = self.cell == self.length - 1
         if self.spoil == "step" and done:
             raise KeyError("spoilt\nin two lines")
-        reward = float(done) + 0.1 * self.np_random.uniform()
+        reward = self.pay * (float(done) + 0.1 * self.np_random.uniform())
         return *((seen := self._seen())[:1]), reward, done, False, seen[1]
 
 
