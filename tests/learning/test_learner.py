@@ -457,7 +457,7 @@ def test_updates_that_are_skipped_are_counted_also_within_a_dispatch():
 
 
 def test_targets_beyond_the_support_are_counted():
-    """Of supports 2 and 3; windows 0 to 3 have 2, 1, 1 and 0 real transitions, 3, 3, 2, 0 values."""
+    """Of supports 2 and 3; of 2, 1, 1 and 0 real transitions and 3, 3, 2 and 0 values."""
     rows = make_rows()
     pay = rows.reward.at[:, :].set(0.0).at[0, ROOT].set(-8.0).at[1, ROOT].set(20_000.0)
     pay = pay.at[1:, ROOT + 1 :].set(9e9)  # past an end, but for window 2's final observation
