@@ -16,7 +16,6 @@ from experiments.benchmark import timing
 from experiments.benchmark.timing import QUICK_SECONDS, ROUNDS, Case, Work, figure, make_case
 from smz_jax.acting.agent import make_decide
 from smz_jax.config.settings import Config, NetworkConfig, SearchConfig
-from smz_jax.config.sources import to_dict
 from smz_jax.config.training import RolloutConfig
 from smz_jax.envs import make_env, make_spec
 from smz_jax.macros.mine.miner import Miner
@@ -143,7 +142,11 @@ def measure_acting(config: Config, seconds: float, preset: str) -> dict[str, Any
         lanes = setting.env.num_envs
         own = {part: medians[f"{name}/{part}"] for part in ACTING if f"{name}/{part}" in medians}
         speeds = {part: lanes / value for part, value in own.items()}
-        settings[name] = {"seconds": own, "steps_per_second": speeds, "config": to_dict(setting)}
+        settings[name] = {
+            "seconds": own,
+            "steps_per_second": speeds,
+            "config": dataclasses.asdict(setting),
+        }
         figures += acting_figures(name, own, lanes)
     how = {"seconds_per_part": seconds, "rounds": ROUNDS}
     return {"settings": settings, "figures": figures, **how}
@@ -260,7 +263,7 @@ def measure(config: Config, seconds: float) -> dict[str, Any]:
         "seconds": medians,
         "speed": speed,
         "compile_seconds": played.compile_seconds,
-        "config": to_dict(config),
+        "config": dataclasses.asdict(config),
         "seconds_per_part": seconds,
         "rounds": ROUNDS,
     }

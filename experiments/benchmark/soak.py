@@ -23,7 +23,6 @@ import psutil
 
 from experiments.benchmark.timing import figure
 from smz_jax.config.settings import Config
-from smz_jax.config.sources import to_dict
 from smz_jax.run.devices import COMPILE_EVENT
 from smz_jax.run.loop import train
 from smz_jax.storage.metrics import METRICS_FILE, read_metrics
@@ -76,7 +75,7 @@ def measure(config: Config, seconds: float) -> dict[str, Any]:
         "seconds": seconds,
         "env_steps": outcome.env_steps,
         "learner_steps": outcome.learner_steps,
-        "config": to_dict(config),
+        "config": dataclasses.asdict(config),
         "thirds": thirds,
         "figures": judge(thirds),
         "samples": [sample._asdict() for sample in samples],

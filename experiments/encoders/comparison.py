@@ -145,7 +145,7 @@ class _Training:
         """Trains to the end, or until it is stopped; leaves everything on disk."""
         write_json(self._folder / "settings.json", self._settings)
         (self._folder / "result.json").unlink(missing_ok=True)
-        if self._store.exists("last"):  # later rows are dropped
+        if self._store.steps("last"):  # later rows are dropped
             found = self._store.restore("last", self._state)
             self._state, extra = found.state, found.extra
             self._updates, self._seconds = int(extra["updates"]), float(extra["seconds"])

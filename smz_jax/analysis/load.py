@@ -17,7 +17,7 @@ from smz_jax.macros.precondition.quality import slot_entries
 from smz_jax.model.networks import make_networks
 from smz_jax.storage.checkpoint import CheckpointStore
 from smz_jax.storage.documents.forms import Document
-from smz_jax.storage.documents.macros import read_macros_json
+from smz_jax.storage.documents.macro_form import LIBRARY
 from smz_jax.storage.documents.results_json import BASELINES, SUMMARY
 from smz_jax.storage.export import Exported, check_new_folder, is_export, read_export, write_export
 from smz_jax.storage.metrics import read_metrics
@@ -60,9 +60,9 @@ def read_run(run_dir: Path, checkpoint: Checkpoint | None) -> Exported:
     """
     config, store = read_config(run_dir), CheckpointStore(run_dir)
     if checkpoint is None:
-        checkpoint = "best" if store.exists("best") or not store.exists("last") else "last"
+        checkpoint = "best" if store.steps("best") or not store.steps("last") else "last"
     other: Checkpoint = "last" if checkpoint == "best" else "best"
-    if not store.exists(checkpoint) and store.exists(other):
+    if not store.steps(checkpoint) and store.steps(other):
         require(False, "checkpoint", checkpoint, f"{other}, the only one that the run has")
     spec = make_spec(config.env)
     networks = make_networks(config.network, spec)
@@ -82,9 +82,7 @@ def read_run(run_dir: Path, checkpoint: Checkpoint | None) -> Exported:
         "commit": summary.get("commit"),
         "versions": summary.get("versions") or versions(),
     }
-    library = None
-    if (run_dir / "macros.json").exists():
-        library = read_macros_json(run_dir / "macros.json")
+    library = _read(LIBRARY, run_dir) or None
     if library and head is not None:
         # Slots and preconditions as of the head that is read; the file's are of the newest one.
         # Trials and status stay those of the newest parameters, whose claims they were.

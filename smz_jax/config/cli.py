@@ -21,7 +21,7 @@ from smz_jax.config.check import Alone, Checked, ConfigError, field_type, requir
 from smz_jax.config.experiment import PRESET_NAMES, Experiment, resolve
 from smz_jax.config.process import command_words
 from smz_jax.config.settings import Config
-from smz_jax.config.sources import SETTINGS, coerce, read_file, suggest
+from smz_jax.config.sources import SETTINGS, coerce, read_file, suggest, types_of
 
 R = TypeVar("R")
 
@@ -81,11 +81,6 @@ class Invocation:
     command: str  # what was typed, for the records of the run
     init_from: str | None = None  # folder of a run, with @step or @best: weights to begin with
     request: RunRequest = RunRequest()  # of a tool: its own flags too
-
-
-def _kinds(request: type[Any]) -> dict[str, Any]:
-    """Type of each field of a request."""
-    return {spec.name: spec.type for spec in dataclasses.fields(request)}
 
 
 def _read_words(
@@ -150,7 +145,7 @@ def _read_words(
 
 def _make(request: type[R], found: Mapping[str, Any]) -> R:
     """A request of flags as typed; raises ConfigError in one line."""
-    kinds = _kinds(request)
+    kinds = types_of(request)
     return request(**{name: coerce(kinds[name], value) for name, value in found.items()})
 
 
@@ -168,7 +163,7 @@ def read_request(request: type[R], argv: Sequence[str] | None, help_text: str = 
         print_help(request, help_text)
     fields = dataclasses.fields(cast(Any, request))
     places = [spec.name for spec in fields if spec.default is dataclasses.MISSING]
-    kinds = _kinds(request)
+    kinds = types_of(request)
     found, words = _read_words(kinds, argv, places)
     for name in places:
         if not words:
@@ -243,7 +238,7 @@ def parse(
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     wants_help = "-h" in argv or "--help" in argv
-    own = _kinds(request)
+    own = types_of(request)
     try:
         given = [token for token in argv if token not in ("-h", "--help")]
         flags, _ = _read_words({**SETTINGS, **own}, given)

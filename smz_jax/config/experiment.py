@@ -68,12 +68,6 @@ def preset_overrides(preset: str, family: str = "", *, unclipped: bool = False) 
     return general | (block(family, preset) if family else {})
 
 
-def base_overrides(experiment: Experiment) -> dict[str, Any]:
-    """Dotted settings that presets win over: those of the family, then the experiment's."""
-    family = block(experiment.family, "base") if experiment.family else {}
-    return {"experiment": experiment.name, **family, **experiment.base}
-
-
 def resolve(
     experiment: Experiment,
     preset: str,
@@ -86,7 +80,9 @@ def resolve(
         ConfigError: in one line, for an unknown preset or setting, or a value not allowed.
     """
     require(preset in PRESET_NAMES, "preset", preset, "one of " + ", ".join(PRESET_NAMES))
-    base, given = base_overrides(experiment), {**file_overrides, **flag_overrides}
+    family = block(experiment.family, "base") if experiment.family else {}
+    base = {"experiment": experiment.name, **family, **experiment.base}
+    given = {**file_overrides, **flag_overrides}
     config = from_dict(base | preset_overrides(preset, experiment.family) | given)
     if config.env.suite != "atari" or config.env.clip_rewards:
         return config

@@ -68,8 +68,8 @@ def lasting_output() -> Iterator[Callable[[], OSError | None]]:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     former = sys.stdout, sys.stderr
     for stream in former:
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="replace")
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
         out, err = (LastingStream(stream or nowhere) for stream in former)
         sys.stdout, sys.stderr = out, err  # pyright: ignore[reportAttributeAccessIssue]

@@ -9,15 +9,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+from smz_jax.config import training
 from smz_jax.config.check import Between, Checked, unique
-from smz_jax.config.training import (
-    EvalConfig,
-    LearnerConfig,
-    LossConfig,
-    MacroConfig,
-    ReplayConfig,
-    RolloutConfig,
-)
 
 MAX_SUPPORT = 5000
 """Largest support of rewards and values."""
@@ -247,12 +240,12 @@ class Config(Checked):
     env: EnvConfig = field(default_factory=EnvConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
-    rollout: RolloutConfig = field(default_factory=RolloutConfig)
-    replay: ReplayConfig = field(default_factory=ReplayConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
-    learner: LearnerConfig = field(default_factory=LearnerConfig)
-    macro: MacroConfig = field(default_factory=MacroConfig)
-    eval: EvalConfig = field(default_factory=EvalConfig)
+    rollout: training.RolloutConfig = field(default_factory=training.RolloutConfig)
+    replay: training.ReplayConfig = field(default_factory=training.ReplayConfig)
+    loss: training.LossConfig = field(default_factory=training.LossConfig)
+    learner: training.LearnerConfig = field(default_factory=training.LearnerConfig)
+    macro: training.MacroConfig = field(default_factory=training.MacroConfig)
+    eval: training.EvalConfig = field(default_factory=training.EvalConfig)
 
     def __post_init__(self) -> None:
         """Validates what spans sections; raises ConfigError in one line."""

@@ -23,13 +23,15 @@ MAX_FILE_BYTES = 50_000
 """Ten times what all settings take; YAML of this size is read in a second."""
 
 
-def _types(of: Any) -> dict[str, Any]:
+def types_of(of: Any) -> dict[str, Any]:
+    """The declared type of each field of a dataclass."""
     return {spec.name: spec.type for spec in dataclasses.fields(of)}
 
 
-SECTIONS = {x: _types(kind) for x, kind in _types(Config).items() if dataclasses.is_dataclass(kind)}
+_TOP = types_of(Config)
+SECTIONS = {x: types_of(kind) for x, kind in _TOP.items() if dataclasses.is_dataclass(kind)}
 """Types of the settings of each section."""
-SETTINGS: dict[str, Any] = {x: kind for x, kind in _types(Config).items() if x not in SECTIONS}
+SETTINGS: dict[str, Any] = {x: kind for x, kind in _TOP.items() if x not in SECTIONS}
 """Dotted name of every setting, and its type."""
 for _section, _kinds in SECTIONS.items():
     SETTINGS |= {f"{_section}.{name}": kind for name, kind in _kinds.items()}
@@ -117,18 +119,13 @@ def from_dict(tree: Mapping[str, Any], source: str = "the settings") -> Config:
     for name, value in flatten(tree, source).items():
         section, _, leaf = name.rpartition(".")
         parts.setdefault(section, {})[leaf] = _coerce_setting(name, value)
-    top, kinds = parts.pop(""), _types(Config)
-    return Config(**top, **{name: kinds[name](**leaves) for name, leaves in parts.items()})
-
-
-def to_dict(config: Config) -> dict[str, Any]:
-    """Config as nested dicts of plain values, in the order of the dataclasses."""
-    return dataclasses.asdict(config)
+    top = parts.pop("")
+    return Config(**top, **{name: _TOP[name](**leaves) for name, leaves in parts.items()})
 
 
 def flat_dict(config: Config) -> dict[str, Any]:
     """Config as one dict with dotted names."""
-    return flatten(to_dict(config), "the settings")
+    return flatten(dataclasses.asdict(config), "the settings")
 
 
 def diff(a: Config, b: Config) -> list[str]:
@@ -207,7 +204,7 @@ def read_file(path: Path) -> dict[str, Any]:
 
 def config_to_yaml(config: Config) -> str:
     """Config as YAML that `config_from_yaml` reads back exactly."""
-    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True)
 
 
 def config_from_yaml(text: str, source: str = "the YAML text") -> Config:

@@ -1,6 +1,5 @@
 """Puts a report together: reads the runs, draws the figures, writes the page."""
 
-import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from smz_jax.report.panels import PANELS
 from smz_jax.report.plot import draw_panel
 from smz_jax.report.style import RC, save_figure
 from smz_jax.storage.files import atomic_write_text
+from smz_jax.storage.run_dir import WRITABLE, can_write
 
 DRAWN_ELSEWHERE = {
     "macro_timeline": (
@@ -50,14 +50,8 @@ def build_report(run_dirs: Sequence[Path], out_dir: Path | None = None) -> Path:
     """Writes `figures/*.png` and a self-contained `report.html` about one or several runs.
 
     Works during a run and after a kill: what is not there yet is shown as missing. Runs whose
-    settings differ only in the seed are drawn as thin lines with their mean.
-
-    Args:
-        run_dirs: folders `runs/<experiment>/<name>`; several are drawn over each other.
-        out_dir: where to; unset: the first run folder.
-
-    Returns:
-        Path of the page.
+    settings differ only in the seed are drawn as thin lines with their mean. The page, whose path
+    is given, goes into `out_dir`, or the first run folder.
 
     Raises:
         ConfigError: in one line, if a folder is missing, or holds no metrics or damaged ones, or
@@ -66,7 +60,7 @@ def build_report(run_dirs: Sequence[Path], out_dir: Path | None = None) -> Path:
     """
     runs = load_runs(run_dirs)
     out = Path(run_dirs[0] if out_dir is None else out_dir)
-    require_writable(out)
+    require(can_write(out / "figures"), "out", str(out), WRITABLE)
     blocks = []
     with rc_context(RC), warnings.catch_warnings():
         # A run's name may hold letters that the figures' font lacks; the page shows it in full.
@@ -94,11 +88,3 @@ def _batch_note(runs: Sequence[RunData]) -> str:
     sizes = [[run.setting("learner", name) for name in names] for run in runs]
     known = " or ".join(dict.fromkeys(f"{x} windows of {k} steps" for x, k in sizes if x and k))
     return known and f" Each check is of one batch ({known}): small differences are noise."
-
-
-def require_writable(out: Path) -> None:
-    """Raises ConfigError unless `out` is, or can be made, a folder with room for `figures/`."""
-    figures = (out / "figures").absolute()
-    nearest = next(folder for folder in (figures, *figures.parents) if folder.exists())
-    good = nearest.is_dir() and os.access(nearest, os.W_OK)
-    require(good, "out", str(out), "a folder that can be written")

@@ -11,11 +11,10 @@ from typing import Any
 import yaml
 
 from smz_jax.config.check import ConfigError, require
-from smz_jax.storage.documents.forms import is_number
-from smz_jax.storage.documents.macro_form import check_library, is_macro_list
-from smz_jax.storage.documents.macros import fold
+from smz_jax.storage.documents.forms import Document, is_number
+from smz_jax.storage.documents.macro_form import LIBRARY, fold, is_macro_list
 from smz_jax.storage.documents.results_json import GRID, SUMMARY
-from smz_jax.storage.documents.verify_json import check_document
+from smz_jax.storage.documents.verify_json import VERIFICATION
 from smz_jax.storage.estimate import Estimate, read_estimate
 from smz_jax.storage.metrics import METRICS_FILE, read_metrics
 
@@ -133,13 +132,9 @@ def macro_name(macro: Mapping[str, Any]) -> str:
 
 
 def load_run(path: Path) -> RunData:
-    """Reads one run folder.
+    """Reads one run folder, in which only `metrics.jsonl` must be there.
 
-    Args:
-        path: `runs/<experiment>/<name>`; only `metrics.jsonl` must be there.
-
-    Returns:
-        The run; damaged or missing parts are left empty and named in `problems`.
+    Damaged or missing parts are left empty, damaged ones named in `problems`.
 
     Raises:
         ConfigError: in one line, if the folder or its `metrics.jsonl` is missing or damaged.
@@ -161,21 +156,21 @@ def load_run(path: Path) -> RunData:
     found = _read(run, "macros.json", lambda found: is_macro_list(found.get("macros")))
     run.macros = found.get("macros") or []
     advice = ". Only counts, entropies and rewards of macros are shown"
-    run.library = _checked(run, found, check_library, "macros.json", advice)
+    run.library = _checked(run, found, LIBRARY, advice)
     run.grid = _read(run, "grid.json", lambda found: not GRID.wrong_parts(found))
     advice, tried = ": left out; experiments.verify writes it anew", _read(run, "verify.json")
-    run.verification = _checked(run, tried, check_document, "verify.json", advice)
+    run.verification = _checked(run, tried, VERIFICATION, advice)
     run.config = _read(run, "config.yaml")
     return run
 
 
 def _checked(
-    run: RunData, found: dict[str, Any], check: Callable[[Any, Path], None], name: str, advice: str
+    run: RunData, found: dict[str, Any], document: Document, advice: str
 ) -> dict[str, Any]:
     """A document if all of it is as documented; else why it is not is a problem of the run's."""
     try:
         if found:
-            check(found, Path(name))
+            document.check(found, document.file)
     except ConfigError as error:
         run.problems.append(f"{error}{advice}")
         return {}

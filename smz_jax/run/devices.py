@@ -14,7 +14,6 @@ from smz_jax.storage.metrics import PhaseTimers
 COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 FAST_COMPILE = "--xla_cpu_use_fusion_emitters=false"
 
-
 RESTS_ON = {
     "jax_enable_x64": False,
     "jax_numpy_rank_promotion": "allow",
@@ -34,9 +33,7 @@ def prepare_jax(fast: bool = False) -> None:
     """Sets JAX up, before it computes anything, and keeps compiled programs for the next start.
 
     Their folder is `SMZ_COMPILE_CACHE`, or `~/.cache/smz_jax/xla`; without a home nothing is kept.
-
-    Args:
-        fast: for runs of seconds: programs that are ready soon, not fast.
+    `fast` is for runs of seconds: programs that are ready soon, not fast.
 
     Raises:
         ConfigError: in one line, if JAX finds no device of the kind that JAX_PLATFORMS names.
@@ -53,7 +50,7 @@ def prepare_jax(fast: bool = False) -> None:
     try:
         jax.default_backend()
     except Exception as error:  # RuntimeError, or an AssertionError without a word
-        platforms = jax.config.jax_platforms
+        platforms = jax.config.jax_platforms  # pyright: ignore[reportAttributeAccessIssue]
         reason = " ".join(str(error).split())[:300] or "JAX finds no such device"
         raise ConfigError(f"JAX_PLATFORMS = {platforms!r} cannot be used: {reason}") from None
     folder = os.environ.get("SMZ_COMPILE_CACHE") or "~/.cache/smz_jax/xla"

@@ -13,15 +13,9 @@ from smz_jax.config.process import command_words
 from smz_jax.config.settings import Config
 from smz_jax.envs import GameFault
 from smz_jax.report.macro_tables import format_rankings
-from smz_jax.run.events import (
-    Session,
-    check_model,
-    evaluate_final,
-    keep_best,
-    note_failures,
-    save_last,
-)
+from smz_jax.run import events
 from smz_jax.run.state import RunState, library
+from smz_jax.storage.estimate import Estimate
 from smz_jax.storage.files import write_json
 from smz_jax.storage.run_dir import git_commit, hardware, versions
 
@@ -45,25 +39,25 @@ class Outcome(NamedTuple):
     learner_steps: int
 
 
-def conclude(session: Session, state: RunState, fault: str | None) -> Outcome:
+def conclude(session: events.Session, state: RunState, fault: str | None) -> Outcome:
     """Saves, and evaluates a run that came to its end; seconds are still to come."""
     parts, writer, stop = session.parts, session.writer, session.stop
     env_steps = parts.env_steps(state.counters.count)
     session.progress.status("saving a checkpoint")
     writer.flush()
-    note_failures(session, session.store.wait)
+    events.note_failures(session, session.store.wait)
     # What went wrong is kept out of the checkpoints: the last good one stays the newest.
-    saved = not fault and save_last(session, state, block=True)
+    saved = not fault and events.save_last(session, state, block=True)
     final, sticky, model, findings = None, None, {}, {}
     if not stop and not fault:
         session.progress.status("final evaluation: whole games, greedy, unseen seeds")
-        model, row = check_model(session, state)
+        model, row = events.check_model(session, state)
         if row:
             writer.write({"env_steps": env_steps, **row})
-        if not session.store.exists("best"):
-            keep_best(session, state)
+        if not session.store.steps("best"):
+            events.keep_best(session, state)
         try:
-            final, sticky = evaluate_final(session, state)
+            final, sticky = events.evaluate_final(session, state)
         except GameFault as error:
             fault = str(error)
         if final is not None and session.on_finish and not stop:
@@ -92,10 +86,7 @@ def conclude(session: Session, state: RunState, fault: str | None) -> Outcome:
 def finish(experiment: str, invocation: Invocation, outcome: Outcome) -> int:
     """Writes summary and report and prints both; gives the exit code.
 
-    Args:
-        experiment: name of the experiment's module.
-        invocation: as the run was started.
-        outcome: how it ended.
+    The experiment is the name of its module, the invocation as the run was started.
     """
     config, run_dir = invocation.config, outcome.run_dir
     summary = summarise_run(invocation, run_dir, outcome)
@@ -155,16 +146,11 @@ def summarise_run(invocation: Invocation, run_dir: Path, outcome: Outcome) -> di
 
 
 def _score(result: Mapping[str, Any]) -> str:
-    return f"{result['mean']:.2f} ({result['mean_low']:.2f} to {result['mean_high']:.2f})"
+    return Estimate(*map(result.get, ("mean", "mean_low", "mean_high"))).text("{:.2f}".format)
 
 
 def format_summary(summary: Mapping[str, Any], config: Config) -> str:
-    """The end of a run in a few lines: scores next to the baselines, time per phase.
-
-    Args:
-        summary: as in summary.json.
-        config: the run's settings.
-    """
+    """The end of a run, by its summary.json, in a few lines: scores, baselines, time per phase."""
     minutes = summary["seconds_total"] / 60
     lines = [
         f"{summary['experiment']}, seed {summary['seed']}: {summary['env_steps']:,} environment "

@@ -31,22 +31,6 @@ OnFinish = Callable[[Parts, RunState, Path], dict[str, Any]]
 """What an experiment does at the end of a finished run in its folder: entries of summary.json."""
 
 
-class Clock(NamedTuple):
-    """Due at the first iteration that reaches a multiple of `every` environment steps; 0: never.
-
-    A matter of the steps alone, so that a resumed run does the same at the same steps.
-    """
-
-    every: int
-    stride: int  # environment steps of an iteration
-
-    def due(self, env_steps: int) -> bool:
-        """Whether the iteration that ended at `env_steps` went past a multiple."""
-        return (
-            bool(self.every) and env_steps // self.every > (env_steps - self.stride) // self.every
-        )
-
-
 class Due(NamedTuple):
     """What an iteration is followed by."""
 
@@ -57,35 +41,23 @@ class Due(NamedTuple):
     waits: bool  # a signal that comes meanwhile leaves the row to the resumed run
 
 
-class Schedule(NamedTuple):
-    """When what is due."""
+def find_due(config: Config, row: Mapping[str, Any]) -> Due:
+    """What is due after the iteration that a row of metrics is of.
 
-    evaluate: Clock
-    save: Clock
-    log_every: int  # iterations
-    first_updates: int  # learner steps of an iteration
-    end: int  # environment steps of the whole run
+    That is at the first iteration that reaches a multiple of so many environment steps (0: never):
+    a matter of the steps alone, so that a resumed run does the same at the same steps.
+    """
+    now, stride = row["env_steps"], steps_per_iteration(config)
 
-    def due(self, row: dict[str, Any]) -> Due:
-        """What is due after the iteration that a row of metrics is of."""
-        is_last = row["env_steps"] >= self.end
-        evaluate_now = self.evaluate.due(row["env_steps"])
-        save_now = not is_last and self.save.due(row["env_steps"])
-        waits = evaluate_now or save_now or row["learner_steps"] == self.first_updates > 0
-        log = row["iteration"] % self.log_every == 0 or waits
-        return Due(waits and not is_last, evaluate_now, save_now, log, waits)
+    def reached(every: int) -> bool:
+        return bool(every) and now // every > (now - stride) // every
 
-
-def make_schedule(config: Config) -> Schedule:
-    """The schedule of a run."""
-    stride = steps_per_iteration(config)
-    return Schedule(
-        evaluate=Clock(config.eval.every_env_steps, stride),
-        save=Clock(config.checkpoint_every_env_steps, stride),
-        log_every=config.log_every,
-        first_updates=config.updates_per_iteration,
-        end=config.total_env_steps,
-    )
+    is_last = now >= config.total_env_steps
+    evaluate_now = reached(config.eval.every_env_steps)
+    save_now = not is_last and reached(config.checkpoint_every_env_steps)
+    waits = evaluate_now or save_now or row["learner_steps"] == config.updates_per_iteration > 0
+    log = row["iteration"] % config.log_every == 0 or waits
+    return Due(waits and not is_last, evaluate_now, save_now, log, waits)
 
 
 class Session(NamedTuple):

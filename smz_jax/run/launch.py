@@ -15,15 +15,7 @@ from smz_jax.config.cli import Invocation, choose_preset, parse
 from smz_jax.config.experiment import Experiment
 from smz_jax.config.process import run_main
 from smz_jax.run.devices import prepare_jax
-from smz_jax.storage.run_dir import (
-    began_with,
-    check_run_dir,
-    find_weights,
-    forget_start,
-    prepare_run_dir,
-    run_lock,
-    split_init_from,
-)
+from smz_jax.storage import run_dir as folders
 
 
 def launch(
@@ -33,7 +25,7 @@ def launch(
     on_check: Callable[[Any, Any], dict[str, float]] | None = None,
     on_finish: Callable[[Any, Any, Path], dict[str, Any]] | None = None,
 ) -> None:
-    """Runs an experiment from the command line and exits.
+    """Runs an experiment from the command line (unset: that of the process) and exits.
 
     Exit codes: 0 finished; 1 the last checkpoint could not be written, or too many updates were
     not finite; 2 a wrong setting (one line on stderr); 130 after Ctrl-C, 143 after SIGTERM and 129
@@ -41,7 +33,7 @@ def launch(
 
     Args:
         experiment: the value of the experiment's module.
-        argv: arguments; unset: those of the process.
+        argv: its arguments.
         on_check: `(Parts, RunState) -> metrics`, called at each check of the model; they go into
             the same row of metrics.jsonl.
         on_finish: `(Parts, RunState, folder) -> entries`, called after the final evaluation; they
@@ -60,11 +52,11 @@ def _run(experiment: str, invocation: Invocation, **hooks: Any) -> int:
     from smz_jax.envs import check_env_id
 
     check_env_id(invocation.config.env)
-    check_run_dir(invocation)
-    weights = find_weights(invocation.init_from) if invocation.init_from else None
+    folders.check_run_dir(invocation)
+    weights = folders.find_weights(invocation.init_from) if invocation.init_from else None
     if invocation.resume:  # needed where it was stopped before its first checkpoint
-        invocation = replace(invocation, init_from=began_with(invocation.run_dir))
-        weights = split_init_from(invocation.init_from) if invocation.init_from else None
+        invocation = replace(invocation, init_from=folders.began_with(invocation.run_dir))
+        weights = folders.split_init_from(invocation.init_from) if invocation.init_from else None
     print(f"{invocation.config.experiment}: starting JAX", flush=True)
     prepare_jax(fast=invocation.preset == "tiny")
     import jax
@@ -73,7 +65,8 @@ def _run(experiment: str, invocation: Invocation, **hooks: Any) -> int:
     with contextlib.ExitStack() as locks:
         named = invocation.run_dir
         before = os.listdir(named) if named and named.is_dir() else []
-        run_dir = prepare_run_dir(invocation, lambda folder: locks.enter_context(run_lock(folder)))
+        lock = folders.run_lock
+        run_dir = folders.prepare_run_dir(invocation, lambda x: locks.enter_context(lock(x)))
         config = invocation.config
         print(f"preset {invocation.preset}, seed {config.seed}, folder {run_dir}", flush=True)
         from smz_jax.run.ending import finish, resume_command
@@ -83,11 +76,11 @@ def _run(experiment: str, invocation: Invocation, **hooks: Any) -> int:
         try:
             outcome = train(config, run_dir, resume=invocation.resume, weights=weights, **hooks)
         except KeyboardInterrupt:
-            if CheckpointStore(run_dir).exists("last"):
+            if CheckpointStore(run_dir).steps("last"):
                 command = resume_command(experiment, run_dir)
                 print(f"the checkpoint that was saved before is kept. Go on with:\n  {command}")
             raise
         except Exception:
-            forget_start(run_dir, before)
+            folders.forget_start(run_dir, before)
             raise
         return finish(experiment, invocation, outcome)

@@ -20,8 +20,8 @@ from smz_jax.run.events import (
     Session,
     check_model,
     evaluate_interim,
+    find_due,
     learns,
-    make_schedule,
     measure_baselines,
     report_cuts,
     save_last,
@@ -29,8 +29,9 @@ from smz_jax.run.events import (
 from smz_jax.run.parts import Parts, make_parts
 from smz_jax.run.progress import Progress
 from smz_jax.run.signals import StopSignal
-from smz_jax.run.start import begin, check_unused, descriptor_of, open_metrics
+from smz_jax.run.start import begin, check_unused, open_metrics
 from smz_jax.run.state import RunState, make_store
+from smz_jax.storage.files import opened
 from smz_jax.storage.metrics import PhaseTimers, newest_games, score_row
 from smz_jax.storage.run_dir import Weights
 from smz_jax.types import MacroStats, Trajectory
@@ -62,11 +63,12 @@ def train(
     timers, start, run_dir = PhaseTimers(), time.perf_counter(), Path(run_dir)
     if not resume:
         check_unused(run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
     count_compilation(timers)
     with (
         Progress(config.total_env_steps, config.experiment) as progress,
         StopSignal(progress.stopping) as stop,
-        descriptor_of(run_dir) as folder,
+        opened(run_dir) as folder,
     ):
         if not stop.is_handling:
             progress.message("not in the main thread: Ctrl-C and SIGTERM do not save this run")
@@ -78,7 +80,7 @@ def train(
         session = Session(
             parts, run_dir, store, writer, progress, stop, folder, on_check, on_finish
         )
-        schedule, baselines, fault = make_schedule(config), None, None
+        baselines, fault = None, None
         progress.status("compiling search and training step (cached for the next start)")
         while not (stop or fault) and is_unfinished(parts, state):
             try:
@@ -90,7 +92,7 @@ def train(
             report_cuts(session, row)
             row["wall_seconds"] = time.perf_counter() - start
             row |= {f"time/{phase}": seconds for phase, seconds in timers.seconds.items()}
-            due = schedule.due(row)
+            due = find_due(config, row)
             if due.check and not stop:
                 row |= check_model(session, state)[1]
             if due.evaluate:

@@ -103,17 +103,13 @@ def open_games(
 
     def pool(first_lane: int) -> RebuiltEnv:
         def make(number: int) -> VectorEnv:
-            seed = games_seed(config.seed, number)
+            seed = config.seed
+            if number:  # the games were opened anew
+                drawn = np.random.SeedSequence((seed, number)).generate_state(1)
+                seed = int(drawn[0]) >> 1
             return make_env(config.env, seed=seed, num_envs=lanes, first_lane=first_lane)
 
         return RebuiltEnv(make, config.env.rebuild_every)
 
     envs = [pool(lane) for lane in range(0, config.env.num_envs, lanes)]
     return Actor(envs, config, decide, rng_key, timers, watch)
-
-
-def games_seed(seed: int, number: int) -> int:
-    """Seed of the training games after a number of rebuilds; the run's own before the first."""
-    if number == 0:
-        return seed
-    return int(np.random.SeedSequence((seed, number)).generate_state(1)[0]) >> 1

@@ -29,9 +29,7 @@ def _number(row: Mapping[str, Any], key: str, form: str = "{:.3g}") -> str | Non
 def describe(row: Mapping[str, Any], steps_per_second: float | None) -> str:
     """One line with what a row of metrics says; what is not known yet is left out.
 
-    Args:
-        row: a row of `metrics.jsonl`.
-        steps_per_second: environment steps per second, used where the row holds none.
+    Environment steps per second are used where the row holds none.
     """
     speed = row.get("speed/env_steps_per_second", steps_per_second)
     score = _number(row, "score/mean", "{:.4g}")
@@ -132,12 +130,7 @@ class Progress:
             self._print(f"{self._name}: {text}")
 
     def step(self, text: str, done: int) -> None:
-        """Shows what begins now; without a terminal seldom, line breaks as bars.
-
-        Args:
-            text: what begins.
-            done: steps done before it.
-        """
+        """Shows what begins after the steps done; in plain lines seldom, line breaks as bars."""
         now = self._clock()
         if self._live:
             note = f"{done}/{self._total} {short_duration(now - self._start)}"
@@ -172,12 +165,7 @@ class Progress:
         )
 
     def update(self, env_steps: int, row: Mapping[str, Any]) -> None:
-        """Shows the newest state of the run.
-
-        Args:
-            env_steps: environment steps done over all lanes.
-            row: the newest row of metrics; keys that are missing are not shown.
-        """
+        """Shows the environment steps done over all lanes, and what the newest metrics say."""
         now = self._clock()
         self._recent.append((now, int(env_steps)))
         speed = self._speed()

@@ -1,8 +1,5 @@
 """The start of a run: fresh, with the parameters of another run, or where it was stopped."""
 
-import contextlib
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from smz_jax.config.check import ConfigError, require
@@ -23,17 +20,6 @@ def check_unused(run_dir: Path) -> None:
     require(not is_used, "run_dir", str(run_dir), allowed)
 
 
-@contextlib.contextmanager
-def descriptor_of(run_dir: Path) -> Iterator[int]:
-    """An open descriptor of the run's folder, which is made if need be."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(run_dir, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
 def begin(
     parts: Parts,
     store: CheckpointStore,
@@ -44,7 +30,7 @@ def begin(
     weights: Weights | None,
 ) -> RunState:
     """The state that a run begins or continues with; see `train`."""
-    if resume and store.exists("last"):
+    if resume and store.steps("last"):
         state, notes = restore(parts, store)
         env_steps = parts.env_steps(state.counters.count)
         store.set_aside("last", env_steps)

@@ -15,7 +15,7 @@ from smz_jax.macros.precondition.head import model_part
 from smz_jax.macros.precondition.quality import slot_entries
 from smz_jax.run.parts import Parts
 from smz_jax.storage.checkpoint import CheckpointStore, Kind, take_rows
-from smz_jax.storage.documents.macros import write_macros_json
+from smz_jax.storage.documents.macro_form import write_macros_json
 from smz_jax.storage.files import plain
 from smz_jax.storage.metrics import newest_games
 from smz_jax.storage.run_dir import versions
@@ -110,12 +110,8 @@ def save(
 ) -> None:
     """Saves everything that the run needs to go on, and the macro library.
 
-    Args:
-        parts: of the run; the source stands where the state does.
-        state: what is saved.
-        store: the run's checkpoints.
-        run_dir: its folder.
-        block: wait for the disk; else what is still to do continues beside the training.
+    The source of the parts stands where the state does. `block` waits for the disk; else what is
+    still to do continues beside the training.
 
     Raises:
         OSError, ValueError: if this save or the one before it could not be written.
@@ -127,7 +123,7 @@ def save(
         state = state._replace(games=parts.source.games)
         rows = take_rows(state.replay.experience, count, store.saved_rows(step))
         store.save("last", step, state.arrays, _counters_json(parts, state), rows, block=block)
-        write_macros_json(run_dir / "macros.json", library(parts, state))
+        write_macros_json(run_dir, library(parts, state))
 
 
 def save_best(parts: Parts, state: RunState, store: CheckpointStore) -> None:
@@ -189,14 +185,7 @@ def restore(parts: Parts, store: CheckpointStore) -> tuple[RunState, list[str]]:
 def load_weights(
     parts: Parts, state: RunState, run_dir: Path, kind: Kind, step: int | None
 ) -> tuple[RunState, str]:
-    """Begins with the parameters of another run; optimiser and counters stay fresh.
-
-    Args:
-        parts: of the run.
-        state: a fresh one.
-        run_dir: folder of the other run.
-        kind: `last` or `best`.
-        step: of the checkpoint; unset: the newest good one.
+    """Begins a fresh state with the parameters of another run, of its newest good step if unset.
 
     Returns:
         The state, and a line for the user: the step whose weights were taken, and in what its game

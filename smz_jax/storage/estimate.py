@@ -47,12 +47,7 @@ class Estimate(NamedTuple):
 def read_estimate(values: Any, name: str = "mean") -> Estimate | None:
     """The estimate that a document keeps as `name`, `name_low`, `name_high`, of `games`.
 
-    Args:
-        values: an evaluation of summary.json, a row of metrics.jsonl, or anything else.
-        name: of the mean.
-
-    Returns:
-        Bounds that are no finite numbers are left out; None without a finite mean.
+    Of anything: bounds that are no finite numbers are left out; None without a finite mean.
     """
     if not isinstance(values, Mapping):
         return None
@@ -167,11 +162,7 @@ def bootstrap(
 
 
 def percentile_interval(values: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Lower and upper end of the middle 95 % along the first axis; NaN is left out.
-
-    Args:
-        values: a statistic of each resample, `[R, ...]`.
-    """
+    """Lower and upper end of the middle 95 % of `[R, ...]` along R; NaN is left out."""
     from scipy import stats
 
     array = np.moveaxis(np.asarray(values, np.float64), 0, -1)

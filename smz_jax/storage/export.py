@@ -29,8 +29,7 @@ import numpy as np
 from smz_jax.config.check import ConfigError, require
 from smz_jax.config.settings import Config
 from smz_jax.config.sources import config_from_yaml, config_to_yaml
-from smz_jax.storage.documents import results_json
-from smz_jax.storage.documents.macro_form import check_library
+from smz_jax.storage.documents import macro_form, results_json
 from smz_jax.storage.files import atomic_write_bytes
 from smz_jax.storage.run_dir import CONFIG_NAME, WRITABLE, can_write
 
@@ -128,7 +127,7 @@ def read_export(folder: Path) -> Exported:
     if fault := results_json.SCORES(scores, SCORES):
         _refuse(folder, fault)
     if macros is not None:
-        check_library(macros, folder / MACROS)
+        macro_form.LIBRARY.check(macros, folder / MACROS)
     weights = _read_weights(folder, WEIGHTS, files[WEIGHTS])
     head = _read_weights(folder, HEAD, files[HEAD]) if HEAD in files else None
     return Exported(config, weights, about, scores, macros, head)

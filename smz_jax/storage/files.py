@@ -1,10 +1,11 @@
 """Files that are whole or not there: written at once, read with doubt."""
 
+import contextlib
 import json
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -47,14 +48,9 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path, fault: str = "is damaged", advice: str = "") -> dict[str, Any]:
     """Reads the JSON object that a file holds, whole or not at all.
 
-    Args:
-        path: the file.
-        fault: what the error says of the file, e.g. `is not a readable verification`.
-        advice: ends the error of a file that cannot be read.
-
     Raises:
-        ConfigError: in one line, `{path} {fault}: {reason}`, if it cannot be read, is no JSON in
-            UTF-8, or holds anything but an object.
+        ConfigError: in one line, `{path} {fault}: {reason}`, if it cannot be read (`advice` ends
+            the line then), is no JSON in UTF-8, or holds anything but an object.
     """
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -64,6 +60,16 @@ def read_json(path: Path, fault: str = "is damaged", advice: str = "") -> dict[s
     if not isinstance(value, dict):
         raise ConfigError(f"{path} {fault}: it holds no object")
     return value
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """A descriptor of a file or a folder, to read; it stays where it is if the name changes."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def drop(path: Path) -> None:

@@ -101,11 +101,9 @@ class MetricsWriter:
         self._env_steps = 0
 
     def write(self, row: Mapping[str, float | int | str]) -> None:
-        """Appends one row, whole on the disk's side before this returns.
+        """Appends one row, whole on the disk's side before this returns; null: was not finite.
 
-        Args:
-            row: names and values; `env_steps` is the step shown by TensorBoard (without it, the
-                one of the row before). Numbers that are not finite are written as null.
+        TensorBoard shows it at its `env_steps`, or at those of the row before.
         """
         values = plain(row)
         self._file.write(json.dumps(values, allow_nan=False).encode() + b"\n")

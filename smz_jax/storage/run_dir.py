@@ -158,9 +158,7 @@ def _write_config(run_dir: Path, invocation: Invocation) -> None:
 def forget_start(run_dir: Path, before: Sequence[str]) -> None:
     """Takes back what a start wrote that came to nothing, so that a corrected one may follow.
 
-    Args:
-        run_dir: folder of the run; left as it is once there is more than a start leaves.
-        before: the names that were in it before.
+    The folder, with the names that were in it `before`, is left once there is more than that.
     """
     new = set(os.listdir(run_dir)) - set(before)
     metrics = run_dir / "metrics.jsonl"

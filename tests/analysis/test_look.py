@@ -12,8 +12,7 @@ from smz_jax.analysis.view.watched_games import Span, occurrences, shown_macros,
 from smz_jax.macros.compression.selection import encode
 from smz_jax.storage.checkpoint import Damage, RowChunks
 from smz_jax.storage.checkpoint.rows import read_fields, write_rows
-from smz_jax.storage.documents.macro_form import check_library
-from smz_jax.storage.documents.macros import prefix_share
+from smz_jax.storage.documents.macro_form import LIBRARY, prefix_share
 from smz_jax.types import Trajectory
 from tests.macros.test_macro_listing import FOUR, library, macro, selection
 from tests.support.look_parts import game
@@ -110,7 +109,7 @@ def test_the_selection_is_that_of_the_code():
     assert found["phrases"][0]["saved_bits"] == pytest.approx(gain)
     assert found["phrases"][0]["missed_bits"] == pytest.approx(gain)
     assert found["play"]["actions"] == total and found["tree_share"] == 0.1
-    check_library({**document, "selection": found}, Path("x"))
+    LIBRARY.check({**document, "selection": found}, Path("x"))
 
 
 def test_search_visits_choose_where_play_does_not():

@@ -10,8 +10,7 @@ from smz_jax.config.check import ConfigError
 from smz_jax.report.data import load_run
 from smz_jax.report.macro_tables import macro_lines, macro_tables
 from smz_jax.report.verdict import find_warnings
-from smz_jax.storage.documents.macro_form import decode
-from smz_jax.storage.documents.macros import read_macros_json, write_macros_json
+from smz_jax.storage.documents.macro_form import LIBRARY, decode, write_macros_json
 from tests.macros.test_macro_listing import FOUR, library, macro, selection
 from tests.support.fake_run import write_run
 
@@ -25,7 +24,7 @@ def test_a_report_tells_of_a_dead_gate_and_of_prefixes(tmp_path):
     path = write_run(tmp_path / "breakout" / "a", iterations=4)
 
     def told(document):
-        write_macros_json(path / "macros.json", document)
+        write_macros_json(path.parent, document)
         run = load_run(path)
         return run, " ".join(find_warnings([run]))
 
@@ -60,7 +59,7 @@ def test_a_run_is_looked_at_from_end_to_end(tiny_run, tmp_path, capsys):
     shutil.copytree(tiny_run, run)
     assert command.main([str(run), "--games", "2", "--max_steps", "30"]) == 0
     out = capsys.readouterr().out
-    document = read_macros_json(run / "macros.json")
+    document = LIBRARY.read(run)
     found = document["selection"]
     assert found["play"]["source"] == "replay" and "library by compression:" in out
     # Each lane's rows less the newest one, and less those whose action a new game ignored.
@@ -104,10 +103,10 @@ def test_a_library_of_another_game_is_refused_before_anything(
 
     run = tmp_path / "run"
     shutil.copytree(tiny_run, run)
-    document = read_macros_json(run / "macros.json")
+    document = LIBRARY.read(run)
     document["macros"] = document["macros"][:1]
     words = change(document)
-    write_macros_json(run / "macros.json", document)
+    write_macros_json(run, document)
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     with pytest.raises(ConfigError, match=words) as error:
         command.main([str(run), "--games", "1", "--max_steps", "5", "--play", source])
@@ -126,7 +125,7 @@ def test_an_export_plays_games_and_stays_as_it_is(tiny_run, tmp_path, capsys):
     arguments = [str(export), "--games", "3", "--max_steps", "20", "--out", str(out)]
     assert command.main(arguments) == 0
     assert read_files(export) == before and not (export / "figures").exists()
-    found = read_macros_json(out / "macros.json")["selection"]
+    found = LIBRARY.read(out)["selection"]
     assert found["play"]["source"] == "games" and found["play"]["pieces"] >= 3
     assert (out / "figures" / "macro_timeline.png").exists()
     with pytest.raises(ConfigError, match=r"play = 'replay'.*games"):

@@ -8,7 +8,7 @@ import pytest
 from smz_jax.analysis.verify import verify_table as table
 from smz_jax.analysis.verify.trials import tally
 from smz_jax.config.check import ConfigError
-from smz_jax.storage.documents.verify_json import check_document
+from smz_jax.storage.documents.verify_json import VERIFICATION
 from tests.support.verify_parts import made_up_document, read_verification
 
 
@@ -65,9 +65,9 @@ def test_damage_is_named_in_one_line(tmp_path, where, value, words):
     for key in where[:-1]:
         part = part[key]
     part[where[-1]] = value
-    check_document(document, path)
+    VERIFICATION.check(document, path)
     with pytest.raises(ConfigError) as caught:
-        check_document(damaged, path)
+        VERIFICATION.check(damaged, path)
     assert words in str(caught.value) and "\n" not in str(caught.value)
     for text in ("", "[" * 100_000, "[]"):
         path.write_text(text)

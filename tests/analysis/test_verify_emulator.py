@@ -23,7 +23,7 @@ from smz_jax.config.experiment import Experiment, resolve
 from smz_jax.config.settings import Config, EnvConfig
 from smz_jax.envs.atari.emulator import Emulator, play_sequence
 from smz_jax.model.networks import make_networks
-from smz_jax.storage.documents.verify_json import check_document
+from smz_jax.storage.documents.verify_json import VERIFICATION
 from smz_jax.storage.export import Exported
 from tests.support.verify_parts import library_of, macro_entry
 
@@ -300,7 +300,7 @@ def test_from_end_to_end_with_a_gate_that_closed(tmp_path):
     request = VerifyRequest(tmp_path, macros=3, states=1, games=2, max_steps=12)
     said = []
     document = verify(tiny_model(), request, said.append)
-    check_document(document, tmp_path)
+    VERIFICATION.check(document, tmp_path)
     real, *others = document["libraries"]
     assert real["macros"] == [] and document["gate"]["closed"] == "repeatability"
     for library in others:

@@ -265,7 +265,7 @@ def test_yaml_round_trip_is_exact(preset):
     assert sources.config_from_yaml(text) == config
     assert sources.config_to_yaml(sources.config_from_yaml(text)) == text
     assert yaml.safe_load(text)["learner"]["learning_rate"] == 1.2345678901234567e-05
-    assert sources.from_dict(sources.to_dict(config)) == config
+    assert sources.from_dict(dataclasses.asdict(config)) == config
 
 
 def test_diff_names_each_difference():

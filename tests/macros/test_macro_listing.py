@@ -12,8 +12,7 @@ from smz_jax.config.check import ConfigError
 from smz_jax.macros.library.gate import closed_gate, gate_and_reason, prefix_line
 from smz_jax.macros.library.listing import SORTS, Wanted, listed
 from smz_jax.report.macro_tables import format_selection, format_table
-from smz_jax.storage.documents.macro_form import TIMES, check_library
-from smz_jax.storage.documents.macros import fold, read_macros_json, write_macros_json
+from smz_jax.storage.documents.macro_form import LIBRARY, TIMES, fold, write_macros_json
 
 NAMES = ["NOOP", "FIRE", "RIGHT", "LEFT"]
 
@@ -269,11 +268,11 @@ def test_a_table_of_prefixes_is_told():
 def test_a_wrong_file_is_one_line(tmp_path, change, words):
     document = json.loads(json.dumps({**FOUR, "selection": selection(((2, 3), 9.0))}))
     path = tmp_path / "macros.json"
-    write_macros_json(path, document)
-    assert read_macros_json(path) == document
+    write_macros_json(path.parent, document)
+    assert LIBRARY.read(path.parent) == document
     change(document)
     with pytest.raises(ConfigError, match=words) as error:
-        check_library(document, path)
+        LIBRARY.check(document, path)
     assert "\n" not in str(error.value)
 
 
@@ -334,10 +333,10 @@ SURE = {
 def test_an_entry_that_contradicts_itself_is_one_line(entry, words):
     document = json.loads(json.dumps(FOUR))
     document["macros"][1].update(SURE)
-    check_library(document, Path("x"))
+    LIBRARY.check(document, Path("x"))
     document["macros"][1].update(entry)
     with pytest.raises(ConfigError, match=words) as error:
-        check_library(document, Path("x"))
+        LIBRARY.check(document, Path("x"))
     assert "\n" not in str(error.value)
 
 
@@ -369,10 +368,10 @@ def test_an_entry_that_contradicts_itself_is_one_line(entry, words):
 )
 def test_a_library_that_contradicts_itself_is_one_line(change, words):
     document = json.loads(json.dumps({**FOUR, "selection": selection(((2, 3), 9.0))}))
-    check_library(document, Path("x"))
+    LIBRARY.check(document, Path("x"))
     change(document)
     with pytest.raises(ConfigError, match=words) as error:
-        check_library(document, Path("x"))
+        LIBRARY.check(document, Path("x"))
     assert "\n" not in str(error.value)
 
 
@@ -388,7 +387,7 @@ def folder(tmp_path):
     (tmp_path / "config.yaml").write_text(
         config_to_yaml(resolve(Experiment("breakout"), "tiny", {}, {}))
     )
-    write_macros_json(tmp_path / "macros.json", FOUR)
+    write_macros_json(tmp_path, FOUR)
     return tmp_path
 
 
@@ -399,7 +398,7 @@ def test_the_command_lists(folder, capsys):
         "LEFT"
     )
     assert "not measured" in out and "gate that closed" not in out
-    write_macros_json(folder / "macros.json", library(certain=0))
+    write_macros_json(folder, library(certain=0))
     assert command.main([str(folder), "--table"]) == 0
     out = capsys.readouterr().out
     assert "0 of 0 macros" in out and "the gate that closed: certainty: no certain windows" in out
@@ -447,10 +446,10 @@ def test_the_command_writes_json(folder, tmp_path, capsys):
     assert command.main([str(folder), "--status", "sound", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [m["actions"] for m in found["macros"]] == [[2, 3], [1, 2, 2]]
-    check_library(found, Path("x"))
+    LIBRARY.check(found, Path("x"))
     target = tmp_path / "list.json"
     assert command.main([str(folder), "--json", str(target)]) == 0
-    assert capsys.readouterr().out == "" and read_macros_json(target) == FOUR
+    assert capsys.readouterr().out == "" and LIBRARY.read(target.parent) == FOUR
 
 
 @pytest.mark.parametrize(

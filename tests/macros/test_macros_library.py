@@ -13,7 +13,7 @@ from smz_jax.macros.library.listing import rank
 from smz_jax.macros.library.summary import summarise, table_stats
 from smz_jax.macros.mine.buckets import assign_buckets, init_buckets, update_buckets
 from smz_jax.report.macro_tables import format_rankings
-from smz_jax.storage.documents.macros import read_macros_json, write_macros_json
+from smz_jax.storage.documents.macro_form import LIBRARY, write_macros_json
 from smz_jax.types import MacroStats, MacroTable
 
 NAMES = ("NOOP", "FIRE", "RIGHT", "LEFT")
@@ -137,12 +137,12 @@ def test_rankings():
 def test_json_round_trip_is_whole_and_atomic(tmp_path):
     path = tmp_path / "macros.json"
     path.write_text("the old one", encoding="utf-8")
-    write_macros_json(path, document())
-    assert read_macros_json(path) == document()
+    write_macros_json(path.parent, document())
+    assert LIBRARY.read(path.parent) == document()
     assert "FIRE → RIGHT" in path.read_text(encoding="utf-8")
     with pytest.raises(ValueError):
-        write_macros_json(path, {**document(), "stats": {"total": float("nan")}})
-    assert read_macros_json(path) == document()
+        write_macros_json(path.parent, {**document(), "stats": {"total": float("nan")}})
+    assert LIBRARY.read(path.parent) == document()
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -179,7 +179,7 @@ def test_a_damaged_library_is_refused_in_one_line(tmp_path, damage, message):
     path = tmp_path / "macros.json"
     path.write_text(json.dumps(damaged), encoding="utf-8")
     with pytest.raises(ConfigError, match=message) as error:
-        read_macros_json(path)
+        LIBRARY.read(path.parent)
     assert "\n" not in str(error.value) and str(path) in str(error.value)
 
 
@@ -189,7 +189,7 @@ def test_an_unreadable_library_is_refused_in_one_line(tmp_path, text):
     if text is not None:
         path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=r"macros\.json") as error:
-        read_macros_json(path)
+        LIBRARY.read(path.parent)
     assert "\n" not in str(error.value)
 
 

@@ -9,7 +9,7 @@ from scipy import stats
 from smz_jax.report import verification
 from smz_jax.report.build import build_report
 from smz_jax.report.data import load_run, load_runs
-from smz_jax.storage.documents.verify_json import check_document
+from smz_jax.storage.documents.verify_json import VERIFICATION
 from tests.report.test_report import draw
 from tests.support.fake_run import write_run
 from tests.support.verify_parts import made_up
@@ -38,7 +38,7 @@ def fake(held, control, saved=0.2):
 def write(path, number, **settings):
     run = write_run(path / "breakout" / f"seed{number}", iterations=4, seed=number, **settings)
     document = fake(HELD[number], CONTROL[number])
-    check_document(document, run)
+    VERIFICATION.check(document, run)
     (run / "verify.json").write_text(json.dumps(document))
     return run
 

@@ -125,7 +125,7 @@ def test_what_is_saved_is_what_was_there_when_save_was_called(tmp_path):
 
 def test_the_newest_two_are_kept_those_asked_for_and_one_best(tmp_path):
     checkpoints = CheckpointStore(tmp_path, keep_every=100)
-    assert not checkpoints.exists("last")
+    assert not checkpoints.steps("last")
     for step in (60, 100, 130, 160, 190):
         checkpoints.save("last", step, {"x": jnp.int32(step)})
         checkpoints.save("best", step, {"x": jnp.int32(-step)})
@@ -142,7 +142,7 @@ def test_a_kill_between_the_two_renames_of_a_step_saved_again_loses_nothing(tmp_
     CheckpointStore(tmp_path).save("best", 60, {"x": jnp.int32(7)})
     final = CheckpointStore(tmp_path).path("best", 60)
     final.rename(final.with_name(final.name + ".former"))
-    assert CheckpointStore(tmp_path).exists("best")
+    assert CheckpointStore(tmp_path).steps("best")
     assert int(CheckpointStore(tmp_path).restore("best", {"x": jnp.int32(0)}).state["x"]) == 7
     assert [x.name for x in final.parent.iterdir()] == [f"{final.name}.former"]  # a reader only
     CheckpointStore(tmp_path).save("best", 60, {"x": jnp.int32(8)})
@@ -252,7 +252,7 @@ def test_a_save_in_the_background_tells_of_its_failure_once(tmp_path, monkeypatc
         with pytest.raises(OSError, match="No space left"):
             checkpoints.wait()
     checkpoints.wait()
-    assert not checkpoints.exists("last")
+    assert not checkpoints.steps("last")
 
 
 KILLED = """

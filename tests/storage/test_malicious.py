@@ -18,7 +18,7 @@ import pytest
 from smz_jax.config.check import ConfigError
 from smz_jax.config.settings import Config
 from smz_jax.report.macro_tables import format_rankings
-from smz_jax.storage.documents.macro_form import check_library
+from smz_jax.storage.documents.macro_form import LIBRARY
 from smz_jax.storage.export import ABOUT, REQUIRED, SUMS, Exported, read_export, write_export
 from tests.macros.test_macros_library import document
 from tests.storage.test_export import refused, resum
@@ -197,7 +197,7 @@ def test_any_nonsense_in_a_library():
         for value in NONSENSE:
             changed = replaced(whole, where, value)
             try:
-                check_library(changed, path)
+                LIBRARY.check(changed, path)
             except ConfigError as error:
                 assert "\n" not in str(error) and str(error).isprintable(), (where, value)
                 assert len(str(error)) < 400 and "macros.json" in str(error)
@@ -224,6 +224,6 @@ def test_any_nonsense_in_a_library():
 )
 def test_objects_and_escapes_in_a_library(where, value):
     whole = json.loads(json.dumps(document()))
-    check_library(whole, Path("macros.json"))
+    LIBRARY.check(whole, Path("macros.json"))
     with pytest.raises(ConfigError, match=r"macros\.json"):
-        check_library(replaced(whole, where, value), Path("macros.json"))
+        LIBRARY.check(replaced(whole, where, value), Path("macros.json"))

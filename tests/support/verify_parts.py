@@ -15,7 +15,7 @@ from smz_jax.analysis.verify.trials import LibraryTrials, Trial
 from smz_jax.analysis.verify.tried_libraries import Library, Piece
 from smz_jax.config.settings import Config
 from smz_jax.config.training import MacroConfig
-from smz_jax.storage.documents.verify_json import FILE, check_document
+from smz_jax.storage.documents.verify_json import FILE, VERIFICATION
 from smz_jax.storage.files import read_json, write_json
 
 NAMES = ("NOOP", "FIRE", "RIGHT", "LEFT")
@@ -79,7 +79,7 @@ def made_up_document(tmp_path, sound=True):
 
 def read_verification(path):
     document = read_json(path)
-    check_document(document, path)
+    VERIFICATION.check(document, path)
     return document
 
 

@@ -34,7 +34,7 @@ from smz_jax.learning.learner import init_train_state
 from smz_jax.macros.precondition.head import HeadState, applies
 from smz_jax.model.networks import make_networks
 from smz_jax.storage.checkpoint import CheckpointStore
-from smz_jax.storage.documents.macros import check_fits
+from smz_jax.storage.documents.macro_form import check_fits
 from smz_jax.storage.documents.verify_json import FILE, TABLE
 from smz_jax.storage.export import Exported, is_export
 from smz_jax.storage.files import atomic_write_text, write_json
@@ -67,7 +67,7 @@ def verify_folder(request: VerifyRequest) -> None:
     """
     folder, kind = request.folder, request.checkpoint or "last"
     store = CheckpointStore(folder)
-    there = [x for x in ("last", "best") if is_export(folder) or store.exists(x)]
+    there = [x for x in ("last", "best") if is_export(folder) or store.steps(x)]
     if not there:
         works = "a run that has saved one: training does so at its end, and now and then before"
         raise ConfigError(f"{folder} holds no checkpoint; what would work is {works}")

@@ -9,7 +9,7 @@ from smz_jax.analysis.requests import MacrosRequest, check_folder
 from smz_jax.config.check import ConfigError, require
 from smz_jax.macros.library.gate import closed_gate, prefix_line
 from smz_jax.macros.library.listing import Wanted, listed
-from smz_jax.storage.documents.macros import read_macros_json
+from smz_jax.storage.documents.macro_form import LIBRARY
 
 
 def read_library(request: MacrosRequest) -> tuple[dict[str, Any], bool]:
@@ -27,7 +27,7 @@ def read_library(request: MacrosRequest) -> tuple[dict[str, Any], bool]:
     allowed = f"a folder with its {MACROS}: a run writes it at each checkpoint"
     require(there, "RUN_DIR", str(folder), allowed)
     require(out is None or out.is_dir() or not out.exists(), "out", str(out), "a folder")
-    return read_macros_json(folder / MACROS), is_run
+    return LIBRARY.read(folder), is_run
 
 
 def print_library(library: dict[str, Any], wanted: Wanted) -> None:

@@ -17,10 +17,10 @@ from smz_jax.analysis.view.watched_games import WatchedGames, watch
 from smz_jax.config.check import ConfigError, require
 from smz_jax.config.training import MacroConfig
 from smz_jax.macros.library.listing import Wanted
-from smz_jax.report.build import require_writable
 from smz_jax.report.style import RC, save_figure
 from smz_jax.storage.checkpoint import CheckpointStore
-from smz_jax.storage.documents.macros import check_fits, write_macros_json
+from smz_jax.storage.documents.macro_form import check_fits, write_macros_json
+from smz_jax.storage.run_dir import WRITABLE, can_write
 
 TIMELINE, TREE, STRIPS = "macro_timeline", "macro_tree", "macro_strips"
 """Names of the figures, which a report looks for in `figures/`."""
@@ -54,11 +54,11 @@ def draw_library(
             "that has saved one: training does so at its end, and now and then before"
         )
         return
-    require_writable(out)
+    require(can_write(out / "figures"), "out", str(out), WRITABLE)
     kind: Any = request.checkpoint or next(iter(kinds), "last")
     model = load.load_model(folder, kind)
     check_fits(library, model.about["action_names"], model.config.macro.max_length)
-    has_replay = is_run and CheckpointStore(folder).exists("last")
+    has_replay = is_run and CheckpointStore(folder).steps("last")
     allowed = "games: the folder holds no checkpoint with a replay"
     require(request.play != "replay" or has_replay, "play", request.play, allowed)
     replayed = has_replay and request.play != "games"
@@ -74,7 +74,7 @@ def draw_library(
     try:
         if out != folder or is_run:
             out.mkdir(parents=True, exist_ok=True)
-            write_macros_json(out / "macros.json", library)
+            write_macros_json(out, library)
             print(f"wrote {out / 'macros.json'}")
         watched = watched or watch(model, library, request)
         for name, figure in _figures(library, watched, model.config.macro):

@@ -77,7 +77,7 @@ def measure_selection(
     then is no claim about the game.
 
     Args:
-        library: as `read_macros_json` gives it.
+        library: as `LIBRARY.read` gives it.
         pieces: of play, each 1-D.
         source: of play.
 

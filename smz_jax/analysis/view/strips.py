@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from smz_jax.analysis.view.watched_games import Game, occurrences, shown_macros
 from smz_jax.report.style import BLUE, DPI, VERMILLION, note_empty, plot_text
-from smz_jax.storage.documents.macros import fold
+from smz_jax.storage.documents.macro_form import fold
 
 STRIPS = 4
 """Macros that are shown at most."""

@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 
 from smz_jax.analysis.view.watched_games import Game, Span, shown_macros, spans_of
 from smz_jax.report.style import BLUE, DPI, GREEN, GREY, ORANGE, VERMILLION, note_empty, plot_text
-from smz_jax.storage.documents.macros import fold
+from smz_jax.storage.documents.macro_form import fold
 
 ROWS, STEPS = 10, 240
 """Macros and steps that are shown at most: a macro of two actions must stay a visible bar."""

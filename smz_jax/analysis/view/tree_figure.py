@@ -14,7 +14,7 @@ from smz_jax.analysis.view.chains import SmallTree
 from smz_jax.analysis.view.watched_games import TreeDecision
 from smz_jax.config.training import MacroConfig
 from smz_jax.report.style import DPI, GREEN, GREY, plot_text
-from smz_jax.storage.documents.macros import fold
+from smz_jax.storage.documents.macro_form import fold
 
 NODES = 60
 """Nodes that are drawn at most."""

@@ -36,7 +36,7 @@ from smz_jax.macros.compression.coding import (
 from smz_jax.macros.compression.ladder import NOTHING, refine
 from smz_jax.macros.compression.merging import merge_pairs
 from smz_jax.macros.compression.rewriting import library_bits, rewrite
-from smz_jax.storage.documents.macros import prefix_share
+from smz_jax.storage.documents.macro_form import prefix_share
 
 _ROUNDS = 4
 _WORK = 1 << 23

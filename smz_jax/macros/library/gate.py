@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from smz_jax.config.training import MacroConfig
-from smz_jax.storage.documents.macros import prefix_share
+from smz_jax.storage.documents.macro_form import prefix_share
 
 PREFIXES = 0.5
 """Above this share of macros that begin another one, a table holds little but prefixes."""

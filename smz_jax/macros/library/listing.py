@@ -54,7 +54,7 @@ def listed(document: Mapping[str, Any], wanted: Wanted) -> list[dict[str, Any]]:
     """The macros that are wanted, the best first; ties go to the higher count, then as they were.
 
     Args:
-        document: as `read_macros_json` gives it.
+        document: as `LIBRARY.read` gives it.
         wanted: filters and order.
 
     Raises:

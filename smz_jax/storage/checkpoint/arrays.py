@@ -20,6 +20,7 @@ import orbax.checkpoint as ocp
 
 from smz_jax.config.check import ConfigError
 from smz_jax.storage.checkpoint.sums import Damage, reason_of
+from smz_jax.storage.files import opened
 
 CHUNK_BYTES = 32 * 2**20
 
@@ -66,12 +67,9 @@ def _plain(path: Path) -> Iterator[Path]:
     """
     if re.fullmatch(r"[\w ./@+=,-]*", str(path), re.ASCII):
         yield path
-        return
-    parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield Path(f"/proc/self/fd/{parent}") / path.name
-    finally:
-        os.close(parent)
+    else:
+        with opened(path.parent) as parent:
+            yield Path(f"/proc/self/fd/{parent}") / path.name
 
 
 def _checkpointer() -> ocp.Checkpointer:

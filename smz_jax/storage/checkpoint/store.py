@@ -37,7 +37,8 @@ Kind = Literal["last", "best"]
 FORMAT = 4
 KEPT = {"last": 2, "best": 1}
 """Newest steps that are kept: of `last` one to resume from, one to walk back to."""
-SETS = ("a", "b")
+OTHER = {"a": "b", "b": "a"}
+"""Of the sets of rows, whose turn comes after it."""
 _COMPLETE = re.compile(r"\d{12}(\.former)?")
 
 
@@ -73,13 +74,13 @@ class CheckpointStore:
     ) -> None:
         self._root = Path(run_dir).absolute() / "checkpoints"
         # Old steps and rows are deleted here: what lies elsewhere is none of this run's.
-        for name in ("last", "best", *(f"rows-{name}" for name in SETS)):
+        for name in ("last", "best", *(f"rows-{name}" for name in OTHER)):
             path = self._root / name
             allowed = "a folder of the run's own, no link"
             require(not path.is_symlink(), f"checkpoints/{name}", str(path), allowed)
         self._about, self._keep_every, self._stride = dict(about or {}), keep_every, stride
-        self._saved: dict[str, SavedRows | None] = dict.fromkeys(SETS)  # newest, verified ones
-        self._turn = SETS[0]  # whose turn it is to take the rows
+        self._saved: dict[str, SavedRows | None] = dict.fromkeys(OTHER)  # newest, verified ones
+        self._turn = "a"  # whose turn it is to take the rows
         self._newest: tuple[int, str] | None = None  # step and set that this process knows of
         self._pool = futures.ThreadPoolExecutor(1, "checkpoint")
         self._saving: futures.Future[None] | None = None
@@ -95,10 +96,6 @@ class CheckpointStore:
         if self._saving is not None:
             futures.wait([self._saving])
         self._root = run_dir.absolute() / "checkpoints"
-
-    def exists(self, kind: Kind) -> bool:
-        """Whether a complete checkpoint of this kind is there."""
-        return bool(self.steps(kind))
 
     def path(self, kind: Kind, step: int) -> Path:
         """Folder of a step; its former one, if the process was killed while it was replaced."""
@@ -171,7 +168,7 @@ class CheckpointStore:
             turn, saved = listed["set"], SavedRows.from_json(listed)
             with arrays.readable(folder):
                 rows = row_files.read_rows(self._rows_folder(turn), saved, experience)
-            self._saved[turn], self._newest, self._turn = saved, (found, turn), _other(turn)
+            self._saved[turn], self._newest, self._turn = saved, (found, turn), OTHER[turn]
         return Restored(state, manifest["extra"], rows, found, damaged, manifest)
 
     def restore_model(
@@ -249,7 +246,7 @@ class CheckpointStore:
             **self._about,
             "leaves": {name: arrays.describe(leaf) for name, leaf in leaves.items()},
         }
-        self._saving = self._pool.submit(self._write, kind, step, copied, manifest, rows)
+        self._saving = self._pool.submit(self._write, manifest, copied, rows)
         if block:
             self.wait()
 
@@ -260,15 +257,9 @@ class CheckpointStore:
             done, self._saving = self._saving, None
             done.result()
 
-    def _write(
-        self,
-        kind: Kind,
-        step: int,
-        leaves: list[Any],
-        manifest: dict[str, Any],
-        chunks: RowChunks | None,
-    ) -> None:
-        final, turn = self._root / kind / f"{step:012d}", self._turn
+    def _write(self, manifest: dict[str, Any], leaves: list[Any], chunks: RowChunks | None) -> None:
+        kind, step, turn = manifest["kind"], manifest["step"], self._turn
+        final = self._root / kind / f"{step:012d}"
         try:
             self._clear(kind)
             final.parent.mkdir(parents=True, exist_ok=True)
@@ -279,9 +270,8 @@ class CheckpointStore:
             partial = final.with_suffix(".partial")
             partial.mkdir()
             arrays.write_arrays(partial / "state", leaves)
-            sums.write_manifest(
-                partial, {**manifest, "rows": listed, "files": sums.sums_below(partial)}
-            )
+            manifest |= {"rows": listed, "files": sums.sums_below(partial)}
+            sums.write_manifest(partial, manifest)
             sums.sync_below(partial)
             if final.exists():  # the same step again: whatever happens, one of the two is whole
                 _rename(final, ".former")
@@ -296,7 +286,7 @@ class CheckpointStore:
                 raise
             drop(final.with_suffix(".former"))
             if saved:
-                self._saved[turn], self._newest, self._turn = saved, (step, turn), _other(turn)
+                self._saved[turn], self._newest, self._turn = saved, (step, turn), OTHER[turn]
             self._prune(kind, step)
         except Exception:
             with contextlib.suppress(OSError):  # what was written takes room for nothing
@@ -319,13 +309,12 @@ class CheckpointStore:
             if manifest["step"] != int(folder.name[:12]) or manifest["kind"] != folder.parent.name:
                 raise Damage(f"it is the step {manifest['step']} of {manifest['kind']!r}")
             if rows := manifest["rows"]:
-                row_files.verify_rows(
-                    self._rows_folder(rows["set"]), SavedRows.from_json(rows), former
-                )
+                saved = SavedRows.from_json(rows)
+                row_files.verify_rows(self._rows_folder(rows["set"]), saved, former)
         return manifest
 
     def _rows_folder(self, turn: str) -> Path:
-        if turn not in SETS:
+        if turn not in OTHER:
             raise Damage(f"{turn!r} is no set of rows")
         return self._root / f"rows-{turn}"
 
@@ -353,7 +342,7 @@ class CheckpointStore:
             self._prune_rows()
 
     def _prune_rows(self) -> None:
-        listed: dict[str, set[str]] = {name: set() for name in SETS}
+        listed: dict[str, set[str]] = {name: set() for name in OTHER}
         for step in self.steps("last"):
             try:
                 if rows := sums.read_manifest(self.path("last", step)).get("rows"):
@@ -367,10 +356,6 @@ class CheckpointStore:
                     path.unlink()
             if saved and not saved.names <= listed[name]:
                 self._saved[name] = None  # the next save here writes everything anew
-
-
-def _other(turn: str) -> str:
-    return SETS[1 - SETS.index(turn)]
 
 
 def _rename(path: Path, ending: str) -> Path:

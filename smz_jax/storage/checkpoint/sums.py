@@ -11,6 +11,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from smz_jax.storage.files import opened
+
 MANIFEST, MANIFEST_SUM = "manifest.json", "manifest.sha256"
 
 
@@ -50,11 +52,8 @@ def sync_below(folder: Path) -> None:
 
 def sync(path: Path) -> None:
     """Forces a file, or which names a folder holds, to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with opened(path) as descriptor:
+        os.fsync(descriptor)
 
 
 def _own_sum(manifest: bytes) -> bytes:

@@ -30,25 +30,28 @@ class _Absent:
 ABSENT = _Absent()
 
 
-def check_form(form: Form, document: Any, path: Path, name: str) -> None:
-    """Raises ConfigError in one line, `{path} is not {name}: {fault}`, unless the form is kept."""
-    if fault := form(document, ""):
-        raise ConfigError(f"{path} is not {name}: {fault}")
-
-
 class Document:
     """A JSON document of a run or an export, and what it must hold.
 
     Args:
         file: its name.
-        agree: the fault of parts that are right each but do not go together; None: there is none.
+        agree: the fault of parts that are right each but do not go together, or None.
+        kind: what a file that has a fault is not, `a macro library`; empty: it is damaged.
+        advice: ends the error of a file that cannot be read.
         parts: the form of each of its fields; there may be others.
     """
 
     def __init__(
-        self, file: str, agree: Callable[[Any], str | None] = lambda found: None, **parts: Form
+        self,
+        file: str,
+        agree: Callable[[Any], str | None] = lambda found: None,
+        kind: str = "",
+        advice: str = "",
+        **parts: Form,
     ) -> None:
         self.file, self._agree, self._parts = file, agree, parts
+        self._wrong = f"is not {kind}" if kind else "is damaged"
+        self._unread = self._wrong.replace("not a ", "not a readable "), advice
 
     def read(self, folder: Path) -> dict[str, Any]:
         """Reads it from a folder.
@@ -56,10 +59,14 @@ class Document:
         Raises:
             ConfigError: in one line, if it is missing, damaged, or a part is not what it must be.
         """
-        found = read_json(folder / self.file)
-        if fault := self.fault(found):
-            raise ConfigError(f"{folder / self.file} is damaged: {fault}")
+        found = read_json(folder / self.file, *self._unread)
+        self.check(found, folder / self.file)
         return found
+
+    def check(self, found: Any, path: Path | str) -> None:
+        """Raises ConfigError in one line unless what was read from `path` is all it must be."""
+        if fault := self.fault(found):
+            raise ConfigError(f"{path} {self._wrong}: {fault}")
 
     def fault(self, found: Any) -> str | None:
         """The first fault of what was read."""

@@ -1,18 +1,21 @@
-"""The form of macros.json, and whether its parts agree (no JAX).
+"""macros.json: its form, whether its parts agree, and words for macros (no JAX).
 
 `docs/macros_json.md` says what each field means. A change that older readers would misread raises
 `SCHEMA`; a field that may be missing does not.
 """
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from smz_jax.config.check import ConfigError, shorten
+from smz_jax.config.check import require, shorten
 from smz_jax.config.training import MacroConfig
 from smz_jax.storage.documents import forms
 from smz_jax.storage.documents.forms import COUNTS, SHARE, every, fields, kind, number, optional
+from smz_jax.storage.files import atomic_write_text
 
 SCHEMA = 3
 STATUS_NAMES = ("candidate", "sound", "refuted")
@@ -73,15 +76,6 @@ def _part(of: type) -> forms.Form:
     return lambda found, where: None if isinstance(found, of) else f"{where} is missing"
 
 
-LIBRARY = fields(
-    action_names=every(forms.TEXT),
-    stats=_part(dict),
-    config=_part(dict),
-    macros=lambda found, where: _part(list)(found, where) or every(MACRO)(found, where),
-    selection=optional(SELECTION),
-)
-
-
 def decode(actions: Sequence[int], action_names: Sequence[str]) -> str:
     """Action ids in the environment's own words, e.g. "FIRE → RIGHT → RIGHT"."""
     return ARROW.join(action_names[action] for action in actions)
@@ -101,39 +95,24 @@ def is_macro_list(found: Any) -> bool:
     return found is None or every(_SHOWN)(found, "") is None
 
 
-def check_library(document: Any, source: Path) -> None:
-    """Checks a library that was read from the file `source`.
+def _schema(found: Any, where: str) -> str | None:
+    advice = ""
+    if type(found) is int:
+        if found == SCHEMA:
+            return None
+        older = ": an older version wrote it, which kept less evidence; run the experiment again"
+        advice = ": a newer version wrote it; update this project" if found > SCHEMA else older
+        advice += ", or read it with the commit in the run's summary.json"
+    return f"{where} = {shorten(found)}, allowed is {SCHEMA}{advice}"
 
-    Raises:
-        ConfigError: in one line, if it is damaged or of another schema.
-    """
-    if fault := _fault(document):
-        raise ConfigError(f"{source} is not a macro library: {fault}")
 
-
-def _fault(document: Any) -> str | None:
-    if not isinstance(document, dict):
-        return "it holds no object"
-    schema, advice = document.get("schema"), ""
-    if type(schema) is not int or schema != SCHEMA:
-        if type(schema) is int:
-            older = (
-                ": an older version wrote it, which kept less evidence; run the experiment again"
-            )
-            advice = ": a newer version wrote it; update this project" if schema > SCHEMA else older
-            advice += ", or read it with the commit in the run's summary.json"
-        return f"schema = {shorten(schema)}, allowed is {SCHEMA}{advice}"
-    if fault := LIBRARY(document, ""):
-        return fault
+def _contradictions(document: Mapping[str, Any]) -> Iterator[str]:
+    """Where a library of the right form contradicts itself."""
     try:
         config = MacroConfig(**document["config"])
     except (TypeError, ValueError, OverflowError) as error:
-        return f"config: {error}"
-    return next(_contradictions(document, config), None)
-
-
-def _contradictions(document: Mapping[str, Any], config: MacroConfig) -> Iterator[str]:
-    """Where a library of the right form contradicts itself."""
+        yield f"config: {error}"
+        return
     names, macros = document["action_names"], document["macros"]
     for name, found in document["stats"].items():
         high = 1 if name.startswith("certain_rate") else forms.HUGE
@@ -235,3 +214,51 @@ def _of_status(macro: Mapping[str, Any], config: MacroConfig) -> Claims:
     yield state != "sound" or low >= share - _SLACK, f": held_low = {low}, {allowed}"
     allowed = f"allowed is below config.sound_share = {share} of a refuted macro"
     yield state != "refuted" or high < share + _SLACK, f": held_high = {high}, {allowed}"
+
+
+LIBRARY = forms.Document(
+    "macros.json",
+    lambda document: next(_contradictions(document), None),
+    kind="a macro library",
+    advice="; a run writes it anew at each checkpoint",
+    schema=_schema,
+    action_names=every(forms.TEXT),
+    stats=_part(dict),
+    config=_part(dict),
+    macros=lambda found, where: _part(list)(found, where) or every(MACRO)(found, where),
+    selection=optional(SELECTION),
+)
+
+
+def fold(names: Sequence[str]) -> str:
+    """Action names with repeats folded: FIRE, then RIGHT twice."""
+    runs = [(name, len(list(run))) for name, run in groupby(names)]
+    return ARROW.join(name if times == 1 else f"{name} {TIMES}{times}" for name, times in runs)
+
+
+def prefix_share(phrases: Sequence[Sequence[int]]) -> float:
+    """Share of the phrases that are a proper prefix of another one; 0 where there are none."""
+    whole = {tuple(phrase) for phrase in phrases}
+    starts = {phrase[:end] for phrase in whole for end in range(len(phrase))}
+    return len(whole & starts) / len(whole) if whole else 0.0
+
+
+def check_fits(document: Mapping[str, Any], action_names: Sequence[str], longest: int) -> None:
+    """Checks that a library is of a model's game and of its `macro.max_length`, `longest`.
+
+    Raises:
+        ConfigError: in one line, if its actions are others, or a macro is longer.
+    """
+    names = document["action_names"]
+    shown = ", ".join(map(str, action_names))
+    allowed = f"those of the model: {shown}; take a library of the same game and action set"
+    require(names == list(action_names), "macros.json: action_names", names, allowed)
+    length = max((macro["length"] for macro in document["macros"]), default=0)
+    allowed = f"at most macro.max_length = {longest} of the model's settings"
+    require(length <= longest, "macros.json: length", length, allowed)
+
+
+def write_macros_json(folder: Path, document: Mapping[str, Any]) -> None:
+    """Writes the library of `summarise`; a reader sees the old file or the new, never a part."""
+    text = json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False)
+    atomic_write_text(folder / LIBRARY.file, text)

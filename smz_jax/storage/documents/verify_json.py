@@ -24,7 +24,6 @@
 low, high (95 %; null where there is none) and trials.
 """
 
-from pathlib import Path
 from typing import Any
 
 from smz_jax.storage.documents import forms
@@ -72,7 +71,9 @@ _PAIRS = fields(
     lengths=forms.kind(list),
     model=forms.kind(str),
 )
-DOCUMENT = fields(
+VERIFICATION = forms.Document(
+    FILE,
+    kind=f"a verification of schema {SCHEMA}",
     schema=forms.value(lambda x: x == SCHEMA, f", allowed is {SCHEMA}"),
     **dict.fromkeys(("experiment", "checkpoint", "suite", "game"), TEXT),
     asked=_NUMBERS,
@@ -85,9 +86,3 @@ DOCUMENT = fields(
     criteria=every(fields(what=TEXT, met=nullable(forms.TRUTH), found=TEXT)),
     libraries=every(_LIBRARY),
 )
-"""Its form."""
-
-
-def check_document(document: Any, path: Path) -> None:
-    """Raises ConfigError in one line unless the document has its form."""
-    forms.check_form(DOCUMENT, document, path, f"a verification of schema {SCHEMA}")
