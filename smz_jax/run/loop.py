@@ -29,8 +29,7 @@ from smz_jax.run.events import (
 from smz_jax.run.parts import Parts, make_parts
 from smz_jax.run.progress import Progress
 from smz_jax.run.signals import StopSignal
-from smz_jax.run.start import begin, check_unused, open_metrics
-from smz_jax.run.state import RunState, make_store
+from smz_jax.run.state import RunState, begin, check_unused, make_store, open_metrics
 from smz_jax.storage.files import opened
 from smz_jax.storage.metrics import PhaseTimers, newest_games, score_row
 from smz_jax.storage.run_dir import Weights
