@@ -141,18 +141,12 @@ def _draw_plot(axes: Axes, plot: Plot, runs: Sequence[RunData]) -> bool:
     if plot.draw is not None:
         drawn |= plot.draw(axes, runs)
     for mark in plot.marks if drawn else ():
-        for height in _heights(mark, runs):
+        heights = {mark.height}
+        if isinstance(mark.height, str):
+            heights = {run.setting(*mark.height.split(".")) for run in runs}
+        for height in sorted(x for x in heights if isinstance(x, (int, float))):
             axes.axhline(height, color=mark.colour, linestyle=mark.dash, linewidth=1.4)
             words: Any = {"ha": "right", "va": "bottom", "fontsize": 9, "color": mark.colour}
             words |= {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
             axes.annotate(mark.text.format(height), (0.99, height), (0, 4), **words)
     return drawn
-
-
-def _heights(mark: Mark, runs: Sequence[RunData]) -> list[float]:
-    """Where a mark lies: one height, or the setting's of each run."""
-    if not isinstance(mark.height, str):
-        return [mark.height]
-    section, name = mark.height.split(".")
-    known = {run.setting(section, name) for run in runs}
-    return sorted(x for x in known if isinstance(x, (int, float)))

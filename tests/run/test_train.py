@@ -152,7 +152,8 @@ def test_sigterm_saves_and_the_printed_command_goes_on(finished, environment, tm
     del finished  # only for its compile cache
     folder, steps = tmp_path / "run [1]", 512
     flags = ("--preset", "tiny", "--total_env_steps", str(steps), "--eval.no_baselines")
-    process = start(environment, folder, *flags)
+    # No save is under way when the folder is renamed: it would make the former one again.
+    process = start(environment, folder, *flags, "--checkpoint_every_env_steps", "256")
     path = folder / "metrics.jsonl"
     wait_for(process, lambda: path.exists() and b'"iteration": 2' in path.read_bytes())
     folder = folder.rename(tmp_path / "moved [a@b]\\c")  # while it trains
