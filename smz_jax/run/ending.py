@@ -146,7 +146,7 @@ def summarise_run(invocation: Invocation, run_dir: Path, outcome: Outcome) -> di
 
 
 def _score(result: Mapping[str, Any]) -> str:
-    return Estimate(*map(result.get, ("mean", "mean_low", "mean_high"))).text("{:.2f}".format)
+    return Estimate(*(result[f"mean{end}"] for end in ("", "_low", "_high"))).text("{:.2f}".format)
 
 
 def format_summary(summary: Mapping[str, Any], config: Config) -> str:

@@ -58,7 +58,7 @@ def draw_library(
     kind: Any = request.checkpoint or next(iter(kinds), "last")
     model = load.load_model(folder, kind)
     check_fits(library, model.about["action_names"], model.config.macro.max_length)
-    has_replay = is_run and CheckpointStore(folder).steps("last")
+    has_replay = is_run and bool(CheckpointStore(folder).steps("last"))
     allowed = "games: the folder holds no checkpoint with a replay"
     require(request.play != "replay" or has_replay, "play", request.play, allowed)
     replayed = has_replay and request.play != "games"
