@@ -38,8 +38,12 @@ and each ratio beside the figure to reach. "Equal decision nodes" is half of the
 collapsing, on a deterministic model.
 """  # noqa: D415
 
+if not __package__:
+    raise SystemExit(
+        "error: type `python -m experiments.benchmark` in the folder above experiments"
+    )
+
 import math
-import os
 import shlex
 import sys
 from dataclasses import dataclass
@@ -50,7 +54,9 @@ from smz_jax.config.check import Between, ConfigError, require
 from smz_jax.config.cli import Invocation, RunRequest, choose_preset, parse
 from smz_jax.config.experiment import Experiment
 from smz_jax.config.process import run_main
-from smz_jax.config.sources import suggest
+from smz_jax.config.sources import require_known
+from smz_jax.storage.files import write_json
+from smz_jax.storage.run_dir import can_write
 
 EXPERIMENT = Experiment("benchmark", base={"env.id": "Breakout"})
 COMMANDS = ("search", "rollout", "soak")
@@ -75,10 +81,9 @@ def read_command(argv: list[str]) -> tuple[str, BenchmarkRequest, Invocation]:
         ConfigError: in one line, before JAX loads and before minutes of measuring.
     """
     command = argv[0] if argv and not argv[0].startswith("-") else ""
-    if command and command not in COMMANDS:
-        hint = suggest(command, COMMANDS) or "; there are " + ", ".join(COMMANDS)
-        raise ConfigError(f"unknown command {command!r}{hint}")
-    argv = argv[1:] if command else argv
+    if command:
+        require_known("command", command, COMMANDS)
+        argv = argv[1:]
     if command == "soak" and not any(x.split("=")[0] == "--preset" for x in argv):
         argv = [*argv, "--preset", "smoke"]
     invocation = parse(argv, EXPERIMENT, BenchmarkRequest)
@@ -94,15 +99,13 @@ def read_command(argv: list[str]) -> tuple[str, BenchmarkRequest, Invocation]:
     else:
         if request.full:
             raise ConfigError("--full goes with search: experiments.benchmark search --full")
-        run_dir = None if request.run_dir is None else str(request.run_dir)
-        for name, value in (("run_dir", run_dir), ("resume", request.resume)):
+        for name, value in (("run_dir", str(request.run_dir or "")), ("resume", request.resume)):
             require(not value, name, value, "left out: a benchmark has no run folder")
         from smz_jax.envs import check_env_id
 
         check_env_id(invocation.config.env)
     if (path := request.json) is not None:
-        folder = next(parent for parent in path.absolute().parents if parent.exists())
-        good = not path.is_dir() and folder.is_dir() and os.access(folder, os.W_OK)
+        good = not path.is_dir() and can_write(path.parent)
         require(good, "json", str(path), "the path of a file that can be written")
     return command, request, invocation
 
@@ -127,7 +130,7 @@ def measure(command: str, request: BenchmarkRequest, invocation: Invocation) -> 
             is_free = is_tiny or request.full or request.seconds is not None
             limit = math.inf if is_free else search.LIMIT_SECONDS
             result |= search.measure(plan, each, 3 if is_tiny else timing.ROUNDS, limit)
-            result |= {"full": request.full}
+            result["full"] = request.full
             shown = [tables.search_table, tables.figures_table]
         elif command == "rollout":
             result |= parts.measure_acting(config, each, str(preset))
@@ -155,16 +158,14 @@ def main() -> int:
     from smz_jax.run.devices import prepare_jax
 
     prepare_jax(fast=invocation.preset == "tiny")
-    from smz_jax.storage.files import write_json
-
     result = measure(command, request, invocation)
-    if request.json is not None:
+    if (path := request.json) is not None:
         typed = shlex.join(["python", "-m", "experiments.benchmark", *argv])
         try:
-            write_json(request.json, {"command": typed, **result})
+            write_json(path, {"command": typed, **result})
         except OSError as error:
-            raise ConfigError(f"json = {str(request.json)!r} cannot be written: {error}") from None
-        print(f"wrote {request.json}")
+            raise ConfigError(f"json = {str(path)!r} cannot be written: {error}") from None
+        print(f"wrote {path}")
     return 0
 
 

@@ -29,10 +29,8 @@ from smz_jax.types import Params
 NOTEBOOK_STEPS_PER_SECOND = 66.0
 """Environment steps per second of the original PyTorch notebook, 10 simulations, 2 CPU cores."""
 NOTEBOOK_LANES = 32
-NOTEBOOK_RATIO = 22.0
-"""What acting with its setting should reach, times the notebook's own speed."""
-TURN_SHARE = 0.9
-"""Acting in turn should reach this share of 1 / (t_environment + t_search)."""
+NOTEBOOK_RATIO = 22.0  # what acting with its setting should reach, times the notebook's own speed
+TURN_SHARE = 0.9  # acting in turn should reach this share of 1 / (t_environment + t_search)
 OVERLAP_SHARE = 0.95
 """Overlapping should reach this share of the speed in turn where nothing can be won by it."""
 ACTING = ("environment", "search", "in_turn", "overlapped")
@@ -257,8 +255,7 @@ def measure(config: Config, seconds: float) -> dict[str, Any]:
             speed[f"{name}_share_of_search"] = a_step / medians["search"]
     if "notebook" in medians:
         speed["notebook_steps_per_second"] = NOTEBOOK_LANES / medians["notebook"]
-        ratio = speed["notebook_steps_per_second"] / NOTEBOOK_STEPS_PER_SECOND
-        speed["notebook_ratio"] = ratio
+        speed["notebook_ratio"] = speed["notebook_steps_per_second"] / NOTEBOOK_STEPS_PER_SECOND
     return {
         "seconds": medians,
         "speed": speed,

@@ -112,11 +112,9 @@ def _hand_made(about: str, embedding_shape: tuple[int, ...], *shapes: tuple[int,
         outputs = flat(x) @ params["head"]
         return outputs[:, :-1], outputs[:, -1:]
 
-    keys = jax.random.split(jax.random.key(0))
-    params = {
-        "decision": init(keys[0], NUM_ACTIONS, CODEBOOK_SIZE),
-        "chance": init(keys[1], CODEBOOK_SIZE, NUM_ACTIONS),
-    }
+    first, second = jax.random.split(jax.random.key(0))
+    params = {"decision": init(first, NUM_ACTIONS, CODEBOOK_SIZE)}
+    params["chance"] = init(second, CODEBOOK_SIZE, NUM_ACTIONS)
     # What no search calls is None: a benchmark has no observations and does not learn.
     unused: dict[str, Any] = dict.fromkeys(Networks._fields)
     networks = Networks(**unused)._replace(
@@ -184,11 +182,9 @@ def stock_search(networks: Networks, simulations: int) -> Program:
     """`mctx.stochastic_muzero_policy` over the same model, as a user of mctx would write it."""
 
     def decision_fn(params: Params, rng_key: Array, action: Any, embedding: Any):
-        after = decide(networks, params, embedding, action)
-        output = mctx.DecisionRecurrentFnOutput(
-            chance_logits=after.logits, afterstate_value=after.value
-        )
-        return output, after.state
+        at = decide(networks, params, embedding, action)
+        output = mctx.DecisionRecurrentFnOutput(chance_logits=at.logits, afterstate_value=at.value)
+        return output, at.state
 
     def chance_fn(params: Params, rng_key: Array, outcome: Any, afterstate: Any):
         step = chance(networks, params, afterstate, one_hot_code(outcome, CODEBOOK_SIZE))
@@ -201,17 +197,10 @@ def stock_search(networks: Networks, simulations: int) -> Program:
         return output, step.state
 
     def search(params: Params, rng_key: Array, embedding: Array, count: Array) -> Any:
-        root = predict(networks, params, embedding)
-        return mctx.stochastic_muzero_policy(
-            params,
-            rng_key,
-            root=mctx.RootFnOutput(
-                prior_logits=root.policy_logits, value=root.value, embedding=embedding
-            ),
-            decision_recurrent_fn=decision_fn,
-            chance_recurrent_fn=chance_fn,
-            num_simulations=simulations,
-        )
+        at = predict(networks, params, embedding)
+        root = mctx.RootFnOutput(prior_logits=at.policy_logits, value=at.value, embedding=embedding)
+        policy = mctx.stochastic_muzero_policy
+        return policy(params, rng_key, root, decision_fn, chance_fn, simulations)
 
     return search
 
@@ -228,22 +217,19 @@ def networks_alone(networks: Networks) -> Program:
         the whole batch for each of `count`.
     """
 
-    def best(policy_logits: Array) -> Array:
-        return jnp.argmax(policy_logits, axis=-1).astype(jnp.int32)
-
     def play(params: Params, rng_key: Array, embedding: Array, count: Array) -> Any:
-        def step(_: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-            embedding, action, total = carry
+        def advance(_: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            embedding, policy_logits, total = carry
+            action = jnp.argmax(policy_logits, axis=-1).astype(jnp.int32)
             afterstate = decide(networks, params, embedding, action)
             code = one_hot_code(afterstate.likely, CODEBOOK_SIZE)
             step = chance(networks, params, afterstate.state, code)
             total += afterstate.value + step.value
-            total += step.reward
-            return step.state, best(step.policy_logits), total
+            return step.state, step.policy_logits, total + step.reward
 
         root = predict(networks, params, embedding)
-        carry = (embedding, best(root.policy_logits), root.value)
-        embedding, _, total = jax.lax.fori_loop(0, count, step, carry)
+        carry = (embedding, root.policy_logits, root.value)
+        embedding, _, total = jax.lax.fori_loop(0, count, advance, carry)
         return embedding, total
 
     return play

@@ -21,13 +21,11 @@ COLLAPSE_LIMIT = 1.1
 GROWTH_LIMIT = 1.2
 STRETCH_LIMIT = 0.65
 
-Cell = tuple[str, int, int]
-"""Network, batch and simulations: a row of the table of speeds."""
+Cell = tuple[str, int, int]  # Network, batch and simulations: a row of the table of speeds
 Targets = tuple[float, float, float]
 """Of a cell: stock mctx's time over ours, at least; the same with half of the simulations,
 collapsing, at least; our time over the networks' alone, at most."""
-Record = dict[str, Any]
-"""One measured task, plain JSON; see `measure_group`."""
+Records = Mapping[Task, Mapping[str, Any]]  # measured tasks, plain JSON; see `measure_group`
 
 
 class Plan(NamedTuple):
@@ -56,24 +54,22 @@ def figures(plan: Plan, seconds: Mapping[Task, float]) -> list[dict[str, Any]]:
     """Every figure of the plan, by the median seconds of one search of the whole batch."""
     found = []
 
-    def add(
-        what: str, over: Task, under: Task, target: float | None, at_least: bool = False
-    ) -> None:
-        case = f"{over.network}, B {over.batch}, S {at}"
+    def add(what: str, over: Task, under: Task, target: float | None, least: bool = False) -> None:
         value = seconds[over] / seconds[under]
-        found.append(timing.figure(case, what, value, target, at_least=at_least))
+        found.append(timing.figure(case, what, value, target, at_least=least))
 
-    for cell, (equal, nodes, alone) in plan.cases.items():
-        stock, batched, networks = tasks_of(cell)
-        at, half = batched.simulations, batched.simulations // 2
+    for network, batch, at in plan.cases:
+        case, half = f"{network}, B {batch}, S {at}", at // 2
+        equal, nodes, alone = plan.cases[network, batch, at]
+        stock, batched, networks = tasks_of((network, batch, at))
         collapsed = batched._replace(simulations=half, certain=True, threshold=THRESHOLD)
         certain, own = stock._replace(certain=True), networks._replace(simulations=half)
-        add("equal simulations, x stock", stock, batched, equal, at_least=True)
-        add("equal decision nodes, x stock", certain, collapsed, nodes, at_least=True)
+        add("equal simulations, x stock", stock, batched, equal, least=True)
+        add("equal decision nodes, x stock", certain, collapsed, nodes, least=True)
         add("over the networks alone", batched, networks, alone)
         add(f"collapsing, S {half}, over the networks alone", collapsed, own, None)
     _, batched, networks = tasks_of(next(iter(plan.cases)))
-    at = batched.simulations
+    case = f"{batched.network}, B {batched.batch}, S {batched.simulations}"
     for name, off in (("random", batched), ("certain", batched._replace(certain=True))):
         on = off._replace(threshold=THRESHOLD)
         add(f"collapsing on / off, {name} model", on, off, COLLAPSE_LIMIT)
@@ -106,7 +102,7 @@ def task_groups(plan: Plan) -> dict[tuple[str, int], list[Task]]:
 
 def measure_group(
     tasks: list[Task], seconds: float, rounds: int, step: Callable[[str], None]
-) -> dict[Task, Record]:
+) -> dict[Task, Any]:
     """Compiles and times the tasks of one network and batch size; `step` shows what begins.
 
     Those that share a program are compiled once. Each is timed for `seconds` over all rounds.
@@ -117,49 +113,44 @@ def measure_group(
     """
     network, batch, *_ = tasks[0]
     where, subject = f"{network}, B {batch}", SUBJECTS[network]()
-    programs: dict[Task, tuple[Program, float, int | None]] = {}
+    programs: dict[Task, Program] = {}
+    costs: dict[Task, dict[str, Any]] = {}
     cases: dict[str, timing.Case] = {}
     for task in tasks:
-        inputs = jax.block_until_ready(arguments(task, subject))
-        if task.program not in programs:
+        inputs, shared = jax.block_until_ready(arguments(task, subject)), task.program
+        if shared not in programs:
             step(f"{where}: compiling {task.label}")
             function = build(task, subject)
-            program, compile_seconds = timing.compiled(function, *inputs)
-            programs[task.program] = program, compile_seconds, tree_bytes(function, *inputs)
-        cases[task.label] = partial(timing.timed, partial(programs[task.program][0], *inputs))
-    medians = timing.interleave(
-        cases, seconds, rounds, lambda text: step(f"{where}: timing {text}")
-    )
+            programs[shared], taken = timing.compiled(function, *inputs)
+            costs[shared] = {"compile_seconds": taken, "tree_bytes": tree_bytes(function, *inputs)}
+        cases[task.label] = partial(timing.timed, partial(programs[shared], *inputs))
+    times = timing.interleave(cases, seconds, rounds, lambda text: step(f"{where}: timing {text}"))
     return {
         task: {
             **task._asdict(),
-            "seconds": medians[task.label],
-            "searches_per_second": batch / medians[task.label],
-            "compile_seconds": programs[task.program][1],
-            "tree_bytes": programs[task.program][2],
+            "seconds": times[task.label],
+            "searches_per_second": batch / times[task.label],
+            **costs[task.program],
         }
         for task in tasks
     }
 
 
-def cell_row(cell: Cell, records: Mapping[Task, Record]) -> dict[str, Any]:
+def cell_row(cell: Cell, records: Records) -> dict[str, Any]:
     """A row of the table of speeds.
 
     Returns:
         Its sizes, searches per second of both engines (`stock`, `batched`; also `mctx` where it
-        was timed), their ratio, the networks' own rate (a search without its tree), the batched
-        engine's time over it, bytes of its tree and seconds to compile either.
+        was timed) and of the networks alone (a search without its tree), ratios of the times, bytes
+        of the batched engine's tree and seconds to compile either.
     """
-    tasks = tasks_of(cell)
-    stock, batched, networks = (records[task] for task in tasks)
-    mctx = records.get(tasks[0]._replace(engine="mctx"), {})
+    stock, batched, networks = (records[task] for task in tasks_of(cell))
+    mctx = records.get(tasks_of(cell)[0]._replace(engine="mctx"), {})
+    timed = {"stock": stock, "mctx": mctx, "batched": batched, "networks": networks}
     return {
         **dict(zip(("network", "batch", "simulations"), cell, strict=True)),
-        "stock_searches_per_second": stock["searches_per_second"],
-        "mctx_searches_per_second": mctx.get("searches_per_second"),
-        "batched_searches_per_second": batched["searches_per_second"],
+        **{f"{x}_searches_per_second": of.get("searches_per_second") for x, of in timed.items()},
         "batched_over_stock": stock["seconds"] / batched["seconds"],
-        "networks_searches_per_second": networks["searches_per_second"],
         "time_over_networks": batched["seconds"] / networks["seconds"],
         "tree_bytes": batched["tree_bytes"],
         "stock_compile_seconds": stock["compile_seconds"],
@@ -182,7 +173,7 @@ def measure(
     start, groups = time.monotonic(), task_groups(plan)
     steps = sum(len({t.program for t in tasks}) + rounds * len(tasks) for tasks in groups.values())
     needed = {task[:2] for task in figure_tasks(plan)}
-    records: dict[Task, Record] = {}
+    records: dict[Task, Any] = {}
     left_out = []
     with timing.show_steps(steps, "search") as step:
         for (network, batch), tasks in groups.items():

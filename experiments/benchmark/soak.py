@@ -27,8 +27,7 @@ from smz_jax.run.devices import COMPILE_EVENT
 from smz_jax.run.loop import train
 from smz_jax.storage.metrics import METRICS_FILE, read_metrics
 
-SAMPLES = 180
-"""Of the process, in all."""
+SAMPLES = 180  # of the process, in all
 MEMORY_RATIO, SPEED_SHARE = 1.02, 0.9
 """Most that memory may grow from the second third to the last, least that speed may keep."""
 

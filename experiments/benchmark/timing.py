@@ -17,14 +17,11 @@ from rich.console import Console
 from smz_jax.run.progress import Progress
 from smz_jax.storage.run_dir import git_commit, versions
 
-QUICK_SECONDS = 1.0
-"""A measurement with fewer seconds a part only shows that every part runs."""
-ROUNDS = 5
-"""Each part is measured so often, in turn with the others; the median is reported."""
+QUICK_SECONDS = 1.0  # A measurement with fewer seconds a part only shows that every part runs
+ROUNDS = 5  # each part is measured so often, in turn with the others; the median is reported
 
 Work = Callable[[], Any]
-Case = Callable[[], float]
-"""Does a part's work once; gives its seconds."""
+Case = Callable[[], float]  # does a part's work once; gives its seconds
 
 
 def timed(work: Work) -> float:
@@ -129,5 +126,5 @@ def figure(
     reached = None
     if target is not None:
         reached = value >= target if at_least else value <= target
-    return {"case": case, "what": what, "value": value, "target": target, "at_least": at_least,
-            "reached": reached}  # fmt: skip
+    about = {"case": case, "what": what, "value": value, "target": target}
+    return {**about, "at_least": at_least, "reached": reached}

@@ -1,5 +1,8 @@
 """Which chance encoder stays alive on frames: `python -m experiments.encoders --help`."""
 
+if not __package__:
+    raise SystemExit("error: type `python -m experiments.encoders` in the project's root")
+
 import dataclasses
 import shlex
 import sys

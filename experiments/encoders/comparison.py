@@ -31,16 +31,11 @@ from smz_jax.storage.files import atomic_write_text, plain, read_json, write_jso
 from smz_jax.storage.metrics import read_metrics
 from smz_jax.types import Trajectory
 
-SHOW_EVERY = 25
-"""Updates between two moves of the progress bar."""
-SAVE_SECONDS = 120.0
-"""Least time between two checkpoints of a job that continues."""
+SHOW_EVERY = 25  # updates between two moves of the progress bar
+SAVE_SECONDS = 120.0  # least time between two checkpoints of a job that continues
 OF_LENGTH = {
-    "updates",
-    "total_env_steps",
-    "learner.schedule_steps",
-    "loss.commitment_start",
-    "learner.updates_per_env_step",
+    *("updates", "total_env_steps", "loss.commitment_start"),
+    *("learner.schedule_steps", "learner.updates_per_env_step"),
 }
 """Settings that follow from the number of updates, which may be raised."""
 
@@ -70,9 +65,8 @@ def is_finished(folder: Path, settings: Mapping[str, Any]) -> bool:
     other = [x for x in {**found, **wanted} if found.get(x) != wanted.get(x) and x not in OF_LENGTH]
     if other or found.get("updates", 0) > wanted["updates"]:
         names = ", ".join(other[:3]) or "updates, which may only rise"
-        raise ConfigError(
-            f"{folder} holds a job with other settings ({names}): use another --run_dir"
-        )
+        other_job = f"{folder} holds a job with other settings ({names})"
+        raise ConfigError(f"{other_job}: use another --run_dir")
     return has_result and found == wanted
 
 
@@ -92,11 +86,9 @@ def compare(plan: Plan) -> int | None:
         ConfigError: in one line, for settings or files that do not fit.
     """
     left, sizes = unfinished(plan), plan.sizes
-    key, world = None, None
-    with (
-        Progress(sizes.updates * max(len(left), 1), "encoders") as bar,
-        StopSignal() as stop,
-    ):
+    key = world = None
+    total = sizes.updates * max(len(left), 1)
+    with Progress(total, "encoders") as bar, StopSignal() as stop:
         for number, (job, config) in enumerate(left):
             if world is None or key != (job.sticky, job.seed):
                 key, world = (job.sticky, job.seed), None  # frees the former frames first
@@ -104,19 +96,22 @@ def compare(plan: Plan) -> int | None:
                 verb = "reading" if path.exists() else "playing"
                 steps = f"{sizes.transitions:,} steps of random play, sticky {job.sticky:g}"
                 bar.status(f"{verb} {steps}")
-                stored = frames.stored_frames(path, config, sizes.rows, sizes.held_out)
-                stack, most = config.env.frame_stack, sizes.eval_size
-                world = (
-                    frames.training_rows(stored, sizes.held_out),
-                    frames.held_out_transitions(stored, sizes.held_out, stack, most),
-                )
-                del stored
+                world = _world(path, config, plan)
             _Training(plan, job, config, world, bar, number * sizes.updates).run(stop)
             if stop:
                 break
         if not left:
             bar.status("every job is finished already")
     return stop.number
+
+
+def _world(path: Path, config: Config, plan: Plan) -> World:
+    """What the frames in `path` give to the jobs that share them."""
+    held_out = plan.sizes.held_out
+    stored = frames.stored_frames(path, config, plan.sizes.rows, held_out)
+    most = plan.sizes.eval_size
+    probed = frames.held_out_transitions(stored, held_out, config.env.frame_stack, most)
+    return frames.training_rows(stored, held_out), probed
 
 
 class _Training:

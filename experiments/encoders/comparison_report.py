@@ -15,15 +15,14 @@ from experiments.encoders.variants import VARIANTS
 from smz_jax.report import style
 from smz_jax.report.data import Curve
 from smz_jax.report.tables import Table
-from smz_jax.storage.estimate import bootstrap
+from smz_jax.storage.estimate import Estimate, bootstrap
 from smz_jax.storage.files import atomic_write_text, read_json, write_json
 from smz_jax.storage.metrics import read_metrics
 from smz_jax.storage.run_dir import git_commit, hardware, versions
 
 Rows = Sequence[Mapping[str, Any]]
-DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)))
-"""One for each round through the colours."""
-STRONG, FAINT = 1.0, 0.35
+DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)))  # one for each round through the colours
+FAINT = 0.35
 
 
 def _worlds(rows: Rows) -> list[float]:
@@ -59,18 +58,18 @@ def figure(rows: Rows) -> Figure:
         style.note_empty(panels[0])
         return drawing
     random, plain = worlds[0], worlds[-1]
-    kinds = [("entropy_open_differs", random, STRONG), ("entropy_open_same", random, FAINT)]
-    both = [("entropy", random, STRONG), ("entropy", plain, FAINT)][: len(worlds)]
+    kinds = [("entropy_open_differs", random), ("entropy_open_same", random)]
+    both = [("entropy", world) for world in (random, plain)][: len(worlds)]
     also = f", {plain:g} (faint)" if len(worlds) > 1 else ""
     drawings = {
-        "ROC area of H": [("roc", random, STRONG)],
-        "ROC area of H, paddle away from walls": [("roc_open", random, STRONG)],
+        "ROC area of H": [("roc", random)],
+        "ROC area of H, paddle away from walls": [("roc_open", random)],
         "H: effects differ (strong), not (faint)": kinds,
         f"mean H: sticky {random:g} (strong){also}": both,
-        "code perplexity": [("code_perplexity", random, STRONG)],
-        "share of error saved by the right code": [("code_gain", random, STRONG)],
+        "code perplexity": [("code_perplexity", random)],
+        "share of error saved by the right code": [("code_gain", random)],
     }
-    for number, (axes, title) in enumerate(zip(panels, drawings, strict=True)):
+    for number, (title, axes) in enumerate(zip(drawings, panels, strict=True)):
         _draw_panel(axes, rows, drawings[title])
         axes.set_title(title, loc="left")
         if number < 2:
@@ -80,33 +79,29 @@ def figure(rows: Rows) -> Figure:
         elif number < 4:
             axes.set_ylim(0, 1.02)
         style.steps_axis(axes, label=False)
-        if number >= 4:
-            axes.set_xlabel("updates")
+        axes.set_xlabel("updates" if number >= 4 else "")
     style.add_legend(drawing, 3)
     return drawing
 
 
-def _draw_panel(axes: Axes, rows: Rows, keys: Sequence[tuple[str, float, float]]) -> None:
-    """Draws every variant's curves of `(key, sticky, strength)`."""
+def _draw_panel(axes: Axes, rows: Rows, keys: Sequence[tuple[str, float]]) -> None:
+    """Draws every variant's curves of `(key, sticky)`, those after the first one faint."""
     known = list(dict.fromkeys([*VARIANTS, *_names(rows)]))  # it looks the same in every figure
-    for name in _names(rows):
-        turn, number = divmod(known.index(name), len(style.RUN_COLOURS))
+    for name, (number, (key, sticky)) in itertools.product(_names(rows), enumerate(keys)):
+        turn, colour = divmod(known.index(name), len(style.RUN_COLOURS))
         dash: Any = DASHES[turn % len(DASHES)]
-        for key, sticky, strength in keys:
-            before, label = len(axes.lines), name if strength == STRONG else None
-            line = curve(rows, name, sticky, key)
-            style.draw_curve(axes, line, style.RUN_COLOURS[number], label, dash)
-            for drawn in axes.lines[before:]:
-                drawn.set_alpha(strength * (drawn.get_alpha() or 1))
-                drawn.set_linewidth(1.5)
+        before, label = len(axes.lines), None if number else name
+        line = curve(rows, name, sticky, key)
+        style.draw_curve(axes, line, style.RUN_COLOURS[colour], label, dash)
+        for drawn in axes.lines[before:]:
+            drawn.set_alpha((FAINT if number else 1.0) * (drawn.get_alpha() or 1))
+            drawn.set_linewidth(1.5)
 
 
 def markdown_table(results: Rows) -> str:
-    """The comparison as a markdown table, a line for each variant and stickiness.
+    """The comparison in Markdown, a line for each variant and stickiness.
 
-    Returns:
-        Lines that end with a newline; a mean over seeds, with a 95 % interval over seeds (three or
-        more of them) or over lanes (one).
+    Means are over seeds, with 95 % intervals over seeds (three or more of them) or lanes (one).
     """
     lines = []
     for name, sticky in itertools.product(_names(results), _worlds(results)):
@@ -118,10 +113,10 @@ def markdown_table(results: Rows) -> str:
             if len(good) >= 3:
                 values = np.array(good, np.float64)
                 low, high = bootstrap(lambda drawn: values[drawn].mean(axis=1), len(good), seed=0)
-            mean = f"{np.mean(good):.{digits}f}" if good else "-"
-            if not good or len(good) == 2 or low is None or high is None:
-                return mean
-            return f"{mean} ({low:.{digits}f} to {high:.{digits}f})"
+            if not good:
+                return "-"
+            ends = (None, None) if len(good) == 2 else (low, high)
+            return Estimate(float(np.mean(good)), *ends).text(f"{{:.{digits}f}}".format)
 
         if members:
             parts = [cell(f"entropy_open_{kind}", 2) for kind in ("differs", "same")]
@@ -157,8 +152,8 @@ def write_report(run_dir: Path, command: str) -> str:
     results, rows = collect_results(run_dir)
     table = markdown_table(results)
     about = {"command": command, "commit": git_commit(), "versions": versions()}
-    about |= {"platform": hardware(jax.devices()[0])}
-    write_json(run_dir / "results.json", {**about, "results": results})
+    about |= {"platform": hardware(jax.devices()[0]), "results": results}
+    write_json(run_dir / "results.json", about)
     atomic_write_text(run_dir / "table.md", table)
     with rc_context(style.RC):
         drawing = figure(rows)

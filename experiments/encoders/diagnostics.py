@@ -15,8 +15,7 @@ from smz_jax.model import steps
 from smz_jax.storage.estimate import bootstrap
 from smz_jax.types import Array, Networks, Params
 
-PADDLE_ROWS = (75, 78)
-"""Rows of an 84 x 84 frame of Breakout that hold the paddle."""
+PADDLE_ROWS = (75, 78)  # rows of an 84 x 84 frame of Breakout that hold the paddle
 RESAMPLES = 200
 
 

@@ -18,8 +18,7 @@ from smz_jax.storage.files import atomic_write_bytes
 from smz_jax.types import Trajectory
 
 FORMAT = 1
-WALLS = (55, 191)
-"""RAM x of the paddle at Breakout's walls."""
+WALLS = (55, 191)  # RAM x of the paddle at Breakout's walls
 
 
 class Stored(NamedTuple):

@@ -10,7 +10,7 @@ import yaml
 from smz_jax.config.check import ConfigError, require
 from smz_jax.config.experiment import Experiment, preset_overrides
 from smz_jax.config.settings import Config
-from smz_jax.config.sources import from_dict, suggest
+from smz_jax.config.sources import from_dict, require_known
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,7 @@ SIZES = {
 EXPERIMENT = Experiment(
     "encoders", base={name: BASE[name] for name in ("env.id", "network.decoder_size")}
 )
-FIXED: dict[str, str] = _DATA["fixed"]
-"""Settings that are not taken as flags, and what sets them."""
+FIXED: dict[str, str] = _DATA["fixed"]  # settings that are not taken as flags, and what sets them
 
 
 def job_config(plan: Plan, job: Job) -> Config:
@@ -100,9 +99,7 @@ def job_config(plan: Plan, job: Job) -> Config:
     for name in plan.explicit:
         if name in FIXED:
             raise ConfigError(f"--{name} is not taken by this experiment: {FIXED[name]} sets it")
-    if job.variant not in VARIANTS:
-        hint = suggest(job.variant, list(VARIANTS)) or "; there are " + ", ".join(VARIANTS)
-        raise ConfigError(f"unknown variant {job.variant!r}{hint}")
+    require_known("variant", job.variant, VARIANTS)
     settings = {
         **preset_overrides(plan.preset),
         "learner.updates_per_dispatch": 1,

@@ -1,5 +1,8 @@
 """Runs what the table of results names and writes it: `python -m experiments.results --help`."""
 
+if not __package__:
+    raise SystemExit("error: type `python -m experiments.results` in the project's root")
+
 import shlex
 import sys
 from dataclasses import dataclass
@@ -11,6 +14,7 @@ from experiments.results.worlds import TINY_SEEDS, TINY_WORLDS, WORLDS, choose
 from smz_jax.config.check import Between, Checked, require
 from smz_jax.config.cli import read_request
 from smz_jax.config.process import run_main
+from smz_jax.report.text import short_duration
 
 RUN_DIR, OLD_RUN_DIR = Path("runs/results"), Path("runs/proof")
 """Where runs are unless a folder is named; where they were when the command was `proof`."""
@@ -78,19 +82,14 @@ class ResultsRequest(Checked):
 
 def show_plan(jobs: list[Job], slots: int) -> None:
     """Prints what is to be run, and how long it will take."""
-    from smz_jax.report.text import short_duration
-
     for job in jobs:
         command = shlex.join([*job.world.command, "--seed", str(job.seed)])
-        cores = f"{job.cores} core{'s' if job.cores > 1 else ''}"
-        print(
-            f"{job.name}: {STATES[job.state]}, {cores}, about {job.world.minutes:g} min: {command}"
-        )
+        cores = f"{job.cores} core{'s' if job.cores > 1 else ''}, about {job.world.minutes:g} min"
+        print(f"{job.name}: {STATES[job.state]}, {cores}: {command}")
     waiting = [job for job in jobs if job.state != "finished"]
-    print(
-        f"{len(jobs) - len(waiting)} of {len(jobs)} finished; about "
-        f"{short_duration(time_left(waiting, [], [], slots))} for the others on {slots} cores"
-    )
+    left = short_duration(time_left(waiting, [], [], slots))
+    done = f"{len(jobs) - len(waiting)} of {len(jobs)} finished"
+    print(f"{done}; about {left} for the others on {slots} cores")
 
 
 def write_results(folder: Path) -> None:

@@ -25,8 +25,7 @@ BOUNDS = {
     "above": operator.gt,
     "below": operator.lt,
 }
-ALL = "all"
-"""What is required of a figure that is no number."""
+ALL = "all"  # what is required of a figure that is no number
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,7 @@ class Seeds:
     mean: float
     low: float | None
     high: float | None
-    over: str
-    """`seeds`, or `games`: of a single seed, over its own games."""
+    over: str  # `seeds`, or `games`: of a single seed, over its own games
     values: tuple[float, ...]
 
 
@@ -48,10 +46,8 @@ class Figure:
     name: str
     estimate: Seeds | None
     required: str
-    reached: bool | None
-    """By the mean; None: nothing is required, or nothing is known."""
-    seeds_reached: tuple[bool, ...] = ()
-    """Of each seed; empty where none is judged by itself."""
+    reached: bool | None  # by the mean; None: nothing is required, or nothing is known
+    seeds_reached: tuple[bool, ...] = ()  # of each seed; empty where none is judged by itself
 
 
 @dataclass(frozen=True)
@@ -61,8 +57,7 @@ class Finished:
     job: Job
     summary: dict[str, Any]
     """Of the run; with `grid`, its grid.json, and `record`, what the runner noted."""
-    run: RunData | None
-    """Rows and settings; None for a world whose results are not those of a run."""
+    run: RunData | None  # rows and settings; None for a world whose results are not those of a run
 
     def part(self, name: str) -> dict[str, Any]:
         """A part of the summary, possibly empty: grid, evaluation, `sticky 0.25`, ..."""
@@ -93,6 +88,7 @@ class Finished:
         random = _number(self.part("baselines").get("random") or {}, "mean")
         constant = best_constant([self])
         chance, plain = (self.part(f"sticky {sticky:g}") for sticky in STICKY)
+        entropies = [_number(part, "entropy") for part in (plain, chance)]
         norms = self.run.curve("check/encoder_gradient")[1] if self.run else []
         known = {
             "return": score,
@@ -103,9 +99,7 @@ class Finished:
             "minutes": _number(self.summary, "seconds_total") / 60 or math.nan,
             "first encoder gradient": norms[0] if norms else math.nan,
             "sticky 0.25/minutes": _number(chance, "seconds") / 60,
-            "sticky 0 over 0.25/entropy": _ratio(
-                _number(plain, "entropy"), _number(chance, "entropy")
-            ),
+            "sticky 0 over 0.25/entropy": _ratio(*entropies),
         }
         part, _, key = name.rpartition("/")
         return known[name] if name in known else _number(self.part(part), key)
@@ -211,10 +205,10 @@ def read_finished(jobs: Sequence[Job]) -> tuple[list[Finished], list[str]]:
         summary = run.summary if run else encoder_summary(job.result())
         summary = {**summary, "record": read_json(job.record)}
         if job.world.extra:
-            summary["grid"] = read_json(job.run_dir / job.world.extra[0])
+            name = job.world.extra[0]
+            summary["grid"] = read_json(job.run_dir / name)
             if not summary["grid"]:
-                missing = f"{job.world.extra[0]} is missing: its figures are left out"
-                problems.append(f"{job.run_dir}: {missing}")
+                problems.append(f"{job.run_dir}: {name} is missing: its figures are left out")
         found.append(Finished(job, summary, run))
     return found, problems + unlike(found)
 
@@ -232,15 +226,14 @@ def encoder_summary(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 def unlike(runs: Sequence[Finished], but: Sequence[str] = ()) -> list[str]:
     """Says where runs have other settings than the first; the seed and `but` may differ."""
-    problems, first, ours = [], None, {}
-    for one in runs:
-        if one.run is None:
-            continue
+    problems, seen = [], []
+    for one in (one for one in runs if one.run):
         theirs = flat_dict(Config())  # a setting that another version lacked is at its default
         for name, value in one.run.config.items():
             inner = value.items() if isinstance(value, Mapping) else [("", value)]
             theirs |= {f"{name}.{leaf}".rstrip("."): x for leaf, x in inner}
-        first, ours = (first, ours) if first else (one.job.run_dir, theirs)
+        seen.append((one.job.run_dir, theirs))
+        first, ours = seen[0]
         names = [x for x in {**theirs, **ours} if theirs.get(x) != ours.get(x)]
         names = [x for x in names if x not in ("seed", *but)]
         if names:

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import importlib
 import json
-import os
 import statistics
 import sys
 from collections.abc import Sequence
@@ -12,11 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import psutil
+
 from experiments.results.worlds import ENCODER_VARIANT, STICKY, WORLDS, World
 from smz_jax.config.check import ConfigError
 from smz_jax.config.cli import parse
 from smz_jax.config.settings import Config
 from smz_jax.config.sources import diff
+from smz_jax.report.text import short_duration
 from smz_jax.storage import files
 from smz_jax.storage.run_dir import CONFIG_NAME, read_config
 
@@ -54,10 +56,9 @@ class Job:
 
     def arguments(self) -> list[str]:
         """Flags of a first start."""
-        seed = ["--seed" if self.world.is_run else "--seeds", str(self.seed)]
-        fixed = ["--preset", self.preset, *seed, "--run_dir", str(self.run_dir)]
-        more = self.world.at_laptop if self.preset == "laptop" else ()
-        return [*fixed, *self.world.arguments, *more]
+        fixed = ["--preset", self.preset, "--seed" if self.world.is_run else "--seeds"]
+        fixed += [str(self.seed), "--run_dir", str(self.run_dir), *self.world.arguments]
+        return fixed + [*self.world.at_laptop] * (self.preset == "laptop")
 
     def result(self) -> dict[str, Any]:
         """What the run says of its end; empty before."""
@@ -123,12 +124,12 @@ def check_same(job: Job) -> None:
 def busy_folders() -> set[Path]:
     """Folders of all runs in progress: begun by hand, or left over from a killed call."""
     found = set()
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it has ended, or is somebody else's
-            words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):  # it has ended, or is somebody else's
+            words = process.cmdline()
             if "--run_dir" in words[:-1]:
                 folder = words[words.index("--run_dir") + 1]
-                found.add(Path(os.readlink(process / "cwd"), folder).resolve())
+                found.add(Path(process.cwd(), folder).resolve())
     return found
 
 
@@ -142,19 +143,15 @@ def make_plan(
 ) -> list[Job]:
     """The jobs of chosen worlds and seeds, each in `out/<world>/seed<seed>`; writes nothing.
 
-    Args:
-        chosen: worlds, each with its seeds.
-        preset: of every run.
-        out: the folder of the results.
-        single_core: give every job one core, also where its world would take more.
-        to_list: the plan is only shown: a run in progress is no fault, its state is `running`.
+    With `single_core` a world that would take more cores gets one too. With `to_list` the plan is
+    only shown: a run in progress is no fault, its state is `running`.
 
     Raises:
         ConfigError: in one line, if a folder holds a run with other settings, or one that is still
             running.
     """
     jobs, busy = [], busy_folders()
-    for world, seed in ((world, seed) for world, seeds in chosen for seed in seeds):
+    for world, seed in [(world, seed) for world, seeds in chosen for seed in seeds]:
         folder = out / world.name / f"seed{seed}"
         job = Job(world, seed, preset, folder, "new", 1 if single_core else world.cores)
         begun = folder / (CONFIG_NAME if world.is_run else "jobs")
@@ -184,9 +181,9 @@ def finished_jobs(out: Path) -> list[Job]:
 class Advance(NamedTuple):
     """How far a run is, by what it wrote."""
 
-    share: float  # of its environment steps
-    seconds: float  # that it took until then
-    score: float | None  # of its last evaluation, else of its recent games
+    share: float = 0.0  # of its environment steps
+    seconds: float = 0.0  # that it took until then
+    score: float | None = None  # of its last evaluation, else of its recent games
 
     @property
     def remaining(self) -> float | None:
@@ -211,10 +208,16 @@ def advance_of(job: Job) -> Advance:
     try:
         total = read_config(job.run_dir).total_env_steps
     except ConfigError:
-        return Advance(0.0, 0.0, None)
+        return Advance()
     share = min((row.get("env_steps") or 0) / total, 1.0)
     score = row.get("eval/mean", row.get("score/mean"))
     return Advance(share, row.get("wall_seconds") or 0.0, score)
+
+
+def describe(job: Job, advance: Advance) -> str:
+    """A running job at a glance."""
+    score = "" if advance.score is None else f", score {advance.score:.4g}"
+    return f"{job.name} {advance.share:.0%}, {short_duration(advance.remaining)} left{score}"
 
 
 def time_left(
@@ -224,18 +227,14 @@ def time_left(
     slots: int,
 ) -> float:
     """Seconds until all jobs are done: the work that is left over all cores, or the longest run."""
+    ended = [(x, Advance(1.0, x.result().get("seconds_total") or 0.0)) for x in finished]
     whole: dict[str, list[float]] = {}  # seconds of whole runs, known or foreseen, by world
-    for job, seconds in (
-        *((job, job.result().get("seconds_total")) for job in finished),
-        *((job, x.seconds + x.remaining) for job, x in running if x.remaining is not None),
-    ):
-        if seconds:
-            whole.setdefault(job.world.name, []).append(float(seconds))
+    for job, x in (*ended, *running):
+        if x.seconds and x.remaining is not None:
+            whole.setdefault(job.world.name, []).append(x.seconds + x.remaining)
     left = []
-    for job, remaining in (
-        *((job, x.remaining) for job, x in running),
-        *((job, None) for job in waiting),
-    ):
+    for job, x in (*running, *((job, Advance()) for job in waiting)):
+        remaining = x.remaining
         if remaining is None:
             guess = 60 * job.world.minutes if job.preset == "laptop" else 60.0
             remaining = statistics.fmean(whole.get(job.world.name, [guess]))

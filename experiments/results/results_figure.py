@@ -13,8 +13,7 @@ from smz_jax.report import style
 
 SEED_COLOURS = (style.BLUE, style.VERMILLION, style.PURPLE, style.SKY, style.BLACK)
 MOST_COLUMNS = 3
-PANEL_WIDTH, PANEL_HEIGHT = 4.2, 3.1
-"""Inches."""
+PANEL_WIDTH, PANEL_HEIGHT = 4.2, 3.1  # inches
 
 
 def results_figure(report: Report, path: Path) -> None:

@@ -4,26 +4,14 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
-from experiments.results import twins
-from experiments.results.finished import (
-    ALL,
-    Figure,
-    Finished,
-    Seeds,
-    all_reached,
-    best_constant,
-    figures_of,
-    over_evaluations,
-    over_seeds,
-    read_finished,
-    unlike,
-)
+from experiments.results import finished, twins
+from experiments.results.finished import ALL, Figure, Finished, Seeds
 from experiments.results.jobs import finished_jobs
 from experiments.results.worlds import ONE_CODE, WORLDS, World
 from smz_jax.report.tables import Table
 from smz_jax.report.verdict import number_text
+from smz_jax.storage.estimate import Estimate
 from smz_jax.storage.files import atomic_write_text, write_json
 
 TWIN_SETTINGS = tuple(word.removeprefix("--") for word in ONE_CODE[::2])
@@ -76,11 +64,11 @@ def make_report(out: Path) -> Report:
     """Reads every finished run below a folder of results."""
     jobs, runs, problems = finished_jobs(out), {}, []
     for name in WORLDS:
-        runs[name], wrong = read_finished([job for job in jobs if job.world.name == name])
+        runs[name], wrong = finished.read_finished([job for job in jobs if job.world.name == name])
         problems += wrong
     for name, world in WORLDS.items():
         if world.twin_of:
-            problems += unlike([*runs[world.twin_of][:1], *runs[name][:1]], TWIN_SETTINGS)
+            problems += finished.unlike([*runs[world.twin_of][:1], *runs[name][:1]], TWIN_SETTINGS)
     comparisons = twins.compare(runs["grid-slippery"], runs["grid-twin"])
     rows = [make_row(WORLDS[name], found, comparisons) for name, found in runs.items() if found]
     return Report(rows, comparisons, problems, runs)
@@ -90,9 +78,9 @@ def make_row(
     world: World, runs: Sequence[Finished], comparisons: Sequence[twins.Comparison]
 ) -> Row:
     """A world's row. The comparisons, of the grid with its twin, count for the twin's row."""
-    figures, reached = figures_of(world, runs), None
-    if len(runs) >= len(world.seeds):
-        reached = all_reached([x.reached for x in figures if x.required])
+    figures = finished.figures_of(world, runs)
+    reached = finished.all_reached([x.reached for x in figures if x.required])
+    reached = reached if len(runs) >= len(world.seeds) else None
     if world.name == "grid-twin" and comparisons:
         required = [x for x in comparisons if x.key in twins.REQUIRED]
         count = sum(x.worse is True for x in required)
@@ -113,10 +101,10 @@ def make_row(
         seeds=[one.job.seed for one in runs],
         seeds_required=list(world.seeds),
         hardware=about["hardware"],
-        minutes=over_seeds([one.value("minutes") for one in runs]),
-        score=over_evaluations([one.part("evaluation") for one in runs]),
-        random=over_evaluations([one.part("baselines").get("random") for one in runs]),
-        constant=best_constant(runs),
+        minutes=finished.over_seeds([one.value("minutes") for one in runs]),
+        score=finished.over_evaluations([one.part("evaluation") for one in runs]),
+        random=finished.over_evaluations([one.part("baselines").get("random") for one in runs]),
+        constant=finished.best_constant(runs),
         optimum=next((best for one in runs if (best := one.optimum) is not None), None),
         known=world.known,
         required=world.required,
@@ -137,9 +125,7 @@ def mean_text(seeds: Seeds | None, number=short, *, each: bool = False) -> str:
     """
     if seeds is None:
         return "-"
-    text = number(seeds.mean)
-    if seeds.low is not None and seeds.high is not None:
-        text += f" ({number(seeds.low)} to {number(seeds.high)})"
+    text = Estimate(seeds.mean, seeds.low, seeds.high).text(number)
     if len(seeds.values) == 1:
         return text + "\N{DAGGER}"
     return text + (" of " + ", ".join(map(number, seeds.values)) if each else "")
@@ -164,11 +150,9 @@ def seeds_text(figure: Figure) -> str:
 def _cells(row: Row) -> dict[str, str]:
     """A row of the table of results, by its columns."""
     seeds, reached = ", ".join(map(str, row.seeds)), YES_NO[row.reached]
-    # How many seeds reach everything, where not all do.
-    each = [x for x in row.figures if x.seeds_reached]
-    fewest = min(each, key=lambda x: sum(x.seeds_reached), default=None)
-    if fewest and not all(fewest.seeds_reached):
-        reached += f" ({seeds_text(fewest)})"
+    each = [x for x in row.figures if not all(x.seeds_reached)]
+    if each:
+        reached += f" ({seeds_text(min(each, key=lambda x: sum(x.seeds_reached)))})"
     if len(row.seeds) < len(row.seeds_required):
         seeds += f" ({len(row.seeds)} of {len(row.seeds_required)})"
         is_judged = any(x.required for x in row.figures)
@@ -232,15 +216,13 @@ def markdown(report: Report) -> str:
         about = (twins.__doc__ or "").split("\n\n", 1)[1].strip()
         parts += ["## Deterministic twins", Table(header, twin_lines).to_markdown(), about]
     if report.problems:
-        listed = "\n".join(f"- {text}" for text in report.problems)
-        parts += ["## Left out or doubtful", listed]
+        parts += ["## Left out or doubtful", "\n".join(f"- {x}" for x in report.problems)]
     return "\n\n".join(parts) + "\n"
 
 
 def write_table(report: Report, out: Path) -> tuple[Path, Path]:
     """Writes table.md and table.json; gives their paths."""
-    table: dict[str, Any] = {"rows": report.rows, "twins": report.comparisons}
-    plain = {name: [asdict(x) for x in found] for name, found in table.items()}
-    write_json(out / "table.json", {**plain, "problems": report.problems})
+    rows, pairs = ([asdict(x) for x in found] for found in (report.rows, report.comparisons))
+    write_json(out / "table.json", {"rows": rows, "twins": pairs, "problems": report.problems})
     atomic_write_text(out / "table.md", markdown(report))
     return out / "table.md", out / "table.json"

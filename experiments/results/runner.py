@@ -7,43 +7,30 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from experiments.results.jobs import (
-    Advance,
-    Job,
-    Kind,
-    Result,
-    advance_of,
-    busy_folders,
-    time_left,
-)
+from experiments.results import jobs as plans
+from experiments.results.jobs import Job, Kind, Result
 from smz_jax.report.text import short_duration
 from smz_jax.run.progress import Progress
 from smz_jax.run.signals import StopSignal
 from smz_jax.storage.files import write_json
 
 POLL_SECONDS = 0.1
-LOOK_SECONDS = 2.0
-"""Between two readings of how far the runs are."""
-LINE_SECONDS = 30.0
-"""Least time between two plain lines of it, where there is no terminal."""
+LOOK_SECONDS = 2.0  # between two readings of how far the runs are
+LINE_SECONDS = 30.0  # least time between two plain lines of it, where there is no terminal
 TAIL_LINES = 12
 ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM)
 """Exit codes of a run that was stopped; the last two before it could say so itself."""
 
 
-@dataclass(frozen=True)
-class Machine:
+class Machine(NamedTuple):
     """What jobs may use."""
 
-    cores: tuple[int, ...]
-    """Numbers of the cores; jobs are pinned to theirs."""
-    pins: bool = True
-    """Whether the platform can pin, and jobs should be."""
+    cores: tuple[int, ...]  # their numbers; jobs are pinned to theirs
+    pins: bool = True  # whether the platform can pin, and jobs should be
     processor: str = "unknown"
 
 
@@ -70,13 +57,6 @@ def this_machine(jobs: int | None, preset: str) -> Machine:
     return Machine(tuple(cores[: jobs or len(cores)]), True, processor)
 
 
-def describe(job: Job, advance: Advance) -> str:
-    """A running job at a glance."""
-    score = "" if advance.score is None else f", score {advance.score:.4g}"
-    left = short_duration(advance.remaining)
-    return f"{job.name} {advance.share:.0%}, {left} left{score}"
-
-
 class Runner:
     """Runs jobs, as many at a time as there are cores for.
 
@@ -94,17 +74,15 @@ class Runner:
     def run(self, stop: StopSignal) -> list[Result]:
         """Runs all jobs to their end, or stops them at a signal; gives how each ended.
 
-        Args:
-            stop: the first signal is passed on to the jobs, which save and end; a second one too,
-                which interrupts them at once.
+        The first signal is passed on to the jobs, which save and end; a second one too, which
+        interrupts them at once.
         """
         try:
             while (self._waiting or self._running) and not stop:
                 self._start_what_fits()
                 self._pause()
-            if self._running:
-                text = f"stopping {len(self._running)} runs: they save a checkpoint"
-                self._progress.message(text)
+            if count := len(self._running):
+                self._progress.message(f"stopping {count} runs: they save a checkpoint")
                 self._signal(stop.number or signal.SIGTERM)
             while self._running:
                 self._pause()
@@ -126,12 +104,12 @@ class Runner:
             self._due = time.monotonic() + LOOK_SECONDS
             finished = [x.job for x in self.results if x.kind == "finished"]
             failed = sum(x.kind == "failed" for x in self.results)
-            running = [(x.job, advance_of(x.job)) for x in self._running]
-            left = time_left(self._waiting, running, finished, len(self._machine.cores))
+            running = [(x.job, plans.advance_of(x.job)) for x in self._running]
+            left = plans.time_left(self._waiting, running, finished, len(self._machine.cores))
             head = f"{len(finished)} finished, {len(self._waiting)} waiting, "
             head += f"ETA {short_duration(left)}" + (f", {failed} FAILED" if failed else "")
-            lines = [head, *(describe(*x) for x in running)]
-            self._progress.step("\n".join(lines), len(self.results))
+            text = "\n".join([head, *(plans.describe(*x) for x in running)])
+            self._progress.step(text, len(self.results))
         time.sleep(POLL_SECONDS)
 
     def _start_what_fits(self) -> None:
@@ -143,7 +121,7 @@ class Runner:
             if wanted > len(free):
                 return
             job = self._waiting.pop(0)
-            if job.run_dir.resolve() in busy_folders():  # begun since the plan was made
+            if job.run_dir.resolve() in plans.busy_folders():  # begun since the plan was made
                 self.results.append(Result(job, "failed", None, "another process runs it"))
             else:
                 self._start(job, free[:wanted])
@@ -156,19 +134,14 @@ class Runner:
         if machine.pins:
             environment.setdefault("JAX_PLATFORMS", "cpu")  # runs cannot share an accelerator
             if len(cores) == 1:
-                flags = f"{environment.get('XLA_FLAGS', '')} {ONE_THREAD}"
-                environment["XLA_FLAGS"] = flags.strip()
+                environment["XLA_FLAGS"] = (
+                    f"{environment.get('XLA_FLAGS', '')} {ONE_THREAD}".strip()
+                )
             os.sched_setaffinity(0, cores)  # the process inherits them from this thread
         job.log.parent.mkdir(parents=True, exist_ok=True)
         with open(job.log, "ab") as log:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,
-            )
+            streams: Any = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+            process = subprocess.Popen(command, env=environment, start_new_session=True, **streams)
         self._running.append(_Running(job, process, cores, time.monotonic()))
         where = ""
         if machine.pins:
@@ -202,10 +175,9 @@ class Runner:
             lines = job.log.read_text(encoding="utf-8", errors="replace").splitlines()
             tail = f": {reason}\n" + "\n".join(f"    {line}" for line in lines[-TAIL_LINES:])
         self.results.append(Result(job, kind, code, reason))
-        took = ("in " if kind == "finished" else "after ") + short_duration(
-            time.monotonic() - one.began
-        )
-        self._progress.message(f"{job.name} {kind} {took}{tail}")
+        took = short_duration(time.monotonic() - one.began)
+        after = "in" if kind == "finished" else "after"
+        self._progress.message(f"{job.name} {kind} {after} {took}{tail}")
 
     def _signal(self, number: int) -> None:
         for one in self._running:

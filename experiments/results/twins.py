@@ -23,8 +23,7 @@ KINDS = {
     "unroll": "outcomes encoded",
     "open_loop": "expectation, outcomes drawn by the model",
 }
-FIRST_STEP = 3
-"""The models are compared from this unroll step on."""
+FIRST_STEP = 3  # the models are compared from this unroll step on
 REQUIRED = ("unroll_reward", "unroll_own_value")
 
 
@@ -32,13 +31,11 @@ REQUIRED = ("unroll_reward", "unroll_own_value")
 class Comparison:
     """One error at one unroll step."""
 
-    key: str
-    """As in grid.json, e.g. `open_loop_reward`."""
+    key: str  # as in grid.json, e.g. `open_loop_reward`
     step: int
     stochastic: Seeds | None
     twin: Seeds | None
-    worse: bool | None
-    """Whether the twin is worse, intervals apart; None where one has no interval."""
+    worse: bool | None  # whether the twin is worse, intervals apart; None where one has no interval
 
     @property
     def about(self) -> str:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import yaml
 
-from smz_jax.config.check import ConfigError, require
-from smz_jax.config.sources import suggest
+from smz_jax.config.check import require
+from smz_jax.config.sources import require_known
 
 STICKY = (0.25, 0.0)
 """Sticky actions of the encoders' world: with them Breakout is random, without them it is not."""
@@ -62,9 +62,7 @@ def choose(
         seeds = TINY_SEEDS if seeds is None else seeds
     names = tuple(WORLDS) if names is None else names
     for name in names:
-        if name not in WORLDS:
-            hint = suggest(name, tuple(WORLDS)) or "; there are " + ", ".join(WORLDS)
-            raise ConfigError(f"unknown world {name!r}{hint}")
+        require_known("world", name, WORLDS)
     for kind, given in (("worlds", names), ("seeds", seeds or ())):
         for number, one in enumerate(given):
             require(one not in given[:number], kind, one, "named once")

@@ -10,7 +10,7 @@ import difflib
 import json
 import stat
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,13 @@ def suggest(name: str, known: Sequence[str], prefix: str = "") -> str:
     near = near or difflib.get_close_matches(name, known, n=1, cutoff=0.7)
     near = near or [by_last[x] for x in difflib.get_close_matches(last, by_last, n=1, cutoff=0.6)]
     return f"; did you mean {prefix}{near[0]}?" if near else ""
+
+
+def require_known(kind: str, name: str, known: Collection[str]) -> None:
+    """Raises ConfigError in one line, with the nearest name or all of them, for an unknown name."""
+    if name not in known:
+        hint = suggest(name, tuple(known)) or "; there are " + ", ".join(known)
+        raise ConfigError(f"unknown {kind} {name!r}{hint}")
 
 
 def coerce(declared: Any, value: Any) -> Any:

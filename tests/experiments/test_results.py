@@ -22,12 +22,13 @@ from experiments.results import jobs as plans
 from experiments.results.jobs import (
     Advance,
     check_same,
+    describe,
     make_plan,
     newest_row,
     settings_of,
     time_left,
 )
-from experiments.results.runner import Machine, Runner, describe, this_machine
+from experiments.results.runner import Machine, Runner, this_machine
 from experiments.results.worlds import WORLDS, World, choose
 from smz_jax.config.check import ConfigError
 from smz_jax.config.cli import read_request
@@ -47,7 +48,7 @@ EXPERIMENT = Experiment("gridworld", "grid", {"env.suite": "grid", "env.id": "Gr
 
 def play(experiment):
     from smz_jax.config.cli import parse
-from smz_jax.config.process import run_main
+    from smz_jax.config.process import run_main
     from smz_jax.storage.run_dir import prepare_run_dir
     def main():
         invocation = parse(None, experiment)

@@ -12,6 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from smz_jax.config.check import ConfigError, require
+from smz_jax.storage.run_dir import can_write
 
 MAX_GIF_RATE = 50.0
 """Pictures in a second: browsers slow down what is faster."""
@@ -23,8 +24,8 @@ def check_video(path: Path) -> None:
     require(kind in (".gif", ".mp4"), "out", str(path), "a file that ends in .gif or .mp4")
     require(not path.is_dir(), "out", str(path), "a file, not a folder")
     parent = path.absolute().parent
-    can_write = parent.is_dir() and os.access(parent, os.W_OK)
-    require(can_write, "out", str(path), "in a folder that exists and can be written")
+    good = parent.is_dir() and can_write(parent)
+    require(good, "out", str(path), "in a folder that exists and can be written")
     if kind == ".mp4":
         _ffmpeg()
 
