@@ -24,7 +24,7 @@ from smz_jax.run.loop import known_macros
 from smz_jax.run.parts import make_parts, open_games
 from smz_jax.run.state import fresh_state
 from smz_jax.storage.metrics import PhaseTimers
-from smz_jax.types import Params
+from smz_jax.types import Decision, Params, Trajectory
 
 NOTEBOOK_STEPS_PER_SECOND = 66.0
 """Environment steps per second of the original PyTorch notebook, 10 simulations, 2 CPU cores."""
@@ -150,70 +150,80 @@ def measure_acting(config: Config, seconds: float, preset: str) -> dict[str, Any
     return {"settings": settings, "figures": figures, **how}
 
 
-class PlayedRun:
-    """A run that has played enough to learn, and the work that it consists of."""
+def run_cases(config: Config, *, is_quick: bool) -> tuple[dict[str, Case], dict[str, float]]:
+    """The work that a run consists of, once it has played enough to learn.
 
-    def __init__(self, config: Config) -> None:
-        """Makes the run, compiles search and training step, and fills the replay with games."""
-        self.run = run = make_parts(config, PhaseTimers())
-        state = fresh_state(run)
-        self.train, self.replay, macros = state.train, state.replay, state.macros
-        self.params = jax.tree.map(jnp.copy, state.train.params)  # the others are donated
-        self.search, search_seconds = compile_search(config, run.decide, self.params)
-        arguments = (self.train, self.replay, known_macros(macros))
-        self._train_step, seconds = timing.compiled(run.train_step, *arguments)
-        self.compile_seconds = {"search": search_seconds, "training_step": seconds}
-        run.miner.begin(macros, 0)
-        least = config.replay.min_size
-        while True:
-            self.rows = self.rollout()
-            self.add()
-            if run.env_steps(run.source.count) >= least and run.replay.can_sample(self.replay):
-                break
+    With `is_quick` the two cases that need programs of their own are left out.
 
-    def rollout(self) -> Any:
-        """A whole rollout with its macros."""
-        rows = self.run.source.next(self.params).rows
-        self.run.miner.end_rollout(rows)
+    Returns:
+        Cases by part, of a step of all lanes where it has steps, and seconds to compile search and
+        training step.
+    """
+    run = make_parts(config, PhaseTimers())
+    train, replay, macros = (state := fresh_state(run)).train, state.replay, state.macros
+    params = jax.tree.map(jnp.copy, train.params)  # the others are donated
+    search, search_seconds = compile_search(config, run.decide, params)
+    arguments = (train, replay, known_macros(macros))
+    train_step, step_seconds = timing.compiled(run.train_step, *arguments)
+    run.miner.begin(macros, 0)
+
+    def roll_out() -> Any:
+        rows = run.source.next(params).rows
+        run.miner.end_rollout(rows)
         return rows
 
-    def learn(self) -> Any:
-        """The updates of one dispatch."""
-        known = known_macros(self.run.miner.state)
-        self.train, self.replay, metrics = self._train_step(self.train, self.replay, known)
-        return self.train, metrics
+    def add() -> Any:
+        nonlocal replay
+        replay = run.replay.add_donated(replay, rows)
+        return replay
 
-    def add(self) -> Any:
-        """A rollout into the replay."""
-        self.replay = self.run.replay.add_donated(self.replay, self.rows)
-        return self.replay
+    def learn() -> Any:
+        nonlocal train, replay
+        train, replay, metrics = train_step(train, replay, known_macros(run.miner.state))
+        return train, metrics
 
-    def macro_cases(self, name: str, miner: Miner) -> dict[str, Case]:
-        """The post-pass of a rollout's steps, per step, and the merge at its end."""
-        decision, length = self.search(), self.run.config.rollout.length
-
-        def watch() -> Any:
-            for _ in range(length):
-                miner.watch(decision)
-            return miner.state
-
-        def merge() -> Any:
-            miner.end_rollout(self.rows)
-            return miner.state
-
-        return {
-            f"{name}_pass": make_case(watch, length, after=merge),
-            f"{name}_merge": make_case(merge, before=watch),
-        }
-
-    def worst_miner(self) -> Miner:
-        """A miner whose thresholds let every window through."""
-        config = self.run.config
+    while True:
+        rows = roll_out()
+        add()
+        is_full = run.env_steps(run.source.count) >= config.replay.min_size
+        if is_full and run.replay.can_sample(replay):
+            break
+    sample, key = jax.jit(run.replay.sample), jax.random.key(config.seed)
+    cases = {
+        "environment": environment_case(config),
+        "search": make_case(search),
+        "rollout": make_case(roll_out, config.rollout.length),
+        **macro_cases("macro", run.miner, search(), rows),
+        "training_step": make_case(learn, config.learner.updates_per_dispatch),
+        "replay_add": make_case(add),
+        "replay_sample": make_case(lambda: sample(replay, key)),
+    }
+    if not is_quick:
+        # Thresholds that let every window through.
         macro = dataclasses.replace(config.macro, play_threshold=1.0, tree_threshold=1.0)
         worst = dataclasses.replace(config, macro=macro)
-        miner = Miner(worst, self.run.spec.num_actions, self.search().embedding.shape[1:])
+        miner = Miner(worst, run.spec.num_actions, search().embedding.shape[1:])
         miner.begin(miner.init(jax.random.key(0)), 0)
-        return miner
+        cases |= macro_cases("macro_worst", miner, search(), rows)
+        cases["notebook"] = acting_cases(notebook_config(config), pools=(1,))["in_turn"]
+    return cases, {"search": search_seconds, "training_step": step_seconds}
+
+
+def macro_cases(name: str, miner: Miner, decision: Decision, rows: Trajectory) -> dict[str, Case]:
+    """The post-pass of a rollout's steps, per step, and the merge at its end."""
+    length = rows.action.shape[1]
+
+    def watch() -> Any:
+        for _ in range(length):
+            miner.watch(decision)
+        return miner.state
+
+    def merge() -> Any:
+        miner.end_rollout(rows)
+        return miner.state
+
+    passing = make_case(watch, length, after=merge)
+    return {f"{name}_pass": passing, f"{name}_merge": make_case(merge, before=watch)}
 
 
 def measure(config: Config, seconds: float) -> dict[str, Any]:
@@ -226,21 +236,8 @@ def measure(config: Config, seconds: float) -> dict[str, Any]:
         `seconds` (medians by part, of a step of all lanes where it has steps), `speed`,
         `compile_seconds` and `config`; plain JSON.
     """
-    played = PlayedRun(config)
-    run, lanes, length = played.run, config.env.num_envs, config.rollout.length
-    sample, key = jax.jit(run.replay.sample), jax.random.key(config.seed)
-    cases = {
-        "environment": environment_case(config),
-        "search": make_case(played.search),
-        "rollout": make_case(played.rollout, length),
-        **played.macro_cases("macro", run.miner),
-        "training_step": make_case(played.learn, config.learner.updates_per_dispatch),
-        "replay_add": make_case(played.add),
-        "replay_sample": make_case(lambda: sample(played.replay, key)),
-    }
-    if seconds >= QUICK_SECONDS:
-        cases |= played.macro_cases("macro_worst", played.worst_miner())
-        cases["notebook"] = acting_cases(notebook_config(config), pools=(1,))["in_turn"]
+    cases, compile_seconds = run_cases(config, is_quick=seconds < QUICK_SECONDS)
+    lanes, length = config.env.num_envs, config.rollout.length
     medians = timing.interleave(cases, seconds)
     speed = {
         "environment_steps_per_second": lanes / medians["environment"],
@@ -259,7 +256,7 @@ def measure(config: Config, seconds: float) -> dict[str, Any]:
     return {
         "seconds": medians,
         "speed": speed,
-        "compile_seconds": played.compile_seconds,
+        "compile_seconds": compile_seconds,
         "config": dataclasses.asdict(config),
         "seconds_per_part": seconds,
         "rounds": ROUNDS,

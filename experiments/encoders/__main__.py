@@ -78,9 +78,8 @@ def make_plan(request: EncodersRequest, invocation: Invocation) -> Plan:
     names = ("updates", "eval_every", "transitions")
     given = {name: value for name in names if (value := getattr(request, name)) is not None}
     sizes = dataclasses.replace(SIZES[preset], **given)
-    least = 40 * sizes.lanes
-    allowed = f"in {least}..100000000"
-    require(least <= sizes.transitions, "transitions", sizes.transitions, allowed)
+    fits, allowed = sizes.rows >= 40, f"in {40 * sizes.lanes}..100000000"
+    require(fits, "transitions", sizes.transitions, allowed)
     jobs = (
         Job(name, sticky, seed)
         for seed in request.seeds or [0]

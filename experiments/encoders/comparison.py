@@ -5,6 +5,7 @@ A job (variant, stickiness, seed) has its own folder `jobs/<name>/`: `settings.j
 run again; a stopped one continues from its checkpoint.
 """
 
+import dataclasses
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -127,8 +128,7 @@ class _Training:
         self._store = CheckpointStore(self._folder)
         spec = make_spec(config.env)
         check_memory(config, spec)
-        networks = make_networks(config.network, spec)
-        replay = make_replay(config, spec)
+        networks, replay = make_networks(config.network, spec), make_replay(config, spec)
         self._step = make_train_step(networks, replay, config, spec)
         self._probe = make_probe(networks, config)
         self._state = init_train_state(networks, config, jax.random.key(job.seed))
@@ -193,10 +193,9 @@ class _Training:
         """Adds a row, with the means of the training metrics since the one before."""
         job, read = self._job, jax.device_get(list(metrics))
         found = summarise(self._seen(), self._held_out, self._config.network.codebook_size)
-        row = {"variant": job.variant, "sticky": job.sticky, "seed": job.seed}
-        row |= {"updates": self._updates, "seconds": self._seconds, **found}
-        for name in read[0] if read else ():
-            row[f"train/{name}"] = float(np.mean([x[name] for x in read]))
+        row = {**dataclasses.asdict(job), "updates": self._updates, "seconds": self._seconds}
+        means = {name: float(np.mean([x[name] for x in read])) for name in next(iter(read), ())}
+        row |= {**found, **{f"train/{name}": mean for name, mean in means.items()}}
         self._rows.append(plain(row))
         text = "".join(json.dumps(row) + "\n" for row in self._rows)
         atomic_write_text(self._folder / "rows.jsonl", text)
@@ -209,14 +208,13 @@ class _Training:
     def _finish(self) -> None:
         """Writes the result: the last row, its intervals, and what was run."""
         seen, held_out, network = self._seen(), self._held_out, self._config.network
+        kinds = {"differs": held_out.differs, "changed": held_out.changed, "open": held_out.in_open}
         result = {
             **self._rows[-1],
             **intervals(seen, held_out, network.codebook_size),
             "ms_per_update": 1000 * self._seconds / max(self._updates, 1),
             "transitions_seen": len(seen["entropy"]),
-            "share_differs": float(np.mean(held_out.differs)),
-            "share_changed": float(np.mean(held_out.changed)),
-            "share_open": float(np.mean(held_out.in_open)),
+            **{f"share_{kind}": float(np.mean(where)) for kind, where in kinds.items()},
             "embedding_size": network.embedding_size,
             "codebook_size": network.codebook_size,
         }

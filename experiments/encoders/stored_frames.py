@@ -117,9 +117,8 @@ def stored_frames(path: Path, config: Config, num_rows: int, held_out: int) -> S
     }
     if not path.exists():
         stored = collect(config, num_rows, held_out)
-        buffer = io.BytesIO()
-        truth = {f"truth_{name}": value for name, value in stored.truth._asdict().items()}
-        arrays = {**stored.rows._asdict(), **truth}
+        buffer, arrays = io.BytesIO(), stored.rows._asdict()
+        arrays |= {f"truth_{name}": value for name, value in stored.truth._asdict().items()}
         np.savez_compressed(buffer, description=np.array(json.dumps(wanted)), **arrays)
         atomic_write_bytes(path, buffer.getvalue())
         return stored
@@ -133,10 +132,8 @@ def stored_frames(path: Path, config: Config, num_rows: int, held_out: int) -> S
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
         reason = (str(error).splitlines() or [""])[0][:120]
         raise ConfigError(f"{path} is damaged ({reason}): remove it") from None
-    other = [name for name, value in wanted.items() if found.get(name) != value]
-    raise ConfigError(
-        f"{path} holds other frames (other {', '.join(other)}): use another --run_dir"
-    )
+    other = ", ".join(name for name, value in wanted.items() if found.get(name) != value)
+    raise ConfigError(f"{path} holds other frames (other {other}): use another --run_dir")
 
 
 def training_rows(stored: Stored, held_out: int) -> Trajectory:
@@ -153,16 +150,13 @@ def held_out_transitions(
         ConfigError: if there are none.
     """
     rows, truth = stored.rows, stored.truth
-    length = rows.action.shape[1]
-    usable = truth.in_play.copy()
-    usable[:, : max(length - held_out, 1)] = False
-    usable[:, -1] = False
-    lane, row = np.nonzero(usable)
+    index = np.arange(rows.action.shape[1])
+    is_held_out = (index >= max(len(index) - held_out, 1)) & (index < len(index) - 1)
+    lane, row = np.nonzero(truth.in_play & is_held_out)
     if not len(lane):
         raise ConfigError("no held-out transition has the ball in play: raise --transitions")
     order = np.random.default_rng(seed).permutation(len(lane))[:most]
     lane, row = lane[order], row[order]
-    index = np.arange(length)
     start = np.maximum.accumulate(np.where(rows.is_first, index, 0), axis=1)
     back = np.arange(frame_stack) - (frame_stack - 1)
 

@@ -20,17 +20,18 @@ def results_figure(report: Report, path: Path) -> None:
     """Writes the figure as a PNG; says so where nothing is finished."""
     with rc_context(style.RC):
         shown = [row for row in report.rows if report.runs[row.world]]
-        columns = min(MOST_COLUMNS, max(len(shown), 1))
-        lines = -(-max(len(shown), 1) // columns)
+        count = max(len(shown), 1)
+        columns = min(MOST_COLUMNS, count)
+        lines = -(-count // columns)
         figure, panels = style.new_figure("Scores of whole games while learning", lines, columns)
         if shown:
-            width = max(PANEL_WIDTH * columns, 6.5)
-            figure.set_size_inches(width, 1.1 + PANEL_HEIGHT * lines)
+            size = (max(PANEL_WIDTH * columns, 6.5), 1.1 + PANEL_HEIGHT * lines)
+            figure.set_size_inches(*size)
         else:
             style.note_empty(panels[0], "no run is finished yet")
         for axes, row in zip(panels, shown, strict=False):
             draw_world(axes, row, report.runs[row.world])
-        for axes in panels[len(shown) :] if shown else []:
+        for axes in panels[count:]:
             axes.remove()
         style.add_legend(figure, 4)
         style.save_figure(figure, path)

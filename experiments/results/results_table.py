@@ -150,9 +150,11 @@ def seeds_text(figure: Figure) -> str:
 def _cells(row: Row) -> dict[str, str]:
     """A row of the table of results, by its columns."""
     seeds, reached = ", ".join(map(str, row.seeds)), YES_NO[row.reached]
-    each = [x for x in row.figures if not all(x.seeds_reached)]
-    if each:
-        reached += f" ({seeds_text(min(each, key=lambda x: sum(x.seeds_reached)))})"
+    # How many seeds reach everything, where not all do.
+    each = [x for x in row.figures if x.seeds_reached]
+    fewest = min(each, key=lambda x: sum(x.seeds_reached), default=None)
+    if fewest and not all(fewest.seeds_reached):
+        reached += f" ({seeds_text(fewest)})"
     if len(row.seeds) < len(row.seeds_required):
         seeds += f" ({len(row.seeds)} of {len(row.seeds_required)})"
         is_judged = any(x.required for x in row.figures)

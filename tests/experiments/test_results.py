@@ -32,6 +32,7 @@ from experiments.results.runner import Machine, Runner, this_machine
 from experiments.results.worlds import WORLDS, World, choose
 from smz_jax.config.check import ConfigError
 from smz_jax.config.cli import read_request
+from smz_jax.run import signals
 from smz_jax.run.progress import Progress
 from smz_jax.run.signals import StopSignal
 
@@ -219,7 +220,9 @@ def _refusal(function):
     return "not refused"
 
 
-def test_a_second_signal_is_passed_on_too(made_up):
+def test_a_second_signal_is_passed_on_too(made_up, monkeypatch):
+    monkeypatch.setattr(signals, "SAME_PRESS_SECONDS", 0.0)
+
     def stop_twice():
         for sign in ("metrics.jsonl", "asked"):
             wait_for(made_up / "fake" / "seed9" / sign)
