@@ -160,7 +160,8 @@ def run_cases(config: Config, *, is_quick: bool) -> tuple[dict[str, Case], dict[
         training step.
     """
     run = make_parts(config, PhaseTimers())
-    train, replay, macros = (state := fresh_state(run)).train, state.replay, state.macros
+    state = fresh_state(run)
+    train, replay, macros = state.train, state.replay, state.macros
     params = jax.tree.map(jnp.copy, train.params)  # the others are donated
     search, search_seconds = compile_search(config, run.decide, params)
     arguments = (train, replay, known_macros(macros))

@@ -94,13 +94,12 @@ def show_plan(jobs: list[Job], slots: int) -> None:
 
 def write_results(folder: Path) -> None:
     """Writes table and figure from what is finished, and prints the table."""
-    from experiments.results.results_figure import results_figure
-    from experiments.results.results_table import make_report, results_markdown, write_table
+    from experiments.results import results_report as shown
 
-    report = make_report(folder)
-    paths = [*write_table(report, folder), folder / "results.png"]
-    results_figure(report, paths[-1])
-    print(f"\n{results_markdown(report) or 'nothing is finished yet'}\n")
+    report = shown.make_report(folder)
+    paths = [*shown.write_table(report, folder), folder / "results.png"]
+    shown.results_figure(report, paths[-1])
+    print(f"\n{shown.results_markdown(report) or 'nothing is finished yet'}\n")
     for problem in report.problems:
         print(f"note: {problem}")
     print("wrote " + ", ".join(map(str, paths)))

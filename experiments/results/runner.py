@@ -134,9 +134,8 @@ class Runner:
         if machine.pins:
             environment.setdefault("JAX_PLATFORMS", "cpu")  # runs cannot share an accelerator
             if len(cores) == 1:
-                environment["XLA_FLAGS"] = (
-                    f"{environment.get('XLA_FLAGS', '')} {ONE_THREAD}".strip()
-                )
+                flags = environment.get("XLA_FLAGS", "")
+                environment["XLA_FLAGS"] = f"{flags} {ONE_THREAD}".strip()
             os.sched_setaffinity(0, cores)  # the process inherits them from this thread
         job.log.parent.mkdir(parents=True, exist_ok=True)
         with open(job.log, "ab") as log:

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from experiments.results.results_table import make_report
+from experiments.results.results_report import make_report
 
 
 @pytest.mark.slow

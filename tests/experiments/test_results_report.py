@@ -10,8 +10,7 @@ from matplotlib import image
 from matplotlib.figure import Figure
 
 from experiments.results import finished, twins
-from experiments.results import results_figure as figure
-from experiments.results import results_table as table
+from experiments.results import results_report as table
 from experiments.results.jobs import make_plan
 from experiments.results.worlds import ENCODER_VARIANT, WORLDS
 from tests.support.fake_run import evaluation, write_run
@@ -243,7 +242,7 @@ def test_encoders(tmp_path, monkeypatch):
     assert found["intervals of the two entropies apart"] is False  # over two seeds: wide
     assert report.runs["encoders"][0].curve() == ([0], [0.75])
     assert "intervals of the two entropies apart: no" in table.results_markdown(report)
-    figure.results_figure(report, tmp_path / "results.png")
+    table.results_figure(report, tmp_path / "results.png")
 
     path = tmp_path / "encoders" / "seed1" / "results.json"
     raw = json.loads(path.read_text())
@@ -295,13 +294,13 @@ def test_figure(tmp_path):
     write_world(tmp_path, "breakout", (4.0, 5.0, 6.0))
     report = table.make_report(tmp_path)
     rows = {row.world: row for row in report.rows}
-    assert figure.required_score(rows["grid-slippery"]) == pytest.approx(0.95 * 0.8)
-    assert figure.required_score(rows["breakout"]) == pytest.approx(3 * 1.5)
+    assert table.required_score(rows["grid-slippery"]) == pytest.approx(0.95 * 0.8)
+    assert table.required_score(rows["breakout"]) == pytest.approx(3 * 1.5)
     one = report.runs["breakout"][0]
     steps, scores = one.curve()
     assert scores[-1] == 4.0 and steps[-1] == 98 * 1024 and steps[0] == 20 * 1024
     for made, path in ((report, "results.png"), (table.make_report(tmp_path / "none"), "none.png")):
-        figure.results_figure(made, tmp_path / path)
+        table.results_figure(made, tmp_path / path)
         assert (image.imread(tmp_path / path)[..., :3].min(axis=-1) < 0.9).mean() > 0.003
 
 
@@ -311,7 +310,7 @@ def test_the_final_evaluation_is_joined_to_an_earlier_step_alone(tmp_path, monke
     courses = iter([([1, 2, 2], [3.0, 4.0, 9.0]), ([1, 2, 3], [3.0, 4.0, 9.0])])
     monkeypatch.setattr(finished.Finished, "curve", lambda one: next(courses))
     axes = Figure().subplots()
-    figure.draw_world(axes, report.rows[0], report.runs["breakout"])
+    table.draw_world(axes, report.rows[0], report.runs["breakout"])
     same, same_final, later, later_final = (list(line.get_xdata()) for line in axes.lines[:4])
     assert (same, same_final, later, later_final) == ([1, 2], [2], [1, 2, 3], [3])
     assert axes.get_title() in ("breakout", "breakout (required: reached)")
