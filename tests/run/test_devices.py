@@ -82,3 +82,24 @@ def test_a_cache_that_cannot_be_is_told(tmp_path):
     (tmp_path / "file").touch()
     code, lines, _ = run(tmp_path, SMZ_COMPILE_CACHE=str(tmp_path / "file/x"))
     assert code == 0 and lines[-1] == "folder None" and "Not a directory" in lines[0]
+
+
+def test_freed_memory_is_kept_for_the_next_array():
+    script = """
+import resource, numpy as np
+from smz_jax.run.devices import keep_freed_memory
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        np.ones(2**20)  # 8 MiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+first = faults()
+keep_freed_memory()
+faults()
+print(first, faults())
+"""
+    words = [sys.executable, "-c", script]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    out = subprocess.run(words, capture_output=True, text=True, env=environment, check=True).stdout
+    first, then = map(int, out.split())
+    assert then < 100 < first
