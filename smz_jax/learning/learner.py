@@ -131,9 +131,10 @@ def make_batch_builder(
         rows = sample.rows
         tail = jax.tree.map(lambda x: x[:, history:], rows._replace(frame=()))
         values = tail.search_value
-        if config.learner.bootstrap == "target":
-            window = range(history, rows.reward.shape[1])
-            observations = stack_windows(rows, spec.context, window)
+        needs_values = config.learner.bootstrap == "target"
+        last = rows.reward.shape[1] if needs_values else history + steps + 1
+        observations = stack_windows(rows, spec.context, range(history, last))
+        if needs_values:
             flat = observations.reshape(-1, *observations.shape[2:])
             embeddings = networks.representation(target_params, flat)
             values = predict(networks, target_params, embeddings).value.reshape(values.shape)
@@ -155,8 +156,7 @@ def make_batch_builder(
         )(keys, tail.action[:, :steps], targets.transition_mask)
         # Past the end of the window's own episode the model is fed the root again: what the next
         # game shows must reach neither a code nor the statistics of a batch.
-        unrolled = range(history, history + steps + 1)
-        observations = stack_windows(rows, spec.context, unrolled)
+        observations = observations[:, : steps + 1]
         real = jnp.pad(targets.transition_mask, ((0, 0), (1, 0)), constant_values=1.0) > 0
         real = real.reshape(*real.shape, *[1] * (observations.ndim - 2))
         return Batch(

@@ -29,6 +29,7 @@ RESTS_ON = {
     "jax_transfer_guard": "allow",
     "jax_debug_nans": False,
     "jax_debug_infs": False,
+    "jax_debug_key_reuse": False,
 }
 """Settings of JAX that its environment variables may change, and that numbers and dtypes rest on.
 A number that is not finite is no error here: such an update is skipped and counted."""

@@ -53,6 +53,7 @@ def run(cwd, **environment):
         ("JAX_DISABLE_JIT", "1"),
         ("JAX_TRANSFER_GUARD", "disallow"),
         ("JAX_DEBUG_NANS", "1"),
+        ("JAX_DEBUG_KEY_REUSE", "1"),
     ],
 )
 def test_settings_of_others_are_set_right_with_a_line(tmp_path, name, value):
