@@ -250,6 +250,8 @@ def parse(
             fits = value.isprintable() and 0 < len(value) <= 4096
             require(fits, name, value, allowed)
             typed[name] = str(Path(os.path.expanduser(value)))
+            allowed = "a path without ~: there is no home folder of that name"
+            require(not typed[name].startswith("~"), name, value, allowed)
         wanted = _make(request, typed)
         allowed = "left out with --resume: a run continues with its own weights"
         weights = wanted.init_from

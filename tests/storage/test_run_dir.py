@@ -120,3 +120,17 @@ def test_a_folder_may_have_an_at_in_its_name(tmp_path):
     assert run_dir.split_init_from("a@b/run") == (Path("a@b/run"), "last", None)
     with pytest.raises(ConfigError, match="RUN_DIR@STEP"):
         run_dir.split_init_from(f"{tmp_path}/none@bets")
+
+
+def test_the_settings_of_a_run_repeat_it_under_its_own_preset(tmp_path):
+    former = parse("--preset", "smoke", "--seed", "3", "--run_dir", str(tmp_path / "a"))
+    path = run_dir.prepare_run_dir(former) / "config.yaml"
+    again = parse("--config", str(path))
+    assert (again.preset, again.config) == ("smoke", former.config)
+    assert parse("--config", str(path), "--preset", "tiny").preset == "tiny"
+
+
+def test_without_a_home_a_tilde_is_refused(monkeypatch):
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    with pytest.raises(ConfigError, match="run_dir = '~/runs' .* no home folder"):
+        parse("--run_dir", "~/runs")
