@@ -132,5 +132,5 @@ def test_the_settings_of_a_run_repeat_it_under_its_own_preset(tmp_path):
 
 def test_without_a_home_a_tilde_is_refused(monkeypatch):
     monkeypatch.setattr("os.path.expanduser", lambda path: path)
-    with pytest.raises(ConfigError, match="run_dir = '~/runs' .* no home folder"):
+    with pytest.raises(ConfigError, match="no home folder"):
         parse("--run_dir", "~/runs")
