@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from smz_jax.config.settings import Config
 from smz_jax.learning.learner import make_batch_builder, model_metrics
@@ -23,11 +24,6 @@ def _cosine(x: Array, y: Array) -> Array:
     """Cosine of `[..., D]`; 0 where one of them is 0."""
     norm = jnp.linalg.norm(x, axis=-1) * jnp.linalg.norm(y, axis=-1)
     return jnp.sum(x * y, axis=-1) / jnp.maximum(norm, 1e-9)
-
-
-def _norm(tree: Params) -> Array:
-    """The norm of all leaves together."""
-    return jnp.sqrt(sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(tree)))
 
 
 def batch_check(
@@ -53,11 +49,11 @@ def batch_check(
     def over_batch(values: Array, weights: Array) -> Array:
         return jnp.sum(values * weights, axis=-1) / jnp.maximum(weights.sum(axis=-1), 1.0)
 
-    entropy = normalised_entropy(unrolled.chance_logits)
+    entropy = normalised_entropy(unrolled.judged.chance_logits)
     bins = jnp.clip((entropy * HISTOGRAM_BINS).astype(jnp.int32), 0, HISTOGRAM_BINS - 1)
     total = jnp.maximum(mask.sum(), 1.0)
-    reward_error = jnp.abs(networks.reward_of(unrolled.reward_logits) - targets.reward)
-    value_error = jnp.abs(networks.value_of(unrolled.value_logits) - targets.value)
+    reward_error = jnp.abs(networks.reward_of(unrolled.followed.reward_logits) - targets.reward)
+    value_error = jnp.abs(networks.value_of(unrolled.predictions.value_logits) - targets.value)
     real = unrolled.after_embeddings.reshape(*mask.shape, -1).astype(jnp.float32)
     predicted = unrolled.embeddings[1:].reshape(real.shape).astype(jnp.float32)
     centre = jnp.sum(real * mask[..., None], axis=(0, 1)) / total
@@ -96,7 +92,7 @@ def gradient_check(
             for name, term in found.items()
         }
         mask = jnp.moveaxis(batch.targets.transition_mask, 1, 0)
-        bonus = config.loss.code_entropy * code_entropy(unrolled.code_probs, mask)
+        bonus = config.loss.code_entropy * code_entropy(unrolled.followed.code_probs, mask)
         return weighted | {"code_entropy": bonus}
 
     values, pull = jax.vjp(terms, params["params"])
@@ -105,7 +101,7 @@ def gradient_check(
     def norms(scale: Array) -> tuple[Array, Array]:
         (gradient,) = pull({name: scale[i] for i, name in enumerate(names)})
         of_encoder = {name: part for name, part in gradient.items() if name.startswith("encoder")}
-        return _norm(gradient), _norm(of_encoder)
+        return optax.tree.norm(gradient), optax.tree.norm(of_encoder)
 
     through_codes = [float(name not in ENCODER_TERMS) for name in names]
     scales = np.concatenate([np.eye(len(names)), [through_codes]])

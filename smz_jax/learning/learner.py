@@ -1,7 +1,9 @@
 """The training step: sample, unroll, differentiate, update."""
 
+import functools
 from collections.abc import Callable, Mapping
 from types import ModuleType
+from typing import Any
 from typing import Any
 
 import jax
@@ -16,15 +18,7 @@ from smz_jax.macros.precondition.head import Known, make_head_update
 from smz_jax.model.observe import stack_windows
 from smz_jax.model.steps import entropy_nats, predict
 from smz_jax.model.values import signed_hyperbolic
-from smz_jax.types import (
-    Array,
-    EnvSpec,
-    Networks,
-    Params,
-    ReplaySample,
-    TrainState,
-    UnrollTargets,
-)
+from smz_jax.types import Array, EnvSpec, Networks, Params, ReplaySample, TrainState, UnrollTargets
 
 
 def total_learner_steps(config: Config) -> int:
@@ -36,12 +30,11 @@ def total_learner_steps(config: Config) -> int:
 def make_optimizer(config: Config) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """AdamW under a global-norm clip, warmed up and then cosine-decayed."""
     settings = config.learner
-    total = total_learner_steps(config)
     schedule = optax.warmup_cosine_decay_schedule(
         init_value=0.0 if settings.warmup_steps else settings.learning_rate,
         peak_value=settings.learning_rate,
         warmup_steps=settings.warmup_steps,
-        decay_steps=max(total, settings.warmup_steps + 1),
+        decay_steps=max(total_learner_steps(config), settings.warmup_steps + 1),
         end_value=settings.learning_rate_end,
     )
     matrices_only = lambda params: jax.tree.map(lambda x: x.ndim > 1, params)  # noqa: E731
@@ -77,10 +70,15 @@ def model_metrics(unrolled: Unrolled, mask: Array) -> dict[str, Array]:
     `mask [K, B]` is 1 for real transitions.
     """
     total = jnp.maximum(mask.sum(), 1.0)
-    usage = jnp.sum(jax.lax.stop_gradient(unrolled.code) * mask[..., None], axis=(0, 1)) / total
+    usage = (
+        jnp.sum(jax.lax.stop_gradient(unrolled.followed.codes) * mask[..., None], axis=(0, 1))
+        / total
+    )
     perplexity = jnp.exp(-jnp.sum(usage * jnp.log(jnp.maximum(usage, 1e-9))))
-    agrees = jnp.argmax(unrolled.chance_logits, -1) == jnp.argmax(unrolled.code, -1)
-    entropy = entropy_nats(unrolled.chance_logits)
+    agrees = jnp.argmax(unrolled.judged.chance_logits, -1) == jnp.argmax(
+        unrolled.followed.codes, -1
+    )
+    entropy = entropy_nats(unrolled.judged.chance_logits)
     root = unrolled.embeddings[0].astype(jnp.float32)
     return {
         "model/code_perplexity": perplexity,
@@ -125,35 +123,27 @@ def make_batch_builder(
     `(target_params, rng_key, sample) -> Batch`; the target parameters give bootstrap values where
     that is configured.
     """
-    steps, history = config.learner.unroll_steps, spec.context - 1
+    learner, history = config.learner, spec.context - 1
+    steps = learner.unroll_steps
 
     def build(target_params: Params, rng_key: Array, sample: ReplaySample) -> Batch:
         rows = sample.rows
         tail = jax.tree.map(lambda x: x[:, history:], rows._replace(frame=()))
         values = tail.search_value
-        needs_values = config.learner.bootstrap == "target"
+        needs_values = learner.bootstrap == "target"
         last = rows.reward.shape[1] if needs_values else history + steps + 1
         observations = stack_windows(rows, spec.context, range(history, last))
         if needs_values:
             flat = observations.reshape(-1, *observations.shape[2:])
             embeddings = networks.representation(target_params, flat)
             values = predict(networks, target_params, embeddings).value.reshape(values.shape)
-        targets = jax.vmap(
-            lambda row, value: make_unroll_targets(
-                reward=row.reward,
-                discount=row.discount,
-                is_first=row.is_first,
-                action_weights=row.action_weights,
-                values=value,
-                unroll_steps=steps,
-                td_steps=config.learner.td_steps,
-                gamma=config.learner.gamma,
-            )
-        )(tail, values)
+        lengths = {"unroll_steps": steps, "td_steps": learner.td_steps}
+        make_targets = functools.partial(make_unroll_targets, **lengths, gamma=learner.gamma)
+        targets = jax.vmap(make_targets)(tail, values)
         keys = jax.random.split(rng_key, rows.action.shape[0])
-        actions = jax.vmap(
-            lambda key, action, mask: random_actions_past_end(key, action, mask, spec.num_actions)
-        )(keys, tail.action[:, :steps], targets.transition_mask)
+        actions = jax.vmap(random_actions_past_end, in_axes=(0, 0, 0, None))(
+            keys, tail.action[:, :steps], targets.transition_mask, spec.num_actions
+        )
         # Past the end of the window's own episode the model is fed the root again: what the next
         # game shows must reach neither a code nor the statistics of a batch.
         observations = observations[:, : steps + 1]
@@ -189,53 +179,43 @@ def make_update(networks: Networks, config: Config, spec: EnvSpec) -> Callable:
         rise = (state.step - loss.commitment_start) / learner.schedule_steps
         commitment_scale = jnp.clip(rise, 0.0, 1.0).astype(jnp.float32)
         gradient_fn = jax.value_and_grad(unrolled_loss, has_aux=True)
+        given = networks, loss_key, batch, config
+        scales = {"noise": noise, "commitment_scale": commitment_scale}
         (total, (metrics, batch_stats, unrolled)), gradient = gradient_fn(
-            state.params["params"],
-            state.params["batch_stats"],
-            networks,
-            loss_key,
-            batch,
-            config,
-            noise=noise,
-            commitment_scale=commitment_scale,
+            state.params["params"], state.params["batch_stats"], *given, **scales
         )
         grad_norm = optax.tree.norm(gradient)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params["params"])
         trained = optax.apply_updates(state.params["params"], updates)
         params = {"params": trained, "batch_stats": batch_stats}
         step = state.step + 1
-        target = jax.lax.cond(
-            step % learner.target_update_period == 0,
-            lambda new, old: new,
-            lambda new, old: old,
-            params,
-            state.target_params,
-        )
-        root_value = networks.value_of(unrolled.value_logits[0])
+        target = _either(step % learner.target_update_period == 0, params, state.target_params)
+        root_value = networks.value_of(unrolled.predictions.value_logits[0])
         # A root on a final observation has no target: its error is not an error.
         error = jnp.abs(root_value - batch.targets.value[:, 0]) * batch.targets.value_mask[:, 0]
         mask = jnp.moveaxis(batch.targets.transition_mask, 1, 0)
         metrics |= model_metrics(unrolled, mask) | support_metrics(batch.targets, network)
-        metrics["learner/grad_norm"] = grad_norm
-        metrics["learner/learning_rate"] = schedule(state.step)
-        metrics["learner/value_target"] = batch.targets.value[:, 0].mean()
-        metrics["learner/value_error"] = error.mean()
         # Nothing that is not finite reaches the state; another batch may do better.
         finite = jnp.isfinite(total) & jnp.isfinite(grad_norm)
         finite &= jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(params)]))
-        metrics["learner/skipped"] = ~finite
-        trained_state = (params, target, opt_state, step)
-        kept = (state.params, state.target_params, state.opt_state, state.step)
-        # A branch, for XLA would repeat the test of all layers within a choice for each of them.
-        params, target, opt_state, step = jax.lax.cond(
-            finite, lambda new, old: new, lambda new, old: old, trained_state, kept
-        )
-        new_state = state._replace(
-            params=params, target_params=target, opt_state=opt_state, rng_key=rng_key, step=step
-        )
-        return new_state, jnp.where(finite, error, jnp.nan), metrics
+        metrics |= {
+            "learner/grad_norm": grad_norm,
+            "learner/learning_rate": schedule(state.step),
+            "learner/value_target": batch.targets.value[:, 0].mean(),
+            "learner/value_error": error.mean(),
+            "learner/skipped": ~finite,
+        }
+        kept = state._replace(rng_key=None, head=None)
+        new = kept._replace(params=params, target_params=target, opt_state=opt_state, step=step)
+        new = _either(finite, new, kept)._replace(rng_key=rng_key, head=state.head)
+        return new, jnp.where(finite, error, jnp.nan), metrics
 
     return update
+
+
+def _either(choice: Array, new: Any, old: Any) -> Any:
+    """A branch, for XLA would repeat the test of all layers within a choice for each of them."""
+    return jax.lax.cond(choice, lambda new, old: new, lambda new, old: old, new, old)
 
 
 def make_train_step(networks: Networks, replay: Replay, config: Config, spec: EnvSpec) -> Callable:

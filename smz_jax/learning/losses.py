@@ -5,6 +5,7 @@ terms, half gradient into the dynamics); EfficientZero, section 4.1 (consistency
 `[B]` for one unroll step; `unrolled_loss` adds them up.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -14,7 +15,7 @@ import optax
 from smz_jax.config.settings import Config
 from smz_jax.model import steps
 from smz_jax.model.values import scalar_to_probs
-from smz_jax.types import Array, Networks, Params, UnrollTargets
+from smz_jax.types import AfterstatePrediction, Array, Networks, Params, Prediction, UnrollTargets
 
 
 class Batch(NamedTuple):
@@ -30,20 +31,15 @@ class Unrolled(NamedTuple):
     """The model's predictions along a window; the time axis comes first."""
 
     embeddings: Array  # [K+1, B, D]
-    afterstates: Array  # [K, B, D]
-    policy_logits: Array  # [K+1, B, A]
-    value_logits: Array  # [K+1, B, S]
-    reward_logits: Array  # [K, B, S]
-    chance_logits: Array  # [K, B, C]
-    afterstate_value_logits: Array  # [K, B, S]
-    code_probs: Array  # [K, B, C] q, before the arg max
-    code: Array  # [K, B, C] one-hot forward, straight-through backward
+    predictions: Prediction  # [K+1, B, ...]
+    judged: AfterstatePrediction  # [K, B, ...] of the afterstates
+    followed: steps.Followed  # [K, B, ...]; gradients pass straight through the codes
     after_embeddings: Array  # [K, B, D] of the real next observations, gradient stopped
     batch_stats: Params
 
 
 def categorical_loss(logits: Array, probs: Array) -> Array:
-    """Cross-entropy of logits `[B, S]` with target probabilities `[B, S]`; gives `[B]`."""
+    """Cross-entropy of logits `[..., S]` with target probabilities, the latter stopped; `[...]`."""
     return optax.softmax_cross_entropy(logits, jax.lax.stop_gradient(probs))
 
 
@@ -53,13 +49,8 @@ def scalar_loss(logits: Array, target: Array) -> Array:
     return categorical_loss(logits, jax.vmap(lambda x: scalar_to_probs(x, support))(target))
 
 
-def chance_loss(chance_logits: Array, code: Array) -> Array:
-    """Cross-entropy of the prior sigma with the encoder's code, gradient into sigma only."""
-    return categorical_loss(chance_logits, code)
-
-
 def commitment_loss(code_probs: Array, code: Array) -> Array:
-    """|sg(c) - q|^2 summed over the codebook; without the stop it would have no gradient."""
+    """|sg(c) - q|^2 summed over the codebook `[..., C]`; it has no gradient without the stop."""
     return jnp.sum(jnp.square(jax.lax.stop_gradient(code) - code_probs), axis=-1)
 
 
@@ -130,20 +121,13 @@ def unroll_model(
         unroll=len(actions),
     )
     embeddings = jnp.concatenate([root[None], followed.states])
-    policy_logits, value_logits = steps.over_time(networks.prediction, params, embeddings)
-    chance_logits, afterstate_value = steps.over_time(
-        networks.afterstate_prediction, params, followed.afterstates
-    )
+    predictions = steps.over_time(networks.prediction, params, embeddings)
+    judged = steps.over_time(networks.afterstate_prediction, params, followed.afterstates)
     return Unrolled(
         embeddings=embeddings,
-        afterstates=followed.afterstates,
-        policy_logits=policy_logits,
-        value_logits=value_logits,
-        reward_logits=followed.reward_logits,
-        chance_logits=chance_logits,
-        afterstate_value_logits=afterstate_value,
-        code_probs=followed.code_probs,
-        code=followed.codes,
+        predictions=Prediction(*predictions),
+        judged=AfterstatePrediction(*judged),
+        followed=followed,
         after_embeddings=after_embeddings,
         batch_stats=batch_stats,
     )
@@ -175,40 +159,6 @@ class Compared(NamedTuple):
         return self.unrolled.embeddings[1:].reshape(-1, *self.unrolled.embeddings.shape[2:])
 
 
-def policy_term(x: Compared) -> Array:
-    """The policy head learns the search's action weights."""
-    loss = jax.vmap(categorical_loss)(x.unrolled.policy_logits, x.targets.policy)
-    return loss * x.targets.policy_mask * x.with_root
-
-
-def value_term(x: Compared) -> Array:
-    """The value head learns the n-step returns."""
-    loss = jax.vmap(scalar_loss)(x.unrolled.value_logits, x.targets.value)
-    return loss * x.targets.value_mask * x.with_root
-
-
-def reward_term(x: Compared) -> Array:
-    """The reward head learns the rewards."""
-    loss = jax.vmap(scalar_loss)(x.unrolled.reward_logits, x.targets.reward)
-    return loss * x.targets.value_mask[1:] * x.unroll
-
-
-def afterstate_value_term(x: Compared) -> Array:
-    """Q of action k learns the value target of the state that the action is taken in."""
-    loss = jax.vmap(scalar_loss)(x.unrolled.afterstate_value_logits, x.targets.value[:-1])
-    return loss * x.targets.value_mask[:-1] * x.targets.value_mask[1:] * x.unroll
-
-
-def chance_term(x: Compared) -> Array:
-    """Sigma learns the encoder's codes."""
-    return jax.vmap(chance_loss)(x.unrolled.chance_logits, x.unrolled.code) * x.transition
-
-
-def commitment_term(x: Compared) -> Array:
-    """The encoder keeps to its codes."""
-    return jax.vmap(commitment_loss)(x.unrolled.code_probs, x.unrolled.code) * x.transition
-
-
 def consistency_term(x: Compared) -> Array:
     """The unrolled embedding comes to lie near that of what was really seen."""
     seen = x.unrolled.after_embeddings.reshape(x.after.shape)
@@ -221,24 +171,45 @@ def reconstruction_term(x: Compared) -> Array:
     """The next frame is foreseen from the state after the code and from the afterstate."""
     after, before = (y.reshape(-1, *y.shape[2:]) for y in (x.frames[1:], x.frames[:-1]))
     pixels = x.networks.frame_target(x.params, after, before)
-    afterstates = x.unrolled.afterstates.reshape(x.after.shape)
+    afterstates = x.unrolled.followed.afterstates.reshape(x.after.shape)
     with_code, without = x.networks.decode(x.params, x.after, afterstates)
     error = reconstruction_loss(with_code, pixels) + reconstruction_loss(without, pixels)
     return error.reshape(x.transition.shape) * x.transition
 
 
-TERMS = {
-    "policy": policy_term,
-    "value": value_term,
-    "reward": reward_term,
-    "afterstate_value": afterstate_value_term,
-    "chance": chance_term,
-    "commitment": commitment_term,
+_scalar_losses = jax.vmap(scalar_loss)  # of `[K, B, S]` and `[K, B]`
+TERMS: dict[str, Callable[[Compared], Array]] = {
+    # The policy head learns the search's action weights.
+    "policy": lambda x: (
+        categorical_loss(x.unrolled.predictions.policy_logits, x.targets.policy)
+        * (x.targets.policy_mask * x.with_root)
+    ),
+    # The value head learns the n-step returns.
+    "value": lambda x: (
+        _scalar_losses(x.unrolled.predictions.value_logits, x.targets.value)
+        * (x.targets.value_mask * x.with_root)
+    ),
+    "reward": lambda x: (
+        _scalar_losses(x.unrolled.followed.reward_logits, x.targets.reward)
+        * (x.targets.value_mask[1:] * x.unroll)
+    ),
+    # Q of action k learns the value target of the state that the action is taken in.
+    "afterstate_value": lambda x: (
+        _scalar_losses(x.unrolled.judged.value_logits, x.targets.value[:-1])
+        * (x.targets.value_mask[:-1] * x.targets.value_mask[1:] * x.unroll)
+    ),
+    # Sigma learns the encoder's codes, and the encoder keeps to them.
+    "chance": lambda x: (
+        categorical_loss(x.unrolled.judged.chance_logits, x.unrolled.followed.codes) * x.transition
+    ),
+    "commitment": lambda x: (
+        commitment_loss(x.unrolled.followed.code_probs, x.unrolled.followed.codes) * x.transition
+    ),
     "consistency": consistency_term,
     "reconstruction": reconstruction_term,
 }
 """Every term `[K or K+1, B]` of the loss, masked and weighted over time, by the name of its weight
-in `config.loss`; a new one is a function and a line here, and its weight."""
+in `config.loss`; a new one is an entry here, and its weight."""
 AUXILIARY = ("consistency", "reconstruction")
 """Terms that are left out where their weight is 0: they take heads and time of their own."""
 
@@ -293,15 +264,13 @@ def unrolled_loss(
     params = {"params": trainable, "batch_stats": batch_stats}
     unrolled = unroll_model(networks, params, rng_key, batch, config, noise)
     terms = loss_terms(networks, params, unrolled, batch, config)
-    scales = {name: getattr(config.loss, name) for name in terms}
+    rise = {"commitment": commitment_scale}
     per_sample = sum(
-        scales[name] * (commitment_scale if name == "commitment" else 1.0) * term
-        for name, term in terms.items()
+        getattr(config.loss, name) * rise.get(name, 1.0) * term for name, term in terms.items()
     )
     mask = jnp.moveaxis(batch.targets.transition_mask, 1, 0)
-    entropy = code_entropy(unrolled.code_probs, mask)
+    entropy = code_entropy(unrolled.followed.code_probs, mask)
     total = jnp.mean(per_sample * batch.weights) - config.loss.code_entropy * entropy
     metrics = {f"loss/{name}": term.mean() for name, term in terms.items()}
-    metrics["loss/code_entropy"] = entropy
-    metrics["loss/total"] = total
+    metrics |= {"loss/code_entropy": entropy, "loss/total": total}
     return total, LossOutput(metrics, unrolled.batch_stats, unrolled)

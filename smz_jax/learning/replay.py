@@ -77,15 +77,13 @@ def _make_buffer(config: Config) -> Any:
     )
 
 
-def _sample_prioritised(
-    state: Any, rng_key: Array, *, batch_size: int, window_rows: int, beta: float
-) -> ReplaySample:
+def _sample_prioritised(state: Any, rng_key: Array, config: Config) -> ReplaySample:
     """Draws windows in proportion to priority^alpha; weights are (1 / (N p))^beta over their max.
 
     Source: Schaul et al. 2016, "Prioritized Experience Replay", section 3.4. N cancels in the
     division by the batch's maximum.
     """
-    tree = state.sum_tree_state
+    tree, batch_size = state.sum_tree_state, config.learner.batch_size
     indices = sum_tree.stratified_sample(tree, batch_size, rng_key)
     probs = sum_tree.get_probability(tree, indices)
     # Rounding in the float32 sums can carry a draw onto an item that is not valid (probability 0:
@@ -96,9 +94,9 @@ def _sample_prioritised(
 
     ring_rows = state.experience.reward.shape[1]
     lane, start = indices // ring_rows, indices % ring_rows
-    time = (start[:, None] + jnp.arange(window_rows)[None, :]) % ring_rows
+    time = (start[:, None] + jnp.arange(config.window_rows)) % ring_rows
     rows = jax.tree.map(lambda x: x[lane[:, None], time], state.experience)
-    weights = jnp.power(jnp.min(probs) / probs, beta)
+    weights = jnp.power(jnp.min(probs) / probs, config.replay.importance_exponent)
     return ReplaySample(rows=rows, indices=indices, weights=weights.astype(jnp.float32))
 
 
@@ -116,10 +114,6 @@ def make_replay(config: Config, spec: EnvSpec) -> Replay:
 
     Uniform mode: `indices` is None, `weights` are 1 and `set_priorities` changes nothing.
 
-    Args:
-        config: sizes from `env`, `replay` and `learner`.
-        spec: of the environment whose rows are stored.
-
     Returns:
         The functions; all but `add_donated` are pure, to be jitted by the caller with the state
         donated.
@@ -130,8 +124,6 @@ def make_replay(config: Config, spec: EnvSpec) -> Replay:
     stack = config.env.frame_stack
     require(spec.context == stack, "env.frame_stack", stack, f"{spec.context}, as the env")
     buffer = _make_buffer(config)
-    prioritised = config.replay.prioritised
-    batch_size = config.learner.batch_size
 
     def init() -> Any:
         # flashbax starts with weakly typed scalars that later calls make strong: a second trace.
@@ -139,16 +131,10 @@ def make_replay(config: Config, spec: EnvSpec) -> Replay:
         return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), state)
 
     def sample(state: Any, rng_key: Array) -> ReplaySample:
-        if prioritised:
-            return _sample_prioritised(
-                state,
-                rng_key,
-                batch_size=batch_size,
-                window_rows=config.window_rows,
-                beta=config.replay.importance_exponent,
-            )
+        if config.replay.prioritised:
+            return _sample_prioritised(state, rng_key, config)
         rows = buffer.sample(state, rng_key).experience
-        return ReplaySample(rows=rows, indices=None, weights=jnp.ones(batch_size, jnp.float32))
+        return ReplaySample(rows, None, jnp.ones(config.learner.batch_size, jnp.float32))
 
     def set_priorities(state: Any, indices: Array | None, priorities: Array) -> Any:
         if indices is None:

@@ -14,17 +14,11 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from smz_jax.types import Array, UnrollTargets, is_end
+from smz_jax.types import Array, Trajectory, UnrollTargets, is_end
 
 
 def n_step_targets(
-    reward: Array,
-    discount: Array,
-    final: Array,
-    values: Array,
-    *,
-    td_steps: int,
-    gamma: float,
+    reward: Array, discount: Array, final: Array, values: Array, *, td_steps: int, gamma: float
 ) -> Array:
     """n-step bootstrapped returns of the first rows of a window.
 
@@ -58,15 +52,7 @@ def n_step_targets(
 
 
 def make_unroll_targets(
-    *,
-    reward: Array,
-    discount: Array,
-    is_first: Array,
-    action_weights: Array,
-    values: Array,
-    unroll_steps: int,
-    td_steps: int,
-    gamma: float,
+    rows: Trajectory, values: Array, *, unroll_steps: int, td_steps: int, gamma: float
 ) -> UnrollTargets:
     """Targets and masks of K unrolled steps from the root, row 0.
 
@@ -88,10 +74,8 @@ def make_unroll_targets(
     ordinary one.
 
     Args:
-        reward: [R] float32 with R = K + n + 1 rows, r_{t+1}.
-        discount: [R] float32, 0 where the action led to a true end, else 1.
-        is_first: [R] bool, first observation of a game.
-        action_weights: [R, A] float32, the policy target of each row.
+        rows: R = K + n + 1 of them, from the root on; `reward`, `discount`, `is_first` and
+            `action_weights` (the policy's target) are read.
         values: [R] float32, bootstrap values: stored search values or the target network's.
         unroll_steps: K.
         td_steps: n, at least 1.
@@ -100,26 +84,25 @@ def make_unroll_targets(
     Returns:
         `UnrollTargets` without a batch axis, float32.
     """
-    rows = unroll_steps + td_steps + 1
-    chex.assert_shape([reward, discount, is_first, values], (rows,))
-    chex.assert_rank(action_weights, 2)
+    reward, discount, is_first = rows.reward, rows.discount, rows.is_first
+    size = unroll_steps + td_steps + 1
+    chex.assert_shape([reward, discount, is_first, values], (size,))
+    chex.assert_rank(rows.action_weights, 2)
     # The last row's successor is not in the window, but its action is not used either.
     final = jnp.pad(is_first[1:], (0, 1))
     z = n_step_targets(reward, discount, final, values, td_steps=td_steps, gamma=gamma)
 
-    acts = jnp.logical_not(final)
-    continues = jnp.logical_and(acts, ~is_end(discount))
+    continues = ~final & ~is_end(discount)
     # own[k]: every transition from the root to row k is real and none of them is a true end.
     own = jnp.cumprod(jnp.pad(continues[:unroll_steps], (1, 0), constant_values=True)) > 0
-    acting = jnp.logical_and(own, acts[: unroll_steps + 1])
-    cut = jnp.logical_and(own, final[: unroll_steps + 1])
+    acting, cut = own & ~final[: unroll_steps + 1], own & final[: unroll_steps + 1]
     past_cut = jnp.cumsum(cut) - cut > 0
-    known = jnp.logical_not(jnp.logical_or(past_cut, final[0]))
+    known = ~(past_cut | final[0])
 
-    policy = action_weights[: unroll_steps + 1].astype(jnp.float32)
+    policy = rows.action_weights[: unroll_steps + 1].astype(jnp.float32)
     return UnrollTargets(
         policy=jnp.where(acting[:, None], policy, 0.0),
-        value=jnp.where(jnp.logical_and(own, known), z, 0.0),
+        value=jnp.where(own & known, z, 0.0),
         reward=jnp.where(acting[:-1], reward[:unroll_steps], 0.0).astype(jnp.float32),
         value_mask=known.astype(jnp.float32),
         policy_mask=acting.astype(jnp.float32),

@@ -4,15 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from smz_jax.model.layers import (
-    Linear,
-    ResidualConv,
-    ResidualLines,
-    ResidualMlp,
-    Trunk,
-    batch_standardise,
-    min_max_scale,
-)
+from smz_jax.model import layers
 from smz_jax.types import Array
 
 
@@ -34,48 +26,30 @@ class Transition(nn.Module):
         """`[B, D]` or `[B, H', W', D]` with `[B, X]` to an embedding of the same shape."""
         x = embedding.astype(self.dtype)
         one_hot = one_hot.astype(self.dtype)
-        if x.ndim == 2:
+        if x.ndim == 2 or self.lines:
+            block = layers.ResidualMlp if x.ndim == 2 else layers.ResidualLines
             for _ in range(self.num_blocks):
-                x = ResidualMlp(self.hidden_size, self.dtype)(x, one_hot)
-            return min_max_scale(x)
-        if self.lines:
-            for _ in range(self.num_blocks):
-                x = ResidualLines(self.hidden_size, self.dtype)(x, one_hot)
-            return min_max_scale(x)
+                x = block(self.hidden_size, self.dtype)(x, one_hot)
+            return layers.min_max_scale(x)
         planes = jnp.broadcast_to(one_hot[:, None, None], (*x.shape[:3], one_hot.shape[-1]))
         x = x + nn.Conv(x.shape[-1], (3, 3), dtype=self.dtype)(jnp.concatenate([x, planes], -1))
         for _ in range(self.num_blocks):
-            x = ResidualConv(x.shape[-1], self.dtype)(x)
-        return min_max_scale(x)
+            x = layers.ResidualConv(x.shape[-1], self.dtype)(x)
+        return layers.min_max_scale(x)
 
 
-class TwoHeads(nn.Module):
-    """One trunk, two float32 outputs: (policy, value) or (chance, afterstate value)."""
+class Heads(nn.Module):
+    """A trunk and a float32 output for each of `sizes`: (policy, value), (chance, value), ..."""
 
     hidden_size: int
-    first: int
-    second: int
+    sizes: tuple[int, ...]
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, embedding: Array) -> tuple[Array, Array]:
-        """An embedding to logits `[B, first]` and `[B, second]`."""
-        first = Trunk(self.hidden_size, self.dtype)(embedding)
-        second = Trunk(self.hidden_size, self.dtype)(embedding)
-        return Linear(self.first)(first), Linear(self.second)(second)
-
-
-class OneHead(nn.Module):
-    """A trunk and one float32 output."""
-
-    hidden_size: int
-    features: int
-    dtype: jnp.dtype
-
-    @nn.compact
-    def __call__(self, embedding: Array) -> Array:
-        """An embedding to logits `[B, features]`."""
-        return Linear(self.features)(Trunk(self.hidden_size, self.dtype)(embedding))
+    def __call__(self, embedding: Array) -> tuple[Array, ...]:
+        """An embedding to logits `[B, size]` each."""
+        trunks = [layers.Trunk(self.hidden_size, self.dtype)(embedding) for _ in self.sizes]
+        return tuple(layers.Linear(size)(x) for size, x in zip(self.sizes, trunks, strict=True))
 
 
 class CodeHead(nn.Module):
@@ -109,9 +83,9 @@ class Projector(nn.Module):
         Features are standardised by their statistics over the first `rows` embeddings; None: all.
         """
         x = embedding.astype(self.dtype).reshape(embedding.shape[0], -1)
-        x = nn.relu(batch_standardise(nn.Dense(self.hidden_size, dtype=self.dtype)(x), rows))
-        x = batch_standardise(nn.Dense(self.hidden_size, dtype=self.dtype)(x), rows)
+        x = nn.relu(layers.batch_standardise(nn.Dense(self.hidden_size, dtype=self.dtype)(x), rows))
+        x = layers.batch_standardise(nn.Dense(self.hidden_size, dtype=self.dtype)(x), rows)
         hidden = nn.Dense(self.hidden_size // 2, dtype=self.dtype, name="predict_hidden")
         output = nn.Dense(self.hidden_size, dtype=self.dtype, name="predict_output")
-        predicted = output(nn.relu(batch_standardise(hidden(x), rows)))
+        predicted = output(nn.relu(layers.batch_standardise(hidden(x), rows)))
         return (predicted if predict else x).astype(jnp.float32)

@@ -14,22 +14,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from smz_jax import types
 from smz_jax.config.check import require
 from smz_jax.config.settings import NetworkConfig
-from smz_jax.model.heads import CodeHead, OneHead, Projector, Transition, TwoHeads
+from smz_jax.model.heads import CodeHead, Heads, Projector, Transition
 from smz_jax.model.layers import EmbeddingNorm, PixelNorm, min_max_scale
 from smz_jax.model.torsos import FAMILIES
 from smz_jax.model.values import logits_to_scalar
-from smz_jax.types import (
-    AfterstatePrediction,
-    Array,
-    DecodedFrames,
-    DynamicsOutput,
-    EnvSpec,
-    Networks,
-    Params,
-    Prediction,
-)
+from smz_jax.types import Array, EnvSpec, Networks, Params
 
 
 class Model(nn.Module):
@@ -42,29 +34,28 @@ class Model(nn.Module):
         """Makes the sub-modules; their names are the parameter tree's top level."""
         c = self.config
         dtype = self.dtype
-        values = 2 * c.value_support + 1
-        rewards = 2 * c.reward_support + 1
+        values, rewards = 2 * c.value_support + 1, 2 * c.reward_support + 1
         pixels = self.decoded_pixels
         family = FAMILIES[c.family]
         self.pixel_norm = PixelNorm(self.spec.frame_shape, c.input_norm)
-        self.representation_torso = family.make_torso(c, c.embedding_size, dtype, False)
+        self.representation_torso = family.torso(c, c.embedding_size, dtype, False)
         self.representation_norm = EmbeddingNorm(c.embedding_norm)
-        self.prediction_head = TwoHeads(c.hidden_size, self.spec.num_actions, values, dtype)
+        self.prediction_head = Heads(c.hidden_size, (self.spec.num_actions, values), dtype)
         transition = functools.partial(
             Transition, c.hidden_size, c.num_blocks, dtype, family.has_lines
         )
         self.afterstate_transition = transition()
-        self.afterstate_head = TwoHeads(c.hidden_size, c.codebook_size, values, dtype)
+        self.afterstate_head = Heads(c.hidden_size, (c.codebook_size, values), dtype)
         self.dynamics_transition = transition()
-        self.reward_head = OneHead(c.hidden_size, rewards, dtype)
+        self.reward_head = Heads(c.hidden_size, (rewards,), dtype)
         if c.encoder_input == "frames":
             features = c.embedding_size if family.is_spatial else c.hidden_size
-            self.encoder_torso = family.make_torso(c, features, dtype, True)
+            self.encoder_torso = family.torso(c, features, dtype, True)
         self.encoder_head = CodeHead(c.hidden_size, c.codebook_size, dtype)
         self.projector = Projector(c.hidden_size, dtype)
         if pixels:
-            self.state_decoder = OneHead(c.hidden_size, pixels, dtype)
-            self.afterstate_decoder = OneHead(c.hidden_size, pixels, dtype)
+            self.state_decoder = Heads(c.hidden_size, (pixels,), dtype)
+            self.afterstate_decoder = Heads(c.hidden_size, (pixels,), dtype)
 
     @property
     def decoded_pixels(self) -> int:
@@ -82,25 +73,25 @@ class Model(nn.Module):
         x = self.representation_torso(self.pixel_norm(observation, train))
         return min_max_scale(self.representation_norm(x, train))
 
-    def prediction(self, embedding: Array) -> Prediction:
+    def prediction(self, embedding: Array) -> types.Prediction:
         """f: what a state is worth, and what to do in it."""
-        return Prediction(*self.prediction_head(embedding))
+        return types.Prediction(*self.prediction_head(embedding))
 
     def afterstate_dynamics(self, embedding: Array, action: Array) -> Array:
         """phi: `action [B]` enters as a one-hot; gives the afterstate, scaled to [0, 1]."""
         one_hot = jax.nn.one_hot(action, self.spec.num_actions, dtype=jnp.float32)
         return self.afterstate_transition(embedding, one_hot)
 
-    def afterstate_prediction(self, afterstate: Array) -> AfterstatePrediction:
+    def afterstate_prediction(self, afterstate: Array) -> types.AfterstatePrediction:
         """psi: what may happen, and what the decision is worth."""
-        return AfterstatePrediction(*self.afterstate_head(afterstate))
+        return types.AfterstatePrediction(*self.afterstate_head(afterstate))
 
-    def dynamics(self, afterstate: Array, chance_code: Array) -> DynamicsOutput:
+    def dynamics(self, afterstate: Array, chance_code: Array) -> types.DynamicsOutput:
         """g: `chance_code [B, C]` is the one-hot that carries the straight-through gradient."""
         embedding = rewarded = self.dynamics_transition(afterstate, chance_code)
         if self.config.reward_sees_afterstate:
             rewarded = jnp.concatenate([embedding, afterstate], axis=-1)
-        return DynamicsOutput(embedding, self.reward_head(rewarded))
+        return types.DynamicsOutput(embedding, *self.reward_head(rewarded))
 
     def encoder(self, after: Array, afterstate: Array) -> Array:
         """e: code logits `[B, C]` from the observation after the step (or its embedding)."""
@@ -119,9 +110,11 @@ class Model(nn.Module):
         rows = among.shape[0]
         return self.projector(jnp.concatenate([among, embedding]), predict, rows)[rows:]
 
-    def decode(self, embedding: Array, afterstate: Array) -> DecodedFrames:
+    def decode(self, embedding: Array, afterstate: Array) -> types.DecodedFrames:
         """Next frames `[B, pixels]` as the next state and the afterstate foresee them."""
-        return DecodedFrames(self.state_decoder(embedding), self.afterstate_decoder(afterstate))
+        return types.DecodedFrames(
+            *self.state_decoder(embedding), *self.afterstate_decoder(afterstate)
+        )
 
     def frame_target(self, frame: Array, before: Array) -> Array:
         """What `decode` is to foresee of a frame `[B, *frame_shape]` that follows another.
@@ -151,11 +144,6 @@ class Model(nn.Module):
             self.decode(embedding, afterstate)
 
 
-def _batched(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
-    """Lifts `[S] -> []` over any leading axes."""
-    return jnp.vectorize(function, signature="(s)->()")
-
-
 def make_networks(config: NetworkConfig, spec: EnvSpec) -> Networks:
     """The model as pure functions.
 
@@ -176,10 +164,11 @@ def make_networks(config: NetworkConfig, spec: EnvSpec) -> Networks:
         return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
 
     def pure(method: Callable[..., Any]) -> Callable[..., Any]:
-        def apply(params: Params, *inputs: Array) -> Any:
-            return model.apply(params, *inputs, method=method)
+        return lambda params, *inputs: model.apply(params, *inputs, method=method)
 
-        return apply
+    def scalar_of(support: int) -> Callable[[Array], Array]:
+        one = functools.partial(logits_to_scalar, support=support)
+        return jnp.vectorize(one, signature="(s)->()")
 
     def representation_train(params: Params, observation: Array):
         embedding, updated = model.apply(
@@ -196,12 +185,10 @@ def make_networks(config: NetworkConfig, spec: EnvSpec) -> Networks:
         dynamics=pure(Model.dynamics),
         encoder=pure(Model.encoder),
         representation_train=representation_train,
-        project=lambda params, embedding, predict, among=None: model.apply(
-            params, embedding, predict, among, method=Model.project
-        ),
+        project=pure(Model.project),
         decode=pure(Model.decode),
         frame_target=pure(Model.frame_target),
-        value_of=_batched(functools.partial(logits_to_scalar, support=config.value_support)),
-        reward_of=_batched(functools.partial(logits_to_scalar, support=config.reward_support)),
+        value_of=scalar_of(config.value_support),
+        reward_of=scalar_of(config.reward_support),
         encoder_input=config.encoder_input,
     )

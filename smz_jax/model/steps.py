@@ -189,11 +189,8 @@ def embed(networks: Networks, params: Params, observations: Array) -> Array:
 
 def encode(networks: Networks, params: Params, seen: Seen, afterstate: Array) -> Array:
     """The encoder's logits `[B, C]`: what happened, told by what was seen after `afterstate`."""
-    return networks.encoder(params, _encoder_input(networks, seen), afterstate)
-
-
-def _encoder_input(networks: Networks, seen: Seen) -> Array:
-    return seen.observation if networks.encoder_input == "frames" else seen.embedding
+    after = seen.observation if networks.encoder_input == "frames" else seen.embedding
+    return networks.encoder(params, after, afterstate)
 
 
 def told(rng_key: Array | None, logits: Array) -> tuple[Array, Array]:
@@ -228,16 +225,15 @@ def follow(
         unroll: of `jax.lax.scan`.
     """
 
-    def step(state: Array, inputs: tuple[Array, Array, Array | None]) -> tuple[Array, Followed]:
+    def step(state: Array, inputs: tuple[Array, Seen, Array | None]) -> tuple[Array, Followed]:
         action, after, key = inputs
         afterstate = networks.afterstate_dynamics(params, state, action)
-        probs, code = codes(key, networks.encoder(params, after, afterstate))
+        probs, code = codes(key, encode(networks, params, after, afterstate))
         state, reward_logits = networks.dynamics(params, afterstate, code)
         return carry(state), Followed(afterstate, state, reward_logits, probs, code)
 
     keys = None if rng_key is None else jax.random.split(rng_key, len(actions))
-    inputs = (actions, _encoder_input(networks, seen), keys)
-    return jax.lax.scan(step, root, inputs, unroll=unroll)[1]
+    return jax.lax.scan(step, root, (actions, seen, keys), unroll=unroll)[1]
 
 
 def over_time(function: Callable[..., Any], params: Params, x: Array) -> Any:

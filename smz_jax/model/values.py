@@ -30,11 +30,6 @@ def signed_parabolic(y: Array, eps: float = 1e-3) -> Array:
     return jnp.sign(y) * s * (s + 2.0)
 
 
-def _bins(support: int) -> Array:
-    """Integer bins `[2 * support + 1]` from -support to support, float32."""
-    return jnp.arange(-support, support + 1, dtype=jnp.float32)
-
-
 def two_hot(y: Array, support: int) -> Array:
     """Spreads a scalar over its two neighbouring integer bins so that the mean is the scalar.
 
@@ -49,13 +44,8 @@ def two_hot(y: Array, support: int) -> Array:
     """
     y = jnp.clip(jnp.asarray(y, jnp.float32), -support, support)
     chex.assert_rank(y, 0)
-    return jnp.maximum(0.0, 1.0 - jnp.abs(y - _bins(support)))
-
-
-def from_categorical(probs: Array, support: int) -> Array:
-    """Mean, still transformed, of `probs [2 * support + 1]` over the bins -support..support."""
-    chex.assert_shape(probs, (2 * support + 1,))
-    return jnp.sum(probs.astype(jnp.float32) * _bins(support))
+    bins = jnp.arange(-support, support + 1, dtype=jnp.float32)
+    return jnp.maximum(0.0, 1.0 - jnp.abs(y - bins))
 
 
 def scalar_to_probs(x: Array, support: int) -> Array:
@@ -68,5 +58,6 @@ def logits_to_scalar(logits: Array, support: int) -> Array:
 
     `logits [2 * support + 1]` of any float type to [] float32; the softmax is taken in float32.
     """
+    chex.assert_shape(logits, (2 * support + 1,))
     probs = jax.nn.softmax(logits.astype(jnp.float32))
-    return signed_parabolic(from_categorical(probs, support))
+    return signed_parabolic(jnp.sum(probs * jnp.arange(-support, support + 1, dtype=jnp.float32)))

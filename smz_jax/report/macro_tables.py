@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from smz_jax.macros.library.listing import misses, rank, savings
+from smz_jax.macros.library.listing import chosen_bits, rank
 from smz_jax.report.data import RunData, macro_name
 from smz_jax.report.tables import Table
 from smz_jax.storage.documents.macro_form import STATUS_NAMES
@@ -63,7 +63,7 @@ def macro_table(
         document: their library, whose choice by compression knows what each saves.
         **texts: `title` and `note` of the table.
     """
-    saved, missed = savings(document), misses(document)
+    saved, missed = (chosen_bits(document, kind) for kind in ("saved_bits", "missed_bits"))
     rows = []
     for number, macro in enumerate(macros, 1):
         actions = tuple(macro.get("actions") or ())
@@ -165,7 +165,9 @@ def macro_lines(run: RunData) -> list[str]:
 def macro_tables(run: RunData) -> list[Table]:
     """Rankings; first, where it was measured, the library by compression."""
     by_actions = {tuple(m["actions"]): m for m in run.macros if isinstance(m.get("actions"), list)}
-    chosen = [m for actions in savings(run.library) if (m := by_actions.get(actions))]
+    chosen = [
+        m for actions in chosen_bits(run.library, "saved_bits") if (m := by_actions.get(actions))
+    ]
     ranked = [(title, rank(run.macros, by)[:10]) for by, title in reversed(RANKINGS.items())]
     if chosen:
         ranked.insert(0, ("Library by compression", chosen[:15]))

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from smz_jax.config.settings import SearchConfig
 from smz_jax.search.descent import Bounds, Score, Walk, descend
 from smz_jax.search.edges import Edges
 from smz_jax.search.nodes import ROOT, UNVISITED, NewNode, Nodes, init_nodes, put, take, write_node
-from smz_jax.search.scores import Actions
 from smz_jax.types import Array, Params
 
 
@@ -100,67 +100,47 @@ def back_up(nodes: Nodes, bounds: Bounds, leaf: Array) -> tuple[Nodes, Bounds]:
 
 
 def make_grow(
-    expand: Callable[..., NewNode],
-    *,
-    edges: Edges,
-    num_simulations: int,
-    max_depth: int | None,
-    interior_score: Score,
-    breaks_ties: tuple[bool, bool],
+    expand: Callable[..., NewNode], settings: SearchConfig, edges: Edges, interior_score: Score
 ) -> Callable[..., Nodes]:
     """The search.
 
     Args:
         expand: as `make_expand` gives it.
+        settings: simulations, the longest path in edges, and which scores noise parts: PUCT's.
         edges: of every node.
-        num_simulations: nodes to add.
-        max_depth: longest path in edges; None: no limit.
         interior_score: scores actions below the root.
-        breaks_ties: by noise, between root scores and between interior ones.
 
     Returns:
         `(params, rng_key, root NewNode, root_score) -> Nodes`, where `root_score(actions, index of
         the simulation)` scores the root's actions (-inf where invalid).
     """
+    num_simulations, max_depth = settings.num_simulations, settings.max_depth
     limit = 2 * num_simulations if max_depth is None else max_depth
-
-    def simulate(
-        params: Params, simulation: Array, loop: Loop, root_score: Callable[[Actions, Array], Array]
-    ) -> Loop:
-        rng_key, simulate_key, _ = jax.random.split(loop.rng_key, 3)  # mctx's order of splits
-        nodes = loop.nodes
-        walk = descend(
-            nodes,
-            loop.bounds,
-            simulate_key,
-            root_score=lambda actions: root_score(actions, simulation),
-            interior_score=interior_score,
-            breaks_ties=breaks_ties,
-            edges=edges,
-            limit=limit,
-        )
-        is_new = walk.child == UNVISITED
-        new = expand(
-            params,
-            take(nodes.state, walk.parent),
-            walk.edge,
-            take(nodes.is_chance, walk.parent),
-            is_new,
-            walk.depth < limit,
-        )
-        index = simulation + 1
-        nodes = add_node(nodes, walk, index, new, limited=max_depth is not None)
-        leaf = jnp.where(is_new, index, walk.child)
-        return Loop(rng_key, *back_up(nodes, loop.bounds, leaf))
+    breaks_ties = (settings.root == "puct", settings.interior == "puct")
 
     def grow(params: Params, rng_key: Array, root: NewNode, root_score: Any) -> Nodes:
+        def simulate(simulation: Array, loop: Loop) -> Loop:
+            rng_key, simulate_key, _ = jax.random.split(loop.rng_key, 3)  # mctx's order of splits
+            nodes = loop.nodes
+            walk = descend(
+                nodes,
+                loop.bounds,
+                simulate_key,
+                root_score=lambda actions: root_score(actions, simulation),
+                interior_score=interior_score,
+                breaks_ties=breaks_ties,
+                edges=edges,
+                limit=limit,
+            )
+            is_new, index = walk.child == UNVISITED, simulation + 1
+            state, from_chance = (take(x, walk.parent) for x in (nodes.state, nodes.is_chance))
+            new = expand(params, state, walk.edge, from_chance, is_new, walk.depth < limit)
+            nodes = add_node(nodes, walk, index, new, limited=max_depth is not None)
+            leaf = jnp.where(is_new, index, walk.child)
+            return Loop(rng_key, *back_up(nodes, loop.bounds, leaf))
+
         infinite = jnp.full(root.value.shape, jnp.inf, jnp.float32)
         start = Loop(rng_key, init_nodes(root, num_simulations + 1), Bounds(infinite, -infinite))
-        return jax.lax.fori_loop(
-            0,
-            num_simulations,
-            lambda simulation, loop: simulate(params, simulation, loop, root_score),
-            start,
-        ).nodes
+        return jax.lax.fori_loop(0, num_simulations, simulate, start).nodes
 
     return grow

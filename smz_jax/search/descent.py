@@ -154,9 +154,8 @@ def descend(
         edges: of every node.
         limit: longest path in edges.
     """
-    (batch_size,) = bounds.low.shape
-    root = jnp.full((batch_size,), ROOT, jnp.int32)
-    everyone = jnp.ones((batch_size,), jnp.bool_)
+    root = jnp.full(bounds.low.shape, ROOT, jnp.int32)
+    everyone = jnp.ones(bounds.low.shape, jnp.bool_)
     walk = Walk(root, root, child=root, depth=jnp.zeros_like(root), walking=everyone)
 
     def go(walk: Walk, score: Score, with_noise: bool) -> Walk:

@@ -32,13 +32,7 @@ def make_mctx_tree(networks: Networks, config: Config, edges: Edges) -> GrowTree
 
     Agrees with `mctx.stochastic_muzero_policy` visit for visit, and keeps the whole tree.
     """
-    settings = config.search
-    select = make_action_selection(
-        edges,
-        pb_c_init=settings.pb_c_init,
-        pb_c_base=settings.pb_c_base,
-        q_epsilon=settings.q_epsilon,
-    )
+    settings, select = config.search, make_action_selection(edges, config.search)
     recurrent_fn = make_recurrent_fn(networks, edges=edges, gamma=config.learner.gamma)
 
     def grow_tree(
@@ -64,31 +58,16 @@ def make_batched_tree(networks: Networks, config: Config, edges: Edges) -> GrowT
     """The batched engine, see `batched.py`."""
     settings = config.search
     puct, completed = make_puct(settings), make_completed(settings)
-    considered = (
-        min(settings.gumbel_considered, edges.num_actions) if settings.root == "gumbel" else 0
-    )
-    table = gumbel_rules.halving_table(
-        considered,
-        max(settings.num_simulations, 1),  # read by a loop that never runs
-    )
+    is_gumbel = settings.root == "gumbel"
+    considered = min(settings.gumbel_considered, edges.num_actions) if is_gumbel else 0
+    # Without simulations it is read by a loop that never runs.
+    table = gumbel_rules.halving_table(considered, max(settings.num_simulations, 1))
 
     def gumbel_interior(actions: Actions) -> Array:
         return gumbel_rules.interior_score(actions, completed(actions))
 
-    grow = make_grow(
-        make_expand(
-            networks,
-            edges=edges,
-            gamma=config.learner.gamma,
-            collapse_threshold=settings.collapse_threshold,
-            row_multiple=settings.row_multiple,
-        ),
-        edges=edges,
-        num_simulations=settings.num_simulations,
-        max_depth=settings.max_depth,
-        interior_score=gumbel_interior if settings.interior == "gumbel" else puct,
-        breaks_ties=(settings.root == "puct", settings.interior == "puct"),
-    )
+    interior_score = gumbel_interior if settings.interior == "gumbel" else puct
+    grow = make_grow(make_expand(networks, config, edges), settings, edges, interior_score)
 
     def grow_tree(
         params: Params, rng_key: Array, root: Any, invalid_actions: Array, gumbel: Array | None
@@ -104,17 +83,8 @@ def make_batched_tree(networks: Networks, config: Config, edges: Edges) -> GrowT
                 score = gumbel_rules.root_score(actions, completed(actions), gumbel, visits)
             return jnp.where(invalid_actions > 0, -jnp.inf, score)
 
-        zeros = jnp.zeros_like(root.value)
-        node = NewNode(
-            value=root.value,
-            reward=zeros,
-            discount=zeros,
-            prior_logits=root.prior_logits,
-            is_chance=root.embedding.is_chance,
-            entropy=root.embedding.entropy,
-            faults=root.embedding.faults,
-            state=root.embedding.state,
-        )
+        zeros, embedding = jnp.zeros_like(root.value), root.embedding._asdict()
+        node = NewNode(root.value, zeros, zeros, root.prior_logits, **embedding)
         nodes = grow(params, rng_key, node, root_score)
         return as_mctx_tree(nodes, invalid_actions, extra_data=gumbel)
 

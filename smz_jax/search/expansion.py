@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from smz_jax.config.settings import Config
 from smz_jax.model.steps import Afterstate, Step, chance, decide, finite, one_hot_code
 from smz_jax.search.edges import Edges
 from smz_jax.search.nodes import NewNode
@@ -14,11 +15,7 @@ from smz_jax.types import Array, Networks, Params
 
 
 def on_rows(
-    function: Callable[..., Any],
-    needed: Array,
-    inputs: Any,
-    outputs: Any,
-    row_multiple: int | None,
+    function: Callable[..., Any], needed: Array, inputs: Any, outputs: Any, row_multiple: int | None
 ) -> Any:
     """Runs `function` for the rows that need it, and for none if no row does.
 
@@ -60,24 +57,19 @@ def on_rows(
     return jax.lax.switch((count + row_multiple - 1) // row_multiple, branches)
 
 
-def make_expand(
-    networks: Networks,
-    *,
-    edges: Edges,
-    gamma: float,
-    collapse_threshold: float,
-    row_multiple: int | None,
-) -> Callable[..., NewNode]:
+def make_expand(networks: Networks, config: Config, edges: Edges) -> Callable[..., NewNode]:
     """The evaluation of one edge per row.
 
     From a decision node an action leads to a chance node. Where its normalised H(sigma) is strictly
-    below `collapse_threshold` (0: never), and the row may collapse, the same call continues through
-    the most likely outcome to the next decision node. For `row_multiple` see `on_rows`.
+    below `search.collapse_threshold` (0: never), and the row may collapse, the same call continues
+    through the most likely outcome to the next decision node.
 
     Returns:
         `(params, state [B, ...], edge [B], from_chance [B], needed [B], may_collapse [B]) ->
         NewNode`; rows that are not needed hold nothing of meaning.
     """
+    threshold, gamma = config.search.collapse_threshold, config.learner.gamma
+    run = functools.partial(on_rows, row_multiple=config.search.row_multiple)
 
     def expand(
         params: Params,
@@ -98,28 +90,19 @@ def make_expand(
         num_outcomes = jax.eval_shape(to_afterstate, (state, edge))[0].logits.shape[-1]
         zeros, no_faults = jnp.zeros(edge.shape, jnp.float32), jnp.zeros_like(edge)
         no_outcomes = jnp.zeros((*edge.shape, num_outcomes), jnp.float32)
-        afterstate, faults = on_rows(
-            to_afterstate,
-            needed & ~from_chance,
-            (state, edge),
-            (Afterstate(state, no_outcomes, zeros), no_faults),
-            row_multiple,
-        )
+        nothing = Afterstate(state, no_outcomes, zeros), no_faults
+        afterstate, faults = run(to_afterstate, needed & ~from_chance, (state, edge), nothing)
         # Of a chance node, or of the edge of a collapsed one.
         entropy = jnp.where(from_chance, 0.0, afterstate.entropy)
-        collapsed = needed & ~from_chance & may_collapse & (entropy < collapse_threshold)
+        collapsed = needed & ~from_chance & may_collapse & (entropy < threshold)
         outcome = edge - edges.first_outcome
-        if collapse_threshold > 0:
+        if threshold > 0:
             outcome = jnp.where(collapsed, afterstate.likely, outcome)
         to_decision = from_chance | collapsed
         no_actions = jnp.zeros((*edge.shape, edges.num_actions), jnp.float32)
-        step, more_faults = on_rows(
-            to_state,
-            needed & to_decision,
-            (afterstate.state, outcome),
-            (Step(afterstate.state, no_actions, afterstate.value, zeros, zeros), no_faults),
-            row_multiple,
-        )
+        nothing = Step(afterstate.state, no_actions, afterstate.value, zeros, zeros), no_faults
+        reached = afterstate.state, outcome
+        step, more_faults = run(to_state, needed & to_decision, reached, nothing)
         prior_logits = jnp.where(
             to_decision[:, None],
             edges.of_decision(step.policy_logits, num_outcomes),

@@ -86,17 +86,9 @@ def make_root(
     embedding: Array, prior_logits: Array, value: Array, faults: Array
 ) -> mctx.RootFnOutput:
     """A decision node as the root of a tree; its priors are over all edges of a node."""
-    batch_size = value.shape[0]
-    return mctx.RootFnOutput(
-        prior_logits=prior_logits,
-        value=value,
-        embedding=NodeEmbedding(
-            state=embedding,
-            is_chance=jnp.zeros(batch_size, bool),
-            entropy=jnp.zeros(batch_size, jnp.float32),
-            faults=faults,
-        ),
-    )
+    is_chance, entropy = jnp.zeros(value.shape, bool), jnp.zeros(value.shape, jnp.float32)
+    node = NodeEmbedding(embedding, is_chance, entropy, faults)
+    return mctx.RootFnOutput(prior_logits=prior_logits, value=value, embedding=node)
 
 
 def make_recurrent_fn(networks: Networks, *, edges: Edges, gamma: float) -> Callable:

@@ -62,17 +62,13 @@ def make_search(networks: Networks, config: Config, spec: EnvSpec) -> Callable[.
             logits = interface.mask_invalid(policy_logits, invalid_actions)
         else:
             rng_key, noise_key, search_key = jax.random.split(rng_key, 3)
-            gumbel = None
+            gumbel, fraction = None, settings.dirichlet_fraction * noise
             logits = interface.add_dirichlet_noise(
-                noise_key,
-                policy_logits,
-                fraction=settings.dirichlet_fraction * noise,
-                alpha=settings.dirichlet_alpha,
+                noise_key, policy_logits, fraction=fraction, alpha=settings.dirichlet_alpha
             )
             logits = interface.mask_invalid(logits, invalid_actions)
-        root = interface.make_root(
-            embedding, edges.of_decision(logits, num_outcomes), value, faults
-        )
+        prior_logits = edges.of_decision(logits, num_outcomes)
+        root = interface.make_root(embedding, prior_logits, value, faults)
         tree = grow_tree(params, search_key, root, invalid_actions, gumbel)
         if gumbel is not None:
             action, action_weights = gumbel_decision(tree, logits, gumbel, settings)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import mctx
 
+from smz_jax.config.settings import SearchConfig
 from smz_jax.search.edges import Edges
 from smz_jax.types import Array
 
@@ -27,9 +28,7 @@ def decision_view(tree: Any, edges: Edges) -> Any:
     return tree.replace(**{name: getattr(tree, name)[..., edges.actions] for name in names})
 
 
-def make_action_selection(
-    edges: Edges, *, pb_c_init: float, pb_c_base: float, q_epsilon: float
-) -> Callable:
+def make_action_selection(edges: Edges, settings: SearchConfig) -> Callable:
     """Selection for `mctx.search` on trees whose nodes have edges of both kinds.
 
     PUCT's c1 is `pb_c_init`, c2 `pb_c_base`; ranges of Q from `q_epsilon` on are stretched to 1.
@@ -37,11 +36,14 @@ def make_action_selection(
     Returns:
         `(rng_key, unbatched tree, node_index, depth) -> edge`.
     """
+    transform = functools.partial(
+        mctx.qtransform_by_parent_and_siblings, epsilon=settings.q_epsilon
+    )
     puct = functools.partial(
         mctx.muzero_action_selection,
-        pb_c_init=pb_c_init,
-        pb_c_base=pb_c_base,
-        qtransform=functools.partial(mctx.qtransform_by_parent_and_siblings, epsilon=q_epsilon),
+        pb_c_init=settings.pb_c_init,
+        pb_c_base=settings.pb_c_base,
+        qtransform=transform,
     )
 
     def select(rng_key: Array, tree: Any, node_index: Array, depth: Array) -> Array:

@@ -13,7 +13,8 @@ from smz_jax.config.training import LearnerConfig, LossConfig
 from smz_jax.learning import losses
 from smz_jax.learning.losses import Batch, Unrolled
 from smz_jax.model.networks import make_networks
-from smz_jax.types import EnvSpec, Space, UnrollTargets
+from smz_jax.model.steps import Followed
+from smz_jax.types import AfterstatePrediction, EnvSpec, Prediction, Space, UnrollTargets
 from tests.model.test_networks import random_params
 
 B, F, A, C, D = 4, 2, 3, 6, 8
@@ -77,7 +78,7 @@ def test_single_terms_by_hand():
     got = losses.scalar_loss(logits, jnp.asarray([0.5]))
     np.testing.assert_allclose(got, [expected], rtol=1e-5)
     code = jnp.asarray([[0.0, 0.0, 1.0]])
-    np.testing.assert_allclose(losses.chance_loss(logits, code), [-np.log(0.2)], rtol=1e-5)
+    np.testing.assert_allclose(losses.categorical_loss(logits, code), [-np.log(0.2)], rtol=1e-5)
     q = jnp.asarray([[0.5, 0.3, 0.2]])
     np.testing.assert_allclose(losses.commitment_loss(q, code), [0.25 + 0.09 + 0.64], rtol=1e-5)
     cosine = losses.consistency_loss(jnp.asarray([[3.0, 4.0]]), jnp.asarray([[2.0, 0.0]]))
@@ -95,7 +96,6 @@ def test_targets_of_single_terms_get_no_gradient():
     one, two = jax.random.normal(key, (2, B, C))
     for term in (
         losses.categorical_loss,
-        losses.chance_loss,
         losses.consistency_loss,
         losses.reconstruction_loss,
     ):
@@ -163,14 +163,15 @@ def make_unrolled(steps, rng):
 
     return Unrolled(
         embeddings=draw(steps + 1, D),
-        afterstates=draw(steps, D),
-        policy_logits=draw(steps + 1, A),
-        value_logits=draw(steps + 1, VALUE_BINS),
-        reward_logits=draw(steps, REWARD_BINS),
-        chance_logits=draw(steps, C),
-        afterstate_value_logits=draw(steps, VALUE_BINS),
-        code_probs=jax.nn.softmax(draw(steps, C)),
-        code=jax.nn.one_hot(rng.integers(0, C, (steps, B)), C),
+        predictions=Prediction(draw(steps + 1, A), draw(steps + 1, VALUE_BINS)),
+        judged=AfterstatePrediction(draw(steps, C), draw(steps, VALUE_BINS)),
+        followed=Followed(
+            afterstates=draw(steps, D),
+            states=draw(steps, D),
+            reward_logits=draw(steps, REWARD_BINS),
+            code_probs=jax.nn.softmax(draw(steps, C)),
+            codes=jax.nn.one_hot(rng.integers(0, C, (steps, B)), C),
+        ),
         after_embeddings=draw(steps, D),
         batch_stats={},
     )
@@ -186,23 +187,25 @@ def twin_terms(u, targets, steps):
         )
         for k in range(steps + 1):
             weight = 1.0 if k == 0 else 1.0 / steps
-            policy = np_cross_entropy(u.policy_logits[k, b], t.policy[b, k])
-            value = np_cross_entropy(u.value_logits[k, b], np_two_hot(t.value[b, k], VALUE_BINS))
+            policy = np_cross_entropy(u.predictions.policy_logits[k, b], t.policy[b, k])
+            value = np_cross_entropy(
+                u.predictions.value_logits[k, b], np_two_hot(t.value[b, k], VALUE_BINS)
+            )
             sums["policy"] += weight * t.policy_mask[b, k] * policy
             sums["value"] += weight * t.value_mask[b, k] * value
         for k in range(steps):
             reward_probs = np_two_hot(t.reward[b, k], REWARD_BINS)
-            reward = np_cross_entropy(u.reward_logits[k, b], reward_probs)
+            reward = np_cross_entropy(u.followed.reward_logits[k, b], reward_probs)
             sums["reward"] += t.value_mask[b, k + 1] * reward / steps
             # The afterstate of action k is a Q of state k: the target of row k, not of k + 1.
             of_state = np_two_hot(t.value[b, k], VALUE_BINS)
-            q_value = np_cross_entropy(u.afterstate_value_logits[k, b], of_state)
+            q_value = np_cross_entropy(u.judged.value_logits[k, b], of_state)
             known = t.value_mask[b, k] * t.value_mask[b, k + 1]
             sums["afterstate_value"] += known * q_value / steps
             real = t.transition_mask[b, k] / steps
-            code = np.asarray(u.code[k, b], np.float64)
-            sums["chance"] += real * np_cross_entropy(u.chance_logits[k, b], code)
-            distance = np.sum((code - np.asarray(u.code_probs[k, b], np.float64)) ** 2)
+            code = np.asarray(u.followed.codes[k, b], np.float64)
+            sums["chance"] += real * np_cross_entropy(u.judged.chance_logits[k, b], code)
+            distance = np.sum((code - np.asarray(u.followed.code_probs[k, b], np.float64)) ** 2)
             sums["commitment"] += real * distance
         for name, value in sums.items():
             out.setdefault(name, []).append(value)
@@ -230,7 +233,7 @@ def test_every_term_of_a_window_equals_the_numpy_twin():
         assert values[3] == 0.0 and values[0] > 0.0
     # Past a termination a value and a reward of 0 are facts, and count.
     assert expected["value"][1] > np_cross_entropy(
-        u.value_logits[0, 1], np_two_hot(float(targets.value[1, 0]), VALUE_BINS)
+        u.predictions.value_logits[0, 1], np_two_hot(float(targets.value[1, 0]), VALUE_BINS)
     )
 
 
@@ -245,7 +248,7 @@ def test_the_encoder_is_fed_the_observation_after_the_step():
     @jax.jit
     def run(batch):
         u = losses.unroll_model(networks, params, jax.random.key(0), batch, config, jnp.float32(0))
-        return u.code_probs, u.afterstates, u.embeddings
+        return u.followed.code_probs, u.followed.afterstates, u.embeddings
 
     batch = make_batch(2)
     before = run(batch)
@@ -287,7 +290,7 @@ def test_half_gradient_at_each_unrolled_step_and_actions_in_order():
     values, u = embeddings(1.0)
     # 5; 2 (5 + 1) + 1 = 13; 2 (13 + 2) + 1 = 31
     np.testing.assert_allclose(values, [5.0, 13.0, 31.0], rtol=1e-6)
-    np.testing.assert_allclose(u.afterstates[:, 0, 0], [6.0, 15.0], rtol=1e-6)
+    np.testing.assert_allclose(u.followed.afterstates[:, 0, 0], [6.0, 15.0], rtol=1e-6)
     assert u.batch_stats == "stats"
     # Whole into the first step, halved before the second: 5 (2), 5 (2) (1/2) (2).
     slopes = jax.jacobian(lambda p: embeddings(p)[0])(1.0)
@@ -330,7 +333,7 @@ def one_step():
         p = {"params": trainable, "batch_stats": params["batch_stats"]}
         u = losses.unroll_model(apart, p, jax.random.key(0), batch, config, jnp.float32(0))
         per_sample = losses.loss_terms(apart, p, u, batch, config)
-        entropy = losses.code_entropy(u.code_probs, batch.targets.transition_mask.T)
+        entropy = losses.code_entropy(u.followed.code_probs, batch.targets.transition_mask.T)
         means = {name: x.mean() for name, x in per_sample.items()} | {"code_entropy": entropy}
         return means, per_sample
 
@@ -399,7 +402,7 @@ def test_total_is_the_weighted_sum_and_importance_weights_scale_each_sample(one_
     total, (metrics, _, unrolled) = loss(params["params"], batch._replace(weights=weights))
     samples = sum(factors[name] * np.asarray(x) for name, x in per_sample.items())
     entropy = float(metrics["loss/code_entropy"])
-    mean_code = np.mean(np.asarray(unrolled.code_probs, np.float64), axis=(0, 1))
+    mean_code = np.mean(np.asarray(unrolled.followed.code_probs, np.float64), axis=(0, 1))
     np.testing.assert_allclose(entropy, -np.sum(mean_code * np.log(mean_code)), rtol=1e-4)
     wanted = np.mean(samples * np.asarray(weights)) - config.loss.code_entropy * entropy
     np.testing.assert_allclose(total, wanted, rtol=1e-4)

@@ -12,6 +12,7 @@ import pytest
 
 from smz_jax.learning import targets
 from smz_jax.model import values
+from smz_jax.types import Trajectory
 
 RLAX = json.loads((pathlib.Path(__file__).parents[1] / "fixtures" / "rlax_values.json").read_text())
 A = 3
@@ -113,16 +114,8 @@ def test_a_negative_discount_turns_a_return_around():
 
 @functools.partial(jax.jit, static_argnums=(5, 6, 7))
 def targets_of(reward, discount, is_first, action_weights, values, K, n, gamma):
-    return targets.make_unroll_targets(
-        reward=reward,
-        discount=discount,
-        is_first=is_first,
-        action_weights=action_weights,
-        values=values,
-        unroll_steps=K,
-        td_steps=n,
-        gamma=gamma,
-    )
+    rows = Trajectory(None, None, reward, discount, is_first, None, action_weights, None, None)
+    return targets.make_unroll_targets(rows, values, unroll_steps=K, td_steps=n, gamma=gamma)
 
 
 def make(window, K, n, gamma):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from smz_jax.config.settings import NetworkConfig
-from smz_jax.model.heads import TwoHeads
+from smz_jax.model.heads import Heads
 from smz_jax.model.layers import PixelNorm, ResidualLines, highest, min_max_scale
 from smz_jax.model.networks import make_networks
 from smz_jax.model.torsos import FAMILIES, patches
@@ -186,7 +186,7 @@ def test_bfloat16_computes_in_it_but_keeps_float32_params_and_heads(family):
 
 
 def test_heads_start_near_uniform():
-    head = TwoHeads(14, A, VALUE_BINS, jnp.float32)
+    head = Heads(14, (A, VALUE_BINS), jnp.float32)
     params = jax.jit(head.init)(jax.random.key(0), jnp.ones((1, 10)))
     policy, value = head.apply(params, jnp.asarray(np.random.default_rng(0).normal(size=(B, 10))))
     np.testing.assert_allclose(jax.nn.softmax(policy), 1 / A, atol=0.02)
@@ -283,7 +283,7 @@ def test_batch_norm_momentum():
     params = random_params(networks)
     observation = jnp.asarray(np.random.default_rng(0).normal(size=(B, F, 13)), jnp.float32)
     _, stats = jax.jit(networks.representation_train)(params, observation)
-    torso = FAMILIES[config.family].make_torso(config, 10, jnp.dtype(jnp.float32), False)
+    torso = FAMILIES[config.family].torso(config, 10, jnp.dtype(jnp.float32), False)
     raw = torso.apply({"params": params["params"]["representation_torso"]}, observation)
     (norm,) = stats["representation_norm"].values()
     np.testing.assert_allclose(norm["mean"], 0.05 * np.mean(raw, axis=0), rtol=1e-3, atol=1e-5)

@@ -309,9 +309,8 @@ def test_a_function_that_no_row_needs_is_not_run(kind, collapse, expected):
         afterstate_dynamics=watched("afterstate", networks.afterstate_dynamics),
         dynamics=watched("dynamics", networks.dynamics),
     )
-    expand = make_expand(
-        networks, edges=Edges(3), gamma=0.9, collapse_threshold=collapse, row_multiple=None
-    )
+    search = SearchConfig(collapse_threshold=collapse, row_multiple=None)
+    expand = make_expand(networks, Config(search=search), Edges(3))
     tables = deterministic(random_tables(7))
     from_chance = jnp.full((4,), kind == "chances")
     jax.jit(expand)(

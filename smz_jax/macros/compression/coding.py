@@ -127,11 +127,9 @@ def total_bits(total: np.ndarray | float, kinds: np.ndarray | float) -> np.ndarr
 
 
 def code_bits(counts: Any, kinds: np.ndarray | int) -> np.ndarray:
-    """Length of the Krichevsky-Trofimov code of symbols with these counts.
+    """Length of the Krichevsky-Trofimov code of symbols with counts [..., n]; those left out are 0.
 
-    Args:
-        counts: [..., n], of each symbol; those left out are 0.
-        kinds: size of the alphabet, A + K, at least 1; [...] or the same for all.
+    `kinds` is the size of the alphabet S = A + K, at least 1; [...] or the same for all.
 
     Returns:
         log2 [Gamma(n + S/2) / Gamma(S/2)] - sum_s log2 [Gamma(n_s + 1/2) / Gamma(1/2)], in bits.

@@ -4,13 +4,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
-from smz_jax.macros.compression.coding import (
-    Phrase,
-    Play,
-    phrase_bits,
-    symbol_bits,
-    total_bits,
-)
+from smz_jax.macros.compression.coding import Phrase, Play, phrase_bits, symbol_bits, total_bits
 from smz_jax.macros.compression.rewriting import (
     FAR,
     Rewriting,
@@ -29,12 +23,8 @@ def take_away(
 ) -> Iterator[tuple[int, float, np.ndarray]]:
     """Takes away the phrase that is missed least, again and again (ties: the first in order).
 
-    A phrase that is missing is written with the others, at least cost.
-
-    Args:
-        counts: [A + K] of the symbols of a rewriting.
-        phrases: the library, in lexicographic order.
-        num_actions: A.
+    A phrase that is missing is written with the others, at least cost. `counts [A + K]` are of the
+    symbols of a rewriting with the `phrases`, in lexicographic order.
 
     Yields:
         Index of the phrase; bits that the description grows by without it, its spelling refunded;
@@ -86,13 +76,11 @@ def refine(
     while True:
         phrases = sorted(phrases)
         parsed = rewrite(play, phrases, num_actions)
-        steps = [
-            (phrases[i], loss) for i, loss, _ in take_away(parsed.counts, phrases, num_actions)
-        ]
-        grown = np.cumsum([0.0, *(loss for _, loss in steps)])
+        steps = list(take_away(parsed.counts, phrases, num_actions))
+        grown = np.cumsum([0.0, *(loss for _, loss, _ in steps)])
         # The shortest of the libraries that are the best one but for rounding.
         drop = int(np.flatnonzero(grown <= grown.min() + NOTHING)[-1])
         kept = steps[drop:][::-1]
-        phrases = [phrase for phrase, _ in kept]
+        phrases = [phrases[i] for i, _, _ in kept]
         if not drop:
-            return phrases, [loss for _, loss in kept], parsed
+            return phrases, [loss for _, loss, _ in kept], parsed

@@ -72,12 +72,7 @@ def merge_pairs(parsed: Rewriting, allowed: Sequence[Phrase], num_actions: int) 
     A merge joins two neighbouring symbols everywhere; what they spell must be an allowed macro or
     a part of one. Its saving is exact (the code of `coding.py`), except that parts are
     not charged for their spelling. Ties go to the target, then the left half, that comes first
-    in lexicographic order.
-
-    Args:
-        parsed: play; its phrases are allowed macros or parts of them.
-        allowed: macros.
-        num_actions: A.
+    in lexicographic order. The phrases of `parsed` are allowed macros or parts of them.
 
     Returns:
         The allowed macros that are symbols in the end.

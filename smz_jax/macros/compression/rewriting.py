@@ -102,12 +102,10 @@ def _walk(symbol: np.ndarray, costs: np.ndarray) -> Iterator[tuple[np.ndarray, .
 
 
 def cheapest(symbol: np.ndarray, costs: np.ndarray) -> np.ndarray:
-    """The rewriting of least total cost; ties go to the longer last symbol.
+    """The rewriting of least total cost of `symbol [T, R, L]`; ties go to the longer last symbol.
 
-    Args:
-        symbol: [T, R, L] as `lay_out` gives it.
-        costs: [S + 2] of each symbol, a border and none; whole numbers, so that ties are ties on
-            every machine.
+    `costs [S + 2]` of each symbol, a border and none are whole numbers, so that ties are ties on
+    every machine.
 
     Returns:
         [L, T] int64, the symbol that ends at each place, -1 for none.
@@ -177,13 +175,7 @@ def _best(
 def library_bits(
     play: Play, phrases: Sequence[Phrase], parts: np.ndarray, num_actions: int
 ) -> np.ndarray:
-    """Bits of play and dictionary under parts of a library.
-
-    Args:
-        play: its pieces.
-        phrases: the library's K phrases.
-        parts: [V, K] bool, the phrases of each part.
-        num_actions: A.
+    """Bits of play and dictionary under parts [V, K] bool of a library of K phrases.
 
     Returns:
         [V] float64: of each part `rewrite(play, its phrases).bits`, and its dictionary's.

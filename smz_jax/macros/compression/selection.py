@@ -103,18 +103,11 @@ def encode(
 ) -> Encoding:
     """Measures play under a given library, e.g. held-out play, or the library of a control.
 
-    Args:
-        streams: 1-D integer arrays of actions in 0..A-1, one for each uninterrupted piece of play.
-        phrases: the library: distinct sequences of 2 to 8 actions. Those that play does not use
-            are paid for too.
-        num_actions: A, in 1..255.
+    Takes and raises what `parse` does; phrases that play does not use are paid for too. The code
+    is that of `smz_jax.macros.compression.coding`.
 
     Returns:
-        Bits with and without the library, uses, coverage. The code is that of
-        `smz_jax.macros.compression.coding`.
-
-    Raises:
-        ConfigError: in one line, on actions, shapes or phrases other than these.
+        Bits with and without the library, uses, coverage.
     """
     library, play = check_phrases(phrases, num_actions), check_streams(streams, num_actions)
     return _encoding(play, library, num_actions)
@@ -157,8 +150,7 @@ def _polish(
     def measured(left: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         """Bits of some of the phrases, by how much each is missed, and which is missed least."""
         parts = np.zeros((len(left) + 1, len(phrases)), np.bool_)
-        parts[:, left] = True
-        parts[np.arange(1, len(left) + 1), left] = False
+        parts[:, left] = ~np.eye(len(left) + 1, len(left), -1, np.bool_)
         bits = library_bits(play, phrases, parts, num_actions)
         missed = bits[1:] - bits[0]
         return float(bits[0]), missed, np.argsort(np.round(missed, 6), kind="stable")

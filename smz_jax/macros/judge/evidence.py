@@ -123,14 +123,9 @@ def weigh(table: MacroTable, counts: Array, config: MacroConfig) -> MacroTable:
 
 
 def share_bounds(successes: Array, trials: Array) -> tuple[Array, Array]:
-    """One-sided 95 % bounds of a share, by Wilson's score interval; 0 and 1 without a trial.
+    """One-sided 95 % bounds of a share, float32, by Wilson's interval; 0 and 1 without a trial.
 
-    Args:
-        successes: any shape, at least 0.
-        trials: at least as many.
-
-    Returns:
-        The lower and the upper bound, float32.
+    `successes` are at least 0, of any shape, and `trials` at least as many.
     """
     count = jnp.maximum(trials, 1e-6)
     low, high = wilson(successes / count, count, Z, jnp)

@@ -17,12 +17,7 @@ def shuffled(streams: Sequence[np.ndarray], rng: np.random.Generator) -> list[np
 def random_macros(
     lengths: Sequence[int], num_actions: int, rng: np.random.Generator
 ) -> list[tuple[int, ...]]:
-    """Distinct random action sequences of given lengths.
-
-    Args:
-        lengths: of the wanted macros, at least 1 each.
-        num_actions: A, in 1..255.
-        rng: is advanced.
+    """Distinct random action sequences of given lengths, at least 1 each; A is in 1..255.
 
     Returns:
         Macros in the order of `lengths`. Of length l there are only A^l: where more are wanted,

@@ -24,20 +24,18 @@ class Wanted(NamedTuple):
     top: int | None = None
 
 
-def savings(document: Mapping[str, Any]) -> dict[tuple[int, ...], float]:
-    """Bits that each macro of the library chosen by compression saves; empty: none was chosen."""
-    phrases = (document.get("selection") or {}).get("phrases", ())
-    return {tuple(phrase["actions"]): phrase["saved_bits"] for phrase in phrases}
+def chosen_bits(document: Mapping[str, Any], kind: str) -> dict[tuple[int, ...], float]:
+    """Bits of each macro of the library chosen by compression, where they are known.
 
-
-def misses(document: Mapping[str, Any]) -> dict[tuple[int, ...], float]:
-    """Bits that play costs more without each of the chosen macros alone, where that is known."""
+    `kind`: `saved_bits`, those that it saves, or `missed_bits`, those that play costs more without
+    it alone.
+    """
     phrases = (document.get("selection") or {}).get("phrases", ())
-    found = {tuple(phrase["actions"]): phrase.get("missed_bits") for phrase in phrases}
+    found = {tuple(phrase["actions"]): phrase.get(kind) for phrase in phrases}
     return {actions: bits for actions, bits in found.items() if bits is not None}
 
 
-def check_wanted(wanted: Wanted, action_names: Sequence[str]) -> None:
+def _check_wanted(wanted: Wanted, action_names: Sequence[str]) -> None:
     """Raises ConfigError in one line for a filter that no macro of these actions could pass."""
     require(wanted.sort in SORTS, "sort", wanted.sort, f"one of {', '.join(SORTS)}")
     states = ", ".join(STATUS_NAMES)
@@ -51,17 +49,13 @@ def check_wanted(wanted: Wanted, action_names: Sequence[str]) -> None:
 
 
 def listed(document: Mapping[str, Any], wanted: Wanted) -> list[dict[str, Any]]:
-    """The macros that are wanted, the best first; ties go to the higher count, then as they were.
-
-    Args:
-        document: as `LIBRARY.read` gives it.
-        wanted: filters and order.
+    """The wanted macros of a `macros.json`, the best first, as `rank` orders them.
 
     Raises:
         ConfigError: in one line, for a filter or an order that the library does not know.
     """
     names = document["action_names"]
-    check_wanted(wanted, names)
+    _check_wanted(wanted, names)
     has_selection = document.get("selection") is not None
     allowed = "of a library whose selection was measured: without --table it is"
     require(wanted.sort != "saving" or has_selection, "sort", wanted.sort, allowed)
@@ -74,18 +68,15 @@ def listed(document: Mapping[str, Any], wanted: Wanted) -> list[dict[str, Any]]:
         return fits and of_state and varied and needed <= set(macro["actions"])
 
     found = [macro for macro in document["macros"] if passes(macro)]
-    return rank(found, wanted.sort, savings(document))[: wanted.top]
+    return rank(found, wanted.sort, chosen_bits(document, "saved_bits"))[: wanted.top]
 
 
 def rank(
     macros: Sequence[dict[str, Any]], by: str, saved: Mapping[tuple[int, ...], float] | None = None
 ) -> list[dict[str, Any]]:
-    """Macros with the best first; ties go to the higher count, then stay in order.
+    """Entries of `macros.json`, the best first by one of `SORTS`; `saved` is for "saving".
 
-    Args:
-        macros: entries of `macros.json`.
-        by: one of `SORTS`.
-        saved: as `savings` gives it, for "saving".
+    Ties go to the higher count, then stay in order.
     """
     bits = saved or {}
     measures = {
@@ -97,5 +88,4 @@ def rank(
         "held": lambda macro: (-macro["held_low"], -macro["held"]),
         "trials": lambda macro: -macro["trials"],
     }
-    measure = measures[by]
-    return sorted(macros, key=lambda macro: (measure(macro), -macro["count"]))
+    return sorted(macros, key=lambda macro: (measures[by](macro), -macro["count"]))

@@ -8,18 +8,14 @@ import jax
 import numpy as np
 
 from smz_jax.config.training import MacroConfig
-from smz_jax.macros.judge.evidence import CANDIDATE, share_bounds, status
+from smz_jax.macros.judge.evidence import REFUTED, SOUND, share_bounds, status
 from smz_jax.macros.mine.table import EVIDENCE
 from smz_jax.storage.documents.macro_form import PRECONDITION_SHARES, SCHEMA, STATUS_NAMES, decode
 from smz_jax.types import MacroStats, MacroTable
 
 
 def table_stats(table: MacroTable, config: MacroConfig) -> dict[str, float]:
-    """Numbers of one moment, cheap enough for every row of the metrics.
-
-    Args:
-        table: the table, on the device or the host.
-        config: gives `min_occurrences` and `deterministic_threshold`.
+    """Numbers of one moment, cheap enough for every row of the metrics; `table` may be anywhere.
 
     Returns:
         Of the macros (entries seen `min_occurrences` times): `total`, `play` and `tree` (by
@@ -34,34 +30,31 @@ def table_stats(table: MacroTable, config: MacroConfig) -> dict[str, float]:
     generality = host.buckets[macro].sum(axis=-1)
     entropy = host.entropy_sum[macro] / host.count[macro]
     play = int((host.play_count[macro] > 0).sum())
-    return {
-        "total": float(total),
-        "play": float(play),
-        "tree": float(total - play),
-        "candidates": float((host.length > 0).sum() - total),
-        "dropped": float(host.dropped),
-        "generality_mean": float(generality.mean()) if total else 0.0,
-        "generality_max": float(generality.max()) if total else 0.0,
-        "entropy_mean": float(entropy.mean()) if total else 0.0,
-        "deterministic": float((entropy < config.deterministic_threshold).sum()),
-        **{
-            name: float((macro & (states == state)).sum())
-            for state, name in enumerate(STATUS_NAMES)
-            if state != CANDIDATE
-        },
+    stats = {
+        "total": total,
+        "play": play,
+        "tree": total - play,
+        "candidates": (host.length > 0).sum() - total,
+        "dropped": host.dropped,
+        "generality_mean": generality.mean() if total else 0.0,
+        "generality_max": generality.max() if total else 0.0,
+        "entropy_mean": entropy.mean() if total else 0.0,
+        "deterministic": (entropy < config.deterministic_threshold).sum(),
+        "sound": (macro & (states == SOUND)).sum(),
+        "refuted": (macro & (states == REFUTED)).sum(),
     }
+    return {name: float(value) for name, value in stats.items()}
 
 
 def run_stats(totals: MacroStats) -> dict[str, float]:
     """What the extraction read over the run, with the rates of certain transitions."""
-    counts = {name: int(value) for name, value in totals._asdict().items()}
+    stats: dict[str, float] = {name: int(value) for name, value in totals._asdict().items()}
     for name in ("transitions", "certain"):
-        counts[name] = counts[f"{name}_tree"] + counts[f"{name}_play"]
-    rates = {
-        f"certain_rate{source}": counts[f"certain{source}"] / (counts[f"transitions{source}"] or 1)
-        for source in ("", "_tree", "_play")
-    }
-    return {**counts, **rates}
+        stats[name] = stats[f"{name}_tree"] + stats[f"{name}_play"]
+    for source in ("", "_tree", "_play"):
+        seen = stats[f"transitions{source}"]
+        stats[f"certain_rate{source}"] = stats[f"certain{source}"] / (seen or 1)
+    return stats
 
 
 def _share(part: Any, whole: Any) -> np.ndarray:
@@ -77,12 +70,8 @@ def summarise(
 ) -> dict[str, Any]:
     """The whole library as plain Python: what macros.json holds.
 
-    Args:
-        table: the table, on the device or the host.
-        totals: sums of the extraction's counts over the run (any integers).
-        config: gives `min_occurrences` and `deterministic_threshold`.
-        action_names: A names.
-        preconditions: by action sequence, as `slot_entries` gives them; None: none are learned.
+    `totals` are sums of the extraction's counts over the run (any integers); `preconditions` are
+    those of `slot_entries`, None where none are learned.
 
     Returns:
         `schema`, `action_names`, `config`, `stats` (those of `table_stats` and of the run) and
@@ -94,8 +83,6 @@ def summarise(
         `always_precision` of `macros.quality`); both None for a macro without one.
     """
     host = jax.device_get(table)
-    low, high = (np.asarray(bound) for bound in share_bounds(host.held, host.trials))
-    certain_low = np.asarray(share_bounds(host.trials, host.windows)[0])
     seen = np.flatnonzero((host.length > 0) & (host.count >= config.min_occurrences))
     slots = sorted(seen, key=lambda slot: (-host.count[slot], tuple(host.actions[slot])))
     slots = np.array(slots, np.int64)
@@ -103,6 +90,10 @@ def summarise(
     actions = [row[row >= 0].tolist() for row in rows.actions]
     buckets = [np.flatnonzero(row).tolist() for row in rows.buckets]
     entropy = _share(rows.entropy_sum, rows.count)
+    # Of all slots, whose number is fixed: each shape is compiled.
+    bounds = *share_bounds(host.held, host.trials), *share_bounds(host.trials, host.windows)
+    held_low, held_high, certain_low, _ = (np.asarray(bound)[slots] for bound in bounds)
+    states = np.asarray(status(host, config))[slots]
     columns = {
         "actions": actions,
         "names": [decode(row, action_names) for row in actions],
@@ -116,14 +107,14 @@ def summarise(
         "buckets": buckets,
         "source": np.where(rows.play_count > 0, "play", "tree"),
         "deterministic": entropy < config.deterministic_threshold,
-        "status": np.array(STATUS_NAMES)[np.asarray(status(host, config))[slots]],
+        "status": np.array(STATUS_NAMES)[states],
         "windows": rows.windows,
         "certain": _share(rows.trials, rows.windows),
-        "certain_low": certain_low[slots],
+        "certain_low": certain_low,
         "trials": rows.trials,
         **{name: _share(getattr(rows, name), rows.trials) for name in EVIDENCE[2:]},
-        "held_low": low[slots],
-        "held_high": high[slots],
+        "held_low": held_low,
+        "held_high": held_high,
     }
     # As Python's own numbers.
     values = [x.tolist() if isinstance(x, np.ndarray) else x for x in columns.values()]

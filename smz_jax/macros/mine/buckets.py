@@ -34,23 +34,15 @@ def init_buckets(
     """
     size = math.prod(embedding_shape)
     projection = jax.random.normal(rng_key, (size, config.num_buckets // 2), jnp.float32)
-    return BucketState(
-        projection=projection / math.sqrt(size),
-        mean=jnp.zeros((size,), jnp.float32),
-        count=jnp.zeros((), jnp.float32),
-    )
+    mean = jnp.zeros((size,), jnp.float32)
+    return BucketState(projection / math.sqrt(size), mean, count=jnp.float32(0))
 
 
 def update_buckets(state: BucketState, embeddings: Array, *, frozen: Array) -> BucketState:
-    """Takes a batch of embeddings into the running mean.
+    """Takes embeddings [B, ...] of root states into the running mean.
 
-    Args:
-        state: the state so far.
-        embeddings: [B, ...] of root states; rows that are not finite do not count.
-        frozen: [] bool; true leaves the state as it is (warm-up is over).
-
-    Returns:
-        The new state.
+    Rows that are not finite do not count. `frozen` [] bool leaves the state as it is (warm-up is
+    over).
     """
     flat = embeddings.reshape(embeddings.shape[0], -1).astype(jnp.float32)
     finite = jnp.all(jnp.isfinite(flat), axis=1, keepdims=True)
@@ -60,23 +52,14 @@ def update_buckets(state: BucketState, embeddings: Array, *, frozen: Array) -> B
     # A plain average at first, then one that forgets what the untrained model saw.
     rate = jnp.maximum(rows / jnp.maximum(count, 1.0), 0.01)
     mean = state.mean + offset * rate
-    return BucketState(
-        projection=state.projection,
-        mean=jnp.where(frozen, state.mean, mean),
-        count=jnp.where(frozen, state.count, count),
-    )
+    mean, count = jnp.where(frozen, state.mean, mean), jnp.where(frozen, state.count, count)
+    return state._replace(mean=mean, count=count)
 
 
 def assign_buckets(state: BucketState, embeddings: Array) -> Array:
-    """Bucket of each embedding.
+    """Buckets [...] int32, in 0..num_buckets-1, of embeddings [..., *embedding_shape].
 
-    Args:
-        state: projection and mean.
-        embeddings: [..., *embedding_shape]; the trailing axes whose sizes multiply to D' are one
-            embedding.
-
-    Returns:
-        [...] int32, in 0..num_buckets-1.
+    The trailing axes whose sizes multiply to D' are one embedding.
 
     Raises:
         ValueError: if no trailing axes multiply to D'.

@@ -34,25 +34,16 @@ def check_num_actions(num_actions: int) -> None:
 
 
 def prepend(key_high: Array, key_low: Array, action: Array) -> tuple[Array, Array]:
-    """Key of the sequence that is `action`, then the given one.
+    """Key of the sequence that is `action` [...] int32, in 0..254, then the given one.
 
-    Args:
-        key_high: [...] uint32, first word of a sequence of at most 7 actions.
-        key_low: [...] uint32, its second word.
-        action: [...] int32, in 0..254.
-
-    Returns:
-        The two words of the longer sequence, [...] uint32 each.
+    Keys are two words [...] uint32; the given sequence has at most 7 actions.
     """
     byte = (action + 1).astype(jnp.uint32)
     return (key_high >> 8) | (byte << 24), (key_low >> 8) | (key_high << 24)
 
 
 def pack(actions: Array) -> tuple[Array, Array]:
-    """Keys of sequences padded with -1.
-
-    Args:
-        actions: [..., L] int32, L at most 8, each in -1..254, padding only at the end.
+    """Keys of sequences [..., L] int32, L at most 8, padded with -1 at their ends.
 
     Returns:
         The two words, [...] uint32 each.

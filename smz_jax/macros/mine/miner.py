@@ -132,14 +132,8 @@ class Miner:
         Start states count only once the mean of the buckets is frozen. (The tree of a final
         observation, at most one a game, is mined like any other.)
         """
-        joined = PlayRows(
-            action=rows.action,
-            entropy=rows.transition_entropy,
-            reward=rows.reward,
-            discount=rows.discount,
-            is_first=rows.is_first,
-            bucket=found.bucket.T,
-        )
+        fields = rows.action, rows.transition_entropy, rows.reward, rows.discount, rows.is_first
+        joined = PlayRows(*fields, found.bucket.T)
         windows, stats, carry = play_windows(joined, state.carry, self._settings, self._num_actions)
         played = jnp.ones(windows.key_high.shape, jnp.bool_)
         if found.windows is not None:
@@ -147,13 +141,8 @@ class Miner:
             grown = jax.tree.map(jnp.ravel, found.windows)
             windows = jax.tree.map(lambda *x: jnp.concatenate(x), windows, grown)
             played = jnp.pad(played, (0, grown.key_high.shape[0]), constant_values=False)
-        table = merge(
-            state.table,
-            windows,
-            played=played,
-            config=self._settings,
-            num_actions=self._num_actions,
-        )
+        kind = {"config": self._settings, "num_actions": self._num_actions}
+        table = merge(state.table, windows, played=played, **kind)
         table = table._replace(buckets=table.buckets & frozen)
         counts = jax.tree.map(lambda trees, play: trees.sum() + play, found.stats, stats)
         return MacroState(table, state.buckets, carry), counts, found.entropy.mean()
@@ -161,14 +150,10 @@ class Miner:
 
 def mining_row(table: MacroTable, totals: MacroStats, settings: MacroConfig) -> dict[str, float]:
     """The macro part of a metrics row: of the table after a rollout, and of the run so far."""
-    run, kinds = (
-        run_stats(totals),
-        ("trees", "trajectories", "transitions_tree", "transitions_play"),
-    )
-    rates = (
-        f"{kind}_{source}" for source in ("tree", "play") for kind in ("certain", "certain_rate")
-    )
-    row = {**table_stats(table, settings), **{name: run[name] for name in (*kinds, *rates)}}
+    run = run_stats(totals)
+    counts = ("trees", "trajectories", "transitions_tree", "transitions_play")
+    rates = (f"{x}_{source}" for source in ("tree", "play") for x in ("certain", "certain_rate"))
+    row = {**table_stats(table, settings), **{name: run[name] for name in (*counts, *rates)}}
     return {f"macros/{name}": value for name, value in row.items()}
 
 

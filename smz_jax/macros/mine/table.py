@@ -158,19 +158,13 @@ def merge(
     high, low = pack(table.actions)
 
     def with_buffer(buffer: int) -> MacroTable:
-        source = jnp.full((buffer,), size, jnp.int32)
-        source = source.at[jnp.where(valid, rank, buffer)].set(
-            jnp.arange(size, dtype=jnp.int32), mode="drop"
-        )
+        place, index = jnp.where(valid, rank, buffer), jnp.arange(size, dtype=jnp.int32)
+        source = jnp.full((buffer,), size, jnp.int32).at[place].set(index, mode="drop")
         picked, is_picked_played = jax.tree.map(
             lambda field: field.at[source].get(mode="fill", fill_value=0), (flat, is_played)
         )
-        ranks = _ranks(
-            jnp.concatenate([high, picked.key_high]),
-            jnp.concatenate([low, picked.key_low]),
-            num_actions,
-            config.max_length,
-        )
+        pairs = (high, picked.key_high), (low, picked.key_low)
+        ranks = _ranks(*map(jnp.concatenate, pairs), num_actions, config.max_length)
         slot, lost = _assign_slots(ranks, jnp.concatenate([table.count, picked.weight]), capacity)
         moved = _move(table, picked, slot, is_picked_played)
         return moved._replace(dropped=moved.dropped + lost)

@@ -46,14 +46,10 @@ class _Steps(NamedTuple):
 
 def _climb(steps: _Steps, ends: Array, weight: Array, config: MacroConfig) -> PackedWindows:
     """All windows that end at the states `ends` [E], flat over lengths x ends."""
-    node = ends
-    zero = jnp.zeros(ends.shape, jnp.float32)
+    node, last_action, windows = ends, steps.action[ends], []
     high = low = jnp.zeros(ends.shape, jnp.uint32)
-    entropy, reward = zero, zero
-    alive = jnp.ones(ends.shape, jnp.bool_)
-    last_action = steps.action[ends]
-    repeated = jnp.ones(ends.shape, jnp.bool_)
-    windows = []
+    entropy = reward = jnp.zeros(ends.shape, jnp.float32)
+    alive = repeated = jnp.ones(ends.shape, jnp.bool_)
     for length in range(1, config.max_length + 1):
         alive &= steps.certain[node]
         if length > 1:
@@ -64,21 +60,12 @@ def _climb(steps: _Steps, ends: Array, weight: Array, config: MacroConfig) -> Pa
         entropy += steps.entropy[node]
         reward += steps.reward[node]
         node = steps.up[node]
-        if length < config.min_length:
-            continue
-        valid = alive
-        if not config.include_repeats and length > 1:
-            valid = alive & ~repeated
-        windows.append(
-            PackedWindows(
-                key_high=jnp.where(valid, high, jnp.uint32(0)),
-                key_low=jnp.where(valid, low, jnp.uint32(0)),
-                entropy=entropy / jnp.float32(length),
-                reward=reward,
-                bucket=steps.bucket[node],
-                weight=weight,
-            )
-        )
+        if length >= config.min_length:
+            drops_repeats = length > 1 and not config.include_repeats
+            valid = alive & ~repeated if drops_repeats else alive
+            keys = (jnp.where(valid, word, jnp.uint32(0)) for word in (high, low))
+            mean = entropy / jnp.float32(length)
+            windows.append(PackedWindows(*keys, mean, reward, steps.bucket[node], weight))
     return jax.tree.map(lambda *fields: jnp.concatenate(fields), *windows)
 
 
@@ -103,16 +90,14 @@ def _tree_steps(tree: Any, buckets: Array, threshold: float) -> _Steps:
     node and the reward on the edge below it. A collapsed one is decision -a-> decision, with both
     on the new node and its edge.
     """
-    batch_size, num_nodes = buckets.shape
-    first = jnp.arange(batch_size, dtype=jnp.int32)[:, None] * num_nodes
     # Flat indices: gathers with a batch axis take XLA several times as long on a CPU.
+    index = jnp.arange(buckets.size, dtype=jnp.int32)
+    first = index.reshape(buckets.shape)[:, :1]
     parent = (jnp.maximum(tree.parents, 0).astype(jnp.int32) + first).reshape(-1)
     action = tree.action_from_parent.reshape(-1).astype(jnp.int32)
     is_chance = tree.embeddings.is_chance.reshape(-1)
-    index = jnp.arange(batch_size * num_nodes, dtype=jnp.int32)
     source = jnp.where(is_chance[parent], parent, index)
-    num_edges = tree.children_rewards.shape[-1]
-    edge = parent * num_edges + jnp.maximum(action, 0)
+    edge = parent * tree.children_rewards.shape[-1] + jnp.maximum(action, 0)
     reward = tree.children_rewards.reshape(-1)[edge].astype(jnp.float32)
     entropy = tree.embeddings.entropy.reshape(-1)[source].astype(jnp.float32)
     # A leaf that is expanded again (max_depth) leaves other nodes unused: no visits, no parent.
@@ -156,15 +141,9 @@ def tree_windows(
 
 def init_carry(config: MacroConfig, batch_size: int) -> PlayCarry:
     """The carry before the first rollout: rows [B, L] that do not exist, L = `max_length`."""
-    shape = (batch_size, config.max_length)
-    return PlayRows(
-        action=jnp.full(shape, -1, jnp.int32),
-        entropy=jnp.zeros(shape, jnp.float32),
-        reward=jnp.zeros(shape, jnp.float32),
-        discount=jnp.ones(shape, jnp.float32),
-        is_first=jnp.zeros(shape, jnp.bool_),
-        bucket=jnp.zeros(shape, jnp.int32),
-    )
+    zero, one = jnp.float32(0), jnp.float32(1)
+    row = PlayRows(jnp.int32(-1), zero, zero, one, jnp.bool_(False), jnp.int32(0))
+    return jax.tree.map(lambda x: jnp.full((batch_size, config.max_length), x), row)
 
 
 def _play_steps(rows: PlayRows, threshold: float) -> _Steps:

@@ -109,12 +109,8 @@ def held_out(sample: ReplaySample, history: int) -> Array:
 def worth_it(rows: Trajectory, values: Array, *, history: int, gamma: float, delta: float) -> Array:
     """Whether the first steps of windows were worth as much as the best action, within `delta`.
 
-    Args:
-        rows: windows `[B, W, ...]`, `history` rows before the root.
-        values: `[K+1, B]` of the root and of what was seen after each step.
-        history: rows before the root.
-        gamma: discount of a step.
-        delta: what may be lost.
+    The windows `[B, W, ...]` have `history` rows before the root; `values [K+1, B]` are of the root
+    and of what was seen after each step; `gamma` is the discount of a step.
 
     Returns:
         `[B, K]` bool, after each of K steps; of steps past a game's end it says nothing.
@@ -132,12 +128,8 @@ def uncertain(
 ) -> Array:
     """Whether some transition of a sequence is not certain, by `macro.play_threshold`: `[B]` bool.
 
-    Args:
-        networks: of the model.
-        config: gives the threshold.
-        params: of the model.
-        embedding: `[B, ...]`, where each sequence begins; codes are the likeliest.
-        actions: `[B, L]`, padded with -1.
+    Sequences `actions [B, L]`, padded with -1, begin at `embedding [B, ...]`; codes are the
+    likeliest.
     """
     played = imagine(networks, params, embedding, jnp.maximum(actions.T, 0)).afterstates
     return jnp.any(~(played.entropy < config.play_threshold) & (actions.T >= 0), axis=0)
@@ -155,6 +147,7 @@ def make_head_update(
         counted, and the baseline of start-state buckets has nothing to go by.
     """
     settings, history = config.macro, spec.context - 1
+    rates = {"gamma": config.learner.gamma, "delta": settings.value_delta}
     head, optimizer = PreconditionHead(settings), optax.adam(settings.head_learning_rate)
     replayed = make_replayed(networks, config, spec)
 
@@ -167,7 +160,7 @@ def make_head_update(
         return chosen & (found & real & (state.slots.length[slot] > 0))[:, None]
 
     def learn(state: HeadState, root: Array, target: Array, weight: Array):
-        """Parameters and optimiser state after a step, if that is finite; logits before it."""
+        """Logits before a step; parameters and optimiser state after it, if it is finite."""
 
         def loss(head_params: Params) -> tuple[Array, Array]:
             logits: Array = head.apply(head_params, root)  # type: ignore[assignment]
@@ -177,9 +170,9 @@ def make_head_update(
         (total, logits), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         finite = jnp.isfinite(total) & jnp.isfinite(optax.tree.norm(gradient))
-        learned = (optax.apply_updates(state.params, updates), opt_state)
-        kept = (state.params, state.opt_state)
-        return logits, *jax.tree.map(lambda new, old: jnp.where(finite, new, old), learned, kept)
+        new = (optax.apply_updates(state.params, updates), opt_state)
+        old = (state.params, state.opt_state)
+        return logits, *jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, old)
 
     def update(
         state: HeadState, params: Params, sample: ReplaySample, known: Known | None
@@ -193,21 +186,14 @@ def make_head_update(
         if settings.head_learning_rate == 0:
             return state
         values = jax.lax.map(lambda x: predict(networks, params, x).value, embeddings)
-        rates = {"gamma": config.learner.gamma, "delta": settings.value_delta}
         worth = worth_it(sample.rows, values, history=history, **rates)
         relevant, target = slot_targets(state.slots, trials, worth, settings)
         apart = held_out(sample, history)[:, None]
         trained = relevant & ~apart
         weight = trained | (refused(state, params, root, trials.valid[:, 0]) & ~apart)
         logits, new, opt_state = learn(state, root, target, weight.astype(jnp.float32))
-        tally = count(
-            state.tally,
-            logits=logits,
-            target=target,
-            trained=trained,
-            held_out=relevant & apart,
-            bucket=bucket,
-        )
+        windows = {"target": target, "trained": trained, "held_out": relevant & apart}
+        tally = count(state.tally, logits=logits, **windows, bucket=bucket)
         updates = state.updates + 1
         return state._replace(params=new, opt_state=opt_state, tally=tally, updates=updates)
 
@@ -228,12 +214,10 @@ def assign_owners(
     bias = jnp.log((held + 1) / (trials - held + 1))
     none = jnp.zeros_like(bias)
     moments, *rest = head.opt_state
-    moments = moments._replace(
-        mu=reset_columns(moments.mu, changed, none), nu=reset_columns(moments.nu, changed, none)
-    )
+    reset = {name: reset_columns(getattr(moments, name), changed, none) for name in ("mu", "nu")}
     return head._replace(
         params=reset_columns(head.params, changed, bias),
-        opt_state=(moments, *rest),
+        opt_state=(moments._replace(**reset), *rest),
         slots=slots,
         tally=forget(head.tally, changed, config.evidence_decay),
     )

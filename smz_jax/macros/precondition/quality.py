@@ -50,16 +50,9 @@ def count(
 ) -> Tally:
     """Takes a batch of windows into the counts; predictions come before the batch is learned.
 
-    Args:
-        tally: the counts so far.
-        logits: [B, slots] of the head; those that are not finite do not count.
-        target: [B, slots] bool.
-        trained: [B, slots] bool, whose owners windows trained on speak of.
-        held_out: [B, slots] bool, whose owners windows held out speak of.
-        bucket: [B] int32, start-state bucket of each window; -1 where none is known.
-
-    Returns:
-        The counts after it.
+    Of [B, slots], `logits` that are not finite do not count, `target` is bool, and `trained` and
+    `held_out`, bool, say whose owners windows trained on and held out speak of. `bucket [B]` int32
+    is the start-state bucket of each window, -1 where none is known.
     """
     held_out = held_out & jnp.isfinite(logits)
     shares = tally.buckets.at[:, :, jnp.maximum(bucket, 0)].get() * (bucket >= 0)
@@ -171,7 +164,7 @@ def slot_entries(slots: MacroSlots, tally: Tally) -> dict[tuple[int, ...], dict[
         return float(part) / float(whole) if whole > 0 else None
 
     return {
-        tuple(int(action) for action in slots.actions[slot][: slots.length[slot]]): {
+        tuple(slots.actions[slot][: slots.length[slot]].tolist()): {
             "slot": int(slot),
             "windows": float(tally.asked[slot]),
             "precision": share(tally.hit[0, slot], tally.predicted[0, slot]),

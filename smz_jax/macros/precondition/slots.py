@@ -26,10 +26,8 @@ class MacroSlots(NamedTuple):
 
 def init_slots(config: MacroConfig) -> MacroSlots:
     """All slots free."""
-    return MacroSlots(
-        actions=jnp.full((config.slots, config.max_length), -1, jnp.int32),
-        length=jnp.zeros((config.slots,), jnp.int32),
-    )
+    actions = jnp.full((config.slots, config.max_length), -1, jnp.int32)
+    return MacroSlots(actions, length=jnp.zeros((config.slots,), jnp.int32))
 
 
 def _same(slots: MacroSlots, high: Array, low: Array) -> Array:
@@ -71,8 +69,8 @@ def assign_slots(
     entry_of_turn = jnp.full((size,), -1, jnp.int32).at[turn].set(ranked, mode="drop")
     newcomer = jnp.where(keeps, -1, entry_of_turn[jnp.maximum(jnp.cumsum(~keeps) - 1, 0)])
     gains = (newcomer >= 0)[:, None]
-    actions = jnp.where(gains, table.actions[newcomer], -1)
-    actions = jnp.where(keeps[:, None], slots.actions, actions)
+    newcomers = jnp.where(gains, table.actions[newcomer], -1)
+    actions = jnp.where(keeps[:, None], slots.actions, newcomers)
     length = jnp.sum(actions >= 0, axis=1, dtype=jnp.int32)
     changed = jnp.any(actions != slots.actions, axis=1)
     return MacroSlots(actions, length), changed
