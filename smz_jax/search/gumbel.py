@@ -18,7 +18,7 @@ def halving_schedule(num_considered: int, num_simulations: int) -> list[int]:
     """For each simulation, the visits that the action to be chosen has so far.
 
     Sequential halving (Karnin et al. 2013): the considered actions are visited in turn, in each
-    of log2(m) phases equally often, and after a phase the better half goes on.
+    of log2(m) phases equally often, and after a phase the better half stays.
     """
     if num_considered <= 1:
         return list(range(num_simulations))

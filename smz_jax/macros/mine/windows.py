@@ -149,7 +149,7 @@ def init_carry(config: MacroConfig, batch_size: int) -> PlayCarry:
 def _play_steps(rows: PlayRows, threshold: float) -> _Steps:
     """Transitions of one lane: state t was reached by the transition of row t - 1.
 
-    Whether row t - 1 is real is told by row t: an action before `is_first` was ignored.
+    Row t says whether row t - 1 is real: an action before `is_first` was ignored.
     """
 
     def shifted(field: Array) -> Array:
