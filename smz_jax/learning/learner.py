@@ -4,7 +4,6 @@ import functools
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
-from typing import Any
 
 import jax
 import jax.numpy as jnp
