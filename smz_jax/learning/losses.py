@@ -177,33 +177,39 @@ def reconstruction_term(x: Compared) -> Array:
     return error.reshape(x.transition.shape) * x.transition
 
 
-_scalar_losses = jax.vmap(scalar_loss)  # of `[K, B, S]` and `[K, B]`
+_scalar_losses, _cross_entropies = jax.vmap(scalar_loss), jax.vmap(categorical_loss)
 TERMS: dict[str, Callable[[Compared], Array]] = {
     # The policy head learns the search's action weights.
     "policy": lambda x: (
-        categorical_loss(x.unrolled.predictions.policy_logits, x.targets.policy)
-        * (x.targets.policy_mask * x.with_root)
+        _cross_entropies(x.unrolled.predictions.policy_logits, x.targets.policy)
+        * x.targets.policy_mask
+        * x.with_root
     ),
     # The value head learns the n-step returns.
     "value": lambda x: (
         _scalar_losses(x.unrolled.predictions.value_logits, x.targets.value)
-        * (x.targets.value_mask * x.with_root)
+        * x.targets.value_mask
+        * x.with_root
     ),
     "reward": lambda x: (
         _scalar_losses(x.unrolled.followed.reward_logits, x.targets.reward)
-        * (x.targets.value_mask[1:] * x.unroll)
+        * x.targets.value_mask[1:]
+        * x.unroll
     ),
     # Q of action k learns the value target of the state that the action is taken in.
     "afterstate_value": lambda x: (
         _scalar_losses(x.unrolled.judged.value_logits, x.targets.value[:-1])
-        * (x.targets.value_mask[:-1] * x.targets.value_mask[1:] * x.unroll)
+        * x.targets.value_mask[:-1]
+        * x.targets.value_mask[1:]
+        * x.unroll
     ),
     # Sigma learns the encoder's codes, and the encoder keeps to them.
     "chance": lambda x: (
-        categorical_loss(x.unrolled.judged.chance_logits, x.unrolled.followed.codes) * x.transition
+        _cross_entropies(x.unrolled.judged.chance_logits, x.unrolled.followed.codes) * x.transition
     ),
     "commitment": lambda x: (
-        commitment_loss(x.unrolled.followed.code_probs, x.unrolled.followed.codes) * x.transition
+        jax.vmap(commitment_loss)(x.unrolled.followed.code_probs, x.unrolled.followed.codes)
+        * x.transition
     ),
     "consistency": consistency_term,
     "reconstruction": reconstruction_term,
