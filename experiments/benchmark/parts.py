@@ -19,8 +19,8 @@ from smz_jax.config.settings import Config, NetworkConfig, SearchConfig
 from smz_jax.config.training import RolloutConfig
 from smz_jax.envs import make_env, make_spec
 from smz_jax.macros.mine.miner import Miner
+from smz_jax.macros.precondition.head import Known
 from smz_jax.model.networks import make_networks
-from smz_jax.run.loop import known_macros
 from smz_jax.run.parts import make_parts, open_games
 from smz_jax.run.state import fresh_state
 from smz_jax.storage.metrics import PhaseTimers
@@ -164,7 +164,7 @@ def run_cases(config: Config, *, is_quick: bool) -> tuple[dict[str, Case], dict[
     train, replay, macros = state.train, state.replay, state.macros
     params = jax.tree.map(jnp.copy, train.params)  # the others are donated
     search, search_seconds = compile_search(config, run.decide, params)
-    arguments = (train, replay, known_macros(macros))
+    arguments = (train, replay, Known(macros.table.actions, macros.buckets))
     train_step, step_seconds = timing.compiled(run.train_step, *arguments)
     run.miner.begin(macros, 0)
 
@@ -180,7 +180,9 @@ def run_cases(config: Config, *, is_quick: bool) -> tuple[dict[str, Case], dict[
 
     def learn() -> Any:
         nonlocal train, replay
-        train, replay, metrics = train_step(train, replay, known_macros(run.miner.state))
+        found = run.miner.state
+        known = Known(found.table.actions, found.buckets)
+        train, replay, metrics = train_step(train, replay, known)
         return train, metrics
 
     while True:

@@ -28,25 +28,21 @@ class Table:
 
     def to_text(self) -> str:
         """Aligned lines under the title, the note below; without a row the title alone."""
-        cells = [*self._plain()]
+        cells = self._plain()
         if not cells:
             return self.title
-        cells = [[*self.columns], *cells]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        cells.insert(1, ["-" * width for width in widths])
-        lines = [
-            "  ".join(
-                f"{cell:{'<' if number in self.left else '>'}{width}}"
-                for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in cells
-        ]
+        columns = []
+        for number, (head, *column) in enumerate(zip(self.columns, *cells, strict=True)):
+            width = max(map(len, [head, *column]))
+            align = str.ljust if number in self.left else str.rjust
+            columns.append([align(cell, width) for cell in (head, "-" * width, *column)])
+        lines = ["  ".join(row).rstrip() for row in zip(*columns, strict=True)]
         note = ["", self.note] if self.note else []
         return "\n".join([*([self.title] if self.title else []), *lines, *note])
 
     def to_markdown(self) -> str:
         """A table without title and note; empty without a row."""
-        rows = [*self._plain()]
+        rows = self._plain()
         if not rows:
             return ""
         lines = [[*self.columns], ["---"] * len(self.columns), *rows]

@@ -10,7 +10,7 @@ import numpy as np
 from smz_jax.config.settings import Config
 from smz_jax.envs import GameFault
 from smz_jax.learning.learner import over_updates
-from smz_jax.macros.mine.miner import MacroState, mining_row
+from smz_jax.macros.mine.miner import mining_row
 from smz_jax.macros.precondition.head import Known
 from smz_jax.run.devices import count_compilation
 from smz_jax.run.ending import Outcome, conclude
@@ -141,8 +141,10 @@ def iterate(parts: Parts, state: RunState) -> tuple[RunState, dict[str, Any]]:
     if learns(parts.config, env_steps):
         with timers("learning"):
             state, learned = learn(parts, state)
-        with timers("macros"):
-            state = settle_macros(parts, state)
+        with timers("macros"):  # what the updates showed of them goes into the table
+            head, table = parts.settle(state.train.head, macros.table)
+            train, macros = state.train._replace(head=head), macros._replace(table=table)
+            state = state._replace(train=train, macros=macros)
     return state, {
         "iteration": state.counters.iteration,
         "env_steps": env_steps,
@@ -161,7 +163,7 @@ def iterate(parts: Parts, state: RunState) -> tuple[RunState, dict[str, Any]]:
 
 def learn(parts: Parts, state: RunState) -> tuple[RunState, dict[str, float]]:
     """The updates of one iteration; their metrics, averaged."""
-    config, known = parts.config, known_macros(state.macros)
+    config, known = parts.config, Known(state.macros.table.actions, state.macros.buckets)
     train_state, replay, several = state.train, state.replay, []
     for _ in range(config.updates_per_iteration // config.learner.updates_per_dispatch):
         train_state, replay, metrics = parts.train_step(train_state, replay, known)
@@ -173,19 +175,6 @@ def learn(parts: Parts, state: RunState) -> tuple[RunState, dict[str, float]]:
     averaged = {name: float(x) for name, x in over_updates(by_name, np).items()}
     state = with_counters(state._replace(train=train_state, replay=replay), skipped=skipped)
     return state, {**averaged, "learner/skipped": skipped}
-
-
-def known_macros(macros: MacroState) -> Known:
-    """What the training step counts evidence of."""
-    return Known(macros.table.actions, macros.buckets)
-
-
-def settle_macros(parts: Parts, state: RunState) -> RunState:
-    """What the updates showed of the macros goes into the table; stays on the device."""
-    head, table = parts.settle(state.train.head, state.macros.table)
-    return state._replace(
-        train=state.train._replace(head=head), macros=state.macros._replace(table=table)
-    )
 
 
 def searched(rows: Trajectory) -> dict[str, float]:
