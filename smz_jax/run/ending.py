@@ -83,11 +83,8 @@ def conclude(session: events.Session, state: RunState, fault: str | None) -> Out
     )
 
 
-def finish(experiment: str, invocation: Invocation, outcome: Outcome) -> int:
-    """Writes summary and report and prints both; gives the exit code.
-
-    The experiment is the name of its module, the invocation as the run was started.
-    """
+def finish(invocation: Invocation, outcome: Outcome) -> int:
+    """Writes summary and report of a run as it was started; prints both, gives the exit code."""
     config, run_dir = invocation.config, outcome.run_dir
     summary = summarise_run(invocation, run_dir, outcome)
     write_json(run_dir / "summary.json", summary)
@@ -95,7 +92,7 @@ def finish(experiment: str, invocation: Invocation, outcome: Outcome) -> int:
         print(
             f"stopped after {outcome.env_steps:,} of {config.total_env_steps:,} environment steps; "
             f"{'a' if outcome.saved else 'no new'} checkpoint is saved. Go on with:\n"
-            f"  {resume_command(experiment, run_dir)}",
+            f"  {resume_command(invocation, run_dir)}",
             flush=True,
         )
     from smz_jax.report.build import build_report  # plots: of seconds, and needed only now
@@ -111,10 +108,10 @@ def finish(experiment: str, invocation: Invocation, outcome: Outcome) -> int:
     return 0 if outcome.saved and not outcome.fault else 1
 
 
-def resume_command(experiment: str, run_dir: Path) -> str:
+def resume_command(invocation: Invocation, run_dir: Path) -> str:
     """What to type to go on with a run."""
-    words = [sys.executable, *command_words(experiment), "--resume", "--run_dir", str(run_dir)]
-    return shlex.join(words)
+    words = command_words(invocation.experiment.name)
+    return shlex.join([sys.executable, *words, "--resume", "--run_dir", str(run_dir)])
 
 
 def summarise_run(invocation: Invocation, run_dir: Path, outcome: Outcome) -> dict[str, Any]:

@@ -39,15 +39,10 @@ def launch(
         on_finish: `(Parts, RunState, folder) -> entries`, called after the final evaluation; they
             go into summary.json.
     """
-
-    def main() -> int:
-        invocation = parse(argv, experiment)
-        return _run(experiment.name, invocation, on_check=on_check, on_finish=on_finish)
-
-    run_main(main)
+    run_main(lambda: _run(parse(argv, experiment), on_check=on_check, on_finish=on_finish))
 
 
-def _run(experiment: str, invocation: Invocation, **hooks: Any) -> int:
+def _run(invocation: Invocation, **hooks: Any) -> int:
     """Prepares the folder, trains, writes the summary and the report; gives the exit code."""
     from smz_jax.envs import check_env_id
 
@@ -77,10 +72,10 @@ def _run(experiment: str, invocation: Invocation, **hooks: Any) -> int:
             outcome = train(config, run_dir, resume=invocation.resume, weights=weights, **hooks)
         except KeyboardInterrupt:
             if CheckpointStore(run_dir).steps("last"):
-                command = resume_command(experiment, run_dir)
+                command = resume_command(invocation, run_dir)
                 print(f"the checkpoint that was saved before is kept. Go on with:\n  {command}")
             raise
         except Exception:
             folders.forget_start(run_dir, before)
             raise
-        return finish(experiment, invocation, outcome)
+        return finish(invocation, outcome)
