@@ -64,7 +64,7 @@ def read_json(path: Path, fault: str = "is damaged", advice: str = "") -> dict[s
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[int]:
-    """A descriptor of a file or a folder, to read; it stays where it is if the name changes."""
+    """A descriptor of a file or a folder, to read; it leads there under any later name."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         yield descriptor
