@@ -258,7 +258,6 @@ class Config(Checked):
         self._require("keep_checkpoint_every_env_steps", fits, allowed)
         self._check_suite()
         self._check_iteration()
-        self._check_windows()
         self._check_bytes()
 
     def _check_suite(self) -> None:
@@ -275,9 +274,10 @@ class Config(Checked):
         need("loss.reconstruction", fits, "0 while network.decoder_size is 0")
 
     def _check_iteration(self) -> None:
-        """One iteration: a rollout of every lane, and the updates after it."""
+        """A rollout of every lane and the updates after it, of windows that the replay holds."""
         lanes, updates, need = self.env.num_envs, self.updates_per_iteration, self._require
-        steps = lanes * self.rollout.length
+        length, window = self.rollout.length, self.window_rows
+        steps = lanes * length
         allowed = f"at least one iteration: env.num_envs x rollout.length = {steps}"
         need("total_env_steps", self.total_env_steps >= steps, allowed)
         allowed = f"a divisor of env.num_envs = {lanes}"
@@ -291,20 +291,16 @@ class Config(Checked):
         )
         fits = updates % self.learner.updates_per_dispatch == 0
         need("learner.updates_per_dispatch", fits, allowed)
-
-    def _check_windows(self) -> None:
-        """The replay holds whole windows of every lane."""
-        lanes, length, window = self.env.num_envs, self.rollout.length, self.window_rows
         rows = (
             f"window of {window} rows from env.frame_stack, learner.unroll_steps, learner.td_steps"
         )
         least = lanes * (window + length)
         allowed = f"at least env.num_envs x ({rows}, + rollout.length) = {least}"
         fits = self.replay.capacity // lanes >= window + length
-        self._require("replay.capacity", fits, allowed)
+        need("replay.capacity", fits, allowed)
         fits = self.learner.updates_per_env_step == 0 or self.replay.min_size >= lanes * window
         allowed = f"at least env.num_envs x ({rows}) = {lanes * window}"
-        self._require("replay.min_size", fits, allowed)
+        need("replay.min_size", fits, allowed)
 
     def _check_bytes(self) -> None:
         """No array is larger than any machine; in suites of unknown frames each has one byte."""
