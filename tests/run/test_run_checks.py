@@ -37,6 +37,12 @@ FLAGS = [
 TERMS = ("policy", "value", "reward", "afterstate_value", "chance", "commitment", "consistency")
 
 
+@pytest.fixture(autouse=True)
+def optimised_as_a_run():
+    """Programs of these tests are compiled as those of their run, at the preset tiny."""
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     """A run of the grid world as a user starts it, and the same without checks."""
@@ -131,7 +137,6 @@ def test_the_summary_has_the_last_check(folders, restored):
     last = {k: v for k, v in checks_of(folders[0])[-1].items() if k.startswith("check/")}
     assert check_row(summary["model_check"]) == pytest.approx(last, rel=1e-12)
     # A checkpoint holds all that the check depends on.
-    jax.config.update("jax_disable_most_optimizations", True)  # as in a run at preset tiny
     assert check_row(check(*restored)) == last
     assert summary["evaluation"]["search_faults"] == 0
 
