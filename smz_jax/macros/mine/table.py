@@ -163,8 +163,9 @@ def merge(
         picked, is_picked_played = jax.tree.map(
             lambda field: field.at[source].get(mode="fill", fill_value=0), (flat, is_played)
         )
-        pairs = (high, picked.key_high), (low, picked.key_low)
-        ranks = _ranks(*map(jnp.concatenate, pairs), num_actions, config.max_length)
+        highs = jnp.concatenate([high, picked.key_high])
+        lows = jnp.concatenate([low, picked.key_low])
+        ranks = _ranks(highs, lows, num_actions, config.max_length)
         slot, lost = _assign_slots(ranks, jnp.concatenate([table.count, picked.weight]), capacity)
         moved = _move(table, picked, slot, is_picked_played)
         return moved._replace(dropped=moved.dropped + lost)

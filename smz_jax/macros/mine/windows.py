@@ -63,9 +63,11 @@ def _climb(steps: _Steps, ends: Array, weight: Array, config: MacroConfig) -> Pa
         if length >= config.min_length:
             drops_repeats = length > 1 and not config.include_repeats
             valid = alive & ~repeated if drops_repeats else alive
-            keys = (jnp.where(valid, word, jnp.uint32(0)) for word in (high, low))
+            key_high, key_low = (jnp.where(valid, x, jnp.uint32(0)) for x in (high, low))
             mean = entropy / jnp.float32(length)
-            windows.append(PackedWindows(*keys, mean, reward, steps.bucket[node], weight))
+            windows.append(
+                PackedWindows(key_high, key_low, mean, reward, steps.bucket[node], weight)
+            )
     return jax.tree.map(lambda *fields: jnp.concatenate(fields), *windows)
 
 
