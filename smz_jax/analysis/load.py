@@ -19,6 +19,7 @@ from smz_jax.storage.checkpoint import CheckpointStore
 from smz_jax.storage.documents.forms import Document
 from smz_jax.storage.documents.macro_form import LIBRARY
 from smz_jax.storage.documents.results_json import BASELINES, SUMMARY
+from smz_jax.storage.estimate import Estimate
 from smz_jax.storage.export import Exported, check_new_folder, is_export, read_export, write_export
 from smz_jax.storage.metrics import read_metrics
 from smz_jax.storage.run_dir import read_config, versions
@@ -62,8 +63,8 @@ def read_run(run_dir: Path, checkpoint: Checkpoint | None) -> Exported:
     if checkpoint is None:
         checkpoint = "best" if store.steps("best") or not store.steps("last") else "last"
     other: Checkpoint = "last" if checkpoint == "best" else "best"
-    if not store.steps(checkpoint) and store.steps(other):
-        require(False, "checkpoint", checkpoint, f"{other}, the only one that the run has")
+    there = bool(store.steps(checkpoint)) or not store.steps(other)
+    require(there, "checkpoint", checkpoint, f"{other}, the only one that the run has")
     spec = make_spec(config.env)
     networks = make_networks(config.network, spec)
     abstract = abstract_params(networks), abstract_head(networks, config, spec)
@@ -89,14 +90,8 @@ def read_run(run_dir: Path, checkpoint: Checkpoint | None) -> Exported:
         entries = slot_entries(head.slots, head.tally)
         for macro in library["macros"]:
             macro |= precondition_fields(entries.get(tuple(macro["actions"])))
-    return Exported(
-        config=config,
-        weights=named_weights(params),
-        about=about,
-        scores=score_table(run_dir, env_steps),
-        macros=library,
-        head=None if head is None else named_weights(head),
-    )
+    scores, weights = score_table(run_dir, env_steps), named_weights(params)
+    return Exported(config, weights, about, scores, library, head and named_weights(head))
 
 
 def _read(document: Document, run_dir: Path) -> dict[str, Any]:
@@ -107,9 +102,7 @@ def _read(document: Document, run_dir: Path) -> dict[str, Any]:
 def score_table(run_dir: Path, env_steps: int | None) -> list[dict[str, Any]]:
     """Every evaluation of a run as a row: those during training, the final ones, the baselines.
 
-    Args:
-        run_dir: folder of the run, finished or not.
-        env_steps: at which the model stood that the table is for.
+    The run may be unfinished; the table is for the model that stood at `env_steps`.
 
     Returns:
         Rows of `policy` (agent, random, or `always NAME`), `when` (interim, final, `final, sticky
@@ -120,13 +113,12 @@ def score_table(run_dir: Path, env_steps: int | None) -> list[dict[str, Any]]:
     Raises:
         ConfigError: in one line, if a file is damaged.
     """
+    metrics, summary = run_dir / "metrics.jsonl", _read(SUMMARY, run_dir)
     found: list[tuple[str, str, int | None, Any]] = []  # policy, when, steps, statistics
-    metrics = run_dir / "metrics.jsonl"
     for row in read_metrics(metrics) if metrics.exists() else ():
         if "iteration" in row:
             result = {name: row[f"eval/{name}"] for name in STATISTICS if f"eval/{name}" in row}
             found.append(("agent", "interim", row.get("env_steps"), result))
-    summary = _read(SUMMARY, run_dir)
     for when, key in (("final", "evaluation"), ("final, sticky 0.25", "evaluation_sticky")):
         found.append(("agent", when, summary.get("env_steps"), summary.get(key)))
     baselines = summary.get("baselines") or _read(BASELINES, run_dir)
@@ -151,13 +143,10 @@ def format_scores(rows: list[dict[str, Any]]) -> str:
     lines = []
     for row in rows:
         steps = "" if row["env_steps"] is None else f" after {row['env_steps']:,} steps"
-        low, high = row.get("mean_low"), row.get("mean_high")
-        bounds = "" if low is None or high is None else f" ({low:.2f} to {high:.2f})"
         games = f", {row['games']} games" if "games" in row else ""
-        mark = "*" if row["this_model"] else " "
-        lines.append(
-            f"{mark} {row['policy']}, {row['when']}{steps}: mean {row['mean']:.2f}{bounds}{games}"
-        )
+        who = f"{'*' if row['this_model'] else ' '} {row['policy']}, {row['when']}{steps}"
+        score = Estimate(row["mean"], row.get("mean_low"), row.get("mean_high"))
+        lines.append(f"{who}: mean {score.text('{:.2f}'.format)}{games}")
     return "\n".join(lines)
 
 
@@ -172,7 +161,6 @@ def named_weights(params: Params) -> dict[str, np.ndarray]:
 
 
 def _named(tree: Any) -> dict[str, Any]:
-    """The leaves by their path."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from smz_jax.analysis.verify.tried_libraries import saved_bits
-from smz_jax.analysis.view.measuring import measure_selection, pieces_of
+from smz_jax.analysis.view.drawing import measure_selection, pieces_of
 from smz_jax.analysis.view.watched_games import Span, occurrences, shown_macros, spans_of
 from smz_jax.macros.compression.selection import encode
 from smz_jax.storage.checkpoint import Damage, RowChunks

@@ -4,9 +4,15 @@ import matplotlib.colors as colours
 import numpy as np
 from PIL import Image
 
-from smz_jax.analysis.view import timeline
-from smz_jax.analysis.view.strips import Strip, changed, choose_strips, strips_figure
-from smz_jax.analysis.view.timeline import stretch, timeline_figure
+from smz_jax.analysis.view import game_figures
+from smz_jax.analysis.view.game_figures import (
+    Strip,
+    changed,
+    choose_strips,
+    stretch,
+    strips_figure,
+    timeline_figure,
+)
 from smz_jax.analysis.view.watched_games import Span
 from smz_jax.report.style import GREY, VERMILLION
 from smz_jax.storage.documents.macro_form import TIMES
@@ -41,7 +47,7 @@ def test_the_timeline_shows_each_macro_where_it_is_followed():
     assert top.lines[0].get_ydata().tolist() == played.score.tolist()
     assert [x.get_text() for x in figure.legends[0].get_texts()] == [
         "sound",
-        "faint: not held certain there",
+        "faint: not certain there",
     ]
     assert "50% of the steps lie in macros whose transitions" in said
     assert below.collections[0].get_facecolor()[:, 3].tolist() == [1, 0.3]
@@ -49,7 +55,7 @@ def test_the_timeline_shows_each_macro_where_it_is_followed():
 
 
 def test_the_macros_beyond_the_rows_share_one(monkeypatch):
-    monkeypatch.setattr(timeline, "ROWS", 1)
+    monkeypatch.setattr(game_figures, "ROWS", 1)
     figure = timeline_figure([game([1, 2, 2, 2, 3, 0])], FOUR, play_threshold=0.2)
     below = figure.axes[2]
     labels = [x.get_text() for x in below.get_yticklabels()]
@@ -130,14 +136,14 @@ def test_strips_avoid_rewards_that_the_screen_shows_late():
 def test_strips_lie_a_macro_apart_in_whichever_game():
     two = library(macro((2, 3), 9), macro((1, 1, 1), 8))
     first, other = game([2, 3, 0, 0, 1, 1, 1]), game([0, 0, 0, 1, 1, 1], number=2)
-    (found,) = choose_strips([first], two, 0.2)  # 2 steps between, and 3 are asked for
+    (found,) = choose_strips([first], two, 0.2)  # 2 steps between, and 3 are needed
     assert found.macro["actions"] == [2, 3]
     assert len(choose_strips([first, other], two, 0.2)) == 1
     later = game([0, 0, 0, 0, 0, 1, 1, 1], number=2)
     assert [x.start for x in choose_strips([first, later], two, 0.2)] == [0, 5]
 
 
-def test_strips_and_the_timeline_agree_on_what_is_held_certain():
+def test_strips_and_the_timeline_agree_on_what_is_certain():
     played = game([2, 3, 0, 0, 0, 2, 3, 0], entropy=[0.1, 0.2, 0, 0, 0, 0.1, 0.19, 0.9])
     (strip,) = choose_strips([played], library(macro((2, 3), 9)), 0.2)
     assert (strip.start, strip.certain) == (5, True)
@@ -165,8 +171,8 @@ def test_a_strip_has_a_picture_for_each_step():
     for axes, step in zip(panels[:4], range(10, 14), strict=True):
         assert np.array_equal(axes.images[0].get_array(), np.asarray(picture(step)))
     said = " | ".join(texts(figure))
-    assert f"FIRE → RIGHT {TIMES}2   (sound; held certain; game 1, step 0; reward 1)" in said
-    assert "not held certain here; game 1, step 3; reward 0" in said
+    assert f"FIRE → RIGHT {TIMES}2   (sound; certain; game 1, step 0; reward 1)" in said
+    assert "not certain here; game 1, step 3; reward 0" in said
     legend = {x.get_text() for x in figure.legends[0].get_texts()}
     assert legend == {"gone since the start", "come since the start"}
     difference = changed(picture(2), picture(5))

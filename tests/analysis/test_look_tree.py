@@ -5,17 +5,20 @@ from collections import Counter
 import matplotlib.colors as colours
 import numpy as np
 
-from smz_jax.analysis.view.chains import (
+from smz_jax.analysis.view.tree_figure import (
+    PALE,
     Chain,
     SmallTree,
+    TreeDecision,
     best_chain,
+    certain_nodes,
     chains,
     kept_nodes,
+    layout,
     most_visited_path,
+    tree_figure,
     why_it_ends,
 )
-from smz_jax.analysis.view.tree_figure import PALE, certain_nodes, layout, tree_figure
-from smz_jax.analysis.view.watched_games import TreeDecision
 from smz_jax.report.style import GREEN, GREY
 from tests.macros.test_macro_listing import FOUR
 from tests.support.look_parts import texts

@@ -9,8 +9,9 @@ from scipy import stats
 from scipy.optimize import brentq
 
 from smz_jax.analysis.verify import emulator_world
+from smz_jax.analysis.verify.document import tally
 from smz_jax.analysis.verify.foresight import nearness, padded
-from smz_jax.analysis.verify.trials import is_paid, tally
+from smz_jax.analysis.verify.tried_libraries import is_paid
 from smz_jax.config.settings import Config
 from smz_jax.envs.atari.emulator import SequenceRun
 from smz_jax.storage.estimate import mean_estimate, share_estimate

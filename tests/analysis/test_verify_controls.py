@@ -8,9 +8,7 @@ import pytest
 
 from smz_jax.analysis.verify import tried_libraries as controls
 from smz_jax.analysis.verify import verify_table as table
-from smz_jax.analysis.verify.document import code_perplexity, kind_of
-from smz_jax.analysis.verify.library_criteria import criteria_lines, judge
-from smz_jax.analysis.verify.trials import tally
+from smz_jax.analysis.verify.document import code_perplexity, judge, kind_of, tally
 from smz_jax.analysis.verify.tried_libraries import Library
 from smz_jax.config.training import MacroConfig
 from smz_jax.storage.documents.verify_json import KINDS
@@ -151,7 +149,7 @@ def test_criteria_of_breakout_by_hand():
     assert "missed by 2.00 points" in holds["found"]
     assert "shuffled play: apart by 1.0 points; random: overlap by 4.0 points" in more["found"]
     assert "shuffled play: overlap by 0.040 bits/action" in saved["found"]
-    lines = criteria_lines([holds, more, saved])
+    lines = table.criteria_lines([holds, more, saved])
     assert all(line.startswith("MISSED: ") for line in lines)
 
     every = judge(made(asked={"any_status": True}))

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from smz_jax.analysis.verify import verify_table as table
-from smz_jax.analysis.verify.trials import tally
+from smz_jax.analysis.verify.document import tally
 from smz_jax.config.check import ConfigError
 from smz_jax.storage.documents.verify_json import VERIFICATION
 from tests.support.verify_parts import made_up_document, read_verification

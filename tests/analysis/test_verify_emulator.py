@@ -12,11 +12,11 @@ import pytest
 from smz_jax.analysis.load import fit_params, named_weights
 from smz_jax.analysis.requests import VerifyRequest
 from smz_jax.analysis.verify import emulator_world
+from smz_jax.analysis.verify.document import tally
 from smz_jax.analysis.verify.emulator_world import EmulatorWorld, chance_seeds, same_actions
 from smz_jax.analysis.verify.foresight import Foreseen, Foresight, Measure, Model, make_foresight
 from smz_jax.analysis.verify.played import StartState, play_emulator
 from smz_jax.analysis.verify.session import check_library_of, try_libraries, verify
-from smz_jax.analysis.verify.trials import tally
 from smz_jax.analysis.verify.tried_libraries import Library
 from smz_jax.config.check import ConfigError
 from smz_jax.config.experiment import Experiment, resolve

@@ -11,10 +11,15 @@ import numpy as np
 import pytest
 
 from experiments import verify as command
-from smz_jax.analysis.verify import certain_pairs as counting
-from smz_jax.analysis.verify.certain_pairs import count_pairs, pair_shares, states_of
+from smz_jax.analysis.verify import grid_world as counting
 from smz_jax.analysis.verify.foresight import Model, make_foresight
-from smz_jax.analysis.verify.grid_world import follow, make_world
+from smz_jax.analysis.verify.grid_world import (
+    GridWorld,
+    count_pairs,
+    follow,
+    pair_shares,
+    states_of,
+)
 from smz_jax.analysis.verify.session import try_libraries
 from smz_jax.analysis.verify.tried_libraries import Library
 from smz_jax.config.check import ConfigError
@@ -28,7 +33,7 @@ CONFIG = dataclasses.replace(
     macro=dataclasses.replace(exact.CONFIG.macro, max_length=4),
     loss=dataclasses.replace(exact.CONFIG.loss, consistency=0.0),
 )
-WORLD = make_world(CONFIG)
+WORLD = GridWorld(CONFIG)
 MACROS = ((1, 3), (0, 1), (2, 1, 1), (3, 3, 3, 3), (1, 1), (2, 2, 1, 1))
 
 

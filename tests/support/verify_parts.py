@@ -9,10 +9,9 @@ from types import SimpleNamespace
 import numpy as np
 
 from smz_jax.analysis.requests import VerifyRequest
-from smz_jax.analysis.verify.document import Verification, to_document
+from smz_jax.analysis.verify.document import LibraryTrials, Verification, to_document
 from smz_jax.analysis.verify.played import PlayedGames
-from smz_jax.analysis.verify.trials import LibraryTrials, Trial
-from smz_jax.analysis.verify.tried_libraries import Library, Piece
+from smz_jax.analysis.verify.tried_libraries import Library, Piece, Trial
 from smz_jax.config.settings import Config
 from smz_jax.config.training import MacroConfig
 from smz_jax.storage.documents.verify_json import FILE, VERIFICATION

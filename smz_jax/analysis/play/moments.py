@@ -45,7 +45,8 @@ class MacroFollower:
     """Which macro of a library the last actions follow.
 
     Of the macros whose first actions are the very last ones played, at least two of them, the one
-    that was followed longest; of several such, the longest macro, then the most frequent one.
+    that was followed longest; of several such, the longest macro, then the most frequent one. A
+    macro never reaches from one game into the next: `played` is emptied then.
     """
 
     def __init__(self, library: Mapping[str, Any] | None) -> None:
@@ -55,17 +56,13 @@ class MacroFollower:
             for done in range(2, len(actions) + 1):
                 self._best.setdefault(actions[:done], actions)
         self._longest = max((len(actions) for actions in self._best.values()), default=0)
-        self._played: list[int] = []
-
-    def restart(self) -> None:
-        """Forgets what was played: a macro never reaches from one game into the next."""
-        self._played = []
+        self.played: list[int] = []
 
     def add(self, action: int) -> MacroProgress | None:
         """Notes an action; gives the macro that it follows."""
-        self._played = [*self._played, action][-max(self._longest, 1) :]
-        for done in range(len(self._played), 1, -1):
-            actions = self._best.get(tuple(self._played[-done:]))
+        self.played = [*self.played, action][-max(self._longest, 1) :]
+        for done in range(len(self.played), 1, -1):
+            actions = self._best.get(tuple(self.played[-done:]))
             if actions is not None:
                 return MacroProgress(actions, done)
         return None
@@ -83,20 +80,16 @@ class Player(NamedTuple):
 @contextlib.contextmanager
 def open_player(
     model: Exported,
-    *,
     seed: int | None = None,
     max_steps: int | None = None,
     sticky_prob: float | None = None,
+    *,
     screen: bool = False,
 ) -> Iterator[Player]:
     """Opens a game for a model, and closes it at the end.
 
-    Args:
-        model: that plays.
-        seed: of the games; None: that of the run's final evaluation.
-        max_steps: of a game; None: as in the run's evaluations.
-        sticky_prob: chance that the last action is repeated; None: as in training.
-        screen: whether the game's own picture is wanted.
+    Seed and length of the games are by default those of the run's final evaluation, sticky actions
+    those of training. With `screen` the game's own picture is wanted.
 
     Raises:
         ConfigError: in one line, if the model does not fit the game.
@@ -120,7 +113,6 @@ def open_player(
 
 def play(
     player: Player,
-    *,
     num_games: int,
     library: Mapping[str, Any] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -141,7 +133,7 @@ def play(
             timestep = env.step(np.zeros(1, np.int32))  # ignored: the lane begins its next game
             scores.add(timestep)
             count += 1
-        follower.restart()
+        follower.played = []
         ended: list[tuple[int, float, int, bool]] = []
         while not ended:
             if should_stop():

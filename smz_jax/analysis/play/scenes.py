@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from smz_jax.analysis.play.moments import Moment
+from smz_jax.analysis.play.moments import MacroProgress, Moment
 from smz_jax.config.settings import EnvConfig
 from smz_jax.types import EnvSpec, Timestep
 
@@ -44,23 +44,20 @@ def make_scene(config: EnvConfig, spec: EnvSpec, screen: Callable[[], np.ndarray
 
     Its own screen is shown where `open_game` gives one.
     """
+    axes = len(spec.frame_shape)
     if config.suite == "grid":
         drawn = _grid_scene(config)
-    elif config.id == "2048" and len(spec.frame_shape) == 3:
-        drawn = Scene(_tiles, _tiles_text)
-    elif len(spec.frame_shape) == 3:
-        drawn = Scene(_planes, _planes_text)
-    elif len(spec.frame_shape) == 2:
-        drawn = Scene(_grey, _grey)
+    elif axes == 3:
+        drawn = Scene(_tiles, _tiles_text) if config.id == "2048" else Scene(_planes, _planes_text)
     else:
-        drawn = Scene(_bars, _bars_text)
+        drawn = Scene(_grey, _grey) if axes == 2 else Scene(_bars, _bars_text)
     if screen is None:
         return drawn
 
     def picture(_: Timestep) -> Image.Image:  # the screen stands where the game stands
         return _enlarged(Image.fromarray(screen()))
 
-    return Scene(picture, picture if len(spec.frame_shape) == 2 else drawn.text)
+    return Scene(picture, picture if axes == 2 else drawn.text)
 
 
 def _enlarged(image: Image.Image) -> Image.Image:
@@ -81,43 +78,35 @@ def _grey(timestep: Timestep) -> Image.Image:
 def _grid_scene(config: EnvConfig) -> Scene:
     """The map with the agent on it; `@`, or `+` where a coin has just paid."""
     from smz_jax.analysis.rules.grid_figure import COLOURS
-    from smz_jax.envs.grid.grid_env import grid_observations, states_of
-    from smz_jax.envs.grid.map import read_options
-    from smz_jax.envs.grid.rules import make_rules
+    from smz_jax.envs.grid.grid_env import states_of, world_of
 
-    grid, kind = read_options(config)
-    rules = make_rules(grid)
-    observations = grid_observations(rules, kind)
-    height, width = grid.size
+    rules, observations = world_of(config)
+    grid, (height, width) = rules.grid, rules.grid.size
     side = max(8, HEIGHT // max(height, width))
     font = ImageFont.load_default(side * 0.45)
     empty = Image.new("RGB", (width * side, height * side), "#BBBBBB")
     draw = ImageDraw.Draw(empty)
-    for y, row in enumerate(grid.rows):
-        for x, cell in enumerate(row):
-            left, top = x * side, y * side
-            draw.rectangle((left, top, left + side - 2, top + side - 2), COLOURS[cell])
-            if cell in "S$OG~":
-                ink = "#FFFFFF" if cell == "O" else "#777777"
-                draw.text((left + side / 2, top + side / 2), cell, ink, font, "mm")
+    for (row, column), cell in np.ndenumerate([list(row) for row in grid.rows]):
+        left, top = column * side, row * side
+        draw.rectangle((left, top, left + side - 2, top + side - 2), COLOURS[cell])
+        if cell in "S$OG~":
+            ink = "#FFFFFF" if cell == "O" else "#777777"
+            draw.text((left + side / 2, top + side / 2), str(cell), ink, font, "mm")
 
-    def state(timestep: Timestep) -> int:
-        return int(states_of(_newest(timestep)[None], observations)[0])
+    def state(timestep: Timestep) -> tuple[int, int, bool]:
+        now = states_of(_newest(timestep)[None], observations)[0]
+        return *rules.place[now].tolist(), bool(rules.paid[now])
 
     def picture(timestep: Timestep) -> Image.Image:
-        image, now = empty.copy(), state(timestep)
-        (y, x), paid = rules.place[now], rules.paid[now]
-        box = tuple(np.array([x, y, x + 1, y + 1]) * side + side // 6 * np.array([1, 1, -1, -1]))
-        ImageDraw.Draw(image).ellipse(
-            tuple(map(int, box)), "#E69F00" if paid else "#0072B2", "#FFFFFF"
-        )
+        image, (y, x, paid), edge = empty.copy(), state(timestep), side // 6
+        box = x * side + edge, y * side + edge, (x + 1) * side - edge, (y + 1) * side - edge
+        ImageDraw.Draw(image).ellipse(box, "#E69F00" if paid else "#0072B2", "#FFFFFF")
         return image
 
     def text(timestep: Timestep) -> str:
-        now = state(timestep)
-        lines = [list(row) for row in grid.rows]
-        lines[rules.place[now][0]][rules.place[now][1]] = "+" if rules.paid[now] else "@"
-        return "\n".join("".join(line) for line in lines)
+        lines, (y, x, paid) = [list(row) for row in grid.rows], state(timestep)
+        lines[y][x] = "+" if paid else "@"
+        return "\n".join(map("".join, lines))
 
     return Scene(picture, text)
 
@@ -133,15 +122,14 @@ def _tiles(timestep: Timestep) -> Image.Image:
     image = Image.new("RGB", (4 * side, 4 * side), (60, 58, 56))
     draw = ImageDraw.Draw(image)
     for (y, x), power in np.ndenumerate(_exponents(timestep)):
-        box = (x * side + 5, y * side + 5, (x + 1) * side - 6, (y + 1) * side - 6)
-        heat = min(power, 11) / 11
+        left, top, heat = x * side, y * side, min(power, 11) / 11
         colour = (238, int(228 - 130 * heat), int(218 - 200 * heat)) if power else (84, 82, 80)
-        draw.rounded_rectangle(box, 6, colour)
+        draw.rounded_rectangle((left + 5, top + 5, left + side - 6, top + side - 6), 6, colour)
         if power:
             number = str(2 ** int(power))
             font = ImageFont.load_default(side * (0.42 if len(number) < 4 else 0.3))
-            middle = (x * side + side / 2, y * side + side / 2)
-            draw.text(middle, number, "#3C3A38" if power < 5 else "#FFFFFF", font, "mm")
+            ink = "#3C3A38" if power < 5 else "#FFFFFF"
+            draw.text((left + side / 2, top + side / 2), number, ink, font, "mm")
     return image
 
 
@@ -198,49 +186,49 @@ class Panel:
 
     def __init__(self, title: str, action_names: Sequence[str]) -> None:
         self._title, self._names = title, action_names
-        self._values: deque[float] = deque(maxlen=REMEMBERED)
-        self._entropies: deque[float] = deque(maxlen=REMEMBERED)
+        self._thoughts: deque[tuple[float, float]] = deque(maxlen=REMEMBERED)
         self._small, self._large = ImageFont.load_default(12), ImageFont.load_default(20)
 
     def draw(self, moment: Moment, screen: Image.Image) -> Image.Image:
         """The moment as one picture, of even width and height."""
         if moment.step == 0:
-            self._values.clear()
-            self._entropies.clear()
+            self._thoughts.clear()
         height = max(screen.height, LEAST_HEIGHT)
         size = (screen.width + WIDTH + screen.width % 2, height + height % 2)
         image = Image.new("RGB", size, BACKGROUND)
         image.paste(screen, (0, (height - screen.height) // 2))
         draw, left = ImageDraw.Draw(image), screen.width + MARGIN
-        draw.text((left, 10), self._title, FAINT, self._small)
-        draw.text((left, 28), f"game {moment.game}, step {moment.step:,}", FAINT, self._small)
-        draw.text((left, 46), f"score {moment.score:g}", INK, self._large)
-        self._decision(draw, left, moment)
-        value, entropy = "", ""
+        name, said = "game over", ("", "")
         if moment.action is not None:
-            self._values.append(moment.value)
-            self._entropies.append(moment.transition_entropy)
-            value, entropy = f" {moment.value:.3f}", f" {moment.transition_entropy:.3f}"
-        self._course(draw, (left, 196), f"value{value}", self._values, None)
-        label = f"transition entropy{entropy}"
-        self._course(draw, (left, 276), label, self._entropies, (0.0, 1.0))
+            name, now = self._names[moment.action], (moment.value, moment.transition_entropy)
+            self._thoughts.append(now)
+            said = tuple(f" {x:.3f}" for x in now)
+        for top, text, ink, font in (
+            (10, self._title, FAINT, self._small),
+            (28, f"game {moment.game}, step {moment.step:,}", FAINT, self._small),
+            (46, f"score {moment.score:g}", INK, self._large),
+            (84, "action", FAINT, self._small),
+            (98, name, INK, self._large),
+            (132, "macro", FAINT, self._small),
+        ):
+            draw.text((left, top), text, ink, font)
+        self._macro(draw, left, moment.macro)
+        values, entropies = ([x[i] for x in self._thoughts] for i in (0, 1))
+        self._course(draw, (left, 196), f"value{said[0]}", values, None)
+        self._course(draw, (left, 276), f"transition entropy{said[1]}", entropies, (0.0, 1.0))
         return image
 
-    def _decision(self, draw: ImageDraw.ImageDraw, left: int, moment: Moment) -> None:
-        """The action, and the macro as chips; the followed ones are filled."""
-        draw.text((left, 84), "action", FAINT, self._small)
-        name = "game over" if moment.action is None else self._names[moment.action]
-        draw.text((left, 98), name, INK, self._large)
-        draw.text((left, 132), "macro", FAINT, self._small)
-        if moment.macro is None:
+    def _macro(self, draw: ImageDraw.ImageDraw, left: int, macro: MacroProgress | None) -> None:
+        """The macro as chips; the followed ones are filled."""
+        if macro is None:
             draw.text((left, 148), "none", FAINT, self._small)
             return
         x, y, right = left, 148, left + WIDTH - 2 * MARGIN
-        for i, action in enumerate(moment.macro.actions):
+        for i, action in enumerate(macro.actions):
             width = int(draw.textlength(self._names[action], self._small)) + 8
             if x + width > right and x > left:
                 x, y = left, y + 20
-            is_done = i < moment.macro.done
+            is_done = i < macro.done
             box, ink = (x, y, x + width, y + 16), BACKGROUND if is_done else FAINT
             draw.rectangle(box, FOLLOWED if is_done else None, FOLLOWED if is_done else FAINT)
             draw.text((x + 4, y + 8), self._names[action], ink, self._small, "lm")

@@ -3,6 +3,7 @@
 import shutil
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -25,10 +26,8 @@ def play_model(
 ) -> list[float]:
     """Plays whole games, greedily and with search; prints what is played and each score.
 
-    Args:
-        model: to play with.
-        request: see there; its folder is not read.
-        should_stop: called before every action; a video then ends there.
+    The request's folder is not read; `should_stop` is called before every action, and a video then
+    ends there.
 
     Returns:
         The scores of the games that ended.
@@ -41,64 +40,57 @@ def play_model(
     allowed = f"left out in suite {suite}: only Atari has sticky actions"
     require(sticky is None or suite == "atari", "sticky_prob", sticky, allowed)
     draws = request.terminal or request.out is not None
-    sizes = {"seed": request.seed, "max_steps": request.max_steps, "sticky_prob": sticky}
     scores: list[float] = []
-    with open_player(model, **sizes, screen=draws) as player:
+    with open_player(model, request.seed, request.max_steps, sticky, screen=draws) as player:
         game, spec, name = player.game, player.game.env.spec, player.config.experiment
         about = f"{model.about['checkpoint']} model, {game.note}, seed {player.seed}"
         print(f"{name}, {about}", flush=True)
-        moments = play(
-            player, num_games=request.games, library=model.macros, should_stop=should_stop
-        )
         scene = make_scene(player.config.env, spec, game.screen) if draws else None
-        rate = request.fps or game.steps_per_second
-        if scene and request.terminal:
-            moments = _shown(moments, scene.text, spec.action_names, rate)
-        moments = _with_ends(moments, scores)
+        rate, tell = request.fps or game.steps_per_second, scene and request.terminal and scene.text
+        moments = play(player, request.games, model.macros, should_stop)
+        moments = _told(moments, scores, tell or None, spec.action_names, rate)
         if scene and request.out is not None:
             panel = Panel(f"{name}: {spec.name}", spec.action_names)
             pictures = (panel.draw(x, scene.picture(x.timestep)) for x in moments)
-            count = write_video(request.out, pictures, rate)
-            print(f"wrote {request.out}, {count:,} pictures")
+            print(f"wrote {request.out}, {write_video(request.out, pictures, rate):,} pictures")
         else:
-            for _ in moments:
-                pass
+            deque(moments, 0)
     if len(scores) > 1:
         low, high = min(scores), max(scores)
         print(f"{len(scores)} games: mean score {np.mean(scores):.2f}, from {low:g} to {high:g}")
     return scores
 
 
-def _with_ends(moments: Iterator[Moment], scores: list[float]) -> Iterator[Moment]:
-    """Hands moments on; prints each game's end and notes its score."""
-    for moment in moments:
-        if moment.action is None:
-            scores.append(moment.score)
-            end = f"game {moment.game}: score {moment.score:g}, {moment.step:,} steps"
-            print(end + ", cut off by the time limit" * moment.cut, flush=True)
-        yield moment
-
-
-def _shown(
-    moments: Iterator[Moment], tell: Tell, action_names: Sequence[str], rate: float
+def _told(
+    moments: Iterator[Moment],
+    scores: list[float],
+    tell: Tell | None,
+    action_names: Sequence[str],
+    rate: float,
 ) -> Iterator[Moment]:
-    """Draws each moment in the terminal, at most `rate` in a second, and hands it on.
+    """Hands moments on; prints each game's end, notes its score, and draws in the terminal.
 
-    Where the output is no terminal, the pictures follow one another without any haste lost.
+    At most `rate` are drawn in a second. Where the output is no terminal, the pictures follow one
+    another without any haste lost.
     """
     columns, lines = shutil.get_terminal_size((80, 40))
     due, start = time.monotonic(), CLEAR_ALL + HOME
     for moment in moments:
-        seen = tell(moment.timestep)
-        if isinstance(seen, Image.Image):
-            seen = picture_text(seen, min(columns, 80), max(min(lines - ROOM, 40), 4))
-        text = f"{seen}\n{words(moment, action_names)}"
-        if sys.stdout.isatty():
-            time.sleep(max(due - time.monotonic(), 0.0))
-            due = max(due, time.monotonic() - 1 / rate) + 1 / rate
-            text = start + text.replace("\n", CLEAR_LINE + "\n") + CLEAR_LINE + CLEAR_BELOW
-            start = HOME
-        print(text, flush=True)
+        if tell is not None:
+            seen = tell(moment.timestep)
+            if isinstance(seen, Image.Image):
+                seen = picture_text(seen, min(columns, 80), max(min(lines - ROOM, 40), 4))
+            text = f"{seen}\n{words(moment, action_names)}"
+            if sys.stdout.isatty():
+                time.sleep(max(due - time.monotonic(), 0.0))
+                due = max(due, time.monotonic() - 1 / rate) + 1 / rate
+                text = start + text.replace("\n", CLEAR_LINE + "\n") + CLEAR_LINE + CLEAR_BELOW
+                start = HOME
+            print(text, flush=True)
+        if moment.action is None:
+            scores.append(moment.score)
+            end = f"game {moment.game}: score {moment.score:g}, {moment.step:,} steps"
+            print(end + ", cut off by the time limit" * moment.cut, flush=True)
         yield moment
 
 

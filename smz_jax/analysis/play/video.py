@@ -31,12 +31,9 @@ def check_video(path: Path) -> None:
 
 
 def write_video(path: Path, pictures: Iterator[Image.Image], rate: float) -> int:
-    """Writes a video; it appears at `path` when it is complete.
+    """Writes a video of `rate` pictures in a second; it appears at `path` when it is complete.
 
-    Args:
-        path: ends in .gif or .mp4.
-        pictures: all of one size, even for an mp4; drawn one after the other.
-        rate: pictures in a second.
+    The path ends in .gif or .mp4; the pictures are of one size, even for an mp4.
 
     Returns:
         How many pictures there were; 0: nothing was written.
@@ -98,15 +95,14 @@ def _ffmpeg() -> str:
     Raises:
         ConfigError: if there is none.
     """
-    found = shutil.which("ffmpeg")
-    if found is None:
-        try:
-            import imageio_ffmpeg  # pyright: ignore[reportMissingImports]
+    if found := shutil.which("ffmpeg"):
+        return found
+    try:
+        import imageio_ffmpeg  # pyright: ignore[reportMissingImports]
 
-            found = imageio_ffmpeg.get_ffmpeg_exe()
-        except (ImportError, RuntimeError):
-            raise ConfigError(
-                "an .mp4 needs ffmpeg, which is not installed: name a .gif in --out, "
-                "or run `pip install imageio-ffmpeg`"
-            ) from None
-    return found
+        return imageio_ffmpeg.get_ffmpeg_exe()
+    except (ImportError, RuntimeError):
+        raise ConfigError(
+            "an .mp4 needs ffmpeg, which is not installed: name a .gif in --out, "
+            "or run `pip install imageio-ffmpeg`"
+        ) from None

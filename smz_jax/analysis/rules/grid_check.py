@@ -10,8 +10,7 @@ import numpy as np
 from smz_jax.analysis.rules.known_rules import pair_entropies, rules_check
 from smz_jax.config.settings import Config
 from smz_jax.envs.grid import rules as grid_rules
-from smz_jax.envs.grid.grid_env import grid_observations, states_of
-from smz_jax.envs.grid.map import read_options
+from smz_jax.envs.grid.grid_env import states_of, world_of
 from smz_jax.envs.grid.rules import NUM_ACTIONS, GridRules
 from smz_jax.model import steps
 from smz_jax.types import Array, Networks, Params
@@ -66,9 +65,7 @@ def check_pairs(networks: Networks, config: Config, params: Params, replay_state
 
     The run is of the suite grid, one frame in an observation; `numbers` are those of `rules_check`.
     """
-    grid, kind = read_options(config.env)
-    rules = grid_rules.make_rules(grid)
-    frames = grid_observations(rules, kind)
+    rules, frames = world_of(config.env)
     played = replay_transitions(replay_state, frames)
     visits = np.zeros((rules.num_states, NUM_ACTIONS), np.int64)
     np.add.at(visits, tuple(played[:2]), 1)
@@ -105,8 +102,7 @@ def check_grid(
         error of the model's expectations, its codes drawn from sigma.
     """
     check = check_pairs(networks, config, params, replay_state)
-    kind = read_options(config.env)[1]
-    observations = jnp.asarray(grid_observations(check.rules, kind))[:, None]
+    observations = jnp.asarray(world_of(config.env)[1])[:, None]
     state, action, after = check.played[:, -MAX_TRANSITIONS:]
 
     @jax.jit
@@ -116,14 +112,14 @@ def check_grid(
         return jnp.argmax(steps.encode(networks, params, seen, afterstate.state), axis=-1)
 
     codes = np.asarray(codes_of(params, observations[state], action, observations[after]))
-    used = np.bincount(codes) / len(codes)
-    used = used[used > 0]
+    counts = np.bincount(codes)
+    used = counts[counts > 0] / len(codes)
     numbers = {
         **check.numbers,
         "agreement": float(np.mean(codes == check.likely[state, action])),
         "code_perplexity": float(np.exp(-np.sum(used * np.log(used)))),
+        **_sequence_errors(networks, config, params, check.rules, observations, seed),
     }
-    numbers |= _sequence_errors(networks, config, params, check.rules, observations, seed)
     return check._replace(numbers=numbers)
 
 
@@ -138,16 +134,13 @@ def draw_sequences(
     Returns:
         Start states `[count]`, none of them terminal, and actions `[count, NUM_STEPS]` int32.
     """
-
-    def first() -> np.ndarray:
-        return generator.choice(rules.num_states, count, p=rules.start)
-
-    state = start = first()
+    state = start = generator.choice(rules.num_states, count, p=rules.start)
     actions = []
     moment = generator.integers(0, WARM_STEPS, count)
     for step in range(WARM_STEPS + NUM_STEPS):
         if step < WARM_STEPS:  # a game that is over is followed by the next
-            state = np.where(rules.terminal[state], first(), state)
+            first = generator.choice(rules.num_states, count, p=rules.start)
+            state = np.where(rules.terminal[state], first, state)
             start = np.where(step <= moment, state, start)
         if step == WARM_STEPS:
             state = start
@@ -160,14 +153,12 @@ def draw_sequences(
 
 
 def _sequence_errors(
-    networks: Networks,
-    config: Config,
-    params: Params,
-    rules: GridRules,
-    observations: jax.Array,
-    seed: int,
+    networks: Networks, config: Config, params: Params, rules: GridRules, seen: Array, seed: int
 ) -> dict[str, list[float]]:
-    """Errors along the action sequences of a seed, with and without the real outcomes."""
+    """Errors along the action sequences of a seed, told the real outcomes and not: `check_grid`.
+
+    `seen [S, F, ...]` is what is seen in each state.
+    """
     generator = np.random.default_rng(seed)
     values, action_value = grid_rules.optimal_values(rules, config.learner.gamma)
     start, actions = draw_sequences(rules, generator, NUM_SEQUENCES, action_value)
@@ -177,11 +168,52 @@ def _sequence_errors(
         chances = grid_rules.state_distributions(rules, first, sequence)
         rewarded = (chances[:-1] * means[:, sequence].T).sum(axis=1)
         expected.append((rewarded, chances[1:] @ values))
-    embedding = networks.representation(params, observations)
-    own = np.where(rules.terminal, 0.0, steps.predict(networks, params, embedding).value)
-    found = jax.jit(functools.partial(_errors, networks))(
+    predict = functools.partial(steps.predict, networks)
+    own = predict(params, networks.representation(params, seen)).value
+    own = np.where(rules.terminal, 0.0, own)
+
+    @jax.jit
+    def errors(
+        params: Params,
+        observations: Array,  # [N, K+1, F, ...] that were seen
+        actions: Array,  # [N, K] int32
+        rewards: Array,  # [N, K] that were given
+        references: list[Array],  # V* and the model's own values [N, K] of the states reached
+        mask: Array,  # [N, K], 1 where the step was taken, 0 past an end
+        rng_key: Array,
+        expected: Array,  # [2, N, K] E[r] of each step and E[V] of the state after it
+    ) -> list[Array]:
+        after = observations[:, 1:].swapaxes(0, 1)
+        root = networks.representation(params, observations[:, 0])
+        told = steps.Seen(after, steps.embed(networks, params, after))
+        followed = steps.follow(networks, params, root, actions.T, told)
+        value = steps.over_time(predict, params, followed.states).value
+        total = jnp.maximum(mask.sum(axis=0), 1.0)
+
+        def error(guess: Array, truth: Array) -> Array:
+            return jnp.sum(jnp.abs(guess - truth.T) * mask.T, axis=1) / total
+
+        def excess(guess: Array, truth: Array) -> Array:
+            # The mean over the draws is compared with the exact expectation; the draws' own
+            # variance is taken off, so that the number of draws does not count.
+            guesses = guess.reshape(-1, NUM_SAMPLES)
+            noise = guesses.var(axis=1, ddof=1) / NUM_SAMPLES
+            left = jnp.mean(jnp.square(guesses.mean(axis=1) - truth) - noise)
+            return jnp.sqrt(jnp.maximum(left, 0.0))
+
+        roots = jnp.repeat(root, NUM_SAMPLES, axis=0)
+        fed = jnp.repeat(actions.T, NUM_SAMPLES, axis=1)
+        imagined = steps.imagine(networks, params, roots, fed, rng_key).steps
+        return [
+            error(networks.reward_of(followed.reward_logits), rewards),
+            *(error(value, reference) for reference in references),
+            jax.vmap(excess)(imagined.reward, expected[0].T),
+            jax.vmap(excess)(imagined.value, expected[1].T),
+        ]
+
+    found = errors(
         params,
-        observations[states],
+        seen[states],
         actions,
         rewards.astype(np.float32),
         [of_state[states[:, 1:]].astype(np.float32) for of_state in (values, own)],
@@ -189,49 +221,4 @@ def _sequence_errors(
         jax.random.key(seed),
         np.array(expected, np.float32).swapaxes(0, 1),
     )
-    return {name: np.asarray(found[name], np.float64).tolist() for name in ERRORS}
-
-
-def _errors(
-    networks: Networks,
-    params: Params,
-    observations: Array,  # [N, K+1, F, ...] that were seen
-    actions: Array,  # [N, K] int32
-    rewards: Array,  # [N, K] that were given
-    references: list[Array],  # V* and the model's own values [N, K] of the states reached
-    mask: Array,  # [N, K], 1 where the step was taken, 0 past an end
-    rng_key: Array,
-    expected: Array,  # [2, N, K] E[r] of each step and E[V] of the state after it
-) -> dict[str, Array]:
-    """Errors `[K]`: with the model told its own codes, and of its expectations, see `check_grid`.
-
-    Of those the mean over the draws is compared with the exact expectation; the draws' own variance
-    is taken off, so that the number of draws does not count.
-    """
-    after = observations[:, 1:].swapaxes(0, 1)
-    root = networks.representation(params, observations[:, 0])
-    seen = steps.Seen(after, steps.embed(networks, params, after))
-    followed = steps.follow(networks, params, root, actions.T, seen)
-    predict = functools.partial(steps.predict, networks)
-    value = steps.over_time(predict, params, followed.states).value
-    total = jnp.maximum(mask.sum(axis=0), 1.0)
-
-    def told(guess: Array, truth: Array) -> Array:
-        return jnp.sum(jnp.abs(guess - truth.T) * mask.T, axis=1) / total
-
-    def untold(guess: Array, truth: Array) -> Array:
-        guesses = guess.reshape(-1, NUM_SAMPLES)
-        noise = guesses.var(axis=1, ddof=1) / NUM_SAMPLES
-        excess = jnp.mean(jnp.square(guesses.mean(axis=1) - truth) - noise)
-        return jnp.sqrt(jnp.maximum(excess, 0.0))
-
-    roots = jnp.repeat(root, NUM_SAMPLES, axis=0)
-    fed = jnp.repeat(actions.T, NUM_SAMPLES, axis=1)
-    imagined = steps.imagine(networks, params, roots, fed, rng_key).steps
-    return {
-        "unroll_reward": told(networks.reward_of(followed.reward_logits), rewards),
-        "unroll_value": told(value, references[0]),
-        "unroll_own_value": told(value, references[1]),
-        "open_loop_reward": jax.vmap(untold)(imagined.reward, expected[0].T),
-        "open_loop_value": jax.vmap(untold)(imagined.value, expected[1].T),
-    }
+    return {x: np.asarray(y, np.float64).tolist() for x, y in zip(ERRORS, found, strict=True)}

@@ -1,5 +1,7 @@
 """The grid world drawn: as text in the terminal, and as a figure."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -41,17 +43,13 @@ def _filled(rules: GridRules, texts: list[str]) -> list[list[str]]:
 
 def _draw_cells(axes: Axes, rules: GridRules, title: str) -> None:
     height, width = rules.grid.size
-    for y, row in enumerate(rules.grid.rows):
-        for x, cell in enumerate(row):
-            corner = (x - 0.5, y - 0.5)
-            square = Rectangle(corner, 1, 1, facecolor=COLOURS[cell], edgecolor="#BBBBBB")
-            axes.add_patch(square)
-            if cell in "S$OG~":
-                shown = cell.replace("$", r"\$")
-                axes.text(x - 0.42, y - 0.22, shown, fontsize=7, color="#666666")
-    axes.set_xlim(-0.5, width - 0.5)
-    axes.set_ylim(height - 0.5, -0.5)
-    axes.set_aspect("equal")
+    for (y, x), cell in np.ndenumerate([list(row) for row in rules.grid.rows]):
+        square = Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=COLOURS[cell], edgecolor="#BBBBBB")
+        axes.add_patch(square)
+        if cell in "S$OG~":
+            shown = cell.replace("$", r"\$")
+            axes.text(x - 0.42, y - 0.22, shown, fontsize=7, color="#666666")
+    axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), aspect="equal")
     axes.set_axis_off()
     axes.set_title(title, fontsize=11)
 
@@ -77,15 +75,9 @@ def _draw_pairs(
     middle = rules.place[shown][:, None, ::-1]
     corners = middle + CORNERS
     edges = [np.broadcast_to(middle, corners.shape), corners, np.roll(corners, -1, axis=1)]
-    found = PolyCollection(
-        list(np.stack(edges, axis=2).reshape(-1, 3, 2)),
-        array=pairs[shown].ravel(),
-        cmap="viridis",
-        edgecolors="#FFFFFF",
-        linewidths=0.4,
-    )
-    found.set_alpha(strength[shown].ravel().tolist())
-    found.set_clim(0, top)
+    style: Any = {"cmap": "viridis", "edgecolors": "#FFFFFF", "linewidths": 0.4, "clim": (0, top)}
+    style |= {"array": pairs[shown].ravel(), "alpha": strength[shown].ravel().tolist()}
+    found = PolyCollection(list(np.stack(edges, axis=2).reshape(-1, 3, 2)), **style)
     axes.add_collection(found)
     return found
 

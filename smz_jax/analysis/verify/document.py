@@ -1,26 +1,77 @@
-"""What a verification found, as the document of `smz_jax.storage.documents.verify_json`."""
+"""What a verification found and which criteria it meets, as the document of `verify_json`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from smz_jax.analysis.requests import VerifyRequest
-from smz_jax.analysis.verify.library_criteria import judge
+from smz_jax.analysis.verify import tried_libraries as tried
 from smz_jax.analysis.verify.played import PlayedGames
-from smz_jax.analysis.verify.trials import LibraryTrials
-from smz_jax.analysis.verify.tried_libraries import Library, Macro, Savings, saved_bits, split
+from smz_jax.analysis.verify.tried_libraries import Library, Trial
 from smz_jax.config.check import ConfigError
 from smz_jax.macros.library.gate import gate_and_reason
 from smz_jax.storage.documents.forms import is_number
 from smz_jax.storage.documents.macro_form import decode
-from smz_jax.storage.documents.verify_json import KINDS, SCHEMA
+from smz_jax.storage.documents.verify_json import ESTIMATE, KINDS, SCHEMA
+from smz_jax.storage.estimate import Estimate, mean_estimate, share_estimate
 from smz_jax.storage.export import Exported
 from smz_jax.storage.files import read_json
 
 SIZES = ("macros", "states", "repeats", "games", "max_steps", "seed", "any_status")
 """Of a request, in verify.json."""
+HELD, SURE = 0.90, 0.98
+"""Shares of applications: in Breakout those that hold; in the grid world those that are true."""
+
+
+class LibraryTrials(NamedTuple):
+    """A library after its trials."""
+
+    library: Library
+    trials: Sequence[Trial]  # by macro and state
+    applied: np.ndarray  # [macros, states] bool
+
+    def tally(self, macros: Collection[int] | None = None) -> dict[str, Any]:
+        """As `tally`, of the macros of some indices; None: of all."""
+        rows = range(len(self.library.macros)) if macros is None else macros
+        return tally([x for x in self.trials if x.macro in rows], self.applied[list(rows)])
+
+
+def tally(trials: Sequence[Trial], applied: np.ndarray) -> dict[str, Any]:
+    """What trials of some macros say together, as verify.json keeps it.
+
+    They apply where `applied [macros, states]` is true. Gives estimates with their numbers of
+    trials; clusters of their intervals are the states.
+    """
+    here = [trial for trial in trials if trial.applies]
+    counted = [trial for trial in here if trial.counts]
+    states = np.broadcast_to(np.arange(applied.shape[1]), applied.shape)
+
+    def estimate(kind: Callable[..., Estimate | None], *values: Any) -> dict[str, Any]:
+        return dict(zip(ESTIMATE, kind(*values) or (None, None, None, 0), strict=True))
+
+    def of(chosen: Sequence[Trial], name: str, kind: Any = share_estimate) -> dict[str, Any]:
+        return estimate(kind, [getattr(x, name) for x in chosen], [x.state for x in chosen])
+
+    return {
+        # of (macro, state) pairs, those in which the macro applies
+        "applied": estimate(share_estimate, applied.ravel(), states.ravel()),
+        "held": of(counted, "holds"),
+        "nearest": of(counted, "nearest"),
+        "told_apart": of(counted, "told_apart"),
+        "paid_rewarded": of([x for x in counted if x.rewarded], "paid"),
+        "paid_unrewarded": of([x for x in counted if not x.rewarded], "paid"),
+        # in drawn states, whether or not it applies
+        "held_anywhere": of([x for x in trials if x.drawn and x.counts], "holds"),
+        "gain": of(here, "gain", mean_estimate),
+        "lives": of(here, "lives", mean_estimate),
+        # share that would be nearest if one were picked blindly
+        "chance": float(np.mean([1 / (1 + x.rivals) for x in counted])) if counted else None,
+        "cut": sum(x.cut for x in here),
+        "unrivalled": sum(not x.cut and x.rivals == 0 for x in here),
+        "repeats": of([x for x in here if x.repeats is not None], "repeats"),
+    }
 
 
 class Verification(NamedTuple):
@@ -45,25 +96,58 @@ def kind_of(actions: Sequence[int], same: Sequence[int]) -> str:
 
 def to_document(model: Exported, request: VerifyRequest, found: Verification) -> dict[str, Any]:
     """What was found of a model, which has a library, as plain JSON."""
-    config, library = model.config, model.macros
+    env, about, library = model.config.env, model.about, model.macros
     assert library is not None, "there are macros to verify"
-    names, (known, held_out) = library["action_names"], split(found.played.pieces)
+    names, (known, held_out) = library["action_names"], tried.split(found.played.pieces)
     gate = gate_and_reason(library)
     sound = [x["actions"] for x in library["macros"] if x["status"] == "sound"]
     kinds = [kind_of(actions, found.same) for actions in sound]
     renamed = [len(set(x)) > 1 for x, kind in zip(sound, kinds, strict=True) if kind == "repeats"]
     saved = {
-        each.name: saved_bits(each.macros, known, held_out, len(names), request.seed)
+        each.name: tried.saved_bits(each.macros, known, held_out, len(names), request.seed)
         for each in found.saving
     }
     own = set(found.results[0].library.macros)
+
+    def entry(result: LibraryTrials) -> dict[str, Any]:
+        name, macros, status = result.library
+        bits, of_kind = saved.get(name), {kind: [] for kind in KINDS}
+        for row, macro in enumerate(macros):
+            of_kind[kind_of(macro, found.same)].append(row)
+        return {
+            "name": name,
+            "totals": result.tally(),
+            "kinds": {
+                kind: {"macros": len(rows), "totals": result.tally(rows)}
+                for kind, rows in of_kind.items()
+            },
+            "shared": len(own & set(macros)),
+            "saved": bits
+            and {
+                "bits_per_action": bits.encoding.saved_per_action,
+                "low": bits.low,
+                "high": bits.high,
+                "plain_bits_per_action": bits.encoding.plain_bits_per_action,
+                "coverage": bits.encoding.coverage,
+                "kept": len(bits.kept),
+            },
+            "macros": [
+                {
+                    "actions": list(macro),
+                    "names": decode(macro, names),
+                    "status": status[row],
+                    **result.tally([row]),
+                }
+                for row, macro in enumerate(macros)
+            ],
+        }
+
     document = {
         "schema": SCHEMA,
-        **{name: model.about.get(name) for name in ("experiment", "seed", "checkpoint")},
-        "env_steps": model.about.get("env_steps"),
-        "suite": config.env.suite,
-        "game": config.env.id,
-        "sticky": config.env.sticky if config.env.suite == "atari" else None,
+        **{x: about.get(x) for x in ("experiment", "seed", "checkpoint", "env_steps")},
+        "suite": env.suite,
+        "game": env.id,
+        "sticky": env.sticky if env.suite == "atari" else None,
         "code_perplexity": None,
         "action_names": list(names),
         "asked": {name: getattr(request, name) for name in SIZES},
@@ -79,50 +163,81 @@ def to_document(model: Exported, request: VerifyRequest, found: Verification) ->
         "owned": found.owned,
         "gate": None if gate is None else {"closed": gate[0], "why": gate[1]},
         "pairs": found.pairs,
-        "libraries": [
-            plain_library(x, names, own, found.same, saved.get(x.library.name))
-            for x in found.results
-        ],
+        "libraries": [entry(result) for result in found.results],
     }
     return {**document, "criteria": judge(document)}
 
 
-def plain_library(
-    result: LibraryTrials,
-    names: Sequence[str],
-    own: set[Macro],
-    same: Sequence[int],
-    saved: Savings | None,
+def judge(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Which criteria a verification meets.
+
+    Returns:
+        For each criterion its words (`what`), what was `found`, and whether it is `met`; None: it
+        is not measured here.
+    """
+    libraries = {x["name"]: x for x in document["libraries"] if x["name"] != tried.CERTAIN}
+    totals, rows = libraries[tried.REAL]["totals"], []
+    if document["suite"] == "grid":
+        for name in ("precision", "recall"):
+            value = document["pairs"][0][name] if document["pairs"] else None
+            rows.append(_least(f"certain from here: {name}", {"mean": value}, SURE))
+        what = "applications that are deterministic and end where foreseen"
+        rows.append(_least(what, totals["nearest"], SURE))
+    elif not document["sticky"]:
+        rows.append(_least("macros hold where they apply", totals["held"], HELD))
+        held = {name: x["totals"]["held"] for name, x in libraries.items()}
+        rows.append(_apart("they hold more often than every control", held, 100, 1, " points"))
+        if document["asked"]["any_status"]:
+            rows = [_row(x["what"], None, f"{x['found']}; not only sound ones") for x in rows]
+    else:
+        count = document["sound"]["changing"]
+        found = f"{count} are sound here, and {document['sound']['renamed']} by name alone"
+        what = "macros that change action: fewer than 5 % of the deterministic run's number sound"
+        rows.append(_row(what, None, f"{found}; hold it against that run's"))
+    none = dict.fromkeys(("bits_per_action", "low", "high"))
+    saved = {name: {**none, **(x["saved"] or {})} for name, x in libraries.items()}
+    saved = {name: {**x, "mean": x["bits_per_action"]} for name, x in saved.items()}
+    return [*rows, _apart("saved bits exceed every control's", saved, 1, 3, " bits/action")]
+
+
+def _row(what: str, met: bool | None, found: str) -> dict[str, Any]:
+    return {"what": what, "met": met, "found": found}
+
+
+def _least(what: str, value: Mapping[str, Any], least: float) -> dict[str, Any]:
+    """A share that must be at least so large."""
+    what, mean = f"{what}: at least {least:.0%}", value["mean"]
+    if mean is None:
+        return _row(what, None, "no trial")
+    found = f"{100 * mean:.2f} %"
+    if value.get("low") is not None:
+        found += f" ({100 * value['low']:.1f} to {100 * value['high']:.1f})"
+    if mean < least:
+        found += f", missed by {100 * (least - mean):.2f} points"
+    return _row(what, mean >= least, found)
+
+
+def _apart(
+    what: str, values: Mapping[str, Mapping[str, Any]], scale: float, digits: int, unit: str
 ) -> dict[str, Any]:
-    """An entry of `libraries`; `own` are the run's macros."""
-    _, macros, status = result.library
-    rows = {kind: [i for i, x in enumerate(macros) if kind_of(x, same) == kind] for kind in KINDS}
-    return {
-        "name": result.library.name,
-        "totals": result.tally(),
-        "kinds": {
-            kind: {"macros": len(some), "totals": result.tally(some)} for kind, some in rows.items()
-        },
-        "shared": len(own & set(macros)),
-        "saved": saved
-        and {
-            "bits_per_action": saved.encoding.saved_per_action,
-            "low": saved.low,
-            "high": saved.high,
-            "plain_bits_per_action": saved.encoding.plain_bits_per_action,
-            "coverage": saved.encoding.coverage,
-            "kept": len(saved.kept),
-        },
-        "macros": [
-            {
-                "actions": list(macro),
-                "names": decode(macro, names),
-                "status": status[index],
-                **result.tally([index]),
-            }
-            for index, macro in enumerate(macros)
-        ],
-    }
+    """The interval of the run's own macros must lie above that of every control."""
+    what, low = f"{what}, intervals apart", values[tried.REAL]["low"]
+    if low is None:
+        return _row(what, None, "no interval of the macros")
+    said, met = [], None
+    for name, other in values.items():
+        if name == tried.REAL:
+            continue
+        if other["mean"] is None:
+            said.append(f"{name}: no trial")
+        elif other["high"] is None:
+            return _row(what, None, f"no interval of {name}")
+        else:
+            gap = scale * (low - other["high"])
+            met = met is not False and gap > 0
+            verb = "apart" if gap > 0 else "overlap"
+            said.append(f"{name}: {verb} by {abs(gap):.{digits}f}{unit}")
+    return _row(what, met, "; ".join(said))
 
 
 def code_perplexity(folder: Path) -> float | None:

@@ -18,8 +18,7 @@ import numpy as np
 from smz_jax.acting.agent import Agent
 from smz_jax.analysis.verify.foresight import Model, View, foresee, make_view, nearness
 from smz_jax.analysis.verify.played import StartState, is_over, timestep_of
-from smz_jax.analysis.verify.trials import Trial, is_paid
-from smz_jax.analysis.verify.tried_libraries import Macro
+from smz_jax.analysis.verify.tried_libraries import Macro, Trial, is_paid
 from smz_jax.config.settings import Config
 from smz_jax.envs.atari.emulator import Emulator, SequenceRun, play_sequence
 
@@ -59,7 +58,6 @@ class EmulatorWorld:
     rng: np.random.Generator = field(init=False)  # of the other sequences
 
     def __post_init__(self) -> None:
-        """Begins the draws."""
         self.rng = np.random.default_rng((self.seed, 2))
 
     def view(self, model: Model) -> View:
@@ -67,16 +65,14 @@ class EmulatorWorld:
         return make_view(model, np.stack([x.state.step.observation for x in self.starts]))
 
     def choose(
-        self, macros: Sequence[Macro], applies: np.ndarray
+        self, _: Sequence[Macro], applies: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """`applies [M, S]`, and as `choose_states`; the same for each library where possible."""
-        del macros
-        rng = np.random.default_rng((self.seed, 1))
-        return applies, *choose_states(applies, self.states, rng)
+        return applies, *choose_states(applies, self.states, np.random.default_rng((self.seed, 1)))
 
     def judge(
         self, views: Mapping[int, View], state: int, macros: Sequence[Macro]
-    ) -> dict[int, dict[Macro, list[Trial]]]:
+    ) -> dict[tuple[int, Macro], list[Trial]]:
         """Plays macros from a state, others of their lengths, and the greedy policy.
 
         There is a trial for each run of each macro that differs, by each view. Without sticky
@@ -91,46 +87,41 @@ class EmulatorWorld:
             others = draw_pool(length, emulator.spec.num_actions, self.rng)
             pools[length] = play_from(emulator, start, others, runs, config)
         greedy = [self._greedy_returns(start, seed, max(pools)) for seed in runs]
-        ends = [outcomes[macro][run] for macro in macros for run in range(len(runs))]
-        worth = self._values([end.observation for end in ends])
+        ends = [(macro, run, outcomes[macro][run]) for macro in macros for run in range(len(runs))]
+        worth = self._values([end.observation for _, _, end in ends])
         played = {x: found for pool in pools.values() for x, found in pool.items()} | outcomes
+        index = {x: row for row, x in enumerate(played)}
         seen = [end.observation for found in played.values() for end in found[: len(runs)]]
-        trials: dict[int, dict[Macro, list[Trial]]] = {}
+        trials = {(key, macro): [] for key in views for macro in macros}
         for key, view in views.items():
-            foresight, params = view.model.foresight, view.model.params
-            places = foresight.place(view.measure, foresight.look(params, np.stack(seen)))
+            look, place = view.model.foresight.look, view.model.foresight.place
+            places = place(view.measure, look(view.model.params, np.stack(seen)))
             places = places.reshape(len(played), len(runs), -1)
             foreseen, rewards = foresee(view, state, list(played), config.macro.max_length)
-            index = {x: row for row, x in enumerate(played)}
-            trials[key] = {macro: [] for macro in macros}
-            for number, own in enumerate(ends):
-                macro, run = macros[number // len(runs)], number % len(runs)
-                row = index[macro]
+            for (macro, run, own), value in zip(ends, worth, strict=True):
+                row, rams = index[macro], {x.ram for x in outcomes[macro]}
                 frames = {x: found[run].frame for x, found in pools[len(macro)].items()}
                 rivals = [index[x] for x in rivals_of(macro, own.frame, frames)]
-                foreseen_end, end = foreseen[row], places[row, run]
-                value = 0.0 if own.over else worth[number]
-                returned = returns(own.rewards, value, config.learner.gamma)
-                rams = {x.ram for x in outcomes[macro]}
+                returned = returns(own.rewards, 0.0 if own.over else value, config.learner.gamma)
+                told, end = foreseen[row], places[row, run]
                 trial = Trial(
                     state=state,
                     cut=own.cut,
                     rivals=len(rivals),
-                    nearest=is_nearest(foreseen_end, foreseen[rivals], end, view.centre),
-                    told_apart=is_nearest(end, places[rivals, run], foreseen_end, view.centre),
+                    nearest=is_nearest(told, foreseen[rivals], end, view.centre),
+                    told_apart=is_nearest(end, places[rivals, run], told, view.centre),
                     paid=bool(is_paid(float(rewards[row]), own.rewards.sum(), config)),
                     rewarded=bool(np.any(own.rewards != 0)),
                     lives=own.lost,
                     gain=returned - greedy[run][len(macro)],
                     repeats=len(rams) == 1 if len(seeds) > 1 else None,
                 )
-                trials[key][macro].append(trial)
+                trials[key, macro].append(trial)
         return trials
 
     def _greedy_returns(self, start: StartState, seed: int, length: int) -> list[float]:
         """Returns of the greedy policy after 0..length actions, as `returns`; an end is worth 0."""
-        config = self.config
-        step = self.emulator.restore(start.state, seed=seed)
+        config, step = self.config, self.emulator.restore(start.state, seed=seed)
         observations, rewards, over = [step.observation], [], [False]
         while len(rewards) < length and not over[-1]:
             lives = step.lives
@@ -138,8 +129,10 @@ class EmulatorWorld:
             rewards.append(np.sign(step.reward) if config.env.clip_rewards else step.reward)
             observations.append(step.observation)
             over.append(is_over(step, lives, config))
-        values = np.where(over, 0.0, self._values(observations))
-        paid = np.array(rewards, np.float32)
+        values, paid = (
+            np.where(over, 0.0, self._values(observations)),
+            np.array(rewards, np.float32),
+        )
         found = [returns(paid[:n], value, config.learner.gamma) for n, value in enumerate(values)]
         return found + found[-1:] * (length + 1 - len(found))
 
@@ -153,12 +146,7 @@ class EmulatorWorld:
 def choose_states(
     applies: np.ndarray, count: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which states each macro is tried in.
-
-    Args:
-        applies: `[M, S]` bool; the states are in a random order.
-        count: states wanted.
-        rng: chooses among states in which a macro applies.
+    """Which states each macro is tried in; the states of `applies [M, S]` are in a random order.
 
     Returns:
         `[M, S]` bool: the first `count` states, the same for all, or `count` in which it applies;
@@ -167,9 +155,8 @@ def choose_states(
     drawn = np.arange(applies.shape[1]) < count
     tried = np.broadcast_to(drawn, applies.shape).copy()
     for row, here in zip(tried, applies, strict=True):
-        more = count - int((here & drawn).sum())
         others = rng.permutation(np.flatnonzero(here & ~drawn))
-        row[others[: max(more, 0)]] = True
+        row[others[: max(count - int((here & drawn).sum()), 0)]] = True
     return tried, drawn
 
 
@@ -178,9 +165,7 @@ def rivals_of(macro: Macro, frame: bytes, others: Mapping[Macro, bytes]) -> list
     return [x for x, end in others.items() if x != macro and end != frame][:RIVALS]
 
 
-def is_nearest(
-    own: np.ndarray, others: Sequence[np.ndarray], end: np.ndarray, centre: np.ndarray
-) -> bool:
+def is_nearest(own: np.ndarray, others: Any, end: np.ndarray, centre: np.ndarray) -> bool:
     """Whether `own [E]` is nearer to `end` than every other; a tie is not.
 
     Of foreseen ends and a real one, or of real ends and a foreseen one.
@@ -232,18 +217,13 @@ def chance_seeds(seed: int, state: int, runs: int) -> list[int]:
 def play_from(
     emulator: Emulator,
     start: StartState,
-    sequences: Iterable[Macro],
+    macros: Iterable[Macro],
     seeds: Sequence[int],
     config: Config,
 ) -> dict[Macro, list[Outcome]]:
     """Plays each sequence from a state, once for each seed."""
-    return {
-        actions: [
-            outcome(start, run, len(actions), config)
-            for run in play_sequence(emulator, start.state, actions, seeds)
-        ]
-        for actions in sequences
-    }
+    played = {x: play_sequence(emulator, start.state, x, seeds) for x in macros}
+    return {x: [outcome(start, run, len(x), config) for run in runs] for x, runs in played.items()}
 
 
 def same_actions(
@@ -257,16 +237,15 @@ def same_actions(
     Returns:
         For each action the first one that does the same, often itself.
     """
-    actions = range(emulator.spec.num_actions)
-    ends: list[list[Any]] = [[] for _ in actions]
+    actions, ends = range(emulator.spec.num_actions), []
+    twice = [(action, action) for action in actions]
     for state, start in enumerate(starts):
-        twice = [(action, action) for action in actions]
         played = play_from(emulator, start, twice, chance_seeds(seed, state, 1), config)
-        for column, (end,) in zip(ends, played.values(), strict=True):
-            column.append((end.frame, end.rewards.tobytes(), end.lost, end.cut))
+        found = [end for (end,) in played.values()]
+        ends.append([(end.frame, end.rewards.tobytes(), end.lost, end.cut) for end in found])
 
     def agree(one: int, other: int) -> bool:
-        pairs = zip(ends[one], ends[other], strict=True)
-        return one == other or sum(x == y for x, y in pairs) >= SAME * max(len(starts), 1)
+        same = sum(row[one] == row[other] for row in ends)
+        return one == other or same >= SAME * max(len(starts), 1)
 
     return [next(other for other in actions if agree(action, other)) for action in actions]

@@ -1,4 +1,4 @@
-"""What a model foresees of action sequences, and where it holds them to be certain."""
+"""What a model foresees of action sequences, and where they are certain by it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ ROWS, LOOKS = 256, 32
 
 
 class Foreseen(NamedTuple):
-    """What comes of N sequences, each transition through the code that is held likeliest."""
+    """What comes of N sequences, each transition through its likeliest code."""
 
     end: Array  # [N, E] float32, embedding after the last action, as `Foresight.place` gives it
     reward: Array  # [N] float32, sum of the rewards that are learned from
@@ -70,12 +70,9 @@ class View(NamedTuple):
 
 
 def make_view(model: Model, starts: np.ndarray, known: np.ndarray | None = None) -> View:
-    """The view of a model.
+    """The view of a model on start states, by their observations `[S, F, ...]`.
 
-    Args:
-        model: the model.
-        starts: `[S, F, ...]` observations of the start states.
-        known: `[N, F, ...]` of the states whose places are kept; None: the start states.
+    `known [N, F, ...]` are of the states whose places are kept; None: the start states.
     """
     look = model.foresight.look
     embeddings = look(model.params, starts)
@@ -99,7 +96,7 @@ def foresee(
 def where_applies(
     model: Model, macros: Sequence[tuple[int, ...]], embeddings: np.ndarray, length: int
 ) -> np.ndarray:
-    """The precondition: the model holds all transitions to be certain, and a macro's head agrees.
+    """The precondition: by the model all transitions are certain, and a macro's head agrees.
 
     `length` as in `foresee`.
 
@@ -108,15 +105,13 @@ def where_applies(
         is not needed.
     """
     found, actions = np.zeros((len(macros), len(embeddings)), np.bool_), padded(macros, length)
-    if not len(macros):
-        return found
-    for state, embedding in enumerate(embeddings):
+    for state, embedding in enumerate(embeddings if len(macros) else ()):
         rows = np.repeat(embedding[None], len(actions), axis=0)
         found[:, state] = model.foresight.applies(model.params, rows, actions)
-    if model.learned is not None:
-        chance = model.learned.chance(embeddings)
+    if model.learned is not None and len(macros):
+        slots, chance = model.learned.slots, model.learned.chance(embeddings)
         for row, macro in zip(found, macros, strict=True):
-            if (slot := model.learned.slots.get(tuple(macro))) is not None:
+            if (slot := slots.get(tuple(macro))) is not None:
                 row &= chance[:, slot] >= 0.5
     return found
 

@@ -63,15 +63,9 @@ def play_emulator(
 ) -> PlayedGames:
     """Plays with search, from up to `eval.noop_max` no-ops on, as evaluations do.
 
-    Args:
-        agent: plays.
-        emulator: is played in.
-        config: the run's settings.
-        games: to play, each cut off after `max_steps` actions.
-        max_steps: see `games`.
-        keep: states to keep, each step's as likely as any other's (Vitter 1985, algorithm R); not
-            those in which only FIRE can be played.
-        seed: of no-ops, sticky actions and states.
+    Each game is cut off after `max_steps` actions. Of the states on the way `keep` are kept, each
+    step's as likely as any other's (Vitter 1985, algorithm R); not those in which only FIRE can be
+    played. The seed is that of no-ops, sticky actions and states.
     """
     rng, sample = np.random.default_rng(seed), np.random.default_rng((seed, 1))
     played = PlayedGames([], [], starts := [])

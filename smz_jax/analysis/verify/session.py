@@ -8,22 +8,13 @@ import numpy as np
 
 from smz_jax.acting.agent import Agent, make_decide
 from smz_jax.acting.evaluate import game_settings
-from smz_jax.analysis.load import check_actions_of, fit_head, fit_params, load_model
+from smz_jax.analysis import load
 from smz_jax.analysis.requests import VerifyRequest, check_can_be_verified
-from smz_jax.analysis.verify import tried_libraries
-from smz_jax.analysis.verify.certain_pairs import count_model_pairs
-from smz_jax.analysis.verify.document import Verification, code_perplexity, to_document
+from smz_jax.analysis.verify import document, foresight, tried_libraries
 from smz_jax.analysis.verify.emulator_world import EmulatorWorld, same_actions
-from smz_jax.analysis.verify.foresight import (
-    Learned,
-    Model,
-    by_rows,
-    make_foresight,
-    where_applies,
-)
-from smz_jax.analysis.verify.grid_world import GridWorld, make_world
+from smz_jax.analysis.verify.foresight import Learned, Model
+from smz_jax.analysis.verify.grid_world import GridWorld, count_model_pairs
 from smz_jax.analysis.verify.played import PlayedGames, play_emulator, play_vector
-from smz_jax.analysis.verify.trials import LibraryTrials
 from smz_jax.analysis.verify.tried_libraries import CERTAIN, REAL, UNTRAINED, Library
 from smz_jax.analysis.verify.verify_table import to_markdown, to_text
 from smz_jax.config.check import ConfigError, require
@@ -32,6 +23,7 @@ from smz_jax.envs import make_spec
 from smz_jax.envs.atari.emulator import Emulator
 from smz_jax.learning.learner import init_train_state
 from smz_jax.macros.precondition.head import HeadState, applies
+from smz_jax.macros.precondition.quality import slot_entries
 from smz_jax.model.networks import make_networks
 from smz_jax.storage.checkpoint import CheckpointStore
 from smz_jax.storage.documents.macro_form import check_fits
@@ -72,12 +64,13 @@ def verify_folder(request: VerifyRequest) -> None:
         works = "a run that has saved one: training does so at its end, and now and then before"
         raise ConfigError(f"{folder} holds no checkpoint; what would work is {works}")
     require(kind in there, "--checkpoint", kind, f"{there[0]} (the only one that the run has)")
-    document = verify(load_model(folder, kind), request, lambda line: print(line, flush=True))
-    document["code_perplexity"] = code_perplexity(folder)
-    print(to_text(document))
+    model = load.load_model(folder, kind)
+    found = verify(model, request, lambda line: print(line, flush=True))
+    found["code_perplexity"] = document.code_perplexity(folder)
+    print(to_text(found))
     try:
-        write_json(folder / FILE, document)
-        atomic_write_text(folder / TABLE, to_markdown(document))
+        write_json(folder / FILE, found)
+        atomic_write_text(folder / TABLE, to_markdown(found))
     except OSError as error:
         raise ConfigError(f"{folder} cannot be written: {error.strerror}") from None
     print(f"wrote {folder / FILE} and {folder / TABLE}")
@@ -88,10 +81,7 @@ def verify(
 ) -> dict[str, Any]:
     """Tries a model's macros, and controls, where they claim to hold.
 
-    Args:
-        model: as `smz_jax.analysis.load.load_model` gives it.
-        request: sizes; its folder is not read.
-        say: called with what is going on, line by line.
+    The request's folder is not read; `say` is called with each line on how far it is.
 
     Returns:
         The document that `smz_jax.storage.documents.verify_json` describes.
@@ -100,24 +90,23 @@ def verify(
         ConfigError: in one line, if model and library do not fit the game, or the game has neither
             an emulator that can be cloned nor known rules.
     """
-    document, config = check_library_of(model), model.config
-    seed = GAMES_SEED + request.seed
+    library, config = check_library_of(model), model.config
+    seed, chance = GAMES_SEED + request.seed, (GAMES_SEED, request.seed)
     emulator = Emulator(game_settings(config)) if config.env.suite == "atari" else None
     spec = make_spec(config.env) if emulator is None else emulator.spec
-    check_actions_of(model, spec)
+    load.check_actions_of(model, spec)
     trained, untrained, decide = make_models(model, spec)
 
     def play(who: str, params: Params, keep: int) -> PlayedGames:
         # Greedy games without chance are the same few again and again: nothing would be held out
         # of what macros are chosen by, and states would be few. So play is as in training.
-        temperature, sizes = config.rollout.temperature_end, {"max_steps": request.max_steps}
-        agent = Agent(decide, params, seed, temperature=temperature, noise=1.0)
+        agent = Agent(decide, params, seed, temperature=config.rollout.temperature_end, noise=1.0)
+        sizes: Any = {"max_steps": request.max_steps, "seed": seed}
         if emulator is not None:
             sizes |= {"games": request.games, "keep": keep}
-            played = play_emulator(agent, emulator, config, seed=seed, **sizes)
+            played = play_emulator(agent, emulator, config, **sizes)
         else:
-            sizes["games"] = GRID_GAMES * request.games
-            played = play_vector(agent, config, seed=seed, **sizes)
+            played = play_vector(agent, config, games=GRID_GAMES * request.games, **sizes)
         actions = sum(len(piece.actions) for piece in played.pieces)
         score = f"mean score {np.mean(played.scores):.2f}"
         say(f"{who}: {len(played.scores)} games, {actions:,} actions, {score}")
@@ -125,25 +114,31 @@ def verify(
 
     played = play("agent", trained.params, STATES_KEPT * request.states)
     others = play("untrained network", untrained.params, 0)
+    known, strange = (tried_libraries.split(games.pieces)[0] for games in (played, others))
+
+    def libraries(owners_only: bool) -> list[Library]:
+        settings, most, rng = config.macro, request.macros, np.random.default_rng(chance)
+        real = tried_libraries.real_library(library, known, most, request.any_status, owners_only)
+        lengths = tried_libraries.wanted_lengths(real, library, settings, most)
+        plays = known, strange, len(library["action_names"])
+        return [real, *tried_libraries.controls(real, lengths, *plays, settings, rng)]
+
     # Those that are tried own a precondition; those that save bits are the best of all sound ones.
-    tried, saving = (
-        make_libraries(document, played, others, config, request, owners_only=owners_only)
-        for owners_only in (not request.any_status, False)
-    )
+    tried, saving = libraries(not request.any_status), libraries(False)
     if emulator is not None:
         sizes = {"states": request.states, "repeats": request.repeats, "seed": seed}
         greedy = Agent(decide, trained.params, seed)
         world = EmulatorWorld(emulator, played.starts, greedy, trained, config, **sizes)
         pairs, same = None, same_actions(emulator, played.starts, config, seed)
     else:
-        world = make_world(config)
+        world = GridWorld(config)
         pairs = count_model_pairs(trained, untrained, world, played.seen, seed)
         same = range(spec.num_actions)
     say(f"{sum(len(x.macros) for x in tried)} macros, {len(world.starts)} states")
     results = try_libraries(world, judged_by(tried, trained, untrained))
     owned = owned_slots(tried, trained)
-    found = Verification(results, saving, played, others.scores, pairs, owned, same)
-    return to_document(model, request, found)
+    found = document.Verification(results, saving, played, others.scores, pairs, owned, same)
+    return document.to_document(model, request, found)
 
 
 def make_models(model: Exported, spec: EnvSpec) -> tuple[Model, Model, Callable[..., Decision]]:
@@ -153,45 +148,20 @@ def make_models(model: Exported, spec: EnvSpec) -> tuple[Model, Model, Callable[
     """
     config = model.config
     networks = make_networks(config.network, spec)
-    learned = make_learned(fit_head(networks, spec, model), config)
-    foresight = make_foresight(networks, config, spec.num_actions)
+    learned = make_learned(load.fit_head(networks, spec, model), config)
+    functions = foresight.make_foresight(networks, config, spec.num_actions)
     key = jax.random.split(jax.random.key(config.seed), 3)[0]
     first = init_train_state(networks, config, key).params
-    trained = Model(foresight, fit_params(networks, model.weights), learned)
-    return trained, Model(foresight, first), make_decide(networks, config, spec, policy="search")
+    trained = Model(functions, load.fit_params(networks, model.weights), learned)
+    return trained, Model(functions, first), make_decide(networks, config, spec, policy="search")
 
 
 def make_learned(head: HeadState | None, config: Config) -> Learned | None:
     """The head of a model, for NumPy rows; None: it has none, or nothing owns a slot."""
-    if head is None:
-        return None
-    slots = jax.device_get(head.slots)
-    owned = {
-        tuple(slots.actions[slot][: slots.length[slot]].tolist()): int(slot)
-        for slot in np.flatnonzero(slots.length)
-    }
-    chance = by_rows(jax.jit(lambda head, embedding: applies(head, config.macro, embedding)))
+    entries = {} if head is None else slot_entries(head.slots, head.tally)
+    chance = foresight.by_rows(jax.jit(lambda head, rows: applies(head, config.macro, rows)))
+    owned = {actions: int(entry["slot"] or 0) for actions, entry in entries.items()}
     return Learned(owned, lambda embeddings: chance(head, embeddings)) if owned else None
-
-
-def make_libraries(
-    document: Mapping[str, Any],
-    played: PlayedGames,
-    untrained: PlayedGames,
-    config: Config,
-    request: VerifyRequest,
-    *,
-    owners_only: bool,
-) -> list[Library]:
-    """The run's macros and the controls, in the order of the report."""
-    known, others = (tried_libraries.split(games.pieces)[0] for games in (played, untrained))
-    real = tried_libraries.real_library(
-        document, known, request.macros, request.any_status, owners_only
-    )
-    lengths = tried_libraries.wanted_lengths(real, document, config.macro, request.macros)
-    rng = np.random.default_rng((GAMES_SEED, request.seed))
-    sizes = len(document["action_names"]), config.macro, rng
-    return [real, *tried_libraries.controls(real, lengths, known, others, *sizes)]
 
 
 def judged_by(
@@ -218,21 +188,20 @@ def owned_slots(libraries: Sequence[Library], trained: Model) -> int | None:
 
 def try_libraries(
     world: EmulatorWorld | GridWorld, libraries: Sequence[tuple[Library, Model]]
-) -> list[LibraryTrials]:
-    """Tries all macros of some libraries.
+) -> list[document.LibraryTrials]:
+    """Tries all macros of some libraries, each with the model that its claims are of.
 
-    Args:
-        world: a game in which sequences can be played from chosen states.
-        libraries: each with the model that its claims are of.
+    The world is a game in which sequences can be played from chosen states.
     """
     # With and without a head the parameters are the same, and so is the view.
-    models = {id(model.params): model for _, model in libraries}
-    views = {key: world.view(model) for key, model in models.items()}
+    views = {
+        key: world.view(model) for key, model in {id(x.params): x for _, x in libraries}.items()
+    }
     plans = []
     for library, model in libraries:
-        embeddings = views[id(model.params)].measure.among
-        applies = where_applies(model, library.macros, embeddings, world.config.macro.max_length)
-        plans.append((library, id(model.params), *world.choose(library.macros, applies)))
+        among, longest = views[id(model.params)].measure.among, world.config.macro.max_length
+        applied = foresight.where_applies(model, library.macros, among, longest)
+        plans.append((library, id(model.params), *world.choose(library.macros, applied)))
     judged = []
     for state in range(len(world.starts)):
         macros = dict.fromkeys(
@@ -241,18 +210,12 @@ def try_libraries(
             for row in np.flatnonzero(tried[:, state])
         )
         judged.append(world.judge(views, state, list(macros)) if macros else {})
-    return [
-        LibraryTrials(
-            library,
-            [
-                trial._replace(
-                    macro=row, applies=bool(applies[row, state]), drawn=bool(drawn[state])
-                )
-                for row, macro in enumerate(library.macros)
-                for state in np.flatnonzero(tried[row]).tolist()
-                for trial in judged[state][key][macro]
-            ],
-            applies,
-        )
-        for library, key, applies, tried, drawn in plans
-    ]
+    found = []
+    for library, key, applied, tried, drawn in plans:
+        trials = [
+            trial._replace(macro=row, applies=bool(applied[row, state]), drawn=bool(drawn[state]))
+            for row, state in np.argwhere(tried).tolist()
+            for trial in judged[state][key, library.macros[row]]
+        ]
+        found.append(document.LibraryTrials(library, trials, applied))
+    return found

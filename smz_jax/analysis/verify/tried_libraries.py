@@ -1,4 +1,4 @@
-"""The macros of a run, as many controls of the same lengths, and what either saves of play."""
+"""The macros of a run, controls of the same lengths, their trials, and what they save of play."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from smz_jax.config.settings import Config
 from smz_jax.config.training import MacroConfig
-from smz_jax.macros.compression.coding import LENGTH_BITS, Encoding, symbol_bits, total_bits
+from smz_jax.macros.compression.coding import LENGTH_BITS, Encoding, code_bits
 from smz_jax.macros.compression.selection import encode, parse, select
 from smz_jax.macros.library.controls import random_macros, shuffled
 
@@ -33,6 +34,34 @@ class Library(NamedTuple):
     status: tuple[str, ...]  # of each, for the table
 
 
+class Trial(NamedTuple):
+    """A macro, played from one state, against what the model foresaw."""
+
+    state: int  # index of the start state
+    cut: bool  # a life or the game ended before its last action: no trial of what it claims
+    rivals: int  # sequences of other ends whose foreseen ends were compared; 0: nothing was
+    nearest: bool  # of all foreseen ends its own is the nearest to its real end
+    told_apart: bool  # of all real ends its own is the nearest to its foreseen end
+    paid: bool  # the sum of its rewards is as foreseen
+    rewarded: bool  # there was a reward
+    lives: int  # lives lost
+    gain: float  # discounted rewards and value at the end, less those of the greedy policy
+    repeats: bool | None = None  # the RAM at the end was the same in each run; None: one run
+    macro: int = 0  # index in its library
+    applies: bool = False  # all transitions are certain by the model, and its head, if any, agrees
+    drawn: bool = False  # the state was drawn whether or not the macro applies there
+
+    @property
+    def counts(self) -> bool:
+        """Whether it says something of what the macro claims."""
+        return not self.cut and self.rivals > 0
+
+    @property
+    def holds(self) -> bool:
+        """The end is where the model says and pays what it says."""
+        return self.nearest and self.paid
+
+
 def split(pieces: Sequence[Piece]) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Actions of every other game, to choose macros by, and of the rest, held out."""
     known, held_out = ([x.actions for x in pieces if x.game % 2 == part] for part in (0, 1))
@@ -46,16 +75,10 @@ def real_library(
     any_status: bool,
     owners_only: bool = False,
 ) -> Library:
-    """The run's sound macros, at most `limit`.
+    """The run's sound macros (or those of any status) in macros.json, at most `limit`.
 
-    First those that shorten the description of play the most, then the most frequent ones.
-
-    Args:
-        document: as macros.json.
-        known: play to choose by.
-        limit: macros at most.
-        any_status: takes macros of every status.
-        owners_only: takes only those that own a slot of the precondition head, unless none does.
+    First those that shorten the description of `known` play the most, then the most frequent ones.
+    With `owners_only` those that own a slot of the precondition head, unless none does.
     """
     taken = [
         macro
@@ -86,15 +109,10 @@ def wanted_lengths(
 
 
 def share_out(lengths: Sequence[int], room: Mapping[int, int]) -> Counter[int]:
-    """How many macros of each length there will be.
+    """How many macros of each length there will be: as many as are wanted.
 
-    Args:
-        lengths: of the wanted macros.
-        room: how many of each length there are.
-
-    Returns:
-        As many as are wanted. Where a length has too few, the next longer ones have more, then
-        shorter ones; where all are too few, all there are.
+    `room` is how many of each length there are. Where a length has too few, the next longer ones
+    have more, then shorter ones; where all are too few, all there are.
     """
     wanted, given, short = Counter(lengths), Counter(), 0
     rising = sorted({*room, *wanted})
@@ -117,17 +135,9 @@ def frequent_windows(
     settings: MacroConfig,
     without: Collection[Macro] = (),
 ) -> list[Macro]:
-    """The most frequent windows of play.
+    """The most frequent windows of play `[n]` each, but for some; ties go to the actions' order.
 
-    Args:
-        streams: actions `[n]` of each piece of play.
-        lengths: of the wanted macros.
-        settings: `include_repeats`, `max_length`.
-        without: windows that are left out.
-
-    Returns:
-        Distinct windows, as many of each length as `share_out` says; the most frequent first. Ties
-        go to the order of the actions.
+    Distinct ones, as many of each length as `share_out` says.
     """
     taken = set(without)
     seen = Counter(
@@ -174,15 +184,7 @@ def controls(
 
     Those of shuffled play and the random ones are none of the run's own. Where play has too few
     windows, as that of an untrained network which plays one action may, random ones follow.
-
-    Args:
-        real: the run's own macros.
-        lengths: of the wanted macros.
-        known: the agent's play, to be shuffled.
-        untrained: play of the untrained network.
-        num_actions: A.
-        settings: of macros.
-        rng: of the draws.
+    `known` is play of the agent, `untrained` that of the untrained network.
     """
     found = {}
     for name, play, without in (
@@ -219,38 +221,30 @@ def saved_bits(
     Returns:
         None where nothing is held out.
     """
-    held_out = [piece for piece in held_out if len(piece)]
-    if not held_out:
+    pieces = [piece for piece in held_out if len(piece)]
+    if not pieces:
         return None
     kept = select(known, list(macros), num_actions).phrases if macros else ()
-    encoding = encode(held_out, kept, num_actions)
-    low = high = None
-    if len(held_out) > 1:
-        again = _resampled(held_out, kept, encoding, num_actions, np.random.default_rng(seed))
-        low, high = (float(x) for x in np.quantile(again, (0.025, 0.975)))
+    encoding, count = encode(pieces, kept, num_actions), len(pieces)
+    if count == 1:
+        return Savings(kept, encoding, None, None)
+    # As many pieces are drawn with replacement, again and again. They are rewritten once, as all of
+    # them together: the code depends on counts alone, and to rewrite each draw anew would take
+    # minutes in the replay of a long run.
+    rng = np.random.default_rng(seed)
+    times = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
+
+    def bits(symbols: Sequence[np.ndarray], kinds: int) -> np.ndarray:
+        counts = np.stack([np.bincount(piece, minlength=kinds) for piece in symbols])
+        return code_bits(times @ counts, kinds)
+
+    short = bits(parse(pieces, kept, num_actions), num_actions + len(kept))
+    dictionary = encoding.dictionary_bits - LENGTH_BITS  # plain play pays for its end too
+    saved = bits(pieces, num_actions) - short - dictionary
+    low, high = np.quantile(saved / (times @ [len(x) for x in pieces]), (0.025, 0.975)).tolist()
     return Savings(kept, encoding, low, high)
 
 
-def _resampled(
-    pieces: Sequence[np.ndarray],
-    kept: Sequence[Macro],
-    encoding: Encoding,
-    num_actions: int,
-    rng: np.random.Generator,
-) -> np.ndarray:
-    """Bits per action saved of as many pieces, drawn with replacement, again and again.
-
-    The pieces are rewritten once, as all of them together: the code depends on counts alone, and to
-    rewrite each draw anew would take minutes in the replay of a long run.
-    """
-    times = rng.multinomial(len(pieces), np.full(len(pieces), 1 / len(pieces)), size=RESAMPLES)
-
-    def bits(symbols: Sequence[np.ndarray], kinds: int) -> tuple[np.ndarray, np.ndarray]:
-        counts = times @ np.stack([np.bincount(piece, minlength=kinds) for piece in symbols])
-        total, of_symbols = counts.sum(axis=1), symbol_bits(counts).sum(axis=1)
-        return np.maximum(total_bits(total, kinds) - of_symbols, 0.0), total
-
-    plain, actions = bits(pieces, num_actions)
-    short, _ = bits(parse(pieces, kept, num_actions), num_actions + len(kept))
-    dictionary = encoding.dictionary_bits - LENGTH_BITS  # plain play pays for its end too
-    return (plain - short - dictionary) / actions
+def is_paid(foreseen: Any, real: Any, config: Config) -> Any:
+    """Whether the sum of a macro's rewards is as foreseen, by `macro.reward_threshold`."""
+    return np.abs(np.asarray(foreseen) - np.asarray(real)) <= config.macro.reward_threshold

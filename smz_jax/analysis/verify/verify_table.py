@@ -1,15 +1,15 @@
 """A verification as tables: plain text for the terminal, Markdown for verify.md."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from smz_jax.analysis.verify.library_criteria import criteria_lines
 from smz_jax.analysis.verify.tried_libraries import REAL, UNTRAINED
 from smz_jax.report.tables import Table
 from smz_jax.storage.documents.verify_json import KINDS
+from smz_jax.storage.estimate import Estimate
 
 WHERE = """\
-A macro applies in a state where the model holds every transition to be certain and, if the macro
+A macro applies in a state where every transition is certain by the model and, if the macro
 owns a slot of the precondition head, the head gives it a probability of 0.5 or more there. Sound
 macros that own none are tried only where none owns any. Only
 the run's own macros have a head: "macros, certain only" are the same without it, as every control
@@ -47,19 +47,18 @@ trials; Student's t), those of the bits by resampled pieces.
 
 def share_text(estimate: Mapping[str, Any], *, count: bool = False) -> str:
     """`93% (88 to 97)`, or with the number of trials `93% of 51 (88 to 97)`."""
-    if estimate["mean"] is None:
-        return "-"
     trials = f" of {estimate['trials']}" if count else ""
-    bounds = f"({100 * estimate['low']:.0f} to {100 * estimate['high']:.0f})"
-    return f"{estimate['mean']:.0%}{trials} {bounds}"
+    return _text(estimate, lambda x: f"{100 * x:.0f}", f"%{trials}")
 
 
 def mean_text(estimate: Mapping[str, Any]) -> str:
     """`-0.020 (-0.050 to 0.010)`."""
-    if estimate["mean"] is None:
-        return "-"
-    mean, low = f"{estimate['mean']:.3f}", estimate["low"]
-    return mean if low is None else f"{mean} ({low:.3f} to {estimate['high']:.3f})"
+    return _text(estimate, "{:.3f}".format)
+
+
+def _text(estimate: Mapping[str, Any], number: Callable[[float], str], unit: str = "") -> str:
+    mean, low, high = (estimate.get(name) for name in ("mean", "low", "high"))
+    return "-" if mean is None else Estimate(mean, low, high).text(number, unit)
 
 
 CELLS: dict[str, Callable[[Mapping[str, Any]], str]] = {
@@ -86,8 +85,8 @@ def total_rows(document: Mapping[str, Any]) -> list[list[str]]:
     """A row for each library, under `TOTALS`; of the run's own macros also one for each kind."""
     rows = []
     for library in document["libraries"]:
-        bits, kinds = library["saved"] or {"bits_per_action": None}, library["kinds"]
-        saved = mean_text({"low": None, **bits, "mean": bits["bits_per_action"]})
+        bits, kinds = library["saved"] or {}, library["kinds"]
+        saved = mean_text({**bits, "mean": bits.get("bits_per_action")})
         parts = [(library["name"], len(library["macros"]), library["totals"], saved)]
         for kind, name in KINDS.items() if library["name"] == REAL else ():
             parts.append((name, kinds[kind]["macros"], kinds[kind]["totals"], "-"))
@@ -138,11 +137,11 @@ def head_lines(document: Mapping[str, Any]) -> list[str]:
         lines.append(f"no macro is sound; the gate that closed: {gate['closed']}: {gate['why']}")
     for pairs in document["pairs"] or ():
         shares = {name: pairs[name] for name in ("precision", "recall")}
-        said = [f"{x} {'none' if y is None else format(y, '.4f')}" for x, y in shares.items()]
+        said = ", ".join(f"{x} {'none' if y is None else f'{y:.4f}'}" for x, y in shares.items())
         lengths = [x["length"] for x in pairs["lengths"]]
         lines.append(
             f"{pairs['model']}, certain from here, over all sequences of {min(lengths)} to "
-            f"{max(lengths)} actions from {pairs['starts']} states: {', '.join(said)}"
+            f"{max(lengths)} actions from {pairs['starts']} states: {said}"
         )
     return lines
 
@@ -152,6 +151,12 @@ def _same_names(document: Mapping[str, Any]) -> str:
     same, names = document["same_actions"], document["action_names"]
     groups = [[n for n, x in zip(names, same, strict=True) if x == i] for i in range(len(same))]
     return ", ".join(" = ".join(group) for group in groups if len(group) > 1)
+
+
+def criteria_lines(criteria: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line for each criterion."""
+    words = {True: "met", False: "MISSED", None: "not measured"}
+    return [f"{words[x['met']]}: {x['what']}: {x['found']}" for x in criteria]
 
 
 def to_text(document: Mapping[str, Any]) -> str:

@@ -12,7 +12,8 @@ from PIL import Image
 from smz_jax.analysis.play.moments import Moment, open_player, play
 from smz_jax.analysis.play.scenes import make_scene
 from smz_jax.analysis.requests import MacrosRequest
-from smz_jax.analysis.view import chains
+from smz_jax.analysis.view import tree_figure
+from smz_jax.analysis.view.tree_figure import TreeDecision
 from smz_jax.macros.compression.selection import parse
 from smz_jax.storage.export import Exported
 
@@ -39,15 +40,6 @@ class Game(NamedTuple):
         """The stretches that macros may lie in, with the step that each begins at."""
         cuts = [0, *(np.flatnonzero(self.ends) + 1).tolist(), len(self.actions)]
         return [(a, self.actions[a:b]) for a, b in itertools.pairwise(cuts) if b > a]
-
-
-class TreeDecision(NamedTuple):
-    """A decision whose tree is worth drawing."""
-
-    game: int
-    step: int
-    tree: chains.SmallTree
-    chain: chains.Chain
 
 
 class WatchedGames(NamedTuple):
@@ -86,44 +78,37 @@ def watch(model: Exported, library: Mapping[str, Any], request: MacrosRequest) -
     number = "1 game" if request.games == 1 else f"{request.games} games"
     print(f"playing {number} of at most {request.max_steps:,} steps", flush=True)
     known = {tuple(macro["actions"]) for macro in shown_macros(library)[0]}
-    limit = min(request.max_steps, model.config.eval.max_steps)
-    games: list[Game] = []
-    pictures: list[bytes] = []
-    so_far: list[Moment] = []
-    best, found = (-1.0,), None
+    games, pictures, best, found = list[Game](), list[bytes](), (-1.0,), None
     settings, threshold = model.config.macro, model.config.macro.tree_threshold
-    with open_player(model, seed=request.seed, max_steps=limit, screen=True) as player:
-        spec = player.game.env.spec
+    limit = min(request.max_steps, model.config.eval.max_steps)
+    with open_player(model, request.seed, limit, screen=True) as player:
+        spec, so_far = player.game.env.spec, list[Moment]()
         scene = make_scene(player.config.env, spec, player.game.screen)
-        for moment in play(player, num_games=request.games):
+        for moment in play(player, request.games):
             so_far.append(moment)
             scene.picture(moment.timestep).save(png := io.BytesIO(), "PNG", compress_level=1)
             pictures.append(png.getvalue())
             decision = player.agent.decision
             if moment.action is None:
-                games.append(_game(so_far, first=len(pictures) - len(so_far)))
-                so_far = []
+                played, so_far = so_far[:-1], []
+                entropies, moments = [x.transition_entropy for x in played], [*played, moment]
+                game = Game(
+                    number=moment.game,
+                    first=len(pictures) - len(moments),
+                    actions=np.array([x.action for x in played], np.int32),
+                    score=np.array([x.score for x in moments], np.float64),
+                    entropy=np.array(entropies, np.float64),
+                    frames=np.stack([x.timestep.observation[0, -1] for x in moments]),
+                    ends=np.array([x.timestep.terminated[0] for x in moments[1:]], np.bool_),
+                )
+                games.append(game)
             elif decision is not None and decision.search.tree is not None:
-                tree = chains.to_host(decision.search.tree, spec.num_actions)
-                chain = chains.best_chain(tree, threshold, settings.max_length, known)
-                worth = chains.worth(tree, chain, known, threshold) if chain else best
+                tree = tree_figure.to_host(decision.search.tree, spec.num_actions)
+                chain = tree_figure.best_chain(tree, threshold, settings.max_length, known)
+                worth = tree_figure.worth(tree, chain, known, threshold) if chain else best
                 if chain and worth > best:
                     best, found = worth, TreeDecision(moment.game, moment.step, tree, chain)
     return WatchedGames(games, found, pictures)
-
-
-def _game(moments: Sequence[Moment], first: int) -> Game:
-    """A game of its moments; the last one is its end."""
-    played = moments[:-1]
-    return Game(
-        number=moments[-1].game,
-        first=first,
-        actions=np.array([x.action for x in played], np.int32),
-        score=np.array([x.score for x in moments], np.float64),
-        entropy=np.array([x.transition_entropy for x in played], np.float64),
-        frames=np.stack([x.timestep.observation[0, -1] for x in moments]),
-        ends=np.array([bool(x.timestep.terminated[0]) for x in moments[1:]], np.bool_),
-    )
 
 
 def shown_macros(library: Mapping[str, Any]) -> tuple[list[dict[str, Any]], str]:
