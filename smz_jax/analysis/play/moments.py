@@ -61,11 +61,9 @@ class MacroFollower:
     def add(self, action: int) -> MacroProgress | None:
         """Notes an action; gives the macro that it follows."""
         self.played = [*self.played, action][-max(self._longest, 1) :]
-        for done in range(len(self.played), 1, -1):
-            actions = self._best.get(tuple(self.played[-done:]))
-            if actions is not None:
-                return MacroProgress(actions, done)
-        return None
+        lengths = range(len(self.played), 1, -1)
+        found = ((self._best.get(tuple(self.played[-done:])), done) for done in lengths)
+        return next((MacroProgress(actions, done) for actions, done in found if actions), None)
 
 
 class Player(NamedTuple):
@@ -100,15 +98,13 @@ def open_player(
         config = dataclasses.replace(config, eval=evaluation)
     seed = FINAL_SEED + config.seed if seed is None else seed
     game = open_game(game_settings(config, sticky_prob), seed=seed, screen=screen)
-    try:
+    with contextlib.closing(game.env):
         spec = game.env.spec
         check_actions_of(model, spec)
         networks = make_networks(config.network, spec)
         decide = make_decide(networks, config, spec, policy="search")
         agent = Agent(decide, fit_params(networks, model.weights), config.seed)
         yield Player(game, agent, config, seed)
-    finally:
-        game.env.close()
 
 
 def play(

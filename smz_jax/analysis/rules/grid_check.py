@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from smz_jax.analysis.rules.known_rules import pair_entropies, rules_check
+from smz_jax.analysis.rules.known_rules import rules_check
 from smz_jax.config.settings import Config
 from smz_jax.envs.grid import rules as grid_rules
 from smz_jax.envs.grid.grid_env import states_of, world_of
@@ -38,8 +38,18 @@ class GridCheck(NamedTuple):
     numbers: dict[str, Any]  # as `rules_check`, and more: see `check_grid`
 
 
-# Compiled once for each model, so that a run may be checked again and again.
-_entropies_of = jax.jit(pair_entropies, static_argnums=0, static_argnames="num_actions")
+@functools.partial(jax.jit, static_argnums=0)  # compiled once: a run is checked again and again
+def _pair_entropies(networks: Networks, params: Params, seen: Array) -> tuple[Array, Array]:
+    """H(sigma) in nats and the likeliest code of each state, `seen [S, F, ...]`, and action."""
+    embedding = networks.representation(params, seen)
+
+    def of_action(action: Array) -> tuple[Array, Array]:
+        actions = jnp.full(len(seen), action, jnp.int32)
+        afterstate = steps.decide(networks, params, embedding, actions)
+        return steps.entropy_nats(afterstate.logits), afterstate.likely
+
+    entropy, code = jax.lax.map(of_action, jnp.arange(NUM_ACTIONS))
+    return entropy.T, code.T
 
 
 def replay_transitions(replay_state: Any, observations: np.ndarray) -> np.ndarray:
@@ -69,9 +79,7 @@ def check_pairs(networks: Networks, config: Config, params: Params, replay_state
     played = replay_transitions(replay_state, frames)
     visits = np.zeros((rules.num_states, NUM_ACTIONS), np.int64)
     np.add.at(visits, tuple(played[:2]), 1)
-    entropy, likely = jax.device_get(
-        _entropies_of(networks, params, jnp.asarray(frames)[:, None], num_actions=NUM_ACTIONS)
-    )
+    entropy, likely = jax.device_get(_pair_entropies(networks, params, frames[:, None]))
     entropy = entropy.astype(np.float64)
     numbers = rules_check(
         entropy,

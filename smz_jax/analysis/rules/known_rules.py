@@ -1,12 +1,7 @@
 """The model against the true rules of a world that are known, the grid world's above all."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy import stats
-
-from smz_jax.model.steps import decide, entropy_nats
-from smz_jax.types import Array, Networks, Params
 
 
 def mean_where(values: np.ndarray, where: np.ndarray) -> float:
@@ -26,24 +21,6 @@ def roc_area(scores: np.ndarray, positive: np.ndarray) -> float:
         return float("nan")
     above = stats.mannwhitneyu(yes, no, method="asymptotic").statistic
     return float(above / (len(yes) * len(no)))
-
-
-def pair_entropies(
-    networks: Networks, params: Params, observations: Array, num_actions: int
-) -> tuple[Array, Array]:
-    """H(sigma) in nats and the most likely code of every (state, action), both `[S, A]`.
-
-    `observations [S, F, ...]` are one of each state. Pure, to be jitted by the caller.
-    """
-    embedding = networks.representation(params, observations)
-
-    def of_action(action: Array) -> tuple[Array, Array]:
-        actions = jnp.full(len(observations), action, jnp.int32)
-        afterstate = decide(networks, params, embedding, actions)
-        return entropy_nats(afterstate.logits), afterstate.likely
-
-    entropy, code = jax.lax.map(of_action, jnp.arange(num_actions))
-    return entropy.T, code.T
 
 
 def rules_check(
@@ -73,7 +50,6 @@ def rules_check(
     pairs = np.broadcast_to(reachable[:, None], entropy.shape)
     random = true_entropy > 1e-9
     seen = (visits > 0) & pairs
-
     weights = np.where(seen, visits, 0)
     scale = np.log(codebook_size) if codebook_size > 1 else 1.0
     return {

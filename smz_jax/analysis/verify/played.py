@@ -1,5 +1,6 @@
 """Games of an agent: what it played, and states on the way that can be gone back to."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -100,9 +101,9 @@ def play_vector(
     A game is cut off after `max_steps` actions, if the run's evaluations do not before. There is a
     piece for each game, and no starts, but what was seen.
     """
-    env = make_env(game_settings(config), seed=seed, num_envs=games, training=False)
+    settings = game_settings(config)
     actions, rewards, live, seen = [], [], [np.ones(games, np.bool_)], []
-    try:
+    with contextlib.closing(make_env(settings, seed=seed, num_envs=games, training=False)) as env:
         timestep = env.reset()
         while live[-1].any() and len(actions) < min(max_steps, config.eval.max_steps):
             seen.append(timestep.observation[live[-1]])
@@ -110,8 +111,6 @@ def play_vector(
             timestep = env.step(actions[-1])
             rewards.append(np.where(live[-1], timestep.raw_reward, 0.0))
             live.append(live[-1] & ~timestep.game_over)
-    finally:
-        env.close()
     lengths, lanes = np.sum(live[:-1], axis=0), np.stack(actions, axis=1).astype(np.int32)
     pieces = [Piece(lanes[game, :n], game) for game, n in enumerate(lengths)]
     return PlayedGames(pieces, np.sum(rewards, axis=0).tolist(), seen=np.concatenate(seen))

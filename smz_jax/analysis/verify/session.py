@@ -172,8 +172,7 @@ def judged_by(
     With a head they come twice, the second time without it, from the same states where they can
     be: so that what the head adds to the gate is seen.
     """
-    plain = trained._replace(learned=None)
-    models = {REAL: trained, UNTRAINED: untrained}
+    models, plain = {REAL: trained, UNTRAINED: untrained}, trained._replace(learned=None)
     judged = [(library, models.get(library.name, plain)) for library in libraries]
     if trained.learned is not None and libraries[0].name == REAL and libraries[0].macros:
         judged.insert(1, (libraries[0]._replace(name=CERTAIN), plain))

@@ -113,7 +113,11 @@ def head_lines(document: Mapping[str, Any]) -> list[str]:
     game = document["game"] + (f", sticky actions {sticky:g}" if sticky else "")
     counts = f"{sound['changing']} change the action, {sound['repeats']} repeat one"
     if sound["renamed"]:
-        counts += f" ({sound['renamed']} by actions that do the same: {_same_names(document)})"
+        groups = {}  # of actions that do the same, as `NOOP = FIRE`
+        for name, first in zip(document["action_names"], document["same_actions"], strict=True):
+            groups.setdefault(first, []).append(name)
+        same = ", ".join(" = ".join(groups[x]) for x in sorted(groups) if len(groups[x]) > 1)
+        counts += f" ({sound['renamed']} by actions that do the same: {same})"
     codes = "" if perplexity is None else f"; code perplexity {perplexity:.2f} at the run's end"
     lines = [
         f"{document['experiment']}, seed {document['seed']}, {document['checkpoint']} model: "
@@ -144,13 +148,6 @@ def head_lines(document: Mapping[str, Any]) -> list[str]:
             f"{max(lengths)} actions from {pairs['starts']} states: {said}"
         )
     return lines
-
-
-def _same_names(document: Mapping[str, Any]) -> str:
-    """Groups of actions that do the same, as `NOOP = FIRE`."""
-    same, names = document["same_actions"], document["action_names"]
-    groups = [[n for n, x in zip(names, same, strict=True) if x == i] for i in range(len(same))]
-    return ", ".join(" = ".join(group) for group in groups if len(group) > 1)
 
 
 def criteria_lines(criteria: Sequence[Mapping[str, Any]]) -> list[str]:
