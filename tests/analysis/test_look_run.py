@@ -24,7 +24,7 @@ def test_a_report_tells_of_a_dead_gate_and_of_prefixes(tmp_path):
     path = write_run(tmp_path / "breakout" / "a", iterations=4)
 
     def told(document):
-        write_macros_json(path.parent, document)
+        write_macros_json(path, document)
         run = load_run(path)
         return run, " ".join(find_warnings([run]))
 
