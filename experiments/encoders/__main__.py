@@ -4,7 +4,6 @@ if not __package__:
     raise SystemExit("error: type `python -m experiments.encoders` in the project's root")
 
 import dataclasses
-import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,16 +122,15 @@ def main() -> int:
 
     plan = make_plan(request, invocation)
     folder, updates = plan.run_dir, plan.sizes.updates
-    typed = shlex.join(["python", "-m", "experiments.encoders", *sys.argv[1:]])
     print(f"encoders: {len(plan.jobs)} jobs of {updates:,} updates, folder {folder}", flush=True)
     try:
         signal_number = compare(plan)
-        table = write_report(folder, typed)
+        table = write_report(folder, invocation.command)
     except OSError as error:
         raise ConfigError(f"run_dir = {str(folder)!r} cannot be written: {error}") from None
     print(f"\n{table}\nwrote results.json, table.md and encoders.png in {folder}")
     if signal_number is not None:
-        print(f"stopped; what was done is saved. Go on with:\n  {typed}")
+        print(f"stopped; what was done is saved. Go on with:\n  {invocation.command}")
         return 128 + signal_number
     return 0
 
