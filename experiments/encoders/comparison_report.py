@@ -115,7 +115,7 @@ def markdown_table(results: Rows) -> str:
                 low, high = bootstrap(lambda drawn: values[drawn].mean(axis=1), len(good), seed=0)
             if not good:
                 return "-"
-            ends = (None, None) if len(good) == 2 else (low, high)
+            ends: Any = (None, None) if len(good) == 2 else (low, high)
             return Estimate(float(np.mean(good)), *ends).text(f"{{:.{digits}f}}".format)
 
         if members:

@@ -227,16 +227,16 @@ def encoder_summary(raw: Mapping[str, Any]) -> dict[str, Any]:
 def unlike(runs: Sequence[Finished], but: Sequence[str] = ()) -> list[str]:
     """Says where runs have other settings than the first; the seed and `but` may differ."""
     problems, seen = [], []
-    for one in (one for one in runs if one.run):
+    for folder, config in [(one.job.run_dir, one.run.config) for one in runs if one.run]:
         theirs = flat_dict(Config())  # a setting that another version lacked is at its default
-        for name, value in one.run.config.items():
+        for name, value in config.items():
             inner = value.items() if isinstance(value, Mapping) else [("", value)]
             theirs |= {f"{name}.{leaf}".rstrip("."): x for leaf, x in inner}
-        seen.append((one.job.run_dir, theirs))
+        seen.append((folder, theirs))
         first, ours = seen[0]
         names = [x for x in {**theirs, **ours} if theirs.get(x) != ours.get(x)]
         names = [x for x in names if x not in ("seed", *but)]
         if names:
             listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-            problems.append(f"{one.job.run_dir}: settings unlike those of {first}: {listed}")
+            problems.append(f"{folder}: settings unlike those of {first}: {listed}")
     return problems

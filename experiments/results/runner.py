@@ -36,7 +36,7 @@ class Machine(NamedTuple):
 
 class _Running(NamedTuple):
     job: Job
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[Any]
     cores: list[int]
     began: float
 
