@@ -148,27 +148,37 @@ class _Training:
             self._rows = [row for row in rows if row["updates"] <= self._updates]
         if not self._rows:
             self._evaluate([])
-        sizes, dispatch = self._sizes, self._config.learner.updates_per_dispatch
         saved, metrics = time.monotonic(), []
-        while self._updates < sizes.updates and not stop:
-            start = time.monotonic()
-            self._state, self._replay_state, row = self._step(self._state, self._replay_state)
-            metrics.append(row)
-            self._updates += dispatch
-            is_due = self._updates % sizes.eval_every == 0 or self._updates >= sizes.updates
-            if is_due or len(metrics) % -(-SHOW_EVERY // dispatch) == 0:
-                loss = float(jax.device_get(row["loss/total"]))  # waits for the device
-                self._bar.update(self._before + self._updates, {"loss/total": loss})
-            self._seconds += time.monotonic() - start
-            if is_due:
+        while self._updates < self._sizes.updates and not stop:
+            metrics += self._train()
+            if self._is_due():
                 self._evaluate(metrics)
                 metrics = []
                 if time.monotonic() - saved > SAVE_SECONDS:
                     self._save()
                     saved = time.monotonic()
         self._save()
-        if self._updates >= sizes.updates:
+        if self._updates >= self._sizes.updates:
             self._finish()
+
+    def _is_due(self) -> bool:
+        sizes = self._sizes
+        return self._updates % sizes.eval_every == 0 or self._updates >= sizes.updates
+
+    def _train(self) -> list[Mapping[str, Any]]:
+        """Some updates, until the progress is to be shown or a row is due; gives their metrics."""
+        start, metrics = time.monotonic(), []
+        dispatch = self._config.learner.updates_per_dispatch
+        for _ in range(0, SHOW_EVERY, dispatch):
+            self._state, self._replay_state, row = self._step(self._state, self._replay_state)
+            metrics.append(row)
+            self._updates += dispatch
+            if self._is_due():
+                break
+        loss = float(jax.device_get(metrics[-1])["loss/total"])
+        self._seconds += time.monotonic() - start
+        self._bar.update(self._before + self._updates, {"loss/total": loss})
+        return metrics
 
     def _save(self) -> None:
         extra = {"updates": self._updates, "seconds": self._seconds}
