@@ -14,6 +14,20 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """No space, no quota, or a file that must not grow."""
 ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 """Signals that save like Ctrl-C."""
+RESTS_ON = {
+    "jax_enable_x64": False,
+    "jax_numpy_rank_promotion": "allow",
+    "jax_numpy_dtype_promotion": "standard",
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_threefry_partitionable": True,
+    "jax_disable_jit": False,
+    "jax_transfer_guard": "allow",
+    "jax_debug_nans": False,
+    "jax_debug_infs": False,
+    "jax_debug_key_reuse": False,
+}
+"""Settings of JAX that its environment variables may change, and that numbers and dtypes rest on.
+A number that is not finite is no error here: such an update is skipped and counted."""
 
 
 class LastingStream:

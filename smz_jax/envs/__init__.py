@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from smz_jax.config.check import require
 from smz_jax.config.settings import EnvConfig
 from smz_jax.envs.protocol import GameFault, OpenGame, VectorEnv, check_actions
+from smz_jax.envs.undisturbed import undisturbed
 
 if TYPE_CHECKING:
     from smz_jax.types import EnvSpec
@@ -38,7 +39,8 @@ def check_env_id(config: EnvConfig) -> None:
     Raises:
         ConfigError: in one line; names close matches of an unknown id.
     """
-    importlib.import_module(SUITES[config.suite][0]).check_id(config)
+    with undisturbed(config.id):
+        importlib.import_module(SUITES[config.suite][0]).check_id(config)
 
 
 def _games_of(config: EnvConfig) -> Any:
@@ -81,8 +83,9 @@ def make_env(
     games = _games_of(config)
     from smz_jax.envs.vector import LanesVectorEnv
 
-    opened = games.open_lanes(config, seed, lanes)
-    return LanesVectorEnv(opened, games.spec_of(config), config, count, training)
+    with undisturbed(config.id):
+        opened, spec = games.open_lanes(config, seed, lanes), games.spec_of(config)
+    return LanesVectorEnv(opened, spec, config, count, training)
 
 
 def make_spec(config: EnvConfig) -> EnvSpec:
@@ -91,7 +94,8 @@ def make_spec(config: EnvConfig) -> EnvSpec:
     Raises:
         ConfigError: as `make_env`.
     """
-    return _games_of(config).spec_of(config)
+    with undisturbed(config.id):
+        return _games_of(config).spec_of(config)
 
 
 def open_game(config: EnvConfig, *, seed: int, screen: bool) -> OpenGame:
@@ -111,6 +115,7 @@ def open_game(config: EnvConfig, *, seed: int, screen: bool) -> OpenGame:
     """
     suite = importlib.import_module(SUITES[config.suite][1])
     if hasattr(suite, "open_game"):
-        return suite.open_game(config, seed, screen)
+        with undisturbed(config.id):
+            return suite.open_game(config, seed, screen)
     env = make_env(config, seed=seed, num_envs=1, training=False)
     return OpenGame(env, None, 4.0, f"played by {getattr(suite, 'LIBRARY', 'smz_jax')}")

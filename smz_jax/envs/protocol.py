@@ -23,6 +23,11 @@ def first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
+def error_text(error: BaseException) -> str:
+    """An error in one line of at most 300 characters."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
 class VectorEnv(Protocol):
     """B games side by side; see `Timestep` for what autoreset and the flags mean."""
 

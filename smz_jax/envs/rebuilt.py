@@ -130,11 +130,7 @@ class RebuiltEnv(VectorEnv):
 
     def close(self) -> None:
         """Frees the games; see `VectorEnv.close`."""
-        try:
-            self._env.close()
-        except Exception:
-            if not self._failed:
-                raise
+        self._env.close()
 
     def _reopen(self) -> Timestep:
         """Opens the next games; tries again where they fail at once."""

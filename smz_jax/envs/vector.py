@@ -8,6 +8,7 @@ import numpy as np
 from smz_jax.config.settings import EnvConfig
 from smz_jax.envs.frames import push_frame
 from smz_jax.envs.protocol import GameFault, VectorEnv, check_actions
+from smz_jax.envs.undisturbed import close, undisturbed
 from smz_jax.types import EnvSpec, Space, Timestep
 
 
@@ -121,7 +122,9 @@ class LanesVectorEnv(VectorEnv):
         lanes = self._open(not self._in_flight, "reset() before the step sent was received")
         self._stack, self._elapsed = None, np.zeros(self.num_envs, np.int64)
         self._game_over = np.ones(self.num_envs, np.bool_)
-        return self._timestep(lanes.reset())
+        with undisturbed(self.spec.name):
+            first = lanes.reset()
+        return self._timestep(first)
 
     def send(self, actions: np.ndarray) -> None:
         """Starts a step of every lane; see `VectorEnv.send`."""
@@ -142,9 +145,9 @@ class LanesVectorEnv(VectorEnv):
 
     def close(self) -> None:
         """Frees the games; see `VectorEnv.close`."""
-        if self._lanes is not None:
-            self._lanes.close()
-        self._lanes = None
+        lanes, self._lanes = self._lanes, None
+        if lanes is not None:
+            close(lanes, self.spec.name)
 
     def _open(self, in_turn: bool, message: str) -> Lanes:
         if self._lanes is None or not in_turn:

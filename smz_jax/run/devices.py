@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from smz_jax.config.check import ConfigError
+from smz_jax.config.process import RESTS_ON
 from smz_jax.storage.metrics import PhaseTimers
 
 COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
@@ -18,21 +19,6 @@ FAST_COMPILE = "--xla_cpu_use_fusion_emitters=false"
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Of glibc's `mallopt`."""
-
-RESTS_ON = {
-    "jax_enable_x64": False,
-    "jax_numpy_rank_promotion": "allow",
-    "jax_numpy_dtype_promotion": "standard",
-    "jax_default_prng_impl": "threefry2x32",
-    "jax_threefry_partitionable": True,
-    "jax_disable_jit": False,
-    "jax_transfer_guard": "allow",
-    "jax_debug_nans": False,
-    "jax_debug_infs": False,
-    "jax_debug_key_reuse": False,
-}
-"""Settings of JAX that its environment variables may change, and that numbers and dtypes rest on.
-A number that is not finite is no error here: such an update is skipped and counted."""
 
 
 def prepare_jax(fast: bool = False) -> None:

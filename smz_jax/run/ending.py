@@ -12,6 +12,7 @@ from smz_jax.config.cli import Invocation
 from smz_jax.config.process import command_words
 from smz_jax.config.settings import Config
 from smz_jax.envs import GameFault
+from smz_jax.envs.undisturbed import TIMES
 from smz_jax.report.macro_tables import format_rankings
 from smz_jax.run import events
 from smz_jax.run.state import RunState, library
@@ -101,6 +102,9 @@ def finish(invocation: Invocation, outcome: Outcome) -> int:
     print("\n" + format_summary(summary, config))
     print("\n" + format_rankings(outcome.library))
     print(f"\nreport: {report}")
+    for what, count in TIMES.items():
+        if count > 1:
+            print(f"{count} times: {what}")
     if outcome.signal_number is not None:
         return 128 + outcome.signal_number
     if outcome.fault:

@@ -10,6 +10,7 @@ import numpy as np
 from smz_jax.config.settings import Config
 from smz_jax.envs import GameFault
 from smz_jax.learning.learner import over_updates
+from smz_jax.macros.mine.keys import MAX_ACTIONS
 from smz_jax.macros.mine.miner import mining_row
 from smz_jax.macros.precondition.head import Known
 from smz_jax.run.devices import count_compilation
@@ -73,6 +74,9 @@ def train(
             progress.message("not in the main thread: Ctrl-C and SIGTERM do not save this run")
         progress.status("opening the games and making the networks")
         parts, store = make_parts(config, timers), make_store(config, run_dir)
+        if parts.miner.is_off:
+            count, most = parts.spec.num_actions, MAX_ACTIONS
+            progress.message(f"no macros: there are {count} actions, and they hold at most {most}")
         state = begin(parts, store, run_dir, progress, resume=resume, weights=weights)
         start -= sum((state.counters.seconds or {}).values())  # that the run took before
         writer = open_metrics(parts, state, run_dir, resume=resume)

@@ -13,7 +13,7 @@ from smz_jax.config import cli, sources
 from smz_jax.config.check import ConfigError
 from smz_jax.config.settings import EnvConfig
 from smz_jax.envs import check_env_id, make_env, make_spec
-from smz_jax.envs.gym.gym_ids import make_coder
+from smz_jax.envs.gym.observations import make_coder
 from smz_jax.model.networks import make_networks
 from smz_jax.run.loop import train
 from smz_jax.storage.metrics import read_metrics
@@ -319,3 +319,14 @@ def test_a_run_is_stopped_and_resumed(tmp_path):
     assert rows[-1]["env_frames"] == 128 and rows[-1]["learner_steps"] > rows[1]["learner_steps"]
     assert outcome.evaluation["cut_share"] == 0.0  # its own limit, 9 steps, is an end
     assert outcome.evaluation["length_mean"] <= 9
+
+
+def test_more_actions_than_a_macro_can_hold_are_learned_without_macros(tmp_path, capsys):
+    flags = ("--preset", "tiny", "--env.id", "tests.support.gym_worlds:Many-v0")
+    outcome = train(parse(*flags, "--eval.no_baselines", "--total_env_steps", "64"), tmp_path)
+    assert outcome.finished and outcome.env_steps == 64 and outcome.learner_steps > 0
+    assert not outcome.library["macros"] and outcome.library["stats"]["transitions_play"] > 0
+    out = capsys.readouterr().out
+    assert "no macros: there are 1000 actions, and they hold at most 255" in out
+    with pytest.raises(ConfigError, match="action space .* Discrete, of at most 10000 actions"):
+        check_env_id(gym(flags[-1], kwargs='{"actions": 10001}'))

@@ -15,8 +15,8 @@ if "NO_HOME" in os.environ:
         raise KeyError(uid)
     pwd.getpwuid = nobody
     os.environ.pop("HOME", None)
-from smz_jax.config.process import run_main
-from smz_jax.run.devices import RESTS_ON, prepare_jax
+from smz_jax.config.process import RESTS_ON, run_main
+from smz_jax.run.devices import prepare_jax
 def main():
     import jax, jax.numpy as jnp
     prepare_jax()

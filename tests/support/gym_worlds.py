@@ -1,8 +1,13 @@
 """Small Gymnasium environments, named `tests.support.gym_worlds:Corridor-v0` and so on."""
 
+import io
+import logging
+import os
+import signal
 import sys
 
 import gymnasium
+import jax
 import numpy as np
 from gymnasium import spaces
 
@@ -59,5 +64,119 @@ class Odd(gymnasium.Env):
         return np.zeros(2, np.float32), {}
 
 
+class Many(gymnasium.Env):
+    """More actions than a macro's key can hold; the same as the last one pays."""
+
+    def __init__(self, actions: int = 1000):
+        self.action_space = spaces.Discrete(actions)
+        self.observation_space = spaces.Box(0, 1, (1,))
+
+    def reset(self, *, seed=None, options=None):
+        self.last = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        paid, self.last = float(action == self.last), action
+        return np.full(1, action / self.action_space.n, np.float32), paid, False, False, {}
+
+
+class Agents(gymnasium.Env):
+    """Gives each of two agents its own of something."""
+
+    def __init__(self, several: str = "reward"):
+        self.several = several
+        self.action_space, self.observation_space = spaces.Discrete(2), spaces.Box(0, 1, (3,))
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros((2, 3) if self.several == "observation" else 3, np.float32), {}
+
+    def step(self, action):
+        rewards = {"reward": np.zeros(2), "names": {"a": 0.0, "b": 0.0}}
+        return self.reset()[0], rewards.get(self.several, 0.0), False, False, {}
+
+
+class Views(gymnasium.Env):
+    """Moving pictures 20 high and 24 wide, in several forms; action 1 is masked in a Dict."""
+
+    def __init__(self, form: str = "last"):
+        self.form, self.action_space = form, spaces.Discrete(3)
+        shape = {
+            "first": (4, 20, 24), "last": (20, 24, 4), "rgba": (20, 24, 4), "planes": (20, 24, 4),
+            "colours": (4, 20, 24, 3), "channels": (20, 24, 12),
+        }.get(form, (20, 24, 3))  # fmt: skip
+        self.observation_space = spaces.Box(0, 255, shape, np.uint8)
+        if form == "masked":
+            bits = spaces.Box(0, 1, (3,), np.int8)
+            inner = {"action_mask": bits, "picture": self.observation_space}
+            self.observation_space = spaces.Dict(inner)
+
+    def picture(self, at):
+        return np.random.default_rng(at).integers(0, 256, (20, 24, 3), np.uint8)
+
+    def _seen(self):
+        now = [self.picture(max(at, 0)) for at in range(self.at - 3, self.at + 1)]
+        if self.form == "masked":
+            return {"picture": now[-1], "action_mask": np.array([1, 0, 1], np.int8)}
+        if self.form == "rgba":
+            return np.concatenate([now[-1], np.full((20, 24, 1), 255, np.uint8)], axis=-1)
+        if self.form == "planes":
+            return np.stack([now[-1][..., 0] // (plane + 1) for plane in range(4)], axis=-1)
+        if self.form == "colours":
+            return np.stack(now)
+        if self.form == "channels":
+            return np.concatenate(now, axis=-1)
+        return np.stack([x[..., 0] for x in now], axis=0 if self.form == "first" else -1)
+
+    def reset(self, *, seed=None, options=None):
+        self.at = 0
+        return self._seen(), {}
+
+    def step(self, action):
+        assert self.form != "masked" or action != 1, "an invalid move was played"
+        self.at += 1
+        return self._seen(), 0.0, False, False, {}
+
+
+class Rude(gymnasium.Env):
+    """Disturbs the process wherever it is called outside of a step."""
+
+    def __init__(self, how: str = "close"):
+        self.how = how
+        self.action_space, self.observation_space = spaces.Discrete(2), spaces.Box(0, 1, (3,))
+        self._disturb()
+
+    def _disturb(self):
+        if self.how == "signals":
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        elif self.how == "folder":
+            os.chdir("/")
+        elif self.how == "logging":
+            logging.disable(logging.CRITICAL)
+            logging.root.setLevel(logging.DEBUG)
+            logging.root.addHandler(logging.NullHandler())
+        elif self.how == "jax":
+            jax.config.update("jax_enable_x64", True)
+        elif self.how == "numpy":
+            np.seterr(all="raise")
+        elif self.how == "output":
+            sys.stdout = io.StringIO()
+
+    def reset(self, *, seed=None, options=None):
+        self._disturb()
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(3, np.float32), 0.0, True, False, {}
+
+    def close(self):
+        self._disturb()
+        if self.how == "close":
+            raise OSError("it\ndoes not close")
+
+
+gymnasium.register("Agents-v0", Agents)
+gymnasium.register("Views-v0", Views)
+gymnasium.register("Rude-v0", Rude)
+gymnasium.register("Many-v0", Many, max_episode_steps=9)
 gymnasium.register("Corridor-v0", Corridor, max_episode_steps=9)
 gymnasium.register("Odd-v0", Odd)

@@ -2,9 +2,9 @@
 
 Both reset a lane at the step after its end, ignore that step's action and give reward 0. In
 Gymnasium the lanes step one after the other in this process (`SyncVectorEnv`). Rewards are as the
-environment gives them. `info["action_mask"]` (1 = valid), where an environment gives one, becomes
-`Timestep.invalid_actions`; envpool hands none on. See `gym_ids` for
-observations and for which library plays what.
+environment gives them. A mask of the actions (1 = valid), where an environment gives one, becomes
+`Timestep.invalid_actions`: `info["action_mask"]`, `info["legal_action_mask"]` of envpool, and
+`action_mask` within an observation. See `gym_ids` for which library plays what, and `observations`.
 """
 
 import contextlib
@@ -22,8 +22,9 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from smz_jax.config.check import ConfigError
 from smz_jax.config.settings import EnvConfig
 from smz_jax.envs import make_env
-from smz_jax.envs.gym.gym_ids import Found, error_text, find, open_envpool, open_single
-from smz_jax.envs.protocol import GameFault, OpenGame, lane_seeds
+from smz_jax.envs.gym.gym_ids import Found, find, open_envpool, open_single
+from smz_jax.envs.protocol import GameFault, OpenGame, error_text, lane_seeds
+from smz_jax.envs.undisturbed import close, undisturbed
 from smz_jax.envs.vector import Lanes, LaneStep, LanesVectorEnv, describe
 from smz_jax.types import EnvSpec
 
@@ -40,8 +41,14 @@ def open_lanes(config: EnvConfig, seed: int, lanes: range) -> Lanes:
     found, seeds = find(config), lane_seeds(seed, lanes)
     if found.library == "gymnasium":
         return _GymnasiumLanes(config, found, seeds)
-    pool = open_envpool(config, found, seeds)
-    return Lanes(pool, lambda x, _: LaneStep(found.coder.encode(x)), found.first_action)
+
+    def seen(observation: Any, info: dict[str, Any]) -> LaneStep:
+        mask = info.get("legal_action_mask")
+        if found.coder.mask:
+            mask = found.coder.mask(observation)
+        return LaneStep(found.coder.encode(observation), valid_actions=mask)
+
+    return Lanes(open_envpool(config, found, seeds), seen, found.first_action)
 
 
 class _GymnasiumLanes(Lanes):
@@ -53,7 +60,7 @@ class _GymnasiumLanes(Lanes):
 
         self._envs = SyncVectorEnv([make] * len(seeds), autoreset_mode=AutoresetMode.NEXT_STEP)
         self._seeds: list[int | None] = seeds.tolist()
-        self._found = found
+        self._found, self._id = found, config.id
 
     @contextlib.contextmanager
     def _faults(self) -> Iterator[None]:
@@ -71,30 +78,34 @@ class _GymnasiumLanes(Lanes):
         with self._faults():
             observation, info = self._envs.reset(seed=self._seeds)
         self._seeds = [None] * len(self._seeds)
-        return LaneStep(self._found.coder.encode(observation), valid_actions=self._mask(info))
+        frame, mask = self._found.coder.encode(observation), self._mask(observation, info)
+        return LaneStep(frame, valid_actions=mask)
 
     def send(self, actions: np.ndarray, over: np.ndarray) -> None:
-        self._actions = actions.astype(np.int64) + self._found.first_action
+        self._actions, self._over = actions.astype(np.int64) + self._found.first_action, over
 
     def recv(self) -> LaneStep:
-        with self._faults():
+        resets = undisturbed(self._id) if self._over.any() else contextlib.nullcontext()
+        with self._faults(), resets:
             observation, reward, terminated, truncated, info = self._envs.step(self._actions)
-        frame = self._found.coder.encode(observation)
-        return LaneStep(frame, reward, terminated, truncated, self._mask(info))
+        frame, mask = self._found.coder.encode(observation), self._mask(observation, info)
+        return LaneStep(frame, reward, terminated, truncated, mask)
 
     def render(self) -> np.ndarray:
         """The first lane's picture `[H, W, 3]` uint8; needs kwargs with `render_mode` rgb_array."""
         return np.asarray(self._envs.envs[0].render(), np.uint8)
 
     def close(self) -> None:
-        self._envs.close()
+        for env in self._envs.envs:  # one by one: the first that fails would leave the rest open
+            close(env, self._id)
 
-    def _mask(self, info: dict[str, Any]) -> np.ndarray | None:
-        """The lanes' masks; a lane that gives none may play anything."""
+    def _mask(self, observation: Any, info: dict[str, Any]) -> np.ndarray | None:
+        """The lanes' masks; a lane that gives none in its info plays by its observation's."""
+        seen = self._found.coder.mask
         if "action_mask" not in info:
-            return None
+            return seen(observation) if seen else None
         lanes, actions = len(self._seeds), self._found.num_actions
-        mask = np.ones((lanes, actions), np.bool_)
+        mask = seen(observation) if seen else np.ones((lanes, actions), np.bool_)
         for lane in np.flatnonzero(info.get("_action_mask", np.ones(lanes, np.bool_))):
             row = np.asarray(info["action_mask"][lane])
             if row.shape != (actions,):

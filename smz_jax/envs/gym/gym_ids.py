@@ -1,13 +1,9 @@
 """Which library plays an id of suite gym, the spaces that it gives, and these as frames.
 
 Imports nothing of this project that needs JAX (envpool imports JAX itself where that is installed).
-
-An image is a uint8 Box of rank 2, or of rank 3 with one or three channels (first or last), at least
-16 pixels high and wide: it becomes grey (ITU-R 601 weights) and is resized to `env.frame_size` by
-area, and may be stacked. Everything else becomes a vector in the order of `gymnasium.spaces.
-flatten`: numbers as they are, Discrete and MultiDiscrete as one-hots, Dict and Tuple joined. The
-same id may have other spaces by `env.backend` and is then learned from other inputs: Blackjack-v1
-is three numbers in envpool and 45 bits of one-hots in Gymnasium.
+See `observations` for the frames. The same id may have other spaces by `env.backend` and is then
+learned from other inputs: Blackjack-v1 is three numbers in envpool and 45 bits of one-hots in
+Gymnasium.
 """
 
 import contextlib
@@ -15,10 +11,9 @@ import difflib
 import functools
 import importlib
 import importlib.util
-import operator
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 import gymnasium
@@ -27,24 +22,17 @@ from gymnasium import spaces
 
 from smz_jax.config.check import ConfigError, require
 from smz_jax.config.settings import EnvConfig
-from smz_jax.envs.frames import resize_area
+from smz_jax.envs.gym.observations import Coder, check_shapes, make_coder
+from smz_jax.envs.protocol import error_text
+from smz_jax.envs.undisturbed import close, tell, undisturbed
 
-MAX_ACTIONS, MAX_ONE_HOT, MIN_IMAGE = 10_000, 65_536, 16
-GREY = np.array([0.299, 0.587, 0.114], np.float32)
+MAX_ACTIONS = 10_000
 OURS = {"id", "disable_env_checker"}
 ENVPOOLS = {
     "num_envs", "batch_size", "num_threads", "seed", "env_seed", "env_type", "max_num_players",
     "gym_reset_return_info",
 }  # fmt: skip
 """Arguments that are set here; those of envpool are free in an environment of the user's own."""
-
-
-class Coder(NamedTuple):
-    """How the observations of a space become frames."""
-
-    frame_shape: tuple[int, ...]
-    frame_dtype: np.dtype  # uint8: image, bool: only one-hots and bits, else float32
-    encode: Callable[[Any], np.ndarray]  # batched observations -> [B, *frame_shape]
 
 
 class Found(NamedTuple):
@@ -76,25 +64,30 @@ def find(config: EnvConfig) -> Found:
     spec = _envpool_spec(config, name)
     if spec is not None:
         library = "envpool"
+        players = spec.config.max_num_players
+        require(players == 1, "env.id", config.id, f"for one player: it has {players}")
         observation, action = spec.gymnasium_observation_space, spec.gymnasium_action_space
         limit = getattr(spec.config, "max_episode_steps", None)
+        tried = functools.partial(_try_envpool, config, name, action)
     else:
         library = "gymnasium"
         hint = "" if known else _near(config)
         require(known is not None, "env.id", config.id, f"an environment's id{hint}")
-        env = open_single(config, name, None)
-        observation, action = env.observation_space, env.action_space
-        env.close()
-        limit = gymnasium.spec(name).max_episode_steps
+        only = EnvConfig(suite="gym", backend="gymnasium", id=config.id, kwargs=config.kwargs)
+        observation, action, seen = _try_gymnasium(only, name)
+        limit, tried = gymnasium.spec(name).max_episode_steps, lambda: seen
     fits = isinstance(action, spaces.Discrete) and action.n <= MAX_ACTIONS
     allowed = f"Discrete, of at most {MAX_ACTIONS} actions"
     require(fits, f"the action space of {config.id}", str(action), allowed)
     assert isinstance(action, spaces.Discrete)
+    coder = make_coder(observation, config.frame_size, int(action.n), tried)
+    if coder.note:
+        tell(f"env.id = {config.id!r}: {coder.note}")
     own_limit, limit = int(own_limit or limit or 0), config.max_episode_steps
     return Found(
         library=library,
         name=name,
-        coder=make_coder(observation, config.frame_size),
+        coder=coder,
         num_actions=int(action.n),
         first_action=int(action.start),
         max_episode_steps=min(own_limit, limit) if own_limit > 0 else limit,
@@ -114,6 +107,45 @@ def _check_options(config: EnvConfig) -> None:
     limit = config.options.get("max_episode_steps", 1)
     good = type(limit) is int and limit > 0
     require(good, "env.kwargs.max_episode_steps", limit, "a whole number above 0")
+
+
+@functools.lru_cache(maxsize=16)
+def _try_gymnasium(config: EnvConfig, name: str) -> tuple[spaces.Space, spaces.Space, list[Any]]:
+    """The spaces of an environment, and what `Tried` gives of it, which is of one agent.
+
+    What fails at that fails again when it is played, and is told then.
+
+    Raises:
+        ConfigError: in one line, where it does not open, or there are several agents.
+    """
+    env, seen, reward = open_single(config, name, None), [], 0.0
+    space, action = env.observation_space, env.action_space
+    if isinstance(action, spaces.Discrete):
+        quiet = warnings.catch_warnings(action="ignore")
+        with contextlib.suppress(Exception, SystemExit), quiet, undisturbed(config.id):
+            first, info = env.reset(seed=1)
+            inside = first if isinstance(first, dict) else {}
+            mask = info.get("action_mask", inside.get("action_mask", [1]))
+            after, reward, *_ = env.step(action.start + np.argmax(mask))
+            seen = [first, after]
+    close(env, config.id)
+    rewards = 0  # of something that holds no numbers, such as a dict of agents
+    with contextlib.suppress(TypeError, ValueError):
+        rewards = np.asarray(reward, np.float64).size
+    allowed = "an environment of one agent: its reward must be one number, not "
+    require(rewards == 1, "env.id", config.id, allowed + repr(reward)[:100])
+    check_shapes(space, seen, config.id)
+    return space, action, seen
+
+
+def _try_envpool(config: EnvConfig, name: str, action: spaces.Space) -> list[Any]:
+    """What `Tried` gives of an environment of envpool's."""
+    pool, seen = _envpool().make_gymnasium(name, num_envs=1, seed=1, **config.options), []
+    with contextlib.suppress(Exception), warnings.catch_warnings(action="ignore"):
+        first = np.full(1, getattr(action, "start", 0), np.int32)
+        seen = [pool.reset()[0], pool.step(first)[0]]
+    close(pool, config.id)
+    return seen
 
 
 def open_single(config: EnvConfig, name: str, max_episode_steps: int | None) -> gymnasium.Env:
@@ -142,16 +174,11 @@ def open_envpool(config: EnvConfig, found: Found, seeds: Any) -> Any:
 def opening(config: EnvConfig) -> Iterator[None]:
     """Opens something of a library's; its warnings are of no use to the reader, its errors are."""
     try:
-        with warnings.catch_warnings(action="ignore"):
+        with warnings.catch_warnings(action="ignore"), undisturbed(config.id):
             yield
     except (Exception, SystemExit) as error:  # an environment's own constructor may do anything
         what = f"env.id = {config.id!r} with env.kwargs = {config.kwargs}"
         raise ConfigError(f"{what} cannot be opened: {error_text(error)}") from None
-
-
-def error_text(error: BaseException) -> str:
-    """An error in one line of at most 300 characters."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
 def _gymnasium_id(env_id: str) -> str | None:
@@ -207,87 +234,3 @@ def _near(config: EnvConfig) -> str:
 
 def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", re.sub(r"-v\d+$", "", name).lower())
-
-
-def make_coder(space: spaces.Space, frame_size: int) -> Coder:
-    """The coder of an observation space.
-
-    Args:
-        space: of one lane.
-        frame_size: height and width of an image's frame.
-
-    Returns:
-        The `Coder`; its `encode` takes what the libraries give for B lanes: arrays with a batch
-        axis, in dicts or tuples where the space is one.
-
-    Raises:
-        ConfigError: if the space, or one inside it, is none of Box, Discrete, MultiDiscrete,
-            MultiBinary, Dict and Tuple, or is empty.
-    """
-    if _is_image(space):
-        shape = (frame_size, frame_size)
-        return Coder(shape, np.dtype(np.uint8), lambda x: _grey_frame(np.asarray(x), frame_size))
-    leaves = list(_leaves(space))
-    size = sum(_size(leaf) for _, leaf in leaves)
-    require(size > 0, "env.id", str(space), "an environment whose observation is not empty")
-    numbers = any(isinstance(leaf, spaces.Box) for _, leaf in leaves)
-    dtype = np.dtype(np.float32 if numbers else np.bool_)
-
-    def encode(batch: Any) -> np.ndarray:
-        parts = [_flat(leaf, functools.reduce(operator.getitem, at, batch)) for at, leaf in leaves]
-        return np.concatenate(parts, axis=1).astype(dtype, copy=False)
-
-    return Coder((size,), dtype, encode)
-
-
-def _leaves(space: spaces.Space, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, spaces.Space]]:
-    """The spaces inside of Dict and Tuple, each with its path of keys; another is its only one."""
-    if isinstance(space, (spaces.Dict, spaces.Tuple)):
-        is_dict = isinstance(space, spaces.Dict)
-        for key, inner in space.spaces.items() if is_dict else enumerate(space.spaces):
-            yield from _leaves(inner, (*at, key))
-    else:
-        yield at, space
-
-
-def _size(leaf: spaces.Space) -> int:
-    """Length of its part of the vector; raises ConfigError for a space that has none."""
-    allowed = "made of Box, Discrete, MultiDiscrete, MultiBinary, Dict and Tuple"
-    one_hot = isinstance(leaf, (spaces.Discrete, spaces.MultiDiscrete))
-    known = one_hot or isinstance(leaf, (spaces.Box, spaces.MultiBinary))
-    require(known, "the observation space of env.id", str(leaf), allowed)
-    size = int(spaces.flatdim(leaf))
-    allowed = f"a one-hot of at most {MAX_ONE_HOT:,} numbers"
-    fits = not one_hot or size <= MAX_ONE_HOT
-    require(fits, "the observation space of env.id", str(leaf), allowed)
-    return size
-
-
-def _flat(leaf: spaces.Space, batch: Any) -> np.ndarray:
-    """`gymnasium.spaces.flatten` for B observations at once: `[B, n]`."""
-    array = np.asarray(batch)
-    rows = array.reshape(len(array), -1)
-    if isinstance(leaf, (spaces.Discrete, spaces.MultiDiscrete)):
-        sizes = np.ravel(leaf.n if isinstance(leaf, spaces.Discrete) else leaf.nvec)
-        columns = zip((rows - np.ravel(leaf.start)).T, sizes, strict=True)
-        return np.concatenate([x[:, None] == np.arange(n) for x, n in columns], axis=1)
-    return rows.astype(np.float32 if isinstance(leaf, spaces.Box) else np.bool_)
-
-
-def _is_image(space: spaces.Space) -> bool:
-    if not isinstance(space, spaces.Box) or space.dtype != np.uint8:
-        return False
-    shape = space.shape
-    if len(shape) == 3 and {shape[0], shape[-1]} & {1, 3}:
-        shape = shape[:2] if shape[-1] in (1, 3) else shape[1:]
-    return len(shape) == 2 and min(shape) >= MIN_IMAGE
-
-
-def _grey_frame(batch: np.ndarray, size: int) -> np.ndarray:
-    """`[B, H, W]`, `[B, H, W, c]` or `[B, c, H, W]` uint8 to `[B, size, size]` uint8."""
-    image = batch.astype(np.float32)
-    if batch.ndim == 4:
-        if batch.shape[-1] not in (1, 3):
-            image = np.moveaxis(image, 1, -1)
-        image = image @ GREY if image.shape[-1] == 3 else image[..., 0]
-    return resize_area(image, size)

@@ -1,5 +1,6 @@
 """Macros of a run: the post-pass after every search, and the merge after every rollout."""
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +10,7 @@ from smz_jax.config.settings import Config
 from smz_jax.config.training import MacroConfig
 from smz_jax.macros.library.summary import run_stats, table_stats
 from smz_jax.macros.mine.buckets import BucketState, assign_buckets, init_buckets, update_buckets
-from smz_jax.macros.mine.keys import PackedWindows
+from smz_jax.macros.mine.keys import MAX_ACTIONS, PackedWindows
 from smz_jax.macros.mine.table import init_table, merge
 from smz_jax.macros.mine.windows import PlayCarry, PlayRows, init_carry, play_windows, tree_windows
 from smz_jax.types import Array, Decision, MacroStats, MacroTable, Trajectory
@@ -36,11 +37,15 @@ class Miner:
     """Watches each `Decision` of a rollout, then merges what it saw into the table.
 
     `begin` with the state of the run, `watch` each step, then `end_rollout` gives the new state.
-    `embedding_shape` is that of one embedding.
+    `embedding_shape` is that of one embedding. Of more actions than a key can hold, nothing is
+    certain: the search for macros is off.
     """
 
     def __init__(self, config: Config, num_actions: int, embedding_shape: tuple[int, ...]) -> None:
         self._settings, self._num_actions = config.macro, num_actions
+        self._key_actions, self.is_off = min(num_actions, MAX_ACTIONS), num_actions > MAX_ACTIONS
+        if self.is_off:
+            self._settings = replace(config.macro, tree_threshold=0.0, play_threshold=0.0)
         self._length, self._lanes = config.rollout.length, config.env.num_envs
         self._embedding_shape = embedding_shape
         self._warmup_steps = self._settings.bucket_warmup_steps // self._lanes
@@ -53,7 +58,7 @@ class Miner:
     def _init(self, rng_key: Array) -> MacroState:
         """The state of a run that begins; `rng_key` is of the buckets' projection."""
         return MacroState(
-            table=init_table(self._settings, self._num_actions),
+            table=init_table(self._settings, self._key_actions),
             buckets=init_buckets(rng_key, self._embedding_shape, self._settings),
             carry=init_carry(self._settings, self._lanes),
         )
@@ -109,7 +114,7 @@ class Miner:
             none = MacroStats(*[jnp.zeros((), jnp.int32)] * len(MacroStats._fields))
             return buckets, MinedWindows(None, none, bucket, jnp.zeros((), jnp.float32))
         nodes = assign_buckets(buckets, tree.embeddings.state)
-        windows, stats = tree_windows(tree, nodes, self._settings, self._num_actions)
+        windows, stats = tree_windows(tree, nodes, self._settings, self._key_actions)
         # A chance node, or the decision node at the end of a collapsed one: both follow an action.
         edge = tree.action_from_parent
         followed = (tree.node_visits > 0) & (edge >= 0) & (edge < self._num_actions)
@@ -134,14 +139,14 @@ class Miner:
         """
         fields = rows.action, rows.transition_entropy, rows.reward, rows.discount, rows.is_first
         joined = PlayRows(*fields, found.bucket.T)
-        windows, stats, carry = play_windows(joined, state.carry, self._settings, self._num_actions)
+        windows, stats, carry = play_windows(joined, state.carry, self._settings, self._key_actions)
         played = jnp.ones(windows.key_high.shape, jnp.bool_)
         if found.windows is not None:
             # One merge for both sources: it is the sort that costs, and its compilation.
             grown = jax.tree.map(jnp.ravel, found.windows)
             windows = jax.tree.map(lambda *x: jnp.concatenate(x), windows, grown)
             played = jnp.pad(played, (0, grown.key_high.shape[0]), constant_values=False)
-        kind = {"config": self._settings, "num_actions": self._num_actions}
+        kind = {"config": self._settings, "num_actions": self._key_actions}
         table = merge(state.table, windows, played=played, **kind)
         table = table._replace(buckets=table.buckets & frozen)
         counts = jax.tree.map(lambda trees, play: trees.sum() + play, found.stats, stats)
