@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -26,7 +27,7 @@ GLOBAL_DRAWS = re.compile(
 )
 
 
-def world(name, frame_stack=1, backend="gymnasium", **kwargs):
+def world(name, frame_stack=1, backend: Any = "gymnasium", **kwargs):
     words = ", ".join(f'"{key}": "{value}"' for key, value in kwargs.items())
     env_id = name if "-v1" in name else f"tests.support.gym_worlds:{name}-v0"
     return EnvConfig(
