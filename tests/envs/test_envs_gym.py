@@ -328,5 +328,5 @@ def test_more_actions_than_a_macro_can_hold_are_learned_without_macros(tmp_path,
     assert not outcome.library["macros"] and outcome.library["stats"]["transitions_play"] > 0
     out = capsys.readouterr().out
     assert "no macros: there are 1000 actions, and they hold at most 255" in out
-    with pytest.raises(ConfigError, match="action space .* Discrete, of at most 10000 actions"):
+    with pytest.raises(ConfigError, match=r"action space .* Discrete, of at most 10000 actions"):
         check_env_id(gym(flags[-1], kwargs='{"actions": 10001}'))
