@@ -70,13 +70,9 @@ def train(
         StopSignal(progress.stopping) as stop,
         opened(run_dir) as folder,
     ):
-        if not stop.is_handling:
-            progress.message("not in the main thread: Ctrl-C and SIGTERM do not save this run")
         progress.status("opening the games and making the networks")
         parts, store = make_parts(config, timers), make_store(config, run_dir)
-        if parts.miner.is_off:
-            count, most = parts.spec.num_actions, MAX_ACTIONS
-            progress.message(f"no macros: there are {count} actions, and they hold at most {most}")
+        tell_limits(parts, progress, stop)
         state = begin(parts, store, run_dir, progress, resume=resume, weights=weights)
         start -= sum((state.counters.seconds or {}).values())  # that the run took before
         writer = open_metrics(parts, state, run_dir, resume=resume)
@@ -118,6 +114,15 @@ def train(
         outcome = conclude(session.follow(), state, fault)._replace(baselines=baselines)
     timers.add("other", time.perf_counter() - start - timers.total)
     return outcome._replace(seconds=timers.seconds)
+
+
+def tell_limits(parts: Parts, progress: Progress, stop: StopSignal) -> None:
+    """Says what this run cannot do, in a line each."""
+    if not stop.is_handling:
+        progress.message("not in the main thread: Ctrl-C and SIGTERM do not save this run")
+    if parts.miner.is_off:
+        count, most = parts.spec.num_actions, MAX_ACTIONS
+        progress.message(f"no macros: there are {count} actions, and they hold at most {most}")
 
 
 def iterate(parts: Parts, state: RunState) -> tuple[RunState, dict[str, Any]]:
