@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from smz_jax.config import settings as cfg
+from smz_jax.config import training
 from smz_jax.config.check import ConfigError
 from smz_jax.learning import replay as rp
 from smz_jax.types import EnvSpec, Space, Trajectory
@@ -17,9 +18,9 @@ def make_config(*, lanes=3, capacity=90, min_size=30, length=4, batch=16, stack=
     return cfg.Config(
         total_env_steps=10_000,
         env=cfg.EnvConfig(num_envs=lanes, frame_stack=stack),
-        rollout=cfg.RolloutConfig(length=length),
-        replay=cfg.ReplayConfig(capacity=capacity, min_size=min_size, **replay),
-        learner=cfg.LearnerConfig(
+        rollout=training.RolloutConfig(length=length),
+        replay=training.ReplayConfig(capacity=capacity, min_size=min_size, **replay),
+        learner=training.LearnerConfig(
             batch_size=batch, unroll_steps=2, td_steps=2, updates_per_env_step=1.0
         ),
     )

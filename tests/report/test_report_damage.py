@@ -3,7 +3,7 @@
 import pytest
 
 from experiments.report import main
-from smz_jax.config.check import ConfigError
+from smz_jax.config.check import ConfigError, shorten
 from smz_jax.config.process import run_main
 from smz_jax.report.build import build_report
 from smz_jax.report.data import load_run, load_runs
@@ -90,7 +90,7 @@ def test_command_line_answers_bad_folders_in_one_line(tmp_path, capsys):
     file.touch()
     for out in (file, file / "below"):
         error = line_of([str(finished), "--out", str(out)], capsys)
-        assert f"out = {str(out)!r} is not allowed: it must be a folder" in error
+        assert f"out = {shorten(str(out))} is not allowed: it must be a folder" in error
         assert error.count("\n") == 1
     with pytest.raises(ConfigError, match="no run folder"):
         load_runs([])
