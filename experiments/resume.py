@@ -28,7 +28,8 @@ def find_experiment(run_dir: Path) -> str:
     experiment = read_config(run_dir).experiment
     typed = _COMMAND.search((run_dir / CONFIG_NAME).read_text(encoding="utf-8"))
     name = typed[1] if typed else experiment
-    known = sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
+    modules = pkgutil.iter_modules([str(Path(__file__).parent)])
+    known = sorted({module.name for module in modules} - {"smz_jax"})
     require(name in known, "experiment", name, "one of experiments/: " + ", ".join(known))
     return name
 

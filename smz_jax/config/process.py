@@ -106,12 +106,9 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
     is one line too: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP; and so is a full disk,
     with code 1. A closed pipe (`--help | head`) is no error.
     """
-    stopped_by = signal.SIGINT
 
     def terminate(number: int, frame: Any) -> NoReturn:
-        nonlocal stopped_by
-        stopped_by = signal.Signals(number)
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(number)
 
     for number in ENDING_SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
@@ -122,9 +119,9 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
         except ConfigError as error:
             print("error: " + " ".join(str(error).split()), file=sys.stderr)
             code = 2
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:  # Python's own has no number
             print("interrupted", file=sys.stderr)
-            code = 128 + stopped_by
+            code = 128 + (error.args or (signal.SIGINT,))[0]
         except OSError as error:
             if error.errno not in DISK_FULL:
                 raise

@@ -66,13 +66,20 @@ def close(games: Any, env_id: str) -> None:
             tell(f"env.id = {env_id!r} failed when it was closed", f": {error_text(error)}")
 
 
+_WAKEUP = "wakeup"
+
+
 def _handlers() -> dict[int, Any]:
     if threading.current_thread() is not threading.main_thread():
         return {}
-    return {number: signal.getsignal(number) for number in (signal.SIGINT, *ENDING_SIGNALS)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, *ENDING_SIGNALS)}
+    descriptor = signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(descriptor, warn_on_full_buffer=False)
+    return {**handlers, _WAKEUP: descriptor}
 
 
 def _set_handlers(handlers: dict[int, Any]) -> None:
+    signal.set_wakeup_fd(handlers.pop(_WAKEUP), warn_on_full_buffer=False)
     for number, handler in handlers.items():
         if handler is not None:  # one that was not set by Python
             signal.signal(number, handler)

@@ -47,6 +47,8 @@ def conclude(session: events.Session, state: RunState, fault: str | None) -> Out
     session.progress.status("saving a checkpoint")
     writer.flush()
     events.note_failures(session, session.store.wait)
+    if fault and session.store.steps("last"):
+        fault += "; the last good checkpoint is kept"
     # What went wrong is kept out of the checkpoints: the last good one stays the newest.
     saved = not fault and events.save_last(session, state, block=True)
     final, sticky, model, findings = None, None, {}, {}
@@ -61,6 +63,7 @@ def conclude(session: events.Session, state: RunState, fault: str | None) -> Out
             final, sticky = events.evaluate_final(session, state)
         except GameFault as error:
             fault = str(error)
+        session = session.follow()
         if final is not None and session.on_finish and not stop:
             with parts.timers("evaluation"):
                 findings = session.on_finish(parts, state, session.run_dir)

@@ -73,10 +73,15 @@ class Session(NamedTuple):
     on_check: OnCheck | None = None
     on_finish: OnFinish | None = None
 
+    @property
+    def place(self) -> Path:
+        """A path to the folder, whatever its name is now."""
+        return Path(f"/proc/self/fd/{self.folder}")
+
     def follow(self) -> "Session":
         """The session with its folder where that is now."""
-        now = Path(f"/proc/self/fd/{self.folder}").resolve()
-        if not now.is_dir() or now == self.run_dir.resolve():
+        now = self.place.resolve()
+        if not now.is_dir() or now == self.store.run_dir.resolve():
             return self
         self.progress.message(f"the run's folder is {now} from here on")
         self.store.move(now)
@@ -201,7 +206,7 @@ def measure_baselines(session: Session, *, resume: bool) -> dict[str, Any] | Non
             session.progress.message(f"no baselines: {error}")
             return {"random": None, "constant": {}}
     if not session.stop:
-        write_json(session.run_dir / BASELINES.file, baselines)
+        write_json(session.place / BASELINES.file, baselines)
         # Of the first iteration, whenever they are measured: a resumed run writes the same row.
         writer.write({"env_steps": first, **baseline_row(baselines)})
     return baselines

@@ -6,6 +6,7 @@ about two seconds.
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from smz_jax.config.cli import Invocation, choose_preset, parse
 from smz_jax.config.experiment import Experiment
 from smz_jax.config.process import run_main
 from smz_jax.run.devices import prepare_jax
+from smz_jax.run.signals import StopSignal
 from smz_jax.storage import run_dir as folders
 
 
@@ -71,6 +73,7 @@ def _run(invocation: Invocation, **hooks: Any) -> int:
         try:
             outcome = train(config, run_dir, resume=invocation.resume, weights=weights, **hooks)
         except KeyboardInterrupt:
+            folders.forget_start(run_dir, before)
             if CheckpointStore(run_dir).steps("last"):
                 command = resume_command(invocation, run_dir)
                 print(f"the checkpoint that was saved before is kept. Go on with:\n  {command}")
@@ -78,4 +81,10 @@ def _run(invocation: Invocation, **hooks: Any) -> int:
         except Exception:
             folders.forget_start(run_dir, before)
             raise
-        return finish(invocation, outcome)
+        if outcome.fault and not outcome.env_steps:
+            folders.forget_start(run_dir, before)
+            print(f"error: {outcome.fault}", file=sys.stderr)
+            return 1
+        # A second press at once is the same press still.
+        with StopSignal() if outcome.signal_number else contextlib.nullcontext():
+            return finish(invocation, outcome)

@@ -85,7 +85,7 @@ def train(
             try:
                 state, row = take_unfinished(state) or iterate(parts, state)
             except GameFault as error:
-                fault = f"{error}; the last good checkpoint is kept"
+                fault = str(error)
                 break
             fault = skipped_too_many(config, state)
             report_cuts(session, row)
@@ -224,5 +224,5 @@ def skipped_too_many(config: Config, state: RunState) -> str | None:
         return None
     return (
         f"{skipped} updates were skipped because their loss or gradient was not finite "
-        f"(learner.max_skipped = {most}); the last good checkpoint is kept"
+        f"(learner.max_skipped = {most})"
     )

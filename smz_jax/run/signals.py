@@ -37,6 +37,7 @@ class StopSignal:
         self._answer = answer
         self._first: float | None = None
         self._again = False
+        self._booked = self._handled = 0
         self._previous: dict[int, Any] = {}
         self._is_over = False
         self._lock = threading.RLock()  # a handler may come in the middle of another
@@ -73,10 +74,14 @@ class StopSignal:
         with self._lock, contextlib.suppress(BlockingIOError):
             for number in os.read(self._read, 64):
                 if number in self._previous:
-                    now = time.monotonic()
-                    if self._first is None:
-                        self._first, self.number = now, number
-                    self._again |= now - self._first > SAME_PRESS_SECONDS
+                    self._book(number)
+
+    def _book(self, number: int) -> None:
+        now = time.monotonic()
+        self._booked += 1
+        if self._first is None:
+            self._first, self.number = now, number
+        self._again |= now - self._first > SAME_PRESS_SECONDS
 
     def _wait(self) -> None:
         """The thread: takes signals as they come, and answers the first."""
@@ -90,9 +95,13 @@ class StopSignal:
                 self._answer()
 
     def _receive(self, number: int, frame: Any) -> None:
-        self._take()
+        with self._lock:
+            self._take()
+            self._handled += 1
+            if self._handled > self._booked:  # a library took the descriptor that C writes to
+                self._book(number)
         if self._again:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(number)
 
     def __bool__(self) -> bool:
         return self.number is not None

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import importlib.metadata
+import json
 import os
 import platform
 import subprocess
@@ -147,7 +148,8 @@ def _write_config(run_dir: Path, invocation: Invocation) -> None:
     )
     if invocation.init_from:
         folder, kind, step = split_init_from(invocation.init_from)
-        header += f"{_INIT_FROM}{folder.absolute()}@{step or kind}\n"
+        name = f"{folder.absolute()}@{step or kind}"
+        header += f"{_INIT_FROM}{name if name.isprintable() else json.dumps(name)}\n"
     path = run_dir / CONFIG_NAME
     if path.exists():  # a resumed run keeps what its first start was called with
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -229,7 +231,8 @@ def began_with(run_dir: Path | None) -> str | None:
     with contextlib.suppress(OSError, UnicodeDecodeError):
         for line in (Path(run_dir or "") / CONFIG_NAME).read_text(encoding="utf-8").splitlines():
             if line.startswith(_INIT_FROM):
-                return line.removeprefix(_INIT_FROM)
+                name = line.removeprefix(_INIT_FROM)
+                return json.loads(name) if name.startswith('"') else name
     return None
 
 

@@ -103,3 +103,15 @@ def test_the_answer_does_not_wait_for_a_compilation():
         number, left = process.communicate(timeout=60)[0].split()
     # Most of the computation was still to come when the answer was given.
     assert int(number) == signal.SIGINT and float(left) > 0.5
+
+
+def test_a_library_that_takes_the_descriptor_loses_no_signal(monkeypatch):
+    monkeypatch.setattr(signals, "SAME_PRESS_SECONDS", 0.05)
+    with StopSignal() as stop:
+        signal.set_wakeup_fd(-1)  # as the end of asyncio's handlers
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.number == signal.SIGTERM
+        time.sleep(0.1)
+        with pytest.raises(KeyboardInterrupt) as raised:
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert raised.value.args == (signal.SIGTERM,)

@@ -134,3 +134,13 @@ def test_without_a_home_a_tilde_is_refused(monkeypatch):
     monkeypatch.setattr("os.path.expanduser", lambda path: path)
     with pytest.raises(ConfigError, match="no home folder"):
         parse("--run_dir", "~/runs")
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\udce4b", "a [1] @b"])
+def test_weights_of_a_run_in_any_folder_are_noted(tmp_path, monkeypatch, name):
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / name)
+    run_dir.prepare_run_dir(parse("--preset", "tiny", "--run_dir", "b", "--init_from", "a"))
+    noted = run_dir.began_with(Path("b"))
+    assert noted and run_dir.split_init_from(noted)[0] == tmp_path / name / "a"
+    assert run_dir.read_config(Path("b")).seed == 0

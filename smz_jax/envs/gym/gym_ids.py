@@ -66,7 +66,8 @@ def find(config: EnvConfig) -> Found:
         library = "envpool"
         players = spec.config.max_num_players
         require(players == 1, "env.id", config.id, f"for one player: it has {players}")
-        observation, action = spec.gymnasium_observation_space, spec.gymnasium_action_space
+        with opening(config):
+            observation, action = spec.gymnasium_observation_space, spec.gymnasium_action_space
         limit = getattr(spec.config, "max_episode_steps", None)
         tried = functools.partial(_try_envpool, config, name, action)
     else:

@@ -91,6 +91,11 @@ class CheckpointStore:
         names = [x.name for x in folder.iterdir() if x.is_dir()] if folder.is_dir() else []
         return sorted({int(name[:12]) for name in names if _COMPLETE.fullmatch(name)})
 
+    @property
+    def run_dir(self) -> Path:
+        """The run's folder, absolute."""
+        return self._root.parent
+
     def move(self, run_dir: Path) -> None:
         """Goes on in the run's folder by its new name, after the running save."""
         if self._saving is not None:
