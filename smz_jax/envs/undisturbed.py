@@ -79,9 +79,10 @@ def _handlers() -> dict[int, Any]:
 
 
 def _set_handlers(handlers: dict[int, Any]) -> None:
-    signal.set_wakeup_fd(handlers.pop(_WAKEUP), warn_on_full_buffer=False)
     for number, handler in handlers.items():
-        if handler is not None:  # one that was not set by Python
+        if number == _WAKEUP:
+            signal.set_wakeup_fd(handler, warn_on_full_buffer=False)
+        elif handler is not None:  # one that was not set by Python
             signal.signal(number, handler)
 
 

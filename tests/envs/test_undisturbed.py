@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -158,3 +159,22 @@ def test_envpools_masks_count(env_id, size):
         step = env.step(step.invalid_actions.argmin(axis=1))
     env.close()
     assert step.invalid_actions.any() and not step.invalid_actions.all(axis=1).any()
+
+
+@pytest.mark.parametrize("settings", ['suite="gym", id="CartPole-v1"', 'id="Breakout"'])
+def test_no_warning_is_an_error(settings):
+    """`python -W error`: warnings of libraries stay inside, and no code of this project warns."""
+    script = f"""
+from smz_jax.config.settings import EnvConfig
+from smz_jax.envs import make_env
+import numpy as np
+env = make_env(EnvConfig({settings}), seed=0, num_envs=2)
+env.reset()
+env.step(np.zeros(2, np.int32))
+env.close()
+"""
+    words = [sys.executable, "-W", "error", "-c", script]
+    root = Path(__file__).resolve().parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

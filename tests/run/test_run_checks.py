@@ -4,6 +4,8 @@ import dataclasses
 import json
 import signal
 from concurrent import futures
+from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -13,12 +15,14 @@ from experiments.gridworld import EXPERIMENT, rules_at_the_end, rules_course
 from smz_jax.config.check import ConfigError
 from smz_jax.learning import replay
 from smz_jax.learning.diagnose import check_row
-from smz_jax.run.events import check
+from smz_jax.run import loop
+from smz_jax.run.events import Session, check
 from smz_jax.run.launch import launch
 from smz_jax.run.loop import train
 from smz_jax.run.parts import make_parts
 from smz_jax.run.state import restore
 from smz_jax.storage.checkpoint import CheckpointStore
+from smz_jax.storage.files import opened
 from smz_jax.storage.metrics import PhaseTimers, read_metrics
 from smz_jax.storage.run_dir import read_config
 
@@ -194,3 +198,26 @@ def test_a_start_that_failed_leaves_nothing(tmp_path, monkeypatch, capsys, mine)
         launch(EXPERIMENT, ["--preset=tiny", "--run_dir", str(folder)])
     assert ended.value.code == 2 and "GB free" in capsys.readouterr().err
     assert [x.name for x in tmp_path.rglob("*")] == (["run", mine] if mine else [])
+
+
+def test_games_that_fail_at_once_leave_nothing(tmp_path, monkeypatch, capsys):
+    over = SimpleNamespace(fault="the games failed 4 times", env_steps=0)
+    monkeypatch.setattr(loop, "train", lambda *_, **__: over)
+    with pytest.raises(SystemExit) as ended:
+        launch(EXPERIMENT, ["--preset=tiny", "--run_dir", str(tmp_path / "run")])
+    assert ended.value.code == 1 and capsys.readouterr().err == "error: the games failed 4 times\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_follows_its_folder_and_those_above_it(tmp_path, monkeypatch):
+    folder = tmp_path / "project/runs/a"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "project")
+    store, told = CheckpointStore(Path("runs/a")), SimpleNamespace(message=lambda line: None)
+    with opened(Path("runs/a")) as descriptor:
+        session = Session(None, Path("runs/a"), store, None, told, None, descriptor)  # type: ignore[arg-type]
+        assert session.follow() is session
+        (tmp_path / "project").rename(tmp_path / "elsewhere")
+        moved = session.follow()
+        assert moved.run_dir == store.run_dir == tmp_path / "elsewhere/runs/a"
+        assert moved.follow() is moved
