@@ -69,7 +69,7 @@ def close(games: Any, env_id: str) -> None:
 _WAKEUP = "wakeup"
 
 
-def _handlers() -> dict[int, Any]:
+def _handlers() -> dict[Any, Any]:
     if threading.current_thread() is not threading.main_thread():
         return {}
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, *ENDING_SIGNALS)}
@@ -78,7 +78,7 @@ def _handlers() -> dict[int, Any]:
     return {**handlers, _WAKEUP: descriptor}
 
 
-def _set_handlers(handlers: dict[int, Any]) -> None:
+def _set_handlers(handlers: dict[Any, Any]) -> None:
     for number, handler in handlers.items():
         if number == _WAKEUP:
             signal.set_wakeup_fd(handler, warn_on_full_buffer=False)
