@@ -175,6 +175,11 @@ class Trajectory(NamedTuple):
     action_weights: Array  # [B, T, A] float32
     search_value: Array  # [B, T] float32
     transition_entropy: Array  # [B, T] float32, normalised H(sigma) of the played action
+    target_step: Array  # [B, T] int32, learner step of the parameters that made the targets
+
+
+TARGETS = ("action_weights", "search_value", "target_step")
+"""Fields of a `Trajectory` that a refresh writes anew; the others never change."""
 
 
 class Experience(NamedTuple):

@@ -17,7 +17,7 @@ from smz_jax.envs.atari.sticky import StickyTruth, sticky_truth
 from smz_jax.storage.files import atomic_write_bytes
 from smz_jax.types import Trajectory
 
-FORMAT = 1
+FORMAT = 2
 WALLS = (55, 191)  # RAM x of the paddle at Breakout's walls
 
 
@@ -77,6 +77,7 @@ def collect(config: Config, num_rows: int, held_out: int) -> Stored:
                 "action_weights": weights.astype(np.float32),
                 "search_value": zeros,
                 "transition_entropy": zeros,
+                "target_step": zeros.astype(np.int32),
             }
             steps.append(Trajectory(**step))
             now = after

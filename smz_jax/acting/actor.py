@@ -99,8 +99,10 @@ class Actor:
         self._num_lanes = sum(env.num_envs for env in envs)
         self.count = 0  # steps of every lane so far; a resumed run sets it
 
-    def next(self, params: Params) -> Experience:
+    def next(self, params: Params, learner_step: Array | int = 0) -> Experience:
         """Plays T steps; the rows' lanes are in the order of the pools.
+
+        `learner_step` is that of the parameters: the rows' `target_step`.
 
         Raises:
             GameFault: if there can be no more.
@@ -146,7 +148,7 @@ class Actor:
                 "search/faults": jnp.sum(played.search.faults),
                 "search/all_invalid": jnp.sum(played.search.all_invalid),
             }
-            rows = join_rows(pools, played)
+            rows = join_rows(pools, played, learner_step)
         return Experience(rows, games, metrics, self._restarts - before)
 
     @property
@@ -190,7 +192,7 @@ def _stack(pools: list[list[Decision]]) -> Decision:
     return jax.tree.map(lambda *x: jnp.concatenate(x), *stacked)
 
 
-def join_rows(pools: Sequence[_Pool], played: Decision) -> Trajectory:
+def join_rows(pools: Sequence[_Pool], played: Decision, learner_step: Array | int) -> Trajectory:
     """Joins the pools' T steps into rows: what was seen at t, and what followed the action at t.
 
     The decisions `played` and the `Trajectory` are `[B, T, ...]`, lanes in the order of the pools.
@@ -213,4 +215,5 @@ def join_rows(pools: Sequence[_Pool], played: Decision) -> Trajectory:
         action_weights=played.search.action_weights,
         search_value=played.search.value,
         transition_entropy=played.transition_entropy,
+        target_step=jnp.full(played.search.action.shape, learner_step, jnp.int32),
     )

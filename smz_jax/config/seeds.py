@@ -6,3 +6,5 @@ CHECK_KEY = 3_000_003
 """Checks of the model have randomness of their own: a run is the same with and without them."""
 HEAD_KEY = 5_000_003
 """Of the precondition head: the rest of a run is the same with and without it."""
+REFRESH_KEY = 6_000_003
+"""Of searches that refresh stored targets: play draws what it would draw without them."""

@@ -5,6 +5,7 @@ alone, so that a wrong setting is answered before JAX or an environment loads.
 """
 
 import json
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -14,6 +15,8 @@ from smz_jax.config.check import Between, Checked, unique
 
 MAX_SUPPORT = 5000
 """Largest support of rewards and values."""
+REFRESH_ROOTS = 128
+"""Most roots of one search of `replay.refresh_rows`, where the lanes are no more."""
 MAX_BYTES = 10**12
 """More than any machine holds in one array; what this one holds is known when JAX has begun."""
 
@@ -319,6 +322,21 @@ class Config(Checked):
     def updates_per_iteration(self) -> int:
         """Learner updates after each rollout."""
         return round(self.learner.updates_per_env_step * self.env.num_envs * self.rollout.length)
+
+    @property
+    def refresh_steps(self) -> int:
+        """Time steps of all lanes that are refreshed in an iteration: whole blocks."""
+        wanted = math.ceil(self.replay.refresh_rows / self.env.num_envs)
+        wanted = wanted if self.rollout.policy == "search" else 0
+        return math.ceil(wanted / self.refresh_block) * self.refresh_block
+
+    @property
+    def refresh_block(self) -> int:
+        """Time steps of all lanes in one search of `replay.refresh_rows`; the ring holds more."""
+        lanes, history = self.env.num_envs, self.env.frame_stack - 1
+        fits = self.replay.capacity // lanes - self.rollout.length - history
+        wanted = math.ceil(self.replay.refresh_rows / lanes)
+        return max(1, min(REFRESH_ROOTS // lanes, wanted, fits))
 
     @property
     def window_rows(self) -> int:

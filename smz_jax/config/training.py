@@ -44,6 +44,11 @@ class ReplayConfig(Checked, section="replay"):
     """Alpha of prioritised replay; 0 is uniform."""
     importance_exponent: Annotated[float, Between(0.0, 1.0)] = 0.4
     """Beta of prioritised replay: how far importance weights undo the bias."""
+    refresh_rows: Annotated[int, Between(0, 10**9, words="in 0..10^9")] = 0
+    """Environment steps over all lanes, rounded up to whole searches of about 128, whose stored
+    policy and value targets are searched anew in each iteration: the oldest first, over and over
+    (MuZero Reanalyse, appendix H). 0, and always where rollout.policy is prior: targets stay as
+    old as the play."""
 
     def __post_init__(self) -> None:
         """Checks that the buffer can hold `min_size`, too."""

@@ -13,9 +13,9 @@ from smz_jax.learning.learner import make_batch_builder, model_metrics
 from smz_jax.learning.losses import Batch, code_entropy, loss_terms, unroll_model
 from smz_jax.learning.replay import Replay
 from smz_jax.model.steps import normalised_entropy
-from smz_jax.types import Array, EnvSpec, Networks, Params, TrainState
+from smz_jax.types import Array, EnvSpec, Networks, Params, TrainState, is_end
 
-HISTOGRAM_BINS = 20
+HISTOGRAM_BINS, CALIBRATION_PARTS = 20, 8
 ENCODER_TERMS = ("commitment", "code_entropy")
 """Terms that have a gradient for the encoder without the model's use of the codes."""
 
@@ -135,6 +135,45 @@ def make_check(
         return found | gradient_check(networks, config, state.params, keys[3], batch)
 
     return jax.jit(check)
+
+
+def real_returns(
+    reward: np.ndarray, discount: np.ndarray, is_first: np.ndarray, gamma: float
+) -> np.ndarray:
+    """The discounted return that really followed each row up to its episode's true end.
+
+    All are `[B, T]` of rows in order; so is the result, float64. It is NaN where the end is not
+    among the rows, where the episode was cut off, and in final observations.
+    """
+    final = np.pad(is_first[:, 1:].astype(np.bool_), ((0, 0), (0, 1)))
+    found = np.full(reward.shape, np.nan, np.float64)
+    after = np.full(len(reward), np.nan, np.float64)
+    for t in reversed(range(reward.shape[1])):
+        more = np.where(is_end(discount[:, t]), 0.0, gamma * discount[:, t] * after)
+        after = found[:, t] = np.where(final[:, t], np.nan, reward[:, t] + more)
+    return found
+
+
+def calibration(replay_state: Any, gamma: float) -> dict[str, np.ndarray]:
+    """Stored search values beside the returns that really followed, in parts by time.
+
+    The replay's rows are cut into `CALIBRATION_PARTS` parts, the oldest first.
+
+    Returns:
+        `stored` and `real`: means `[parts]` over the rows whose return is known; NaN in a part
+        without any.
+    """
+    rows = replay_state.experience
+    ring, at = rows.reward.shape[1], int(replay_state.current_index)
+    order = (at + np.arange(ring)) % ring if replay_state.is_full else np.arange(at)
+    fields = jax.device_get((rows.reward, rows.discount, rows.is_first, rows.search_value))
+    *parts, value = (np.asarray(x)[:, order] for x in fields)
+    real = real_returns(*parts, gamma)
+    known, means = np.isfinite(real), []
+    for part in np.array_split(np.arange(len(order)), CALIBRATION_PARTS):
+        good = known[:, part]
+        means.append([x[:, part][good].mean() if good.any() else np.nan for x in (value, real)])
+    return dict(zip(("stored", "real"), np.array(means, np.float64).T, strict=True))
 
 
 def check_row(result: Mapping[str, Any], prefix: str = "check") -> dict[str, float]:

@@ -10,7 +10,7 @@ row.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flashbax
@@ -52,6 +52,7 @@ def _empty_row(spec: EnvSpec) -> Trajectory:
         action_weights=jnp.zeros((spec.num_actions,), jnp.float32),
         search_value=jnp.zeros((), jnp.float32),
         transition_entropy=jnp.zeros((), jnp.float32),
+        target_step=jnp.zeros((), jnp.int32),
     )
 
 
@@ -160,6 +161,31 @@ def make_replay(config: Config, spec: EnvSpec) -> Replay:
         can_sample=buffer.can_sample,
         size=size,
     )
+
+
+def read_block(state: Any, first: Array, length: int) -> Trajectory:
+    """Rows `[lanes, length, ...]` of all lanes from the time `first` on, around the ring's end."""
+    time = (first + jnp.arange(length)) % state.experience.reward.shape[1]
+    return jax.tree.map(lambda x: x[:, time], state.experience)
+
+
+def write_targets(state: Any, first: Array, targets: Mapping[str, Array]) -> Any:
+    """The state with `TARGETS` `[lanes, n, ...]` at the times from `first` on; priorities stay.
+
+    To be jitted with the state donated.
+    """
+    rows = state.experience
+    time = (first + jnp.arange(targets["search_value"].shape[1])) % rows.reward.shape[1]
+    new = {name: getattr(rows, name).at[:, time].set(x) for name, x in targets.items()}
+    return state.replace(experience=rows._replace(**new))
+
+
+def mean_target_age(state: Any, step: Array) -> Array:
+    """Mean age `[]` of the stored targets at a learner step, in learner steps."""
+    made = state.experience.target_step
+    held = jnp.where(state.is_full, made.shape[1], state.current_index)
+    age = jnp.where(jnp.arange(made.shape[1]) < held, step - made, 0)
+    return jnp.sum(age, dtype=jnp.float32) / jnp.maximum(held * made.shape[0], 1)
 
 
 def required_bytes(config: Config, spec: EnvSpec) -> int:

@@ -6,7 +6,7 @@ the same methods.
 
 from typing import Any, Protocol
 
-from smz_jax.types import Experience, Params
+from smz_jax.types import Array, Experience, Params
 
 
 class Source(Protocol):
@@ -15,8 +15,11 @@ class Source(Protocol):
     count: int
     """Steps of every lane so far."""
 
-    def next(self, params: Params) -> Experience:
-        """The rows of one iteration; raises GameFault where there can be no more."""
+    def next(self, params: Params, learner_step: Array | int = 0) -> Experience:
+        """The rows of one iteration; raises GameFault where there can be no more.
+
+        `learner_step` is that of the parameters: the rows' `target_step`.
+        """
         ...
 
     @property

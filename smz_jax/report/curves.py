@@ -1,5 +1,6 @@
 """What figures over environment steps show beside plain metrics: scores, unroll steps, losses."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -132,6 +133,38 @@ def draw_courses(axes: Axes, runs: Sequence[RunData], key: str, first: int) -> b
         each = [run.vectors(key) for run in group.runs]
         means = [([x for x, _ in found], [float(np.mean(y)) for _, y in found]) for found in each]
         style.draw_curves(axes, means, (group.colour, group.label, group.dash))
+    return bool(axes.lines)
+
+
+def calibration(run: RunData) -> np.ndarray:
+    """Stored values and real returns `[2, parts]` at the newest check; NaN where not known."""
+    pairs = [[f"calibration/{kind}_{i}" for kind in ("stored", "real")] for i in range(8)]
+    rows = (row for row in reversed(run.rows) if pairs[0][0] in row)
+    found = [[row.get(key) for key in pair] for row in itertools.islice(rows, 1) for pair in pairs]
+    numbers = [[x if is_number(x) else np.nan for x in pair] for pair in found]
+    return np.array(numbers, np.float64).reshape(-1, 2).T
+
+
+def draw_calibration(axes: Axes, runs: Sequence[RunData], ratio: bool) -> bool:
+    """Stored values and real returns by the age of their rows; or the `ratio` of both."""
+    alone = len(runs) == 1
+    for group in make_groups(runs):
+        for number, run in enumerate(group.runs):
+            stored, real = calibration(run)
+            look: Any = {"color": group.colour, "marker": "o", "label": group.label}
+            if number or (alone and ratio):
+                look["label"] = None
+            if ratio:
+                stored = np.divide(stored, real, np.full_like(real, np.nan), where=real != 0)
+            elif alone:
+                look |= {"color": style.BLUE, "label": "stored value"}
+            if not np.isfinite(stored).any():
+                continue
+            across = np.arange(1, len(stored) + 1)
+            axes.plot(across, stored, **look)
+            if not ratio:
+                look |= {"linestyle": "--", "label": "real return" if alone else None}
+                axes.plot(across, real, **look | ({"color": style.ORANGE} if alone else {}))
     return bool(axes.lines)
 
 

@@ -198,6 +198,44 @@ _add(
     Plot("gradient norm, before clipping", [Line("learner/grad_norm")], draw=curves.note_checks),
     columns=2,
 )
+_EIGHTHS = "eighth of the replay, by time: 1 is the oldest"
+_add(
+    "calibration",
+    "Stored values against real returns",
+    "The search value that each row of the replay holds, and the discounted return that really "
+    "followed it, as it is trained on, up to the episode's end: means at the last check, by the "
+    "age of the rows. A ratio below 1: stored values are too small. Rows whose episode was cut off "
+    "or has not ended count in neither, so that the newest eighth tells of short episodes alone.",
+    Plot(
+        "mean value (dashed: real)",
+        draw=partial(curves.draw_calibration, ratio=False),
+        scale="free",
+        across=_EIGHTHS,
+    ),
+    Plot(
+        "stored / real",
+        draw=partial(curves.draw_calibration, ratio=True),
+        across=_EIGHTHS,
+        marks=[Mark(1.0, "", style.GREY, ":")],
+    ),
+    columns=2,
+    empty="not known",
+    shown=lambda runs: any(curves.calibration(run).size for run in runs),
+)
+_add(
+    "targets",
+    "Refresh of stored targets",
+    "How old the policy and value targets in the replay are, in updates of the model, and what "
+    "changes in rows that are searched anew (replay.refresh_rows). A small divergence: the stored "
+    "policies had not fallen behind.",
+    Plot("mean age of the targets", [Line("replay/target_age")], "learner steps", "counts"),
+    Plot("best action is another one", [Line("refresh/policy_changed")], scale="share"),
+    Plot("KL(stored, new policy)", [Line("refresh/policy_kl")], "nats"),
+    Plot("change of the value", [Line("refresh/value_change")], scale="free"),
+    columns=2,
+    given=True,
+    shown=lambda runs: any(run.curve("refresh/rows")[0] for run in runs),
+)
 _UNROLLED = (
     ("value: mean absolute error", "zero", {"key": "check/value_error", "first": 0}),
     ("reward: mean absolute error", "zero", {"key": "check/reward_error", "first": 1}),

@@ -13,7 +13,7 @@ from smz_jax.config.check import ConfigError
 from smz_jax.config.seeds import CHECK_KEY, FINAL_SEED, INTERIM_SEED
 from smz_jax.config.settings import Config
 from smz_jax.envs import GameFault
-from smz_jax.learning.diagnose import check_row
+from smz_jax.learning.diagnose import calibration, check_row
 from smz_jax.macros.precondition.quality import quality
 from smz_jax.report.text import cut_line
 from smz_jax.run.parts import Parts
@@ -127,7 +127,11 @@ def check_model(session: Session, state: RunState) -> tuple[dict[str, Any], dict
     with parts.timers("evaluation"):
         found = check(parts, state)
         own = on_check(parts, state) if found and on_check else {}
-        return found, check_row(found) | own
+        row = check_row(found) | own
+        if found:
+            values = calibration(state.replay, parts.config.learner.gamma)
+            row |= check_row(values, "calibration")
+        return found, row
 
 
 def report_cuts(session: Session, row: Mapping[str, Any]) -> None:

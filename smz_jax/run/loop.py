@@ -129,7 +129,7 @@ def iterate(parts: Parts, state: RunState) -> tuple[RunState, dict[str, Any]]:
     """One rollout, its macros, and the updates that are due; gives a metrics row."""
     counters, timers, start = state.counters, parts.timers, time.perf_counter()
     parts.miner.begin(state.macros, counters.count)
-    played = parts.source.next(state.train.params)
+    played = parts.source.next(state.train.params, state.train.step)
     with timers("macros"):
         macros, counts, entropy = parts.miner.end_rollout(played.rows)
         totals = MacroStats(*map(sum, zip(counters.macro_totals, counts, strict=True)))
@@ -148,8 +148,11 @@ def iterate(parts: Parts, state: RunState) -> tuple[RunState, dict[str, Any]]:
     )
     learned: dict[str, Any] = {}
     if learns(parts.config, env_steps):
+        with timers("refresh"):
+            state, refreshed = refresh(parts, state)
         with timers("learning"):
             state, learned = learn(parts, state)
+        learned |= refreshed
         with timers("macros"):  # what the updates showed of them goes into the table
             head, table = parts.settle(state.train.head, macros.table)
             train, macros = state.train._replace(head=head), macros._replace(table=table)
@@ -168,6 +171,17 @@ def iterate(parts: Parts, state: RunState) -> tuple[RunState, dict[str, Any]]:
         "search/tree_entropy": entropy,
         **learned,
     }
+
+
+def refresh(parts: Parts, state: RunState) -> tuple[RunState, dict[str, float]]:
+    """Stored targets searched anew; how many, how they changed, and how old all of them are."""
+    at = state.counters
+    replay, cursor, metrics = parts.refresh(
+        *(state.train.params, state.replay),
+        **{"cursor": at.cursor, "count": at.count, "iteration": at.iteration},
+        step=state.train.step,
+    )
+    return with_counters(state._replace(replay=replay), cursor=cursor), metrics
 
 
 def learn(parts: Parts, state: RunState) -> tuple[RunState, dict[str, float]]:

@@ -20,7 +20,7 @@ from smz_jax.storage.documents.macro_form import write_macros_json
 from smz_jax.storage.files import plain
 from smz_jax.storage.metrics import METRICS_FILE, MetricsWriter, newest_games, read_metrics
 from smz_jax.storage.run_dir import Weights, versions
-from smz_jax.types import MacroStats, TrainState
+from smz_jax.types import TARGETS, MacroStats, TrainState, Trajectory
 
 
 class Counters(NamedTuple):
@@ -28,6 +28,7 @@ class Counters(NamedTuple):
 
     count: int = 0  # steps of every lane
     iteration: int = 0
+    cursor: int = 0  # the row whose targets are refreshed next, in steps of every lane
     best: float | None = None  # mean score of the best evaluation so far
     games: list[tuple[float, int]] | tuple[()] = ()  # score and length of the newest ones
     skipped: int = 0  # updates whose loss or gradient was not finite
@@ -60,11 +61,17 @@ class RunState(NamedTuple):
         """What a checkpoint holds beside the replay's rows and the counters."""
         return {
             "train": self.train,
-            # Its rows are saved apart, those that changed alone.
+            # Its rows are saved apart, in files written once, but for what a refresh changes.
             "replay": self.replay.replace(experience=None),
+            "targets": {name: getattr(self.replay.experience, name) for name in TARGETS},
             "macros": self.macros,
             "games": self.games,
         }
+
+
+def played_part(rows: Trajectory) -> Trajectory:
+    """The fields that never change once they were played; the others are None."""
+    return rows._replace(**dict.fromkeys(TARGETS))
 
 
 def steps_per_iteration(config: Config) -> int:
@@ -122,7 +129,7 @@ def save(
         count = state.counters.count
         step = parts.env_steps(count)
         state = state._replace(games=parts.source.games)
-        rows = take_rows(state.replay.experience, count, store.saved_rows(step))
+        rows = take_rows(played_part(state.replay.experience), count, store.saved_rows(step))
         store.save("last", step, state.arrays, _counters_json(parts, state), rows, block=block)
         write_macros_json(run_dir, library(parts, state))
 
@@ -163,7 +170,10 @@ def restore(parts: Parts, store: CheckpointStore) -> tuple[RunState, list[str]]:
 
     wanted = abstract_state(parts)
     found = store.restore(
-        "last", wanted.arrays, experience=wanted.replay.experience, fits=check_fit
+        "last",
+        wanted.arrays,
+        experience=played_part(wanted.replay.experience),
+        fits=check_fit,
     )
     notes = [f"{line}: going on from the one before it" for line in found.damaged]
     if other := differing(found.manifest.get("versions"), versions()):
@@ -178,7 +188,8 @@ def restore(parts: Parts, store: CheckpointStore) -> tuple[RunState, list[str]]:
         what = f"the counters of checkpoint {found.step} are wrong"
         text = f"{type(error).__name__} {error}".splitlines()[0][:200]
         raise ConfigError(f"{what}: {text}") from None
-    replay = arrays["replay"].replace(experience=found.rows)
+    rows = found.rows and found.rows._replace(**arrays["targets"])
+    replay = arrays["replay"].replace(experience=rows)
     state = RunState(arrays["train"], replay, arrays["macros"], arrays["games"], counters)
     return state, notes
 

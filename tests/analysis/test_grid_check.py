@@ -117,6 +117,7 @@ def played_rows(lanes=16, length=200, seed=0):
         action_weights=blank,
         search_value=blank,
         transition_entropy=blank,
+        target_step=blank,
     )
     return rows, states
 

@@ -75,6 +75,7 @@ def make_rows(seed=0):
         action_weights=rng.dirichlet(np.ones(A), (B, W)).astype(np.float32),
         search_value=rng.normal(size=(B, W)).astype(np.float32),
         transition_entropy=np.zeros((B, W), np.float32),
+        target_step=np.zeros((B, W), np.int32),
     )
     return jax.tree.map(jnp.asarray, rows)
 
@@ -165,6 +166,7 @@ def scrambled(rows, window, start, *, keep_frame=True):
         discount=rows.discount.at[window, start:].set(1 - rows.discount[window, start:]),
         action_weights=wild(rows.action_weights, start),
         transition_entropy=wild(rows.transition_entropy, start),
+        target_step=wild(rows.target_step, start),
     )
 
 

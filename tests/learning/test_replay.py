@@ -43,6 +43,7 @@ def rows_of(lanes, first, steps):
         action_weights=jnp.full((*ids.shape, A), 1 / A, jnp.float32),
         search_value=jnp.asarray(ids),
         transition_entropy=jnp.zeros(ids.shape, jnp.float32),
+        target_step=jnp.zeros(ids.shape, jnp.int32),
     )
 
 

@@ -114,7 +114,7 @@ def test_a_negative_discount_turns_a_return_around():
 
 @functools.partial(jax.jit, static_argnums=(5, 6, 7))
 def targets_of(reward, discount, is_first, action_weights, values, K, n, gamma):
-    fields = None, None, reward, discount, is_first, None, action_weights, None, None
+    fields = None, None, reward, discount, is_first, None, action_weights, None, None, None
     rows = Trajectory(*fields)  # type: ignore[arg-type]
     return targets.make_unroll_targets(rows, values, unroll_steps=K, td_steps=n, gamma=gamma)
 

@@ -142,6 +142,7 @@ def all_rows():
         action_weights=POLICY[states].astype(np.float32),
         search_value=np.array(STORED, np.float32)[states],
         transition_entropy=np.zeros(states.shape, np.float32),
+        target_step=np.zeros(states.shape, np.int32),
     )
     return jax.tree.map(jnp.asarray, rows)
 

@@ -162,13 +162,35 @@ def test_gradient_shares_are_stacked(run, several, tmp_path):
     assert [bar.get_label() for bar in bars] == list(areas)
 
 
+def test_stored_values_stand_beside_real_returns(run, several):
+    values, ratio = draw("calibration", [run]).axes
+    stored, real = by_label(values).values()
+    assert list(by_label(values)) == ["stored value", "real return"]
+    assert list(stored.get_xdata()) == [*range(1, 9)]
+    np.testing.assert_allclose(stored.get_ydata(), expected_parts(80, 1))
+    np.testing.assert_allclose(real.get_ydata(), [np.nan, *expected_parts(80, 2)[1:]])
+    wanted = [np.nan, *(i / (i + 1) for i in range(2, 9))]
+    np.testing.assert_allclose(ratio.lines[0].get_ydata(), wanted)
+    values, ratio = draw("calibration", several).axes
+    assert len(values.lines) == 2 * 3 and len(ratio.lines) == 3 + 1  # a line at 1
+    labels = [group.label for group in make_groups(several)]
+    assert list(by_label(values)) == list(by_label(ratio)) == labels
+        list(by_label(values)) == list(by_label(ratio)) == [x.label for x in make_groups(several)]
+    )
+
+
+def expected_parts(iteration, first):
+    return [iteration / 98 * (i + first) / 10 for i in range(8)]
+
+
 def test_runs_without_checks_say_so(tmp_path):
     early = load_run(write_run(tmp_path / "breakout" / "a", iterations=5, finished=False))
     for name in ("entropy_hist", "gradient_shares"):
         assert [text.get_text() for text in draw(name, [early]).axes[0].texts] == [panels.NO_CHECK]
     for axes in draw("unroll_errors", [early]).axes:
         assert [text.get_text() for text in axes.texts] == ["not checked yet"]
-    assert not panels.PANELS["rules"].shown([early])
+    for name in ("rules", "calibration", "targets"):
+        assert not panels.PANELS[name].shown([early])
 
 
 def test_known_rules_are_drawn_and_told(tmp_path):

@@ -19,7 +19,15 @@ from smz_jax.envs.protocol import GameFault
 from smz_jax.run import loop
 from smz_jax.run.loop import train
 from smz_jax.run.parts import make_parts
-from smz_jax.run.state import abstract_state, fresh_state, load_weights, make_store, restore
+from smz_jax.run.state import (
+    abstract_state,
+    fresh_state,
+    load_weights,
+    make_store,
+    played_part,
+    restore,
+    save,
+)
 from smz_jax.storage.checkpoint import CheckpointStore
 from smz_jax.storage.metrics import PhaseTimers, read_metrics
 from smz_jax.storage.run_dir import versions
@@ -44,6 +52,8 @@ def make_config(experiment="gridworld", *flags):
 
 
 GRID = make_config("gridworld", "--network.family", "mlp", "--network.no_input_norm")
+REFRESHED = make_config("gridworld", "--network.family", "mlp", "--replay.refresh_rows", "16",
+                        "--replay.capacity", "128")  # fmt: skip
 STICKY = make_config("breakout", "--env.mode", "stochastic", "--eval.no_check_model",
                      "--eval.no_baselines")  # fmt: skip
 
@@ -82,7 +92,7 @@ def state_of(config, folder):
     parts.source.close()
     wanted = abstract_state(parts)
     found = make_store(config, folder).restore(
-        "last", wanted.arrays, experience=wanted.replay.experience
+        "last", wanted.arrays, experience=played_part(wanted.replay.experience)
     )
     assert found.step == STEPS and found.rows is not None
     leaves = jax.tree_util.tree_flatten_with_path((found.state, found.rows))[0]
@@ -126,6 +136,38 @@ def assert_goes_on(config, folder, whole, monkeypatch, stops, *, resume=False):
 @pytest.mark.parametrize("stops", [[4], pytest.param([1, 3], marks=pytest.mark.slow)])
 def test_a_stopped_run_of_the_grid_goes_on_bit_for_bit(tmp_path, whole, monkeypatch, stops):
     assert_goes_on(GRID, tmp_path, whole, monkeypatch, stops)
+
+
+def test_a_stopped_run_with_a_refresh_goes_on_bit_for_bit(tmp_path, whole, monkeypatch):
+    """The cursor is in the middle of the ring, whose oldest rows are overwritten meanwhile."""
+    assert_goes_on(REFRESHED, tmp_path, whole, monkeypatch, [6])
+    rows = whole(REFRESHED, monkeypatch)[1]
+    assert [row.get("refresh/rows") for row in rows if row["env_steps"] > 64][-5:] == [16] * 5
+
+
+def test_rows_that_were_refreshed_after_a_save_are_in_the_next(tmp_path):
+    parts = make_parts(REFRESHED, PhaseTimers())
+    state, store = fresh_state(parts), make_store(REFRESHED, tmp_path)
+    steps, saved = parts.env_steps(REFRESHED.rollout.length), []
+    for number in range(1, 8):
+        state, _ = loop.iterate(parts, state)
+        if number > 4:
+            save(parts, state, store, tmp_path)
+            saved.append((steps * number, jax.tree.map(np.asarray, state.replay.experience)))
+    parts.source.close()
+    made = [np.unique(rows.target_step[:, :8]).max() for _, rows in saved]
+    assert made[0] < made[1] < made[2]  # rows 0 to 7 were played before the first save
+    for step, rows in saved[1:]:
+        again = make_parts(REFRESHED, PhaseTimers())
+        wanted = abstract_state(again)
+        again.source.close()
+        found = make_store(REFRESHED, tmp_path).restore(
+            "last", wanted.arrays, experience=played_part(wanted.replay.experience), step=step
+        )
+        assert found.rows is not None
+        assert found.rows.search_value is None
+        there = found.rows._replace(**found.state["targets"])
+        jax.tree.map(np.testing.assert_array_equal, there, rows)
 
 
 @pytest.mark.slow

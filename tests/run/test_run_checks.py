@@ -108,6 +108,8 @@ def test_every_diagnostic_is_logged(folders):
         assert sum(row[f"check/entropy_histogram_{i}"] for i in range(20)) == pytest.approx(1)
         assert np.isfinite([row[f"check/{name}"] for name in names]).all()
         assert {"rules/roc_area", "rules/entropy_error"} <= set(row)
+        of_values = {f"calibration/{x}_{i}" for x in ("stored", "real") for i in range(8)}
+        assert {key for key in row if key.startswith("calibration/")} == of_values
     evaluation = rows[2]
     assert evaluation["eval/search_faults"] == evaluation["eval/search_all_invalid"] == 0
     assert "eval/mean" in evaluation and evaluation["learner_steps"] > 0
@@ -118,7 +120,7 @@ def test_a_run_is_bit_for_bit_the_same_without_checks(folders, restored):
     assert checks_of(plain) == []
 
     def told(folder):
-        own = ("check/", "rules/", "time/", "speed/", "wall_seconds")
+        own = ("check/", "calibration/", "rules/", "time/", "speed/", "wall_seconds")
         rows = ({k: row[k] for k in row if not k.startswith(own)} for row in rows_of(folder))
         return [row for row in rows if set(row) != {"env_steps"}]
 

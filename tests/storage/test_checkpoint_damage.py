@@ -22,7 +22,7 @@ LANES, RING, STEP = 2, 40, 16  # rows of each lane in the ring; rows between two
 @pytest.fixture(autouse=True)
 def small_files(monkeypatch):
     """Ranges of 16 rows: the ring has three, the last pushed back over the second."""
-    monkeypatch.setattr(rows, "RANGE_BYTES", 16 * LANES * (9 * 9 + 4 * 4 + 1 + 3 + 3 * 4 + 4))
+    monkeypatch.setattr(rows, "RANGE_BYTES", 16 * LANES * (9 * 9 + 4 * 4 + 1 + 3 + 3 * 4 + 2 * 4))
 
 
 def make_rows(total):
@@ -45,6 +45,7 @@ def make_rows(total):
         action_weights=filled((3,), np.float32),
         search_value=filled((), np.float32),
         transition_entropy=filled((), np.float32),
+        target_step=filled((), np.int32),
     )
 
 
@@ -93,6 +94,24 @@ def test_a_save_writes_what_changed_and_every_step_comes_back_whole(tmp_path):
     assert written[33] == [1, 2]  # rows 16 to 32; 24 on belong to the last range too
     assert written[50] == [0, 2]  # rows 33 to 49: 33 to 39 and 0 to 9
     assert written[200] == [0, 1, 2]
+
+
+def test_fields_that_are_none_are_neither_written_nor_read(tmp_path):
+    def part(experience):
+        return experience._replace(action_weights=None, search_value=None)
+
+    checkpoints = CheckpointStore(tmp_path)
+    for total in (16, 33):
+        chunks = take_rows(part(make_rows(total)), total, checkpoints.saved_rows(total))
+        checkpoints.save("last", total, state_of(total), {}, chunks)
+    found = CheckpointStore(tmp_path).restore("last", state_of(0), experience=part(EMPTY))
+    assert found.rows is not None and found.rows.action_weights is None
+    jax.tree.map(np.testing.assert_array_equal, found.rows, part(make_rows(33)))
+    for path in tmp_path.glob("checkpoints/rows-*/*.npz"):
+        names = {Path(name).stem for name in zipfile.ZipFile(path).namelist()}
+        assert names == set(Trajectory._fields) - {"action_weights", "search_value"}
+    with pytest.raises(ConfigError, match="cannot be read: no rows"):
+        CheckpointStore(tmp_path).restore("last", state_of(0), experience=EMPTY)
 
 
 def test_a_resumed_store_goes_on_with_what_is_there(run):
@@ -291,7 +310,7 @@ def test_objects_are_refused():
 
 def test_another_format_is_refused(run):
     forge(run, lambda manifest: manifest.update(format=99))
-    with pytest.raises(ConfigError, match="has format 99: this version reads format 4"):
+    with pytest.raises(ConfigError, match="has format 99: this version reads format 5"):
         CheckpointStore(run).restore("last", state_of(0))
 
 

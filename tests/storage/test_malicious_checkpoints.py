@@ -229,7 +229,8 @@ class FakeStore:
 
 def test_forged_counters_and_settings_end_the_run_in_one_line(monkeypatch):
     """A run is stood in for: what `restore` touches before the games."""
-    ring = SimpleNamespace(experience=None, replace=lambda experience: None)
+    blank = Trajectory(*[None] * len(Trajectory._fields))  # type: ignore[list-item]
+    ring = SimpleNamespace(experience=blank, replace=lambda experience: None)
     wanted = RunState(None, ring, None, None, Counters())  # type: ignore[arg-type]
     monkeypatch.setattr("smz_jax.run.state.abstract_state", lambda parts: wanted)
     parts: Any = SimpleNamespace(config=Config(), timers=PhaseTimers())

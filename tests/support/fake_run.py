@@ -149,6 +149,9 @@ def check_entries(share: float) -> dict:
     row |= {f"check/reward_error_{i}": (1.2 - share) * (i + 1) / 10 for i in range(3)}
     row |= {f"check/value_error_{i}": (1.2 - share) * (i + 1) for i in range(4)}
     row |= {f"check/consistency_{i}": share * (1 - i / 10) for i in range(3)}
+    row |= {f"calibration/stored_{i}": share * (i + 1) / 10 for i in range(8)}
+    row |= {f"calibration/real_{i}": share * (i + 2) / 10 for i in range(8)}
+    row |= {"calibration/real_0": None}
     histogram = np.exp(-((np.arange(20) / 20 - (1 - share)) ** 2) * 40)
     row |= {
         f"check/entropy_histogram_{i}": float(x) for i, x in enumerate(histogram / histogram.sum())

@@ -86,7 +86,7 @@ def take_rows(experience: Trajectory, total: int, former: SavedRows | None) -> R
     """Copies to the host the ranges that hold a row played since `former`.
 
     Args:
-        experience: rows on the device, `[lanes, T, ...]`.
+        experience: rows on the device, `[lanes, T, ...]`; fields that are None are left out.
         total: rows that each lane has played, ever.
         former: the last save that this run knows of, with this ring; None: everything is taken.
     """
@@ -106,10 +106,15 @@ def take_rows(experience: Trajectory, total: int, former: SavedRows | None) -> R
 
 
 def pack(rows: Trajectory) -> bytes:
-    """One range as the bytes of a compressed npz; frames of few grey levels shrink 100 times."""
+    """One range as the bytes of a compressed npz; frames of few grey levels shrink 100 times.
+
+    Fields that are None are left out.
+    """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
         for name, array in rows._asdict().items():
+            if array is None:
+                continue
             # A fixed date: the same rows give the same bytes.
             entry = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
             entry.compress_type = zipfile.ZIP_DEFLATED
@@ -183,23 +188,25 @@ def read_rows(folder: Path, saved: SavedRows, experience: Trajectory) -> Traject
     """Verified rows back in a ring on the device, which is there once and not also on the host.
 
     The ring is as `experience`, arrays or abstract `[lanes, T, ...]`; rows never played are zeros.
+    Fields that are None in it are not read.
 
     Raises:
         Damage: if the files hold other shapes or types.
     """
-    ring = Trajectory(*(jnp.zeros(x.shape, x.dtype) for x in experience))
+    ring = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), experience)
+    names = [name for name, x in ring._asdict().items() if x is not None]
     for number, (name, _, _) in sorted(saved.files.items()):
         start = range_start(number, saved.ring_rows, saved.range_rows)
         stop = start + saved.range_rows
-        parts = [jax.eval_shape(lambda x: x[:, start:stop], into) for into in ring]  # noqa: B023
+        parts = [jax.eval_shape(lambda x: x[:, start:stop], into) for into in jax.tree.leaves(ring)]  # noqa: B023
         limit = sum(part.size * part.dtype.itemsize + HEAD_BYTES for part in parts)
-        rows = unpack((folder / name).read_bytes(), limit)
+        rows = unpack((folder / name).read_bytes(), limit, names)
         for (field, found), part in zip(rows.items(), parts, strict=True):
             if part.shape != found.shape or part.dtype != found.dtype:
                 there = f"{found.dtype} {list(found.shape)}"
                 wanted = f"{part.dtype} {list(part.shape)}"
                 raise Damage(f"{folder.name}/{name} holds {field} as {there}, not {wanted}")
-        ring = _put(ring, Trajectory(**rows), np.int32(start))
+        ring = _put(ring, ring._replace(**rows), np.int32(start))
     return ring
 
 

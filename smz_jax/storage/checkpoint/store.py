@@ -34,7 +34,7 @@ from smz_jax.types import Params, TrainState, Trajectory
 Kind = Literal["last", "best"]
 """To resume from, or the best by evaluation."""
 
-FORMAT = 4
+FORMAT = 5
 KEPT = {"last": 2, "best": 1}
 """Newest steps that are kept: of `last` one to resume from, one to walk back to."""
 OTHER = {"a": "b", "b": "a"}

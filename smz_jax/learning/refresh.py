@@ -1,0 +1,157 @@
+"""Stored targets made anew: rows of the replay are searched again with the newest parameters.
+
+Source: MuZero Reanalyse (Schrittwieser et al. 2020, appendix H); EfficientZero (Ye et al. 2021)
+does so with 99 % of its policy targets. Here rows are rewritten in place, beside the training:
+every draw of them sees the newer targets, and no update waits for a search.
+
+Times count the steps of every lane since the run began; row t of a ring of T rows is t mod T.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from smz_jax.config.seeds import REFRESH_KEY
+from smz_jax.config.settings import Config
+from smz_jax.learning.replay import mean_target_age, read_block, write_targets
+from smz_jax.model.observe import stack_windows
+from smz_jax.search.policy import make_search
+from smz_jax.types import TARGETS, Array, EnvSpec, Networks, Params, Trajectory
+
+LEAST_PROBABILITY = 1e-6
+"""Probabilities below count as this in the divergence of policies: visits may be 0."""
+
+
+class Refreshed(NamedTuple):
+    """What one iteration's refresh gives."""
+
+    replay: Any
+    cursor: int  # the next one's first row, a time
+    metrics: dict[str, float]
+
+
+def sweep(
+    cursor: int, *, oldest: int, newest: int, steps: int, block: int
+) -> tuple[list[int], int]:
+    """First rows of the blocks of one iteration, and the cursor after them.
+
+    The cursor moves from the oldest row to the newest and starts over; a block never reaches past
+    the newest. Of fewer rows than `steps` each gets at most one turn.
+
+    Args:
+        cursor: the row to continue with, a time.
+        oldest: first row that may be searched.
+        newest: first row that may not.
+        steps: rows of an iteration.
+        block: rows of one search, a divisor of `steps`.
+    """
+    starts = []
+    for _ in range(min(steps, newest - oldest) // block):
+        if not oldest <= cursor <= newest - block:
+            cursor = oldest
+        starts.append(cursor)
+        cursor += block
+    return starts, cursor
+
+
+def read_flat(state: Any, first: Array, size: int, context: int) -> tuple[Array, Trajectory]:
+    """Observations `[B n, F, ...]` of the `size` = n rows from the time `first` on, and the rows.
+
+    `context` is F; F - 1 rows before `first` must be in the ring. The rows come without frames.
+    """
+    history = context - 1
+    rows = read_block(state, first - history, history + size)
+    stacks = stack_windows(rows, context, range(history, history + size))
+    own = rows._replace(frame=())
+    flat = jax.tree.map(lambda x: x[:, history:].reshape(-1, *x.shape[2:]), own)
+    return stacks.reshape(-1, *stacks.shape[2:]), flat
+
+
+def make_refresh_block(networks: Networks, config: Config, spec: EnvSpec) -> Callable[..., Any]:
+    """Searches one block, `config.refresh_block` rows of all lanes, as play does; pure.
+
+    Returns:
+        `(params, replay_state, rng_key, first, step) -> (replay_state, sums)`: `first` is the
+        block's first row, a time with F - 1 rows before it in the ring; `step` the learner step of
+        the parameters. `rng_key` is consumed. The sums are over the rows with new targets, whose
+        number is `rows`; a row whose search had faults, or no valid action, keeps its old ones.
+    """
+    search = make_search(networks, config, spec)
+    size = config.refresh_block
+
+    def refresh_block(
+        params: Params, state: Any, rng_key: Array, first: Array, step: Array
+    ) -> tuple[Any, dict[str, Array]]:
+        observation, old = read_flat(state, first, size, spec.context)
+        embedding = networks.representation(params, observation)
+        invalid = old.invalid_actions.astype(jnp.float32)
+        found = search(params, rng_key, embedding, invalid, jnp.float32(1.0), jnp.float32(1.0))
+        good = (found.faults == 0) & ~found.all_invalid
+        values = (found.action_weights, found.value, step)
+        fresh = {
+            name: jnp.where(good.reshape(-1, *[1] * (x.ndim - 1)), new, x)
+            for name, new in zip(TARGETS, values, strict=True)
+            for x in [getattr(old, name)]
+        }
+        policy, stored = fresh["action_weights"], old.action_weights
+        logs = [jnp.log(jnp.maximum(x, LEAST_PROBABILITY)) for x in (stored, policy)]
+        sums = {
+            "rows": good,
+            "policy_changed": jnp.argmax(policy, axis=-1) != jnp.argmax(stored, axis=-1),
+            "policy_kl": jnp.sum(stored * (logs[0] - logs[1]), axis=-1),
+            "value_change": fresh["search_value"] - old.search_value,
+        }
+        fresh = {name: x.reshape(-1, size, *x.shape[1:]) for name, x in fresh.items()}
+        state = write_targets(state, first, fresh)
+        return state, {name: jnp.sum(x, dtype=jnp.float32) for name, x in sums.items()}
+
+    return refresh_block
+
+
+def make_refresh(networks: Networks, config: Config, spec: EnvSpec) -> Callable[..., Refreshed]:
+    """The refresh of one iteration, `replay.refresh_rows` environment steps in jitted blocks.
+
+    The rollout that was just played is left out: its targets are of the same parameters. The
+    oldest F - 1 rows are, too: their observations are not known, and no window has them as a root.
+
+    Returns:
+        `(params, replay_state, *, cursor, count, iteration, step) -> Refreshed`: `count` steps of
+        every lane were played so far. The replay state is donated. The metrics are
+        `replay/target_age`, the mean age of all stored targets in learner steps, and of the
+        refreshed rows the share whose best action is another one now, the means of
+        KL(stored, new policy) and of the values' change, and their number.
+    """
+    history, length = spec.context - 1, config.rollout.length
+    ring = config.replay.capacity // config.env.num_envs
+    rng_key = jax.random.fold_in(jax.random.key(config.seed), REFRESH_KEY)
+    one_block, age = make_refresh_block(networks, config, spec), jax.jit(mean_target_age)
+
+    def refresh_at(params: Params, state: Any, iteration: Array, first: Array, step: Array) -> Any:
+        key = jax.random.fold_in(jax.random.fold_in(rng_key, iteration), first)
+        return one_block(params, state, key, first, step)
+
+    jitted = jax.jit(refresh_at, donate_argnums=1)
+
+    def refresh(
+        params: Params, replay_state: Any, *, cursor: int, count: int, iteration: int, step: Array
+    ) -> Refreshed:
+        bounds = {"oldest": max(0, count - ring) + history, "newest": count - length}
+        sizes = {"steps": config.refresh_steps, "block": config.refresh_block}
+        starts, cursor = sweep(cursor, **bounds, **sizes)
+        several = []
+        for first in starts:
+            at = np.int32(iteration), np.int32(first)
+            replay_state, sums = jitted(params, replay_state, *at, step)
+            several.append(sums)
+        several, old = jax.device_get((several, age(replay_state, step)))
+        metrics = {"replay/target_age": float(old)}
+        if rows := sum(float(sums["rows"]) for sums in several):
+            metrics["refresh/rows"] = rows
+            for name in ("policy_changed", "policy_kl", "value_change"):
+                metrics[f"refresh/{name}"] = sum(float(sums[name]) for sums in several) / rows
+        return Refreshed(replay_state, cursor, metrics)
+
+    return refresh
