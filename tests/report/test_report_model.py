@@ -175,8 +175,6 @@ def test_stored_values_stand_beside_real_returns(run, several):
     assert len(values.lines) == 2 * 3 and len(ratio.lines) == 3 + 1  # a line at 1
     labels = [group.label for group in make_groups(several)]
     assert list(by_label(values)) == list(by_label(ratio)) == labels
-        list(by_label(values)) == list(by_label(ratio)) == [x.label for x in make_groups(several)]
-    )
 
 
 def expected_parts(iteration, first):
