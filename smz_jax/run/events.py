@@ -172,6 +172,7 @@ def evaluate_final(
 ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     """The score of the last parameters, and with sticky actions 0.25 where that is set."""
     parts, config, sticky = session.parts, session.parts.config, None
+    trained = {"cpu_seconds": parts.timers.cpu_seconds}  # without this evaluation
     with parts.timers("evaluation"):
         act = parts.agent(state.train.params, config.seed)
         seed = FINAL_SEED + config.seed
@@ -180,7 +181,7 @@ def evaluate_final(
             sticky = evaluate(act, config, seed=seed, sticky_prob=0.25, should_stop=session.stopped)
     if final is not None:
         env_steps = parts.env_steps(state.counters.count)
-        session.writer.write({"env_steps": env_steps, **evaluation_row(final)})
+        session.writer.write({"env_steps": env_steps, **trained, **evaluation_row(final)})
     return final, sticky
 
 

@@ -90,6 +90,7 @@ def train(
             fault = skipped_too_many(config, state)
             report_cuts(session, row)
             row["wall_seconds"] = time.perf_counter() - start
+            row["cpu_seconds"] = timers.cpu_seconds
             row |= {f"time/{phase}": seconds for phase, seconds in timers.seconds.items()}
             due = find_due(config, row)
             if due.check and not stop:

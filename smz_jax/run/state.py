@@ -36,15 +36,18 @@ class Counters(NamedTuple):
     unfinished: dict[str, Any] | None = None  # row of an iteration that waits for its checks
     macro_totals: MacroStats = MacroStats(*([0] * len(MacroStats._fields)))
     seconds: dict[str, float] | None = None  # of each phase, until the save
+    cpu_seconds: float | None = None  # until the save; None: not known
 
     @staticmethod
     def from_json(extra: dict[str, Any]) -> "Counters":
         """As saved; raises LookupError, TypeError or AttributeError where they were forged."""
+        extra = {"cpu_seconds": None, **extra}  # of November 2026 and before
         found = Counters(**{name: extra[name] for name in Counters._fields})
         totals = MacroStats(*extra["macro_totals"])
         games = newest_games(extra["games"])
         seconds = dict(extra["seconds"].items())
-        return found._replace(macro_totals=totals, games=games, seconds=seconds)
+        cpu = None if extra["cpu_seconds"] is None else extra["cpu_seconds"] + 0.0
+        return found._replace(macro_totals=totals, games=games, seconds=seconds, cpu_seconds=cpu)
 
 
 class RunState(NamedTuple):
@@ -144,7 +147,9 @@ def save_best(parts: Parts, state: RunState, store: CheckpointStore) -> None:
 def _counters_json(parts: Parts, state: RunState) -> dict[str, Any]:
     counters = state.counters
     counters = counters._replace(
-        unfinished=plain(counters.unfinished), seconds=parts.timers.seconds
+        unfinished=plain(counters.unfinished),
+        seconds=parts.timers.seconds,
+        cpu_seconds=parts.timers.cpu_seconds,
     )
     return {**counters._asdict(), "macro_totals": list(counters.macro_totals)}
 
@@ -183,6 +188,7 @@ def restore(parts: Parts, store: CheckpointStore) -> tuple[RunState, list[str]]:
         counters = Counters.from_json(found.extra)
         for phase, seconds in (counters.seconds or {}).items():
             parts.timers.add(phase, seconds)
+        parts.timers.cpu_before = counters.cpu_seconds
         parts.source.restore(arrays["games"], counters.count)
     except (LookupError, TypeError, AttributeError) as error:  # its sums are right: forged
         what = f"the counters of checkpoint {found.step} are wrong"

@@ -142,7 +142,7 @@ def _cut(path: Path, env_steps: int | None, end_comes_again: bool) -> None:
 
 
 class PhaseTimers:
-    """Seconds per phase of a run: `with timers("search"): ...`.
+    """Seconds per phase of a run, `with timers("search"): ...`, and its CPU seconds.
 
     A phase inside another counts for itself alone: its time is taken from the outer one, so that
     the sum over phases never exceeds the time that passed. For one thread;
@@ -151,6 +151,9 @@ class PhaseTimers:
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter):
         self._clock = clock
+        self._cpu_start = time.process_time()
+        self.cpu_before: float | None = 0.0
+        """Of the processes before, where a run is resumed; None: not known."""
         self._seconds: dict[str, float] = {phase: 0.0 for phase in PHASES}
         self._inner: list[float] = []
 
@@ -176,6 +179,12 @@ class PhaseTimers:
         self._seconds[phase] += seconds
         if self._inner:
             self._inner[-1] += seconds
+
+    @property
+    def cpu_seconds(self) -> float | None:
+        """User and system time of all threads so far, whatever they did; None: not known."""
+        now = time.process_time() - self._cpu_start
+        return None if self.cpu_before is None else self.cpu_before + now
 
     @property
     def seconds(self) -> dict[str, float]:

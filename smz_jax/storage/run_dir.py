@@ -34,8 +34,13 @@ def _not_allowed(run_dir: Path, allowed: str) -> ConfigError:
     return ConfigError(f"run_dir = {str(run_dir)!r} is not allowed: it must be {allowed}")
 
 
-def _new_folder(config: Config) -> Path:
-    """Makes `runs/<experiment>/<YYYYmmdd-HHMMSS>-seed<seed>`, with -2, -3, ... if it exists."""
+def new_folder(config: Config) -> Path:
+    """Makes `runs/<experiment>/<YYYYmmdd-HHMMSS>-seed<seed>`, with -2, -3, ... if it exists.
+
+    Raises:
+        ConfigError: in one line, if there can be no such folder.
+        OSError: if it cannot be written.
+    """
     parent = RUNS_ROOT / config.experiment
     stem = f"{time.strftime('%Y%m%d-%H%M%S')}-seed{config.seed}"
     for attempt in range(1, 1000):
@@ -130,7 +135,7 @@ def prepare_run_dir(
     check_run_dir(invocation)
     run_dir = invocation.run_dir
     try:
-        run_dir = run_dir or _new_folder(invocation.config)
+        run_dir = run_dir or new_folder(invocation.config)
         run_dir.mkdir(parents=True, exist_ok=True)
         before_writing(run_dir)
         _write_config(run_dir, invocation)

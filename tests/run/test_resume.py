@@ -33,7 +33,7 @@ from smz_jax.storage.metrics import PhaseTimers, read_metrics
 from smz_jax.storage.run_dir import versions
 
 STEPS = 320
-TIMES = ("time/", "speed/", "wall_seconds")
+TIMES = ("time/", "speed/", "wall_seconds", "cpu_seconds")
 
 
 def make_config(experiment="gridworld", *flags):

@@ -120,7 +120,7 @@ def test_a_run_is_bit_for_bit_the_same_without_checks(folders, restored):
     assert checks_of(plain) == []
 
     def told(folder):
-        own = ("check/", "calibration/", "rules/", "time/", "speed/", "wall_seconds")
+        own = ("check/", "calibration/", "rules/", "time/", "speed/", "wall_seconds", "cpu_seconds")
         rows = ({k: row[k] for k in row if not k.startswith(own)} for row in rows_of(folder))
         return [row for row in rows if set(row) != {"env_steps"}]
 

@@ -133,6 +133,8 @@ def test_a_longer_run_goes_on_with_its_replay(finished, environment):
     assert [row["iteration"] for row in added] == [5, 6]
     assert added[-1]["macros/trees"] == STEPS + 64  # the counts went on too
     assert [row["wall_seconds"] for row in rows] == sorted(row["wall_seconds"] for row in rows)
+    cpu = [row["cpu_seconds"] for row in rows]
+    assert cpu == sorted(cpu) and 0 < cpu[0] < cpu[-1]
 
     from smz_jax.run.parts import make_parts
     from smz_jax.run.state import restore

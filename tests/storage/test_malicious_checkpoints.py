@@ -244,5 +244,11 @@ def test_forged_counters_and_settings_end_the_run_in_one_line(monkeypatch):
     for manifest in ({}, {"config": None}, {"config": [1]}, {"config": {"seed": {}}}):
         restore({}, manifest, "other settings")
     good = {"config": flat_dict(Config())}
-    for extra in ({}, {"macro_totals": 3}, {"macro_totals": [1] * 99}, {"macro_totals": {}}):
+    for extra in (
+        {},
+        {"macro_totals": 3},
+        {"macro_totals": [1] * 99},
+        {"macro_totals": {}},
+        {"cpu_seconds": "1"},
+    ):
         restore(extra and {**counters, **extra}, good, "the counters of checkpoint 64 are wrong: ")

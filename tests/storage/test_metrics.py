@@ -5,6 +5,7 @@ import json
 import struct
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from rich.console import Console
 from smz_jax.config.check import ConfigError
 from smz_jax.report.text import short_count, short_duration
 from smz_jax.run.progress import Progress
+from smz_jax.run.state import Counters
 from smz_jax.storage import files
 from smz_jax.storage.metrics import (
     MetricsWriter,
@@ -164,6 +166,27 @@ def test_timers_survive_an_error_inside_and_refuse_unknown_phases():
         pass
     timers.add("search", 7.0)
     assert timers.total == 10
+
+
+def test_cpu_seconds_continue_from_those_before():
+    timers = PhaseTimers()
+    began = time.process_time()
+    while time.process_time() - began < 0.02:
+        pass
+    time.sleep(0.1)
+    assert 0.02 <= timers.cpu_seconds < 0.1
+    timers.cpu_before = 100.0
+    assert 100.02 <= timers.cpu_seconds < 100.1
+    timers.cpu_before = None
+    assert timers.cpu_seconds is None
+
+
+def test_a_checkpoint_without_cpu_seconds_is_read():
+    """As they were until November 2026."""
+    saved = {**Counters()._asdict(), "seconds": {}}
+    assert Counters.from_json({**saved, "cpu_seconds": 7}).cpu_seconds == 7.0
+    del saved["cpu_seconds"]
+    assert Counters.from_json(saved).cpu_seconds is None
 
 
 def test_running_scores_forget_old_games():

@@ -1,7 +1,8 @@
-"""summary.json, grid.json, baselines.json; an export's export.json and evaluation.json.
+"""summary.json, grid.json, baselines.json, peer.json; an export's export.json, evaluation.json.
 
 A part that is left out, or null, is not known. They are written by `run.ending`,
-`experiments.gridworld`, `run.events` and `analysis.load`, which say what the parts mean.
+`experiments.gridworld`, `run.events`, `experiments.peer` and `analysis.load`, which say what the
+parts mean.
 """
 
 from typing import Any
@@ -32,6 +33,29 @@ ABOUT = forms.Document(
     checkpoint=TEXT,
     env_steps=optional(COUNTS),
     action_names=every(TEXT),
+)
+_PEER_SCORE = fields(
+    **dict.fromkeys(("mean", "mean_low", "mean_high"), number()),
+    **dict.fromkeys(("games", "distinct"), COUNTS),
+)
+_PEER_ROW = {"cpu_minutes": number(0), "env_steps": COUNTS, "score": nullable(number())}
+
+
+def _rises(peer: dict[str, Any]) -> str | None:
+    minutes = [row["cpu_minutes"] for row in peer["rows"]]
+    return None if minutes == sorted(minutes) else "rows are not in the order of cpu_minutes"
+
+
+PEER = forms.Document(
+    "peer.json",
+    _rises,
+    kind="a measurement of experiments.peer",
+    **dict.fromkeys(("game", "hardware"), TEXT),
+    commit=nullable(TEXT),
+    seed=COUNTS,
+    settings=every(number(), dict),
+    versions=every(TEXT, dict),
+    rows=every(fields(**_PEER_ROW, evaluation=_PEER_SCORE)),
 )
 SCORES = every(
     fields(
