@@ -100,7 +100,7 @@ class MetricsWriter:
             self._event(resume_at_env_steps + 1, session_log=SessionLog(status=SessionLog.START))
         self._env_steps = 0
 
-    def write(self, row: Mapping[str, float | int | str]) -> None:
+    def write(self, row: Mapping[str, float | int | str | None]) -> None:
         """Appends one row, whole on the disk's side before this returns; null: was not finite.
 
         TensorBoard shows it at its `env_steps`, or at those of the row before.

@@ -96,7 +96,7 @@ def state_of(config, folder):
     )
     assert found.step == STEPS and found.rows is not None
     leaves = jax.tree_util.tree_flatten_with_path((found.state, found.rows))[0]
-    extra = {name: value for name, value in found.extra.items() if name != "seconds"}
+    extra = {name: value for name, value in found.extra.items() if "seconds" not in name}
     return {jax.tree_util.keystr(path): plain(x) for path, x in leaves}, extra
 
 
