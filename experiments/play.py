@@ -10,13 +10,14 @@ examples:
   ten games under sticky actions:
     python -m experiments.play breakout-a --games 10 --sticky_prob 0.25
 
-Play is greedy and searched, without noise, as in the evaluations of a run. Beside the screen stand
-the action, the macro whose first actions are the last ones played (filled as far as it was
-followed), the searched value, and the transition entropy of the action: 0 where the model is
-certain of what follows, 1 where it has no idea. Atari is played by ale-py and suite gym by
-Gymnasium, which can draw; their draws at a game's start are not envpool's. Grid worlds and boards
-are drawn from what the agent sees. Pictures of CartPole and its like need `pip install pygame-ce`,
-an mp4 needs ffmpeg or `pip install imageio-ffmpeg`. Ctrl-C ends the play and keeps the video.
+Play is greedy and searched, without noise, also where a run's evaluations have some (`eval.noise`).
+Beside the screen stand the action, the macro whose first actions are the last ones played (filled
+as far as it was followed), the searched value, and the transition entropy of the action: 0 where
+the model is certain of what follows, 1 where it has no idea. Atari is played by ale-py and suite
+gym by Gymnasium, which can draw; their draws at a game's start are not envpool's. Grid worlds and
+boards are drawn from what the agent sees. Pictures of CartPole and its like need `pip install
+pygame-ce`, an mp4 needs ffmpeg or `pip install imageio-ffmpeg`. Ctrl-C ends the play and keeps the
+video.
 """  # noqa: D405
 
 import sys

@@ -24,13 +24,13 @@ MOST_COLUMNS = 3
 PANEL_WIDTH, PANEL_HEIGHT = 4.2, 3.1  # inches
 YES_NO = {True: "yes", False: "no", None: "-"}
 HOW = (
-    "Scores are raw and of whole games: greedy, without noise, every lane the same number of "
-    "games, seeds that never chose a checkpoint, the last parameters. Intervals are 95 %, by "
-    "Student's t over the means of the seeds. \N{DAGGER}: a single seed; the interval of its score "
-    'is the bootstrap interval over its own games, which says nothing of other seeds. After "of" '
-    "stand the seeds themselves. A figure is reached when its mean over seeds is, and how many "
-    "seeds reach it alone is said where not all do. Time is the mean over seeds, with compilation "
-    "and all evaluations."
+    "Scores are raw and of whole games: greedy, in Atari with the noise of eval.noise, every lane "
+    "the same number of games, seeds that never chose a checkpoint, the last parameters. "
+    "Intervals are 95 %, by Student's t over the means of the seeds. \N{DAGGER}: a single seed; "
+    "the interval of its score is the bootstrap interval over its own games, which says nothing of "
+    'other seeds. After "of" stand the seeds themselves. A figure is reached when its mean over '
+    "seeds is, and how many seeds reach it alone is said where not all do. Time is the mean over "
+    "seeds, with compilation and all evaluations."
 )
 
 

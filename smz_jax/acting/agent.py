@@ -48,7 +48,7 @@ def make_decide(
     Returns:
         `(params, rng_key, count, observation, invalid_actions, temperature, epsilon, noise)
         -> Decision`; `count` is folded into the key, so that the caller keeps one key for the
-        whole run. Training and evaluation share one compilation: `noise` is 1 or 0.
+        whole run. Training and evaluation share one compilation: `noise` scales the root's noise.
     """
     search = make_search(networks, config, spec)
     prior_policy = make_prior_policy(networks, config.search.q_epsilon)
@@ -79,14 +79,14 @@ def make_decide(
 
 
 class Agent:
-    """The searched policy, greedy and without noise; counts what its searches complain of.
+    """The searched policy, by default greedy; counts what its searches complain of.
 
     Args:
         decide: as `make_decide` gives it with policy `search`.
         params: the model's parameters.
         seed: of the searches.
         temperature: of the draw among actions; 0 is greedy.
-        noise: 1: the root's noise is on, as in training.
+        noise: scale of the root's noise; 0: none, 1: as in training.
     """
 
     def __init__(

@@ -1,7 +1,8 @@
-"""Whole games, raw scores: the agent greedy and without noise, random and constant policies."""
+"""Whole games, raw scores: of the agent, of a random policy, of constant ones."""
 
 import contextlib
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -20,29 +21,41 @@ from smz_jax.storage.estimate import bootstrap
 from smz_jax.types import EnvSpec
 
 
-def summarise_games(games: list[tuple[float, int, bool]], seed: int = 0) -> dict[str, Any]:
+def summarise_games(
+    games: list[tuple[float, int, bool]], seed: int = 0, *, copies: bool = False
+) -> dict[str, Any]:
     """Statistics of finished games, with 95 % bootstrap intervals (percentile, 2,000 resamples).
 
     The interquartile mean is the mean of the middle half (Agarwal et al. 2021). `distinct` counts
-    the games that differ in score or length: where a game without chance repeats itself, the
-    intervals are those of copies.
+    the games that differ in score or length.
 
     Args:
         games: (raw score, length in agent steps, cut off) of each.
         seed: of the bootstrap.
+        copies: equal games are one that was repeated. An interval then resamples the distinct ones,
+            each with all of its copies (the cluster bootstrap, Field and Welsh 2007).
     """
     scores = np.array([game[0] for game in games], np.float64)
+    distinct = Counter(game[:2] for game in games)
+    values, counts = scores, np.ones(len(scores), np.int64)
+    if copies:
+        values, counts = np.array([score for score, _ in distinct]), np.array([*distinct.values()])
+
+    def resampled(statistic: Callable[..., Any], drawn: np.ndarray) -> np.ndarray:
+        if len(values) == len(scores):
+            return statistic(values[drawn])
+        return np.array([statistic(np.repeat(values[row], counts[row])) for row in drawn])
 
     def interval(name: str, statistic: Callable[..., Any]) -> dict[str, float]:
         low = high = value = float(statistic(scores))
         if np.any(scores != scores[0]):
-            bounds = bootstrap(lambda drawn: statistic(scores[drawn]), len(scores), seed=seed)
+            bounds = bootstrap(partial(resampled, statistic), len(values), seed=seed)
             low, high = map(float, bounds)
         return {name: value, f"{name}_low": low, f"{name}_high": high}
 
     return {
         "games": len(games),
-        "distinct": len({game[:2] for game in games}),
+        "distinct": len(distinct),
         **interval("mean", partial(np.mean, axis=-1)),
         "median": float(np.median(scores)),
         **interval("iqm", partial(stats.trim_mean, proportiontocut=0.25, axis=-1)),
@@ -67,6 +80,11 @@ def game_settings(config: Config, sticky_prob: float | None = None) -> EnvConfig
     )
 
 
+def repeats(settings: EnvConfig) -> bool:
+    """Whether the same actions after the same no-ops give the same game again."""
+    return settings.suite == "atari" and settings.sticky == 0
+
+
 def evaluate(
     act: ActFn,
     config: Config,
@@ -74,6 +92,7 @@ def evaluate(
     seed: int,
     num_games: int | None = None,
     sticky_prob: float | None = None,
+    draws_actions: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any] | None:
     """Plays whole games and returns their statistics.
@@ -87,6 +106,7 @@ def evaluate(
         seed: of the games (no-ops and sticky actions); differ from every training seed.
         num_games: at least so many.
         sticky_prob: overrides the environment's sticky actions.
+        draws_actions: `act` draws every action: equal games are no copies, see `summarise_games`.
         should_stop: called at every step; evaluation then gives up.
 
     Raises:
@@ -111,7 +131,8 @@ def evaluate(
                 raise GameFault(f"{what}: {error}") from error
     if played is None:
         return None
-    result = summarise_games([game for games in played for game in games], seed=seed)
+    games = [game for games in played for game in games]
+    result = summarise_games(games, seed, copies=repeats(settings) and not draws_actions)
     if isinstance(act, Agent):
         result["search_faults"] = act.faults - before[0]
         result["search_all_invalid"] = act.all_invalid - before[1]
@@ -170,10 +191,14 @@ def _faults() -> Iterator[None]:
 def evaluate_baselines(config: Config, spec: EnvSpec, *, seed: int, **options) -> dict[str, Any]:
     """A random policy and every constant action, measured by the same evaluator.
 
+    A constant action in a game that repeats itself plays one game a lane.
+
     Returns:
         `{"random": statistics, "constant": {action name: statistics}}`; a stopped part is left out.
     """
-    random = evaluate(make_random_policy(seed), config, seed=seed, **options)
+    random = evaluate(make_random_policy(seed), config, seed=seed, draws_actions=True, **options)
+    games = config.eval.num_games
+    options |= {"num_games": min(games, config.eval.num_envs) if repeats(config.env) else games}
     constant = {
         name: result
         for action, name in enumerate(spec.action_names)
@@ -193,7 +218,7 @@ def baseline_row(baselines: dict[str, Any]) -> dict[str, float]:
 def evaluation_row(result: dict[str, Any]) -> dict[str, float]:
     """An evaluation as part of a metrics row."""
     names = (
-        "mean", "mean_low", "mean_high", "iqm", "length_mean", "cut_share", "search_faults",
-        "search_all_invalid",
+        "mean", "mean_low", "mean_high", "iqm", "distinct", "length_mean", "cut_share",
+        "search_faults", "search_all_invalid",
     )  # fmt: skip
     return {f"eval/{name}": result[name] for name in names if name in result}

@@ -26,7 +26,7 @@ from smz_jax.storage.run_dir import read_config, versions
 from smz_jax.types import EnvSpec, Networks, Params
 
 STATISTICS = (
-    *("games", "mean", "mean_low", "mean_high", "median", "iqm", "iqm_low", "iqm_high"),
+    *("games", "distinct", "mean", "mean_low", "mean_high", "median", "iqm", "iqm_low", "iqm_high"),
     *("min", "max", "length_mean", "cut_share"),
 )
 
@@ -105,10 +105,10 @@ def score_table(run_dir: Path, env_steps: int | None) -> list[dict[str, Any]]:
     The run may be unfinished; the table is for the model that stood at `env_steps`.
 
     Returns:
-        Rows of `policy` (agent, random, or `always NAME`), `when` (interim, final, `final, sticky
-        0.25`, baseline), `env_steps` of the parameters that played, `this_model` (whether they are
-        those of the model), and the statistics of `summarise_games` that were kept, without the
-        single scores.
+        Rows of `policy` (agent, random, or `always NAME`), `when` (interim, final, `final,
+        greedy`, `final, sticky 0.25`, baseline), `env_steps` of the parameters that played,
+        `this_model` (whether they are those of the model), and the statistics of
+        `summarise_games` that were kept, without the single scores.
 
     Raises:
         ConfigError: in one line, if a file is damaged.
@@ -119,7 +119,8 @@ def score_table(run_dir: Path, env_steps: int | None) -> list[dict[str, Any]]:
         if "iteration" in row:
             result = {name: row[f"eval/{name}"] for name in STATISTICS if f"eval/{name}" in row}
             found.append(("agent", "interim", row.get("env_steps"), result))
-    for when, key in (("final", "evaluation"), ("final, sticky 0.25", "evaluation_sticky")):
+    columns = {"": "", ", greedy": "_greedy", ", sticky 0.25": "_sticky"}
+    for when, key in ((f"final{x}", f"evaluation{y}") for x, y in columns.items()):
         found.append(("agent", when, summary.get("env_steps"), summary.get(key)))
     baselines = summary.get("baselines") or _read(BASELINES, run_dir)
     found.append(("random", "baseline", None, baselines.get("random")))
@@ -144,6 +145,7 @@ def format_scores(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         steps = "" if row["env_steps"] is None else f" after {row['env_steps']:,} steps"
         games = f", {row['games']} games" if "games" in row else ""
+        games += f", {row['distinct']:.0f} different" if row.get("distinct") else ""
         who = f"{'*' if row['this_model'] else ' '} {row['policy']}, {row['when']}{steps}"
         score = Estimate(row["mean"], row.get("mean_low"), row.get("mean_high"))
         lines.append(f"{who}: mean {score.text('{:.2f}'.format)}{games}")

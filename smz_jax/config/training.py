@@ -188,12 +188,16 @@ class MacroConfig(Checked, section="macro"):
 
 @dataclass(frozen=True)
 class EvalConfig(Checked, section="eval"):
-    """Whole games, raw scores, greedy, no noise."""
+    """Whole games, raw scores, by search; at the root of a PUCT search with temperature 0."""
 
     num_games: Annotated[int, Between(1, 4096)] = 32
     """Games of the final evaluation, shared equally by the lanes."""
     num_envs: Annotated[int, Between(1, 4096)] = 32
     """Lanes of an evaluation; each plays num_games / num_envs games, rounded up."""
+    noise: Annotated[float, Between(0.0, 1.0)] = 0.0
+    """Scale of the root's noise in all evaluations; 0: greedy, 1: as in training. A game without
+    chance repeats itself under greedy play. Above 0, up to 32 greedy games are also played at the
+    end."""
     max_steps: Annotated[int, Between(1, 27_000)] = 3_000
     """Agent steps after which an evaluation game is cut off; the share of cut games is reported."""
     noop_max: Annotated[int, Between(0, 1000)] = 30

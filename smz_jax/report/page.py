@@ -17,11 +17,15 @@ from smz_jax.storage.documents.forms import is_number
 from smz_jax.storage.estimate import Estimate, read_estimate
 
 RUNS = ("run", "seed", "environment steps", "score", "random", "macros", "finished")
-POLICIES = ("policy", "games", "mean (95 %)", "median", "IQM (95 %)", "range", "steps", "cut off")
-POLICY_FORMS = {"games": ".0f"} | dict.fromkeys(("median", "min", "max"), ",.6g")
+POLICIES = (
+    *("policy", "games", "different", "mean (95 %)", "median", "IQM (95 %)", "range", "steps"),
+    "cut off",
+)
+POLICY_FORMS = {"games": ".0f", "distinct": ".0f"} | dict.fromkeys(("median", "min", "max"), ",.6g")
 POLICY_FORMS |= {"length_mean": ",.0f", "cut_share": ".0%"}
 POLICY_NOTE = (
-    "Raw scores of whole games. IQM: mean of the middle half of the games. "
+    "Raw scores of whole games. Different: games that differ in score or length. "
+    "IQM: mean of the middle half of the games. "
     "Steps: mean length of a game. Cut off: share of games ended by the step limit."
 )
 
@@ -138,25 +142,29 @@ def _rules(runs: Sequence[RunData]) -> str:
 def _evaluation(run: RunData) -> str:
     """The agent, random play and each constant action, by the same evaluator."""
     given, baselines = run.summary.get("evaluation"), run.baselines()
-    found: list[tuple[str, Any, Estimate | None]] = [("agent, final", given, None)]
+    noise = run.setting("eval", "noise")
+    noisy = f", noise {noise:g}" if noise else ""
+    found: list[tuple[str, Any, Estimate | None]] = [(f"agent, final{noisy}", given, None)]
     if not given and (score := run.evaluation()):
         steps, _ = run.curve("eval/mean")
         found.append((f"agent at {short_count(steps[-1])} steps", None, score))
-    found.append(("agent, sticky actions", run.summary.get("evaluation_sticky"), None))
+    found.append(("agent, greedy", run.summary.get("evaluation_greedy"), None))
+    sticky = run.summary.get("evaluation_sticky")
+    found.append((f"agent, sticky actions{noisy}", sticky, None))
     found.append(("random", baselines.get("random"), run.random()))
     constant = baselines.get("constant") or {}
     found += [(f"always {x}", constant.get(x), score) for x, score in run.constants().items()]
     rows = []
     for name, values, score in (entry for entry in found if entry[1] or entry[2]):
         known = values or {}
-        games, median, low, high, length, cut = (
+        games, distinct, median, low, high, length, cut = (
             format(known[key], form) if isinstance(known.get(key), (int, float)) else "-"
             for key, form in POLICY_FORMS.items()
         )
         span = "-" if low == high == "-" else f"{low} to {high}"
         mean, iqm = read_estimate(values) if values else score, read_estimate(values, "iqm")
         scores = score_text(mean), median, score_text(iqm)
-        rows.append((name, games, *scores, span, length, cut))
+        rows.append((name, games, distinct, *scores, span, length, cut))
     if not rows:
         return "<p>Nothing has been evaluated yet.</p>"
     return Table(POLICIES, rows, note=POLICY_NOTE).to_html()

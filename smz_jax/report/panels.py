@@ -33,8 +33,9 @@ def _by_source(key: str) -> list[Line]:
 _add(
     "score",
     "Score",
-    "Raw score. Lines: recent training games, which explore. Dots: evaluations, greedy, with 95 % "
-    "intervals; a diamond is the final one. Grey: the random policy's interval.",
+    "Raw score. Lines: recent training games, which explore. Dots: evaluations, greedy unless "
+    "eval.noise is set, with 95 % intervals; a diamond is the final one. "
+    "Grey: the random policy's interval.",
     lines=[Line("score/mean", "training games, mean of the last 100")],
     unit="raw score per game",
     scale="free",

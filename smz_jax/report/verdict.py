@@ -170,5 +170,5 @@ def _warnings(run: RunData) -> Iterator[str]:
     if games and distinct and distinct < min(FEW_GAMES, games):
         yield (
             f"Of the {games} evaluation games only {distinct} differ in score or length: if the "
-            "others repeat them, as without chance they do, the interval is too narrow."
+            "others repeat them, as without chance they do, the score is of no more games."
         )

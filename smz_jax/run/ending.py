@@ -29,7 +29,8 @@ class Outcome(NamedTuple):
     signal_number: int | None  # what stopped it
     saved: bool  # the last checkpoint could be written
     fault: str | None  # why the run stopped by itself
-    evaluation: dict[str, Any] | None
+    evaluation: dict[str, Any] | None  # this and the next two as `events.FinalScores`
+    evaluation_greedy: dict[str, Any] | None
     evaluation_sticky: dict[str, Any] | None
     baselines: dict[str, Any] | None
     model_check: dict[str, Any]  # of the last parameters, as `events.check`
@@ -51,32 +52,31 @@ def conclude(session: events.Session, state: RunState, fault: str | None) -> Out
         fault += "; the last good checkpoint is kept"
     # What went wrong is kept out of the checkpoints: the last good one stays the newest.
     saved = not fault and events.save_last(session, state, block=True)
-    final, sticky, model, findings = None, None, {}, {}
+    scores, model, findings = events.FinalScores(), {}, {}
     if not stop and not fault:
-        session.progress.status("final evaluation: whole games, greedy, unseen seeds")
+        session.progress.status("final evaluation: whole games, unseen seeds")
         model, row = events.check_model(session, state)
         if row:
             writer.write({"env_steps": env_steps, **row})
         if not session.store.steps("best"):
             events.keep_best(session, state)
         try:
-            final, sticky = events.evaluate_final(session, state)
+            scores = events.evaluate_final(session, state)
         except GameFault as error:
             fault = str(error)
         session = session.follow()
-        if final is not None and session.on_finish and not stop:
+        if scores.evaluation is not None and session.on_finish and not stop:
             with parts.timers("evaluation"):
                 findings = session.on_finish(parts, state, session.run_dir)
     writer.close()
     parts.source.close()
     return Outcome(
         run_dir=session.run_dir,
-        finished=final is not None and not stop,
+        finished=scores.evaluation is not None and not stop,
         signal_number=stop.number,
         saved=saved,
         fault=fault,
-        evaluation=final,
-        evaluation_sticky=sticky,
+        **scores._asdict(),
         baselines=None,
         model_check=model,
         findings=findings,
@@ -139,6 +139,7 @@ def summarise_run(invocation: Invocation, run_dir: Path, outcome: Outcome) -> di
         "seconds_total": sum(outcome.seconds.values()),
         "seconds": outcome.seconds,
         "evaluation": outcome.evaluation,
+        "evaluation_greedy": outcome.evaluation_greedy,
         "evaluation_sticky": outcome.evaluation_sticky,
         "baselines": outcome.baselines,
         "macros": outcome.library["stats"],
@@ -161,15 +162,18 @@ def format_summary(summary: Mapping[str, Any], config: Config) -> str:
         f"steps ({summary['env_frames']:,} frames), {summary['learner_steps']:,} learner steps, "
         f"{minutes:.1f} minutes"
     ]
-    columns = (("evaluation", ""), ("evaluation_sticky", ", sticky actions 0.25"))
-    for name, label in columns:
-        result = summary[name]
-        if result:
-            repeats = result["distinct"] < result["games"]
-            different = f" ({result['distinct']} different)" if repeats else ""
+    noisy = f", noise {config.eval.noise:g}" if config.eval.noise else ""
+    columns = {
+        "evaluation": noisy,
+        "evaluation_greedy": ", greedy",
+        "evaluation_sticky": f"{noisy}, sticky actions 0.25",
+    }
+    for name, label in columns.items():
+        if result := summary[name]:
             lines.append(
                 f"score{label}: mean {_score(result)}, median {result['median']:g}, "
-                f"interquartile mean {result['iqm']:.2f}, {result['games']} games{different}, "
+                f"interquartile mean {result['iqm']:.2f}, {result['games']} games, "
+                f"{result['distinct']} different, "
                 f"{result['cut_share']:.0%} cut off at {config.eval.max_steps:,} steps"
             )
     baselines = summary["baselines"]

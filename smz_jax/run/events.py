@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from smz_jax.acting.agent import Agent
 from smz_jax.acting.evaluate import baseline_row, evaluate, evaluate_baselines, evaluation_row
 from smz_jax.config.check import ConfigError
 from smz_jax.config.seeds import CHECK_KEY, FINAL_SEED, INTERIM_SEED
@@ -25,6 +26,8 @@ from smz_jax.storage.documents.results_json import BASELINES
 from smz_jax.storage.files import write_json
 from smz_jax.storage.metrics import METRICS_FILE, MetricsWriter, read_metrics
 
+GREEDY_GAMES = 32
+"""At most so many beside an evaluation with noise."""
 OnCheck = Callable[[Parts, RunState], dict[str, float]]
 """What an experiment's own check of the model finds: metrics by their full names."""
 OnFinish = Callable[[Parts, RunState, Path], dict[str, Any]]
@@ -58,6 +61,14 @@ def find_due(config: Config, row: Mapping[str, Any]) -> Due:
     waits = evaluate_now or save_now or row["learner_steps"] == config.updates_per_iteration > 0
     log = row["iteration"] % config.log_every == 0 or waits
     return Due(waits and not is_last, evaluate_now, save_now, log, waits)
+
+
+class FinalScores(NamedTuple):
+    """Statistics of the last parameters, as `evaluate` gives them; None: not played."""
+
+    evaluation: dict[str, Any] | None = None  # with the noise of `eval.noise`
+    evaluation_greedy: dict[str, Any] | None = None  # only where that is above 0
+    evaluation_sticky: dict[str, Any] | None = None  # with sticky actions 0.25 and `eval.noise`
 
 
 class Session(NamedTuple):
@@ -144,13 +155,23 @@ def report_cuts(session: Session, row: Mapping[str, Any]) -> None:
             session.progress.message(line, topic=f"{name}s cut")
 
 
+def make_player(session: Session, state: RunState, noise: float, seed: int) -> Agent:
+    """The agent as it is now.
+
+    Its noise follows from the seed of the games too: what chose a checkpoint does not score it.
+    """
+    parts = session.parts
+    own = parts.config.seed
+    return parts.agent(state.train.params, own + seed if noise else own, noise=noise)
+
+
 def evaluate_interim(session: Session, state: RunState) -> tuple[RunState, dict[str, Any]]:
     """An evaluation during training; keeps the best parameters so far."""
     parts, config, result = session.parts, session.parts.config, None
     with parts.timers("evaluation"):
         try:
             result = evaluate(
-                parts.agent(state.train.params, config.seed),
+                make_player(session, state, config.eval.noise, INTERIM_SEED),
                 config,
                 seed=INTERIM_SEED + config.seed,
                 num_games=config.eval.interim_games,
@@ -167,22 +188,25 @@ def evaluate_interim(session: Session, state: RunState) -> tuple[RunState, dict[
     return state, evaluation_row(result)
 
 
-def evaluate_final(
-    session: Session, state: RunState
-) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """The score of the last parameters, and with sticky actions 0.25 where that is set."""
-    parts, config, sticky = session.parts, session.parts.config, None
+def evaluate_final(session: Session, state: RunState) -> FinalScores:
+    """The score of the last parameters, with the columns beside it that are set."""
+    parts, config = session.parts, session.parts.config
+    noise, greedy, sticky = config.eval.noise, None, None
     trained = {"cpu_seconds": parts.timers.cpu_seconds}  # without this evaluation
+    options: Any = {"seed": FINAL_SEED + config.seed, "should_stop": session.stopped}
     with parts.timers("evaluation"):
-        act = parts.agent(state.train.params, config.seed)
-        seed = FINAL_SEED + config.seed
-        final = evaluate(act, config, seed=seed, should_stop=session.stopped)
+        act = make_player(session, state, noise, FINAL_SEED)
+        final = evaluate(act, config, **options)
+        if noise > 0:
+            games = min(GREEDY_GAMES, config.eval.num_games)
+            act_greedily = make_player(session, state, 0.0, FINAL_SEED)
+            greedy = evaluate(act_greedily, config, num_games=games, **options)
         if config.eval.sticky_column:
-            sticky = evaluate(act, config, seed=seed, sticky_prob=0.25, should_stop=session.stopped)
+            sticky = evaluate(act, config, sticky_prob=0.25, **options)
     if final is not None:
         env_steps = parts.env_steps(state.counters.count)
         session.writer.write({"env_steps": env_steps, **trained, **evaluation_row(final)})
-    return final, sticky
+    return FinalScores(final, greedy, sticky)
 
 
 def measure_baselines(session: Session, *, resume: bool) -> dict[str, Any] | None:

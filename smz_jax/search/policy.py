@@ -33,9 +33,9 @@ def make_search(networks: Networks, config: Config, spec: EnvSpec) -> Callable[.
 
     Returns:
         `(params, rng_key, embedding, invalid_actions [B, A], temperature, noise) -> SearchOutput`;
-        `noise` scales the root's noise (the Dirichlet fraction, or the Gumbel): 1 in training, 0
-        in evaluation. A gumbel root acts by its own rule and ignores the temperature. Values and
-        logits that are not finite are replaced (by 0; by equal ones) and counted.
+        `noise` scales the root's noise (the Dirichlet fraction, or the Gumbel): 1 in training,
+        `eval.noise` in evaluation. A gumbel root acts by its own rule and ignores the temperature.
+        Values and logits that are not finite are replaced (by 0; by equal ones) and counted.
 
     Raises:
         ConfigError: at the first trace, if the model's outputs do not fit the number of actions or

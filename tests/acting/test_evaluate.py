@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +13,14 @@ import pytest
 from smz_jax.acting import evaluate as module
 from smz_jax.acting.agent import Agent, make_constant_policy, make_decide, make_random_policy
 from smz_jax.acting.evaluate import evaluate, evaluate_baselines, evaluation_row, summarise_games
-from smz_jax.config.settings import Config, NetworkConfig, SearchConfig
+from smz_jax.config.seeds import FINAL_SEED, INTERIM_SEED
+from smz_jax.config.settings import Config, EnvConfig, NetworkConfig, SearchConfig
 from smz_jax.config.training import EvalConfig
 from smz_jax.envs import GameFault
 from smz_jax.model.networks import make_networks
 from smz_jax.run.ending import format_summary
+from smz_jax.run.events import FinalScores, evaluate_final, evaluate_interim
+from smz_jax.storage.metrics import PhaseTimers
 from smz_jax.types import Decision, EnvSpec, SearchOutput, Space, Timestep
 from tests.acting.test_rollout import random_params
 from tests.support.toy_env import CatchEnv
@@ -159,6 +164,54 @@ def test_an_evaluation_reports_the_faults_of_its_own_searches(scripted):
     assert "eval/search_faults" not in evaluation_row(summarise_games([(1.0, 2, False)]))
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.75])
+def test_noise_reaches_the_search_in_every_evaluation_but_the_greedy_one(scripted, noise):
+    """A seed of the run's own where nothing is drawn; else other noise at the end than before."""
+    scripted([[(1.0, 2, False)]] * 40)
+    seen = []
+
+    def decide(params, key, count, observation, invalid, temperature, epsilon, noise):
+        lanes = len(observation)
+        seen.append((jax.random.key_data(key).tolist(), lanes, float(temperature), float(noise)))
+        search = SearchOutput(
+            action=np.zeros(lanes, np.int32), action_weights=None, value=None, tree=None,
+            faults=np.zeros(lanes, np.int32), all_invalid=np.zeros(lanes, np.bool_),
+        )  # fmt: skip
+        return Decision(search, None, None)  # type: ignore[arg-type]
+
+    config = eval_config(num_games=40, num_envs=40, interim_games=3, noise=noise)
+    config = dataclasses.replace(
+        config, seed=3, eval=dataclasses.replace(config.eval, sticky_column=True)
+    )
+    parts: Any = SimpleNamespace(
+        config=config, agent=functools.partial(Agent, decide), timers=PhaseTimers(),
+        env_steps=lambda count: 8 * count,
+    )  # fmt: skip
+    rows = []
+    session: Any = SimpleNamespace(
+        parts=parts, writer=SimpleNamespace(write=rows.append), stopped=lambda: False
+    )
+    counters = SimpleNamespace(best=9.0, count=5)
+    state: Any = SimpleNamespace(train=SimpleNamespace(params="params"), counters=counters)
+
+    def played(evaluate_now):
+        seen.clear()
+        return evaluate_now(session, state), list(dict.fromkeys(map(repr, seen)))
+
+    def of(seed, lanes, scale):
+        return repr((jax.random.key_data(jax.random.key(seed)).tolist(), lanes, 0.0, scale))
+
+    first, last = (3 + INTERIM_SEED, 3 + FINAL_SEED) if noise else (3, 3)
+    (_, row), used = played(evaluate_interim)
+    assert used == [of(first, 3, noise)] and row["eval/distinct"] == 1
+    scores, used = played(evaluate_final)
+    assert used == [of(last, 40, noise), *([of(3, 32, 0.0)] if noise else [])]
+    assert [x and x["games"] for x in scores] == [40, 32 if noise else None, 40]
+    assert rows[0] == {
+        "env_steps": 40, "cpu_seconds": rows[0]["cpu_seconds"], **evaluation_row(scores.evaluation)
+    }  # fmt: skip
+
+
 def test_a_stopped_evaluation_gives_nothing_and_closes(scripted):
     asked = scripted([[(1.0, 5, False)]])
     steps = iter(range(100))
@@ -206,13 +259,83 @@ def test_games_that_repeat_each_other_are_counted_once():
     rates = ("total", "play", "tree", "candidates", "certain_rate_play", "certain_rate_tree")
     summary = {
         **dict.fromkeys(numbers, 0),
-        **dict.fromkeys(("baselines", "model_check", "evaluation_sticky")),
+        **dict.fromkeys(("baselines", "model_check", *FinalScores._fields)),
         "experiment": "breakout",
         "seconds": {},
         "macros": dict.fromkeys(rates, 0.0),
     }
-    for played, text in ((games, "24 games (3 different), 4% cut"), (games[13:15], "2 games, 0%")):
+    both = (games, "24 games, 3 different, 4% cut"), (games[13:15], "2 games, 2 different, 0%")
+    for played, text in both:
         assert text in format_summary({**summary, "evaluation": summarise_games(played)}, Config())
+    columns = {**summary, **dict.fromkeys(FinalScores._fields, result)}
+    lines = format_summary(columns, eval_config(noise=0.5)).splitlines()[1:4]
+    assert [line.split(": ")[0] for line in lines] == [
+        "score, noise 0.5", "score, greedy", "score, noise 0.5, sticky actions 0.25"
+    ]  # fmt: skip
+    assert evaluation_row(result)["eval/distinct"] == 3
+
+
+def test_intervals_of_copies_against_a_plain_cluster_bootstrap():
+    """Resamples the distinct games in the order of their first game, each with its copies."""
+    games = [(float(s), n, False) for s, n in [(3, 9), (11, 8), (0, 5), (3, 7), (6, 8), (2, 4)]]
+    copies = [4, 1, 2, 2, 1, 3]
+    played = games + [game for game, n in zip(games, copies, strict=True) for _ in range(n - 1)]
+    result = summarise_games(played, 5, copies=True)
+    draws = np.random.default_rng(5).integers(0, 6, (2000, 6))
+    found = {"mean": [], "iqm": []}
+    for row in draws:
+        scores = sorted(games[i][0] for i in row for _ in range(copies[i]))
+        middle = scores[len(scores) // 4 : len(scores) - len(scores) // 4]
+        found["mean"].append(sum(scores) / len(scores))
+        found["iqm"].append(sum(middle) / len(middle))
+    for name, values in found.items():
+        values.sort()
+        for share, end in ((0.025, "low"), (0.975, "high")):
+            below, part = divmod(share * 1999, 1)
+            first, second = values[int(below) : int(below) + 2]
+            assert result[f"{name}_{end}"] == pytest.approx(first + part * (second - first))
+    assert (result["games"], result["distinct"]) == (13, 6)
+    assert result["mean"] == sum(game[0] for game in played) / 13  # of all games
+    assert result["mean_high"] - result["mean_low"] > 1.3 * (
+        (plain := summarise_games(played, 5))["mean_high"] - plain["mean_low"]
+    )
+    rng = np.random.default_rng(1)
+    different = [(x, n, False) for n, x in enumerate(rng.gamma(2.0, 3.0, 40).tolist())]
+    assert summarise_games(different, 5, copies=True) == summarise_games(different, 5)
+    one = summarise_games([(7.0, 3, False)] * 5, copies=True)
+    assert one["distinct"] == 1 and one["mean_low"] == one["mean_high"] == one["iqm_high"] == 7.0
+
+
+def test_equal_games_are_copies_only_where_nothing_is_drawn(scripted):
+    """Neither sticky actions nor another suite, nor a policy that draws its actions."""
+    lanes = [[(5.0, 3, False)]] * 9 + [[(0.0, 2, False)]]
+    scripted(lanes)
+    config = eval_config(num_games=10, num_envs=10)
+    games = [script[0] for script in lanes]
+    copies, plain = (summarise_games(games, 1, copies=x) for x in (True, False))
+    assert (copies["mean_low"], copies["mean_high"]) == (0.0, 5.0) and plain["mean_low"] > 2.0
+    cartpole = EnvConfig(suite="gym", id="CartPole-v1")
+    for settings, options, expected in (
+        (config, {}, copies),
+        (config, {"draws_actions": True}, plain),
+        (config, {"sticky_prob": 0.25}, plain),
+        (dataclasses.replace(config, env=cartpole), {}, plain),
+    ):
+        assert evaluate(make_constant_policy(0), settings, seed=1, **options) == expected
+    assert evaluate_baselines(config, SPEC, seed=1) == {
+        "random": plain, "constant": dict.fromkeys("ABC", copies)
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("atari", [True, False])
+def test_a_constant_action_that_repeats_itself_plays_one_game_a_lane(scripted, atari):
+    scripted([[(1.0, 2, False)]] * 2)
+    config = eval_config(num_games=6, num_envs=2)
+    if not atari:
+        config = dataclasses.replace(config, env=EnvConfig(suite="gym", id="CartPole-v1"))
+    found = evaluate_baselines(config, SPEC, seed=1)
+    assert found["random"]["games"] == 6
+    assert {x["games"] for x in found["constant"].values()} == {2 if atari else 6}
 
 
 def test_intervals_against_a_plain_bootstrap():

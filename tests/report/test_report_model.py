@@ -1,9 +1,11 @@
 """Figures of the model: what they draw are the recorded numbers; several runs; damage."""
 
 import json
+import re
 
 import numpy as np
 import pytest
+import yaml
 from matplotlib import image
 
 from smz_jax.report import bars, curves, panels
@@ -275,6 +277,30 @@ def test_games_that_repeat_each_other_are_told(tmp_path):
         )
     edit(path, "summary.json", lambda s: s["evaluation"].update(games=4, distinct=4))
     assert not any("differ" in text for text in find_warnings([load_run(path)]))
+
+
+def test_greedy_scores_stand_beside_those_with_noise(tmp_path):
+    """Summaries of runs before had neither; `different` is known of the newer ones."""
+    path = write_run(tmp_path / "a" / "b", iterations=20)
+    agent = r"<tr><td>(agent[^<]*)</td><td>([^<]*)</td><td>([^<]*)</td>"
+    rows = re.findall(agent, build_report([path]).read_text())
+    assert rows == [("agent, final", "32", "-"), ("agent, sticky actions", "32", "-")]
+
+    def evaluate(summary):
+        greedy = {**summary["evaluation"], "games": 8, "distinct": 4}
+        summary["evaluation"]["distinct"] = 31
+        summary["evaluation_greedy"] = greedy
+
+    edit(path, "summary.json", evaluate)
+    settings = yaml.safe_load((path / "config.yaml").read_text())
+    settings.setdefault("eval", {})["noise"] = 0.5
+    (path / "config.yaml").write_text(yaml.safe_dump(settings))
+    rows = re.findall(agent, build_report([path]).read_text())
+    assert rows == [
+        ("agent, final, noise 0.5", "32", "31"),
+        ("agent, greedy", "8", "4"),
+        ("agent, sticky actions, noise 0.5", "32", "-"),
+    ]
 
 
 def test_groups_keep_their_colours(several):

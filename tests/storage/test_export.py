@@ -22,6 +22,7 @@ from smz_jax.analysis.load import (
     export_run,
     fit_head,
     fit_params,
+    format_scores,
     load_model,
     score_table,
 )
@@ -186,6 +187,21 @@ def test_the_table_tells_whose_scores_they_are(tiny_run):
     ]
     assert rows[4]["mean"] == summary["baselines"]["constant"]["UP"]["mean"]
     assert not any(row["this_model"] for row in rows[3:])
+
+
+def test_the_table_has_the_greedy_scores_and_how_many_games_differ(tmp_path):
+    found = {"games": 80, "distinct": 71, "mean": 2.5}
+    greedy, sticky = {"games": 32, "distinct": 4, "mean": 3.0}, {"games": 80, "mean": 1.0}
+    summary = {"evaluation": found, "evaluation_greedy": greedy, "evaluation_sticky": sticky}
+    (tmp_path / "summary.json").write_text(json.dumps({"env_steps": 128, **summary}))
+    rows = score_table(tmp_path, 128)
+    assert [row["when"] for row in rows] == ["final", "final, greedy", "final, sticky 0.25"]
+    assert [row["mean"] for row in rows] == [2.5, 3.0, 1.0] and rows[1]["distinct"] == 4
+    assert format_scores(rows).splitlines() == [
+        "* agent, final after 128 steps: mean 2.50, 80 games, 71 different",
+        "* agent, final, greedy after 128 steps: mean 3.00, 32 games, 4 different",
+        "* agent, final, sticky 0.25 after 128 steps: mean 1.00, 80 games",
+    ]
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -70,7 +70,7 @@ class Player(NamedTuple):
     """A model and the game that it plays, which is open."""
 
     game: OpenGame  # one lane
-    agent: Agent  # greedy and searched, without noise, as in the evaluations of a run
+    agent: Agent  # greedy and searched, without noise, as in a run's greedy evaluation
     config: Config
     seed: int  # of the games
 

@@ -18,8 +18,7 @@ SUMMARY = forms.Document(
     "summary.json",
     **dict.fromkeys(("env_steps", "env_frames", "learner_steps", "seconds_total"), _NUMBER),
     seconds=optional(every(number(), dict)),
-    evaluation=_EVALUATION,
-    evaluation_sticky=_EVALUATION,
+    **dict.fromkeys(("evaluation", "evaluation_greedy", "evaluation_sticky"), _EVALUATION),
     baselines=optional(fields(random=_EVALUATION, constant=optional(every(_EVALUATION, dict)))),
     **dict.fromkeys(("macros", "model_check", "versions"), _OBJECT),
 )
