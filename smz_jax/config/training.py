@@ -188,7 +188,7 @@ class MacroConfig(Checked, section="macro"):
 
 @dataclass(frozen=True)
 class EvalConfig(Checked, section="eval"):
-    """Whole games, raw scores, by search; at the root of a PUCT search with temperature 0."""
+    """Whole games, raw scores, by search at temperature 0."""
 
     num_games: Annotated[int, Between(1, 4096)] = 32
     """Games of the final evaluation, shared equally by the lanes."""
