@@ -6,14 +6,13 @@ from its newest good checkpoint, as if it had never been stopped.
 """
 
 import os
-import pkgutil
 import re
 import runpy
 import sys
 from pathlib import Path
 
 from smz_jax.config.check import ConfigError, require
-from smz_jax.config.process import run_main
+from smz_jax.config.process import command_names, run_main
 from smz_jax.storage.run_dir import CONFIG_NAME, read_config
 
 _COMMAND = re.compile(r"^# command: python -m experiments\.(\w+)", re.MULTILINE)
@@ -28,8 +27,7 @@ def find_experiment(run_dir: Path) -> str:
     experiment = read_config(run_dir).experiment
     typed = _COMMAND.search((run_dir / CONFIG_NAME).read_text(encoding="utf-8"))
     name = typed[1] if typed else experiment
-    modules = pkgutil.iter_modules([str(Path(__file__).parent)])
-    known = sorted({module.name for module in modules} - {"smz_jax"})
+    known = command_names(Path(__file__).parent)
     require(name in known, "experiment", name, "one of experiments/: " + ", ".join(known))
     return name
 

@@ -6,12 +6,13 @@ beside the library, and this command alone imports it.
 """
 
 import os
+import re
 import runpy
 import sys
 from importlib import metadata
 from pathlib import Path
 
-from smz_jax.config.process import run_main
+from smz_jax.config.process import command_names, run_main
 
 
 def find_experiments() -> Path | None:
@@ -32,12 +33,12 @@ def main() -> int:
     if root is None:
         print("error: the folder experiments/ is not installed", file=sys.stderr)
         return 2
-    modules = [*root.glob("experiments/*.py"), *root.glob("experiments/*/__main__.py")]
-    names = {(x.parent if x.stem == "__main__" else x).stem for x in modules}
-    names = sorted(names - {"__init__", "smz_jax"})
-    name, *words = sys.argv[1:] or [""]
+    names = command_names(root / "experiments")
+    typed, *words = sys.argv[1:] or [""]
+    # Also of who types the name of a module, a file or a game.
+    name = re.sub(r"^experiments[./]|\.py$", "", typed).lower().replace("-", "_")
     if name not in names:
-        wants_help = name in ("-h", "--help")
+        wants_help = typed in ("-h", "--help")
         print(
             f"usage: python -m smz_jax COMMAND ...; --help after a command explains it\n"
             f"commands: {' '.join(names)}",

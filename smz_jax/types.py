@@ -14,6 +14,12 @@ An observation is always `[B, F, *frame_shape]`, newest frame last; an environme
 stacking has F = 1.
 """
 
+if __name__ == "types":  # `python smz_jax` finds this file in place of Python's own
+    import os
+
+    os.write(2, b"error: type `python -m smz_jax` in the folder above smz_jax\n")
+    os._exit(2)
+
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 

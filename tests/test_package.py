@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from smz_jax.config.process import command_names
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -68,9 +70,10 @@ def test_commands_run_by_the_package(installed, tmp_path):
     assert done.returncode == 0 and "python -m smz_jax breakout --preset smoke" in done.stdout
 
 
+@pytest.mark.parametrize("package", ["smz_jax", "experiments"])
 @pytest.mark.parametrize("words", [(), ("--help",), ("breakouts",)])
-def test_the_package_lists_its_commands(words):
-    done = python("-m", "smz_jax", *words, cwd=ROOT)
+def test_the_package_lists_its_commands(package, words):
+    done = python("-m", package, *words, cwd=ROOT)
     out = done.stdout if "--help" in words else done.stderr
     assert done.returncode == (0 if "--help" in words else 2)
     listed = out.split("commands: ")[1].split()
@@ -84,3 +87,41 @@ def test_a_script_says_what_to_type(script, installed_too):
     assert done.returncode == 1
     typed = f"python -m experiments.{script.removesuffix('.py')}`"
     assert typed in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("smz_jax", "experiments.space_invaders"),
+        ("smz_jax", "experiments/space_invaders.py"),
+        ("smz_jax", "space_invaders.py"),
+        ("smz_jax", "Space-Invaders"),
+        ("experiments", "space_invaders"),
+    ],
+)
+def test_a_command_is_known_by_its_other_names(words):
+    done = python("-m", *words, "--seed", "x", cwd=ROOT)
+    assert done.returncode == 2 and done.stderr.startswith("error: seed = 'x'")
+
+
+@pytest.mark.parametrize(
+    ("folder", "words"),
+    [
+        (".", ["smz_jax"]),
+        (".", ["smz_jax", "breakout"]),
+        (".", ["smz_jax/__main__.py"]),
+        ("experiments", ["-m", "smz_jax", "breakout"]),
+        ("experiments", ["smz_jax.py"]),
+    ],
+)
+def test_a_wrong_door_says_what_to_type(folder, words):
+    done = python(*words, cwd=ROOT / folder)
+    assert done.returncode in (1, 2) and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: type `python -m smz_jax` in the folder above ")
+
+
+def test_all_commands_are_listed_once():
+    """Those of the package are those that a run may be resumed by."""
+    named = command_names(ROOT / "experiments")
+    assert {"breakout", "results", "macros"} <= set(named) and len(set(named)) == len(named)
+    assert not {"smz_jax", "__main__", "__init__", "experiments"} & set(named)

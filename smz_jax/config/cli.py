@@ -80,6 +80,7 @@ class Invocation:
     experiment: Experiment
     command: str  # what was typed, for the records of the run
     init_from: str | None = None  # folder of a run, with @step or @best: weights to begin with
+    words: Sequence[str] = ()  # what is typed after `python`, without the flags
     request: RunRequest = RunRequest()  # of a tool: its own flags too
 
 
@@ -202,13 +203,15 @@ def print_help(request: Any, text: str, program: str = "") -> None:
     tyro.cli(request, args=["--help"], **args)
 
 
-def _print_run_help(experiment: Experiment, defaults: Config, preset: str) -> None:
+def _print_run_help(
+    experiment: Experiment, defaults: Config, preset: str, words: Sequence[str]
+) -> None:
     """Prints the help of a run with the defaults of the chosen preset, and exits with 0."""
     import tyro
 
     settings = ("settings", Annotated[Config, tyro.conf.arg(name="")], field(default=defaults))
     shown = dataclasses.make_dataclass("Options", [settings], bases=(RunRequest,), frozen=True)
-    name, command = experiment.name, shlex.join(["python", *command_words(experiment.name)])
+    name, command = experiment.name, shlex.join(["python", *words])
     expects = f" Expected at laptop: {experiment.expects}." if experiment.expects else ""
     text = experiment.description + expects
     header = _HEADER.format(description=text, command=command, experiment=name, preset=preset)
@@ -225,24 +228,27 @@ def _saved_preset(config_file: Path) -> str | None:
 
 
 def parse(
-    argv: Sequence[str] | None, experiment: Experiment, request: type[RunRequest] = RunRequest
+    argv: Sequence[str] | None,
+    experiment: Experiment,
+    request: type[RunRequest] = RunRequest,
+    own: Sequence[str] = (),
 ) -> Invocation:
     """Reads the command line; prints help and exits with 0 where `--help` is given.
 
     With `--resume` and no preset named, the settings saved in the run folder come below file and
     flags, so that `--resume --run_dir DIR` alone continues the run. The request has the flags
-    beside the settings.
+    beside the settings; `own` is what was typed where that is no module of `experiments`.
 
     Raises:
         ConfigError: in one line naming the field, its value and what is allowed.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     wants_help = "-h" in argv or "--help" in argv
-    own = types_of(request)
+    kinds, words = types_of(request), own or command_words(experiment.name)
     try:
         given = [token for token in argv if token not in ("-h", "--help")]
-        flags, _ = _read_words({**SETTINGS, **own}, given)
-        typed = {name: flags.pop(name) for name in own if name in flags}
+        flags, _ = _read_words({**SETTINGS, **kinds}, given)
+        typed = {name: flags.pop(name) for name in kinds if name in flags}
         for name in [x for x in ("config", "run_dir", "init_from") if x in typed]:
             value, allowed = typed[name], "a path, printable and of at most 4096 characters"
             if name == "init_from":
@@ -271,8 +277,8 @@ def parse(
         chosen = VALIDATION_PRESET
         config = resolve(experiment, chosen, {}, {})
     if wants_help:
-        _print_run_help(experiment, config, chosen)
-    command = shlex.join(["python", *command_words(experiment.name), *argv])
+        _print_run_help(experiment, config, chosen, words)
+    command = shlex.join(["python", *words, *(sys.argv[1:] if own else argv)])
     return Invocation(
         config=config,
         preset=preset,
@@ -282,6 +288,7 @@ def parse(
         experiment=experiment,
         command="".join(x if x.isprintable() else " " for x in command[:10_000]),
         init_from=wanted.init_from,
+        words=words,
         request=wanted,
     )
 

@@ -3,9 +3,13 @@
 import contextlib
 import errno
 import os
+import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from smz_jax.config.check import ConfigError
@@ -57,9 +61,9 @@ class LastingStream:
         except OSError as error:
             if not isinstance(error, BrokenPipeError):
                 self.error = self.error or error
-            with contextlib.suppress(OSError):  # a stream of no file
-                # What is still in its buffer goes there too.
-                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+            # What is still in its buffer goes there too; it may be a stream of no file.
+            with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), self._stream.fileno())
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -93,24 +97,60 @@ def lasting_output() -> Iterator[Callable[[], OSError | None]]:
             sys.stdout, sys.stderr = former
 
 
+def command_names(folder: Path) -> list[str]:
+    """Every command: the modules, and the packages with a `__main__`, of `experiments`."""
+    modules = [*folder.glob("*.py"), *folder.glob("*/__main__.py")]
+    names = {(x.parent if x.parent != folder else x).stem for x in modules}
+    return sorted(names - {"__init__", "__main__", "smz_jax"})
+
+
+def own_words(caller: Mapping[str, Any]) -> list[str]:
+    """What is typed after `python` for a user's own script or module; [] for one of `experiments`.
+
+    Args:
+        caller: the globals of the module that launches a run.
+    """
+    spec = caller.get("__spec__")
+    if caller.get("__name__") != "__main__" or (spec and spec.name.startswith("experiments.")):
+        return []
+    if spec:
+        return ["-m", spec.name.removesuffix(".__main__")]
+    return [sys.argv[0]] if "__file__" in caller else []  # `python -c`
+
+
 def command_words(name: str) -> list[str]:
     """What is typed after `python` for a command: by its module, or as `smz_jax.__main__`."""
     by_package = ("-m", "smz_jax") in zip(sys.orig_argv, sys.orig_argv[1:], strict=False)
     return ["-m", "smz_jax", name] if by_package else ["-m", f"experiments.{name}"]
 
 
+def jax_refusal(error: ValueError) -> str | None:
+    """What JAX, at its import, does not take in its environment variables; None: another error."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    name = (re.findall(r"jax_\w+", str(error), re.IGNORECASE) or [""])[-1].upper()
+    if frame.f_globals.get("__name__") != "jax._src.config" or name not in os.environ:
+        return None
+    values = frame.f_locals.get("enum_values")
+    allowed = "one of " + ", ".join(map(str, values)) if values else "a number"
+    allowed = "true or false" if "truth" in str(error) else allowed
+    value = os.environ[name]
+    return f"{name} = {value!r} in the environment is not allowed: it must be {allowed}"
+
+
 def run_main(main: Callable[[], int | None]) -> NoReturn:
     """Runs `main` and exits with its code.
 
-    A `ConfigError` is one line on stderr and code 2. A signal that `main` does not handle itself
-    is one line too: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP; and so is a full disk,
-    with code 1. A closed pipe (`--help | head`) is no error.
+    A `ConfigError`, or a value of JAX's environment variables that JAX refuses, is one line on
+    stderr and code 2. A signal that `main` does not handle itself is one line too: 130 after
+    Ctrl-C, 143 after SIGTERM, 129 after SIGHUP; and so is a full disk, with code 1. A closed pipe
+    (`--help | head`) is no error. Outside of the main thread signals are left alone.
     """
 
     def terminate(number: int, frame: Any) -> NoReturn:
         raise KeyboardInterrupt(number)
 
-    for number in ENDING_SIGNALS:
+    is_main = threading.current_thread() is threading.main_thread()
+    for number in ENDING_SIGNALS if is_main else ():
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             signal.signal(number, terminate)
     with lasting_output() as lost:
@@ -118,6 +158,11 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
             code = main() or 0
         except ConfigError as error:
             print("error: " + " ".join(str(error).split()), file=sys.stderr)
+            code = 2
+        except ValueError as error:
+            if not (line := jax_refusal(error)):
+                raise
+            print(f"error: {line}", file=sys.stderr)
             code = 2
         except KeyboardInterrupt as error:  # Python's own has no number
             print("interrupted", file=sys.stderr)

@@ -38,17 +38,19 @@ class _Kind(NamedTuple):
 
 
 @contextlib.contextmanager
-def undisturbed(env_id: str) -> Iterator[None]:
+def undisturbed(env_id: str, kinds: dict[str, _Kind] | None = None) -> Iterator[None]:
     """Puts back what the code within changes in this process, and tells once of each kind.
 
     Args:
         env_id: `EnvConfig.id`, which is told.
+        kinds: what is looked at: `IN_STEP`; None: everything.
     """
-    before = {name: kind.read() for name, kind in _KINDS.items()}
+    kinds = _KINDS if kinds is None else kinds
+    before = {name: kind.read() for name, kind in kinds.items()}
     try:
         yield
     finally:
-        for name, kind in _KINDS.items():
+        for name, kind in kinds.items():
             after = kind.read()
             is_changed = any(after.get(key) != value for key, value in before[name].items())
             if is_changed or kind is _SIGNALS:  # which a library in C changes unseen
@@ -72,7 +74,12 @@ _WAKEUP = "wakeup"
 def _handlers() -> dict[Any, Any]:
     if threading.current_thread() is not threading.main_thread():
         return {}
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, *ENDING_SIGNALS)}
+    return {number: signal.getsignal(number) for number in (signal.SIGINT, *ENDING_SIGNALS)}
+
+
+def _signals() -> dict[Any, Any]:
+    if not (handlers := _handlers()):
+        return {}
     descriptor = signal.set_wakeup_fd(-1)
     signal.set_wakeup_fd(descriptor, warn_on_full_buffer=False)
     return {**handlers, _WAKEUP: descriptor}
@@ -122,7 +129,13 @@ def _set_output(streams: dict[str, Any]) -> None:
     sys.stdout, sys.stderr = streams["stdout"], streams["stderr"]
 
 
-_SIGNALS = _Kind(_handlers, _set_handlers)
+_SIGNALS = _Kind(_signals, _set_handlers)
+IN_STEP = {
+    "the signal handlers": _Kind(_handlers, _set_handlers),
+    "the current folder": _Kind(_folder, _set_folder),
+}
+"""What is looked at in every step, for some microseconds: what else may change there is seldom
+changed, and is put back at the next reset."""
 _KINDS = {
     "stdout or stderr": _Kind(lambda: {"stdout": sys.stdout, "stderr": sys.stderr}, _set_output),
     "the signal handlers": _SIGNALS,

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import jax
 
 from smz_jax.config.cli import Invocation
-from smz_jax.config.process import command_words
 from smz_jax.config.settings import Config
 from smz_jax.envs import GameFault
 from smz_jax.envs.undisturbed import TIMES
@@ -18,7 +17,7 @@ from smz_jax.run import events
 from smz_jax.run.state import RunState, library
 from smz_jax.storage.estimate import Estimate
 from smz_jax.storage.files import write_json
-from smz_jax.storage.run_dir import git_commit, hardware, versions
+from smz_jax.storage.run_dir import CONFIG_NAME, git_commit, hardware, versions
 
 
 class Outcome(NamedTuple):
@@ -65,7 +64,7 @@ def conclude(session: events.Session, state: RunState, fault: str | None) -> Out
         except GameFault as error:
             fault = str(error)
         session = session.follow()
-        if scores.evaluation is not None and session.on_finish and not stop:
+        if scores.evaluation is not None and session.on_finish and not (stop or session.lost()):
             with parts.timers("evaluation"):
                 findings = session.on_finish(parts, state, session.run_dir)
     writer.close()
@@ -90,6 +89,10 @@ def conclude(session: events.Session, state: RunState, fault: str | None) -> Out
 def finish(invocation: Invocation, outcome: Outcome) -> int:
     """Writes summary and report of a run as it was started; prints both, gives the exit code."""
     config, run_dir = invocation.config, outcome.run_dir
+    if not (run_dir / CONFIG_NAME).is_file():
+        reason = outcome.fault or f"{run_dir / CONFIG_NAME} was deleted while the run went on"
+        print(f"error: {reason}: it cannot be continued, and has no report", file=sys.stderr)
+        return 1
     summary = summarise_run(invocation, run_dir, outcome)
     write_json(run_dir / "summary.json", summary)
     if outcome.signal_number is not None:  # first of all: who sent it may not wait for the rest
@@ -117,8 +120,7 @@ def finish(invocation: Invocation, outcome: Outcome) -> int:
 
 def resume_command(invocation: Invocation, run_dir: Path) -> str:
     """What to type to go on with a run."""
-    words = command_words(invocation.experiment.name)
-    return shlex.join([sys.executable, *words, "--resume", "--run_dir", str(run_dir)])
+    return shlex.join([sys.executable, *invocation.words, "--resume", "--run_dir", str(run_dir)])
 
 
 def summarise_run(invocation: Invocation, run_dir: Path, outcome: Outcome) -> dict[str, Any]:

@@ -98,6 +98,12 @@ class Session(NamedTuple):
         self.store.move(now)
         return self._replace(run_dir=now)
 
+    def lost(self) -> str | None:
+        """Why there is nothing left to write to, in one line; None: the folder is there."""
+        now = self.place.resolve()  # as Linux names it
+        is_deleted = not now.is_dir() and now.name.endswith(" (deleted)")
+        return f"{self.run_dir} was deleted while the run went on" if is_deleted else None
+
     def stopped(self) -> bool:
         """Whether a signal came."""
         return bool(self.stop)
@@ -234,7 +240,7 @@ def measure_baselines(session: Session, *, resume: bool) -> dict[str, Any] | Non
         except GameFault as error:
             session.progress.message(f"no baselines: {error}")
             return {"random": None, "constant": {}}
-    if not session.stop:
+    if not session.stop and not session.lost():
         write_json(session.place / BASELINES.file, baselines)
         # Of the first iteration, whenever they are measured: a resumed run writes the same row.
         writer.write({"env_steps": first, **baseline_row(baselines)})
@@ -248,7 +254,7 @@ def save_last(session: Session, state: RunState, *, block: bool) -> bool:
     """
     parts, store = session.parts, session.store
     note_failures(session, store.wait)  # of the save before, which continues beside the training
-    return note_failures(session, lambda: save(parts, state, store, session.run_dir, block=block))
+    return note_failures(session, lambda: save(parts, state, store, session.place, block=block))
 
 
 def keep_best(session: Session, state: RunState) -> None:

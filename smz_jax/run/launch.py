@@ -14,7 +14,7 @@ from typing import Any
 
 from smz_jax.config.cli import Invocation, choose_preset, parse
 from smz_jax.config.experiment import Experiment
-from smz_jax.config.process import run_main
+from smz_jax.config.process import own_words, run_main
 from smz_jax.run.devices import prepare_jax
 from smz_jax.run.signals import StopSignal
 from smz_jax.storage import run_dir as folders
@@ -41,7 +41,8 @@ def launch(
         on_finish: `(Parts, RunState, folder) -> entries`, called after the final evaluation; they
             go into summary.json.
     """
-    run_main(lambda: _run(parse(argv, experiment), on_check=on_check, on_finish=on_finish))
+    own = own_words(sys._getframe(1).f_globals)
+    run_main(lambda: _run(parse(argv, experiment, own=own), on_check=on_check, on_finish=on_finish))
 
 
 def _run(invocation: Invocation, **hooks: Any) -> int:

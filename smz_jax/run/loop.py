@@ -107,12 +107,15 @@ def train(
             if baselines is None and not stop:  # after the first sign of life, for the user's sake
                 baselines = measure_baselines(session, resume=resume)
             session = session.follow()
+            if session.lost():
+                break
             if due.save:
                 writer.flush()
                 save_last(session, state, block=False)
         if baselines is None and not stop:  # a finished run, resumed
             baselines = measure_baselines(session, resume=resume)
-        outcome = conclude(session.follow(), state, fault)._replace(baselines=baselines)
+        session = session.follow()
+        outcome = conclude(session, state, fault or session.lost())._replace(baselines=baselines)
     timers.add("other", time.perf_counter() - start - timers.total)
     return outcome._replace(seconds=timers.seconds)
 

@@ -167,6 +167,8 @@ def forget_start(run_dir: Path, before: Sequence[str]) -> None:
 
     The folder, with the names that were in it `before`, is left once there is more than that.
     """
+    if not run_dir.is_dir():  # it was deleted, or has another name now
+        return
     new = set(os.listdir(run_dir)) - set(before)
     metrics = run_dir / "metrics.jsonl"
     if not new <= {CONFIG_NAME, LOCK_NAME, metrics.name, "tensorboard"} or CONFIG_NAME in before:
@@ -222,11 +224,13 @@ def split_init_from(init_from: str) -> Weights:
     """
     name, _, which = init_from.rpartition("@")
     is_step = which.isdecimal() and len(which) <= 12
-    is_whole = not name or "/" in which or os.path.exists(Path(init_from, CONFIG_NAME).expanduser())
-    if is_whole:
-        name, which, is_step = init_from, "last", False
-    allowed = "RUN_DIR, RUN_DIR@STEP or RUN_DIR@best"
-    require(which in ("last", "best") or is_step, "init_from", init_from, allowed)
+    whole, is_which = os.path.expanduser(init_from), which in ("last", "best") or is_step
+    is_whole = not name or "/" in which or os.path.exists(os.path.join(whole, CONFIG_NAME))
+    # A folder that is there is meant, though it holds no run.
+    is_other = is_which and os.path.isdir(os.path.expanduser(name))
+    if is_whole or (os.path.isdir(whole) and not is_other):
+        name, which, is_step, is_which = init_from, "last", False, True
+    require(is_which, "init_from", init_from, "RUN_DIR, RUN_DIR@STEP or RUN_DIR@best")
     kind: Literal["last", "best"] = "best" if which == "best" else "last"
     return Path(os.path.expanduser(name)), kind, int(which) if is_step else None
 

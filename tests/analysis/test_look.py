@@ -6,10 +6,13 @@ import jax
 import numpy as np
 import pytest
 
+from smz_jax.analysis.requests import MacrosRequest
 from smz_jax.analysis.verify.tried_libraries import saved_bits
-from smz_jax.analysis.view.drawing import measure_selection, pieces_of
+from smz_jax.analysis.view.drawing import draw_library, measure_selection, pieces_of
 from smz_jax.analysis.view.watched_games import Span, occurrences, shown_macros, spans_of
+from smz_jax.config.check import ConfigError
 from smz_jax.macros.compression.selection import encode
+from smz_jax.macros.library.listing import Wanted
 from smz_jax.storage.checkpoint import Damage, RowChunks
 from smz_jax.storage.checkpoint.rows import read_fields, write_rows
 from smz_jax.storage.documents.macro_form import LIBRARY, prefix_share
@@ -194,3 +197,10 @@ def test_spans_do_not_overlap_nor_reach_over_a_life():
     found = spans_of(played, [(1, 2, 2), (2, 3)], 4)
     assert found == [Span(0, (1, 2, 2)), Span(7, (2, 3))]
     assert spans_of(played, [], 4) == []
+
+
+def test_a_run_of_too_many_actions_for_macros_says_so(tmp_path):
+    many = {**library([]), "action_names": [str(action) for action in range(300)]}
+    why = "no macros: there are 300 actions, and they hold at most 255"
+    with pytest.raises(ConfigError, match=why):
+        draw_library(MacrosRequest(tmp_path), many, Wanted(), is_run=True)

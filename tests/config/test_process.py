@@ -4,9 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+
+from smz_jax.config.process import LastingStream, run_main
 
 ROOT = Path(__file__).resolve().parents[2]
 LINES = 50_000
@@ -109,3 +112,79 @@ def test_a_signal_is_one_line(number):
 def test_nohup_is_heard():
     script = WAITER.replace("time.sleep(60)", "import os; os.kill(os.getpid(), 1)")
     assert shell("nohup $RUN", script)[:2] == (0, b"ready\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("JAX_ENABLE_X64", "maybe", "true or false"),
+        ("JAX_NUMPY_RANK_PROMOTION", "often", "one of allow, warn, raise"),
+        ("JAX_DEFAULT_MATMUL_PRECISION", "good", "one of default, high, highest"),
+        ("JAX_NUM_CPU_DEVICES", "two", "a number"),
+    ],
+)
+def test_what_jax_does_not_take_is_one_line(name, value, allowed):
+    script = "from smz_jax.config.process import run_main\nrun_main(lambda: __import__('jax').x)"
+    code, out, err = shell("$RUN", script, **{name: value})
+    assert (code, out) == (2, b"") and err.count("\n") == 1
+    line = f"error: {name} = {value!r} in the environment is not allowed: it must be {allowed}"
+    assert err.startswith(line)
+
+
+def test_another_error_of_a_value_is_no_setting_of_jax():
+    script = "from smz_jax.config.process import run_main\nrun_main(lambda: int('jax_enable_x64'))"
+    code, _, err = shell("$RUN", script, JAX_ENABLE_X64="true")
+    assert code == 1 and "Traceback" in err
+
+
+def test_outside_of_the_main_thread_signals_are_left_alone(capsys):
+    before = signal.getsignal(signal.SIGTERM)
+    ended = []
+
+    def work():
+        with pytest.raises(SystemExit) as excinfo:
+            run_main(lambda: print("done"))
+        ended.append(excinfo.value.code)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert (ended, capsys.readouterr().out) == ([0], "done\n")
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_lost_stream_leaves_no_descriptor_open():
+    opened = len(os.listdir("/proc/self/fd"))
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as stream:
+        lasting = LastingStream(stream)
+        for _ in range(3):
+            lasting.write("text")
+            lasting.flush()
+    assert len(os.listdir("/proc/self/fd")) == opened
+
+
+OWN = """
+import sys
+from smz_jax.config.experiment import Experiment
+from smz_jax.run import launch as launching
+from smz_jax.run.ending import resume_command
+launching._run = lambda x, **_: print(x.command, resume_command(x, "DIR"), sep="\\n")
+launching.launch(Experiment("mine"), {})
+"""
+
+
+@pytest.mark.parametrize(
+    ("file", "words"), [("own.py", "own.py"), ("own.py", "-m own"), ("own/__main__.py", "-m own")]
+)
+@pytest.mark.parametrize("given", ["None", "['--preset', 'smoke']"])
+def test_a_script_of_the_users_is_recorded_as_it_was_typed(tmp_path, file, words, given):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(OWN.format(given))
+    command = f"cd {tmp_path}; {sys.executable} {words} --preset tiny"
+    code, out, err = shell(command)
+    assert (code, err) == (0, "")
+    typed, resumed = out.decode().splitlines()
+    assert typed == f"python {words} --preset tiny"
+    assert resumed == f"{sys.executable} {words} --resume --run_dir DIR"

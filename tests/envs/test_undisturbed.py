@@ -12,12 +12,14 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from gymnasium import spaces
 
 from smz_jax.config.check import ConfigError
 from smz_jax.config.process import RESTS_ON
 from smz_jax.config.settings import EnvConfig
 from smz_jax.envs import check_env_id, make_env, make_spec
 from smz_jax.envs.gym import gym_ids
+from smz_jax.envs.gym.observations import make_coder
 from smz_jax.envs.undisturbed import TIMES
 from tests.support.gym_worlds import Views
 
@@ -113,6 +115,8 @@ def test_nothing_of_the_project_draws_from_a_global_generator():
     [
         (world("Agents", several="reward"), "one agent: its reward must be one number, not array"),
         (world("Agents", several="names"), "one agent: its reward must be one number, not {'a'"),
+        (world("Agents", several="terminated"), "its terminated must be one number, not {'a'"),
+        (world("Agents", several="truncated"), "its truncated must be one number, not array"),
         (world("Agents", several="observation"), "fit their space: (2, 3), not (3,)"),
         (world("TicTacToe-v1", backend="envpool"), "for one player: it has 2"),
         (world("ConnectFour-v1", backend="envpool"), "for one player: it has 2"),
@@ -125,6 +129,73 @@ def test_several_agents_are_refused_at_once(config, told):
         check_env_id(config)
     message = str(excinfo.value)
     assert told in message and "env.id" in message and "\n" not in message, message
+
+
+@pytest.mark.parametrize(
+    ("how", "told"), [("signals", "the signal handlers"), ("folder", "the current folder")]
+)
+def test_what_a_step_changes_is_put_back_and_counted(how, told, capsys):
+    env = make_env(world("Rude", how=how, in_step="yes"), seed=0, num_envs=2)
+    env.reset()
+    TIMES.clear()
+    capsys.readouterr()
+    before = process()
+    for _ in range(4):
+        env.step(np.zeros(2, np.int32))
+        assert process() == before
+    env.close()
+    assert list(TIMES.values()) == [4] and told in next(iter(TIMES))
+    assert capsys.readouterr().out.count(told) == 1
+
+
+@pytest.mark.parametrize("name", ["mask", "legal_actions", "avail_actions", "valid_actions"])
+@pytest.mark.parametrize("form", ["bits", "int8", "bool", "box"])
+def test_a_mask_may_have_other_names(name, form, capsys):
+    step, spec = first_step(world("Masked", key=name, form=form))
+    assert spec.frame_shape == (2,) and capsys.readouterr().out == ""
+    np.testing.assert_array_equal(step.invalid_actions, [[0, 1, 0]] * 2)
+
+
+@pytest.mark.parametrize(("form", "size"), [("long", 6), ("wide", 5)])
+def test_what_is_no_mask_is_told_to_be_an_input(form, size, capsys):
+    step, spec = first_step(world("Masked", key="mask", form=form))
+    assert spec.frame_shape == (size,) and not step.invalid_actions.any()
+    line = "'mask' of the observation counts as an input, not as the mask"
+    assert capsys.readouterr().out.count(line) == 1
+
+
+@pytest.mark.parametrize(("form", "invalid"), [("bits", 1), ("long", 0), ("wide", 0)])
+def test_masks_in_the_info(form, invalid, capsys):
+    step, spec = first_step(world("Masked", key="action_masks", where="info", form=form))
+    assert spec.frame_shape == (2,)
+    np.testing.assert_array_equal(step.invalid_actions, [[0, invalid, 0]] * 2)
+    told = capsys.readouterr().out.count("info['action_masks'] is no mask of 3 actions")
+    assert told == 1 - invalid
+
+
+def first_step(config):
+    env = make_env(config, seed=0, num_envs=2)
+    env.reset()
+    step = env.step(np.zeros(2, np.int32))
+    env.close()
+    return step, env.spec
+
+
+@pytest.mark.parametrize(
+    ("space", "told"),
+    [
+        (spaces.Box(0, 1, (20, 24)), True),
+        (spaces.Box(0, 255, (20, 24)), True),
+        (spaces.Box(0, 1, (20, 24, 3)), True),
+        (spaces.Box(-1, 1, (20, 24)), False),
+        (spaces.Box(0, 1, (8, 8)), False),
+    ],
+)
+def test_images_of_floats_are_told_to_be_a_vector(space, told):
+    note = make_coder(spaces.Dict({"a": space}), 16).note
+    assert note == (
+        f"what may be images of shape {space.shape} counts as numbers of a vector" * told
+    )
 
 
 @pytest.mark.parametrize("form", ["first", "last", "rgba", "colours", "channels", "masked"])

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import shutil
 import signal
 from concurrent import futures
 from pathlib import Path
@@ -16,6 +18,7 @@ from smz_jax.config.check import ConfigError
 from smz_jax.learning import replay
 from smz_jax.learning.diagnose import check_row
 from smz_jax.run import loop
+from smz_jax.run.ending import finish
 from smz_jax.run.events import Session, check
 from smz_jax.run.launch import launch
 from smz_jax.run.loop import train
@@ -223,3 +226,34 @@ def test_a_run_follows_its_folder_and_those_above_it(tmp_path, monkeypatch):
         moved = session.follow()
         assert moved.run_dir == store.run_dir == tmp_path / "elsewhere/runs/a"
         assert moved.follow() is moved
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_run_whose_folder_is_deleted_says_so_and_makes_none(tmp_path, capfd, stopped):
+    folder = tmp_path / "runs/a"
+
+    def delete(parts, state):
+        shutil.rmtree(folder)
+        if stopped:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {}
+
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            launch(EXPERIMENT, [*FLAGS, "--run_dir", str(folder)], on_check=delete)
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    out, err = capfd.readouterr()
+    assert ended.value.code == 1 and "Go on with" not in out
+    line = f"error: {folder} was deleted while the run went on: it cannot be continued"
+    assert err.count(line) == 1 and err.strip().count("\n") == 0, err
+    assert not folder.exists()
+
+
+def test_without_its_settings_a_run_has_no_command_that_continues_it(tmp_path, capsys):
+    outcome = SimpleNamespace(run_dir=tmp_path, fault=None, signal_number=None)
+    assert finish(SimpleNamespace(config=None), outcome) == 1  # type: ignore[arg-type]
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith(f"error: {tmp_path}/config.yaml was deleted")
+    assert not list(tmp_path.iterdir())

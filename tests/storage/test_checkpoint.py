@@ -329,3 +329,37 @@ def test_a_save_counts_once_its_arrays_are_read_back(tmp_path, monkeypatch):
     with pytest.raises(Damage, match="not read back as it was written"):
         checkpoints.save("last", 2, {"a": np.arange(3)})
     assert checkpoints.newest_good("last")[0] == 1
+
+
+@pytest.mark.parametrize("moment", ["begin", "middle"])
+@pytest.mark.parametrize("deleted", [False, True])
+def test_a_folder_that_goes_in_the_middle_of_a_save_is_not_made_again(
+    tmp_path, monkeypatch, moment, deleted
+):
+    folder, moved, state = tmp_path / "a", tmp_path / "b", example_state()
+    folder.mkdir()
+    checkpoints = CheckpointStore(folder)
+    checkpoints.save("last", 32, state)
+
+    def go():
+        shutil.rmtree(folder) if deleted else folder.rename(moved)
+
+    checkpointer = arrays._checkpointer  # made when Orbax's folder is known by its name
+    if moment == "begin":
+        go()
+    else:
+        monkeypatch.setattr(arrays, "_checkpointer", lambda: go() or checkpointer())
+    with pytest.raises((OSError, ValueError)):
+        checkpoints.save("last", 64, state)
+    monkeypatch.undo()
+    assert not folder.exists()
+    if not deleted:
+        checkpoints.move(moved)
+        checkpoints.save("last", 96, state)
+        assert CheckpointStore(moved).steps("last") == [32, 96]
+        assert not list(moved.rglob("*.partial"))
+
+
+def test_the_first_save_makes_the_folder(tmp_path):
+    CheckpointStore(tmp_path / "a/b").save("last", 32, example_state())
+    assert CheckpointStore(tmp_path / "a/b").steps("last") == [32]

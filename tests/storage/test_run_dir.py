@@ -120,6 +120,9 @@ def test_a_folder_may_have_an_at_in_its_name(tmp_path):
     assert run_dir.split_init_from("a@b/run") == (Path("a@b/run"), "last", None)
     with pytest.raises(ConfigError, match="RUN_DIR@STEP"):
         run_dir.split_init_from(f"{tmp_path}/none@bets")
+    (tmp_path / "c@d").mkdir()
+    with pytest.raises(ConfigError, match=r"run_dir = .*c@d' .* the folder of a run"):
+        run_dir.find_weights(f"{tmp_path}/c@d")
 
 
 def test_the_settings_of_a_run_repeat_it_under_its_own_preset(tmp_path):

@@ -92,7 +92,9 @@ class Agents(gymnasium.Env):
 
     def step(self, action):
         rewards = {"reward": np.zeros(2), "names": {"a": 0.0, "b": 0.0}}
-        return self.reset()[0], rewards.get(self.several, 0.0), False, False, {}
+        terminated = {"a": False, "b": False} if self.several == "terminated" else False
+        truncated = np.zeros(2, bool) if self.several == "truncated" else False
+        return self.reset()[0], rewards.get(self.several, 0.0), terminated, truncated, {}
 
 
 class Views(gymnasium.Env):
@@ -138,10 +140,10 @@ class Views(gymnasium.Env):
 
 
 class Rude(gymnasium.Env):
-    """Disturbs the process wherever it is called outside of a step."""
+    """Disturbs the process wherever it is called outside of a step; `in_step` only there."""
 
-    def __init__(self, how: str = "close"):
-        self.how = how
+    def __init__(self, how: str = "close", in_step: str = ""):
+        self.how, self.in_step = "" if in_step else how, how
         self.action_space, self.observation_space = spaces.Discrete(2), spaces.Box(0, 1, (3,))
         self._disturb()
 
@@ -166,6 +168,11 @@ class Rude(gymnasium.Env):
         return np.zeros(3, np.float32), {}
 
     def step(self, action):
+        if not self.how:
+            self.how = self.in_step
+            self._disturb()
+            self.how = ""
+            return np.zeros(3, np.float32), 0.0, False, False, {}
         return np.zeros(3, np.float32), 0.0, True, False, {}
 
     def close(self):
@@ -174,7 +181,39 @@ class Rude(gymnasium.Env):
             raise OSError("it\ndoes not close")
 
 
+class Masked(gymnasium.Env):
+    """Action 1 of 3 is never valid, as a mask by some name says."""
+
+    def __init__(self, key: str = "mask", where: str = "observation", form: str = "bits"):
+        self.key, self.where, self.form = key, where, form
+        self.action_space = spaces.Discrete(3)
+        bits = {
+            "bits": spaces.MultiBinary(3), "int8": spaces.Box(0, 1, (3,), np.int8),
+            "bool": spaces.Box(0, 1, (3,), np.bool_), "box": spaces.Box(0, 1, (3,)),
+            "long": spaces.Box(0, 1, (4,), np.int8), "wide": spaces.Box(-1, 1, (3,)),
+        }[form]  # fmt: skip
+        inner = {"x": spaces.Box(0, 1, (2,))}
+        inner |= {key: bits} if where == "observation" else {}
+        self.observation_space = spaces.Dict(inner)
+
+    def _seen(self):
+        mask = np.array({"long": [1, 0, 1, 1], "wide": [1, -1, 1]}.get(self.form, [1, 0, 1]))
+        x = {"x": np.zeros(2, np.float32)}
+        if self.where == "info":
+            return x, {self.key: mask}
+        return {**x, self.key: mask.astype(self.observation_space[self.key].dtype)}, {}
+
+    def reset(self, *, seed=None, options=None):
+        return self._seen()
+
+    def step(self, action):
+        assert action != 1 or self.form in ("long", "wide"), "an invalid move was played"
+        seen, info = self._seen()
+        return seen, 0.0, False, False, info
+
+
 gymnasium.register("Agents-v0", Agents)
+gymnasium.register("Masked-v0", Masked)
 gymnasium.register("Views-v0", Views)
 gymnasium.register("Rude-v0", Rude)
 gymnasium.register("Many-v0", Many, max_episode_steps=9)

@@ -19,6 +19,7 @@ from smz_jax.config.training import MacroConfig
 from smz_jax.macros.compression.selection import select
 from smz_jax.macros.library.controls import shuffled
 from smz_jax.macros.library.listing import Wanted
+from smz_jax.macros.mine.keys import MAX_ACTIONS
 from smz_jax.report.style import RC, save_figure
 from smz_jax.storage.checkpoint import CheckpointStore
 from smz_jax.storage.documents.macro_form import check_fits, decode, write_macros_json
@@ -53,6 +54,9 @@ def draw_library(
             there, or damaged, or a file cannot be written.
     """
     folder, out = request.folder, request.out or request.folder
+    if (count := len(library["action_names"])) > MAX_ACTIONS:
+        why = f"there are {count} actions, and they hold at most {MAX_ACTIONS}"
+        raise ConfigError(f"{folder} has no macros: {why}")
     kinds = [kind for kind in ("last", "best") if any((folder / "checkpoints" / kind).glob("*"))]
     if is_run and not kinds:
         print_library(library, wanted)

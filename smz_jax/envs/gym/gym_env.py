@@ -3,8 +3,9 @@
 Both reset a lane at the step after its end, ignore that step's action and give reward 0. In
 Gymnasium the lanes step one after the other in this process (`SyncVectorEnv`). Rewards are as the
 environment gives them. A mask of the actions (1 = valid), where an environment gives one, becomes
-`Timestep.invalid_actions`: `info["action_mask"]`, `info["legal_action_mask"]` of envpool, and
-`action_mask` within an observation. See `gym_ids` for which library plays what, and `observations`.
+`Timestep.invalid_actions`: `info["action_mask"]` or `info["action_masks"]`,
+`info["legal_action_mask"]` of envpool, and one of `observations.MASKS` within an observation. See
+`gym_ids` for which library plays what, and `observations`.
 """
 
 import contextlib
@@ -24,7 +25,7 @@ from smz_jax.config.settings import EnvConfig
 from smz_jax.envs import make_env
 from smz_jax.envs.gym.gym_ids import Found, find, open_envpool, open_single
 from smz_jax.envs.protocol import GameFault, OpenGame, error_text, lane_seeds
-from smz_jax.envs.undisturbed import close, undisturbed
+from smz_jax.envs.undisturbed import IN_STEP, close, tell, undisturbed
 from smz_jax.envs.vector import Lanes, LaneStep, LanesVectorEnv, describe
 from smz_jax.types import EnvSpec
 
@@ -85,8 +86,8 @@ class _GymnasiumLanes(Lanes):
         self._actions, self._over = actions.astype(np.int64) + self._found.first_action, over
 
     def recv(self) -> LaneStep:
-        resets = undisturbed(self._id) if self._over.any() else contextlib.nullcontext()
-        with self._faults(), resets:
+        kinds = None if self._over.any() else IN_STEP
+        with self._faults(), undisturbed(self._id, kinds):
             observation, reward, terminated, truncated, info = self._envs.step(self._actions)
         frame, mask = self._found.coder.encode(observation), self._mask(observation, info)
         return LaneStep(frame, reward, terminated, truncated, mask)
@@ -102,12 +103,18 @@ class _GymnasiumLanes(Lanes):
     def _mask(self, observation: Any, info: dict[str, Any]) -> np.ndarray | None:
         """The lanes' masks; a lane that gives none in its info plays by its observation's."""
         seen = self._found.coder.mask
-        if "action_mask" not in info:
+        name = "action_mask" if "action_mask" in info else "action_masks"
+        if name not in info:
             return seen(observation) if seen else None
         lanes, actions = len(self._seeds), self._found.num_actions
         mask = seen(observation) if seen else np.ones((lanes, actions), np.bool_)
-        for lane in np.flatnonzero(info.get("_action_mask", np.ones(lanes, np.bool_))):
-            row = np.asarray(info["action_mask"][lane])
+        for lane in np.flatnonzero(info.get(f"_{name}", np.ones(lanes, np.bool_))):
+            row = np.asarray(info[name][lane])
+            if name == "action_masks" and not (
+                row.shape == (actions,) and np.isin(row, (0, 1)).all()
+            ):
+                tell(f"env.id = {self._id!r}: info[{name!r}] is no mask of {actions} actions")
+                continue
             if row.shape != (actions,):
                 raise ConfigError(
                     f"env.id = {self._found.name!r} is not allowed: its info['action_mask'] must "

@@ -22,7 +22,7 @@ from gymnasium import spaces
 
 from smz_jax.config.check import ConfigError, require
 from smz_jax.config.settings import EnvConfig
-from smz_jax.envs.gym.observations import Coder, check_shapes, make_coder
+from smz_jax.envs.gym.observations import MASKS, Coder, check_shapes, make_coder
 from smz_jax.envs.protocol import error_text
 from smz_jax.envs.undisturbed import close, tell, undisturbed
 
@@ -119,22 +119,26 @@ def _try_gymnasium(config: EnvConfig, name: str) -> tuple[spaces.Space, spaces.S
     Raises:
         ConfigError: in one line, where it does not open, or there are several agents.
     """
-    env, seen, reward = open_single(config, name, None), [], 0.0
+    env, seen = open_single(config, name, None), []
+    given: dict[str, Any] = {}
     space, action = env.observation_space, env.action_space
     if isinstance(action, spaces.Discrete):
         quiet = warnings.catch_warnings(action="ignore")
         with contextlib.suppress(Exception, SystemExit), quiet, undisturbed(config.id):
             first, info = env.reset(seed=1)
             inside = first if isinstance(first, dict) else {}
-            mask = info.get("action_mask", inside.get("action_mask", [1]))
-            after, reward, *_ = env.step(action.start + np.argmax(mask))
+            masks = [x[name] for x in (info, inside) for name in MASKS if name in x]
+            masks = [x for x in masks if np.shape(x) == (action.n,)]
+            after, *results, _ = env.step(action.start + np.argmax(masks[0] if masks else 1))
+            given = dict(zip(("reward", "terminated", "truncated"), results, strict=False))
             seen = [first, after]
     close(env, config.id)
-    rewards = 0  # of something that holds no numbers, such as a dict of agents
-    with contextlib.suppress(TypeError, ValueError):
-        rewards = np.asarray(reward, np.float64).size
-    allowed = "an environment of one agent: its reward must be one number, not "
-    require(rewards == 1, "env.id", config.id, allowed + repr(reward)[:100])
+    for name, value in given.items():
+        count = 0  # of something that holds no numbers, such as a dict of agents
+        with contextlib.suppress(TypeError, ValueError):
+            count = np.asarray(value, np.float64).size
+        allowed = f"an environment of one agent: its {name} must be one number, not "
+        require(count == 1, "env.id", config.id, allowed + repr(value)[:100])
     check_shapes(space, seen, config.id)
     return space, action, seen
 

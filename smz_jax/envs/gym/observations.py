@@ -5,8 +5,8 @@ An image is a uint8 Box of rank 2, or of rank 3 with one or three channels (firs
 area, and may be stacked. Of four channels the last may be an alpha, which is left out; of a stack
 of images, which moves by one at a step, the newest is taken. Everything else becomes a vector in
 the order of `gymnasium.spaces.flatten`: numbers as they are, Discrete and MultiDiscrete as
-one-hots, Dict and Tuple joined. A Dict's binary `action_mask`, one bit for each action, is none of
-it: it says which actions are valid.
+one-hots, Dict and Tuple joined. One of a Dict's `MASKS`, one bit for each action, is none of it: it
+says which actions are valid.
 """
 
 import functools
@@ -21,6 +21,11 @@ from smz_jax.config.check import require
 from smz_jax.envs.frames import resize_area
 
 MAX_ONE_HOT, MIN_IMAGE, MAX_CHANNELS = 65_536, 16, 16
+MASKS = (
+    *("action_mask", "action_masks", "legal_action_mask", "mask", "legal_actions"),
+    *("valid_actions", "avail_actions", "available_actions"),
+)
+"""Names of masks of the actions, where several are right the first of them."""
 GREY = np.array([0.299, 0.587, 0.114], np.float32)
 
 Tried = Callable[[], list[Any]]
@@ -56,12 +61,14 @@ def make_coder(
         ConfigError: if the space, or one inside it, is none of Box, Discrete, MultiDiscrete,
             MultiBinary, Dict and Tuple, or is empty.
     """
-    leaves, mask = list(_leaves(space)), None
-    for at, leaf in leaves:
-        if at[-1:] == ("action_mask",) and _is_mask(leaf, num_actions):
+    leaves, mask, notes = list(_leaves(space)), None, []
+    named = [x for x in leaves if x[0] and x[0][-1] in MASKS]
+    for at, leaf in sorted(named, key=lambda x: MASKS.index(x[0][-1])):
+        if not mask and _is_mask(leaf, num_actions):
             leaves.remove((at, leaf))
             mask = functools.partial(_mask_at, at)
-            break
+        else:
+            notes.append(f"{at[-1]!r} of the observation counts as an input, not as the mask")
     if len(leaves) == 1 and (found := _find_image(*leaves[0], tried)):
         newest, note = found
         at, shape = leaves[0][0], (frame_size, frame_size)
@@ -69,7 +76,9 @@ def make_coder(
         def encode_image(batch: Any) -> np.ndarray:
             return _grey_frame(newest(np.asarray(_inside(batch, at))), frame_size)
 
-        return Coder(shape, np.dtype(np.uint8), encode_image, mask, note)
+        return Coder(
+            shape, np.dtype(np.uint8), encode_image, mask, "; ".join(filter(None, [*notes, note]))
+        )
     size = sum(_size(leaf) for _, leaf in leaves)
     require(size > 0, "env.id", str(space), "an environment whose observation is not empty")
     numbers = any(isinstance(leaf, spaces.Box) for _, leaf in leaves)
@@ -80,9 +89,9 @@ def make_coder(
         return np.concatenate(parts, axis=1).astype(dtype, copy=False)
 
     like = [leaf for _, leaf in leaves if _is_like_image(leaf)]
-    shape = like[0].shape if like else ()
-    note = f"what may be images of shape {shape} counts as numbers of a vector" if like else ""
-    return Coder((size,), dtype, encode, mask, note)
+    for leaf in like[:1]:
+        notes.append(f"what may be images of shape {leaf.shape} counts as numbers of a vector")
+    return Coder((size,), dtype, encode, mask, "; ".join(notes))
 
 
 def check_shapes(space: spaces.Space, seen: list[Any], env_id: str) -> None:
@@ -169,7 +178,8 @@ def _is_like_image(leaf: spaces.Space) -> bool:
     """Whether a space that is not read as an image might be taken for one."""
     if not isinstance(leaf, spaces.Box) or sum(n >= MIN_IMAGE for n in leaf.shape) < 2:
         return False
-    return leaf.dtype == np.uint8 or len(leaf.shape) > 2
+    in_range = not leaf.low.any() and bool(np.isin(leaf.high, (1, 255)).all())
+    return leaf.dtype == np.uint8 or len(leaf.shape) > 2 or in_range
 
 
 def _leaves(space: spaces.Space, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, spaces.Space]]:

@@ -7,7 +7,6 @@ anything here reads.
 import contextlib
 import errno
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,13 +62,11 @@ def _plain(path: Path) -> Iterator[Path]:
     """`path` by a name that TensorStore takes as it is.
 
     It loses arrays below a folder with brackets or a backslash in its name, and fails where a name
-    is no UTF-8. Through a descriptor of the parent no folder has a name.
+    is no UTF-8; and it makes folders that are gone. Through a descriptor of the parent no folder
+    has a name, and it is there under any later one.
     """
-    if re.fullmatch(r"[\w ./@+=,-]*", str(path), re.ASCII):
-        yield path
-    else:
-        with opened(path.parent) as parent:
-            yield Path(f"/proc/self/fd/{parent}") / path.name
+    with opened(path.parent) as parent:
+        yield Path(f"/proc/self/fd/{parent}") / path.name
 
 
 def _checkpointer() -> ocp.Checkpointer:

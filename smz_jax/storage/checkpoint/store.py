@@ -28,7 +28,7 @@ from smz_jax.storage.checkpoint import arrays, sums
 from smz_jax.storage.checkpoint import rows as row_files
 from smz_jax.storage.checkpoint.rows import RowChunks, SavedRows
 from smz_jax.storage.checkpoint.sums import Damage, reason_of
-from smz_jax.storage.files import drop
+from smz_jax.storage.files import drop, opened
 from smz_jax.types import Params, TrainState, Trajectory
 
 Kind = Literal["last", "best"]
@@ -82,6 +82,7 @@ class CheckpointStore:
         self._saved: dict[str, SavedRows | None] = dict.fromkeys(OTHER)  # newest, verified ones
         self._turn = "a"  # whose turn it is to take the rows
         self._newest: tuple[int, str] | None = None  # step and set that this process knows of
+        self._is_there = self.run_dir.is_dir()
         self._pool = futures.ThreadPoolExecutor(1, "checkpoint")
         self._saving: futures.Future[None] | None = None
 
@@ -267,10 +268,15 @@ class CheckpointStore:
         final = self._root / kind / f"{step:012d}"
         try:
             self._clear(kind)
-            final.parent.mkdir(parents=True, exist_ok=True)
+            for folder in (self._root, final.parent):
+                # A run's folder that was renamed or deleted is not made again.
+                folder.mkdir(parents=not self._is_there, exist_ok=True)
             former, listed, saved = self._saved[turn], None, None
             if chunks:
-                saved = row_files.write_rows(self._rows_folder(turn), chunks, former)
+                self._rows_folder(turn).mkdir(exist_ok=True)
+                with opened(self._rows_folder(turn)) as there:
+                    folder = Path(f"/proc/self/fd/{there}")
+                    saved = row_files.write_rows(folder, chunks, former)
                 listed = {"set": turn, **saved.as_json()}
             partial = final.with_suffix(".partial")
             partial.mkdir()
