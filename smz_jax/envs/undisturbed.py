@@ -43,7 +43,7 @@ def undisturbed(env_id: str, kinds: dict[str, _Kind] | None = None) -> Iterator[
 
     Args:
         env_id: `EnvConfig.id`, which is told.
-        kinds: what is looked at: `IN_STEP`; None: everything.
+        kinds: what is compared: `IN_STEP`; None: everything.
     """
     kinds = _KINDS if kinds is None else kinds
     before = {name: kind.read() for name, kind in kinds.items()}
@@ -134,7 +134,7 @@ IN_STEP = {
     "the signal handlers": _Kind(_handlers, _set_handlers),
     "the current folder": _Kind(_folder, _set_folder),
 }
-"""What is looked at in every step, for some microseconds: what else may change there is seldom
+"""What is compared in every step, for some microseconds: what else may change there is seldom
 changed, and is put back at the next reset."""
 _KINDS = {
     "stdout or stderr": _Kind(lambda: {"stdout": sys.stdout, "stderr": sys.stderr}, _set_output),
