@@ -134,6 +134,8 @@ class Networks(NamedTuple):
     encoder_input: Literal["frames", "embedding"] = "frames"
     discount: Callable[..., Array] | None = None  # (params, embedding) -> [B] in [-1, 1]: 0 where
     #        the game has ended; multiplies gamma in search; None: a model without ends, all 1
+    continuation: Callable[..., Array] | None = None  # (params, embedding) -> logits [B] that the
+    #        game goes on; None: there is no such head
 
 
 class NodeEmbedding(NamedTuple):
@@ -216,6 +218,7 @@ class UnrollTargets(NamedTuple):
     policy: Array  # [K+1, A]
     value: Array  # [K+1]
     reward: Array  # [K]
+    discount: Array  # [K] float32, 0 where the step led to a true end, and past it
     value_mask: Array  # [K+1] float32, 1 up to and past a termination, 0 past a truncation
     policy_mask: Array  # [K+1] float32, 1 while the window's own episode lasts
     transition_mask: Array  # [K] float32, 1 where the transition really happened in it

@@ -5,6 +5,7 @@ which grows with the candidates; its row "every window a candidate" is the worst
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -164,8 +165,9 @@ def run_cases(config: Config, *, is_quick: bool) -> tuple[dict[str, Case], dict[
     train, replay, macros = state.train, state.replay, state.macros
     params = jax.tree.map(jnp.copy, train.params)  # the others are donated
     search, search_seconds = compile_search(config, run.decide, params)
-    arguments = (train, replay, Known(macros.table.actions, macros.buckets))
-    train_step, step_seconds = timing.compiled(run.train_step, *arguments)
+    arguments = (train._replace(head=None), replay)
+    _, step_seconds = timing.compiled(run.train_step.program, *arguments)
+    done = itertools.count(step=config.learner.updates_per_dispatch)
     run.miner.begin(macros, 0)
 
     def roll_out() -> Any:
@@ -182,7 +184,7 @@ def run_cases(config: Config, *, is_quick: bool) -> tuple[dict[str, Case], dict[
         nonlocal train, replay
         found = run.miner.state
         known = Known(found.table.actions, found.buckets)
-        train, replay, metrics = train_step(train, replay, known)
+        train, replay, metrics = run.train_step(train, replay, known, next(done))
         return train, metrics
 
     while True:

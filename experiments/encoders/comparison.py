@@ -22,7 +22,7 @@ from smz_jax.config.check import ConfigError
 from smz_jax.config.settings import Config
 from smz_jax.config.sources import flat_dict
 from smz_jax.envs import make_spec
-from smz_jax.learning.learner import init_train_state, make_train_step
+from smz_jax.learning.learner import TrainStep, init_train_state
 from smz_jax.learning.replay import check_memory, make_replay
 from smz_jax.model.networks import make_networks
 from smz_jax.run.progress import Progress
@@ -129,7 +129,7 @@ class _Training:
         spec = make_spec(config.env)
         check_memory(config, spec)
         networks, replay = make_networks(config.network, spec), make_replay(config, spec)
-        self._step = make_train_step(networks, replay, config, spec)
+        self._step = TrainStep(networks, replay, config, spec)
         self._probe = make_probe(networks, config)
         self._state = init_train_state(networks, config, jax.random.key(job.seed))
         self._replay_state = replay.add_donated(replay.init(), rows)

@@ -62,10 +62,10 @@ def block(family: str, name: str) -> dict[str, Any]:
 def preset_overrides(preset: str, family: str = "", *, unclipped: bool = False) -> dict[str, Any]:
     """Dotted settings of a preset: the general ones, then those of the family.
 
-    With `unclipped` the supports hold rewards of any usual size, unless the family sets them.
+    With `unclipped` the supports hold rewards of any usual size.
     """
-    general = block("general", preset) | (block("general", "unclipped") if unclipped else {})
-    return general | (block(family, preset) if family else {})
+    own = block("general", preset) | (block(family, preset) if family else {})
+    return own | (block("general", "unclipped") if unclipped else {})
 
 
 def resolve(

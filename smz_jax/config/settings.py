@@ -148,7 +148,12 @@ class NetworkConfig(Checked, section="network"):
     are cut to its end and counted (`learner/values_cut`): 10 holds 117, 60 holds 3,325, 300
     holds 58,706."""
     reward_support: Annotated[int, Between(1, MAX_SUPPORT)] = 300
-    """Likewise for the reward."""
+    """Likewise for the reward, as `reward_transform` leaves it."""
+    reward_transform: Literal["hyperbolic", "none"] = "hyperbolic"
+    """hyperbolic: as values are transformed. none: rewards as they are, so that clipped ones are
+    classes -1, 0, 1 (hyperbolic makes 1 a mixture of two bins, which no head can be sure of)."""
+    continuation: bool = False
+    """Whether a head foresees ends (lost lives, where they are ends), as a discount in search."""
     decoder_size: Annotated[int, Between(0, 210)] = 0
     """Height and width of the frame that the auxiliary heads predict; 0: no such heads. Vectors are
     predicted whole, whatever the number."""

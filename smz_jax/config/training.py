@@ -81,6 +81,13 @@ class LossConfig(Checked, section="loss"):
     """Bonus on the entropy of the batch's mean code, which keeps codes alive."""
     reconstruction: Annotated[float, Between(0, 10**9)] = 0.0
     """Squared error of the standardised next frame, from the afterstate and from the next state."""
+    reconstruction_end: Annotated[float | None, Between(0, 10**9)] = None
+    """Weight that the reconstruction falls to, over `learner.schedule_steps` learner steps from
+    that many on, once codes live; unset: it stays."""
+    reconstruction_every: Annotated[int, Between(1, 1000)] = 1
+    """One transition in so many is reconstructed, and counts for so many: the same on average."""
+    continuation: Annotated[float, Between(0, 10**9)] = 1.0
+    """Cross-entropy of whether the game goes on, where `network.continuation` is on."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +118,9 @@ class LearnerConfig(Checked, section="learner"):
     """Gradients are scaled down to this global norm."""
     target_update_period: Annotated[int, Between(1, 10**9)] = 200
     """Learner steps between two copies into the target network."""
+    target_update_share: Annotated[float, Between(0.0, 1.0, "(]")] = 1.0
+    """Share of the learned parameters in a copy. Below 1 the target network is their moving
+    average, which then also plays, is evaluated, verified and exported."""
     dynamics_gradient_scale: Annotated[float, Between(0.0, 1.0)] = 0.5
     """Gradient that passes into the embedding at each unroll step (MuZero)."""
     max_skipped: Annotated[int, Between(0, 10**9)] = 10

@@ -1,5 +1,6 @@
 """The model against what really happened in replayed windows of any run."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -83,10 +84,13 @@ def gradient_check(
         (commitment and code entropy), straight through the codes.
     """
 
+    loss = dataclasses.replace(config.loss, reconstruction_every=1)
+    every_row = dataclasses.replace(config, loss=loss)
+
     def terms(trainable: Params) -> dict[str, Array]:
         full = {"params": trainable, "batch_stats": params["batch_stats"]}
-        unrolled = unroll_model(networks, full, rng_key, batch, config, jnp.float32(0))
-        found = loss_terms(networks, full, unrolled, batch, config)
+        unrolled = unroll_model(networks, full, rng_key, batch, every_row, jnp.float32(0))
+        found = loss_terms(networks, full, unrolled, batch, every_row)
         weighted = {
             name: getattr(config.loss, name) * jnp.mean(term * batch.weights)
             for name, term in found.items()

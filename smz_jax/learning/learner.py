@@ -7,16 +7,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from smz_jax.config.settings import Config, NetworkConfig
+from smz_jax.config.training import LossConfig
 from smz_jax.learning.losses import Batch, Unrolled, unrolled_loss
 from smz_jax.learning.replay import Replay
 from smz_jax.learning.targets import make_unroll_targets, random_actions_past_end
 from smz_jax.macros.precondition.head import Known, make_head_update
 from smz_jax.model.observe import stack_windows
 from smz_jax.model.steps import entropy_nats, predict
-from smz_jax.model.values import signed_hyperbolic
+from smz_jax.model.values import TRANSFORMS
 from smz_jax.types import Array, EnvSpec, Networks, Params, ReplaySample, TrainState, UnrollTargets
 
 
@@ -93,11 +95,17 @@ def support_metrics(targets: UnrollTargets, network: NetworkConfig) -> dict[str,
     A reach is the support that would hold the largest one. Targets under a zero mask are 0.
     """
     found = {}
-    for name, target, mask, support in (
-        ("reward", targets.reward, targets.transition_mask, network.reward_support),
-        ("value", targets.value, targets.value_mask, network.value_support),
+    for name, target, mask, support, kind in (
+        (
+            "reward",
+            targets.reward,
+            targets.transition_mask,
+            network.reward_support,
+            network.reward_transform,
+        ),
+        ("value", targets.value, targets.value_mask, network.value_support, "hyperbolic"),
     ):
-        size = jnp.abs(signed_hyperbolic(target))
+        size = jnp.abs(TRANSFORMS[kind].forward(target))
         found[f"learner/{name}s_cut"] = jnp.sum(size > support) / jnp.maximum(mask.sum(), 1.0)
         found[f"learner/{name}_reach"] = jnp.ceil(size.max())
     return found
@@ -129,13 +137,14 @@ def make_batch_builder(
         rows = sample.rows
         tail = jax.tree.map(lambda x: x[:, history:], rows._replace(frame=()))
         values = tail.search_value
-        needs_values = learner.bootstrap == "target"
-        last = rows.reward.shape[1] if needs_values else history + steps + 1
-        observations = stack_windows(rows, spec.context, range(history, last))
-        if needs_values:
-            flat = observations.reshape(-1, *observations.shape[2:])
-            embeddings = networks.representation(target_params, flat)
-            values = predict(networks, target_params, embeddings).value.reshape(values.shape)
+        observations = stack_windows(rows, spec.context, range(history, history + steps + 1))
+        if learner.bootstrap == "target":
+            # Of the rows that end the n steps alone; a truncation's last row keeps its own value.
+            ends = range(history + learner.td_steps, rows.reward.shape[1])
+            seen = stack_windows(rows, spec.context, ends)
+            embeddings = networks.representation(target_params, seen.reshape(-1, *seen.shape[2:]))
+            found = predict(networks, target_params, embeddings).value
+            values = values.at[:, learner.td_steps :].set(found.reshape(len(values), -1))
         lengths = {"unroll_steps": steps, "td_steps": learner.td_steps}
         make_targets = functools.partial(make_unroll_targets, **lengths, gamma=learner.gamma)
         targets = jax.vmap(make_targets)(tail, values)
@@ -145,7 +154,6 @@ def make_batch_builder(
         )
         # Past the end of the window's own episode the model is fed the root again: what the next
         # game shows must reach neither a code nor the statistics of a batch.
-        observations = observations[:, : steps + 1]
         real = jnp.pad(targets.transition_mask, ((0, 0), (1, 0)), constant_values=1.0) > 0
         real = real.reshape(*real.shape, *[1] * (observations.ndim - 2))
         return Batch(
@@ -159,7 +167,7 @@ def make_batch_builder(
 
 
 def make_update(networks: Networks, config: Config, spec: EnvSpec) -> Callable:
-    """One optimiser step on one batch.
+    """One optimiser step on one batch; the target network stays as it is.
 
     Returns:
         `(TrainState, ReplaySample) -> (TrainState, priorities [B], metrics)`, to be jitted.
@@ -168,6 +176,13 @@ def make_update(networks: Networks, config: Config, spec: EnvSpec) -> Callable:
     build_batch = make_batch_builder(networks, config, spec)
     learner, network, loss = config.learner, config.network, config.loss
 
+    def optimise(trained: Params, opt_state: Any, gradient: Params) -> tuple[Params, Any, Array]:
+        updates, opt_state = optimizer.update(gradient, opt_state, trained)
+        # An optimiser's state that overflows: it cannot be saved, but the parameters can.
+        finite = jnp.isfinite(optax.tree.norm(updates))
+        updates = jax.tree.map(lambda x: jnp.where(finite, x, 0.0), updates)
+        return optax.apply_updates(trained, updates), opt_state, finite
+
     def update(state: TrainState, sample: ReplaySample):
         rng_key, batch_key, loss_key = jax.random.split(state.rng_key, 3)
         batch = build_batch(state.target_params, batch_key, sample)
@@ -175,28 +190,37 @@ def make_update(networks: Networks, config: Config, spec: EnvSpec) -> Callable:
         noise = network.encoder_noise + progress * (
             network.encoder_noise_end - network.encoder_noise
         )
-        rise = (state.step - loss.commitment_start) / learner.schedule_steps
-        commitment_scale = jnp.clip(rise, 0.0, 1.0).astype(jnp.float32)
+        trained, former_stats = state.params["params"], state.params["batch_stats"]
         gradient_fn = jax.value_and_grad(unrolled_loss, has_aux=True)
-        given = networks, loss_key, batch, config
-        scales = {"noise": noise, "commitment_scale": commitment_scale}
         (total, (metrics, batch_stats, unrolled)), gradient = gradient_fn(
-            state.params["params"], state.params["batch_stats"], *given, **scales
+            trained,
+            former_stats,
+            networks,
+            loss_key,
+            batch,
+            config,
+            noise=noise,
+            scales=term_scales(loss, state.step, learner.schedule_steps),
         )
         grad_norm = optax.tree.norm(gradient)
-        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params["params"])
-        trained = optax.apply_updates(state.params["params"], updates)
-        params = {"params": trained, "batch_stats": batch_stats}
-        step = state.step + 1
-        target = _either(step % learner.target_update_period == 0, params, state.target_params)
+        # Nothing that is not finite reaches the state; another batch may do better. A branch, and
+        # around the optimiser alone: a choice between two states copies both.
+        finite = jnp.isfinite(total) & jnp.isfinite(grad_norm)
+        finite &= jnp.isfinite(optax.tree.norm(batch_stats))
+        trained, opt_state, finite = jax.lax.cond(
+            finite,
+            optimise,
+            lambda trained, opt_state, _: (trained, opt_state, jnp.zeros((), jnp.bool_)),
+            *(trained, state.opt_state, gradient),
+        )
+        batch_stats = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old), batch_stats, former_stats
+        )
         root_value = networks.value_of(unrolled.predictions.value_logits[0])
         # A root on a final observation has no target: its error is not an error.
         error = jnp.abs(root_value - batch.targets.value[:, 0]) * batch.targets.value_mask[:, 0]
         mask = jnp.moveaxis(batch.targets.transition_mask, 1, 0)
         metrics |= model_metrics(unrolled, mask) | support_metrics(batch.targets, network)
-        # Nothing that is not finite reaches the state; another batch may do better.
-        finite = jnp.isfinite(total) & jnp.isfinite(grad_norm)
-        finite &= jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(params)]))
         metrics |= {
             "learner/grad_norm": grad_norm,
             "learner/learning_rate": schedule(state.step),
@@ -204,53 +228,110 @@ def make_update(networks: Networks, config: Config, spec: EnvSpec) -> Callable:
             "learner/value_error": error.mean(),
             "learner/skipped": ~finite,
         }
-        kept = state._replace(rng_key=None, head=None)
-        new = kept._replace(params=params, target_params=target, opt_state=opt_state, step=step)
-        new = _either(finite, new, kept)._replace(rng_key=rng_key, head=state.head)
+        new = state._replace(
+            params={"params": trained, "batch_stats": batch_stats},
+            opt_state=opt_state,
+            rng_key=rng_key,
+            step=state.step + finite,
+        )
         return new, jnp.where(finite, error, jnp.nan), metrics
 
     return update
 
 
-def _either(choice: Array, new: Any, old: Any) -> Any:
-    """A branch, for XLA would repeat the test of all layers within a choice for each of them."""
-    return jax.lax.cond(choice, lambda new, old: new, lambda new, old: old, new, old)
+def term_scales(loss: LossConfig, step: Array, length: int) -> dict[str, Array]:
+    """What the weights of loss terms that change over the run are multiplied by, after `step`.
+
+    The commitment rises from `commitment_start` on; the reconstruction falls to its end from
+    `length` steps on, once codes live; both within `length` learner steps.
+    """
+
+    def passed(start: int) -> Array:
+        return jnp.clip((step - start) / length, 0.0, 1.0).astype(jnp.float32)
+
+    scales = {"commitment": passed(loss.commitment_start)}
+    if loss.reconstruction_end is not None and loss.reconstruction > 0:
+        lost = 1.0 - loss.reconstruction_end / loss.reconstruction
+        scales["reconstruction"] = 1.0 - lost * passed(length)
+    return scales
 
 
-def make_train_step(networks: Networks, replay: Replay, config: Config, spec: EnvSpec) -> Callable:
-    """`updates_per_dispatch` updates as one compiled call, sampling included.
+class TrainStep:
+    """`updates_per_dispatch` updates as one compiled call, and what comes with them.
 
     The train state and the replay state are donated: nothing is copied, and nothing returns to
     the host. On an accelerator many updates in one `lax.scan` save dispatches; on a CPU XLA runs
     the body of a loop at half speed (51 against 23 ms an update), so that one update per dispatch
-    is best there.
-
-    Returns:
-        `(TrainState, replay_state, known=None) -> (TrainState, replay_state, metrics)`, jitted;
-        the metrics are as `over_updates` has them, but for `learner/skipped`, a count. A head in
-        the state takes evidence of the macros that are known, and learns their preconditions,
-        from every `macro.head_every`-th batch.
+    is best there. The target network and the head of preconditions have programs of their own,
+    which run when it is their turn: a branch within the update would copy what it may change.
     """
-    update = make_update(networks, config, spec)
-    head_update = make_head_update(networks, config, spec)
-    length = config.learner.updates_per_dispatch
 
-    def with_head(state: TrainState, sample: ReplaySample, known: Known | None):
-        # A branch of its own: nothing of the model waits for it or is fused with it.
-        return jax.lax.cond(
-            state.step % config.macro.head_every == 0,
-            lambda head: head_update(head, state.params, sample, known),
-            lambda head: head,
-            state.head,
-        )
+    def __init__(self, networks: Networks, replay: Replay, config: Config, spec: EnvSpec) -> None:
+        self._config = config
+        self.program = jax.jit(_make_updates(networks, replay, config, spec), donate_argnums=(0, 1))
+        head_update = make_head_update(networks, config, spec)
 
-    def train(state: TrainState, replay_state, known: Known | None = None):
+        def update_head(head: Any, params: Params, rng_key: Array, replay_state: Any, known: Any):
+            sample = replay.sample(replay_state, jax.random.split(rng_key)[1])
+            return head_update(head, params, sample, known)
+
+        def move(target: Params, params: Params, share: Array, skipped: Array) -> Params:
+            learned = skipped < config.learner.updates_per_dispatch
+            return optax.incremental_update(params, target, jnp.where(learned, share, 0.0))
+
+        self._update_head = jax.jit(update_head, donate_argnums=0)
+        self._move = jax.jit(move, donate_argnums=0)
+
+    def __call__(
+        self,
+        state: TrainState,
+        replay_state: Any,
+        known: Known | None = None,
+        done: int | None = None,
+    ) -> tuple[TrainState, Any, dict[str, Array]]:
+        """Learns.
+
+        Args:
+            state: of the learner.
+            replay_state: the replay's.
+            known: macros known so far. A head in the state takes evidence of them, and learns
+                their preconditions, from every `macro.head_every`-th batch.
+            done: updates so far, which say whose turn it is; None: those of the state, for which
+                the host has to wait.
+
+        Returns:
+            Both states, and metrics as `over_updates` has them, but for `learner/skipped`, a count.
+        """
+        config, head, key = self._config, state.head, state.rng_key
+        done = int(state.step) if done is None else done
+        after = done + config.learner.updates_per_dispatch
+        if head is not None:
+            for number in range(done, after):
+                if number % config.macro.head_every == 0:
+                    # The first learns from the batch that the model learns from next.
+                    own = jax.random.fold_in(key, number) if number > done else key
+                    head = self._update_head(head, state.params, own, replay_state, known)
+        state, replay_state, metrics = self.program(state._replace(head=None), replay_state)
+        copies = after // config.learner.target_update_period
+        if copies > done // config.learner.target_update_period:
+            # The first ones are plain averages, so that the beginning leaves no trace.
+            share = max(config.learner.target_update_share, 1 / copies)
+            moved = self._move(
+                state.target_params, state.params, np.float32(share), metrics["learner/skipped"]
+            )
+            state = state._replace(target_params=moved)
+        return state._replace(head=head), replay_state, metrics
+
+
+def _make_updates(networks: Networks, replay: Replay, config: Config, spec: EnvSpec) -> Callable:
+    """`(TrainState, replay_state) -> (TrainState, replay_state, metrics)` of a dispatch."""
+    update, length = make_update(networks, config, spec), config.learner.updates_per_dispatch
+
+    def train(state: TrainState, replay_state: Any):
         def one(carry, _):
             state, replay_state = carry
             rng_key, sample_key = jax.random.split(state.rng_key)
             sample = replay.sample(replay_state, sample_key)
-            if state.head is not None:
-                state = state._replace(head=with_head(state, sample, known))
             state, priorities, metrics = update(state._replace(rng_key=rng_key), sample)
             replay_state = replay.set_priorities(replay_state, sample.indices, priorities)
             return (state, replay_state), metrics
@@ -262,4 +343,10 @@ def make_train_step(networks: Networks, replay: Replay, config: Config, spec: En
         skipped = jnp.sum(metrics["learner/skipped"], dtype=jnp.int32)
         return *carry, over_updates(metrics, jnp) | {"learner/skipped": skipped}
 
-    return jax.jit(train, donate_argnums=(0, 1))
+    return train
+
+
+def acting_params(state: TrainState, config: Config) -> Params:
+    """The parameters that play, are evaluated and verified: learned, or their moving average."""
+    is_average = config.learner.target_update_share < 1.0
+    return state.target_params if is_average else state.params

@@ -5,7 +5,7 @@ terms, half gradient into the dynamics); EfficientZero, section 4.1 (consistency
 `[B]` for one unroll step; `unrolled_loss` adds them up.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -14,8 +14,16 @@ import optax
 
 from smz_jax.config.settings import Config
 from smz_jax.model import steps
-from smz_jax.model.values import scalar_to_probs
-from smz_jax.types import AfterstatePrediction, Array, Networks, Params, Prediction, UnrollTargets
+from smz_jax.model.values import Transform, scalar_to_probs
+from smz_jax.types import (
+    AfterstatePrediction,
+    Array,
+    Networks,
+    Params,
+    Prediction,
+    UnrollTargets,
+    is_end,
+)
 
 
 class Batch(NamedTuple):
@@ -43,10 +51,12 @@ def categorical_loss(logits: Array, probs: Array) -> Array:
     return optax.softmax_cross_entropy(logits, jax.lax.stop_gradient(probs))
 
 
-def scalar_loss(logits: Array, target: Array) -> Array:
-    """Cross-entropy with the two-hot code of the transformed scalar target `[B]`."""
-    support = logits.shape[-1] // 2
-    return categorical_loss(logits, jax.vmap(lambda x: scalar_to_probs(x, support))(target))
+def scalar_loss(logits: Array, target: Array, transform: Transform = "hyperbolic") -> Array:
+    """Cross-entropy with the two-hot code of the transformed scalar target `[...]`."""
+    code = jnp.vectorize(
+        lambda x: scalar_to_probs(x, logits.shape[-1] // 2, transform), signature="()->(s)"
+    )
+    return categorical_loss(logits, code(target))
 
 
 def commitment_loss(code_probs: Array, code: Array) -> Array:
@@ -106,12 +116,19 @@ def unroll_model(
     actions = jnp.swapaxes(batch.actions, 0, 1)
     root, batch_stats = networks.representation_train(params, batch.observations[:, 0])
     after_embeddings = jax.lax.stop_gradient(steps.embed(networks, params, after))
+    forced = None
+    if networks.continuation is not None:
+        # Past an end any code may come: the model must be absorbing along those that search tries.
+        rng_key, code_key = jax.random.split(rng_key)
+        drawn = jax.random.randint(code_key, actions.shape, 0, config.network.codebook_size)
+        forced = jnp.where(batch.targets.transition_mask.T > 0, -1, drawn)
     followed = steps.follow(
         networks,
         params,
         root,
         actions,
         steps.Seen(after, after_embeddings),
+        forced=forced,
         codes=lambda key, logits: straight_through_code(
             key, logits, noise=noise, uniform=config.network.encoder_uniform
         ),
@@ -142,6 +159,8 @@ class Compared(NamedTuple):
     targets: UnrollTargets  # [K+1, B, ...] or [K, B]
     frames: Array  # [K+1, B, *frame_shape] newest ones
     unroll: Array  # [K, 1] weight of each unrolled step
+    config: Config
+    rng_key: Array | None  # of the rows that are decoded
 
     @property
     def with_root(self) -> Array:
@@ -154,6 +173,15 @@ class Compared(NamedTuple):
         return self.targets.transition_mask * self.unroll
 
     @property
+    def alive(self) -> Array:
+        """Likewise `[K, B]`, but for those that led to an end.
+
+        What is seen after a lost life begins another one: the state past the end must not lie
+        near it.
+        """
+        return self.transition * ~is_end(self.targets.discount)
+
+    @property
     def after(self) -> Array:
         """Embeddings after each step, as rows `[K * B, ...]`."""
         return self.unrolled.embeddings[1:].reshape(-1, *self.unrolled.embeddings.shape[2:])
@@ -164,48 +192,75 @@ def consistency_term(x: Compared) -> Array:
     seen = x.unrolled.after_embeddings.reshape(x.after.shape)
     predicted = x.networks.project(x.params, x.after, True)
     cosine = consistency_loss(predicted, x.networks.project(x.params, seen, False))
-    return cosine.reshape(x.transition.shape) * x.transition
+    return cosine.reshape(x.transition.shape) * x.alive
 
 
 def reconstruction_term(x: Compared) -> Array:
-    """The next frame is foreseen from the state after the code and from the afterstate."""
-    after, before = (y.reshape(-1, *y.shape[2:]) for y in (x.frames[1:], x.frames[:-1]))
+    """The next frame is foreseen from the state after the code and from the afterstate.
+
+    Of one transition in `loss.reconstruction_every`, which counts for so many; all have the same
+    chance.
+    """
+    every, count = x.config.loss.reconstruction_every, x.transition.size
+    rows = (x.frames[1:], x.frames[:-1], x.unrolled.embeddings[1:], x.unrolled.followed.afterstates)
+    after, before, states, afterstates = (y.reshape(count, *y.shape[2:]) for y in rows)
+    if every > 1:
+        assert x.rng_key is not None
+        start = jax.random.randint(x.rng_key, (), 0, count)
+        chosen = (start + every * jnp.arange(count // every)) % count
+        after, before, states, afterstates = (
+            y[chosen] for y in (after, before, states, afterstates)
+        )
     pixels = x.networks.frame_target(x.params, after, before)
-    afterstates = x.unrolled.followed.afterstates.reshape(x.after.shape)
-    with_code, without = x.networks.decode(x.params, x.after, afterstates)
+    with_code, without = x.networks.decode(x.params, states, afterstates)
     error = reconstruction_loss(with_code, pixels) + reconstruction_loss(without, pixels)
-    return error.reshape(x.transition.shape) * x.transition
+    if every > 1:
+        share = count / (count // every)
+        error = jnp.zeros(count, jnp.float32).at[chosen].set(share * error)
+    return error.reshape(x.transition.shape) * x.alive
 
 
-_scalar_losses, _cross_entropies = jax.vmap(scalar_loss), jax.vmap(categorical_loss)
+def continuation_term(x: Compared) -> Array:
+    """Whether the game goes on: past a termination it does not, past a truncation who knows."""
+    assert x.networks.continuation is not None
+    logits = steps.over_time(x.networks.continuation, x.params, x.unrolled.embeddings[1:])
+    target = (~is_end(x.targets.discount)).astype(jnp.float32)
+    known = x.targets.value_mask[1:] * x.unroll
+    return optax.sigmoid_binary_cross_entropy(logits, target) * known
+
+
 TERMS: dict[str, Callable[[Compared], Array]] = {
     # The policy head learns the search's action weights.
     "policy": lambda x: (
-        _cross_entropies(x.unrolled.predictions.policy_logits, x.targets.policy)
+        categorical_loss(x.unrolled.predictions.policy_logits, x.targets.policy)
         * x.targets.policy_mask
         * x.with_root
     ),
     # The value head learns the n-step returns.
     "value": lambda x: (
-        _scalar_losses(x.unrolled.predictions.value_logits, x.targets.value)
+        scalar_loss(x.unrolled.predictions.value_logits, x.targets.value)
         * x.targets.value_mask
         * x.with_root
     ),
     "reward": lambda x: (
-        _scalar_losses(x.unrolled.followed.reward_logits, x.targets.reward)
+        scalar_loss(
+            x.unrolled.followed.reward_logits,
+            x.targets.reward,
+            x.config.network.reward_transform,
+        )
         * x.targets.value_mask[1:]
         * x.unroll
     ),
     # Q of action k learns the value target of the state that the action is taken in.
     "afterstate_value": lambda x: (
-        _scalar_losses(x.unrolled.judged.value_logits, x.targets.value[:-1])
+        scalar_loss(x.unrolled.judged.value_logits, x.targets.value[:-1])
         * x.targets.value_mask[:-1]
         * x.targets.value_mask[1:]
         * x.unroll
     ),
     # Sigma learns the encoder's codes, and the encoder keeps to them.
     "chance": lambda x: (
-        _cross_entropies(x.unrolled.judged.chance_logits, x.unrolled.followed.codes) * x.transition
+        categorical_loss(x.unrolled.judged.chance_logits, x.unrolled.followed.codes) * x.transition
     ),
     "commitment": lambda x: (
         jax.vmap(commitment_loss)(x.unrolled.followed.code_probs, x.unrolled.followed.codes)
@@ -213,19 +268,26 @@ TERMS: dict[str, Callable[[Compared], Array]] = {
     ),
     "consistency": consistency_term,
     "reconstruction": reconstruction_term,
+    "continuation": continuation_term,
 }
 """Every term `[K or K+1, B]` of the loss, masked and weighted over time, by the name of its weight
 in `config.loss`; a new one is an entry here, and its weight."""
-AUXILIARY = ("consistency", "reconstruction")
+AUXILIARY = ("consistency", "reconstruction", "continuation")
 """Terms that are left out where their weight is 0: they take heads and time of their own."""
 
 
 def loss_terms(
-    networks: Networks, params: Params, unrolled: Unrolled, batch: Batch, config: Config
+    networks: Networks,
+    params: Params,
+    unrolled: Unrolled,
+    batch: Batch,
+    config: Config,
+    rng_key: Array | None = None,
 ) -> dict[str, Array]:
     """Every term, masked, weighted over the unroll steps and summed: name to `[B]`.
 
-    The root's terms have weight 1, each unrolled step's 1/K.
+    The root's terms have weight 1, each unrolled step's 1/K. `rng_key` is consumed where
+    `loss.reconstruction_every` draws rows.
     """
     length = batch.actions.shape[1]
     compared = Compared(
@@ -235,11 +297,14 @@ def loss_terms(
         targets=jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), batch.targets),
         frames=jnp.moveaxis(batch.observations[:, :, -1], 1, 0),
         unroll=jnp.full((length, 1), 1.0 / length, jnp.float32),
+        config=config,
+        rng_key=rng_key,
     )
     return {
         name: term(compared).sum(axis=0)
         for name, term in TERMS.items()
         if name not in AUXILIARY or getattr(config.loss, name) > 0
+        if name != "continuation" or networks.continuation is not None
     }
 
 
@@ -260,19 +325,21 @@ def unrolled_loss(
     config: Config,
     *,
     noise: Array,
-    commitment_scale: Array,
+    scales: Mapping[str, Array],
 ) -> tuple[Array, LossOutput]:
     """The total loss, importance-weighted over the batch: a scalar.
 
     The gradient is that of `trainable`; `rng_key` is consumed; `noise` scales the Gumbel noise on
-    the codes; `commitment_scale` in 0..1 is the warm-up of the commitment term.
+    the codes; `scales` are what the weights of terms are multiplied by, 1 where a term has none.
     """
     params = {"params": trainable, "batch_stats": batch_stats}
+    term_key = None
+    if config.loss.reconstruction_every > 1:
+        rng_key, term_key = jax.random.split(rng_key)
     unrolled = unroll_model(networks, params, rng_key, batch, config, noise)
-    terms = loss_terms(networks, params, unrolled, batch, config)
-    rise = {"commitment": commitment_scale}
+    terms = loss_terms(networks, params, unrolled, batch, config, term_key)
     per_sample = sum(
-        getattr(config.loss, name) * rise.get(name, 1.0) * term for name, term in terms.items()
+        getattr(config.loss, name) * scales.get(name, 1.0) * term for name, term in terms.items()
     )
     mask = jnp.moveaxis(batch.targets.transition_mask, 1, 0)
     entropy = code_entropy(unrolled.followed.code_probs, mask)

@@ -66,8 +66,8 @@ def make_unroll_targets(
     | past a termination     | 0      | 1          | 0           | 0               |
     | past a truncation      | 0      | 0          | 0           | 0               |
 
-    The reward of step k -> k+1 is masked by `value_mask[1:]`: past a termination it is a true 0
-    and counts, past a truncation nothing is known. Targets under a zero mask are 0.
+    Reward and discount of step k -> k+1 are masked by `value_mask[1:]`: past a termination they are
+    a true 0 and count, past a truncation nothing is known. Targets under a zero mask are 0.
 
     A root that is itself a final observation gets zero masks everywhere: no transition starts
     there, and its only value target would be its own bootstrap value. A root with `is_first` is an
@@ -104,6 +104,7 @@ def make_unroll_targets(
         policy=jnp.where(acting[:, None], policy, 0.0),
         value=jnp.where(own & known, z, 0.0),
         reward=jnp.where(acting[:-1], reward[:unroll_steps], 0.0).astype(jnp.float32),
+        discount=jnp.where(acting[:-1], discount[:unroll_steps], 0.0).astype(jnp.float32),
         value_mask=known.astype(jnp.float32),
         policy_mask=acting.astype(jnp.float32),
         transition_mask=acting[:-1].astype(jnp.float32),

@@ -20,7 +20,7 @@ from smz_jax.config.settings import NetworkConfig
 from smz_jax.model.heads import CodeHead, Heads, Projector, Transition
 from smz_jax.model.layers import EmbeddingNorm, PixelNorm, min_max_scale
 from smz_jax.model.torsos import FAMILIES
-from smz_jax.model.values import logits_to_scalar
+from smz_jax.model.values import Transform, logits_to_scalar
 from smz_jax.types import Array, EnvSpec, Networks, Params
 
 
@@ -48,6 +48,8 @@ class Model(nn.Module):
         self.afterstate_head = Heads(c.hidden_size, (c.codebook_size, values), dtype)
         self.dynamics_transition = transition()
         self.reward_head = Heads(c.hidden_size, (rewards,), dtype)
+        if c.continuation:
+            self.continuation_head = Heads(c.hidden_size, (1,), dtype)
         if c.encoder_input == "frames":
             features = c.embedding_size if family.is_spatial else c.hidden_size
             self.encoder_torso = family.torso(c, features, dtype, True)
@@ -92,6 +94,10 @@ class Model(nn.Module):
         if self.config.reward_sees_afterstate:
             rewarded = jnp.concatenate([embedding, afterstate], axis=-1)
         return types.DynamicsOutput(embedding, *self.reward_head(rewarded))
+
+    def continuation(self, embedding: Array) -> Array:
+        """Logits `[B]` that the game goes on in a state (as in Hafner et al. 2023, DreamerV3)."""
+        return self.continuation_head(embedding)[0][:, 0]
 
     def encoder(self, after: Array, afterstate: Array) -> Array:
         """e: code logits `[B, C]` from the observation after the step (or its embedding)."""
@@ -140,6 +146,8 @@ class Model(nn.Module):
         code = jax.nn.softmax(self.encoder(after, afterstate))
         embedding = self.dynamics(afterstate, code).embedding
         self.project(embedding, True)
+        if self.config.continuation:
+            self.continuation(embedding)
         if self.decoded_pixels:
             self.decode(embedding, afterstate)
 
@@ -166,9 +174,14 @@ def make_networks(config: NetworkConfig, spec: EnvSpec) -> Networks:
     def pure(method: Callable[..., Any]) -> Callable[..., Any]:
         return lambda params, *inputs: model.apply(params, *inputs, method=method)
 
-    def scalar_of(support: int) -> Callable[[Array], Array]:
-        one = functools.partial(logits_to_scalar, support=support)
+    def scalar_of(support: int, transform: Transform) -> Callable[[Array], Array]:
+        one = functools.partial(logits_to_scalar, support=support, transform=transform)
         return jnp.vectorize(one, signature="(s)->()")
+
+    continuation = pure(Model.continuation) if config.continuation else None
+
+    def discount(params: Params, embedding: Array) -> Array:
+        return jax.nn.sigmoid(continuation(params, embedding))  # type: ignore[misc]
 
     def representation_train(params: Params, observation: Array):
         embedding, updated = model.apply(
@@ -188,7 +201,9 @@ def make_networks(config: NetworkConfig, spec: EnvSpec) -> Networks:
         project=pure(Model.project),
         decode=pure(Model.decode),
         frame_target=pure(Model.frame_target),
-        value_of=scalar_of(config.value_support),
-        reward_of=scalar_of(config.reward_support),
+        value_of=scalar_of(config.value_support, "hyperbolic"),
+        reward_of=scalar_of(config.reward_support, config.reward_transform),
         encoder_input=config.encoder_input,
+        discount=discount if config.continuation else None,
+        continuation=continuation,
     )

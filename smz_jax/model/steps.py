@@ -207,6 +207,7 @@ def follow(
     seen: Seen,
     *,
     codes: Callable[[Any, Array], tuple[Array, Array]] = told,
+    forced: Array | None = None,
     rng_key: Array | None = None,
     carry: Callable[[Array], Array] = lambda state: state,
     unroll: int = 1,
@@ -220,20 +221,23 @@ def follow(
         actions: `[K, B]` int32.
         seen: `[K, B, ...]`, after each step.
         codes: `(rng_key, logits [B, C]) -> q, code`, both `[B, C]`.
+        forced: `[K, B]` int32, codes that the encoder is not the one to give; -1: it is.
         rng_key: consumed, a key of each step for `codes`; None: it needs none.
         carry: applied to a state before the next step starts from it.
         unroll: of `jax.lax.scan`.
     """
 
-    def step(state: Array, inputs: tuple[Array, Seen, Array | None]) -> tuple[Array, Followed]:
-        action, after, key = inputs
+    def step(state: Array, inputs: Any) -> tuple[Array, Followed]:
+        action, after, key, other = inputs
         afterstate = networks.afterstate_dynamics(params, state, action)
         probs, code = codes(key, encode(networks, params, after, afterstate))
+        if other is not None:
+            code = jnp.where(other[:, None] < 0, code, one_hot_code(other, code.shape[-1]))
         state, reward_logits = networks.dynamics(params, afterstate, code)
         return carry(state), Followed(afterstate, state, reward_logits, probs, code)
 
     keys = None if rng_key is None else jax.random.split(rng_key, len(actions))
-    return jax.lax.scan(step, root, (actions, seen, keys), unroll=unroll)[1]
+    return jax.lax.scan(step, root, (actions, seen, keys, forced), unroll=unroll)[1]
 
 
 def over_time(function: Callable[..., Any], params: Params, x: Array) -> Any:

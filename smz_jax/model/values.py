@@ -1,10 +1,16 @@
 """Scalars as categorical distributions over a support, and back."""
 
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
 import chex
 import jax
 import jax.numpy as jnp
 
 from smz_jax.types import Array
+
+Transform = Literal["hyperbolic", "none"]
+"""What is done to a scalar before it is spread over its bins."""
 
 
 def signed_hyperbolic(x: Array, eps: float = 1e-3) -> Array:
@@ -48,16 +54,31 @@ def two_hot(y: Array, support: int) -> Array:
     return jnp.maximum(0.0, 1.0 - jnp.abs(y - bins))
 
 
-def scalar_to_probs(x: Array, support: int) -> Array:
-    """`two_hot(h(x))`: the categorical target `[2 * support + 1]` of a raw scalar `x` []."""
-    return two_hot(signed_hyperbolic(x), support)
+class _Pair(NamedTuple):
+    forward: Callable[[Array], Array]
+    inverse: Callable[[Array], Array]
 
 
-def logits_to_scalar(logits: Array, support: int) -> Array:
+TRANSFORMS: dict[Transform, _Pair] = {
+    "hyperbolic": _Pair(signed_hyperbolic, signed_parabolic),
+    "none": _Pair(lambda x: jnp.asarray(x, jnp.float32), lambda y: jnp.asarray(y, jnp.float32)),
+}
+
+
+def scalar_to_probs(x: Array, support: int, transform: Transform = "hyperbolic") -> Array:
+    """`two_hot(h(x))`: the categorical target `[2 * support + 1]` of a raw scalar `x` [].
+
+    Without a transform an integer within the support is a class.
+    """
+    return two_hot(TRANSFORMS[transform].forward(x), support)
+
+
+def logits_to_scalar(logits: Array, support: int, transform: Transform = "hyperbolic") -> Array:
     """`h^-1(mean of softmax(logits))`: the raw scalar that a categorical head stands for.
 
     `logits [2 * support + 1]` of any float type to [] float32; the softmax is taken in float32.
     """
     chex.assert_shape(logits, (2 * support + 1,))
     probs = jax.nn.softmax(logits.astype(jnp.float32))
-    return signed_parabolic(jnp.sum(probs * jnp.arange(-support, support + 1, dtype=jnp.float32)))
+    mean = jnp.sum(probs * jnp.arange(-support, support + 1, dtype=jnp.float32))
+    return TRANSFORMS[transform].inverse(mean)

@@ -15,6 +15,7 @@ from smz_jax.config.seeds import CHECK_KEY, FINAL_SEED, INTERIM_SEED
 from smz_jax.config.settings import Config
 from smz_jax.envs import GameFault
 from smz_jax.learning.diagnose import calibration, check_row
+from smz_jax.learning.learner import acting_params
 from smz_jax.macros.precondition.quality import quality
 from smz_jax.report.text import cut_line
 from smz_jax.run.parts import Parts
@@ -168,7 +169,7 @@ def make_player(session: Session, state: RunState, noise: float, seed: int) -> A
     """
     parts = session.parts
     own = parts.config.seed
-    return parts.agent(state.train.params, own + seed if noise else own, noise=noise)
+    return parts.agent(acting_params(state.train, session.parts.config), own + seed if noise else own, noise=noise)
 
 
 def evaluate_interim(session: Session, state: RunState) -> tuple[RunState, dict[str, Any]]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from smz_jax.config.settings import Config
 from smz_jax.envs import GameFault
-from smz_jax.learning.learner import over_updates
+from smz_jax.learning.learner import acting_params, over_updates
 from smz_jax.macros.mine.keys import MAX_ACTIONS
 from smz_jax.macros.mine.miner import mining_row
 from smz_jax.macros.precondition.head import Known
@@ -133,7 +133,8 @@ def iterate(parts: Parts, state: RunState) -> tuple[RunState, dict[str, Any]]:
     """One rollout, its macros, and the updates that are due; gives a metrics row."""
     counters, timers, start = state.counters, parts.timers, time.perf_counter()
     parts.miner.begin(state.macros, counters.count)
-    played = parts.source.next(state.train.params, state.train.step)
+    params = acting_params(state.train, parts.config)
+    played = parts.source.next(params, state.train.step)
     with timers("macros"):
         macros, counts, entropy = parts.miner.end_rollout(played.rows)
         totals = MacroStats(*map(sum, zip(counters.macro_totals, counts, strict=True)))
@@ -192,8 +193,9 @@ def learn(parts: Parts, state: RunState) -> tuple[RunState, dict[str, float]]:
     """The updates of one iteration; their metrics, averaged."""
     config, known = parts.config, Known(state.macros.table.actions, state.macros.buckets)
     train_state, replay, several = state.train, state.replay, []
-    for _ in range(config.updates_per_iteration // config.learner.updates_per_dispatch):
-        train_state, replay, metrics = parts.train_step(train_state, replay, known)
+    first = int(train_state.step)
+    for number in range(0, config.updates_per_iteration, config.learner.updates_per_dispatch):
+        train_state, replay, metrics = parts.train_step(train_state, replay, known, first + number)
         several.append(metrics)
     rows = jax.device_get(several)
     skipped = state.counters.skipped

@@ -14,7 +14,7 @@ from smz_jax.config.settings import Config
 from smz_jax.envs import VectorEnv, make_env, make_spec
 from smz_jax.envs.rebuilt import RebuiltEnv
 from smz_jax.learning.diagnose import make_check
-from smz_jax.learning.learner import init_train_state, make_train_step
+from smz_jax.learning.learner import TrainStep, init_train_state
 from smz_jax.learning.refresh import Refreshed, make_refresh
 from smz_jax.learning.replay import Replay, check_memory, make_replay
 from smz_jax.learning.sources import Source
@@ -33,7 +33,7 @@ class Parts(NamedTuple):
     networks: Networks
     replay: Replay
     refresh: Callable[..., Refreshed]  # as `make_refresh` gives it
-    train_step: Callable[..., Any]  # as `make_train_step` gives it
+    train_step: TrainStep
     check: Callable[..., Any]  # as `make_check` gives it
     decide: Callable[..., Decision]  # by the searched policy
     agent: Callable[[Params, int], Agent]
@@ -82,7 +82,7 @@ def make_parts(config: Config, timers: PhaseTimers) -> Parts:
         networks=networks,
         replay=replay,
         refresh=make_refresh(networks, config, spec),
-        train_step=make_train_step(networks, replay, config, spec),
+        train_step=TrainStep(networks, replay, config, spec),
         check=make_check(networks, replay, config, spec),
         decide=decide,
         agent=partial(Agent, decide),

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from smz_jax.config.check import ConfigError, require
 from smz_jax.config.settings import Config
 from smz_jax.config.sources import flat_dict
+from smz_jax.learning.learner import acting_params
 from smz_jax.macros.library.summary import summarise
 from smz_jax.macros.mine.miner import MacroState
 from smz_jax.macros.precondition.head import model_part
@@ -139,7 +140,8 @@ def save(
 
 def save_best(parts: Parts, state: RunState, store: CheckpointStore) -> None:
     """Saves the parameters as the best so far, with what is known of preconditions."""
-    saved = {"params": state.train.params, "head": model_part(state.train.head, parts.config.macro)}
+    params = acting_params(state.train, parts.config)
+    saved = {"params": params, "head": model_part(state.train.head, parts.config.macro)}
     step = parts.env_steps(state.counters.count)
     store.save("best", step, saved, _counters_json(parts, state))
 

@@ -66,25 +66,65 @@ def make_search(networks: Networks, config: Config, spec: EnvSpec) -> Callable[.
             logits = interface.add_dirichlet_noise(
                 noise_key, policy_logits, fraction=fraction, alpha=settings.dirichlet_alpha
             )
+            masked = interface.mask_invalid(policy_logits, invalid_actions)
             logits = interface.mask_invalid(logits, invalid_actions)
         prior_logits = edges.of_decision(logits, num_outcomes)
         root = interface.make_root(embedding, prior_logits, value, faults)
         tree = grow_tree(params, search_key, root, invalid_actions, gumbel)
         if gumbel is not None:
             action, action_weights = gumbel_decision(tree, logits, gumbel, settings)
+            value = mean_over_visited(tree, action_weights)
         else:
             action_weights = visit_weights(tree, logits, settings.num_simulations)
             action = sample_by_temperature(rng_key, action_weights, temperature)
+            value = mean_without_noise(tree, masked, logits)
         return SearchOutput(
             action=action,
             action_weights=action_weights,
-            value=tree.node_values[:, 0],
+            value=value,
             tree=tree,
             faults=jnp.sum(tree.embeddings.faults, axis=1),
             all_invalid=jnp.all(invalid_actions > 0, axis=-1),
         )
 
     return search
+
+
+def mean_over_visited(tree: Any, weights: Array) -> Array:
+    """The root's value `[B]` under the improved policy `weights [B, A]`.
+
+        v = sum_a pi'(a) Q(a) / sum_a pi'(a),  over visited actions
+
+    Sequential halving visits every considered action, whatever it is worth: the mean over visits,
+    which is mctx's, lies below the value of the policy that is played, most where actions differ.
+    Without a visit it is the value head's.
+    """
+    root = decision_view(tree, Edges(weights.shape[-1]))
+    weights = jnp.where(root.children_visits[:, 0] > 0, weights, 0.0)
+    return _weighted(weights, root, 0.0)
+
+
+def mean_without_noise(tree: Any, logits: Array, noisy_logits: Array) -> Array:
+    """The root's value `[B]`: the mean over its visits, as if its prior had had no noise.
+
+    PUCT's visits are proportional to the prior, at given Q (Grill et al. 2020, "Monte-Carlo Tree
+    Search as Regularized Policy Optimization"): a visit counts as much as the prior of its action
+    without noise over that with it. Both are masked `[B, A]`. Without noise it is mctx's value.
+    """
+    root = decision_view(tree, Edges(logits.shape[-1]))
+    ratio = jnp.exp(jax.nn.log_softmax(logits) - jax.nn.log_softmax(noisy_logits))
+    visits = root.children_visits[:, 0]
+    return _weighted(jnp.where(visits > 0, visits * ratio, 0.0), root, 1.0)
+
+
+def _weighted(weights: Array, root: Any, own: float) -> Array:
+    """Mean of Q by `weights [B, A]`, with the value head's for `own`; that alone if all are 0."""
+    qvalues = (
+        root.children_rewards[:, 0] + root.children_discounts[:, 0] * root.children_values[:, 0]
+    )
+    total, raw = jnp.sum(weights, axis=-1) + own, root.raw_values[:, 0]
+    mean = (jnp.sum(weights * qvalues, axis=-1) + own * raw) / jnp.where(total > 0, total, 1.0)
+    return jnp.where(total > 0, mean, raw)
 
 
 def visit_weights(tree: Any, logits: Array, num_simulations: int) -> Array:

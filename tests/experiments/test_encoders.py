@@ -379,7 +379,7 @@ def shared_programs(monkeypatch):
 
         return make_once
 
-    for name in ("make_train_step", "make_probe"):
+    for name in ("TrainStep", "make_probe"):
         monkeypatch.setattr(comparison, name, shared(getattr(comparison, name)))
 
 

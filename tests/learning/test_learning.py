@@ -8,7 +8,7 @@ from smz_jax.acting.actor import Actor
 from smz_jax.acting.agent import make_decide
 from smz_jax.config.settings import Config, EnvConfig, NetworkConfig, SearchConfig
 from smz_jax.config.training import LearnerConfig, ReplayConfig, RolloutConfig
-from smz_jax.learning.learner import init_train_state, make_train_step
+from smz_jax.learning.learner import TrainStep, init_train_state
 from smz_jax.learning.replay import make_replay
 from smz_jax.model.networks import make_networks
 from smz_jax.storage.metrics import PhaseTimers, newest_games, score_row
@@ -74,7 +74,7 @@ def test_model_learns_the_rewards_of_a_bandit():
     )
     memory = replay.add_donated(replay.init(), jax.tree.map(jnp.asarray, rows))
     state = init_train_state(networks, config, jax.random.key(0))
-    train_step = make_train_step(networks, replay, config, spec)
+    train_step = TrainStep(networks, replay, config, spec)
     for _ in range(config.updates_per_iteration):
         state, memory, _ = train_step(state, memory)
 
@@ -133,7 +133,7 @@ def test_catch_is_learned_with_search():
     networks, replay = make_networks(config.network, env.spec), make_replay(config, env.spec)
     state = init_train_state(networks, config, jax.random.key(0))
     memory = replay.init()
-    train_step = make_train_step(networks, replay, config, env.spec)
+    train_step = TrainStep(networks, replay, config, env.spec)
     actor = Actor(
         [env],
         config,
@@ -154,4 +154,4 @@ def test_catch_is_learned_with_search():
     early = history[4]  # 1,280 steps in, about 130 games
     assert early < 0.0, f"random play should score about -0.6: {history}"
     assert history[-1] > 0.8, history
-    assert train_step._cache_size() == 1
+    assert train_step.program._cache_size() == 1

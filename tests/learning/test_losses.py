@@ -50,7 +50,7 @@ def make_targets(steps, rng):
     policy = rng.dirichlet(np.ones(A), size=(B, steps + 1))
     value, reward = draw(), draw()[:, 1:]
     masks = np.ones((B, steps + 1)), np.ones((B, steps + 1)), np.ones((B, steps))
-    targets = UnrollTargets(policy, value, reward, *masks)
+    targets = UnrollTargets(policy, value, reward, np.ones((B, steps)), *masks)
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), targets)
 
 
@@ -224,7 +224,7 @@ def test_every_term_of_a_window_equals_the_numpy_twin():
     config = make_config(steps, consistency=0.0, reconstruction=0.0)
     u = make_unrolled(steps, rng)
     batch = make_batch(steps)._replace(targets=targets)
-    networks: losses.Networks = SimpleNamespace()  # type: ignore[assignment]
+    networks: losses.Networks = SimpleNamespace(continuation=None)  # type: ignore[assignment]
     got = losses.loss_terms(networks, {}, u, batch, config)
     expected = twin_terms(u, targets, steps)
     assert set(got) == set(expected)
@@ -269,6 +269,7 @@ def test_half_gradient_at_each_unrolled_step_and_actions_in_order():
         return x, x
 
     networks = SimpleNamespace(
+        continuation=None,
         encoder_input="frames",
         representation=lambda p, o: o[:, -1],
         representation_train=lambda p, o: (o[:, -1] * p, "stats"),
@@ -384,7 +385,7 @@ def test_total_is_the_weighted_sum_and_importance_weights_scale_each_sample(one_
             batch,
             config,
             noise=jnp.float32(0),
-            commitment_scale=jnp.float32(scale),
+            scales={"commitment": jnp.float32(scale)},
         ),
     )
     gradient = jax.jit(jax.grad(lambda *x: loss(*x)[0]))(params["params"], batch)

@@ -91,6 +91,7 @@ def grid_batch(count=64, steps=3, seed=0):
         policy=np.full((count, steps + 1, 4), 0.25, np.float32),
         value=VALUES[states].astype(np.float32),
         reward=rewards.astype(np.float32),
+        discount=alive[:, 1:],
         value_mask=ones,
         policy_mask=ones,
         transition_mask=alive[:, :-1],
@@ -223,7 +224,7 @@ def gradient_of(weights, networks, params, batch):
         batch,
         config,
         noise=jnp.float32(0),
-        commitment_scale=jnp.float32(1),
+        scales={},
     )
     return gradient
 

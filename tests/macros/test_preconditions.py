@@ -306,7 +306,7 @@ def test_the_model_learns_the_same_with_and_without_it():
     config, networks, _ = toy.parts(1)
     macro = dataclasses.replace(MACRO, head_every=2, play_threshold=1.0, distance_threshold=1.0)
     config = dataclasses.replace(config, macro=macro)
-    step = learner.make_train_step(networks, toy.stub_replay(), config, toy.SPEC)
+    step = learner.TrainStep(networks, toy.stub_replay(), config, toy.SPEC)
     head = init_head(macro, (8,), KEY)
     sequences = [(a, b) for a in range(3) for b in range(3)]
     head = assign()(head, table_of(sequences, macro), ALL_SOUND)

@@ -15,7 +15,7 @@ import numpy as np
 
 from smz_jax.config.settings import Config, EnvConfig, NetworkConfig
 from smz_jax.config.training import LearnerConfig, LossConfig, RolloutConfig
-from smz_jax.learning.learner import init_train_state, make_train_step
+from smz_jax.learning.learner import TrainStep, init_train_state
 from smz_jax.learning.replay import Replay
 from smz_jax.model.values import logits_to_scalar
 from smz_jax.types import EnvSpec, Networks, ReplaySample, Space, Trajectory
@@ -200,7 +200,7 @@ def entropy(probs):
 def test_the_training_step_finds_the_known_optimum():
     networks = linear_networks()
     settings = config()
-    step = make_train_step(networks, whole_batch(), settings, SPEC)
+    step = TrainStep(networks, whole_batch(), settings, SPEC)
     state, memory = init_train_state(networks, settings, jax.random.key(0)), all_rows()
     for _ in range(settings.total_env_steps):
         state, memory, metrics = step(state, memory)

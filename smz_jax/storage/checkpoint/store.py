@@ -183,14 +183,20 @@ class CheckpointStore:
         """Reads the model alone, which `last` and `best` hold at different places; as `restore`.
 
         Returns:
-            Parameters, the head of preconditions (None: it is left), and the step's manifest.
+            The parameters that play (see `learner.target_update_share`), the head of preconditions
+            (None: it is left), and the step's manifest.
         """
         part: Any = {"params": params, "head": head}
-        if kind == "last":
-            part = {"train": TrainState(params, None, None, None, None, head)}  # type: ignore[arg-type]
+        if kind == "best":
+            found = self.restore(kind, part, step=step, partial=True)
+            return found.state["params"], found.state["head"], found.manifest
+        part = {"train": TrainState(params, params, None, None, None, head)}  # type: ignore[arg-type]
         found = self.restore(kind, part, step=step, partial=True)
-        model = found.state if kind == "best" else found.state["train"]._asdict()
-        return model["params"], model["head"], found.manifest
+        model: TrainState = found.state["train"]
+        config = found.manifest.get("config")
+        share = config.get("learner.target_update_share", 1) if isinstance(config, dict) else 1
+        is_average = isinstance(share, float) and share < 1
+        return model.target_params if is_average else model.params, model.head, found.manifest
 
     def read_fields(self, lanes: int, names: Sequence[str]) -> list[np.ndarray]:
         """Small fields of the replay's rows, as `rows.read_fields`, of the newest good step.
