@@ -51,7 +51,7 @@ def test_an_action_without_a_visit_does_not_count():
 def test_dirichlet_noise_does_not_move_the_value_of_a_puct_root():
     """Over many draws the value stays near that without noise, where the mean over visits does not;
     without noise the two are one."""
-    tables, q = one_step_game(3)
+    tables, _ = one_step_game(3)
     options = {"engine": "batched", "simulations": 64, "temperature": 1.0}
     plain = run_search(tables, [0], noise=0.0, **options)
     np.testing.assert_allclose(plain.value, plain.tree.node_values[:, 0], rtol=1e-6)
