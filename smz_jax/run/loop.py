@@ -182,7 +182,7 @@ def refresh(parts: Parts, state: RunState) -> tuple[RunState, dict[str, float]]:
     """Stored targets searched anew; how many, how they changed, and how old all of them are."""
     at = state.counters
     replay, cursor, metrics = parts.refresh(
-        *(state.train.params, state.replay),
+        *(acting_params(state.train, parts.config), state.replay),
         **{"cursor": at.cursor, "count": at.count, "iteration": at.iteration},
         step=state.train.step,
     )
