@@ -8,3 +8,5 @@ HEAD_KEY = 5_000_003
 """Of the precondition head: the rest of a run is the same with and without it."""
 REFRESH_KEY = 6_000_003
 """Of searches that refresh stored targets: play draws what it would draw without them."""
+FORESIGHT_KEY = 7_000_003
+"""Of the windows that a model's foresight is checked on."""

@@ -13,10 +13,15 @@ from smz_jax.config.settings import Config
 from smz_jax.learning.learner import make_batch_builder, model_metrics
 from smz_jax.learning.losses import Batch, code_entropy, loss_terms, unroll_model
 from smz_jax.learning.replay import Replay
-from smz_jax.model.steps import normalised_entropy
-from smz_jax.types import Array, EnvSpec, Networks, Params, TrainState, is_end
+from smz_jax.model.observe import stack_windows
+from smz_jax.model.steps import imagine, normalised_entropy
+from smz_jax.types import Array, EnvSpec, Networks, Params, TrainState, Trajectory, is_end
 
 HISTOGRAM_BINS, CALIBRATION_PARTS = 20, 8
+FORESEEN_STEPS = 6
+"""Steps ahead for which rewards and ends are checked, where the windows hold so many."""
+FORESEEN_BATCHES = 16
+"""Batches for that: rewards and lost lives are rare."""
 ENCODER_TERMS = ("commitment", "code_entropy")
 """Terms that have a gradient for the encoder without the model's use of the codes."""
 
@@ -114,6 +119,75 @@ def gradient_check(
         **{f"gradient_share/{name}": shares[i] for i, name in enumerate(names)},
         "encoder_gradient": of_encoder[-1],
     }
+
+
+def foresight_sums(
+    networks: Networks, config: Config, spec: EnvSpec, params: Params, rows: Trajectory
+) -> dict[str, Array]:
+    """What the model foresees open loop along the actions of windows; sums over a batch, pure.
+
+    Codes are the likeliest ones, as a macro would be played. `rows [B, W, ...]` are of a sample. A
+    reward is foreseen if it comes within `macro.reward_threshold`.
+
+    Returns:
+        `[T]` by the steps ahead, up to `FORESEEN_STEPS`: `rewards` that came, those `foreseen`;
+        steps `without` one, where one was `invented`. Steps past an end are in none of them. Over
+        all steps past an end: their number `past`, what the model says that they are worth,
+        `worth_past`, and that times the discounts on the way, as search sees it, `counted_past`.
+    """
+    history = spec.context - 1
+    steps = min(FORESEEN_STEPS, config.window_rows - history - 1)
+    part = slice(history, history + steps)
+    root = stack_windows(rows, spec.context, range(history, history + 1))[:, 0]
+    embedding = networks.representation(params, root)
+    _, after = imagine(networks, params, embedding, rows.action[:, part].T)
+    reward, ended = rows.reward[:, part].T, is_end(rows.discount[:, part]).T
+    real = jnp.cumprod(~rows.is_first[:, history + 1 : history + steps + 1], axis=1).T > 0
+    over = jnp.cumsum(ended & real, axis=0) > 0  # the state after the step lies past an end
+    known = real & ~(jnp.cumsum(ended, axis=0) - ended > 0)
+    paid, right = reward != 0, jnp.abs(after.reward - reward) <= config.macro.reward_threshold
+    counted = jnp.cumprod(after.discount, axis=0) * after.value
+
+    def total(x: Array, axis: int | None = 1) -> Array:
+        return jnp.sum(x, axis=axis, dtype=jnp.float32)
+
+    return {
+        "rewards": total(known & paid),
+        "foreseen": total(known & paid & right),
+        "without": total(known & ~paid),
+        "invented": total(known & ~paid & ~right),
+        "past": total(over, None),
+        "worth_past": total(jnp.where(over, after.value, 0.0), None),
+        "counted_past": total(jnp.where(over, counted, 0.0), None),
+    }
+
+
+def make_foresight(
+    networks: Networks, replay: Replay, config: Config, spec: EnvSpec
+) -> Callable[[Params, Any, Array], dict[str, Array]]:
+    """`foresight_sums` over `FORESEEN_BATCHES` batches, drawn as the learner draws its own.
+
+    Returns:
+        `(params, replay_state, rng_key) -> findings`, jitted: `rewards_foreseen [T]`, a share of
+        those that came, and `rewards_invented [T]`, a share of the steps without one;
+        `value_past_end`, mean, and `value_past_end_counted`. NaN where nothing of the kind came.
+    """
+
+    def foresight(params: Params, replay_state: Any, rng_key: Array) -> dict[str, Array]:
+        def one(key: Array) -> dict[str, Array]:
+            rows = replay.sample(replay_state, key).rows
+            return foresight_sums(networks, config, spec, params, rows)
+
+        each = jax.lax.map(one, jax.random.split(rng_key, FORESEEN_BATCHES))
+        sums = jax.tree.map(lambda x: x.sum(axis=0), each)
+        return {
+            "rewards_foreseen": sums["foreseen"] / sums["rewards"],
+            "rewards_invented": sums["invented"] / sums["without"],
+            "value_past_end": sums["worth_past"] / sums["past"],
+            "value_past_end_counted": sums["counted_past"] / sums["past"],
+        }
+
+    return jax.jit(foresight)
 
 
 def make_check(

@@ -11,7 +11,7 @@ import numpy as np
 from smz_jax.acting.agent import Agent
 from smz_jax.acting.evaluate import baseline_row, evaluate, evaluate_baselines, evaluation_row
 from smz_jax.config.check import ConfigError
-from smz_jax.config.seeds import CHECK_KEY, FINAL_SEED, INTERIM_SEED
+from smz_jax.config.seeds import CHECK_KEY, FINAL_SEED, FORESIGHT_KEY, INTERIM_SEED
 from smz_jax.config.settings import Config
 from smz_jax.envs import GameFault
 from smz_jax.learning.diagnose import calibration, check_row
@@ -119,9 +119,14 @@ def check(parts: Parts, state: RunState) -> dict[str, np.ndarray]:
     config, counters = parts.config, state.counters
     if not learns(config, parts.env_steps(counters.count)):
         return {}
-    key = jax.random.fold_in(jax.random.key(config.seed), CHECK_KEY)
-    key = jax.random.fold_in(key, counters.iteration)
-    found = jax.device_get(parts.check(state.train, state.replay, key))
+    keys = (
+        jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), own), counters.iteration)
+        for own in (CHECK_KEY, FORESIGHT_KEY)
+    )
+    found = jax.device_get(parts.check(state.train, state.replay, next(keys)))
+    params = acting_params(state.train, config)
+    foreseen = jax.device_get(parts.foresight(params, state.replay, next(keys)))
+    found |= {f"foresight/{name}": x for name, x in foreseen.items()}
     head = state.train.head
     if config.macro.head_learning_rate > 0:
         known = jax.device_get(quality(head.slots, head.tally))

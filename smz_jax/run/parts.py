@@ -13,7 +13,7 @@ from smz_jax.config.seeds import HEAD_KEY
 from smz_jax.config.settings import Config
 from smz_jax.envs import VectorEnv, make_env, make_spec
 from smz_jax.envs.rebuilt import RebuiltEnv
-from smz_jax.learning.diagnose import make_check
+from smz_jax.learning.diagnose import make_check, make_foresight
 from smz_jax.learning.learner import TrainStep, init_train_state
 from smz_jax.learning.refresh import Refreshed, make_refresh
 from smz_jax.learning.replay import Replay, check_memory, make_replay
@@ -35,6 +35,7 @@ class Parts(NamedTuple):
     refresh: Callable[..., Refreshed]  # as `make_refresh` gives it
     train_step: TrainStep
     check: Callable[..., Any]  # as `make_check` gives it
+    foresight: Callable[..., Any]  # as `make_foresight` gives it
     decide: Callable[..., Decision]  # by the searched policy
     agent: Callable[[Params, int], Agent]
     settle: Callable[..., Any]  # (HeadState, MacroTable) -> both, of an iteration's evidence
@@ -84,6 +85,7 @@ def make_parts(config: Config, timers: PhaseTimers) -> Parts:
         refresh=make_refresh(networks, config, spec),
         train_step=TrainStep(networks, replay, config, spec),
         check=make_check(networks, replay, config, spec),
+        foresight=make_foresight(networks, replay, config, spec),
         decide=decide,
         agent=partial(Agent, decide),
         settle=jax.jit(partial(settle, config=config.macro), donate_argnums=(0, 1)),
