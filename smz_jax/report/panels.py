@@ -9,7 +9,7 @@ from smz_jax.report.verification import SAVED
 
 LOSSES = (
     *("total", "policy", "value", "reward", "afterstate_value", "chance", "commitment"),
-    *("consistency", "code_entropy", "reconstruction"),
+    *("consistency", "code_entropy", "reconstruction", "continuation"),
 )
 NO_MACROS, NO_CHECK = "no macros yet", "the model has not been checked yet"
 PANELS: dict[str, Panel] = {}
@@ -257,6 +257,37 @@ _add(
     legend=6,
     empty="not checked yet",
     of_one_batch=True,
+)
+_FORESEEN = "check/foresight/"
+_add(
+    "foresight",
+    "Rewards and ends foreseen",
+    "The model is unrolled along the actions of replayed windows through the outcomes that it holds "
+    "likeliest, as search and macros do. Above, at the last check and by the steps ahead: of the "
+    "rewards that came, the share that was foreseen within macro.reward_threshold; of the steps "
+    "without one, the share where one was foreseen. Below, over the run: what it makes of states "
+    "past an end, which are worth 0.",
+    *(
+        Plot(
+            title,
+            scale=scale,
+            draw=partial(curves.draw_unrolled, key=_FORESEEN + key, first=1),
+            across="steps ahead",
+        )
+        for title, scale, key in (
+            ("rewards foreseen", "share", "rewards_foreseen"),
+            ("rewards invented", "zero", "rewards_invented"),
+        )
+    ),
+    Plot("mean value past an end", [Line(f"{_FORESEEN}value_past_end")], scale="zero"),
+    Plot(
+        "the same, times the discounts on the way",
+        [Line(f"{_FORESEEN}value_past_end_counted")],
+        scale="zero",
+    ),
+    columns=2,
+    empty="not checked yet",
+    shown=lambda runs: any(run.vectors(f"{_FORESEEN}rewards_foreseen") for run in runs),
 )
 _add(
     "entropy_hist",
