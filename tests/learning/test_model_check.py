@@ -204,7 +204,7 @@ def test_batch_check_uses_running_statistics():
 
 
 WEIGHTS = (*TERMS, "code_entropy")
-GRADIENT_CONFIG = test_losses.make_config(1, {"continuation": True})
+GRADIENT_CONFIG = test_losses.make_config(1, network={"continuation": True})
 GRADIENT_KEY = jax.random.key(2)
 
 
