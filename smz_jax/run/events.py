@@ -174,7 +174,8 @@ def make_player(session: Session, state: RunState, noise: float, seed: int) -> A
     """
     parts = session.parts
     own = parts.config.seed
-    return parts.agent(acting_params(state.train, session.parts.config), own + seed if noise else own, noise=noise)
+    params = acting_params(state.train, parts.config)
+    return parts.agent(params, own + seed if noise else own, noise=noise)
 
 
 def evaluate_interim(session: Session, state: RunState) -> tuple[RunState, dict[str, Any]]:
