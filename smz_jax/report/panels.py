@@ -262,8 +262,8 @@ _FORESEEN = "check/foresight/"
 _add(
     "foresight",
     "Rewards and ends foreseen",
-    "The model is unrolled along the actions of replayed windows through the outcomes that it holds "
-    "likeliest, as search and macros do. Above, at the last check and by the steps ahead: of the "
+    "The model is unrolled along the actions of replayed windows, through the outcomes that it "
+    "holds likeliest, as macros are. Above, at the last check and by the steps ahead: of the "
     "rewards that came, the share that was foreseen within macro.reward_threshold; of the steps "
     "without one, the share where one was foreseen. Below, over the run: what it makes of states "
     "past an end, which are worth 0.",
