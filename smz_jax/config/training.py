@@ -84,8 +84,9 @@ class LossConfig(Checked, section="loss"):
     reconstruction_end: Annotated[float | None, Between(0, 10**9)] = None
     """Weight that the reconstruction falls to, over `learner.schedule_steps` learner steps from
     that many on, once codes live; unset: it stays."""
-    reconstruction_every: Annotated[int, Between(1, 1000)] = 1
-    """One transition in so many is reconstructed, and counts for so many: the same on average."""
+    auxiliary_every: Annotated[int, Between(1, 1000)] = 1
+    """One transition in so many has a consistency and a reconstruction, which count for so many:
+    the same on average, in less time."""
     continuation: Annotated[float, Between(0, 10**9)] = 1.0
     """Cross-entropy of whether the game goes on, where `network.continuation` is on."""
 

@@ -88,7 +88,7 @@ def gradient_check(
         `encoder_gradient`: the norm of what reaches the encoder from all terms but its own two
         (commitment and code entropy), straight through the codes.
     """
-    loss = dataclasses.replace(config.loss, reconstruction_every=1)
+    loss = dataclasses.replace(config.loss, auxiliary_every=1)
     every_row = dataclasses.replace(config, loss=loss)
 
     def terms(trainable: Params) -> dict[str, Array]:

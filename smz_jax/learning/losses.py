@@ -160,7 +160,7 @@ class Compared(NamedTuple):
     frames: Array  # [K+1, B, *frame_shape] newest ones
     unroll: Array  # [K, 1] weight of each unrolled step
     config: Config
-    rng_key: Array | None  # of the rows that are decoded
+    rng_key: Array | None  # of the transitions that auxiliary terms are taken of
 
     @property
     def with_root(self) -> Array:
@@ -181,43 +181,43 @@ class Compared(NamedTuple):
         """
         return self.transition * ~is_end(self.targets.discount)
 
-    @property
-    def after(self) -> Array:
-        """Embeddings after each step, as rows `[K * B, ...]`."""
-        return self.unrolled.embeddings[1:].reshape(-1, *self.unrolled.embeddings.shape[2:])
+
+def _of_chosen(x: Compared, term: Callable[..., Array], *rows: Array) -> Array:
+    """A term `[K, B]` of each transition's rows `[K, B, ...]`, or of some in place of all.
+
+    One transition in `loss.auxiliary_every` counts for so many; all have the same chance.
+    """
+    every, count = x.config.loss.auxiliary_every, x.transition.size
+    flat = [y.reshape(count, *y.shape[2:]) for y in rows]
+    if every == 1:
+        return term(*flat).reshape(x.transition.shape)
+    assert x.rng_key is not None
+    start, chosen = jax.random.randint(x.rng_key, (), 0, count), count // every
+    places = (start + every * jnp.arange(chosen)) % count
+    found = count / chosen * term(*(y[places] for y in flat))
+    return jnp.zeros(count, jnp.float32).at[places].set(found).reshape(x.transition.shape)
 
 
 def consistency_term(x: Compared) -> Array:
     """The unrolled embedding comes to lie near that of what was really seen."""
-    seen = x.unrolled.after_embeddings.reshape(x.after.shape)
-    predicted = x.networks.project(x.params, x.after, True)
-    cosine = consistency_loss(predicted, x.networks.project(x.params, seen, False))
-    return cosine.reshape(x.transition.shape) * x.alive
+
+    def term(after: Array, seen: Array) -> Array:
+        predicted = x.networks.project(x.params, after, True)
+        return consistency_loss(predicted, x.networks.project(x.params, seen, False))
+
+    return x.alive * _of_chosen(x, term, x.unrolled.embeddings[1:], x.unrolled.after_embeddings)
 
 
 def reconstruction_term(x: Compared) -> Array:
-    """The next frame is foreseen from the state after the code and from the afterstate.
+    """The next frame is foreseen from the state after the code and from the afterstate."""
 
-    Of one transition in `loss.reconstruction_every`, which counts for so many; all have the same
-    chance.
-    """
-    every, count = x.config.loss.reconstruction_every, x.transition.size
-    rows = (x.frames[1:], x.frames[:-1], x.unrolled.embeddings[1:], x.unrolled.followed.afterstates)
-    after, before, states, afterstates = (y.reshape(count, *y.shape[2:]) for y in rows)
-    if every > 1:
-        assert x.rng_key is not None
-        start = jax.random.randint(x.rng_key, (), 0, count)
-        chosen = (start + every * jnp.arange(count // every)) % count
-        after, before, states, afterstates = (
-            y[chosen] for y in (after, before, states, afterstates)
-        )
-    pixels = x.networks.frame_target(x.params, after, before)
-    with_code, without = x.networks.decode(x.params, states, afterstates)
-    error = reconstruction_loss(with_code, pixels) + reconstruction_loss(without, pixels)
-    if every > 1:
-        share = count / (count // every)
-        error = jnp.zeros(count, jnp.float32).at[chosen].set(share * error)
-    return error.reshape(x.transition.shape) * x.alive
+    def term(after: Array, before: Array, state: Array, afterstate: Array) -> Array:
+        pixels = x.networks.frame_target(x.params, after, before)
+        with_code, without = x.networks.decode(x.params, state, afterstate)
+        return reconstruction_loss(with_code, pixels) + reconstruction_loss(without, pixels)
+
+    states = x.unrolled.embeddings[1:], x.unrolled.followed.afterstates
+    return x.alive * _of_chosen(x, term, x.frames[1:], x.frames[:-1], *states)
 
 
 def continuation_term(x: Compared) -> Array:
@@ -287,7 +287,7 @@ def loss_terms(
     """Every term, masked, weighted over the unroll steps and summed: name to `[B]`.
 
     The root's terms have weight 1, each unrolled step's 1/K. `rng_key` is consumed where
-    `loss.reconstruction_every` draws rows.
+    `loss.auxiliary_every` draws rows.
     """
     length = batch.actions.shape[1]
     compared = Compared(
@@ -334,7 +334,7 @@ def unrolled_loss(
     """
     params = {"params": trainable, "batch_stats": batch_stats}
     term_key = None
-    if config.loss.reconstruction_every > 1:
+    if config.loss.auxiliary_every > 1:
         rng_key, term_key = jax.random.split(rng_key)
     unrolled = unroll_model(networks, params, rng_key, batch, config, noise)
     terms = loss_terms(networks, params, unrolled, batch, config, term_key)

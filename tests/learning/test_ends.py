@@ -72,7 +72,7 @@ def test_a_step_that_ends_is_neither_compared_nor_reconstructed():
 @pytest.mark.parametrize("every", [2, 5])
 def test_frames_decoded_in_part_are_the_same_on_average(every):
     config = make_config(STEPS, consistency=0.0)
-    part = dataclasses.replace(config.loss, reconstruction_every=every)
+    part = dataclasses.replace(config.loss, auxiliary_every=every)
     decoded = []
 
     def decode(params, state, afterstate):
