@@ -244,8 +244,8 @@ def calibration(replay_state: Any, gamma: float) -> dict[str, np.ndarray]:
     ring, at = rows.reward.shape[1], int(replay_state.current_index)
     order = (at + np.arange(ring)) % ring if replay_state.is_full else np.arange(at)
     fields = jax.device_get((rows.reward, rows.discount, rows.is_first, rows.search_value))
-    *parts, value = (np.asarray(x)[:, order] for x in fields)
-    real = real_returns(*parts, gamma)
+    reward, discount, is_first, value = (np.asarray(x)[:, order] for x in fields)
+    real = real_returns(reward, discount, is_first, gamma)
     known, means = np.isfinite(real), []
     for part in np.array_split(np.arange(len(order)), CALIBRATION_PARTS):
         good = known[:, part]

@@ -182,8 +182,11 @@ def refresh(parts: Parts, state: RunState) -> tuple[RunState, dict[str, float]]:
     """Stored targets searched anew; how many, how they changed, and how old all of them are."""
     at = state.counters
     replay, cursor, metrics = parts.refresh(
-        *(acting_params(state.train, parts.config), state.replay),
-        **{"cursor": at.cursor, "count": at.count, "iteration": at.iteration},
+        acting_params(state.train, parts.config),
+        state.replay,
+        cursor=at.cursor,
+        count=at.count,
+        iteration=at.iteration,
         step=state.train.step,
     )
     return with_counters(state._replace(replay=replay), cursor=cursor), metrics
