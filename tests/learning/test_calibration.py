@@ -17,15 +17,15 @@ def returns_of(reward, discount, is_first, gamma):
 
 
 def test_returns_by_hand():
-    # A lost life, a game over with its final observation, a game that was cut off, an open one.
+    # A lost life, a game over with its final observation, a game that was cut off, one of one step.
     reward = [1, 2, 4, 0, 8, 16, 0, 32]
-    discount = [1, 0, 0, 1, 1, 1, 1, 1]
+    discount = [1, 0, 0, 1, 1, 1, 1, 0]
     first = [False, False, False, False, True, False, False, True]
-    wanted = [1 + 0.5 * 2, 2, 4, NAN, NAN, NAN, NAN, NAN]
+    wanted = [1 + 0.5 * 2, 2, 4, NAN, NAN, NAN, NAN, 32]
     np.testing.assert_equal(returns_of(reward, discount, first, 0.5), wanted)
     # The other player's points count the other way; the last row may end its episode.
-    found = returns_of([1, 2, 4], [-1, 1, 0], [True, False, False], 0.5)
-    assert found == [1 - 0.5 * (2 + 0.5 * 4), 2 + 0.5 * 4, 4]
+    found = returns_of([1, 2, 4, 8], [-1, 1, 0, 1], [True, False, False, False], 0.5)
+    np.testing.assert_equal(found, [1 - 0.5 * (2 + 0.5 * 4), 2 + 0.5 * 4, 4, NAN])
 
 
 def twin(reward, discount, is_first, start, gamma):
