@@ -194,7 +194,9 @@ def _of_chosen(x: Compared, term: Callable[..., Array], *rows: Array) -> Array:
     assert x.rng_key is not None
     start, chosen = jax.random.randint(x.rng_key, (), 0, count), count // every
     places = (start + every * jnp.arange(chosen)) % count
-    found = count / chosen * term(*(y[places] for y in flat))
+    # Rows that are picked within the arithmetic are picked number by number.
+    picked = jax.lax.optimization_barrier([y[places] for y in flat])
+    found = count / chosen * term(*picked)
     return jnp.zeros(count, jnp.float32).at[places].set(found).reshape(x.transition.shape)
 
 

@@ -72,7 +72,8 @@ class Model(nn.Module):
 
     def representation(self, observation: Array, train: bool = False) -> Array:
         """h: `[B, F, *frame_shape]` to an embedding in [0, 1]."""
-        x = self.representation_torso(self.pixel_norm(observation, train))
+        arrange = FAMILIES[self.config.family].arrange
+        x = self.representation_torso(self.pixel_norm(observation, train, arrange))
         return min_max_scale(self.representation_norm(x, train))
 
     def prediction(self, embedding: Array) -> types.Prediction:
@@ -102,7 +103,8 @@ class Model(nn.Module):
     def encoder(self, after: Array, afterstate: Array) -> Array:
         """e: code logits `[B, C]` from the observation after the step (or its embedding)."""
         if self.config.encoder_input == "frames":
-            after = self.encoder_torso(self.pixel_norm(after, False))
+            arrange = FAMILIES[self.config.family].arrange
+            after = self.encoder_torso(self.pixel_norm(after, False, arrange))
         return self.encoder_head(after, afterstate if self.config.encoder_sees_afterstate else None)
 
     def project(self, embedding: Array, predict: bool, among: Array | None = None) -> Array:

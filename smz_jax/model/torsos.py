@@ -1,27 +1,36 @@
 """Torsos: from a standardised observation `[B, F, *frame_shape]` to raw features."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from smz_jax.config.settings import NetworkConfig
 from smz_jax.model.layers import ResidualConv, ResidualLines
 from smz_jax.types import Array
 
+PATCH = 4
 
-def patches(x: Array, size: int) -> Array:
-    """Cuts frames into non-overlapping squares; a strided convolution without its slow gradient.
 
-    `[B, F, H, W]`, H and W padded with zeros to a multiple of `size`, to
-    `[B, ceil(H / size), ceil(W / size), F * size * size]`.
+def patches(x: Array) -> Array:
+    """Cuts frames into squares of 4x4; a strided convolution without its slow gradient.
+
+    `[B, F, H, W]`, H and W padded with zeros to a multiple of 4, to
+    `[B, ceil(H / 4), ceil(W / 4), F * 16]`.
     """
-    pads = [(0, 0), (0, 0), *((0, -length % size) for length in x.shape[2:])]
+    pads = [(0, 0), (0, 0), *((0, -length % PATCH) for length in x.shape[2:])]
     x = jnp.pad(x, pads)
     batch, stack, height, width = x.shape
-    rows, columns = height // size, width // size
-    x = x.reshape(batch, stack, rows, size, columns, size).transpose(0, 2, 4, 1, 3, 5)
-    return x.reshape(batch, rows, columns, stack * size * size)
+    rows, columns = height // PATCH, width // PATCH
+    x = x.reshape(batch, stack, rows, PATCH, columns, PATCH)
+    if x.dtype == jnp.uint8:  # four bytes move as one word
+        x = jax.lax.bitcast_convert_type(x, jnp.uint32).transpose(0, 2, 4, 1, 3)
+        x = jax.lax.bitcast_convert_type(x, jnp.uint8)
+    else:
+        x = x.transpose(0, 2, 4, 1, 3, 5)
+    return x.reshape(batch, rows, columns, stack * PATCH * PATCH)
 
 
 class Torso(nn.Module):
@@ -46,9 +55,9 @@ class LightTorso(Torso):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """`[B, F, H, W]` to `[B, features]`."""
+        """`patches` of `[B, F, H, W]` to `[B, features]`."""
         channels = self.width(self.config.torso_channels)
-        x = patches(x.astype(self.dtype), 4)
+        x = x.astype(self.dtype)
         x = nn.relu(nn.Dense(channels, dtype=self.dtype)(x))
         x = nn.relu(nn.Conv(2 * channels, (3, 3), (2, 2), "VALID", dtype=self.dtype)(x))
         return nn.Dense(self.features, dtype=self.dtype)(x.reshape(x.shape[0], -1))
@@ -103,11 +112,12 @@ class Family(NamedTuple):
     torso: type[Torso]
     is_spatial: bool = False  # embeddings are planes
     has_lines: bool = False  # transitions see the rows and columns of a board
+    arrange: Callable[[Array], Array] | None = None  # of pixels, before they are standardised
 
 
 FAMILIES = {
     "board": Family(("boards",), BoardTorso, is_spatial=True, has_lines=True),
-    "light": Family(("images",), LightTorso),
+    "light": Family(("images",), LightTorso, arrange=patches),
     "mlp": Family(("images", "boards", "vectors"), MlpTorso),
     "resnet": Family(("images",), ResNetTorso, is_spatial=True),
 }

@@ -317,7 +317,10 @@ def test_patches_and_a_dense_layer_are_a_strided_convolution(shape):
     size, out = 4, 5
     x = jnp.asarray(rng.normal(size=(B, F, *shape)), jnp.float32)
     kernel = jnp.asarray(rng.normal(size=(F * size * size, out)), jnp.float32)
-    got = patches(x, size) @ kernel
+    got = patches(x) @ kernel
+    # Bytes move as words: to the same places.
+    as_bytes = jnp.asarray(rng.integers(0, 256, x.shape), jnp.uint8)
+    np.testing.assert_array_equal(patches(as_bytes), patches(as_bytes.astype(jnp.float32)))
     pads = [(0, -length % size) for length in shape]
     expected = jax.lax.conv_general_dilated(
         x,
