@@ -62,10 +62,14 @@ def block(family: str, name: str) -> dict[str, Any]:
 def preset_overrides(preset: str, family: str = "", *, unclipped: bool = False) -> dict[str, Any]:
     """Dotted settings of a preset: the general ones, then those of the family.
 
-    With `unclipped` the supports hold rewards of any usual size.
+    With `unclipped` the supports hold rewards of any usual size, unless the family sets them.
     """
-    own = block("general", preset) | (block(family, preset) if family else {})
-    return own | (block("general", "unclipped") if unclipped else {})
+    names = [preset, "unclipped"] if unclipped else [preset]
+    found: dict[str, Any] = {}
+    for file in ("general", family) if family else ("general",):
+        for name in names:
+            found |= block(file, name)
+    return found
 
 
 def resolve(

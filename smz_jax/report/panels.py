@@ -258,7 +258,7 @@ _add(
     empty="not checked yet",
     of_one_batch=True,
 )
-_FORESEEN = "check/foresight/"
+_FORESEEN = "foresight/"
 _add(
     "foresight",
     "Rewards and ends foreseen",

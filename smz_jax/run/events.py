@@ -119,19 +119,22 @@ def check(parts: Parts, state: RunState) -> dict[str, np.ndarray]:
     config, counters = parts.config, state.counters
     if not learns(config, parts.env_steps(counters.count)):
         return {}
-    keys = (
-        jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), own), counters.iteration)
-        for own in (CHECK_KEY, FORESIGHT_KEY)
-    )
-    found = jax.device_get(parts.check(state.train, state.replay, next(keys)))
-    params = acting_params(state.train, config)
-    foreseen = jax.device_get(parts.foresight(params, state.replay, next(keys)))
-    found |= {f"foresight/{name}": x for name, x in foreseen.items()}
+    key = jax.random.fold_in(jax.random.key(config.seed), CHECK_KEY)
+    key = jax.random.fold_in(key, counters.iteration)
+    found = jax.device_get(parts.check(state.train, state.replay, key))
     head = state.train.head
     if config.macro.head_learning_rate > 0:
         known = jax.device_get(quality(head.slots, head.tally))
         found |= {f"precondition/{k}": x for k, x in known.items() if np.isfinite(x)}
     return found
+
+
+def foresight(parts: Parts, state: RunState) -> dict[str, np.ndarray]:
+    """What the model foresees of replayed windows, as `make_foresight` gives it."""
+    key = jax.random.fold_in(jax.random.key(parts.config.seed), FORESIGHT_KEY)
+    key = jax.random.fold_in(key, state.counters.iteration)
+    params = acting_params(state.train, parts.config)
+    return jax.device_get(parts.foresight(params, state.replay, key))
 
 
 def learns(config: Config, env_steps: int) -> bool:
@@ -153,7 +156,9 @@ def check_model(session: Session, state: RunState) -> tuple[dict[str, Any], dict
         row = check_row(found) | own
         if found:
             values = calibration(state.replay, parts.config.learner.gamma)
-            row |= check_row(values, "calibration")
+            row |= check_row(values, "calibration") | check_row(
+                foresight(parts, state), "foresight"
+            )
         return found, row
 
 

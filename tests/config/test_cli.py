@@ -106,10 +106,15 @@ def test_rewards_that_are_not_clipped_have_a_wide_support(tmp_path, monkeypatch)
         return config.network.value_support, config.network.reward_support
 
     off = "--env.no_clip_rewards"
-    assert supports() == (10, 2) and supports("--env.clip_rewards") == (10, 2)
+    assert supports() == (10, 1) and supports("--env.clip_rewards") == (10, 1)
     for preset in PRESET_NAMES:
         assert supports(off, preset=preset) == (300, 300)
     assert supports(base={"env.clip_rewards": False}) == (300, 300)
+    transforms = {
+        flags: parse("--preset", "laptop", *flags, family="atari").config.network.reward_transform
+        for flags in ((), (off,))
+    }
+    assert transforms == {(): "none", (off,): "hyperbolic"}
     assert supports(off, "--network.reward_support", "7") == (300, 7)
     # Where the rewards are never clipped the setting changes nothing.
     assert supports(off, base={"env.suite": "gym"}, family="gym") == (60, 30)

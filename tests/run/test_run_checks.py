@@ -100,7 +100,7 @@ def test_every_diagnostic_is_logged(folders):
     vectors = {"reward_error": 2, "value_error": 3, "consistency": 2, "entropy_histogram": 20}
     scalars = ["code_perplexity", "embedding_variance", "transition_entropy", "agreement"]
     scalars += ["chance_entropy_nats", "encoder_gradient", "gradient_share/code_entropy"]
-    names = scalars + [f"gradient_share/{name}" for name in TERMS]
+    names = scalars + [f"gradient_share/{name}" for name in TERMS if name != "continuation"]
     names += [f"{name}_{i}" for name, size in vectors.items() for i in range(size)]
     of_head = "check/precondition/"
     for row in rows:
@@ -113,6 +113,8 @@ def test_every_diagnostic_is_logged(folders):
         assert {"rules/roc_area", "rules/entropy_error"} <= set(row)
         of_values = {f"calibration/{x}_{i}" for x in ("stored", "real") for i in range(8)}
         assert {key for key in row if key.startswith("calibration/")} == of_values
+        by_step = {f"foresight/rewards_{x}_{i}" for x in ("foreseen", "invented") for i in range(4)}
+        assert by_step | {"foresight/value_past_end"} <= set(row)
     evaluation = rows[2]
     assert evaluation["eval/search_faults"] == evaluation["eval/search_all_invalid"] == 0
     assert "eval/mean" in evaluation and evaluation["learner_steps"] > 0
@@ -123,7 +125,8 @@ def test_a_run_is_bit_for_bit_the_same_without_checks(folders, restored):
     assert checks_of(plain) == []
 
     def told(folder):
-        own = ("check/", "calibration/", "rules/", "time/", "speed/", "wall_seconds", "cpu_seconds")
+        own = ("check/", "calibration/", "foresight/", "rules/")
+        own += ("time/", "speed/", "wall_seconds", "cpu_seconds")
         rows = ({k: row[k] for k in row if not k.startswith(own)} for row in rows_of(folder))
         return [row for row in rows if set(row) != {"env_steps"}]
 

@@ -84,7 +84,7 @@ def test_identical_to_mctx_on_200_random_models():
                 ours.action_weights[same], theirs.action_weights[same], atol=1e-6
             )
             np.testing.assert_allclose(
-                ours.value[same], theirs.search_tree.node_values[same, 0], atol=1e-5
+                ours.tree.node_values[same, 0], theirs.search_tree.node_values[same, 0], atol=1e-5
             )
             rows += batch_size
             differing += int(differs.sum())
