@@ -95,17 +95,13 @@ def support_metrics(targets: UnrollTargets, network: NetworkConfig) -> dict[str,
     A reach is the support that would hold the largest one. Targets under a zero mask are 0.
     """
     found = {}
-    for name, target, mask, support, kind in (
-        (
-            "reward",
-            targets.reward,
-            targets.transition_mask,
-            network.reward_support,
-            network.reward_transform,
-        ),
-        ("value", targets.value, targets.value_mask, network.value_support, "hyperbolic"),
+    reward = TRANSFORMS[network.reward_transform].forward(targets.reward)
+    value = TRANSFORMS["hyperbolic"].forward(targets.value)
+    for name, target, mask, support in (
+        ("reward", reward, targets.transition_mask, network.reward_support),
+        ("value", value, targets.value_mask, network.value_support),
     ):
-        size = jnp.abs(TRANSFORMS[kind].forward(target))
+        size = jnp.abs(target)
         found[f"learner/{name}s_cut"] = jnp.sum(size > support) / jnp.maximum(mask.sum(), 1.0)
         found[f"learner/{name}_reach"] = jnp.ceil(size.max())
     return found

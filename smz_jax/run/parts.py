@@ -37,7 +37,7 @@ class Parts(NamedTuple):
     check: Callable[..., Any]  # as `make_check` gives it
     foresight: Callable[..., Any]  # as `make_foresight` gives it
     decide: Callable[..., Decision]  # by the searched policy
-    agent: Callable[[Params, int], Agent]
+    agent: Callable[..., Agent]  # (params, seed, **options) -> who plays by the search
     settle: Callable[..., Any]  # (HeadState, MacroTable) -> both, of an iteration's evidence
     miner: Miner
     source: Source
