@@ -22,7 +22,7 @@ from smz_jax.macros.mine.miner import MacroState, Miner
 from smz_jax.macros.precondition.head import init_head, settle
 from smz_jax.model.networks import make_networks
 from smz_jax.storage.metrics import PhaseTimers
-from smz_jax.types import Array, Decision, EnvSpec, Networks, Params, TrainState
+from smz_jax.types import Array, Decision, EnvSpec, Networks, TrainState
 
 
 class Parts(NamedTuple):
