@@ -433,3 +433,19 @@ def test_projections_are_standardised_among_others():
         np.testing.assert_allclose(found, plain(rows, among, predict), rtol=2e-4, atol=2e-4)
         own = networks.project(params, jnp.float32(rows), predict)
         np.testing.assert_allclose(own, plain(rows, rows, predict), rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("shape", [(8, 12), (10, 13)])
+@pytest.mark.parametrize("enabled", [True, False])
+def test_pixels_that_are_arranged_first_are_the_same_numbers(shape, enabled):
+    """Where patches reach past the frame they hold 0."""
+    rng = np.random.default_rng(0)
+    frames = jnp.asarray(rng.integers(0, 256, (B, F, *shape)), jnp.uint8)
+    norm = PixelNorm(shape, enabled)
+    mean = jnp.asarray(rng.random(shape), jnp.float32)
+    stats = {"mean": mean, "square": mean**2 + 0.01, "count": jnp.float32(9)}
+    variables = {"batch_stats": stats} if enabled else {}
+    plain = patches(norm.apply(variables, frames, False))
+    arranged = jax.jit(lambda x: norm.apply(variables, x, False, patches))(frames)
+    np.testing.assert_allclose(arranged, plain, rtol=2e-6, atol=1e-6)
+    assert arranged.shape == (B, -(-shape[0] // 4), -(-shape[1] // 4), F * 16)
