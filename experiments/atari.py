@@ -11,7 +11,7 @@ EXPERIMENT = Experiment(
     family="atari",
     description="Stochastic MuZero on any Atari game by name, e.g. --env.id MsPacman; unset: "
     "Breakout.",
-    expects="about 20 minutes on one core; the score depends on the game",
+    expects="about half an hour on two cores that do other work too; the score depends on the game",
 )
 
 if __name__ == "__main__":
