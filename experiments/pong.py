@@ -11,8 +11,8 @@ EXPERIMENT = Experiment(
     family="atari",
     base={"env.id": "Pong"},
     description="Stochastic MuZero on Pong: plays, searches, learns, finds macros and reports.",
-    expects="about as long as Breakout; the score was not measured with these settings (-7.0 on one "
-    "seed with those of commit 1aea381; random -20.7)",
+    expects="about as long as Breakout; the score was not measured with these settings (-7.0 on "
+    "one seed with those of commit 1aea381; random -20.7)",
 )
 
 if __name__ == "__main__":
