@@ -76,9 +76,8 @@ def train(
         state = begin(parts, store, run_dir, progress, resume=resume, weights=weights)
         start -= sum((state.counters.seconds or {}).values())  # that the run took before
         writer = open_metrics(parts, state, run_dir, resume=resume)
-        session = Session(
-            parts, run_dir, store, writer, progress, stop, folder, on_check, on_finish
-        )
+        hooks = {"on_check": on_check, "on_finish": on_finish}
+        session = Session(parts, run_dir, store, writer, progress, stop, folder, **hooks)
         baselines, fault = None, None
         progress.status("compiling search and training step (cached for the next start)")
         while not (stop or fault) and is_unfinished(parts, state):
