@@ -170,7 +170,10 @@ class _Training:
         start, metrics = time.monotonic(), []
         dispatch = self._config.learner.updates_per_dispatch
         for _ in range(0, SHOW_EVERY, dispatch):
-            self._state, self._replay_state, row = self._step(self._state, self._replay_state)
+            # Told the updates, no update waits for the one before it.
+            self._state, self._replay_state, row = self._step(
+                self._state, self._replay_state, done=self._updates
+            )
             metrics.append(row)
             self._updates += dispatch
             if self._is_due():

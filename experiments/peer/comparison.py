@@ -25,9 +25,9 @@ NAME = "PPO (stable-baselines3)"
 NEAR = 0.1  # how far from the peer's CPU minutes a run's score may be, as a share of them
 NOTE = (
     "Evaluations: raw scores of whole games with 95 % bootstrap intervals over the games of one "
-    "seed, which say nothing of other seeds; PPO draws its actions, runs are greedy. Training: the "
-    "mean of the last 100 games, which explore. CPU minutes are user and system time: PPO's "
-    "without its evaluations, a run's with all that it did."
+    "seed, which say nothing of other seeds; PPO draws its actions, runs have their eval.noise. "
+    "Training: the mean of the last 100 games, which explore. CPU minutes are user and system "
+    "time: PPO's without its evaluations, a run's with all that it did."
 )
 
 
