@@ -1,4 +1,9 @@
-"""Compiled programs are kept on disk between test runs, as the experiments keep them."""
+"""Compiled programs are kept on disk between test runs, as the experiments keep them.
+
+Most of a cold suite is tracing and compiling programs that then run once: XLA optimises little, and
+the garbage collector does not look through JAX's millions of long-lived objects at each turn. What
+needs the programs of a real run asks for the fixture `optimised`.
+"""
 
 import gc
 from pathlib import Path
@@ -10,7 +15,8 @@ from smz_jax.run.devices import prepare_jax, use_fast_compiler
 
 use_fast_compiler()
 prepare_jax()
-OPTIMISES_LESS = jax.config.read("jax_disable_most_optimizations")
+jax.config.update("jax_disable_most_optimizations", True)
+gc.set_threshold(50_000, 20, 100)
 MAPS = Path("/proc/self/maps")
 MOST_MAPS = 20_000
 """Each program that XLA compiles for a CPU keeps memory maps; past the kernel's limit (65,530 by
@@ -27,10 +33,16 @@ def bounded_memory_maps():
 
 
 @pytest.fixture(autouse=True)
-def optimisations_as_before():
-    """What a command at preset tiny turns off in this process is on again in the next test."""
+def little_optimised():
+    """What one test changes, its commands too, is as it was for the next."""
     yield
-    jax.config.update("jax_disable_most_optimizations", OPTIMISES_LESS)
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture
+def optimised():
+    """XLA's optimisations, as in a run."""
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session")

@@ -173,8 +173,12 @@ def make_networks(config: NetworkConfig, spec: EnvSpec) -> Networks:
         )
         return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
 
-    def pure(method: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda params, *inputs: model.apply(params, *inputs, method=method)
+    def pure(method: Callable[..., Any], static: int | None = None) -> Callable[..., Any]:
+        def function(params: Params, *inputs: Any) -> Any:
+            return model.apply(params, *inputs, method=method)
+
+        # Traced once for all programs that call it, and the same equations in each.
+        return jax.jit(function, inline=True, static_argnums=static)
 
     def scalar_of(support: int, transform: Transform) -> Callable[[Array], Array]:
         one = functools.partial(logits_to_scalar, support=support, transform=transform)
@@ -200,7 +204,7 @@ def make_networks(config: NetworkConfig, spec: EnvSpec) -> Networks:
         dynamics=pure(Model.dynamics),
         encoder=pure(Model.encoder),
         representation_train=representation_train,
-        project=pure(Model.project),
+        project=pure(Model.project, 2),
         decode=pure(Model.decode),
         frame_target=pure(Model.frame_target),
         value_of=scalar_of(config.value_support, "hyperbolic"),

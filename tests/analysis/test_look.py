@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
@@ -19,9 +18,6 @@ from smz_jax.storage.documents.macro_form import LIBRARY, prefix_share
 from smz_jax.types import Trajectory
 from tests.macros.test_macro_listing import FOUR, library, macro, selection
 from tests.support.look_parts import game
-
-jax.config.update("jax_disable_most_optimizations", True)
-
 
 # Play.
 

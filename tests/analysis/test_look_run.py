@@ -2,7 +2,6 @@
 
 import hashlib
 
-import jax
 import pytest
 
 from smz_jax.analysis.view import drawing
@@ -13,9 +12,6 @@ from smz_jax.report.verdict import find_warnings
 from smz_jax.storage.documents.macro_form import LIBRARY, decode, write_macros_json
 from tests.macros.test_macro_listing import FOUR, library, macro, selection
 from tests.support.fake_run import write_run
-
-jax.config.update("jax_disable_most_optimizations", True)
-
 
 # The report.
 

@@ -27,7 +27,6 @@ from smz_jax.storage.documents.verify_json import VERIFICATION
 from smz_jax.storage.export import Exported
 from tests.support.verify_parts import library_of, macro_entry
 
-jax.config.update("jax_disable_most_optimizations", True)
 FIRE, RIGHT, LEFT = 1, 2, 3
 MIRROR = {0: 0, 1: 1, RIGHT: LEFT, LEFT: RIGHT}
 CONFIG = Config()

@@ -6,7 +6,6 @@ import itertools
 import json
 import shutil
 
-import jax
 import numpy as np
 import pytest
 
@@ -26,7 +25,6 @@ from smz_jax.config.check import ConfigError
 from tests.analysis import test_grid_check as exact
 from tests.support.verify_parts import read_verification
 
-jax.config.update("jax_disable_most_optimizations", True)
 RULES = exact.RULES
 CONFIG = dataclasses.replace(
     exact.CONFIG,

@@ -21,7 +21,6 @@ from smz_jax.config.training import MacroConfig
 from smz_jax.macros.precondition.head import init_head
 from smz_jax.macros.precondition.network import OUTPUT, PreconditionHead
 
-jax.config.update("jax_disable_most_optimizations", True)
 MACROS = ((1, 2), (2,), (0, 0, 1), (3, 1))
 SURE = np.array([[1, 1, 1, 0], [1, 0, 1, 1], [1, 1, 1, 1], [0, 1, 1, 1]], np.bool_)
 """Of each macro in each of four states, which are numbered by their embedding."""

@@ -126,7 +126,7 @@ def catch_config():
     )
 
 
-def test_catch_is_learned_with_search():
+def test_catch_is_learned_with_search(optimised):
     """From about -0.6 to 0.8 and more over the last 100 games, within 10,240 steps."""
     config = catch_config()
     env = CatchEnv(num_envs=16, seed=0)

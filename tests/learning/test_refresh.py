@@ -31,14 +31,6 @@ def make_config(*flags, root="gumbel"):
     return parse([*argv, *flags], Experiment("gridworld", "grid", base)).config
 
 
-@pytest.fixture(autouse=True, scope="module")
-def fewer_optimisations():
-    """As the preset tiny has it."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 class Played:
     """A few rollouts in a ring that wraps, and what the actor saw at each time."""
 

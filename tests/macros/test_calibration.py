@@ -16,8 +16,6 @@ from smz_jax.macros.precondition.quality import (
 )
 from smz_jax.macros.precondition.slots import init_slots
 
-jax.config.update("jax_disable_most_optimizations", True)
-
 SETTINGS = MacroConfig(slots=3, num_buckets=4)
 
 

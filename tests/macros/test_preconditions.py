@@ -46,15 +46,6 @@ SEQUENCES = [(a, b) for a in range(4) for b in range(4)] + [
 KEY = jax.random.key(0)
 
 
-@pytest.fixture(autouse=True)
-def fewer_optimisations(request):
-    """But where bits are compared: there the programs are those of a run."""
-    fewer = "same_bits" not in request.node.name
-    jax.config.update("jax_disable_most_optimizations", fewer)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def table_of(sequences, config):
     """A table of these macros, in order, with 9 of 10 trials held."""
     size = len(sequences)

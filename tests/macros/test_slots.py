@@ -32,13 +32,6 @@ SMALL = dataclasses.replace(CONFIG, slots=SLOTS, capacity=ENTRIES, max_length=3)
 L = SMALL.max_length
 
 
-@pytest.fixture(autouse=True)
-def fewer_optimisations():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def padded(sequences, size):
     rows = np.full((size, L), -1, np.int32)
     for row, actions in zip(rows, sequences, strict=False):

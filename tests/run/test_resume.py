@@ -58,14 +58,6 @@ STICKY = make_config("breakout", "--env.mode", "stochastic", "--eval.no_check_mo
                      "--eval.no_baselines")  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def fewer_optimisations():
-    """As the preset tiny has it."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def run_to(config, folder, monkeypatch, stop_after=None, *, resume=False):
     """Trains, and sends itself SIGTERM in the middle of a number of iterations."""
     iterate, done = loop.iterate, []

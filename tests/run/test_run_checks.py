@@ -44,12 +44,6 @@ FLAGS = [
 TERMS = ("policy", "value", "reward", "afterstate_value", "chance", "commitment", "consistency")
 
 
-@pytest.fixture(autouse=True)
-def optimised_as_a_run():
-    """Programs of these tests are compiled as those of their run, at the preset tiny."""
-    jax.config.update("jax_disable_most_optimizations", True)
-
-
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     """A run of the grid world as a user starts it, and the same without checks."""
@@ -74,7 +68,6 @@ def folders(tmp_path_factory):
         yield checked, plain
     finally:
         signal.signal(signal.SIGTERM, handler)
-        jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")

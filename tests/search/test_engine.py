@@ -62,7 +62,7 @@ def twin_margin(tables, tree, row, options):
     return twin.margin
 
 
-def test_identical_to_mctx_on_200_random_models():
+def test_identical_to_mctx_on_200_random_models(optimised):
     rows = differing = 0
     for batch_size, actions, outcomes, simulations, depth, ended in SHAPES:
         for seed in range(20):
