@@ -75,6 +75,9 @@ class LossConfig(Checked, section="loss"):
     """Squared distance of the code probabilities from the (stopped) code."""
     commitment_start: Annotated[int, Between(0, 10**9)] = 0
     """Learner steps before the commitment term begins to rise to its weight."""
+    representation: Annotated[float, Between(0, 10**9)] = 0.0
+    """Cross-entropy of the code probabilities with the (stopped) chance prior, so that a code tells
+    only what is worth a surprise (DreamerV3's representation loss); it rises as the commitment."""
     consistency: Annotated[float, Between(0, 10**9)] = 2.0
     """Negative cosine with the embedding of the real next observation (EfficientZero)."""
     code_entropy: Annotated[float, Between(0, 10**9)] = 0.02

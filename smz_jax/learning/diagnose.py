@@ -22,7 +22,7 @@ FORESEEN_STEPS = 6
 """Steps ahead for which rewards and ends are checked, where the windows hold so many."""
 FORESEEN_BATCHES = 16
 """Batches for that: rewards and lost lives are rare."""
-ENCODER_TERMS = ("commitment", "code_entropy")
+ENCODER_TERMS = ("commitment", "representation", "code_entropy")
 """Terms that have a gradient for the encoder without the model's use of the codes."""
 
 
@@ -85,8 +85,8 @@ def gradient_check(
     Returns:
         Scalars. `gradient_share/<term>`, named as in `config.loss`: the norm of the weighted term's
         own gradient, over the sum of these norms; a term that is turned off is left out, or 0.
-        `encoder_gradient`: the norm of what reaches the encoder from all terms but its own two
-        (commitment and code entropy), straight through the codes.
+        `encoder_gradient`: the norm of what reaches the encoder from all terms but its own
+        (commitment, representation and code entropy), straight through the codes.
     """
     loss = dataclasses.replace(config.loss, auxiliary_every=1)
     every_row = dataclasses.replace(config, loss=loss)

@@ -245,7 +245,7 @@ def term_scales(loss: LossConfig, step: Array, length: int) -> dict[str, Array]:
     def passed(start: int) -> Array:
         return jnp.clip((step - start) / length, 0.0, 1.0).astype(jnp.float32)
 
-    scales = {"commitment": passed(loss.commitment_start)}
+    scales = dict.fromkeys(("commitment", "representation"), passed(loss.commitment_start))
     if loss.reconstruction_end is not None and loss.reconstruction > 0:
         lost = 1.0 - loss.reconstruction_end / loss.reconstruction
         scales["reconstruction"] = 1.0 - lost * passed(length)

@@ -64,6 +64,15 @@ def commitment_loss(code_probs: Array, code: Array) -> Array:
     return jnp.sum(jnp.square(jax.lax.stop_gradient(code) - code_probs), axis=-1)
 
 
+def representation_loss(code_probs: Array, chance_logits: Array) -> Array:
+    """Cross-entropy -sum q log sg(sigma) `[...]` of both `[..., C]`, for the encoder's q.
+
+    Hafner et al. 2023 (DreamerV3), equation 5, less the entropy of q, which `commitment_loss` has.
+    """
+    sigma = jax.lax.stop_gradient(jax.nn.log_softmax(chance_logits))
+    return -jnp.sum(code_probs * sigma, axis=-1)
+
+
 def consistency_loss(predicted: Array, target: Array) -> Array:
     """Negative cosine of the projected prediction with the projected, stopped target."""
     return -optax.cosine_similarity(predicted, jax.lax.stop_gradient(target), epsilon=1e-6)
@@ -268,13 +277,17 @@ TERMS: dict[str, Callable[[Compared], Array]] = {
         jax.vmap(commitment_loss)(x.unrolled.followed.code_probs, x.unrolled.followed.codes)
         * x.transition
     ),
+    "representation": lambda x: (
+        representation_loss(x.unrolled.followed.code_probs, x.unrolled.judged.chance_logits)
+        * x.transition
+    ),
     "consistency": consistency_term,
     "reconstruction": reconstruction_term,
     "continuation": continuation_term,
 }
 """Every term `[K or K+1, B]` of the loss, masked and weighted over time, by the name of its weight
 in `config.loss`; a new one is an entry here, and its weight."""
-AUXILIARY = ("consistency", "reconstruction", "continuation")
+AUXILIARY = ("representation", "consistency", "reconstruction", "continuation")
 """Terms that are left out where their weight is 0: they take heads and time of their own."""
 
 

@@ -150,7 +150,10 @@ def test_weights_of_terms_over_the_run():
         scales = learner.term_scales(loss, jnp.int32(step), 500)
         assert float(scales["commitment"]) == pytest.approx(rises)
         assert float(scales["reconstruction"]) == pytest.approx(falls)
-    assert set(learner.term_scales(LossConfig(), jnp.int32(0), 500)) == {"commitment"}
+    assert set(learner.term_scales(LossConfig(), jnp.int32(0), 500)) == {
+        "commitment",
+        "representation",
+    }
 
 
 def test_the_moving_average_plays_and_follows_the_parameters():

@@ -38,7 +38,7 @@ def make_config(steps, *, network=None, **loss):
         env=EnvConfig(frame_stack=F),
         network=NetworkConfig(**(sizes | (network or {}))),
         learner=LearnerConfig(unroll_steps=steps),
-        loss=LossConfig(**({"reconstruction": 0.7} | loss)),
+        loss=LossConfig(**({"reconstruction": 0.7, "representation": 0.3} | loss)),
     )
 
 
@@ -81,6 +81,9 @@ def test_single_terms_by_hand():
     np.testing.assert_allclose(losses.categorical_loss(logits, code), [-np.log(0.2)], rtol=1e-5)
     q = jnp.asarray([[0.5, 0.3, 0.2]])
     np.testing.assert_allclose(losses.commitment_loss(q, code), [0.25 + 0.09 + 0.64], rtol=1e-5)
+    told = -(0.5 * np.log(0.25) + 0.3 * np.log(0.25) + 0.2 * np.log(0.5))
+    sigma = jnp.log(jnp.asarray([[1.0, 1.0, 2.0]]))
+    np.testing.assert_allclose(losses.representation_loss(q, sigma), [told], rtol=1e-5)
     cosine = losses.consistency_loss(jnp.asarray([[3.0, 4.0]]), jnp.asarray([[2.0, 0.0]]))
     np.testing.assert_allclose(cosine, [-0.6], rtol=1e-5)
     error = losses.reconstruction_loss(jnp.asarray([[1.0, 2.0]]), jnp.asarray([[0.0, 4.0]]))
@@ -107,6 +110,10 @@ def test_targets_of_single_terms_get_no_gradient():
     to_q, to_c = jax.grad(lambda x, y: losses.commitment_loss(x, y).sum(), (0, 1))(q, c)
     np.testing.assert_allclose(to_q, 2 * (q - c), rtol=1e-5)
     np.testing.assert_array_equal(to_c, 0.0)
+    # The chance prior learns nothing from it; q is to be where sigma is.
+    to_q, to_sigma = jax.grad(lambda x, y: losses.representation_loss(x, y).sum(), (0, 1))(q, two)
+    np.testing.assert_allclose(to_q, -jax.nn.log_softmax(two), rtol=1e-5)
+    np.testing.assert_array_equal(to_sigma, 0.0)
 
 
 # --- the code -------------------------------------------------------------------------------------
@@ -182,9 +189,8 @@ def twin_terms(u, targets, steps):
     t = jax.tree.map(lambda x: np.asarray(x, np.float64), targets)
     out = {}
     for b in range(B):
-        sums = dict.fromkeys(
-            ("policy", "value", "reward", "afterstate_value", "chance", "commitment"), 0.0
-        )
+        names = "policy", "value", "reward", "afterstate_value", "chance", "commitment"
+        sums = dict.fromkeys((*names, "representation"), 0.0)
         for k in range(steps + 1):
             weight = 1.0 if k == 0 else 1.0 / steps
             policy = np_cross_entropy(u.predictions.policy_logits[k, b], t.policy[b, k])
@@ -207,6 +213,8 @@ def twin_terms(u, targets, steps):
             sums["chance"] += real * np_cross_entropy(u.judged.chance_logits[k, b], code)
             distance = np.sum((code - np.asarray(u.followed.code_probs[k, b], np.float64)) ** 2)
             sums["commitment"] += real * distance
+            probs = np.asarray(u.followed.code_probs[k, b], np.float64)
+            sums["representation"] += real * np_cross_entropy(u.judged.chance_logits[k, b], probs)
         for name, value in sums.items():
             out.setdefault(name, []).append(value)
     return out
@@ -310,6 +318,7 @@ GRADIENT_TABLE = {
     "afterstate_value": ROOT | {"afterstate_transition", "afterstate_head"},
     "chance": ROOT | {"afterstate_transition", "afterstate_head"},
     "commitment": ENCODER,
+    "representation": ENCODER,
     "code_entropy": ENCODER,
     "consistency": PATH | {"projector"},
     "reconstruction": PATH | {"state_decoder", "afterstate_decoder"},

@@ -251,7 +251,8 @@ def test_gradient_shares_are_those_of_each_term_alone():
         assert ratio == pytest.approx(norm / norms["value"], rel=1e-3), name
 
     full = {name: getattr(GRADIENT_CONFIG.loss, name) for name in WEIGHTS}
-    gradient = gradient_of(full | {"commitment": 0.0, "code_entropy": 0.0}, networks, params, batch)
+    through_codes = full | dict.fromkeys(("commitment", "representation", "code_entropy"), 0.0)
+    gradient = gradient_of(through_codes, networks, params, batch)
     of_encoder = [part for name, part in gradient.items() if name.startswith("encoder")]
     assert found["encoder_gradient"] == pytest.approx(plain_norm(of_encoder), rel=1e-3)
     assert found["encoder_gradient"] > 1e-3
