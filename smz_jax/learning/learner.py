@@ -238,14 +238,15 @@ def make_update(networks: Networks, config: Config, spec: EnvSpec) -> Callable:
 def term_scales(loss: LossConfig, step: Array, length: int) -> dict[str, Array]:
     """What the weights of loss terms that change over the run are multiplied by, after `step`.
 
-    The commitment rises from `commitment_start` on; the reconstruction falls to its end from
-    `length` steps on, once codes live; both within `length` learner steps.
+    Commitment and representation rise from `commitment_start` on; the reconstruction falls to its
+    end from `length` steps on, once codes live; all within `length` learner steps.
     """
 
     def passed(start: int) -> Array:
         return jnp.clip((step - start) / length, 0.0, 1.0).astype(jnp.float32)
 
-    scales = dict.fromkeys(("commitment", "representation"), passed(loss.commitment_start))
+    rises = passed(loss.commitment_start)
+    scales = {"commitment": rises, "representation": rises}
     if loss.reconstruction_end is not None and loss.reconstruction > 0:
         lost = 1.0 - loss.reconstruction_end / loss.reconstruction
         scales["reconstruction"] = 1.0 - lost * passed(length)
