@@ -184,6 +184,10 @@ class SearchConfig(Checked, section="search"):
     collapse_threshold: Annotated[float, Between(0.0, 1.0)] = 0.0
     """An afterstate whose normalised H(sigma) is strictly below continues through its most likely
     outcome in the same simulation. 0: never. Batched only."""
+    static: bool | None = None
+    """Each way down has as many steps as `max_depth` allows, and nothing is skipped, so that an
+    accelerator never waits for the host to read a condition. Unset: on accelerators. Changes the
+    time alone. Batched only."""
     root: Literal["puct", "gumbel"] = "puct"
     """puct: visit counts with Dirichlet noise. gumbel: sequential halving with Gumbel noise, and
     completed Q-values as the policy target (Danihelka et al. 2022); no Dirichlet noise, and the
@@ -219,7 +223,13 @@ class SearchConfig(Checked, section="search"):
         """Checks which settings go together, too."""
         super().__post_init__()
         batched, plain = self.engine == "batched", self.root == "puct"
-        for name, only in (("collapse_threshold", 0), ("root", "puct"), ("qtransform", "siblings")):
+        only_batched = (
+            ("collapse_threshold", 0),
+            ("static", None),
+            ("root", "puct"),
+            ("qtransform", "siblings"),
+        )
+        for name, only in only_batched:
             fits = batched or getattr(self, name) == only
             self._require(f"search.{name}", fits, f"{only!r} where search.engine is mctx")
         puct = self.interior == "puct"

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from smz_jax.config.settings import SearchConfig
+from smz_jax.search.control import Control, make_control
 from smz_jax.search.descent import Bounds, Score, Walk, descend
 from smz_jax.search.edges import Edges
 from smz_jax.search.nodes import ROOT, UNVISITED, NewNode, Nodes, init_nodes, put, take, write_node
@@ -66,7 +67,9 @@ def revisit(nodes: Nodes, index: Array, child: Array, is_new: Array) -> Nodes:
     )
 
 
-def back_up(nodes: Nodes, bounds: Bounds, leaf: Array) -> tuple[Nodes, Bounds]:
+def back_up(
+    nodes: Nodes, bounds: Bounds, leaf: Array, control: Control, limit: int
+) -> tuple[Nodes, Bounds]:
     """Averages the return from each row's `leaf [B]` into every node above it.
 
     As mctx: value <- (value * visits + return) / (visits + 1), return <- reward + discount * return
@@ -91,10 +94,11 @@ def back_up(nodes: Nodes, bounds: Bounds, leaf: Array) -> tuple[Nodes, Bounds]:
         visits = put(visits, parent, jnp.where(below_root, count + 1, count))
         return parent, returned, value, visits, bounds
 
-    _, _, value, visits, bounds = jax.lax.while_loop(
+    _, _, value, visits, bounds = control.repeat(
         lambda carry: jnp.any(carry[0] != ROOT),
         level,
         (leaf, take(nodes.value, leaf), nodes.value, nodes.visits, bounds),
+        most=limit,
     )
     return nodes._replace(value=value, visits=visits), bounds
 
@@ -116,6 +120,7 @@ def make_grow(
     """
     num_simulations, max_depth = settings.num_simulations, settings.max_depth
     limit = 2 * num_simulations if max_depth is None else max_depth
+    control = make_control(settings)
     breaks_ties = (settings.root == "puct", settings.interior == "puct")
 
     def grow(params: Params, rng_key: Array, root: NewNode, root_score: Any) -> Nodes:
@@ -131,13 +136,14 @@ def make_grow(
                 breaks_ties=breaks_ties,
                 edges=edges,
                 limit=limit,
+                control=control,
             )
             is_new, index = walk.child == UNVISITED, simulation + 1
             state, from_chance = (take(x, walk.parent) for x in (nodes.state, nodes.is_chance))
             new = expand(params, state, walk.edge, from_chance, is_new, walk.depth < limit)
             nodes = add_node(nodes, walk, index, new, limited=max_depth is not None)
             leaf = jnp.where(is_new, index, walk.child)
-            return Loop(rng_key, *back_up(nodes, loop.bounds, leaf))
+            return Loop(rng_key, *back_up(nodes, loop.bounds, leaf, control, limit))
 
         infinite = jnp.full(root.value.shape, jnp.inf, jnp.float32)
         start = Loop(rng_key, init_nodes(root, num_simulations + 1), Bounds(infinite, -infinite))

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from smz_jax.search.control import Control
 from smz_jax.search.edges import Edges
 from smz_jax.search.nodes import ROOT, UNVISITED, Nodes, take
 from smz_jax.search.scores import Actions
@@ -37,8 +38,11 @@ class Bounds(NamedTuple):
     high: Array  # [B] float32
 
 
-def tie_noise(simulate_key: Array, depth: Array, num_actions: int) -> Array:
-    """The noise `[B, A]` that mctx draws at `depth [B]`: a row's key, split once a level."""
+def tie_noise(simulate_key: Array, depth: Array, num_actions: int, levels: Array | int) -> Array:
+    """The noise `[B, A]` that mctx draws at `depth [B]`: a row's key, split once a level.
+
+    `levels` is at least one more than the largest depth.
+    """
 
     def level(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         keys, chosen = carry
@@ -46,22 +50,25 @@ def tie_noise(simulate_key: Array, depth: Array, num_actions: int) -> Array:
         return pairs[:, 0], jnp.where(index == depth, pairs[:, 1], chosen)
 
     keys = jax.random.split(simulate_key, depth.shape[0])
-    _, chosen = jax.lax.fori_loop(0, jnp.max(depth) + 1, level, (keys, keys))
+    _, chosen = jax.lax.fori_loop(0, levels, level, (keys, keys))
     return TIE_NOISE * jax.vmap(lambda key: jax.random.uniform(key, (num_actions,)))(chosen)
 
 
-def choose(scores: Array, walking: Array, simulate_key: Array, depth: Array) -> Array:
+def choose(
+    scores: Array, walking: Array, simulate_key: Array, depth: Array, control: Control, limit: int
+) -> Array:
     """The best action of each row, int32 `[B]`; noise is drawn only where it can decide.
 
-    `scores [B, A]`; only the choice of rows that are `walking [B]` counts. `depth [B]` is where
-    each row stands.
+    `scores [B, A]`; only the choice of rows that are `walking [B]` counts. `depth [B]`, at most the
+    `limit`, is where each row stands.
     """
     best = jnp.max(scores, axis=-1, keepdims=True)
     near = scores >= best - TIE_MARGIN * jnp.maximum(1.0, jnp.abs(best))
     tied = walking & (jnp.sum(near, axis=-1) > 1)
-    noisy = jax.lax.cond(
+    levels = limit + 1 if control.static else jnp.max(depth) + 1
+    noisy = control.branch(
         jnp.any(tied),
-        lambda: scores + tie_noise(simulate_key, depth, scores.shape[-1]),
+        lambda: scores + tie_noise(simulate_key, depth, scores.shape[-1], levels),
         lambda: scores,
     )
     return jnp.argmax(noisy, axis=-1).astype(jnp.int32)
@@ -94,7 +101,9 @@ def select_outcome(nodes: Nodes, node: Array, edges: Edges) -> Array:
     return jnp.argmax(probs / (visits + 1), axis=-1).astype(jnp.int32)
 
 
-def advance(nodes: Nodes, walk: Walk, action: Array, *, edges: Edges, limit: int) -> Walk:
+def advance(
+    nodes: Nodes, walk: Walk, action: Array, *, edges: Edges, limit: int, control: Control
+) -> Walk:
     """A step of the game: from a decision node by `action [B]`, past a chance node by an outcome.
 
     Rows that are not walking stay as they are; `limit` is the longest path in edges.
@@ -111,7 +120,7 @@ def advance(nodes: Nodes, walk: Walk, action: Array, *, edges: Edges, limit: int
     depth = walk.depth + jnp.where(visited & ~is_chance, 2, 1)
     going = walk.walking & visited & (depth < limit)
     at_chance = going & is_chance
-    outcome = jax.lax.cond(
+    outcome = control.branch(
         jnp.any(at_chance),
         lambda: select_outcome(nodes, at, edges),
         lambda: jnp.zeros_like(action),
@@ -141,6 +150,7 @@ def descend(
     breaks_ties: tuple[bool, bool],
     edges: Edges,
     limit: int,
+    control: Control,
 ) -> Walk:
     """Walks from the root to an edge without a node, or to the depth limit.
 
@@ -153,6 +163,7 @@ def descend(
         breaks_ties: by noise, between root scores and between interior ones.
         edges: of every node.
         limit: longest path in edges.
+        control: of loops and branches.
     """
     root = jnp.full(bounds.low.shape, ROOT, jnp.int32)
     everyone = jnp.ones(bounds.low.shape, jnp.bool_)
@@ -161,13 +172,16 @@ def descend(
     def go(walk: Walk, score: Score, with_noise: bool) -> Walk:
         actions = look(nodes, jnp.maximum(walk.child, ROOT), bounds, edges)
         if with_noise:
-            action = choose(score(actions), walk.walking, simulate_key, walk.depth)
+            action = choose(score(actions), walk.walking, simulate_key, walk.depth, control, limit)
         else:
             action = jnp.argmax(score(actions), axis=-1).astype(jnp.int32)
-        return advance(nodes, walk, action, edges=edges, limit=limit)
+        return advance(nodes, walk, action, edges=edges, limit=limit, control=control)
 
     at_root, below = breaks_ties
     walk = go(walk, root_score, at_root)
-    return jax.lax.while_loop(
-        lambda walk: jnp.any(walk.walking), lambda walk: go(walk, interior_score, below), walk
+    return control.repeat(
+        lambda walk: jnp.any(walk.walking),
+        lambda walk: go(walk, interior_score, below),
+        walk,
+        most=limit,
     )

@@ -9,13 +9,19 @@ import jax.numpy as jnp
 
 from smz_jax.config.settings import Config
 from smz_jax.model.steps import Afterstate, Step, chance, decide, finite, one_hot_code
+from smz_jax.search.control import Control, make_control
 from smz_jax.search.edges import Edges
 from smz_jax.search.nodes import NewNode
 from smz_jax.types import Array, Networks, Params
 
 
 def on_rows(
-    function: Callable[..., Any], needed: Array, inputs: Any, outputs: Any, row_multiple: int | None
+    function: Callable[..., Any],
+    needed: Array,
+    inputs: Any,
+    outputs: Any,
+    row_multiple: int | None,
+    control: Control,
 ) -> Any:
     """Runs `function` for the rows that need it, and for none if no row does.
 
@@ -26,6 +32,7 @@ def on_rows(
         outputs: pytree of `[B, ...]`; keeps its entries in rows that do not need the function.
         row_multiple: the needing rows are gathered, and `function` runs once on the next multiple
             of this many rows (each multiple up to B is compiled); None: on the whole batch.
+        control: of the branch around it.
 
     Returns:
         `outputs` with the results.
@@ -36,7 +43,7 @@ def on_rows(
         def keep(old: Array, new: Array) -> Array:
             return jnp.where(needed.reshape(-1, *(1,) * (old.ndim - 1)), new.astype(old.dtype), old)
 
-        return jax.lax.cond(
+        return control.branch(
             jnp.any(needed),
             lambda: jax.tree.map(keep, outputs, function(inputs)),
             lambda: outputs,
@@ -69,7 +76,10 @@ def make_expand(networks: Networks, config: Config, edges: Edges) -> Callable[..
         NewNode`; rows that are not needed hold nothing of meaning.
     """
     threshold, gamma = config.search.collapse_threshold, config.learner.gamma
-    run = functools.partial(on_rows, row_multiple=config.search.row_multiple)
+    settings = config.search
+    run = functools.partial(
+        on_rows, row_multiple=settings.row_multiple, control=make_control(settings)
+    )
 
     def expand(
         params: Params,

@@ -10,6 +10,7 @@ import pytest
 from smz_jax.config.check import ConfigError
 from smz_jax.config.settings import Config, NetworkConfig, SearchConfig
 from smz_jax.model.networks import make_networks
+from smz_jax.search.control import Control
 from smz_jax.search.edges import Edges
 from smz_jax.search.expansion import make_expand, on_rows
 from smz_jax.search.policy import make_prior_policy, make_search
@@ -277,7 +278,7 @@ def test_on_rows_runs_what_is_needed_and_no_more(row_multiple, needed):
         return 2 * x, x[:, None] + jnp.arange(2.0)
 
     outputs = (jnp.full(7, -1.0), jnp.full((7, 2), -1.0))
-    run = jax.jit(lambda m, x, old: on_rows(double, m, x, old, row_multiple))
+    run = jax.jit(lambda m, x, old: on_rows(double, m, x, old, row_multiple, Control(False)))
     result = run(mask, inputs, outputs)
     jax.effects_barrier()
     np.testing.assert_array_equal(result[0], np.where(mask, 2 * np.arange(7.0), -1.0))
