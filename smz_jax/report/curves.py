@@ -27,6 +27,8 @@ LOSS_COLOURS = {
     "consistency": "#F0E442",
     "code_entropy": style.GREY,
     "reconstruction": style.BLACK,
+    "continuation": "#882255",
+    "representation": "#44AA99",
 }
 MOST_STEPS = 6  # that get a line of their own
 GRADIENT = "check/gradient_share/"
