@@ -75,8 +75,8 @@ def make_expand(networks: Networks, config: Config, edges: Edges) -> Callable[..
         `(params, state [B, ...], edge [B], from_chance [B], needed [B], may_collapse [B]) ->
         NewNode`; rows that are not needed hold nothing of meaning.
     """
-    threshold, gamma = config.search.collapse_threshold, config.learner.gamma
     settings = config.search
+    threshold, gamma = settings.collapse_threshold, config.learner.gamma
     run = functools.partial(
         on_rows, row_multiple=settings.row_multiple, control=make_control(settings)
     )
