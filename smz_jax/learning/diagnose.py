@@ -17,7 +17,7 @@ from smz_jax.model.observe import stack_windows
 from smz_jax.model.steps import imagine, normalised_entropy
 from smz_jax.types import Array, EnvSpec, Networks, Params, TrainState, Trajectory, is_end
 
-HISTOGRAM_BINS, CALIBRATION_PARTS = 20, 8
+HISTOGRAM_BINS, CALIBRATION_PARTS, PEAKEDNESS_PARTS = 20, 8, 4
 FORESEEN_STEPS = 6
 """Steps ahead for which rewards and ends are checked, where the windows hold so many."""
 FORESEEN_BATCHES = 16
@@ -232,25 +232,33 @@ def real_returns(
 
 
 def calibration(replay_state: Any, gamma: float) -> dict[str, np.ndarray]:
-    """Stored search values beside the returns that really followed, in parts by time.
-
-    The replay's rows are cut into `CALIBRATION_PARTS` parts, the oldest first.
+    """Stored search values beside the returns that really followed.
 
     Returns:
-        `stored` and `real`: means `[parts]` over the rows whose return is known; NaN in a part
-        without any.
+        `stored` and `real`: means over the rows whose return is known; NaN where there is none.
+        `[CALIBRATION_PARTS]`, the rows cut by time, the oldest first. Likewise, with the suffix
+        `_by_peakedness`, `[PEAKEDNESS_PARTS]` equal parts of those rows by how far the search
+        preferred one action: by the entropy of their stored action weights, the largest first.
     """
     rows = replay_state.experience
     ring, at = rows.reward.shape[1], int(replay_state.current_index)
     order = (at + np.arange(ring)) % ring if replay_state.is_full else np.arange(at)
-    fields = jax.device_get((rows.reward, rows.discount, rows.is_first, rows.search_value))
-    reward, discount, is_first, value = (np.asarray(x)[:, order] for x in fields)
+    names = ("reward", "discount", "is_first", "search_value", "action_weights")
+    fields = jax.device_get([getattr(rows, name) for name in names])
+    reward, discount, is_first, value, weights = (np.asarray(x)[:, order] for x in fields)
     real = real_returns(reward, discount, is_first, gamma)
-    known, means = np.isfinite(real), []
-    for part in np.array_split(np.arange(len(order)), CALIBRATION_PARTS):
-        good = known[:, part]
-        means.append([x[:, part][good].mean() if good.any() else np.nan for x in (value, real)])
-    return dict(zip(("stored", "real"), np.array(means, np.float64).T, strict=True))
+    known, pairs = np.isfinite(real), np.stack([value, real], axis=-1)
+    cuts = np.array_split(np.arange(len(order)), CALIBRATION_PARTS)
+    entropy = -np.sum(weights * np.log(np.maximum(weights, 1e-9)), axis=-1)[known]
+    by_entropy = pairs[known][np.argsort(-entropy, kind="stable")]
+    found = {}
+    for suffix, parts in (
+        ("", [pairs[:, cut][known[:, cut]] for cut in cuts]),
+        ("_by_peakedness", np.array_split(by_entropy, PEAKEDNESS_PARTS)),
+    ):
+        means = np.array([x.mean(axis=0) if len(x) else [np.nan] * 2 for x in parts])
+        found |= {f"stored{suffix}": means[:, 0], f"real{suffix}": means[:, 1]}
+    return found
 
 
 def check_row(result: Mapping[str, Any], prefix: str = "check") -> dict[str, float]:

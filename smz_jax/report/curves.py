@@ -138,21 +138,25 @@ def draw_courses(axes: Axes, runs: Sequence[RunData], key: str, first: int) -> b
     return bool(axes.lines)
 
 
-def calibration(run: RunData) -> np.ndarray:
-    """Stored values and real returns `[2, parts]` at the newest check; NaN where not known."""
-    pairs = [[f"calibration/{kind}_{i}" for kind in ("stored", "real")] for i in range(8)]
+def calibration(run: RunData, of: str = "", parts: int = 8) -> np.ndarray:
+    """Stored values and real returns `[2, parts]` at the newest check; NaN where not known.
+
+    `of` stands after their names: empty by age, `_by_peakedness` (4 parts).
+    """
+    kinds = (f"calibration/stored{of}", f"calibration/real{of}")
+    pairs = [[f"{kind}_{i}" for kind in kinds] for i in range(parts)]
     rows = (row for row in reversed(run.rows) if pairs[0][0] in row)
     found = [[row.get(key) for key in pair] for row in itertools.islice(rows, 1) for pair in pairs]
     numbers = [[x if is_number(x) else np.nan for x in pair] for pair in found]
     return np.array(numbers, np.float64).reshape(-1, 2).T
 
 
-def draw_calibration(axes: Axes, runs: Sequence[RunData], ratio: bool) -> bool:
-    """Stored values and real returns by the age of their rows; or the `ratio` of both."""
+def draw_calibration(axes: Axes, runs: Sequence[RunData], ratio: bool = False, **of: Any) -> bool:
+    """Stored values and real returns by parts of their rows, as `calibration`; or their `ratio`."""
     alone = len(runs) == 1
     for group in make_groups(runs):
         for number, run in enumerate(group.runs):
-            stored, real = calibration(run)
+            stored, real = calibration(run, **of)
             look: Any = {"color": group.colour, "marker": "o", "label": group.label}
             if number or (alone and ratio):
                 look["label"] = None

@@ -200,17 +200,19 @@ _add(
     Plot("gradient norm, before clipping", [Line("learner/grad_norm")], draw=curves.note_checks),
     columns=2,
 )
-_EIGHTHS = "eighth of the replay, by time: 1 is the oldest"
+_EIGHTHS = "eighth by time (1: the oldest)"
 _add(
     "calibration",
     "Stored values against real returns",
     "The search value that each row of the replay holds, and the discounted return that really "
     "followed it, as it is trained on, up to the episode's end: means at the last check, by the "
     "age of the rows. A ratio below 1: stored values are too small. Rows whose episode was cut off "
-    "or has not ended count in neither, so that the newest eighth tells of short episodes alone.",
+    "or has not ended count in neither, so that the newest eighth tells of short episodes alone. "
+    "Beside it the same rows by how far the search preferred one action (the entropy of its stored "
+    "weights): where the choice matters most, a wrong value costs most.",
     Plot(
         "mean value (dashed: real)",
-        draw=partial(curves.draw_calibration, ratio=False),
+        draw=curves.draw_calibration,
         scale="free",
         across=_EIGHTHS,
     ),
@@ -220,7 +222,13 @@ _add(
         across=_EIGHTHS,
         marks=[Mark(1.0, "", style.GREY, ":")],
     ),
-    columns=2,
+    Plot(
+        "mean value (dashed: real)",
+        draw=partial(curves.draw_calibration, of="_by_peakedness", parts=4),
+        scale="free",
+        across="quarter (4: most peaked weights)",
+    ),
+    columns=3,
     empty="not known",
     shown=lambda runs: any(curves.calibration(run).size for run in runs),
 )

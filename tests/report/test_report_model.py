@@ -165,7 +165,7 @@ def test_gradient_shares_are_stacked(run, several, tmp_path):
 
 
 def test_stored_values_stand_beside_real_returns(run, several):
-    values, ratio = draw("calibration", [run]).axes
+    values, ratio, peaked = draw("calibration", [run]).axes
     stored, real = by_label(values).values()
     assert list(by_label(values)) == ["stored value", "real return"]
     assert list(stored.get_xdata()) == [*range(1, 9)]
@@ -173,7 +173,13 @@ def test_stored_values_stand_beside_real_returns(run, several):
     np.testing.assert_allclose(real.get_ydata(), [np.nan, *expected_parts(80, 2)[1:]])
     wanted = [np.nan, *(i / (i + 1) for i in range(2, 9))]
     np.testing.assert_allclose(ratio.lines[0].get_ydata(), wanted)
-    values, ratio = draw("calibration", several).axes
+    lines = by_label(peaked)
+    assert list(lines) == ["stored value", "real return"]
+    for line, first in zip(lines.values(), (3, 4), strict=True):
+        assert list(line.get_xdata()) == [1, 2, 3, 4]
+        np.testing.assert_allclose(line.get_ydata(), np.array(expected_parts(80, first)[:4]) * 2)
+    values, ratio, peaked = draw("calibration", several).axes
+    assert len(peaked.lines) == 2 * 3
     assert len(values.lines) == 2 * 3 and len(ratio.lines) == 3 + 1  # a line at 1
     labels = [group.label for group in make_groups(several)]
     assert list(by_label(values)) == list(by_label(ratio)) == labels

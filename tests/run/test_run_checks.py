@@ -105,6 +105,8 @@ def test_every_diagnostic_is_logged(folders):
         assert np.isfinite([row[f"check/{name}"] for name in names]).all()
         assert {"rules/roc_area", "rules/entropy_error"} <= set(row)
         of_values = {f"calibration/{x}_{i}" for x in ("stored", "real") for i in range(8)}
+        kinds = ("stored_by_peakedness", "real_by_peakedness")
+        of_values |= {f"calibration/{x}_{i}" for x in kinds for i in range(4)}
         assert {key for key in row if key.startswith("calibration/")} == of_values
         by_step = {f"foresight/rewards_{x}_{i}" for x in ("foreseen", "invented") for i in range(4)}
         assert by_step | {"foresight/value_past_end"} <= set(row)
