@@ -203,7 +203,8 @@ def _fit(abstract: Any, weights: dict[str, np.ndarray]) -> Any:
     )
     for name in {**wanted, **found}:
         need, have = wanted.get(name, "absent"), found.get(name, "absent")
-        require(need == have, f"weights {name}", have, f"{need}, as in the model of config.yaml")
+        allowed = f"{need} in this version; export.json names the commit that reads it"
+        require(need == have, f"weights {name}", have, allowed)
     arrays = [jax.device_put(weights[name]) for name in wanted]
     return jax.tree.unflatten(jax.tree.structure(abstract), arrays)
 

@@ -90,7 +90,8 @@ class ResNetTorso(Torso):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """`[B, F, H, W]` to `[B, ceil(H / 16), ceil(W / 16), features]`."""
+        """`[B, F, H, W]` to `[B, ceil(H / 16), ceil(W / 16), features]`; slim: half of them."""
+        features = self.width(self.features)
 
         def blocks(x: Array, channels: int) -> Array:
             for _ in range(self.config.num_blocks):
@@ -98,11 +99,11 @@ class ResNetTorso(Torso):
             return x
 
         x = x.astype(self.dtype).transpose(0, 2, 3, 1)
-        for channels in (self.features // 2, self.features):
+        for channels in (features // 2, features):
             x = nn.Conv(channels, (3, 3), (2, 2), dtype=self.dtype)(x)
             x = blocks(x, channels)
         x = nn.avg_pool(x, (3, 3), (2, 2), "SAME")
-        return nn.avg_pool(blocks(x, self.features), (3, 3), (2, 2), "SAME")
+        return nn.avg_pool(blocks(x, features), (3, 3), (2, 2), "SAME")
 
 
 class Family(NamedTuple):

@@ -351,6 +351,23 @@ def test_encoder_input_is_what_the_config_says():
             assert float(jnp.std(one, axis=0).max()) > 1e-3
 
 
+def test_a_slim_resnet_has_half_of_the_channels():
+    """Those of the encoder: 5 and 2 of 10 and 5, its head on 3 x 3 x 5; parameters by hand."""
+    networks = make_networks(make_config("resnet", num_blocks=2), make_spec(FRAMES["resnet"]))
+    params = jax.eval_shape(networks.init, jax.random.key(0))["params"]
+
+    def conv(channels, out):
+        return 9 * channels * out + out
+
+    def blocks(channels):  # two of them: two norms and two convolutions each
+        return 2 * (2 * 2 * channels + 2 * conv(channels, channels))
+
+    for name, half, full in (("representation_torso", 5, 10), ("encoder_torso", 2, 5)):
+        wanted = conv(F, half) + blocks(half) + conv(half, full) + 2 * blocks(full)
+        assert sum(x.size for x in jax.tree.leaves(params[name])) == wanted
+    assert params["encoder_head"]["LayerNorm_0"]["scale"].shape == (3 * 3 * 5,)
+
+
 @pytest.mark.parametrize("sees", [False, True])
 @pytest.mark.parametrize("family", ["mlp", "board"])
 def test_the_reward_may_see_the_afterstate_past_the_next_state(family, sees):
