@@ -247,12 +247,14 @@ class MacroTable(NamedTuple):
     play_count: Array  # [M] int32, the part of count that was really played
     dropped: Array  # [] int32, entries dropped because the table was full
     # Evidence, forgotten slowly: `smz_jax.macros.judge.evidence`.
-    windows: Array  # [M] float32, replayed windows of these actions
-    trials: Array  # [M] float32, of those: the model held every transition to be certain
-    held: Array  # [M] float32, of the trials: near, paid and agreed
-    near: Array  # [M] float32, the end was as foreseen
-    paid: Array  # [M] float32, the rewards were
+    windows: Array  # [M] float32, sum of the weights of replayed windows of these actions
+    squares: Array  # [M] float32, sum of the squares of those weights
+    trials: Array  # [M] float32, of the windows: the model held every transition to be certain
+    held: Array  # [M] float32, of the trials: passed all gates
+    near: Array  # [M] float32, what was seen at the end was as foreseen
+    paid: Array  # [M] float32, the sum of the rewards was
     agreed: Array  # [M] float32, the codes were
+    ends: Array  # [M] float32, the game ended just where it was foreseen to end, if anywhere
 
 
 class MacroStats(NamedTuple):

@@ -183,7 +183,7 @@ def run_cases(config: Config, *, is_quick: bool) -> tuple[dict[str, Case], dict[
     def learn() -> Any:
         nonlocal train, replay
         found = run.miner.state
-        known = Known(found.table.actions, found.buckets)
+        known = Known(found.table.actions, found.table.play_count, found.buckets)
         train, replay, metrics = run.train_step(train, replay, known, next(done))
         return train, metrics
 

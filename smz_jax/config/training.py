@@ -164,9 +164,10 @@ class MacroConfig(Checked, section="macro"):
     """A macro with a mean entropy below this is reported as deterministic."""
     distance_threshold: Annotated[float, Between(0.0, 1.0)] = 0.5
     """A trial is near if the foreseen end is no farther from the real one than this share of its
-    mean distance from the ends of other windows."""
+    mean distance from the ends of other windows, and nearer than what was seen 1, 2 and 4 steps
+    before and after it."""
     reward_threshold: Annotated[float, Between(0, 10**6, words="in [0, 10^6]")] = 0.25
-    """A trial is paid if the errors of its rewards sum up to no more than this."""
+    """A trial is paid if the sum of its rewards is no farther from the foreseen sum than this."""
     min_trials: Annotated[int, Between(1, 10**6)] = 25
     """Trials needed before a macro is called sound or refuted: of fewer no bound reaches a
     sound_share of 0.9."""
@@ -175,6 +176,9 @@ class MacroConfig(Checked, section="macro"):
     of its interval. 0: a macro that is certain in few states only may be sound, too."""
     sound_share: Annotated[float, Between(0.0, 1.0)] = 0.9
     """Share of trials that must hold, likewise."""
+    false_share: Annotated[float, Between(0.0, 1.0)] = 0.05
+    """Share of the sound macros that may be false, of many candidates (Benjamini and Hochberg
+    1995); 1: each is judged as if it were the only one."""
     evidence_decay: Annotated[float, Between(0.0, 1.0)] = 0.95
     """Evidence is multiplied by this after every iteration's updates: the model that it was
     of keeps learning."""

@@ -7,7 +7,7 @@ from typing import Any
 from smz_jax.macros.library.listing import chosen_bits, rank
 from smz_jax.report.data import RunData, macro_name
 from smz_jax.report.tables import Table
-from smz_jax.storage.documents.macro_form import STATUS_NAMES
+from smz_jax.storage.documents.macro_form import GATES, STATUS_NAMES
 from smz_jax.storage.estimate import Estimate
 
 Macro = Mapping[str, Any]
@@ -34,15 +34,15 @@ LEGEND = """\
 seen: in search trees and played games. start states: kinds of states (buckets) it was seen from.
 entropy: mean of its transitions, 0 certain, 1 anything. certain: share of the replayed windows with
 its actions that the model foresees with certainty, which are its trials. held: share of its trials
-whose end, rewards and codes were as the model had foreseen; in brackets the lower bound that
+whose end, sum of rewards and codes were as the model had foreseen; in brackets the lower bound that
 the gate asks for. reward: of one run of it. saves bits: of the description of play, where it was
 chosen and joins those before it; in brackets what it would cost to leave out it alone.
 precondition: precision/recall of where it is predicted to hold."""
 MACRO_NOTE = (
     "Certain: of the replayed windows with its actions, those that the model foresees "
-    "with certainty; they are its trials. Held: of those, where end, rewards and codes were as the "
-    "model had foreseen. State: sound where the lower bounds in brackets of both are high enough. "
-    "Seen: in search trees and played games. "
+    "with certainty; they are its trials. Held: of those, where end, sum of rewards and codes were "
+    "as the model had foreseen. State: sound where the lower bounds in brackets of both are high "
+    "enough. Seen: in search trees and played games. "
     "Entropy: mean over the macro's transitions, 0 certain, 1 uniform. Start states: kinds of "
     "states (buckets) that it was seen from. Saves bits: of the description of play, where it is "
     "in the library by compression."
@@ -159,7 +159,21 @@ def macro_lines(run: RunData) -> list[str]:
     lines = format_selection(run.library).splitlines()
     if run.library.get("selection") is None:
         lines = ["Library by compression: not measured; experiments.macros does."]
-    return [f"{text} By replay: {_states(run.library, ',')}.", *lines]
+    states = f"{text} By replay: {_states(run.library, ',')}."
+    return [states, *gate_lines(run.library["stats"]), *lines]
+
+
+def gate_lines(stats: Mapping[str, Any]) -> list[str]:
+    """How many sound macros may be false, and what each gate refuses; none: an older file's."""
+    if not stats.get("tested"):
+        return []
+    shares = ", ".join(f"{name} {stats[f'refused_{name}']:.0%}" for name in GATES)
+    return [
+        f"{stats['tested']:,.0f} had trials enough to be judged; of the {stats['sound']:,.0f} "
+        f"sound ones at most {stats['expected_false']:.1f} are expected to be false. "
+        f"{stats['refusals']:.1%} of all trials did not hold; of those the gates refused: {shares} "
+        "(more than one may refuse a trial)."
+    ]
 
 
 def macro_tables(run: RunData) -> list[Table]:

@@ -131,6 +131,30 @@ _add(
     across="actions in the macro",
 )
 _add(
+    "gates",
+    "What the gates refuse",
+    "Trials are replayed windows of macros that the model is certain of. Left: the share that did "
+    "not hold. Right, of those: the share that each gate refused; more than one may refuse a "
+    "trial. near: what was seen at the end. paid: the sum of the rewards. agreed: the codes. ends: "
+    "the game ended (a lost life, where it is an end) where it was not foreseen, or did not where "
+    "it was.",
+    Plot("trials that did not hold", [Line("macros/refusals")], scale="share"),
+    Plot(
+        "of those, refused by",
+        [
+            Line("macros/refused_near", "near", style.BLUE),
+            Line("macros/refused_paid", "paid", style.ORANGE, "--"),
+            Line("macros/refused_agreed", "agreed", style.PURPLE, ":"),
+            Line("macros/refused_ends", "ends", style.VERMILLION, "-."),
+        ],
+        scale="share",
+    ),
+    columns=2,
+    legend=4,
+    empty="not known",
+    shown=lambda runs: any(run.curve("macros/refusals")[0] for run in runs),
+)
+_add(
     "top_macros",
     "Most frequent macros",
     "The macros seen most often, with their decoded actions.",

@@ -193,7 +193,8 @@ def refresh(parts: Parts, state: RunState) -> tuple[RunState, dict[str, float]]:
 
 def learn(parts: Parts, state: RunState) -> tuple[RunState, dict[str, float]]:
     """The updates of one iteration; their metrics, averaged."""
-    config, known = parts.config, Known(state.macros.table.actions, state.macros.buckets)
+    config, (table, buckets, _) = parts.config, state.macros
+    known = Known(table.actions, table.play_count, buckets)
     train_state, replay, several = state.train, state.replay, []
     first = int(train_state.step)
     for number in range(0, config.updates_per_iteration, config.learner.updates_per_dispatch):

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq
+from scipy.stats import binom, false_discovery_control
 
 from smz_jax.config.training import MacroConfig
 from smz_jax.macros.judge.evidence import (
@@ -18,13 +19,17 @@ from smz_jax.macros.judge.evidence import (
     SOUND,
     Trials,
     Z,
+    chance_of_more,
     count_trials,
+    discoveries,
+    expected_false,
+    judge,
     outcomes,
     share_bounds,
     status,
     weigh,
 )
-from smz_jax.macros.judge.trials import make_replayed, relative_distance
+from smz_jax.macros.judge.trials import make_replayed, nearest_in_time, relative_distance
 from smz_jax.macros.mine.keys import PackedWindows, pack
 from smz_jax.macros.mine.table import init_table, merge
 from tests.analysis import test_grid_check as grid
@@ -35,51 +40,85 @@ CONFIG = MacroConfig(
     reward_threshold=0.25, evidence_decay=0.5, min_trials=4, min_occurrences=2,
     sound_share=0.8, certain_share=0.5,
 )  # fmt: skip
-EVIDENCE = ("windows", "trials", "held", "near", "paid", "agreed")
+EVIDENCE = ("windows", "squares", "trials", "held", "near", "paid", "agreed", "ends")
 
 
-def random_trials(rng):
+def random_trials(rng, knows_ends=True):
     """Values on both sides of each threshold, on the thresholds, and some that are not finite."""
     shape = (B, K)
     error = rng.choice(
-        np.array([0.0, 0.125, 0.25, np.nan], np.float32), shape, p=(0.7, 0.1, 0.1, 0.1)
+        np.array([0.0, 0.125, -0.125, 0.25, np.nan], np.float32), shape, p=(0.6, 0.1, 0.1, 0.1, 0.1)
     )
+    real, over = rng.random(shape) < 0.95, rng.random(shape) < 0.1
+    before = np.pad(over, ((0, 0), (1, 0)))[:, :-1]
+    valid = np.cumprod(real & ~before, axis=1).astype(bool)
+    foreseen = np.where(over, rng.random(shape) < 0.6, rng.random(shape) < 0.03)
     return Trials(
         action=rng.integers(0, A, shape).astype(np.int32),
         entropy=rng.choice(
             np.array([0, 0.1, 0.2, np.nan], np.float32), shape, p=(0.5, 0.3, 0.1, 0.1)
         ),
         distance=rng.choice(np.array([0.1, 0.5, 0.6, np.nan], np.float32), shape),
+        nearest=rng.random(shape) < 0.8,
         reward_error=error,
         agrees=rng.random(shape) < 0.9,
-        valid=np.cumprod(rng.random(shape) < 0.95, axis=1).astype(bool),
+        valid=valid,
+        ended=over & valid,
+        foreseen_end=foreseen if knows_ends else None,
     )
 
 
-def twin(trials, config):
+def judged(trials, row, length, config):
+    """A window of a row: its known actions, whether it is a trial, and its gates; None: none."""
+    ends = [k + 1 for k in range(length) if trials.ended[row, k]]
+    known = ends[0] if ends else length
+    if known == length and not trials.valid[row, :length].all():
+        return None
+    error = float(np.sum(trials.reward_error[row, :known], dtype=np.float32))
+    near = bool(trials.distance[row, length - 1] <= np.float32(config.distance_threshold))
+    near = near and bool(trials.nearest[row, length - 1])
+    if trials.foreseen_end is None:
+        ends_so = known == length
+        near = near or known < length
+    else:
+        foreseen = [k + 1 for k in range(length) if trials.foreseen_end[row, k]]
+        ends_so = foreseen[:1] == ends[:1]
+        near = near or bool(ends)
+    certain = all(
+        np.isfinite(h) and h < np.float32(config.play_threshold)
+        for h in trials.entropy[row, :known]
+    )
+    gates = {
+        "near": near,
+        "paid": bool(np.isfinite(error) and abs(error) <= config.reward_threshold),
+        "agreed": bool(trials.agrees[row, :known].all()),
+        "ends": ends_so,
+    }
+    return tuple(int(a) for a in trials.action[row, :known]), certain, gates
+
+
+def twin(trials, config, played, weights):
     """Evidence of one pass by action sequence: loops over windows, one length after the other."""
-    found = collections.defaultdict(lambda: dict.fromkeys(EVIDENCE, 0))
+    found = collections.defaultdict(lambda: dict.fromkeys(EVIDENCE, 0.0))
     for row in range(trials.action.shape[0]):
         for length in range(config.min_length, config.max_length + 1):
-            actions = tuple(int(a) for a in trials.action[row, :length])
-            if not config.include_repeats and len(set(actions)) == 1:
+            window = judged(trials, row, length, config)
+            if window is None:
                 continue
-            if not trials.valid[row, :length].all():
+            known, certain, gates = window
+            if not config.include_repeats and len(known) == length and len(set(known)) == 1:
                 continue
-            found[actions]["windows"] += 1
-            entropy = trials.entropy[row, :length]
-            if not all(np.isfinite(h) and h < np.float32(config.play_threshold) for h in entropy):
-                continue
-            error = float(np.sum(trials.reward_error[row, :length], dtype=np.float32))
-            near = bool(trials.distance[row, length - 1] <= np.float32(config.distance_threshold))
-            paid = bool(np.isfinite(error) and error <= config.reward_threshold)
-            agreed = bool(trials.agrees[row, :length].all())
-            counts = found[actions]
-            counts["trials"] += 1
-            counts["near"] += near
-            counts["paid"] += paid
-            counts["agreed"] += agreed
-            counts["held"] += near and paid and agreed
+            spoken = [m for m in played if len(m) == length and m[: len(known)] == known]
+            for macro in spoken:
+                weight = weights[row] * (played[macro] + 1) / sum(played[m] + 1 for m in spoken)
+                counts = found[macro]
+                counts["windows"] += weight
+                counts["squares"] += weight**2
+                if certain:
+                    counts["trials"] += weight
+                    counts["held"] += weight * all(gates.values())
+                    for name, passed in gates.items():
+                        counts[name] += weight * passed
     return found
 
 
@@ -111,27 +150,42 @@ def of_macros(table):
 
 @pytest.mark.parametrize("repeats", [True, False])
 def test_evidence_equals_the_twin(repeats):
+    """With repeats the model also foresees ends, without them it knows of none."""
     config = dataclasses.replace(CONFIG, include_repeats=repeats)
+    empty = full_table(np.random.default_rng(0), config)
+    empty = empty._replace(play_count=empty.play_count % 3)
 
     @jax.jit
-    def step(table, trials):
-        return weigh(table, count_trials(table.actions, outcomes(trials, config)), config)
+    def step(table, trials, weights):
+        found = outcomes(trials, config)
+        counts = count_trials(table.actions, table.play_count, found, weights)
+        return weigh(table, counts, config)
 
-    empty = full_table(np.random.default_rng(0), config)
+    host = jax.device_get(empty)
+    played = {
+        tuple(int(a) for a in host.actions[i][: host.length[i]]): int(host.play_count[i])
+        for i in range(32)
+    }
+    seen = set()
 
     @settings(max_examples=100, deadline=None, derandomize=True)
     @given(st.integers(0, 2**32 - 1))
     def check(seed):
         rng = np.random.default_rng(seed)
-        first, second = random_trials(rng), random_trials(rng)
-        found = of_macros(step(step(empty, first), second))
-        counts = [twin(trials, config) for trials in (first, second)]
+        first, second = (random_trials(rng, knows_ends=repeats) for _ in range(2))
+        weights = rng.choice(np.array([0.25, 1.0, 3.0], np.float32), (2, B))
+        found = of_macros(step(step(empty, first, weights[0]), second, weights[1]))
+        both = zip((first, second), weights, strict=True)
+        counts = [twin(trials, config, played, x.tolist()) for trials, x in both]
         for actions, evidence in found.items():
             for name, value in evidence.items():
                 expected = [c[actions][name] if actions in c else 0 for c in counts]
-                assert value == 0.5 * expected[0] + expected[1], (actions, name)
+                total = 0.5 * expected[0] + expected[1]
+                assert value == pytest.approx(total, rel=1e-5), (actions, name)
+                seen.add((name, total > 0, total == round(total)))
 
     check()
+    assert {(name, True, False) for name in EVIDENCE} <= seen
 
 
 def test_evidence_goes_with_its_macro_through_merges():
@@ -178,13 +232,15 @@ def test_status_needs_trials_and_a_bound_not_a_mean():
     table = table._replace(
         windows=trials, trials=trials, held=held, count=jnp.full(32, 2, jnp.int32)
     )
+    table = table._replace(squares=table.windows)
     found = np.asarray(status(table, CONFIG))[:7].tolist()
     assert found == [CANDIDATE, CANDIDATE, SOUND, CANDIDATE, REFUTED, REFUTED, CANDIDATE]
     rare = table._replace(count=jnp.ones(32, jnp.int32))
     assert np.asarray(status(rare, CONFIG))[2] == CANDIDATE
     # Of 100 certain windows among 150 more than half are, by the bound; among 190 by the mean only.
     for windows, state in ((150, SOUND), (190, CANDIDATE), (1000, CANDIDATE)):
-        among = table._replace(windows=np.full(32, windows, np.float32))
+        wide = np.full(32, windows, np.float32)
+        among = table._replace(windows=wide, squares=wide)
         assert np.asarray(status(among, CONFIG))[[2, 4]].tolist() == [state, REFUTED]
     anywhere = dataclasses.replace(CONFIG, certain_share=0.0)
     assert np.asarray(status(among, anywhere))[2] == SOUND
@@ -199,6 +255,89 @@ def test_relative_distance_by_hand():
     found = np.asarray(relative_distance(foreseen, real, valid))
     # The mean of the four is 0, so that the distances from them are 0, 1, 2 and 1: mean 1.
     np.testing.assert_allclose(found[:4], [0, 2, 1, 1], atol=1e-6)
+
+
+def test_nearest_in_time_by_hand():
+    """One window on a circle, in degrees; its centre is put into the middle by a second one."""
+    degrees = np.array([0, 10, 20, 30, 40, 60])
+    real = np.stack([np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))], axis=-1)
+    real = np.stack([real, -real], axis=1)  # [6, 2, 2]
+    foreseen = np.deg2rad([10, 24, 26, 39])
+    foreseen = np.stack([np.cos(foreseen), np.sin(foreseen)], axis=-1)[:, None]
+    foreseen = np.concatenate([foreseen, -foreseen], axis=1)
+    exists = np.ones((6, 2), bool)
+
+    def ask(exists, **same):
+        found = np.zeros((6, 2), bool)
+        again = lambda o: jnp.asarray(same.get(f"after_{o}", found)[: 6 - o])  # noqa: E731
+        return np.asarray(nearest_in_time(foreseen, real, jnp.asarray(exists), again))
+
+    # The ends lie at 10, 20, 30 and 40; 26 degrees are nearer to the 30 than to 20, two before.
+    assert ask(exists).tolist() == [[True, True]] * 4
+    foreseen[1:3] = -foreseen[1:3]
+    assert ask(exists)[:, 0].tolist() == [True, False, False, True]
+    foreseen[1:3] = foreseen[2:0:-1] * -1  # 26 where 20 came, 24 where 30 came
+    assert ask(exists)[:, 0].tolist() == [True, False, False, True]
+    # Where the nearer one shows the same, or is of another game, it is no rival.
+    same = np.zeros((6, 2), bool)
+    same[2] = True
+    assert ask(exists, after_1=same)[:, 0].tolist() == [True, True, True, True]
+    exists[3:, 0] = False
+    assert ask(exists)[:, 0].tolist() == [True, True, False, True]
+    # Four steps on: 59 where 10 came is nearer to the 60, and to nothing one or two steps on.
+    exists[3:, 0] = True
+    foreseen[0] = np.array([[np.cos(1.03), np.sin(1.03)]])
+    real[2:4, :] = real[:1]
+    assert not ask(exists)[0, 0]
+    exists[5] = False
+    foreseen[0] = real[1]
+    assert ask(exists)[0, 0]
+
+
+def test_a_chance_and_the_correction_are_scipys():
+    """Binomial tails, and Benjamini-Hochberg by adjusted p-values."""
+    for n, k in ((25, 25), (25, 23), (200, 190), (40, 0), (3, 1)):
+        expected = binom.sf(k - 1, n, 0.9)
+        found = float(chance_of_more(jnp.float32(k), jnp.float32(n), 0.9))
+        assert found == pytest.approx(expected, rel=1e-4, abs=1e-7)
+    # By hand: of 4, the limits are 0.0125, 0.025, 0.0375 and 0.05; the third is below its own.
+    p_values = jnp.array([0.037, 0.012, 0.03, 0.9, 0.001], jnp.float32)
+    tested = jnp.array([True, True, True, True, False])
+    assert np.asarray(discoveries(p_values, tested, 0.05)).tolist() == [True] * 3 + [False] * 2
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        p_values = (rng.random(30) ** 3).astype(np.float32)
+        tested = rng.random(30) < 0.8
+        expected = np.zeros(30, bool)
+        expected[tested] = false_discovery_control(p_values[tested]) <= 0.1
+        np.testing.assert_array_equal(discoveries(jnp.asarray(p_values), tested, 0.1), expected)
+    assert not np.asarray(discoveries(jnp.ones(3), jnp.zeros(3, bool), 1.0)).any()
+
+
+def test_many_candidates_need_more_than_the_bound():
+    """One of 30 whose bound is high enough: by chance, unless it is the only one."""
+    table = full_table(np.random.default_rng(2), CONFIG)._replace(count=jnp.full(32, 2, jnp.int32))
+    trials = np.full(32, 100.0, np.float32)
+    held = np.full(32, 80.0, np.float32)
+    held[3], trials[4:6], held[4:6] = 88, 0, 0
+    counted = {"windows": trials, "squares": trials, "trials": trials, "held": held}
+    found = judge(table._replace(**counted), CONFIG)
+    assert float(found.held_low[3]) >= CONFIG.sound_share
+    assert int(found.tested.sum()) == 30 and not np.asarray(found.discovered).any()
+    assert not (np.asarray(found.status) == SOUND).any() and expected_false(found, CONFIG) == 0
+    alone = judge(table._replace(**counted), dataclasses.replace(CONFIG, false_share=1.0))
+    assert np.flatnonzero(np.asarray(alone.status) == SOUND).tolist() == [3]
+    assert float(expected_false(alone, dataclasses.replace(CONFIG, false_share=1.0))) == 1.5
+    held[:10] = 98
+    many = judge(table._replace(**{**counted, "held": held}), CONFIG)
+    chosen = np.flatnonzero(np.asarray(many.status) == SOUND).tolist()
+    assert chosen == [0, 1, 2, 3, 6, 7, 8, 9]
+    assert float(expected_false(many, CONFIG)) == pytest.approx(0.05 * 8)
+    # Weights: 100 windows, half of weight 1.5 and half of 0.5, say as much as 80 equal ones.
+    uneven = {**counted, "held": held, "squares": np.float32(125) / 100 * trials}
+    assert float(judge(table._replace(**uneven), CONFIG).effective[3]) == pytest.approx(80)
+    halves = {**uneven, "squares": trials / 4}
+    assert float(judge(table._replace(**halves), CONFIG).effective[3]) == 100
 
 
 def grid_trials(**changes):
@@ -249,6 +388,29 @@ def test_trials_of_an_exact_model():
     truth = grid.true_entropy(rules)[before[:, 0], found.action[:, 0]] / np.log(grid.OUTCOMES)
     live = ~rules.terminal[before[:, 0]]
     np.testing.assert_allclose(found.entropy[live, 0], truth[live], atol=1e-5)
+
+
+def test_a_lost_life_and_a_cut_game_are_told_apart():
+    """Ends by the rules as rows have them, foreseen by the exact model or not at all."""
+    rows, states = grid.played_rows(lanes=64, length=8, seed=4)
+    over = grid.RULES.terminal[states[:, 1:]] & ~grid.RULES.terminal[states[:, :-1]]
+    discount = np.pad(1.0 - over, ((0, 0), (0, 1)), constant_values=1.0).astype(np.float32)
+    rows = jax.tree.map(jnp.asarray, rows._replace(discount=discount))
+    macro = dataclasses.replace(grid.CONFIG.macro, max_length=4)
+    config = dataclasses.replace(grid.CONFIG, macro=macro)
+    loss = dataclasses.replace(grid.CONFIG.loss, consistency=0.0)
+    config = dataclasses.replace(config, loss=loss)
+    spec = type("Spec", (), {"context": 1})
+    terminal = jnp.asarray(grid.RULES.terminal, jnp.float32)
+    networks = grid.exact_networks()._replace(discount=lambda params, state: 1 - state @ terminal)
+    replayed = make_replayed(networks, config, spec)  # type: ignore[arg-type]
+    found = jax.device_get(replayed(grid.PARAMS, rows)[0])
+    ended = over[:, :4] & found.valid
+    np.testing.assert_array_equal(found.ended, ended)
+    assert ended.any() and not found.valid[:, 1:][ended[:, :-1]].any()
+    agreed = np.cumprod(found.agrees, axis=1).astype(bool)
+    assert found.foreseen_end[ended & agreed].all() and (ended & agreed).any()
+    assert not found.foreseen_end[found.valid & agreed & ~ended].any()
 
 
 def test_trials_tell_wrong_rewards():

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 from smz_jax.config.check import ConfigError
 from smz_jax.config.training import MacroConfig
@@ -43,11 +44,13 @@ def small_table():
         dropped=jnp.int32(7),
         # Sound; never tried; refuted; a candidate.
         windows=jnp.array([50, 0, 40, 6, 0, 0, 0, 0], jnp.float32),
+        squares=jnp.array([50, 0, 40, 6, 0, 0, 0, 0], jnp.float32),
         trials=jnp.array([40, 0, 40, 5, 0, 0, 0, 0], jnp.float32),
         held=jnp.array([38, 0, 10, 5, 0, 0, 0, 0], jnp.float32),
         near=jnp.array([39, 0, 20, 5, 0, 0, 0, 0], jnp.float32),
         paid=jnp.array([40, 0, 30, 5, 0, 0, 0, 0], jnp.float32),
         agreed=jnp.array([38, 0, 10, 5, 0, 0, 0, 0], jnp.float32),
+        ends=jnp.array([40, 0, 35, 5, 0, 0, 0, 0], jnp.float32),
     )
 
 
@@ -71,7 +74,9 @@ def test_statistics_by_hand():
         {
             "total": 3, "play": 2, "tree": 1, "candidates": 1, "dropped": 7, "deterministic": 1,
             "generality_mean": 2.0, "generality_max": 3, "entropy_mean": (0.05 + 0.15 + 0.2) / 3,
-            "sound": 1, "refuted": 1,
+            "sound": 1, "refuted": 1, "tested": 2, "expected_false": 0.05,
+            "refusals": 32 / 80, "refused_near": 21 / 32, "refused_paid": 10 / 32,
+            "refused_agreed": 32 / 32, "refused_ends": 5 / 32,
         }
     )  # fmt: skip
     whole = document()["stats"]
@@ -110,6 +115,8 @@ def test_macros_are_decoded_and_sorted_by_count():
     assert 0.5 < first["certain_low"] < 0.8 and macros[2]["certain_low"] == 0
     assert first["near"] == pytest.approx(39 / 40) and first["paid"] == 1
     assert first["held_low"] < 0.95 < first["held_high"]
+    assert first["effective"] == 40 and first["ends"] == 1 and macros[2]["p_value"] == 1
+    assert first["p_value"] == pytest.approx(binom.sf(37, 40, CONFIG.sound_share), rel=1e-4)
     assert (macros[2]["held_low"], macros[2]["held_high"]) == (0, 1)
     assert [macro["slot"] for macro in macros] == [None, 5, None]
     assert [macro["precondition"] for macro in macros] == [None, QUALITY, None]
@@ -149,7 +156,7 @@ def test_json_round_trip_is_whole_and_atomic(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda d: d.update(schema=1), "schema = 1, allowed is 3"),
+        (lambda d: d.update(schema=1), "schema = 1, allowed is 4"),
         (lambda d: d.update(action_names="NOOP"), "action_names"),
         (lambda d: d.pop("macros"), "macros is missing"),
         (lambda d: d.pop("stats"), "stats is missing"),

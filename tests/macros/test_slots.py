@@ -117,6 +117,7 @@ def test_targets_are_those_of_the_twin(repeats):
     """The same windows as those of the evidence, whose twin says what was tried and what held."""
     config = dataclasses.replace(CONFIG, include_repeats=repeats, slots=24)
     ask = jax.jit(lambda slots, trials, worth: slot_targets(slots, trials, worth, config))
+    seen = set()
 
     @settings(max_examples=100, deadline=None, derandomize=True)
     @given(st.integers(0, 2**32 - 1))
@@ -131,16 +132,21 @@ def test_targets_are_those_of_the_twin(repeats):
         slots = MacroSlots(jnp.asarray(actions), jnp.asarray(length))
         asked, target = (np.asarray(x) for x in ask(slots, trials, worth))
         for b in range(B):
-            one = jax.tree.map(lambda x, b=b: x[b : b + 1], trials)
-            held = evidence.twin(one, config)
             for s in range(24):
-                n, own = length[s], tuple(int(a) for a in actions[s, : length[s]])
-                same = n > 0 and tuple(trials.action[b, :n]) == own and trials.valid[b, :n].all()
+                n, own = int(length[s]), tuple(int(a) for a in actions[s, : length[s]])
+                window = evidence.judged(trials, b, n, config) if n > 0 else None
+                known, certain, gates = window or ((), False, {})
+                same = n > 0 and window is not None and own[: len(known)] == known
+                repeated = len(known) == n and len(set(own)) == 1
+                same = same and (repeats or not repeated)
                 assert asked[b, s] == same, (b, s)
-                is_true = same and held[own]["held"] == 1 and worth[b, n - 1]
+                whole = same and len(known) == n
+                is_true = whole and certain and all(gates.values()) and worth[b, n - 1]
                 assert target[b, s] == is_true, (b, s)
+                seen.add((same, whole, is_true))
 
     check()
+    assert seen == {(0, 0, 0), (1, 0, 0), (1, 1, 0), (1, 1, 1)}
 
 
 TALLY = MacroConfig(slots=3, num_buckets=4)

@@ -249,7 +249,9 @@ def make_macros(seed: int, number: int = 120) -> list[dict]:
             "certain": 0.8,
             "certain_low": 0.75,
             "trials": float(count),
-            **dict.fromkeys(("held", "near", "paid", "agreed"), held),
+            "effective": float(count),
+            "p_value": 0.01,
+            **dict.fromkeys(("held", "near", "paid", "agreed", "ends"), held),
             "held_low": held - 0.05,
             "held_high": held + 0.05,
             "slot": None,
@@ -299,7 +301,7 @@ def write_run(
     if finished:
         (path / "summary.json").write_text(json.dumps(make_summary(settings, score)))
         macros = {
-            "schema": 3,
+            "schema": 4,
             "action_names": ACTION_NAMES,
             "config": settings["macro"],
             "stats": {"transitions": 100_000, "certain": 60_000},

@@ -61,7 +61,8 @@ def macro_entry(actions, status="sound", **more):
         "total_reward": 0.0, "mean_reward": 0.0, "generality": 0, "buckets": [], "source": "play",
         "deterministic": False, "status": status, "windows": 80.0, "certain": 0.625,
         "certain_low": 0.55, "trials": 50.0, "held": held,
-        "held_low": held * 0.9, "held_high": held, "near": 0.7, "paid": 0.8, "agreed": 0.9, **more,
+        "held_low": held * 0.9, "held_high": held, "near": 0.7, "paid": 0.8, "agreed": 0.9,
+        "ends": 1.0, "effective": 50.0, "p_value": 0.01, **more,
     }  # fmt: skip
 
 

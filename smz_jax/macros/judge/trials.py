@@ -15,6 +15,11 @@ from smz_jax.model.observe import stack_windows
 from smz_jax.model.steps import Seen, embed, encode, imagine, make_place
 from smz_jax.types import Array, EnvSpec, Networks, Params, Trajectory, is_end
 
+OFFSETS = (1, 2, 4)
+"""Steps before and after an end whose observations it is told from."""
+LATER = 2
+"""Steps beyond the longest macro that are looked at for that."""
+
 
 def relative_distance(foreseen: Array, real: Array, valid: Array) -> Array:
     """How near each foreseen end `[N, E]` is to the real one, as a share of that from the others.
@@ -38,6 +43,45 @@ def relative_distance(foreseen: Array, real: Array, valid: Array) -> Array:
     return jnp.diagonal(away) / jnp.maximum(mean, 1e-9)
 
 
+def nearest_in_time(
+    foreseen: Array, real: Array, exists: Array, shown_again: Callable[[int], Array]
+) -> Array:
+    """Whether foreseen ends are nearer to the real ones than to what was seen around them.
+
+        cos(foreseen_k - m, real_(k+1) - m) > cos(foreseen_k - m, real_(k+1+o) - m)
+
+    for every o of -4, -2, -1, 1, 2, 4 that there is, m the mean of all that was seen.
+
+    Args:
+        foreseen: `[K, B, E]` after each step.
+        real: `[N, B, E]`, of the root and after each step, more than K.
+        exists: `[N, B]` bool, whether it was seen in the root's game.
+        shown_again: for an o above 0, whether what was seen at n + o shows the same as that at n,
+            `[N - o, B]` bool; it is no rival.
+
+    Returns:
+        `[K, B]` bool.
+    """
+    weight = exists.astype(jnp.float32)[..., None]
+    centre = jnp.sum(weight * real, axis=(0, 1)) / jnp.maximum(weight.sum(), 1.0)
+
+    def direction(x: Array) -> Array:
+        x = x - centre
+        return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-9)
+
+    cosine = jnp.einsum("kbe,nbe->knb", direction(foreseen), direction(real))
+    steps, seen = len(foreseen), len(real)
+    nearest = [jnp.ones(exists.shape[1], jnp.bool_)] * steps
+    for offset in OFFSETS:
+        same = shown_again(offset)
+        for first in range(seen - offset):
+            for end, rival in ((first, first + offset), (first + offset, first)):
+                if 1 <= end <= steps:
+                    own, other = cosine[end - 1, end], cosine[end - 1, rival]
+                    nearest[end - 1] &= (own > other) | same[first] | ~exists[rival]
+    return jnp.stack(nearest)
+
+
 def make_replayed(
     networks: Networks, config: Config, spec: EnvSpec
 ) -> Callable[[Params, Trajectory], tuple[Trials, Array]]:
@@ -48,37 +92,54 @@ def make_replayed(
         `macro.max_length`, or what the windows hold where that is less.
     """
     history = spec.context - 1
-    steps = min(config.macro.max_length, config.window_rows - history - 1)
     place = make_place(networks, config)
 
     def replayed(params: Params, rows: Trajectory) -> tuple[Trials, Array]:
-        observations = stack_windows(rows, spec.context, range(history, history + steps + 1))
+        most = rows.reward.shape[1] - history - 1
+        steps = min(config.macro.max_length, most)
+        seen_steps = min(steps + LATER, most)
+        observations = stack_windows(rows, spec.context, range(history, history + seen_steps + 1))
         observations = jnp.swapaxes(observations, 0, 1)
         part = slice(history, history + steps)
         actions, rewards = rows.action[:, part].T, rows.reward[:, part].T
         # The action of a row is ignored where the next row begins a game, and a macro ends where
         # a life does.
-        real = ~rows.is_first[:, history + 1 : history + steps + 1]
-        ended = jnp.pad(is_end(rows.discount[:, part][:, :-1]), ((0, 0), (1, 0)))
-        valid = jnp.cumprod(real & ~ended, axis=1).astype(jnp.bool_).T
+        real = ~rows.is_first[:, history + 1 : history + seen_steps + 1]
+        ended = is_end(rows.discount[:, history : history + seen_steps])
+        before = jnp.pad(ended[:, :-1], ((0, 0), (1, 0)))
+        valid = jnp.cumprod(real & ~before, axis=1).astype(jnp.bool_).T
         embeddings = embed(networks, params, observations)
-        seen = Seen(observations[1:], embeddings[1:])
+        seen = Seen(observations[1 : steps + 1], embeddings[1 : steps + 1])
         afterstates, after = imagine(networks, params, embeddings[0], actions)
         codes = jax.lax.map(lambda x: encode(networks, params, *x), (seen, afterstates.state))
 
         def placed(x: Array, is_foreseen: bool) -> Array:
             flat = place(params, x.reshape(-1, *x.shape[2:]), is_foreseen)
-            return flat.reshape(*actions.shape, -1)
+            return flat.reshape(*x.shape[:2], -1)
 
-        ends = placed(after.state, True), placed(seen.embedding, False)
+        def shown_again(offset: int) -> Array:
+            """By all frames of an observation."""
+            frames = rows.frame[:, : history + seen_steps + 1]
+            same = frames[:, offset:] == frames[:, :-offset]
+            same = jnp.all(same.reshape(*same.shape[:2], -1), axis=-1)
+            size = same.shape[1] - history
+            return jnp.all(jnp.stack([same[:, f : f + size] for f in range(history + 1)]), axis=0).T
+
+        foreseen, ends = placed(after.state, True), placed(embeddings, False)
+        exists = jnp.concatenate([jnp.ones_like(valid[:1]), valid])
+        distance = jax.vmap(relative_distance)(foreseen, ends[1 : steps + 1], valid[:steps])
+        known_ends = networks.discount is not None
         found = Trials(
             action=actions,
             entropy=afterstates.entropy,
-            distance=jax.vmap(relative_distance)(ends[0], ends[1], valid),
-            reward_error=jnp.abs(after.reward - rewards),
+            distance=distance,
+            nearest=nearest_in_time(foreseen, ends, exists, shown_again),
+            reward_error=after.reward - rewards,
             agrees=afterstates.likely == jnp.argmax(codes, axis=-1),
-            valid=valid,
+            valid=valid[:steps],
+            ended=valid[:steps] & ended[:, :steps].T,
+            foreseen_end=jnp.abs(after.discount) < 0.5 if known_ends else None,
         )
-        return jax.tree.map(jnp.transpose, found), embeddings
+        return jax.tree.map(jnp.transpose, found), embeddings[: steps + 1]
 
     return replayed

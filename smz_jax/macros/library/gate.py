@@ -10,8 +10,9 @@ PREFIXES = 0.5
 """Above this share of macros that begin another one, a table holds little but prefixes."""
 _FAILURES = {
     "near": "the foreseen end was not near the real one",
-    "paid": "the rewards were not the foreseen ones",
+    "paid": "the sum of the rewards was not the foreseen one",
     "agreed": "the codes were not the foreseen ones",
+    "ends": "the game did not end just where that was foreseen",
 }
 
 
@@ -29,8 +30,8 @@ def gate_and_reason(document: Mapping[str, Any]) -> tuple[str, str] | None:
     if not macros:
         return "certainty", _why_no_macro(document["stats"], config)
     of_all, needed = f"of {len(macros)} macros", f"and {config.min_trials} are needed"
-    most = max(macros, key=lambda macro: macro["trials"])
-    tried = [macro for macro in macros if macro["trials"] >= config.min_trials]
+    most = max(macros, key=lambda macro: macro["effective"])
+    tried = [macro for macro in macros if macro["effective"] >= config.min_trials]
     if not tried and max(macro["windows"] for macro in macros) >= config.min_trials:
         return "certainty", (
             f"certain too rarely: {of_all} the one that is certain most often is so in "
@@ -39,8 +40,20 @@ def gate_and_reason(document: Mapping[str, Any]) -> tuple[str, str] | None:
         )
     if not tried:
         return "trials", (
-            f"too few trials: {of_all} the most tried one has {most['trials']:.0f} trials in "
+            f"too few trials: {of_all} the most tried one has {most['effective']:.0f} trials in "
             f"replay, {needed}"
+        )
+    both = [
+        macro
+        for macro in tried
+        if macro["held_low"] >= config.sound_share and macro["certain_low"] >= config.certain_share
+    ]
+    if both:
+        best = min(macro["p_value"] for macro in both)
+        return "repeatability", (
+            f"too many candidates: {len(both)} {of_all} pass the bounds, but of {len(tried)} that "
+            f"were tried some do so by chance; the best of them would with {best:.2g}, and "
+            f"at most {config.false_share:.0%} of the sound ones may be false"
         )
     hold = [macro for macro in tried if macro["held_low"] >= config.sound_share]
     if hold:

@@ -8,10 +8,18 @@ import jax
 import numpy as np
 
 from smz_jax.config.training import MacroConfig
-from smz_jax.macros.judge.evidence import REFUTED, SOUND, share_bounds, status
-from smz_jax.macros.mine.table import EVIDENCE
-from smz_jax.storage.documents.macro_form import PRECONDITION_SHARES, SCHEMA, STATUS_NAMES, decode
+from smz_jax.macros.judge.evidence import REFUTED, SOUND, expected_false, judge
+from smz_jax.storage.documents.macro_form import (
+    GATES,
+    PRECONDITION_SHARES,
+    SCHEMA,
+    STATUS_NAMES,
+    decode,
+)
 from smz_jax.types import MacroStats, MacroTable
+
+_judge = jax.jit(judge, static_argnames="config")
+"""Of all slots, whose number is fixed: each shape is compiled."""
 
 
 def table_stats(table: MacroTable, config: MacroConfig) -> dict[str, float]:
@@ -21,12 +29,18 @@ def table_stats(table: MacroTable, config: MacroConfig) -> dict[str, float]:
         Of the macros (entries seen `min_occurrences` times): `total`, `play` and `tree` (by
         source), `generality_mean` and `generality_max` (start-state buckets), `entropy_mean`, and
         `deterministic`, `sound` and `refuted` (how many); of the rest, sequences seen too rarely:
-        `candidates`; and `dropped`. Means over no macros are 0.
+        `candidates`; and `dropped`. How many entries had trials enough to be `tested`, and how many
+        of the sound ones are false at most, by expectation: `expected_false`. Of all trials of
+        macros the share that did not hold, `refusals`, and by gate (`refused_near` and so on) the
+        share of those that did not pass it. Means over no macros are 0.
     """
     host = jax.device_get(table)
     macro = (host.length > 0) & (host.count >= config.min_occurrences)
     total = int(macro.sum())
-    states = np.asarray(status(host, config))
+    judged = jax.device_get(_judge(host, config=config))
+    states = judged.status
+    trials, *passed = (getattr(host, x)[macro].sum() for x in ("trials", "held", *GATES))
+    refused = [trials - x for x in passed]
     generality = host.buckets[macro].sum(axis=-1)
     entropy = host.entropy_sum[macro] / host.count[macro]
     play = int((host.play_count[macro] > 0).sum())
@@ -42,6 +56,10 @@ def table_stats(table: MacroTable, config: MacroConfig) -> dict[str, float]:
         "deterministic": (entropy < config.deterministic_threshold).sum(),
         "sound": (macro & (states == SOUND)).sum(),
         "refuted": (macro & (states == REFUTED)).sum(),
+        "tested": judged.tested.sum(),
+        "expected_false": expected_false(judged, config),
+        "refusals": refused[0] / (trials or 1),
+        **{f"refused_{x}": y / (refused[0] or 1) for x, y in zip(GATES, refused[1:], strict=True)},
     }
     return {name: float(value) for name, value in stats.items()}
 
@@ -76,9 +94,9 @@ def summarise(
     Returns:
         `schema`, `action_names`, `config`, `stats` (those of `table_stats` and of the run) and
         `macros`, most frequent first, ties in the order of their actions. `windows`, the share of
-        them that is `certain` (and its lower bound), which are the `trials`, and the shares of
-        those that `held` (with its bounds), were `near`, `paid` and `agreed` are those of
-        `macros.evidence`; shares of none are 0. `slot` is the output of the precondition head
+        them that is `certain` (and its lower bound), which are the `trials`, the shares of those
+        that `held` (with its bounds) and passed each gate, `effective` and `p_value` are those of
+        `macros.judge.evidence`; shares of none are 0. `slot` is the output of the precondition head
         that is the macro's, and `precondition` how good it is (`windows`, `precision`, `recall`,
         `always_precision` of `macros.quality`); both None for a macro without one.
     """
@@ -90,10 +108,7 @@ def summarise(
     actions = [row[row >= 0].tolist() for row in rows.actions]
     buckets = [np.flatnonzero(row).tolist() for row in rows.buckets]
     entropy = _share(rows.entropy_sum, rows.count)
-    # Of all slots, whose number is fixed: each shape is compiled.
-    bounds = *share_bounds(host.held, host.trials), *share_bounds(host.trials, host.windows)
-    held_low, held_high, certain_low, _ = (np.asarray(bound)[slots] for bound in bounds)
-    states = np.asarray(status(host, config))[slots]
+    judged = jax.tree.map(lambda x: x[slots], jax.device_get(_judge(host, config=config)))
     columns = {
         "actions": actions,
         "names": [decode(row, action_names) for row in actions],
@@ -107,14 +122,16 @@ def summarise(
         "buckets": buckets,
         "source": np.where(rows.play_count > 0, "play", "tree"),
         "deterministic": entropy < config.deterministic_threshold,
-        "status": np.array(STATUS_NAMES)[states],
+        "status": np.array(STATUS_NAMES)[judged.status],
         "windows": rows.windows,
         "certain": _share(rows.trials, rows.windows),
-        "certain_low": certain_low,
+        "certain_low": judged.certain_low,
         "trials": rows.trials,
-        **{name: _share(getattr(rows, name), rows.trials) for name in EVIDENCE[2:]},
-        "held_low": held_low,
-        "held_high": held_high,
+        "effective": judged.effective,
+        **{name: _share(getattr(rows, name), rows.trials) for name in ("held", *GATES)},
+        "held_low": judged.held_low,
+        "held_high": judged.held_high,
+        "p_value": judged.p_value,
     }
     # As Python's own numbers.
     values = [x.tolist() if isinstance(x, np.ndarray) else x for x in columns.values()]

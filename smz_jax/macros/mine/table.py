@@ -11,9 +11,10 @@ import jax.numpy as jnp
 from smz_jax.config.check import require
 from smz_jax.config.training import MacroConfig
 from smz_jax.macros.mine.keys import MAX_ACTIONS, PackedWindows, check_num_actions, pack, unpack
+from smz_jax.storage.documents.macro_form import GATES
 from smz_jax.types import Array, MacroTable
 
-EVIDENCE = ("windows", "trials", "held", "near", "paid", "agreed")
+EVIDENCE = ("windows", "squares", "trials", "held", *GATES)
 """Fields that a sequence keeps for as long as it is in the table."""
 _SMALLEST_BUFFER = 4096  # below it, a sort costs less than the compilation of another
 

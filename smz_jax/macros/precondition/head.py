@@ -49,13 +49,14 @@ class HeadState(NamedTuple):
     slots: MacroSlots
     tally: Tally
     updates: Array  # [] int32
-    evidence: Array  # [6, M] float32, `count_trials` of the iteration so far
+    evidence: Array  # [8, M] float32, `count_trials` of the iteration so far
 
 
 class Known(NamedTuple):
     """What a run has found so far, to count and to compare with."""
 
     actions: Array  # [M, L] int32, of the table
+    played: Array  # [M] int32, its `play_count`
     buckets: BucketState
 
 
@@ -104,6 +105,16 @@ def held_out(sample: ReplaySample, history: int) -> Array:
         value = sample.rows.search_value[:, history].astype(jnp.float32)
         place = jax.lax.bitcast_convert_type(value, jnp.uint32)
     return scatter_bits(place) % HELD_OUT == 0
+
+
+def play_weights(weights: Array, exponent: float) -> Array:
+    """Weights `[B]` by which a batch's shares are those of play, 1 on average.
+
+    Importance weights are (1 / (N p))^beta over their maximum, beta the `exponent`: at beta below 1
+    they undo a part of the bias. At 0 they say nothing.
+    """
+    full = weights ** (1 / exponent) if exponent > 0 else weights
+    return full / jnp.mean(full)
 
 
 def worth_it(rows: Trajectory, values: Array, *, history: int, gamma: float, delta: float) -> Array:
@@ -180,7 +191,9 @@ def make_head_update(
         trials, embeddings = replayed(params, sample.rows)
         root, bucket = embeddings[0], jnp.full(embeddings.shape[1], -1, jnp.int32)
         if known is not None:
-            counts = count_trials(known.actions, outcomes(trials, settings))
+            weights = play_weights(sample.weights, config.replay.importance_exponent)
+            found = outcomes(trials, settings)
+            counts = count_trials(known.actions, known.played, found, weights)
             state = state._replace(evidence=state.evidence + counts)
             bucket = assign_buckets(known.buckets, root)
         if settings.head_learning_rate == 0:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from smz_jax.config.training import MacroConfig
-from smz_jax.macros.judge.evidence import REFUTED, SOUND, Trials, outcomes
+from smz_jax.macros.judge.evidence import REFUTED, SOUND, Trials, matching, outcomes
 from smz_jax.macros.mine.keys import pack
 from smz_jax.types import Array, MacroTable
 
@@ -81,21 +81,21 @@ def slot_targets(
 ) -> tuple[Array, Array]:
     """What replayed windows say of the owners: a window speaks of those whose actions it begins by.
 
+    One whose game ends speaks of all that begin with its actions up to there: none applies, whether
+    the end was foreseen or not.
+
     `worth [B, K]` says whether what step k led to is worth as much as the best action. No window
     speaks of an owner longer than K.
 
     Returns:
         `relevant [B, slots]` bool: the window's actions, all of them really played, begin with the
-        owner's. `target [B, slots]` bool: also every transition was certain, the trial held (near,
-        paid and agreed, `macros.judge.evidence`), and it was worth it.
+        owner's. `target [B, slots]` bool: also it was played to its last action, every transition
+        was certain, the trial held (`macros.judge.evidence`), and it was worth it.
     """
     found = outcomes(trials, config)
-    held = (found.key_high != 0) & found.certain & found.near & found.paid & found.agreed
-    played = jnp.cumprod(trials.valid, axis=1).astype(jnp.bool_)
-    relevant = target = jnp.zeros((trials.action.shape[0], slots.length.shape[0]), jnp.bool_)
-    for index in range(held.shape[0]):
-        last = config.min_length + index - 1
-        same = _same(slots, *pack(trials.action[:, : last + 1])).T & played[:, last, None]
-        relevant |= same
-        target |= same & (held[index] & worth[:, last])[:, None]
-    return relevant, target
+    relevant = matching(found, slots.actions) & (slots.length > 0)
+    is_whole = found.known == found.length
+    holds = (
+        is_whole & found.certain & found.held & worth.T[config.min_length - 1 :][: len(is_whole)]
+    )
+    return jnp.any(relevant, axis=0), jnp.any(relevant & holds[..., None], axis=0)

@@ -17,11 +17,13 @@ from smz_jax.storage.documents import forms
 from smz_jax.storage.documents.forms import COUNTS, SHARE, every, fields, kind, number, optional
 from smz_jax.storage.files import atomic_write_text
 
-SCHEMA = 3
+SCHEMA = 4
 STATUS_NAMES = ("candidate", "sound", "refuted")
 """Of a macro, in the order of `macros.judge.evidence`'s numbers."""
 ARROW = " → "
 TIMES = "\N{MULTIPLICATION SIGN}"
+GATES = ("near", "paid", "agreed", "ends")
+"""What a trial has to pass, `smz_jax.macros.judge.evidence`."""
 PRECONDITION_SHARES = ("precision", "recall", "always_precision")
 _SLACK = 1e-5
 """Shares are kept as float32."""
@@ -45,8 +47,9 @@ MACRO = fields(
     mean_reward=number(),
     windows=_POSITIVE,
     trials=_POSITIVE,
+    effective=_POSITIVE,
     **dict.fromkeys(("certain", "certain_low", "held", "held_low", "held_high"), SHARE),
-    **dict.fromkeys(("near", "paid", "agreed"), SHARE),
+    **dict.fromkeys((*GATES, "p_value"), SHARE),
 )
 """An entry of `macros`."""
 PRECONDITION = fields(windows=_POSITIVE, **dict.fromkeys(PRECONDITION_SHARES, optional(SHARE)))
@@ -197,10 +200,14 @@ def _of_status(macro: Mapping[str, Any], config: MacroConfig) -> Claims:
     bounds = f"held_low = {low}, held = {held}, held_high = {high}"
     ordered = low <= held + _SLACK and held <= high + _SLACK
     yield ordered, f": {bounds}, allowed are rising ones"
-    enough = macro["trials"] >= config.min_trials
-    trials = f"status = {state} after {macro['trials']} trials"
+    effective = min(macro["effective"], macro["trials"])
+    enough = effective >= config.min_trials * (1 - _SLACK)
+    trials = f"status = {state} after {effective} trials"
     allowed = f"allowed is {config.min_trials} or more (config.min_trials)"
     yield state == "candidate" or enough, f": {trials}, {allowed}"
+    allowed = f"allowed is at most trials = {macro['trials']}"
+    fits = macro["effective"] <= macro["trials"] * (1 + _SLACK)
+    yield fits, f": effective = {macro['effective']}, {allowed}"
     windows, certain, certain_low = (macro[x] for x in ("windows", "certain", "certain_low"))
     right = abs(certain * windows - macro["trials"]) <= _SLACK * max(windows, 1.0)
     yield right, f": certain = {certain}, allowed is trials / windows"
