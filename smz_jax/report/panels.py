@@ -376,8 +376,11 @@ _add(
     shown=lambda runs: any(run.grid or run.curve("rules/entropy_error")[0] for run in runs),
 )
 _TRIED = (
-    *(("held", "holds where it applies"), ("held_anywhere", "holds anywhere")),
-    *(("applied", "applies"), (SAVED, "saved bits per action")),
+    ("whole", "whole state as foreseen, where it applies"),
+    ("held", "effect of the actions and pay as foreseen, where it applies"),
+    ("held_anywhere", "effect of the actions and pay as foreseen, anywhere"),
+    *(("applied", "applies"), ("lost", "loses a life where it applies")),
+    (SAVED, "saved bits per action"),
 )
 _add(
     "verification",

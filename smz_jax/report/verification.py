@@ -10,19 +10,23 @@ from smz_jax.report.tables import Table
 from smz_jax.storage.documents.verify_json import ESTIMATE, KINDS
 from smz_jax.storage.estimate import Estimate, mean_estimate
 
-SHARES = ("applied", "held", "paid_rewarded", "held_anywhere")
-SAVED = "saved"
+SHARES = ("applied", "whole", "held", "paid_rewarded", "lost", "held_anywhere")
+SAVED, CEILING = "saved", "perfect library"
+BITS = ("bits_per_action", "low", "high")
 HEAD = (
-    *("library", "macros", "applies", "trials", "holds", "pays (reward)", "holds anywhere"),
-    "saved bits/action",
+    *("library", "macros", "applies", "trials", "whole state", "effect + pays", "pays (reward)"),
+    *("loses a life", "effect + pays anywhere", "saved bits/action"),
 )
 NOTE = (
-    "A macro applies where the model holds each of its transitions to be certain and, if it owns a "
-    "slot, the precondition head agrees ('certain only': without the head, as every control). It "
-    "holds if its foreseen end is nearer to the real one than those foreseen of other sequences, "
-    "and pays what it says. Those that change the action change it to one that does not do the "
-    "same. Pays (reward): of so many trials in which there was a reward. Controls: as many macros "
-    "of shuffled play, at random (none of these is among the run's own), and of the untrained "
+    "A macro applies where the model holds each of its transitions to be certain and, if it owns "
+    "a slot, the precondition head agrees ('certain only': without the head, as every control "
+    "that is not 'with the head'). Whole state: its foreseen end is nearer to the real one than "
+    "to real ends of other moments, and a lost life was foreseen at its step. Effect: its "
+    "foreseen end is nearer to the real one than those foreseen of other sequences from the same "
+    "state, in which all that the actions do not change is the same; + pays: and it pays what it "
+    "says. Those that change the action change it to one that does not do the same. Pays "
+    "(reward): of so many trials in which there was a reward. Controls: as many macros of "
+    "shuffled play, at random (none of these is among the run's own), and of the untrained "
     "network. Saved bits: of held-out play, the dictionary paid. Intervals: 95 %, of one run by "
     "the states that macros were tried in, of several by Student's t over their seeds."
 )
@@ -44,9 +48,11 @@ def entries(document: Mapping[str, Any]) -> dict[str, Entry]:
             for key in SHARES:
                 total = part["totals"][key]
                 found[name][key] = Estimate(*map(total.get, ESTIMATE)) if total["trials"] else None
-            bits = ("bits_per_action", "low", "high")
-            found[name][SAVED] = part[SAVED] and Estimate(*map(part[SAVED].get, bits))
-    return found
+            found[name][SAVED] = part[SAVED] and Estimate(*map(part[SAVED].get, BITS))
+    ceiling = document["ceiling"]["saved"]
+    bits = ceiling and Estimate(*map(ceiling.get, BITS))
+    kept = ceiling["kept"] if ceiling else 0
+    return {**found, CEILING: {"macros": kept, **dict.fromkeys(SHARES), SAVED: bits}}
 
 
 def pool(documents: Sequence[Mapping[str, Any]]) -> dict[str, Entry]:
@@ -72,15 +78,17 @@ def table_of(found: Mapping[str, Entry], title: str = "") -> Table:
     """The libraries side by side."""
     rows = []
     for name, entry in found.items():
-        trials, rewarded = (x.count if x else 0 for x in (entry["held"], entry["paid_rewarded"]))
+        trials, rewarded = (x.count if x else 0 for x in (entry["whole"], entry["paid_rewarded"]))
         rows.append(
             (
                 name,
                 f"{entry['macros']:.3g}",
                 share_text(entry["applied"]),
                 f"{trials:,}",
+                share_text(entry["whole"]),
                 share_text(entry["held"]),
                 share_text(entry["paid_rewarded"], f" of {rewarded:,}"),
+                share_text(entry["lost"]),
                 share_text(entry["held_anywhere"]),
                 entry[SAVED].text("{:.3f}".format) if entry[SAVED] else "-",
             )

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 from scipy.optimize import brentq
 
-from smz_jax.analysis.verify import emulator_world
+from smz_jax.analysis.verify import emulator_world, outcomes
 from smz_jax.analysis.verify.document import tally
 from smz_jax.analysis.verify.foresight import nearness, padded
 from smz_jax.analysis.verify.tried_libraries import is_paid
@@ -90,6 +90,17 @@ def test_counts_equal_a_plain_recount():
     assert counts(found["paid_rewarded"]) == ratio(with_reward, lambda x: x.paid)
     without = [x for x in counted if not x.rewarded]
     assert counts(found["paid_unrewarded"]) == ratio(without, lambda x: x.paid)
+    whole = [x for x in here if x.ended or x.moments > 0]
+    assert counts(found["whole"]) == ratio(whole, lambda x: x.whole)
+    assert counts(found["whole_paid"]) == ratio(whole, lambda x: x.whole and x.paid)
+    assert counts(found["lost"]) == ratio(here, lambda x: x.ended)
+    lost = [x for x in here if x.ended]
+    assert counts(found["lost_foreseen"]) == ratio(lost, lambda x: x.end_foreseen)
+    anywhere = [x for x in trials if x.drawn and (x.ended or x.moments)]
+    assert counts(found["whole_anywhere"]) == ratio(anywhere, lambda x: x.whole)
+    alive = [x for x in whole if not x.ended]
+    assert found["whole_chance"] == pytest.approx(ratio(alive, lambda x: 1 / (x.moments + 1))[0])
+    assert found["hidden"] == sum(x.hidden for x in here)
     drawn = [x for x in trials if x.drawn and not x.cut and x.rivals]
     assert counts(found["held_anywhere"]) == ratio(drawn, lambda x: x.nearest and x.paid)
     assert found["gain"]["mean"] == pytest.approx(ratio(here, lambda x: x.gain)[0])
@@ -157,7 +168,7 @@ def run_of(lives, rewards, terminated=False):
 def test_what_a_run_came_to(lives, rewards, terminated, expected):
     first = np.arange(4, dtype=np.uint8)[:, None, None]
     start = SimpleNamespace(state=SimpleNamespace(step=SimpleNamespace(lives=5, observation=first)))
-    found = emulator_world.outcome(start, run_of(lives, rewards, terminated), 3, Config())  # type: ignore[arg-type]
+    found = outcomes.outcome(start, run_of(lives, rewards, terminated), 3, Config())  # type: ignore[arg-type]
     assert (found.rewards.tolist(), found.lost, found.cut, found.over) == expected
     stack = [0, 1, 2, 3, 10, 11, 12][: 4 + len(lives)][-4:]
     assert found.observation.ravel().tolist() == stack

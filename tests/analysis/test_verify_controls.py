@@ -8,7 +8,8 @@ import pytest
 
 from smz_jax.analysis.verify import tried_libraries as controls
 from smz_jax.analysis.verify import verify_table as table
-from smz_jax.analysis.verify.document import code_perplexity, judge, kind_of, tally
+from smz_jax.analysis.verify.criteria import judge
+from smz_jax.analysis.verify.document import code_perplexity, kind_of, tally
 from smz_jax.analysis.verify.tried_libraries import Library
 from smz_jax.config.training import MacroConfig
 from smz_jax.storage.documents.verify_json import KINDS
@@ -51,8 +52,8 @@ def test_play_of_one_action_is_filled_up_by_random_controls():
     found = controls.controls(real, [2, 2, 2, 3], one, one, 4, SETTINGS, np.random.default_rng(2))
     for library in found:
         assert len(set(library.macros)) == 4, library.name
-    mixed, drawn, untrained = (set(library.macros) for library in found)
-    assert not set(real.macros) & (mixed | drawn) and (3, 3, 3) in mixed
+    mixed, own, drawn, untrained = (set(library.macros) for library in found)
+    assert not set(real.macros) & (mixed | own | drawn) and (3, 3, 3) in mixed
     assert {(3, 3), (3, 3, 3)} <= untrained
 
 
@@ -86,9 +87,9 @@ def test_totals_of_each_kind_and_of_rewarded_trials():
     assert real["kinds"]["repeats"]["totals"]["held"] == own["held"]
     assert document["sound"] == {"changing": 1, "repeats": 0, "renamed": 0}
     rows = {row[0]: dict(zip(table.TOTALS, row, strict=True)) for row in table.total_rows(document)}
-    assert list(rows) == ["macros", *KINDS.values(), "random"]
+    assert list(rows) == ["macros", *KINDS.values(), "random", "perfect library"]
     held = own["held"]
-    assert rows["- repeats of one action"]["holds"].startswith(f"{held['mean']:.0%} (")
+    assert rows["- repeats of one action"]["effect + pays"].startswith(f"{held['mean']:.0%} (")
     rewarded = real["totals"]["paid_rewarded"]
     assert f" of {rewarded['trials']} (" in rows["macros"]["pays (reward)"]
     document["code_perplexity"] = 7.05
@@ -115,18 +116,21 @@ def estimate(mean, low, high):
 
 def library(name, held, bits, nearest=(None, None, None)):
     saved = dict(zip(("bits_per_action", "low", "high"), bits, strict=True)) if bits else None
-    totals = {"held": estimate(*held), "nearest": estimate(*nearest)}
+    totals = {key: estimate(*held) for key in ("held", "whole")}
+    totals["nearest"] = estimate(*nearest)
     return {"name": name, "totals": totals, "saved": saved}
 
 
-def made(held=(0.93, 0.91, 0.95), bits=(0.2, 0.15, 0.25), sticky=0.0, **more):
+def made(held=(0.93, 0.91, 0.95), bits=(0.2, 0.15, 0.25), sticky=0.0, headed=(), **more):
+    """`headed` is of the run's macros with the head; certain only they have `held`."""
     none = (None, None, None)
     libraries = [
-        library("macros", held, bits),
-        library("macros, certain only", (0.99, 0.98, 1.0), None),
+        library("macros", headed or held, bits),
+        library("macros, certain only", held, None),
         library("shuffled play", (0.8, 0.75, 0.85), (0.1, 0.05, 0.14)),
         library("random", (0.7, 0.6, 0.9), (0.0, 0.0, 0.0)),
         library("untrained network", none, (0.0, 0.0, 0.0)),
+        library("random, with the head", (0.75, 0.65, 0.88), None),
     ]
     return {"suite": "atari", "sticky": sticky, "asked": {"any_status": False}, "pairs": None,
             "sound": {"changing": 4, "repeats": 2, "renamed": 1},
@@ -134,9 +138,16 @@ def made(held=(0.93, 0.91, 0.95), bits=(0.2, 0.15, 0.25), sticky=0.0, **more):
 
 
 def test_criteria_of_breakout_by_hand():
-    holds, more, saved = judge(made())
+    *whole, holds, more, headed, saved = judge(made(headed=(0.93, 0.87, 0.95)))
+    assert [x["what"].replace("whole state", "effect of the actions and pay") for x in whole] == [
+        x["what"].replace("90%", "80%") for x in (holds, more, headed)
+    ]
+    assert [x["found"] for x in whole] == [x["found"] for x in (holds, more, headed)]
     assert (holds["met"], more["met"], saved["met"]) == (True, True, True)
-    assert "93.00 % (91.0 to 95.0)" in holds["found"]
+    # 87 against 88: of one control sequences own slots.
+    assert headed["met"] is False and headed["found"] == "random: overlap by 1.0 points"
+    assert "certain only" in more["what"] and "certain and head" in headed["what"]
+    assert "93.00 % (87.0 to 95.0)" in holds["found"]
     # 91 against 85 and 90; the untrained network applies nowhere.
     assert more["found"] == (
         "shuffled play: apart by 6.0 points; random: apart by 1.0 points; "
@@ -144,7 +155,8 @@ def test_criteria_of_breakout_by_hand():
     )
     assert "shuffled play: apart by 0.010 bits/action" in saved["found"]
 
-    holds, more, saved = judge(made(held=(0.88, 0.86, 0.91), bits=(0.2, 0.1, 0.3)))
+    *whole, holds, more, headed, saved = judge(made(held=(0.88, 0.86, 0.91), bits=(0.2, 0.1, 0.3)))
+    assert whole[0]["met"] is True and "at least 80%" in whole[0]["what"]
     assert (holds["met"], more["met"], saved["met"]) == (False, False, False)
     assert "missed by 2.00 points" in holds["found"]
     assert "shuffled play: apart by 1.0 points; random: overlap by 4.0 points" in more["found"]
@@ -153,9 +165,12 @@ def test_criteria_of_breakout_by_hand():
     assert all(line.startswith("MISSED: ") for line in lines)
 
     every = judge(made(asked={"any_status": True}))
-    assert every[0]["met"] is every[1]["met"] is None and "not only sound" in every[0]["found"]
+    assert {x["met"] for x in every[:-1]} == {None} and "not only sound" in every[0]["found"]
     none = judge(made(held=(None, None, None), bits=None))
-    assert [x["met"] for x in none] == [None] * 3
+    assert [x["met"] for x in none] == [None] * 7
+    bare = made()
+    bare["libraries"] = [x for x in bare["libraries"] if "head" not in x["name"]]
+    assert judge(bare)[2]["found"] == "no control owns a slot of the head"
 
 
 def test_criteria_of_sticky_play_and_of_the_grid():

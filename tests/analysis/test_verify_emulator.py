@@ -14,7 +14,14 @@ from smz_jax.analysis.requests import VerifyRequest
 from smz_jax.analysis.verify import emulator_world
 from smz_jax.analysis.verify.document import tally
 from smz_jax.analysis.verify.emulator_world import EmulatorWorld, chance_seeds, same_actions
-from smz_jax.analysis.verify.foresight import Foreseen, Foresight, Measure, Model, make_foresight
+from smz_jax.analysis.verify.foresight import (
+    NEVER,
+    Foreseen,
+    Foresight,
+    Measure,
+    Model,
+    make_foresight,
+)
 from smz_jax.analysis.verify.played import StartState, play_emulator
 from smz_jax.analysis.verify.session import check_library_of, try_libraries, verify
 from smz_jax.analysis.verify.tried_libraries import Library
@@ -59,11 +66,21 @@ def worth(observations):
     return np.asarray(observations, np.float64).reshape(len(observations), -1).mean(axis=1) / 255
 
 
-class Oracle:
-    """Foresees by playing; an embedding is the observation. `mirrored` takes LEFT for RIGHT."""
+def flat(seen):
+    return seen.reshape(len(seen), -1).astype(np.float32)
 
-    def __init__(self, emulator, starts, mirrored=False, shift=0.0):
+
+class Oracle:
+    """Foresees by playing; an embedding is the observation. `mirrored` takes LEFT for RIGHT.
+
+    `sees` is what it foresees of an end; ends are compared in a `space`; `ends`: also lost lives.
+    """
+
+    def __init__(
+        self, emulator, starts, mirrored=False, shift=0.0, sees=None, space=flat, ends=True
+    ):
         self.emulator, self.mirrored, self.shift = emulator, mirrored, shift
+        self.sees, self.space, self.ends = sees or (lambda end, start: end), space, ends
         self.known = {x.state.step.observation.tobytes(): x.state for x in starts}
         self.memory = {}
 
@@ -71,13 +88,13 @@ class Oracle:
         return Model(
             Foresight(
                 look=lambda params, seen: np.asarray(seen),
-                place=lambda params, seen: seen.reshape(len(seen), -1).astype(np.float32),
+                place=lambda params, seen: self.space(seen),
                 value=lambda params, seen: worth(seen),
                 foresee=self.foresee,
                 applies=lambda params, seen, actions: actions[:, 0] != FIRE,
                 expand=None,  # type: ignore[arg-type]
             ),
-            None,
+            object(),
         )
 
     def foresee(self, params, seen, actions):
@@ -85,19 +102,23 @@ class Oracle:
             self.one(x.tobytes(), tuple(row[row >= 0]))
             for x, row in zip(seen, actions, strict=True)
         ]
-        ends, rewards = zip(*found, strict=True)
-        return Foreseen(np.stack(ends), np.array(rewards, np.float32))
+        ends, rewards, over = zip(*found, strict=True)
+        return Foreseen(np.stack(ends), np.array(rewards, np.float32), np.array(over))
 
     def one(self, start, actions):
         if (start, actions) not in self.memory:
-            self.emulator.restore(self.known[start], seed=0)
-            total = self.shift
-            for action in actions:
+            step = self.emulator.restore(self.known[start], seed=0)
+            total, over, first = self.shift, NEVER, step
+            for number, action in enumerate(actions, 1):
+                lives = step.lives
                 step = self.emulator.step(int(MIRROR[action] if self.mirrored else action))
                 total += np.sign(step.reward)
+                if self.ends and over == NEVER and (step.terminated or step.lives < lives):
+                    over = number
                 if step.terminated:
                     break
-            self.memory[start, actions] = step.observation.ravel().astype(np.float32), total
+            end = self.space(self.sees(step.observation, first.observation)[None])[0]
+            self.memory[start, actions] = end, total, over
         return self.memory[start, actions]
 
 
@@ -314,9 +335,9 @@ def test_told_apart_is_nearest_the_other_way_round():
 
     class Noisy(Oracle):
         def one(self, start, actions):
-            end, reward = super().one(start, actions)
+            end, *others = super().one(start, actions)
             noise = np.random.default_rng(actions).normal(0, 250, end.shape)
-            return (end + noise).astype(np.float32), reward
+            return (end + noise).astype(np.float32), *others
 
     starts = some_starts()
     oracle = Noisy(opened(), starts)

@@ -20,7 +20,7 @@ from smz_jax.analysis.verify.grid_world import (
     states_of,
 )
 from smz_jax.analysis.verify.session import try_libraries
-from smz_jax.analysis.verify.tried_libraries import Library
+from smz_jax.analysis.verify.tried_libraries import WITH_HEAD, Library
 from smz_jax.config.check import ConfigError
 from tests.analysis import test_grid_check as exact
 from tests.support.verify_parts import read_verification
@@ -169,10 +169,14 @@ def test_a_run_from_end_to_end(tiny_run, tmp_path, capsys):
     assert command.main([str(run), *asked]) == 0
     told = capsys.readouterr().out
     document = read_verification(run / "verify.json")
-    assert [x["name"] for x in document["libraries"]] == [
-        "macros", "macros, certain only", "shuffled play", "random", "untrained network",
+    plain = [x for x in document["libraries"] if not x["name"].endswith(WITH_HEAD)]
+    assert [x["name"] for x in plain] == [
+        "macros", "macros, certain only", "shuffled play", "shuffled macros", "random",
+        "untrained network",
     ]  # fmt: skip
-    assert {len(x["macros"]) for x in document["libraries"]} == {4}
+    assert {len(x["macros"]) for x in plain} == {4}
+    assert all(x["totals"]["whole"] == x["totals"]["nearest"] for x in document["libraries"])
+    assert document["ceiling"]["saved"]["bits_per_action"] >= 0
     assert document["checkpoint"] == "last"
     assert document["gate"]["closed"] in told and "verify.md" in told
     assert "## untrained network" in (run / "verify.md").read_text()

@@ -96,15 +96,22 @@ def made_models(learned):
     return trained, untrained
 
 
-def test_only_the_runs_own_macros_are_judged_with_a_head_and_then_again_without_it():
+def test_macros_are_judged_with_a_head_and_again_without_it_and_controls_too():
     learned = Learned({(1, 2): 0, (9, 9): 1}, lambda rows: np.ones((len(rows), 2)))
     names = [REAL, SHUFFLED, RANDOM, UNTRAINED]
     libraries = [Library(name, ((1, 2), (2,)), ("sound",) * 2) for name in names]
     judged = session.judged_by(libraries, *made_models(learned))
-    assert [library.name for library, _ in judged] == [REAL, CERTAIN, *names[1:]]
-    assert all(library.macros == ((1, 2), (2,)) for library, _ in judged)
-    assert [model.params for _, model in judged] == ["trained"] * 4 + ["untrained"]
-    assert [model.learned is learned for _, model in judged] == [True] + [False] * 4
+    owning = [f"{name}, with the head" for name in (SHUFFLED, RANDOM)]
+    assert [library.name for library, _ in judged] == [REAL, CERTAIN, *names[1:], *owning]
+    assert all(library.macros == ((1, 2), (2,)) for library, _ in judged[:5])
+    assert [model.params for _, model in judged] == [
+        *["trained"] * 4,
+        "untrained",
+        *["trained"] * 2,
+    ]
+    assert [model.learned is learned for _, model in judged] == [True, *[False] * 4, True, True]
+    # Of controls those sequences come again that own a slot.
+    assert all(x == Library(x.name, ((1, 2),), ("sound",)) for x, _ in judged[5:])
     assert session.owned_slots(libraries, made_models(learned)[0]) == 1
     plain = session.judged_by(libraries, *made_models(None))
     assert [library.name for library, _ in plain] == names

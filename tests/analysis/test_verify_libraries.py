@@ -1,5 +1,6 @@
 """The libraries of a verification: the run's own, the controls, and what they save."""
 
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -8,6 +9,7 @@ from smz_jax.analysis.verify import tried_libraries as libraries
 from smz_jax.analysis.verify.tried_libraries import Library
 from smz_jax.config.training import MacroConfig
 from smz_jax.macros.compression.selection import encode, select
+from smz_jax.macros.library.controls import mixed_macros
 from tests.support.verify_parts import SETTINGS, library_of, macro_entry, pieces_of
 
 
@@ -62,18 +64,21 @@ def test_controls_have_as_many_macros_of_the_same_lengths_and_save_less():
     found = libraries.controls(
         real, [4, 4, 2], known, libraries.split(other)[0], 4, SETTINGS, np.random.default_rng(0)
     )
-    assert [x.name for x in found] == ["shuffled play", "random", "untrained network"]
+    names = ["shuffled play", "shuffled macros", "random", "untrained network"]
+    assert [x.name for x in found] == names
+    counts = [Counter(a for macro in x.macros for a in macro) for x in (real, found[1])]
+    assert counts[0] == counts[1]  # in the same lengths
     for library in found:
         assert sorted(map(len, library.macros)) == [2, 4, 4] and len(set(library.macros)) == 3
         assert not set(library.macros) & set(real.macros) or library.name == "untrained network"
     own = libraries.frequent_windows(libraries.split(other)[0], [4, 4, 2], SETTINGS)
-    assert found[2].macros == tuple(own)
+    assert found[3].macros == tuple(own)
     saved = libraries.saved_bits(real.macros, known, held_out, 4, 0)
     assert saved is not None and saved.kept == select(known, list(real.macros), 4).phrases
     coded = encode(held_out, saved.kept, 4)
     assert saved.encoding.saved_per_action == (coded.plain_bits - coded.bits) / coded.actions
     assert saved.low is not None and 0 < saved.low <= coded.saved_per_action <= saved.high
-    for library in found[:2]:
+    for library in found[:3]:
         control = libraries.saved_bits(library.macros, known, held_out, 4, 0)
         assert control is not None and control.high < saved.low, library
     assert libraries.saved_bits(real.macros, known, [], 4, 0) is None
@@ -94,3 +99,37 @@ def test_the_interval_of_saved_bits_is_that_of_draws_that_are_encoded_anew():
     np.testing.assert_allclose([saved.low, saved.high], [low, high], atol=0.15 * (high - low))
     one = libraries.saved_bits(macros, known, held_out[:1], 4, 0)
     assert one is not None and one.low is None and one.high is None
+
+
+def test_shuffled_macros_keep_lengths_and_action_frequencies():
+    macros = [(0, 1, 2, 2), (2, 2, 3), (1, 1, 1), (3, 0)]
+    found = mixed_macros(macros, [4, 3, 3, 2], np.random.default_rng(0))
+    assert list(map(len, found)) == [4, 3, 3, 2] and len(set(found)) == 4
+    assert not set(found) & set(macros)
+    assert Counter(sum(found, ())) == Counter(sum(macros, ()))
+    # Of one action nothing else can be made in its length; longer ones can.
+    assert mixed_macros([(1, 1)], [2], np.random.default_rng(0)) == []
+    assert mixed_macros([(1, 1)], [3], np.random.default_rng(0)) == [(1, 1, 1)]
+    assert mixed_macros([], [2], np.random.default_rng(0)) == []
+
+
+def test_a_perfect_library_is_the_ceiling():
+    pieces = [x.actions for x in pieces_of(np.random.default_rng(3))]
+    settings = MacroConfig(max_length=4, min_occurrences=5)
+
+    class World:
+        def are_deterministic(self, macros):
+            return [macro[0] != 1 for macro in macros]
+
+    found = libraries.perfect_macros(pieces, settings, World())
+    text = ["".join(map(str, x)) for x in pieces]
+    for macro in itertools.chain.from_iterable(
+        itertools.product(range(4), repeat=n) for n in (2, 3, 4)
+    ):
+        spelled = "".join(map(str, macro))
+        count = sum(x.startswith(spelled, i) for x in text for i in range(len(x)))
+        assert (macro in found) == (count >= 5 and macro[0] != 1), macro
+    ceiling = libraries.saved_bits(found, pieces, pieces, 4, 0)
+    other = libraries.saved_bits(((2, 2, 3, 1), (1, 2)), pieces, pieces, 4, 0)
+    assert ceiling is not None and other is not None
+    assert ceiling.encoding.saved_per_action >= other.encoding.saved_per_action > 0

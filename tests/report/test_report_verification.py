@@ -25,6 +25,7 @@ def fake(held, control, saved=0.2):
     for library, share in zip(document["libraries"], (held, control), strict=True):
         trials = {"low": share - 0.05, "high": share + 0.05, "trials": 400}
         library["totals"]["held"] = {"mean": share, **trials}
+        library["totals"]["whole"] = {"mean": share - 0.1, **trials}
         library["totals"]["paid_rewarded"] = {"mean": 0.5, "low": 0.1, "high": 0.9, "trials": 3}
         library["saved"].update(bits_per_action=saved, low=saved - 0.1, high=saved + 0.1)
         saved -= 0.15
@@ -55,9 +56,10 @@ def test_one_run_side_by_side_with_its_controls(tmp_path):
     assert 'id="verification"' in page and (run / "figures" / "verification.png").exists()
     part = page.split("<h2>Macros in the real game</h2>")[1].split("<h2>")[0]
     own, control = cells(part, "macros"), cells(part, "random")
-    assert own[0] == "5" and own[2:4] == ["400", "90 % (85 to 95)"]
-    assert own[4] == "50 % of 3 (10 to 90)" and own[6] == "0.200 (0.100 to 0.300)"
-    assert control[3] == "50 % (45 to 55)" and control[6] == "0.050 (-0.050 to 0.150)"
+    assert own[0] == "5" and own[2:5] == ["400", "80 % (85 to 95)", "90 % (85 to 95)"]
+    assert own[5] == "50 % of 3 (10 to 90)" and own[8] == "0.200 (0.100 to 0.300)"
+    assert control[4] == "50 % (45 to 55)" and control[8] == "0.050 (-0.050 to 0.150)"
+    assert cells(part, "perfect library")[2:4] == ["0", "-"]
     assert cells(part, "- repeats of one action")[0] == "2"
     assert "Met: macros hold: &lt;seen&gt;." in part and "Not measured: sticky" in part
     assert "Code perplexity 7.25" in part and "1 change the action" in part
@@ -74,17 +76,19 @@ def test_seeds_are_pooled_with_an_interval_over_them(tmp_path):
     for name, values in (("macros", HELD), ("random", CONTROL)):
         low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
         expected = f"{100 * np.mean(values):.0f} % ({100 * low:.0f} to {100 * high:.0f})"
-        assert cells(part, name)[2:4] == ["1,200", expected]
+        assert [cells(part, name)[i] for i in (2, 4)] == ["1,200", expected]
     assert "50 % of 9 (50 to 50)" in part
     assert part.count("<td>macros</td>") == 4 and "Missed: macros hold" in part
     # The figure: the pooled mean as a point, each seed as a fainter one.
     axes = draw("verification", load_runs(runs)).axes[0]
+    assert axes.get_title().startswith("whole state")
+    axes = draw("verification", load_runs(runs)).axes[1]
     points = [line for line in axes.lines if line.get_marker() == "o"]
     assert points[0].get_xdata()[0] == pytest.approx(np.mean(HELD))
     dots = [float(line.get_xdata()[0]) for line in axes.lines if line.get_marker() == "."]
     assert dots == pytest.approx(HELD)
     names = [text.get_text() for text in axes.get_yticklabels()]
-    assert names[0] == "macros" and names[-1] == "random"
+    assert names[0] == "macros" and names[-2:] == ["random", "perfect library"]
 
 
 def test_one_seed_of_two_was_tried(tmp_path):
@@ -94,7 +98,7 @@ def test_one_seed_of_two_was_tried(tmp_path):
     assert [[run.label for run in group] for group in verification.tried_groups(runs)] == [
         ["seed1"]
     ]
-    axes = draw("verification", runs).axes[0]
+    axes = draw("verification", runs).axes[1]
     first = next(line for line in axes.lines if line.get_marker() == "o")
     assert first.get_xdata()[0] == HELD[1]
 

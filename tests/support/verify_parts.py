@@ -38,6 +38,12 @@ def random_trials(rng, macros=5, states=7):
             lives=int(rng.integers(0, 2)),
             gain=float(rng.normal()),
             repeats=[None, True, False][rng.integers(3)],
+            whole=bool(rng.random() < 0.6),
+            moments=int(rng.integers(0, 4)),
+            hidden=int(rng.integers(0, 3)),
+            ended=bool(rng.random() < 0.2),
+            end_foreseen=bool(rng.random() < 0.5),
+            errors=tuple(map(tuple, rng.random((3, 3)).tolist())) if rng.random() < 0.8 else (),
         )
         for m, s in itertools.product(range(macros), range(states))
     ]

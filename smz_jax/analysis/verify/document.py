@@ -1,6 +1,6 @@
 """What a verification found and which criteria it meets, as the document of `verify_json`."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,21 +8,21 @@ import numpy as np
 
 from smz_jax.analysis.requests import VerifyRequest
 from smz_jax.analysis.verify import tried_libraries as tried
+from smz_jax.analysis.verify.criteria import judge
 from smz_jax.analysis.verify.played import PlayedGames
+from smz_jax.analysis.verify.probe import MEMORY
 from smz_jax.analysis.verify.tried_libraries import Library, Trial
 from smz_jax.config.check import ConfigError
 from smz_jax.macros.library.gate import gate_and_reason
 from smz_jax.storage.documents.forms import is_number
 from smz_jax.storage.documents.macro_form import decode
-from smz_jax.storage.documents.verify_json import ESTIMATE, KINDS, SCHEMA
+from smz_jax.storage.documents.verify_json import ERRORS, ESTIMATE, KINDS, SCHEMA
 from smz_jax.storage.estimate import Estimate, mean_estimate, share_estimate
 from smz_jax.storage.export import Exported
 from smz_jax.storage.files import read_json
 
 SIZES = ("macros", "states", "repeats", "games", "max_steps", "seed", "any_status")
 """Of a request, in verify.json."""
-HELD, SURE = 0.90, 0.98
-"""Shares of applications: in Breakout those that hold; in the grid world those that are true."""
 
 
 class LibraryTrials(NamedTuple):
@@ -37,6 +37,22 @@ class LibraryTrials(NamedTuple):
         rows = range(len(self.library.macros)) if macros is None else macros
         return tally([x for x in self.trials if x.macro in rows], self.applied[list(rows)])
 
+    def probe(self) -> list[dict[str, Any]] | None:
+        """Mean errors of the linear probe by length, as verify.json keeps them; None: none."""
+        found: dict[int, list[Trial]] = {}
+        for trial in self.trials:
+            if trial.applies and trial.errors:
+                found.setdefault(len(self.library.macros[trial.macro]), []).append(trial)
+        rows = [
+            {
+                "length": length,
+                "trials": len(trials),
+                **dict(zip(ERRORS, np.mean([x.errors for x in trials], 0).tolist(), strict=True)),
+            }
+            for length, trials in sorted(found.items())
+        ]
+        return rows or None
+
 
 def tally(trials: Sequence[Trial], applied: np.ndarray) -> dict[str, Any]:
     """What trials of some macros say together, as verify.json keeps it.
@@ -45,7 +61,8 @@ def tally(trials: Sequence[Trial], applied: np.ndarray) -> dict[str, Any]:
     trials; clusters of their intervals are the states.
     """
     here = [trial for trial in trials if trial.applies]
-    counted = [trial for trial in here if trial.counts]
+    counted, whole = ([x for x in here if getattr(x, y)] for y in ("counts", "counts_whole"))
+    alive = [x for x in whole if not x.ended]
     states = np.broadcast_to(np.arange(applied.shape[1]), applied.shape)
 
     def estimate(kind: Callable[..., Estimate | None], *values: Any) -> dict[str, Any]:
@@ -62,12 +79,20 @@ def tally(trials: Sequence[Trial], applied: np.ndarray) -> dict[str, Any]:
         "told_apart": of(counted, "told_apart"),
         "paid_rewarded": of([x for x in counted if x.rewarded], "paid"),
         "paid_unrewarded": of([x for x in counted if not x.rewarded], "paid"),
+        "whole": of(whole, "whole"),
+        "whole_paid": of(whole, "whole_paid"),
+        # trials in which a life or the game ends, and of those the ones in which that was foreseen
+        "lost": of(here, "ended"),
+        "lost_foreseen": of([x for x in here if x.ended], "end_foreseen"),
+        "whole_anywhere": of([x for x in trials if x.drawn and x.counts_whole], "whole"),
         # in drawn states, whether or not it applies
         "held_anywhere": of([x for x in trials if x.drawn and x.counts], "holds"),
         "gain": of(here, "gain", mean_estimate),
         "lives": of(here, "lives", mean_estimate),
         # share that would be nearest if one were picked blindly
         "chance": float(np.mean([1 / (1 + x.rivals) for x in counted])) if counted else None,
+        "whole_chance": float(np.mean([1 / (1 + x.moments) for x in alive])) if alive else None,
+        "hidden": sum(x.hidden for x in here),
         "cut": sum(x.cut for x in here),
         "unrivalled": sum(not x.cut and x.rivals == 0 for x in here),
         "repeats": of([x for x in here if x.repeats is not None], "repeats"),
@@ -84,6 +109,7 @@ class Verification(NamedTuple):
     pairs: list[dict[str, Any]] | None
     owned: int | None  # of the run's macros that were tried, those with a slot; None: no head
     same: Sequence[int]  # for each action the first one that does the same
+    perfect: Sequence[tried.Macro] = ()  # that the ceiling of saved bits is chosen of
 
 
 def kind_of(actions: Sequence[int], same: Sequence[int]) -> str:
@@ -92,6 +118,18 @@ def kind_of(actions: Sequence[int], same: Sequence[int]) -> str:
     One that goes from an action to another that does the same repeats it.
     """
     return "changing" if len({same[action] for action in actions}) > 1 else "repeats"
+
+
+def saved_of(bits: tried.Savings) -> dict[str, Any]:
+    """Saved bits, as verify.json keeps them."""
+    return {
+        "bits_per_action": bits.encoding.saved_per_action,
+        "low": bits.low,
+        "high": bits.high,
+        "plain_bits_per_action": bits.encoding.plain_bits_per_action,
+        "coverage": bits.encoding.coverage,
+        "kept": len(bits.kept),
+    }
 
 
 def to_document(model: Exported, request: VerifyRequest, found: Verification) -> dict[str, Any]:
@@ -107,6 +145,7 @@ def to_document(model: Exported, request: VerifyRequest, found: Verification) ->
         each.name: tried.saved_bits(each.macros, known, held_out, len(names), request.seed)
         for each in found.saving
     }
+    ceiling = tried.saved_bits(found.perfect, held_out, held_out, len(names), request.seed)
     own = set(found.results[0].library.macros)
 
     def entry(result: LibraryTrials) -> dict[str, Any]:
@@ -122,15 +161,8 @@ def to_document(model: Exported, request: VerifyRequest, found: Verification) ->
                 for kind, rows in of_kind.items()
             },
             "shared": len(own & set(macros)),
-            "saved": bits
-            and {
-                "bits_per_action": bits.encoding.saved_per_action,
-                "low": bits.low,
-                "high": bits.high,
-                "plain_bits_per_action": bits.encoding.plain_bits_per_action,
-                "coverage": bits.encoding.coverage,
-                "kept": len(bits.kept),
-            },
+            "probe": result.probe(),
+            "saved": bits and saved_of(bits),
             "macros": [
                 {
                     "actions": list(macro),
@@ -159,85 +191,15 @@ def to_document(model: Exported, request: VerifyRequest, found: Verification) ->
             "untrained_score": float(np.mean(found.untrained_scores)),
         },
         "same_actions": list(found.same),
+        "probed": list(MEMORY[env.id].read) if env.id in MEMORY else [],
         "sound": {**{kind: kinds.count(kind) for kind in KINDS}, "renamed": sum(renamed)},
         "owned": found.owned,
         "gate": None if gate is None else {"closed": gate[0], "why": gate[1]},
         "pairs": found.pairs,
+        "ceiling": {"macros": len(found.perfect), "saved": ceiling and saved_of(ceiling)},
         "libraries": [entry(result) for result in found.results],
     }
     return {**document, "criteria": judge(document)}
-
-
-def judge(document: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Which criteria a verification meets.
-
-    Returns:
-        For each criterion its words (`what`), what was `found`, and whether it is `met`; None: it
-        is not measured here.
-    """
-    libraries = {x["name"]: x for x in document["libraries"] if x["name"] != tried.CERTAIN}
-    totals, rows = libraries[tried.REAL]["totals"], []
-    if document["suite"] == "grid":
-        for name in ("precision", "recall"):
-            value = document["pairs"][0][name] if document["pairs"] else None
-            rows.append(_least(f"certain from here: {name}", {"mean": value}, SURE))
-        what = "applications that are deterministic and end where foreseen"
-        rows.append(_least(what, totals["nearest"], SURE))
-    elif not document["sticky"]:
-        rows.append(_least("macros hold where they apply", totals["held"], HELD))
-        held = {name: x["totals"]["held"] for name, x in libraries.items()}
-        rows.append(_apart("they hold more often than every control", held, 100, 1, " points"))
-        if document["asked"]["any_status"]:
-            rows = [_row(x["what"], None, f"{x['found']}; not only sound ones") for x in rows]
-    else:
-        count = document["sound"]["changing"]
-        found = f"{count} are sound here, and {document['sound']['renamed']} by name alone"
-        what = "macros that change action: fewer than 5 % of the deterministic run's number sound"
-        rows.append(_row(what, None, f"{found}; hold it against that run's"))
-    none = dict.fromkeys(("bits_per_action", "low", "high"))
-    saved = {name: {**none, **(x["saved"] or {})} for name, x in libraries.items()}
-    saved = {name: {**x, "mean": x["bits_per_action"]} for name, x in saved.items()}
-    return [*rows, _apart("saved bits exceed every control's", saved, 1, 3, " bits/action")]
-
-
-def _row(what: str, met: bool | None, found: str) -> dict[str, Any]:
-    return {"what": what, "met": met, "found": found}
-
-
-def _least(what: str, value: Mapping[str, Any], least: float) -> dict[str, Any]:
-    """A share that must be at least so large."""
-    what, mean = f"{what}: at least {least:.0%}", value["mean"]
-    if mean is None:
-        return _row(what, None, "no trial")
-    found = f"{100 * mean:.2f} %"
-    if value.get("low") is not None:
-        found += f" ({100 * value['low']:.1f} to {100 * value['high']:.1f})"
-    if mean < least:
-        found += f", missed by {100 * (least - mean):.2f} points"
-    return _row(what, mean >= least, found)
-
-
-def _apart(
-    what: str, values: Mapping[str, Mapping[str, Any]], scale: float, digits: int, unit: str
-) -> dict[str, Any]:
-    """The interval of the run's own macros must lie above that of every control."""
-    what, low = f"{what}, intervals apart", values[tried.REAL]["low"]
-    if low is None:
-        return _row(what, None, "no interval of the macros")
-    said, met = [], None
-    for name, other in values.items():
-        if name == tried.REAL:
-            continue
-        if other["mean"] is None:
-            said.append(f"{name}: no trial")
-        elif other["high"] is None:
-            return _row(what, None, f"no interval of {name}")
-        else:
-            gap = scale * (low - other["high"])
-            met = met is not False and gap > 0
-            verb = "apart" if gap > 0 else "overlap"
-            said.append(f"{name}: {verb} by {abs(gap):.{digits}f}{unit}")
-    return _row(what, met, "; ".join(said))
 
 
 def code_perplexity(folder: Path) -> float | None:

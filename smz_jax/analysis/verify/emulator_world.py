@@ -1,5 +1,8 @@
 """Macros in the real emulator: played from states that were reached, against what was foreseen.
 
+There are two tests. That of the whole state is in `smz_jax.analysis.verify.whole_state`. The other
+is of the effect of the actions: all that the actions do not change is the same in its rivals.
+
 From each state a macro is played, and other sequences of its length. The model unrolls all of them
 open loop. The macro is nearest if the end that the model foresees of it is nearer to where it
 really ended than the ends that it foresees of the 19 others. It is distinguished (`told_apart`) if
@@ -8,8 +11,8 @@ really end in the same frame are left out, and replaced while there are more. Un
 each run has chance of its own, and the others are played under the same chance.
 """
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -17,10 +20,13 @@ import numpy as np
 
 from smz_jax.acting.agent import Agent
 from smz_jax.analysis.verify.foresight import Model, View, foresee, make_view, nearness
+from smz_jax.analysis.verify.outcomes import Outcome, play_from
 from smz_jax.analysis.verify.played import StartState, is_over, timestep_of
+from smz_jax.analysis.verify.probe import MEMORY, Look, fit_probes, truth
 from smz_jax.analysis.verify.tried_libraries import Macro, Trial, is_paid
+from smz_jax.analysis.verify.whole_state import is_whole, later_starts, moments
 from smz_jax.config.settings import Config
-from smz_jax.envs.atari.emulator import Emulator, SequenceRun, play_sequence
+from smz_jax.envs.atari.emulator import Emulator
 
 RIVALS = 19
 """Other sequences at most that a macro's end is compared with."""
@@ -31,16 +37,18 @@ SAME = 0.9
 serves it, and NOOP does not."""
 
 
-class Outcome(NamedTuple):
-    """What one run of a sequence came to."""
+class Stage(NamedTuple):
+    """What was played from a state."""
 
-    observation: np.ndarray  # [F, H, W] at the end
-    frame: bytes  # hash of the newest frame
-    ram: str
-    rewards: np.ndarray  # [n] as learned from
-    lost: int  # lives
-    cut: bool  # it ended before its last action
-    over: bool  # it ended, with its last action or before
+    played: Mapping[Macro, Sequence[Outcome]]  # macros and others, one for each run
+    pools: Mapping[int, Mapping[Macro, Sequence[Outcome]]]  # others, by length
+    moments: Mapping[tuple[Macro, int], tuple[list[np.ndarray], int]]  # by macro and run
+    greedy: Sequence[Sequence[float]]  # returns of the greedy policy by run and length
+
+    def rivals(self, macro: Macro, run: int) -> list[Macro]:
+        """As `rivals_of`."""
+        others = {x: found[run].frame for x, found in self.pools[len(macro)].items()}
+        return rivals_of(macro, self.played[macro][run].frame, others)
 
 
 @dataclass
@@ -53,22 +61,55 @@ class EmulatorWorld:
     model: Model  # the trained one, which also says what ends are worth
     config: Config
     states: int  # in which each macro is tried
-    repeats: int  # runs of a macro from a state
+    repeats: int  # runs of a macro from a state, at least 1
     seed: int
+    looks: Sequence[Look] = ()  # at play, for the probe
     rng: np.random.Generator = field(init=False)  # of the other sequences
+    rams: np.ndarray = field(init=False)  # [S, 128] uint8, memory at the start states
 
     def __post_init__(self) -> None:
         self.rng = np.random.default_rng((self.seed, 2))
+        self.memory = MEMORY.get(self.config.env.id)
+        rams = []
+        for start in self.starts:
+            self.emulator.restore(start.state)
+            rams.append(self.emulator.ram())
+        self.rams = np.array(rams, np.uint8).reshape(len(rams), 128)
 
     def view(self, model: Model) -> View:
         """The start states as a model sees them."""
-        return make_view(model, np.stack([x.state.step.observation for x in self.starts]))
+        view = make_view(model, np.stack([x.state.step.observation for x in self.starts]))
+        if self.memory is None or not self.looks:
+            return view
+        seen = np.stack([look.observation for look in self.looks])
+        rows = self._places(view, seen)
+        return view._replace(probes=fit_probes(rows, self.looks, self.memory))
+
+    def others(self, state: int) -> list[StartState]:
+        """The other start states; those with the agent in the nearest place first, if known."""
+        order = np.arange(len(self.starts))
+        if self.memory is not None:
+            places = self.rams[:, self.memory.agent].astype(int)
+            order = np.argsort(np.abs(places - places[state]), kind="stable")
+        return [self.starts[x] for x in order if x != state]
 
     def choose(
         self, _: Sequence[Macro], applies: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """`applies [M, S]`, and as `choose_states`; the same for each library where possible."""
         return applies, *choose_states(applies, self.states, np.random.default_rng((self.seed, 1)))
+
+    def are_deterministic(self, macros: Sequence[Macro]) -> list[bool]:
+        """Whether all runs of macros come to the same memory, from `SAME` of `states` states."""
+        count = max(self.repeats, 2)
+        if self.config.env.sticky == 0:
+            return [True] * len(macros)
+        same = np.zeros(len(macros))
+        for state, start in enumerate(self.starts[: self.states]):
+            seeds = chance_seeds(self.seed, state, count)
+            played = play_from(self.emulator, start, macros, seeds, self.config)
+            same += [len({x.ram.tobytes() for x in played[macro]}) == 1 for macro in macros]
+        return [bool(x) for x in same >= SAME * max(min(self.states, len(self.starts)), 1)]
 
     def judge(
         self, views: Mapping[int, View], state: int, macros: Sequence[Macro]
@@ -78,46 +119,90 @@ class EmulatorWorld:
         There is a trial for each run of each macro that differs, by each view. Without sticky
         actions all runs are the same, and one says it all.
         """
-        emulator, start, config = self.emulator, self.starts[state], self.config
-        seeds = chance_seeds(self.seed, state, max(self.repeats, 1))
-        runs = seeds[: self.repeats if config.env.sticky > 0 else 1]
-        outcomes = play_from(emulator, start, macros, seeds, config)
-        pools = {}
-        for length in sorted({len(macro) for macro in macros}):
-            others = draw_pool(length, emulator.spec.num_actions, self.rng)
-            pools[length] = play_from(emulator, start, others, runs, config)
-        greedy = [self._greedy_returns(start, seed, max(pools)) for seed in runs]
-        ends = [(macro, run, outcomes[macro][run]) for macro in macros for run in range(len(runs))]
-        worth = self._values([end.observation for _, _, end in ends])
-        played = {x: found for pool in pools.values() for x, found in pool.items()} | outcomes
-        index = {x: row for row, x in enumerate(played)}
-        seen = [end.observation for found in played.values() for end in found[: len(runs)]]
+        stage, runs, config = self._play(state, macros), range(self._runs), self.config
+        worth = self._values([stage.played[x][run].observation for x in macros for run in runs])
+        index = {x: row for row, x in enumerate(stage.played)}
+        ends = [end.observation for found in stage.played.values() for end in found[: self._runs]]
+        seen = np.stack([*ends, *(x for found, _ in stage.moments.values() for x in found)])
         trials = {(key, macro): [] for key in views for macro in macros}
         for key, view in views.items():
-            look, place = view.model.foresight.look, view.model.foresight.place
-            places = place(view.measure, look(view.model.params, np.stack(seen)))
-            places = places.reshape(len(played), len(runs), -1)
-            foreseen, rewards = foresee(view, state, list(played), config.macro.max_length)
-            for (macro, run, own), value in zip(ends, worth, strict=True):
-                row, rams = index[macro], {x.ram for x in outcomes[macro]}
-                frames = {x: found[run].frame for x, found in pools[len(macro)].items()}
-                rivals = [index[x] for x in rivals_of(macro, own.frame, frames)]
+            places = self._places(view, seen)
+            real = places[: len(ends)].reshape(len(index), self._runs, -1)
+            told = foresee(view, state, list(index), config.macro.max_length)
+            first = len(ends)
+            for ((macro, run), (found, hidden)), value in zip(
+                stage.moments.items(), worth, strict=True
+            ):
+                own, row = stage.played[macro][run], index[macro]
+                elsewhen = places[first : first + len(found)]
+                first += len(found)
+                rivals = [index[x] for x in stage.rivals(macro, run)]
                 returned = returns(own.rewards, 0.0 if own.over else value, config.learner.gamma)
-                told, end = foreseen[row], places[row, run]
+                foreseen, end, over = told.end[row], real[row, run], int(told.over[row])
+                rams = {x.ram.tobytes() for x in stage.played[macro]}
                 trial = Trial(
                     state=state,
                     cut=own.cut,
                     rivals=len(rivals),
-                    nearest=is_nearest(told, foreseen[rivals], end, view.centre),
-                    told_apart=is_nearest(end, places[rivals, run], told, view.centre),
-                    paid=bool(is_paid(float(rewards[row]), own.rewards.sum(), config)),
+                    nearest=is_nearest(foreseen, told.end[rivals], end, view.centre),
+                    told_apart=is_nearest(end, real[rivals, run], foreseen, view.centre),
+                    paid=bool(is_paid(float(told.reward[row]), own.rewards.sum(), config)),
                     rewarded=bool(np.any(own.rewards != 0)),
                     lives=own.lost,
-                    gain=returned - greedy[run][len(macro)],
-                    repeats=len(rams) == 1 if len(seeds) > 1 else None,
+                    gain=returned - stage.greedy[run][len(macro)],
+                    whole=is_whole(own, over, is_nearest(end, elsewhen, foreseen, view.centre)),
+                    moments=len(found),
+                    hidden=hidden,
+                    ended=own.over,
+                    end_foreseen=own.over and over == own.ends,
+                    errors=self._errors(view, state, own, np.stack([foreseen, end])),
+                    repeats=len(rams) == 1 if self.repeats > 1 else None,
                 )
                 trials[key, macro].append(trial)
         return trials
+
+    @property
+    def _runs(self) -> int:
+        """Runs of a macro from a state that differ."""
+        return self.repeats if self.config.env.sticky > 0 else 1
+
+    def _play(self, state: int, macros: Sequence[Macro]) -> Stage:
+        emulator, start, config = self.emulator, self.starts[state], self.config
+        seeds = chance_seeds(self.seed, state, self.repeats)
+        runs, pools = seeds[: self._runs], {}
+        outcomes = play_from(emulator, start, macros, seeds, config)
+        for length in sorted({len(macro) for macro in macros}):
+            pool = draw_pool(length, emulator.spec.num_actions, self.rng)
+            pools[length] = play_from(emulator, start, pool, runs, config)
+        others, later = self.others(state), later_starts(emulator, start, seeds[0], config)
+        found = {}
+        for macro, run in itertools.product(macros, range(len(runs))):
+            found[macro, run] = [], 0
+            if not outcomes[macro][run].over:
+                where = emulator, start, later, others
+                found[macro, run] = moments(*where, macro, runs[run], config)
+        greedy = [self._greedy_returns(start, seed, max(pools)) for seed in runs]
+        played = {x: ends for pool in pools.values() for x, ends in pool.items()} | outcomes
+        return Stage(played, pools, found, greedy)
+
+    def _places(self, view: View, observations: np.ndarray) -> np.ndarray:
+        """Where real observations `[N, F, ...]` are, `[N, E]`."""
+        foresight = view.model.foresight
+        return foresight.place(view.measure, foresight.look(view.model.params, observations))
+
+    def _errors(
+        self, view: View, state: int, own: Outcome, ends: np.ndarray
+    ) -> tuple[tuple[float, ...], ...]:
+        """`Trial.errors` in pixels, of the foreseen and the real end, `ends [2, E]`.
+
+        None where a life or the game ended, or no ball is there.
+        """
+        if self.memory is None or not view.probes or own.over:
+            return ()
+        real, before = truth(self.memory, own.ram), truth(self.memory, self.rams[state])
+        read = view.probes[self.starts[state].game % 2].read(ends)
+        errors = np.abs(np.stack([*read, before]) - real)
+        return tuple(map(tuple, errors.tolist())) if np.isfinite(errors).all() else ()
 
     def _greedy_returns(self, start: StartState, seed: int, length: int) -> list[float]:
         """Returns of the greedy policy after 0..length actions, as `returns`; an end is worth 0."""
@@ -180,27 +265,6 @@ def returns(rewards: np.ndarray, value: float, gamma: float) -> float:
     return float(discounts @ rewards + gamma ** len(rewards) * value)
 
 
-def outcome(start: StartState, run: SequenceRun, length: int, config: Config) -> Outcome:
-    """What a run came to; rewards after the episode's end, as it is learned from, do not count."""
-    first = start.state.step
-    lives = np.concatenate([[first.lives], run.lives])
-    lost = np.flatnonzero(np.diff(lives) < 0)
-    ends = len(run.frames) if run.terminated else length + 1
-    if config.env.episodic_life and len(lost):
-        ends = min(ends, int(lost[0]) + 1)
-    frames = np.concatenate([first.observation, run.frames])
-    rewards = np.sign(run.rewards) if config.env.clip_rewards else run.rewards
-    return Outcome(
-        observation=frames[-len(first.observation) :],
-        frame=hashlib.blake2b(frames[-1].tobytes(), digest_size=16).digest(),
-        ram=run.ram_hash,
-        rewards=rewards[:ends],
-        lost=int(lives[0] - lives[-1]),
-        cut=ends < length,
-        over=ends <= length,
-    )
-
-
 def draw_pool(length: int, num_actions: int, rng: np.random.Generator) -> list[Macro]:
     """Distinct sequences of one length in a random order: all of them, or `POOL`."""
     total = num_actions**length
@@ -212,18 +276,6 @@ def draw_pool(length: int, num_actions: int, rng: np.random.Generator) -> list[M
 def chance_seeds(seed: int, state: int, runs: int) -> list[int]:
     """Seeds of the sticky actions of the runs from a state."""
     return np.random.SeedSequence((seed, state)).generate_state(runs, np.uint32).tolist()
-
-
-def play_from(
-    emulator: Emulator,
-    start: StartState,
-    macros: Iterable[Macro],
-    seeds: Sequence[int],
-    config: Config,
-) -> dict[Macro, list[Outcome]]:
-    """Plays each sequence from a state, once for each seed."""
-    played = {x: play_sequence(emulator, start.state, x, seeds) for x in macros}
-    return {x: [outcome(start, run, len(x), config) for run in runs] for x, runs in played.items()}
 
 
 def same_actions(

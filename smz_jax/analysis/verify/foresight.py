@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from smz_jax.analysis.verify.probe import Probe
 from smz_jax.config.settings import Config
 from smz_jax.model.steps import imagine, make_place, predict
 from smz_jax.types import Array, Networks, Params
@@ -15,11 +16,15 @@ ROWS, LOOKS = 256, 32
 """Rows of a compiled call, and of one over observations; calls are filled up to multiples."""
 
 
+NEVER = 2**31 - 1
+
+
 class Foreseen(NamedTuple):
     """What comes of N sequences, each transition through its likeliest code."""
 
     end: Array  # [N, E] float32, embedding after the last action, as `Foresight.place` gives it
     reward: Array  # [N] float32, sum of the rewards that are learned from
+    over: Array  # [N] int32, number of the step that ends the episode; `NEVER`: none does
 
 
 class Foresight(NamedTuple):
@@ -67,6 +72,7 @@ class View(NamedTuple):
     measure: Measure  # among the start states
     places: np.ndarray  # [N, E] of known states, in the space where ends are compared
     centre: np.ndarray  # [E] their mean
+    probes: Sequence[Probe] = ()  # for even and for odd games; none where no memory is known
 
 
 def make_view(model: Model, starts: np.ndarray, known: np.ndarray | None = None) -> View:
@@ -82,10 +88,8 @@ def make_view(model: Model, starts: np.ndarray, known: np.ndarray | None = None)
     return View(model, measure, places, places.mean(axis=0))
 
 
-def foresee(
-    view: View, state: int, sequences: Sequence[tuple[int, ...]], length: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Ends `[N, E]` and sums of rewards `[N]` of sequences from a start state, as `Foreseen`.
+def foresee(view: View, state: int, sequences: Sequence[tuple[int, ...]], length: int) -> Foreseen:
+    """What comes of sequences from a start state.
 
     `length` is that of the longest sequence anywhere: one compilation.
     """
@@ -144,7 +148,9 @@ def make_foresight(networks: Networks, config: Config, num_actions: int) -> Fore
         states = jnp.concatenate([embedding[None], after.state])
         end = states[played.sum(axis=0), jnp.arange(len(embedding))]
         reward = jnp.sum(jnp.where(played, after.reward, 0.0), axis=0, dtype=jnp.float32)
-        return Foreseen(place(params, end, True, measure.among), reward)
+        over = played & (after.discount < 0.5)
+        step = jnp.where(jnp.any(over, axis=0), jnp.argmax(over, axis=0) + 1, NEVER)
+        return Foreseen(place(params, end, True, measure.among), reward, step.astype(jnp.int32))
 
     def applies(params: Params, embedding: Array, actions: Array) -> Array:
         played = imagine(networks, params, embedding, jnp.maximum(actions.T, 0)).afterstates

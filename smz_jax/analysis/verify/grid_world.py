@@ -64,6 +64,11 @@ class GridWorld:
         possible = possible.reshape(applies.shape)
         return applies & possible, possible, np.ones(len(self.starts), np.bool_)
 
+    def are_deterministic(self, macros: Sequence[Macro]) -> list[bool]:
+        """Whether macros are deterministic from some state."""
+        paths = (follow(self, macro) for macro in macros)
+        return [bool(np.any(path.alone & path.possible)) for path in paths]
+
     def judge(
         self, views: Mapping[int, View], state: int, macros: Sequence[Macro]
     ) -> dict[tuple[int, Macro], list[Trial]]:
@@ -71,11 +76,11 @@ class GridWorld:
 
         It is `nearest` if the macro is deterministic there and ends where the model says: its
         foreseen end is nearer to the true end state than to any other state. So it is
-        `told_apart`, too.
+        `told_apart`, too, and the `whole` state is right.
         """
         trials = {}
         for key, view in views.items():
-            ends, rewards = foresee(view, state, macros, self.config.macro.max_length)
+            ends, rewards, _ = foresee(view, state, macros, self.config.macro.max_length)
             closest = nearness(ends, view.places, view.centre).argmax(axis=1)
             for macro, end, reward in zip(macros, closest, rewards.tolist(), strict=True):
                 path = follow(self, macro)
@@ -88,6 +93,8 @@ class GridWorld:
                         rivals=self.rules.num_states - 1,
                         nearest=hit,
                         told_apart=hit,
+                        whole=hit,
+                        moments=self.rules.num_states - 1,
                         paid=alone and bool(is_paid(reward, path.reward[state], self.config)),
                         rewarded=bool(path.eventful[state]),
                         lives=0,

@@ -15,7 +15,14 @@ from smz_jax.analysis.verify.emulator_world import EmulatorWorld, same_actions
 from smz_jax.analysis.verify.foresight import Learned, Model
 from smz_jax.analysis.verify.grid_world import GridWorld, count_model_pairs
 from smz_jax.analysis.verify.played import PlayedGames, play_emulator, play_vector
-from smz_jax.analysis.verify.tried_libraries import CERTAIN, REAL, UNTRAINED, Library
+from smz_jax.analysis.verify.probe import MEMORY
+from smz_jax.analysis.verify.tried_libraries import (
+    CERTAIN,
+    REAL,
+    UNTRAINED,
+    WITH_HEAD,
+    Library,
+)
 from smz_jax.analysis.verify.verify_table import to_markdown, to_text
 from smz_jax.config.check import ConfigError, require
 from smz_jax.config.settings import Config
@@ -36,6 +43,8 @@ GAMES_SEED = 5_000_003
 """Of the games: they are none of training or evaluation."""
 GRID_GAMES = 4
 """Games of a grid world that count as one: they are short."""
+LOOKS_KEPT = 4096
+"""Observations of play that a linear probe is fitted on, at most."""
 STATES_KEPT = 4
 """Times `states`: so many are kept of play, and those where a macro applies are chosen of them."""
 
@@ -103,7 +112,8 @@ def verify(
         agent = Agent(decide, params, seed, temperature=config.rollout.temperature_end, noise=1.0)
         sizes: Any = {"max_steps": request.max_steps, "seed": seed}
         if emulator is not None:
-            sizes |= {"games": request.games, "keep": keep}
+            looks = LOOKS_KEPT if keep and config.env.id in MEMORY else 0
+            sizes |= {"games": request.games, "keep": keep, "looks": looks}
             played = play_emulator(agent, emulator, config, **sizes)
         else:
             played = play_vector(agent, config, games=GRID_GAMES * request.games, **sizes)
@@ -128,7 +138,9 @@ def verify(
     if emulator is not None:
         sizes = {"states": request.states, "repeats": request.repeats, "seed": seed}
         greedy = Agent(decide, trained.params, seed)
-        world = EmulatorWorld(emulator, played.starts, greedy, trained, config, **sizes)
+        world = EmulatorWorld(
+            emulator, played.starts, greedy, trained, config, looks=played.looks, **sizes
+        )
         pairs, same = None, same_actions(emulator, played.starts, config, seed)
     else:
         world = GridWorld(config)
@@ -137,7 +149,11 @@ def verify(
     say(f"{sum(len(x.macros) for x in tried)} macros, {len(world.starts)} states")
     results = try_libraries(world, judged_by(tried, trained, untrained))
     owned = owned_slots(tried, trained)
-    found = document.Verification(results, saving, played, others.scores, pairs, owned, same)
+    held_out = tried_libraries.split(played.pieces)[1]
+    perfect = tried_libraries.perfect_macros(held_out, config.macro, world)
+    found = document.Verification(
+        results, saving, played, others.scores, pairs, owned, same, perfect
+    )
     return document.to_document(model, request, found)
 
 
@@ -167,15 +183,22 @@ def make_learned(head: HeadState | None, config: Config) -> Learned | None:
 def judged_by(
     libraries: Sequence[Library], trained: Model, untrained: Model
 ) -> list[tuple[Library, Model]]:
-    """Each library with the model whose claims its macros are; only the run's own have a head.
+    """Each library with the model whose claims its macros are, under each condition there is.
 
-    With a head they come twice, the second time without it, from the same states where they can
-    be: so that what the head adds to the gate is seen.
+    With a head the run's macros come twice, the second time without it, from the same states where
+    they can be: so that what the head adds to the gate is seen. Controls come without it, and
+    those of their sequences that own a slot come again with it.
     """
     models, plain = {REAL: trained, UNTRAINED: untrained}, trained._replace(learned=None)
     judged = [(library, models.get(library.name, plain)) for library in libraries]
-    if trained.learned is not None and libraries[0].name == REAL and libraries[0].macros:
-        judged.insert(1, (libraries[0]._replace(name=CERTAIN), plain))
+    if trained.learned is None or libraries[0].name != REAL or not libraries[0].macros:
+        return judged
+    for library in libraries:
+        rows = [row for row, x in enumerate(library.macros) if x in trained.learned.slots]
+        if library.name not in models and rows:
+            macros, status = (tuple(x[row] for row in rows) for x in library[1:])
+            judged.append((Library(library.name + WITH_HEAD, macros, status), trained))
+    judged.insert(1, (libraries[0]._replace(name=CERTAIN), plain))
     return judged
 
 

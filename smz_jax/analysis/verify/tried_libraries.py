@@ -10,13 +10,17 @@ from smz_jax.config.settings import Config
 from smz_jax.config.training import MacroConfig
 from smz_jax.macros.compression.coding import LENGTH_BITS, Encoding, code_bits
 from smz_jax.macros.compression.selection import encode, parse, select
-from smz_jax.macros.library.controls import random_macros, shuffled
+from smz_jax.macros.library.controls import mixed_macros, random_macros, shuffled
 
 Macro = tuple[int, ...]
 REAL, CERTAIN = "macros", "macros, certain only"
 """The run's macros; and the same with certainty as their precondition, without the head."""
-SHUFFLED, RANDOM, UNTRAINED = "shuffled play", "random", "untrained network"
-RESAMPLES = 1000
+WITH_HEAD = ", with the head"
+"""Ends the name of a control, of which those sequences are left that own a slot of the head."""
+SHUFFLED, MIXED = "shuffled play", "shuffled macros"
+RANDOM, UNTRAINED = "random", "untrained network"
+PERFECT = "perfect library"
+RESAMPLES, CANDIDATES = 1000, 1024
 
 
 class Piece(NamedTuple):
@@ -46,6 +50,12 @@ class Trial(NamedTuple):
     rewarded: bool  # there was a reward
     lives: int  # lives lost
     gain: float  # discounted rewards and value at the end, less those of the greedy policy
+    whole: bool = False  # the whole state at its end is as foreseen; see `whole_state`
+    moments: int = 0  # real ends of other moments that its foreseen end was compared with
+    hidden: int = 0  # further ones that an end of the game hides
+    ended: bool = False  # a life or the game ended, at the latest with its last action
+    end_foreseen: bool = False  # and the model said so, at that step
+    errors: tuple[tuple[float, ...], ...] = ()  # of the probe: foreseen, real, if nothing moved
     repeats: bool | None = None  # the RAM at the end was the same in each run; None: one run
     macro: int = 0  # index in its library
     applies: bool = False  # all transitions are certain by the model, and its head, if any, agrees
@@ -57,8 +67,18 @@ class Trial(NamedTuple):
         return not self.cut and self.rivals > 0
 
     @property
+    def counts_whole(self) -> bool:
+        """Whether it says something of the whole state."""
+        return self.ended or self.moments > 0
+
+    @property
+    def whole_paid(self) -> bool:
+        """The whole state is as foreseen, and pays what is said."""
+        return self.whole and self.paid
+
+    @property
     def holds(self) -> bool:
-        """The end is where the model says and pays what it says."""
+        """Its actions have the effect that the model says, and pay what it says."""
         return self.nearest and self.paid
 
 
@@ -129,6 +149,42 @@ def _between(lengths: Sequence[int], settings: MacroConfig) -> range:
     return range(min(lengths), max(settings.max_length, *lengths) + 1) if lengths else range(0)
 
 
+def count_windows(
+    streams: Iterable[np.ndarray], lengths: Iterable[int], settings: MacroConfig
+) -> Counter[Macro]:
+    """How often each window of some lengths comes in play `[n]` each."""
+    return Counter(
+        window
+        for actions in (stream.tolist() for stream in streams)
+        for length in lengths
+        for window in zip(*(actions[i:] for i in range(length)), strict=False)
+        if settings.include_repeats or len(set(window)) > 1
+    )
+
+
+def perfect_macros(
+    held_out: Sequence[np.ndarray], settings: MacroConfig, world: Any
+) -> tuple[Macro, ...]:
+    """Windows of held-out play that come back and are deterministic, as the world says.
+
+    Those that shorten that very play the most are a perfect library: the ceiling of saved bits. At
+    most `CANDIDATES` windows, the most frequent ones, each `macro.min_occurrences` times or more.
+    """
+    lengths = range(max(settings.min_length, 2), settings.max_length + 1)
+    seen = count_windows(held_out, lengths, settings)
+    often = [x for x, count in seen.items() if count >= settings.min_occurrences]
+    found = sorted(often, key=lambda x: (-seen[x], x))[:CANDIDATES]
+    return tuple(x for x, alone in zip(found, world.are_deterministic(found), strict=True) if alone)
+
+
+def room_for(
+    lengths: Sequence[int], num_actions: int, settings: MacroConfig, without: Collection[Macro]
+) -> dict[int, int]:
+    """How many sequences of each length there are, but for some."""
+    taken = Counter(map(len, set(without)))
+    return {n: num_actions**n - taken[n] for n in _between(lengths, settings)}
+
+
 def frequent_windows(
     streams: Iterable[np.ndarray],
     lengths: Sequence[int],
@@ -139,14 +195,9 @@ def frequent_windows(
 
     Distinct ones, as many of each length as `share_out` says.
     """
-    taken = set(without)
-    seen = Counter(
-        window
-        for actions in (stream.tolist() for stream in streams)
-        for length in _between(lengths, settings)
-        for window in zip(*(actions[i:] for i in range(length)), strict=False)
-        if window not in taken and (settings.include_repeats or len(set(window)) > 1)
-    )
+    seen = count_windows(streams, _between(lengths, settings), settings)
+    for window in without:
+        seen.pop(window, None)
     left, found = share_out(lengths, Counter(map(len, seen))), []
     for window in sorted(seen, key=lambda x: (-seen[x], x)):
         if left[len(window)]:
@@ -164,7 +215,7 @@ def other_random_macros(
 ) -> list[Macro]:
     """Random sequences that are none of some; as many of each length as `share_out` says."""
     taken, found = Counter(map(len, set(without))), []
-    room = {n: num_actions**n - taken[n] for n in _between(lengths, settings)}
+    room = room_for(lengths, num_actions, settings, without)
     for length, wanted in share_out(lengths, room).items():
         drawn = random_macros([length] * (wanted + taken[length]), num_actions, rng)
         found += [macro for macro in drawn if macro not in without][:wanted]
@@ -180,9 +231,9 @@ def controls(
     settings: MacroConfig,
     rng: np.random.Generator,
 ) -> list[Library]:
-    """Three libraries of as many macros.
+    """Four libraries of as many macros, none the run's own but for the untrained network's.
 
-    Those of shuffled play and the random ones are none of the run's own. Where play has too few
+    Shuffled macros have the lengths of the run's, and as often each action. Where play has too few
     windows, as that of an untrained network which plays one action may, random ones follow.
     `known` is play of the agent, `untrained` that of the untrained network.
     """
@@ -195,6 +246,12 @@ def controls(
         windows = frequent_windows(play, lengths, settings, without)
         short, taken = lengths[len(windows) :], {*without, *windows}
         found[name] = windows + other_random_macros(short, num_actions, settings, taken, rng)
+    room = room_for(lengths, num_actions, settings, real.macros)
+    wanted = list(share_out(lengths, room).elements()) if real.macros else []
+    mixed = mixed_macros(real.macros, wanted, rng)
+    short, taken = lengths[len(mixed) :], {*real.macros, *mixed}
+    mixed += other_random_macros(short, num_actions, settings, taken, rng)
+    found = {SHUFFLED: found.pop(SHUFFLED), MIXED: mixed, **found}
     return [Library(name, tuple(x), ("control",) * len(x)) for name, x in found.items()]
 
 

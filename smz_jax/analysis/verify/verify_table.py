@@ -3,9 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from smz_jax.analysis.verify.tried_libraries import REAL, UNTRAINED
+from smz_jax.analysis.verify.criteria import TESTS, fair_pairs
+from smz_jax.analysis.verify.tried_libraries import PERFECT, REAL, UNTRAINED
 from smz_jax.report.tables import Table
-from smz_jax.storage.documents.verify_json import KINDS
+from smz_jax.storage.documents.verify_json import ERRORS, KINDS
 from smz_jax.storage.estimate import Estimate
 
 WHERE = """\
@@ -16,22 +17,25 @@ the run's own macros have a head: "macros, certain only" are the same without it
 is; where a state is tried for both, by the same runs.
 """
 HOW = """\
-A trial holds if it ends where the model says ("nearest": its foreseen end is nearer to the real one
-than those foreseen of up to 19 other sequences from the same state that really end elsewhere) and
-pays what it says. "Distinguished" is the same the other way round: of all their real ends its own
-is the nearest to its foreseen one. Ends are compared by the cosine, projected as the consistency
-loss does, where it is trained.
-"Pays (reward)" is of the trials in which there was a reward, as many as are said. Trials that a
-lost life or the game's end cut short are left out. "Holds anywhere" is of drawn states, whether or
-not the macro applies there. "Value - greedy" is the discounted reward and the value at the end,
-less those of the greedy policy after as many steps.
+There are two tests of a trial. "Whole state": the end that the model foresees is nearer to the real
+one than to real ends of other moments: what was seen 1, 2 and 4 steps before and after it, ends of
+the macro from the same place of the agent 1, 2, 4 and 8 steps later, and its ends from other states
+of play. Where a life is lost it is met only if the model foresees the end at that very step.
+"Effect": the foreseen end is nearer to the real one than those foreseen of up to 19 other sequences
+from the same state that really end elsewhere; all that the actions do not change is the same in
+these. "Distinguished" is the same the other way round: of all their real ends its own is the
+nearest to its foreseen one. Trials that a lost life or the game's end cut short are left out there.
+Ends are compared by the cosine, projected as the consistency loss does, where it is trained.
+"+ pays": and pays what it says. "Pays (reward)" is of the trials in which there was a reward, as
+many as are said. "Loses a life": of the trials where the macro applies, also with its last action.
+"Anywhere" is of drawn states, whether or not the macro applies there. "Value - greedy" is the
+discounted reward and the value at the end, less those of the greedy policy after as many steps.
 """
 HOW_GRID = """\
-It holds if all its transitions are certain by the rules, it ends in the state that the model says
-(of all states the nearest to its foreseen end: "nearest" and "distinguished" are one here), and
-pays what it says. "Holds anywhere" is of all states in which it
-can be played. "Value - greedy" is the expected discounted reward and optimal value at the end, less
-the optimal value.
+"Whole state", "effect" and "distinguished" are one here: all its transitions are certain by the
+rules, and it ends in the state that the model says, of all states the nearest to its foreseen end.
+"+ pays": and pays what it says. "Anywhere" is of all states in which it can be played. "Value -
+greedy" is the expected discounted reward and optimal value at the end, less the optimal value.
 """
 CONTROLS = """\
 No control of shuffled play, and no random one, is among the run's macros: there are as many, and
@@ -40,8 +44,10 @@ windows of its play. Where play has too few windows, random ones fill up. All pl
 training, at its last temperature: greedy games without chance are the same few again and again.
 Saved bits are of held-out play, with the dictionary, by those macros of a library that shorten
 other play; for them the run's macros are the best of all its sound ones, with or without a slot,
-and controls have their lengths. Intervals are 95 %, by states (Wilson's, at the effective number of
-trials; Student's t), those of the bits by resampled pieces.
+and controls have their lengths. Of shuffled macros the actions are as frequent as in the run's. The
+perfect library is the ceiling: of the held-out play's windows that are deterministic and come back
+those that shorten that very play the most. Intervals are 95 %, by states (Wilson's, at the
+effective number of trials; Student's t), those of the bits by resampled pieces.
 """
 
 
@@ -63,21 +69,26 @@ def _text(estimate: Mapping[str, Any], number: Callable[[float], str], unit: str
 
 CELLS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "applies": lambda x: share_text(x["applied"]),
-    "trials": lambda x: str(x["held"]["trials"]),
-    "holds": lambda x: share_text(x["held"]),
-    "nearest": lambda x: share_text(x["nearest"]),
-    "distinguished": lambda x: share_text(x["told_apart"]),
+    "trials": lambda x: str(x["whole"]["trials"]),
+    "whole state": lambda x: share_text(x["whole"]),
+    "whole + pays": lambda x: share_text(x["whole_paid"]),
+    "effect": lambda x: share_text(x["nearest"]),
+    "effect + pays": lambda x: share_text(x["held"]),
     "pays (reward)": lambda x: share_text(x["paid_rewarded"], count=True),
     "pays (none)": lambda x: share_text(x["paid_unrewarded"]),
+    "loses a life": lambda x: share_text(x["lost"]),
+    "foreseen": lambda x: share_text(x["lost_foreseen"], count=True),
     "value - greedy": lambda x: mean_text(x["gain"]),
-    "holds anywhere": lambda x: share_text(x["held_anywhere"]),
+    "distinguished": lambda x: share_text(x["told_apart"]),
+    "whole anywhere": lambda x: share_text(x["whole_anywhere"]),
+    "effect + pays anywhere": lambda x: share_text(x["held_anywhere"]),
     "lives lost": lambda x: mean_text({**x["lives"], "low": None}),
     "cut": lambda x: str(x.get("cut")),
     "same RAM": lambda x: share_text(x["repeats"]),
 }
 """Columns of the tables, each of a tally."""
-TOTALS = ("library", "macros", *list(CELLS)[:9], "saved bits/action")
-_OF_LIBRARIES = ("nearest", "distinguished", "holds anywhere")
+TOTALS = ("library", "macros", *list(CELLS)[:14], "saved bits/action")
+_OF_LIBRARIES = ("effect", "distinguished", "whole anywhere", "effect + pays anywhere")
 MACROS = ("macro", "status", *(name for name in CELLS if name not in _OF_LIBRARIES))
 
 
@@ -94,7 +105,37 @@ def total_rows(document: Mapping[str, Any]) -> list[list[str]]:
             [name, str(size), *(CELLS[x](totals) for x in TOTALS[2:-1]), saved]
             for name, size, totals, saved in parts
         ]
-    return rows
+    ceiling, blank = document["ceiling"], ["-"] * (len(TOTALS) - 3)
+    bits = ceiling["saved"] or {}
+    saved = mean_text({**bits, "mean": bits.get("bits_per_action")})
+    return [*rows, [PERFECT, str(bits.get("kept", 0)), *blank, saved]]
+
+
+def pair_table(document: Mapping[str, Any]) -> Table:
+    """The run's macros and the controls under the same condition, by both tests."""
+    found, columns = {x["name"]: x for x in document["libraries"]}, {}
+    for key, name, _ in TESTS if REAL in found and document["suite"] != "grid" else ():
+        for condition, values in fair_pairs(found, key).items():
+            columns[f"{name}, {condition}"] = values
+    names = dict.fromkeys(name for values in columns.values() for name in values)
+    none = "no slot of the head"
+    rows = [
+        [name, *(share_text(x[name], count=True) if name in x else none for x in columns.values())]
+        for name in names
+    ]
+    return Table(("library", *columns), rows)
+
+
+def probe_table(document: Mapping[str, Any]) -> Table:
+    """Mean errors of the probe on foreseen ends / real ones / if nothing moved, by length."""
+    rows = []
+    for library in document["libraries"]:
+        for row in library["probe"] or ():
+            errors = zip(*(row[x] for x in ERRORS), strict=True)
+            cells = [" / ".join(f"{x:.1f}" for x in each) for each in errors]
+            rows.append([library["name"], str(row["length"]), str(row["trials"]), *cells])
+    what = (f"{x} (foreseen / real / still)" for x in document["probed"])
+    return Table(("error in pixels", "length", "trials", *what), rows)
 
 
 def macro_table(library: Mapping[str, Any]) -> Table:
@@ -160,6 +201,7 @@ def to_text(document: Mapping[str, Any]) -> str:
     """The tables for a terminal."""
     libraries = document["libraries"]
     parts = ["\n".join(head_lines(document)), Table(TOTALS, total_rows(document)).to_text()]
+    parts += [pair_table(document).to_text(), probe_table(document).to_text()]
     parts.append("\n".join(criteria_lines(document["criteria"])))
     parts.append(macro_table(libraries[0]).to_text() if libraries else "")
     return "\n\n".join(filter(None, parts))
@@ -171,7 +213,8 @@ def to_markdown(document: Mapping[str, Any]) -> str:
     lines = [f"- {line}" for line in head_lines(document)]
     parts = ["# Verification of macros", "\n".join(lines), how.strip()]
     parts.append(Table(TOTALS, total_rows(document)).to_markdown())
+    parts += [x(document).to_markdown() for x in (pair_table, probe_table)]
     parts.append("\n".join(f"- {line}" for line in criteria_lines(document["criteria"])))
     for library in document["libraries"]:
         parts += [f"## {library['name']}", macro_table(library).to_markdown() or "None."]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(filter(None, parts)) + "\n"

@@ -1,6 +1,6 @@
 """verify.json: what a verification found, its form, and how it is read back.
 
-    schema                  3
+    schema                  4
     experiment, seed, checkpoint, env_steps, suite, game, sticky, action_names    of the model
     asked                   sizes: macros, states, repeats, games, max_steps, seed, any_status
     play                    games, actions, held_out (actions), mean_score, untrained_score
@@ -14,14 +14,23 @@
     pairs                   null, or (grid) precision and recall of "certain from here", and counts
                             for each length: from the states that play reached (starts) by the
                             trained network, from all states, and by the untrained one
+    probed                  what a linear probe reads, by the game's memory; empty: not known
     libraries               the run's macros (with a head a second time, without it: `macros,
-                            certain only`), and the controls: name, totals, saved, macros; kinds
+                            certain only`), and the controls (those that own a slot a second time:
+                            `..., with the head`): name, totals, saved, macros; kinds
                             (the totals of those that change the action, and of repeats of one);
-                            shared (how many are among the run's)
+                            shared (how many are among the run's); probe (null, or by length of the
+                            macro its mean errors in pixels, each as `probed`: of foreseen ends, of
+                            real ones, and if nothing moved)
+    ceiling                 of saved bits: those of a perfect library, chosen by the held-out play
+                            itself of its deterministic windows that come back: macros (how many
+                            such there are), saved
     criteria                what a library has to show: what, met, found
 
 `totals`, and each entry of `macros` (with its actions, names and status), hold estimates: mean,
-low, high (95 %; null where there is none) and trials.
+low, high (95 %; null where there is none) and trials. `whole` is of the test of the whole state,
+`whole_paid` of it and the rewards, `held` of the effect of the actions (`nearest`) and the rewards;
+`lost` is of trials in which a life or the game ends, `lost_foreseen` of these.
 """
 
 from typing import Any
@@ -29,15 +38,17 @@ from typing import Any
 from smz_jax.storage.documents import forms
 from smz_jax.storage.documents.forms import COUNTS, SHARE, TEXT, every, fields, nullable, number
 
-SCHEMA = 3
+SCHEMA = 4
 FILE, TABLE = "verify.json", "verify.md"
 KINDS = {"changing": "- that change the action", "repeats": "- repeats of one action"}
 """Kinds of macros, and their rows of a table."""
 SHARES = (
     *("applied", "held", "nearest", "told_apart", "paid_rewarded", "paid_unrewarded"),
-    *("held_anywhere", "repeats"),
+    *("held_anywhere", "repeats", "whole", "whole_paid", "whole_anywhere", "lost", "lost_foreseen"),
 )
 MEANS = ("gain", "lives")
+ERRORS = ("foreseen", "real", "still")
+"""Of the linear probe: on foreseen ends, on real ones, and if nothing moved."""
 ESTIMATE = ("mean", "low", "high", "trials")
 
 
@@ -57,10 +68,13 @@ _TALLY = {**dict.fromkeys(SHARES, _estimate(SHARE)), **dict.fromkeys(MEANS, _est
 _KIND = fields(macros=COUNTS, totals=fields(**_TALLY))
 _NUMBERS, _SCORES = forms.value(_are_numbers), fields(mean_score=number(), games=number())
 _SAVED = dict.fromkeys(("bits_per_action", "plain_bits_per_action", "coverage", "kept"), number())
+_SAVINGS = nullable(fields(**_SAVED, low=nullable(number()), high=nullable(number())))
+_PIXELS = every(number(0))
 _LIBRARY = fields(
     name=forms.kind(str),
-    saved=nullable(fields(**_SAVED, low=nullable(number()), high=nullable(number()))),
+    saved=_SAVINGS,
     shared=COUNTS,
+    probe=nullable(every(fields(length=COUNTS, trials=COUNTS, **dict.fromkeys(ERRORS, _PIXELS)))),
     kinds=fields(**dict.fromkeys(KINDS, _KIND)),
     macros=every(fields(names=forms.kind(str), **_TALLY)),
     totals=fields(**_TALLY),
@@ -80,9 +94,11 @@ VERIFICATION = forms.Document(
     play=lambda x, where: _NUMBERS(x, where) or _SCORES(x, where),
     code_perplexity=nullable(number()),
     owned=nullable(COUNTS),
+    probed=every(TEXT),
     sound=fields(**dict.fromkeys((*KINDS, "renamed"), COUNTS)),
     gate=nullable(fields(closed=TEXT, why=TEXT)),
     pairs=nullable(every(_PAIRS)),
+    ceiling=fields(macros=COUNTS, saved=_SAVINGS),
     criteria=every(fields(what=TEXT, met=nullable(forms.TRUTH), found=TEXT)),
     libraries=every(_LIBRARY),
 )
