@@ -100,6 +100,9 @@ def test_counts_equal_a_plain_recount():
     assert counts(found["whole_anywhere"]) == ratio(anywhere, lambda x: x.whole)
     alive = [x for x in whole if not x.ended]
     assert found["whole_chance"] == pytest.approx(ratio(alive, lambda x: 1 / (x.moments + 1))[0])
+    for kind, name in enumerate(("in_time", "later", "elsewhere")):
+        known = [x for x in alive if x.beats[kind] is not None]
+        assert counts(found[name]) == ratio(known, lambda x, kind=kind: x.beats[kind])
     assert found["hidden"] == sum(x.hidden for x in here)
     drawn = [x for x in trials if x.drawn and not x.cut and x.rivals]
     assert counts(found["held_anywhere"]) == ratio(drawn, lambda x: x.nearest and x.paid)

@@ -161,9 +161,10 @@ def test_rivals_are_real_ends_of_other_moments():
     expected += [x[-1] for x, ended in others if not ended]
     expected = [x for x in expected if (x[-1] != seen[7][-1]).any()]
     later = later_starts(emulator, start, 5, CONFIG)
-    found, hidden = moments(emulator, start, later, starts[1:3], macro, 5, CONFIG)
-    np.testing.assert_array_equal(found, expected)
-    assert hidden == sum(ended for _, ended in late + others)
+    found = moments(emulator, start, later, starts[1:3], macro, 5, CONFIG)
+    np.testing.assert_array_equal(found.seen, expected)
+    assert set(found.kinds) == {0, 1, 2} and list(found.kinds) == sorted(found.kinds)
+    assert found.hidden == sum(ended for _, ended in late + others)
 
 
 def test_the_probe_is_ridge_regression_and_reads_games_that_it_was_not_fitted_on():

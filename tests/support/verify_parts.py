@@ -40,6 +40,7 @@ def random_trials(rng, macros=5, states=7):
             repeats=[None, True, False][rng.integers(3)],
             whole=bool(rng.random() < 0.6),
             moments=int(rng.integers(0, 4)),
+            beats=tuple([None, True, False][rng.integers(3)] for _ in range(3)),
             hidden=int(rng.integers(0, 3)),
             ended=bool(rng.random() < 0.2),
             end_foreseen=bool(rng.random() < 0.5),

@@ -16,7 +16,7 @@ from smz_jax.config.check import ConfigError
 from smz_jax.macros.library.gate import gate_and_reason
 from smz_jax.storage.documents.forms import is_number
 from smz_jax.storage.documents.macro_form import decode
-from smz_jax.storage.documents.verify_json import ERRORS, ESTIMATE, KINDS, SCHEMA
+from smz_jax.storage.documents.verify_json import ERRORS, ESTIMATE, KINDS, MOMENTS, SCHEMA
 from smz_jax.storage.estimate import Estimate, mean_estimate, share_estimate
 from smz_jax.storage.export import Exported
 from smz_jax.storage.files import read_json
@@ -71,6 +71,10 @@ def tally(trials: Sequence[Trial], applied: np.ndarray) -> dict[str, Any]:
     def of(chosen: Sequence[Trial], name: str, kind: Any = share_estimate) -> dict[str, Any]:
         return estimate(kind, [getattr(x, name) for x in chosen], [x.state for x in chosen])
 
+    def against(kind: int) -> dict[str, Any]:
+        rows = [(x.beats[kind], x.state) for x in alive if x.beats[kind] is not None]
+        return estimate(share_estimate, [x for x, _ in rows], [x for _, x in rows])
+
     return {
         # of (macro, state) pairs, those in which the macro applies
         "applied": estimate(share_estimate, applied.ravel(), states.ravel()),
@@ -81,6 +85,7 @@ def tally(trials: Sequence[Trial], applied: np.ndarray) -> dict[str, Any]:
         "paid_unrewarded": of([x for x in counted if not x.rewarded], "paid"),
         "whole": of(whole, "whole"),
         "whole_paid": of(whole, "whole_paid"),
+        **{name: against(kind) for kind, name in enumerate(MOMENTS)},
         # trials in which a life or the game ends, and of those the ones in which that was foreseen
         "lost": of(here, "ended"),
         "lost_foreseen": of([x for x in here if x.ended], "end_foreseen"),

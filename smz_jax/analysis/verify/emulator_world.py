@@ -24,9 +24,10 @@ from smz_jax.analysis.verify.outcomes import Outcome, play_from
 from smz_jax.analysis.verify.played import StartState, is_over, timestep_of
 from smz_jax.analysis.verify.probe import MEMORY, Look, fit_probes, truth
 from smz_jax.analysis.verify.tried_libraries import Macro, Trial, is_paid
-from smz_jax.analysis.verify.whole_state import is_whole, later_starts, moments
+from smz_jax.analysis.verify.whole_state import Moments, is_whole, later_starts, moments
 from smz_jax.config.settings import Config
 from smz_jax.envs.atari.emulator import Emulator
+from smz_jax.storage.documents.verify_json import MOMENTS
 
 RIVALS = 19
 """Other sequences at most that a macro's end is compared with."""
@@ -42,7 +43,7 @@ class Stage(NamedTuple):
 
     played: Mapping[Macro, Sequence[Outcome]]  # macros and others, one for each run
     pools: Mapping[int, Mapping[Macro, Sequence[Outcome]]]  # others, by length
-    moments: Mapping[tuple[Macro, int], tuple[list[np.ndarray], int]]  # by macro and run
+    moments: Mapping[tuple[Macro, int], Moments]  # by macro and run
     greedy: Sequence[Sequence[float]]  # returns of the greedy policy by run and length
 
     def rivals(self, macro: Macro, run: int) -> list[Macro]:
@@ -123,22 +124,27 @@ class EmulatorWorld:
         worth = self._values([stage.played[x][run].observation for x in macros for run in runs])
         index = {x: row for row, x in enumerate(stage.played)}
         ends = [end.observation for found in stage.played.values() for end in found[: self._runs]]
-        seen = np.stack([*ends, *(x for found, _ in stage.moments.values() for x in found)])
+        seen = np.stack([*ends, *(x for found in stage.moments.values() for x in found.seen)])
         trials = {(key, macro): [] for key in views for macro in macros}
         for key, view in views.items():
             places = self._places(view, seen)
             real = places[: len(ends)].reshape(len(index), self._runs, -1)
             told = foresee(view, state, list(index), config.macro.max_length)
             first = len(ends)
-            for ((macro, run), (found, hidden)), value in zip(
-                stage.moments.items(), worth, strict=True
-            ):
+            for ((macro, run), found), value in zip(stage.moments.items(), worth, strict=True):
                 own, row = stage.played[macro][run], index[macro]
-                elsewhen = places[first : first + len(found)]
-                first += len(found)
+                elsewhen = places[first : first + len(found.seen)]
+                first += len(elsewhen)
                 rivals = [index[x] for x in stage.rivals(macro, run)]
                 returned = returns(own.rewards, 0.0 if own.over else value, config.learner.gamma)
                 foreseen, end, over = told.end[row], real[row, run], int(told.over[row])
+                kinds = np.array(found.kinds, int)
+                beats = tuple(
+                    is_nearest(end, elsewhen[kinds == kind], foreseen, view.centre)
+                    if kind in kinds
+                    else None
+                    for kind in range(len(MOMENTS))
+                )
                 rams = {x.ram.tobytes() for x in stage.played[macro]}
                 trial = Trial(
                     state=state,
@@ -150,9 +156,10 @@ class EmulatorWorld:
                     rewarded=bool(np.any(own.rewards != 0)),
                     lives=own.lost,
                     gain=returned - stage.greedy[run][len(macro)],
-                    whole=is_whole(own, over, is_nearest(end, elsewhen, foreseen, view.centre)),
-                    moments=len(found),
-                    hidden=hidden,
+                    whole=is_whole(own, over, all(x is not False for x in beats)),
+                    beats=beats,
+                    moments=len(elsewhen),
+                    hidden=found.hidden,
                     ended=own.over,
                     end_foreseen=own.over and over == own.ends,
                     errors=self._errors(view, state, own, np.stack([foreseen, end])),
@@ -177,7 +184,7 @@ class EmulatorWorld:
         others, later = self.others(state), later_starts(emulator, start, seeds[0], config)
         found = {}
         for macro, run in itertools.product(macros, range(len(runs))):
-            found[macro, run] = [], 0
+            found[macro, run] = Moments()
             if not outcomes[macro][run].over:
                 where = emulator, start, later, others
                 found[macro, run] = moments(*where, macro, runs[run], config)

@@ -52,6 +52,7 @@ class Trial(NamedTuple):
     gain: float  # discounted rewards and value at the end, less those of the greedy policy
     whole: bool = False  # the whole state at its end is as foreseen; see `whole_state`
     moments: int = 0  # real ends of other moments that its foreseen end was compared with
+    beats: tuple[bool | None, ...] = (None,) * 3  # those of each kind; None: there are none
     hidden: int = 0  # further ones that an end of the game hides
     ended: bool = False  # a life or the game ended, at the latest with its last action
     end_foreseen: bool = False  # and the model said so, at that step

@@ -6,7 +6,7 @@ from typing import Any
 from smz_jax.analysis.verify.criteria import TESTS, fair_pairs
 from smz_jax.analysis.verify.tried_libraries import PERFECT, REAL, UNTRAINED
 from smz_jax.report.tables import Table
-from smz_jax.storage.documents.verify_json import ERRORS, KINDS
+from smz_jax.storage.documents.verify_json import ERRORS, KINDS, MOMENTS
 from smz_jax.storage.estimate import Estimate
 
 WHERE = """\
@@ -126,6 +126,17 @@ def pair_table(document: Mapping[str, Any]) -> Table:
     return Table(("library", *columns), rows)
 
 
+def moment_table(document: Mapping[str, Any]) -> Table:
+    """The test of the whole state against each kind of rivals alone."""
+    heads = ("nearer than rivals", "all", *(name.replace("_", " ") for name in MOMENTS))
+    rows = [
+        [x["name"], *(share_text(x["totals"][name]) for name in ("whole", *MOMENTS))]
+        for x in document["libraries"]
+        if document["suite"] != "grid"
+    ]
+    return Table(heads, rows)
+
+
 def probe_table(document: Mapping[str, Any]) -> Table:
     """Mean errors of the probe on foreseen ends / real ones / if nothing moved, by length."""
     rows = []
@@ -201,7 +212,7 @@ def to_text(document: Mapping[str, Any]) -> str:
     """The tables for a terminal."""
     libraries = document["libraries"]
     parts = ["\n".join(head_lines(document)), Table(TOTALS, total_rows(document)).to_text()]
-    parts += [pair_table(document).to_text(), probe_table(document).to_text()]
+    parts += [x(document).to_text() for x in (pair_table, moment_table, probe_table)]
     parts.append("\n".join(criteria_lines(document["criteria"])))
     parts.append(macro_table(libraries[0]).to_text() if libraries else "")
     return "\n\n".join(filter(None, parts))
@@ -213,7 +224,7 @@ def to_markdown(document: Mapping[str, Any]) -> str:
     lines = [f"- {line}" for line in head_lines(document)]
     parts = ["# Verification of macros", "\n".join(lines), how.strip()]
     parts.append(Table(TOTALS, total_rows(document)).to_markdown())
-    parts += [x(document).to_markdown() for x in (pair_table, probe_table)]
+    parts += [x(document).to_markdown() for x in (pair_table, moment_table, probe_table)]
     parts.append("\n".join(f"- {line}" for line in criteria_lines(document["criteria"])))
     for library in document["libraries"]:
         parts += [f"## {library['name']}", macro_table(library).to_markdown() or "None."]

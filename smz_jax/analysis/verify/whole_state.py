@@ -17,6 +17,7 @@ discount falls below 1/2); where it says so of a step that ends nothing, it is n
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -34,6 +35,14 @@ ELSEWHERE = 9
 NOOP = 0
 
 
+class Moments(NamedTuple):
+    """Rivals of a real end."""
+
+    seen: Sequence[np.ndarray] = ()  # observations [F, H, W]
+    kinds: Sequence[int] = ()  # of each, an index of `verify_json.MOMENTS`
+    hidden: int = 0  # that were left out
+
+
 def moments(
     emulator: Emulator,
     start: StartState,
@@ -42,7 +51,7 @@ def moments(
     macro: Macro,
     seed: int,
     config: Config,
-) -> tuple[list[np.ndarray], int]:
+) -> Moments:
     """Rivals of a macro's real end.
 
     Args:
@@ -53,25 +62,24 @@ def moments(
         macro: its actions.
         seed: of the sticky actions, as in the macro's own run.
         config: of the run.
-
-    Returns:
-        Observations `[F, H, W]`, and how many were left out.
     """
 
     def run(begin: StartState, actions: Macro) -> Outcome:
         return play_from(emulator, begin, [actions], [seed], config)[actions][0]
 
     length, ahead = len(macro), run(start, (*macro, *[NOOP] * max(STEPS)))
-    found: list[np.ndarray | None] = []
+    found: list[tuple[int, np.ndarray | None]] = []
     for step in (*(length - x for x in STEPS), *(length + x for x in STEPS)):
-        found.append(observation_at(start, ahead, step) if step < ahead.ends else None)
-    begins = [None if x is None else StartState(x, 0, 0) for x in later]
-    for begin in (*begins, *others[:ELSEWHERE]):
+        found.append((0, observation_at(start, ahead, step) if step < ahead.ends else None))
+    begins = [(1, None if x is None else StartState(x, 0, 0)) for x in later]
+    for kind, begin in (*begins, *((2, x) for x in others[:ELSEWHERE])):
         end = None if begin is None else run(begin, macro)
-        found.append(None if end is None or end.ends <= length else end.observation)
+        alive = end is not None and end.ends > length
+        found.append((kind, end.observation if alive else None))
     own = observation_at(start, ahead, length)[-1]
-    rivals = [x for x in found if x is not None]
-    return [x for x in rivals if (x[-1] != own).any()], len(found) - len(rivals)
+    seen = [(kind, x) for kind, x in found if x is not None]
+    rivals = [(kind, x) for kind, x in seen if (x[-1] != own).any()]
+    return Moments([x for _, x in rivals], [x for x, _ in rivals], len(found) - len(seen))
 
 
 def observation_at(start: StartState, run: Outcome, step: int) -> np.ndarray | None:

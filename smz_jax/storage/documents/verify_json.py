@@ -30,6 +30,7 @@
 `totals`, and each entry of `macros` (with its actions, names and status), hold estimates: mean,
 low, high (95 %; null where there is none) and trials. `whole` is of the test of the whole state,
 `whole_paid` of it and the rewards, `held` of the effect of the actions (`nearest`) and the rewards;
+`in_time`, `later` and `elsewhere` are of the whole state against the rivals of one kind alone;
 `lost` is of trials in which a life or the game ends, `lost_foreseen` of these.
 """
 
@@ -42,9 +43,20 @@ SCHEMA = 4
 FILE, TABLE = "verify.json", "verify.md"
 KINDS = {"changing": "- that change the action", "repeats": "- repeats of one action"}
 """Kinds of macros, and their rows of a table."""
+MOMENTS = ("in_time", "later", "elsewhere")
+"""Kinds of rivals in the test of the whole state."""
 SHARES = (
     *("applied", "held", "nearest", "told_apart", "paid_rewarded", "paid_unrewarded"),
-    *("held_anywhere", "repeats", "whole", "whole_paid", "whole_anywhere", "lost", "lost_foreseen"),
+    *(
+        *MOMENTS,
+        "held_anywhere",
+        "repeats",
+        "whole",
+        "whole_paid",
+        "whole_anywhere",
+        "lost",
+        "lost_foreseen",
+    ),
 )
 MEANS = ("gain", "lives")
 ERRORS = ("foreseen", "real", "still")
