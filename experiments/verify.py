@@ -15,13 +15,13 @@ Atari is tried in ale-py's emulator, whose states can be cloned: from states of 
 games each macro is played. What the model foresees is compared with real ends of other moments (the
 whole state), and with those of other sequences from the same state (the effect of the actions). A
 lost life counts as a failure unless it was foreseen. The grid world is compared with its exact
-rules, from every state. A macro applies where the model holds every transition to be certain
-and, if it owns a slot of the precondition head, the head agrees; it is also tried without the head.
-Sound macros without a slot are tried only where none has one.
-The same is done for as many macros from shuffled play, at random, and from the untrained network;
-none of the first two is among the run's own. Criteria compare them under the same condition. The tables, and which criteria are met, are printed
-and written to FOLDER/verify.md, all numbers to FOLDER/verify.json. Where no macro is sound the
-controls are tried all the same, and the tables say which gate closed.
+rules, from every state. A macro applies where the model holds every transition to be certain and,
+if it owns a slot of the precondition head, the head agrees; it is also tried without the head.
+Sound macros without a slot are tried only where none has one. The same is done for as many macros
+from shuffled play, at random, and from the untrained network; none of the first two is among the
+run's own. Criteria compare them under the same condition. The tables, and which criteria are met,
+are printed and written to FOLDER/verify.md, all numbers to FOLDER/verify.json. Where no macro is
+sound the controls are tried all the same, and the tables say which gate closed.
 """  # noqa: D405
 
 import os
