@@ -129,7 +129,14 @@ def test_a_perfect_library_is_the_ceiling():
         spelled = "".join(map(str, macro))
         count = sum(x.startswith(spelled, i) for x in text for i in range(len(x)))
         assert (macro in found) == (count >= 5 and macro[0] != 1), macro
-    ceiling = libraries.saved_bits(found, pieces, pieces, 4, 0)
+    other_play = [x.actions for x in pieces_of(np.random.default_rng(4), phrase=(0, 1))]
+    ceiling = libraries.ceiling(found, other_play, pieces, 4, 0)
+    assert ceiling == libraries.saved_bits(found, pieces, pieces, 4, 0)
+    assert libraries.ceiling(found, pieces, other_play, 4, 0) == max(
+        (libraries.saved_bits(found, x, other_play, 4, 0) for x in (pieces, other_play)),
+        key=lambda x: x.encoding.saved_per_action,  # type: ignore[union-attr]
+    )
+    assert libraries.ceiling(found, pieces, [], 4, 0) is None
     other = libraries.saved_bits(((2, 2, 3, 1), (1, 2)), pieces, pieces, 4, 0)
     assert ceiling is not None and other is not None
     assert ceiling.encoding.saved_per_action >= other.encoding.saved_per_action > 0

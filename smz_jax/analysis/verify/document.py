@@ -150,7 +150,7 @@ def to_document(model: Exported, request: VerifyRequest, found: Verification) ->
         each.name: tried.saved_bits(each.macros, known, held_out, len(names), request.seed)
         for each in found.saving
     }
-    ceiling = tried.saved_bits(found.perfect, held_out, held_out, len(names), request.seed)
+    ceiling = tried.ceiling(found.perfect, known, held_out, len(names), request.seed)
     own = set(found.results[0].library.macros)
 
     def entry(result: LibraryTrials) -> dict[str, Any]:

@@ -92,7 +92,7 @@ class EmulatorWorld:
         if self.memory is not None:
             places = self.rams[:, self.memory.agent].astype(int)
             order = np.argsort(np.abs(places - places[state]), kind="stable")
-        return [self.starts[x] for x in order if x != state]
+        return [self.starts[x] for x in order.tolist() if x != state]
 
     def choose(
         self, _: Sequence[Macro], applies: np.ndarray

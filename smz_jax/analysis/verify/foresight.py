@@ -22,9 +22,9 @@ NEVER = 2**31 - 1
 class Foreseen(NamedTuple):
     """What comes of N sequences, each transition through its likeliest code."""
 
-    end: Array  # [N, E] float32, embedding after the last action, as `Foresight.place` gives it
-    reward: Array  # [N] float32, sum of the rewards that are learned from
-    over: Array  # [N] int32, number of the step that ends the episode; `NEVER`: none does
+    end: Any  # [N, E] float32, embedding after the last action, as `Foresight.place` gives it
+    reward: Any  # [N] float32, sum of the rewards that are learned from
+    over: Any  # [N] int32, number of the step that ends the episode; `NEVER`: none does
 
 
 class Foresight(NamedTuple):

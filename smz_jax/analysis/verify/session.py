@@ -196,7 +196,8 @@ def judged_by(
     for library in libraries:
         rows = [row for row, x in enumerate(library.macros) if x in trained.learned.slots]
         if library.name not in models and rows:
-            macros, status = (tuple(x[row] for row in rows) for x in library[1:])
+            macros = tuple(library.macros[row] for row in rows)
+            status = tuple(library.status[row] for row in rows)
             judged.append((Library(library.name + WITH_HEAD, macros, status), trained))
     judged.insert(1, (libraries[0]._replace(name=CERTAIN), plain))
     return judged

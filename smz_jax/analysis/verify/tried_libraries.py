@@ -303,6 +303,22 @@ def saved_bits(
     return Savings(kept, encoding, low, high)
 
 
+def ceiling(
+    perfect: Sequence[Macro],
+    known: Sequence[np.ndarray],
+    held_out: Sequence[np.ndarray],
+    num_actions: int,
+    seed: int,
+) -> Savings | None:
+    """The most that macros of a perfect library save of held-out play, as `saved_bits`.
+
+    They are chosen by that very play, or by the known one where that saves more: the choice is
+    greedy.
+    """
+    ways = (saved_bits(perfect, by, held_out, num_actions, seed) for by in (held_out, known))
+    return max(filter(None, ways), key=lambda x: x.encoding.saved_per_action, default=None)
+
+
 def is_paid(foreseen: Any, real: Any, config: Config) -> Any:
     """Whether the sum of a macro's rewards is as foreseen, by `macro.reward_threshold`."""
     return np.abs(np.asarray(foreseen) - np.asarray(real)) <= config.macro.reward_threshold

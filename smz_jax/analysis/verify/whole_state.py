@@ -74,9 +74,8 @@ def moments(
     begins = [(1, None if x is None else StartState(x, 0, 0)) for x in later]
     for kind, begin in (*begins, *((2, x) for x in others[:ELSEWHERE])):
         end = None if begin is None else run(begin, macro)
-        alive = end is not None and end.ends > length
-        found.append((kind, end.observation if alive else None))
-    own = observation_at(start, ahead, length)[-1]
+        found.append((kind, None if end is None or end.ends <= length else end.observation))
+    own = ahead.frames[len(start.state.step.observation) + length - 1]
     seen = [(kind, x) for kind, x in found if x is not None]
     rivals = [(kind, x) for kind, x in seen if (x[-1] != own).any()]
     return Moments([x for _, x in rivals], [x for x, _ in rivals], len(found) - len(seen))
