@@ -96,6 +96,9 @@ def test_totals_of_each_kind_and_of_rewarded_trials():
     text = table.to_text(document)
     assert "1 change the action, 0 repeat one; code perplexity 7.05" in text
     assert "3 of the 5 macros tried own a slot" in text
+    assert "controls that own a slot: none; of the others the head says nothing" in text
+    document["libraries"].append({**document["libraries"][1], "name": "random, with the head"})
+    assert "controls that own a slot: 5 of random;" in table.to_text(document)
 
 
 def test_perplexity_is_that_of_the_runs_last_check(tmp_path):

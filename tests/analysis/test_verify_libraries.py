@@ -107,6 +107,11 @@ def test_shuffled_macros_keep_lengths_and_action_frequencies():
     assert list(map(len, found)) == [4, 3, 3, 2] and len(set(found)) == 4
     assert not set(found) & set(macros)
     assert Counter(sum(found, ())) == Counter(sum(macros, ()))
+    # Here most orders give one of them, or the same twice.
+    ring = [(0, 1), (1, 2), (2, 0)]
+    for seed in range(20):
+        found = mixed_macros(ring, [2, 2, 2], np.random.default_rng(seed))
+        assert len(set(found)) == 3 and not set(found) & set(ring)
     # Of one action nothing else can be made in its length; longer ones can.
     assert mixed_macros([(1, 1)], [2], np.random.default_rng(0)) == []
     assert mixed_macros([(1, 1)], [3], np.random.default_rng(0)) == [(1, 1, 1)]

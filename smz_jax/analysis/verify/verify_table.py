@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from smz_jax.analysis.verify.criteria import TESTS, fair_pairs
-from smz_jax.analysis.verify.tried_libraries import PERFECT, REAL, UNTRAINED
+from smz_jax.analysis.verify.tried_libraries import PERFECT, REAL, UNTRAINED, WITH_HEAD
 from smz_jax.report.tables import Table
 from smz_jax.storage.documents.verify_json import ERRORS, KINDS, MOMENTS
 from smz_jax.storage.estimate import Estimate
@@ -12,9 +12,9 @@ from smz_jax.storage.estimate import Estimate
 WHERE = """\
 A macro applies in a state where every transition is certain by the model and, if the macro
 owns a slot of the precondition head, the head gives it a probability of 0.5 or more there. Sound
-macros that own none are tried only where none owns any. Only
-the run's own macros have a head: "macros, certain only" are the same without it, as every control
-is; where a state is tried for both, by the same runs.
+macros that own none are tried only where none owns any. "Macros, certain only" are the same without
+the head, as controls are; where a state is tried for both, by the same runs. Those sequences of
+controls that own a slot are tried a second time, "with the head"; of the others it says nothing.
 """
 HOW = """\
 There are two tests of a trial. "Whole state": the end that the model foresees is nearer to the real
@@ -189,6 +189,10 @@ def head_lines(document: Mapping[str, Any]) -> list[str]:
             f"controls: of the {len(other['macros'])} of the untrained network {other['shared']} "
             "are among the macros; of shuffled play and random ones none is"
         )
+    if document["owned"] is not None:
+        heads = {x: libraries[x + WITH_HEAD] for x in libraries if x + WITH_HEAD in libraries}
+        said = ", ".join(f"{len(x['macros'])} of {name}" for name, x in heads.items()) or "none"
+        lines.append(f"controls that own a slot: {said}; of the others the head says nothing")
     if gate is not None:
         lines.append(f"no macro is sound; the gate that closed: {gate['closed']}: {gate['why']}")
     for pairs in document["pairs"] or ():
