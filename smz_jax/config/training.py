@@ -149,8 +149,13 @@ class MacroConfig(Checked, section="macro"):
     """A transition in a search tree is certain below this normalised entropy."""
     min_occurrences: Annotated[int, Between(1, 10**9)] = 3
     """A candidate seen this often is a macro."""
-    capacity: Annotated[int, Between(8, 2**20)] = 1024
-    """Slots of the table; when it is full the least useful entry goes, and is counted."""
+    capacity: Annotated[int | None, Between(8, 2**20, words="unset or in 8..1048576")] = None
+    """Slots of the table; when it is full the least useful entry goes, and is counted. Unset: one
+    for each sequence that there is of these lengths, at most 8,192."""
+    halve_every: Annotated[int, Between(0, 10**12, words="in 0..10^12")] = 0
+    """Environment steps after which the counts of all macros are halved, so that the play of long
+    ago weighs less than that of now; an eighth of a full table is then kept for sequences that are
+    seen often now. 0: never."""
     num_buckets: int = 64
     """Start-state buckets (arg max of a fixed random projection of the embedding); even."""
     tree_weight: Literal["path", "visits"] = "path"

@@ -138,7 +138,7 @@ def _warnings(run: RunData) -> Iterator[str]:
     if dropped := run.last("macros/dropped"):
         yield (
             f"The macro table was full: {short_count(dropped)} entries were dropped "
-            f"(macro.capacity = {capacity})."
+            f"(macro.capacity is {capacity or 'unset'})."
         )
     elif total and isinstance(capacity, int) and total >= capacity:
         yield f"The macro table is full ({capacity} slots): the next entry drops one."

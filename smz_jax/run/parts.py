@@ -74,7 +74,7 @@ def make_parts(config: Config, timers: PhaseTimers) -> Parts:
     def init() -> tuple[TrainState, Any, MacroState]:
         train = init_train_state(networks, config, learner_key)
         head_key = jax.random.fold_in(jax.random.key(config.seed), HEAD_KEY)
-        head = init_head(config.macro, embedding.shape[1:], head_key)
+        head = init_head(config.macro, embedding.shape[1:], head_key, spec.num_actions)
         return train._replace(head=head), replay.init(), miner.init(macro_key)
 
     return Parts(

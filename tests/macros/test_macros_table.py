@@ -1,5 +1,8 @@
 """Exactness of keys, the full table and the merge's buffers, against the plain-Python twin."""
 
+import dataclasses
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +11,7 @@ import pytest
 from smz_jax.config.check import ConfigError
 from smz_jax.config.training import MacroConfig
 from smz_jax.macros.mine.keys import MAX_ACTIONS, PackedWindows, pack, unpack
-from smz_jax.macros.mine.table import init_table, merge
+from smz_jax.macros.mine.table import halve, init_table, merge, table_size
 from smz_jax.macros.mine.windows import PlayRows, init_carry, play_windows
 from tests.support import macro_twin as twin
 
@@ -125,6 +128,74 @@ def test_every_buffer_of_the_merge_loses_nothing(num_actions):
         expected.capacity = 128
         expected.merge([w for w, flag in zip(found, flags, strict=True) if not flag], played=False)
         expected.assert_equals(table)
+
+
+def test_a_table_for_every_sequence_needs_no_choice():
+    """Unset it has 4^2 + 4^3 slots; more sequences than it may have: as many as are allowed."""
+    every = MacroConfig(max_length=3)
+    assert table_size(every, 4) == 16 + 64 and table_size(every, 1) == 8
+    assert table_size(MacroConfig(), 4) == 5456 and table_size(MacroConfig(), 18) == 8192
+    assert table_size(MacroConfig(max_length=3, capacity=12), 4) == 12
+    rng = np.random.default_rng(0)
+    sequences = [tuple(x) for n in (2, 3) for x in itertools.product(range(4), repeat=n)]
+    table, expected = init_table(every, 4), twin.Table(10**6)
+    for _ in range(3):
+        picked = [sequences[i] for i in rng.integers(0, 80, 60)]
+        windows = packed(picked, rng)
+        table = merge(table, windows, played=True, config=every, num_actions=4)
+        expected.merge(as_found(picked, windows), played=True)
+        expected.assert_equals(table)
+    assert int(table.dropped) == 0
+
+
+def test_counts_are_halved_and_means_stay():
+    rng = np.random.default_rng(1)
+    config = MacroConfig(max_length=2, capacity=8)
+    windows = packed([(0, 1)] * 7 + [(1, 1)] * 4 + [(2, 0)], rng)
+    played = jnp.arange(12) < 4
+    table = merge(init_table(config, 4), windows, played=played, config=config)
+    halved = halve(table)
+    assert halved.count[:4].tolist() == [4, 2, 1, 0] and table.count[:4].tolist() == [7, 4, 1, 0]
+    assert halved.play_count[:3].tolist() == [2, 0, 0]
+    for name in ("entropy_sum", "reward_sum"):
+        means = [
+            np.asarray(getattr(x, name))[:3] / np.asarray(x.count)[:3] for x in (table, halved)
+        ]
+        np.testing.assert_allclose(*means, rtol=1e-6)
+    assert not np.asarray(halved.entropy_sum)[3:].any()
+
+
+@pytest.mark.parametrize("num_actions", [4, MAX_ACTIONS])
+def test_newcomers_rise_where_counts_are_halved(num_actions):
+    """Of 16 slots two are for what is seen now; what stays long enough takes one of the others."""
+    config = MacroConfig(max_length=3, capacity=16, halve_every=1)
+    rng = np.random.default_rng(0)
+    every = [tuple(x) for x in itertools.product(range(4), repeat=2)]
+    told = {"played": True, "config": config, "num_actions": num_actions}
+
+    def add(table, *sequences):
+        return merge(table, packed(sequences, rng), **told)
+
+    def known(table):
+        rows = np.asarray(table.actions)
+        return [tuple(row[row >= 0].tolist()) for row in rows if row[0] >= 0]
+
+    full = [x for x in every for _ in range(10)]
+    table = add(init_table(config, 4), *full)
+    # A stranger seen once takes the place of the last that is not seen now.
+    table = add(table, (0, 0, 0))
+    assert known(table) == sorted([*every[:15], (0, 0, 0)]) and int(table.dropped) == 1
+    # Two seen more often: the first stranger leaves, and the least of the old ones.
+    table = add(table, *[(1, 1, 1)] * 2, *[(2, 2, 2)] * 2)
+    assert known(table) == sorted([*every[:14], (1, 1, 1), (2, 2, 2)])
+    # One of them comes again and again: it has risen, and the other leaves before it.
+    for _ in range(6):
+        table = add(table, *[(2, 2, 2)] * 2)
+    table = add(table, (3, 3, 3), (3, 3, 2))
+    assert {(2, 2, 2), (3, 3, 3), (3, 3, 2)} <= set(known(table)) and (1, 1, 1) not in known(table)
+    # Without it nobody comes in who is not seen more often than the least at once.
+    told["config"] = dataclasses.replace(config, halve_every=0)
+    assert known(add(add(init_table(config, 4), *full), (0, 0, 0))) == every
 
 
 def test_unpacked_windows():

@@ -25,6 +25,7 @@ from smz_jax.macros.precondition.head import (
     init_head,
     make_head_update,
     model_part,
+    play_weights,
     settle,
     uncertain,
     worth_it,
@@ -321,6 +322,13 @@ def test_the_model_learns_the_same_with_and_without_it():
         moved = jax.tree.map(lambda a, b: bool((a != b).any()), before.params, learned.head.params)
         assert int(learned.head.updates) == number // 2 + 1
         assert any(jax.tree.leaves(moved)) == (number % 2 == 0)
+
+
+def test_weights_of_play():
+    """Of (1 / (N p))^0.5 over its maximum; probabilities 1, 4 and 16 times the least."""
+    found = play_weights(jnp.array([1.0, 0.5, 0.25]), 0.5)
+    np.testing.assert_allclose(found, np.array([16, 4, 1]) / 7, rtol=1e-6)
+    np.testing.assert_allclose(play_weights(jnp.ones(3), 0.0), 1)
 
 
 # --- evidence for the table -----------------------------------------------------------------------

@@ -32,8 +32,8 @@ macro is `refuted` once the upper bound of its share of held trials falls below 
 before `macro.min_trials`.
 
 The correction: of 1,000 candidates 50 pass a 95 % bound by chance. So a sound macro is also among
-those that Benjamini and Hochberg (1995) choose by the exact binomial test of `macro.sound_share`,
-so that no more than a share `macro.false_share` of them is expected to be false. It stands beside
+those that Benjamini and Hochberg (1995) choose by the binomial test of `macro.sound_share`, so
+that no more than a share `macro.false_share` of them is expected to be false. It stands beside
 the bound, which readers see, and which is stricter where nearly all candidates are good.
 """
 
@@ -41,7 +41,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import betainc
+from jax.scipy.special import ndtr
 
 from smz_jax.config.training import MacroConfig
 from smz_jax.macros.mine.keys import pack
@@ -207,10 +207,29 @@ def effective_share(table: MacroTable) -> Array:
 
 
 def chance_of_more(successes: Array, trials: Array, share: float) -> Array:
-    """P(X >= successes) where X is binomial of `trials` at `share`; of real numbers by betainc."""
-    some = jnp.maximum(successes, 1e-6)
-    tail = betainc(some, jnp.maximum(trials - successes, 0.0) + 1.0, jnp.float32(share))
-    return jnp.where(successes > 0, tail, 1.0)
+    """P(X >= successes) where X is binomial of `trials` at `share`; also of real numbers.
+
+    By the normal approximation of Peizer and Pratt (1968), which is off by less than 3 %, and
+    exactly where all succeeded: the incomplete beta function takes seconds to compile.
+    """
+
+    def g(x: Array) -> Array:
+        """(1 - x^2 + 2 x ln x) / (1 - x)^2; near 1 by its series."""
+        h = 1.0 - x
+        near = jnp.abs(h) < 0.2
+        series = h * (1 / 3 + h * (1 / 6 + h * (1 / 10 + h / 15)))
+        return jnp.where(near, series, (1 - x**2 + 2 * x * jnp.log(x)) / jnp.where(near, 1.0, h**2))
+
+    rest = 1.0 - share
+    below = jnp.maximum(successes - 1.0, 0.0)  # 1 - P(X <= below)
+    above = jnp.maximum(trials - below, 0.5)
+    offset = below + 2 / 3 - (trials + 1 / 3) * share
+    offset += 0.02 * (rest / (below + 1) - share / above + (rest - 0.5) / (trials + 1))
+    spread = 1 + rest * g((below + 0.5) / jnp.maximum(trials * share, 1e-6))
+    spread += share * g(jnp.maximum(above - 0.5, 1e-6) / jnp.maximum(trials * rest, 1e-6))
+    z = offset * jnp.sqrt(spread / ((trials + 1 / 6) * share * rest))
+    tail = jnp.where(successes >= trials, share**trials, ndtr(-z))
+    return jnp.where((successes > 0) & (trials > 0), tail, 1.0)
 
 
 def discoveries(p_values: Array, tested: Array, false_share: float) -> Array:

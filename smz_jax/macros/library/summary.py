@@ -1,10 +1,12 @@
 """The macro library on the host: names, statistics and rankings (NumPy only)."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from smz_jax.config.training import MacroConfig
@@ -16,7 +18,7 @@ from smz_jax.storage.documents.macro_form import (
     STATUS_NAMES,
     decode,
 )
-from smz_jax.types import MacroStats, MacroTable
+from smz_jax.types import Array, MacroStats, MacroTable
 
 _judge = jax.jit(judge, static_argnames="config")
 """Of all slots, whose number is fixed: each shape is compiled."""
@@ -34,34 +36,44 @@ def table_stats(table: MacroTable, config: MacroConfig) -> dict[str, float]:
         macros the share that did not hold, `refusals`, and by gate (`refused_near` and so on) the
         share of those that did not pass it. Means over no macros are 0.
     """
-    host = jax.device_get(table)
-    macro = (host.length > 0) & (host.count >= config.min_occurrences)
-    total = int(macro.sum())
-    judged = jax.device_get(_judge(host, config=config))
-    states = judged.status
-    trials, *passed = (getattr(host, x)[macro].sum() for x in ("trials", "held", *GATES))
-    refused = [trials - x for x in passed]
-    generality = host.buckets[macro].sum(axis=-1)
-    entropy = host.entropy_sum[macro] / host.count[macro]
-    play = int((host.play_count[macro] > 0).sum())
-    stats = {
+    stats = jax.device_get(_table_stats(table, config=config))
+    return {name: float(value) for name, value in stats.items()}
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def _table_stats(table: MacroTable, config: MacroConfig) -> dict[str, Array]:
+    """`table_stats`, on the device."""
+    macro = (table.length > 0) & (table.count >= config.min_occurrences)
+    total, judged = macro.sum(), judge(table, config)
+    generality = jnp.where(macro, table.buckets.sum(axis=-1), 0)
+    entropy = jnp.where(macro, table.entropy_sum / jnp.maximum(table.count, 1), jnp.inf)
+    play = (macro & (table.play_count > 0)).sum()
+
+    def of_macros(x: Array) -> Array:
+        return jnp.sum(jnp.where(macro, x, 0.0))
+
+    def share(part: Array, whole: Array) -> Array:
+        return part / jnp.where(whole > 0, whole, 1.0)
+
+    trials = of_macros(table.trials)
+    refused = trials - of_macros(table.held)
+    return {
         "total": total,
         "play": play,
         "tree": total - play,
-        "candidates": (host.length > 0).sum() - total,
-        "dropped": host.dropped,
-        "generality_mean": generality.mean() if total else 0.0,
-        "generality_max": generality.max() if total else 0.0,
-        "entropy_mean": entropy.mean() if total else 0.0,
+        "candidates": (table.length > 0).sum() - total,
+        "dropped": table.dropped,
+        "generality_mean": share(generality.sum(), total),
+        "generality_max": generality.max(),
+        "entropy_mean": share(of_macros(entropy), total),
         "deterministic": (entropy < config.deterministic_threshold).sum(),
-        "sound": (macro & (states == SOUND)).sum(),
-        "refuted": (macro & (states == REFUTED)).sum(),
+        "sound": (macro & (judged.status == SOUND)).sum(),
+        "refuted": (macro & (judged.status == REFUTED)).sum(),
         "tested": judged.tested.sum(),
         "expected_false": expected_false(judged, config),
-        "refusals": refused[0] / (trials or 1),
-        **{f"refused_{x}": y / (refused[0] or 1) for x, y in zip(GATES, refused[1:], strict=True)},
+        "refusals": share(refused, trials),
+        **{f"refused_{x}": share(trials - of_macros(getattr(table, x)), refused) for x in GATES},
     }
-    return {name: float(value) for name, value in stats.items()}
 
 
 def run_stats(totals: MacroStats) -> dict[str, float]:

@@ -1,19 +1,26 @@
 """Macros of a run: the post-pass after every search, and the merge after every rollout."""
 
+import math
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from smz_jax.config.settings import Config
 from smz_jax.config.training import MacroConfig
 from smz_jax.macros.library.summary import run_stats, table_stats
 from smz_jax.macros.mine.buckets import BucketState, assign_buckets, init_buckets, update_buckets
 from smz_jax.macros.mine.keys import MAX_ACTIONS, PackedWindows
-from smz_jax.macros.mine.table import init_table, merge
+from smz_jax.macros.mine.table import halve, init_table, merge
 from smz_jax.macros.mine.windows import PlayCarry, PlayRows, init_carry, play_windows, tree_windows
 from smz_jax.types import Array, Decision, MacroStats, MacroTable, Trajectory
+
+MOST_STEPS = 8
+"""Steps in one post-pass, at most."""
+MOST_BYTES = 2**26
+"""Bytes of the trees that wait for it, at most, where they are more than one step's."""
 
 
 class MacroState(NamedTuple):
@@ -25,12 +32,12 @@ class MacroState(NamedTuple):
 
 
 class MinedWindows(NamedTuple):
-    """What the post-pass found since the rollout began; T steps of P windows each."""
+    """What the post-pass found in S steps."""
 
-    windows: PackedWindows | None  # [T, P]; None in plain-policy mode, which grows no tree
-    stats: MacroStats  # [T] each
-    bucket: Array  # [T, B] start-state bucket of each root
-    entropy: Array  # [T] mean normalised entropy of the trees' transitions
+    windows: PackedWindows | None  # [P]; None in plain-policy mode, which grows no tree
+    stats: MacroStats
+    bucket: Array  # [S, B] start-state bucket of each root
+    entropy: Array  # [S] mean normalised entropy of the trees' transitions
 
 
 class Miner:
@@ -49,10 +56,13 @@ class Miner:
         self._length, self._lanes = config.rollout.length, config.env.num_envs
         self._embedding_shape = embedding_shape
         self._warmup_steps = self._settings.bucket_warmup_steps // self._lanes
-        self._found: MinedWindows | None = None
-        self._step_in_rollout = 0
+        self._found: list[MinedWindows] = []
+        self._waiting: list[tuple[list[Any], list[Array]]] = []
+        nodes = 4 * self._lanes * (config.search.num_simulations + 1) * math.prod(embedding_shape)
+        most = max(1, min(MOST_STEPS, MOST_BYTES // nodes))
+        self._steps_of_pass = max(x for x in range(1, most + 1) if self._length % x == 0)
         self.init = jax.jit(self._init)
-        self._post_pass = jax.jit(self._watch_step, donate_argnums=(0, 1))
+        self._post_pass = jax.jit(self._mine)
         self._merge = jax.jit(self._merge_rollout, donate_argnums=0)
 
     def _init(self, rng_key: Array) -> MacroState:
@@ -68,24 +78,22 @@ class Miner:
         self.state, self._steps = state, steps
 
     def watch(self, *decisions: Decision) -> None:
-        """The jitted post-pass over one step's trees; nothing returns to the host.
+        """Takes one step's trees; the jitted post-pass is over a few steps at once.
+
+        Nothing returns to the host.
 
         Args:
             decisions: one for each pool of lanes, in their order. They are taken together, so
                 that what is found does not depend on how the lanes are split.
         """
         trees = [slim(decision.search.tree) for decision in decisions]
-        embeddings = [decision.embedding for decision in decisions]
-        seen = trees, embeddings, self._steps >= self._warmup_steps
-        if self._found is None:
-            _, one = jax.eval_shape(self._mine, self.state.buckets, *seen)
-            shape = (self._length,)
-            self._found = jax.tree.map(lambda x: jnp.zeros(shape + x.shape, x.dtype), one)
-        step = self._step_in_rollout
-        buckets, self._found = self._post_pass(self.state.buckets, self._found, step, *seen)
-        self.state = self.state._replace(buckets=buckets)
-        self._step_in_rollout += 1
+        self._waiting.append((trees, [decision.embedding for decision in decisions]))
         self._steps += 1
+        if (count := len(self._waiting)) == self._steps_of_pass:
+            frozen = np.arange(self._steps - count, self._steps) >= self._warmup_steps
+            buckets, found = self._post_pass(self.state.buckets, self._waiting, frozen)
+            self.state, self._waiting = self.state._replace(buckets=buckets), []
+            self._found.append(found)
 
     def end_rollout(self, rows: Trajectory) -> tuple[MacroState, MacroStats, float]:
         """Merges the windows of the rollout that was watched, `rows`, into the table.
@@ -94,43 +102,59 @@ class Miner:
             The state, what was searched for macros in this rollout (ints), and the mean normalised
             entropy of its trees' transitions.
         """
-        assert self._found is not None, "watch comes first"
+        assert self._found and not self._waiting, "watch comes first, for each step"
         rows = rows._replace(frame=None, invalid_actions=None, action_weights=None)
         frozen = self._steps >= self._warmup_steps
-        self.state, counts, entropy = self._merge(self.state, self._found, rows, frozen)
-        self._step_in_rollout = 0
+        halves = self._are_halved_by(self._steps) > self._are_halved_by(self._steps - self._length)
+        self.state, counts, entropy = self._merge(self.state, self._found, rows, frozen, halves)
+        self._found = []
         counts, entropy = jax.device_get((counts, entropy))
         return self.state, MacroStats(*map(int, counts)), float(entropy)
 
+    def _are_halved_by(self, steps: int) -> int:
+        """How often counts have been halved after so many steps of every lane."""
+        every = self._settings.halve_every
+        return steps * self._lanes // every if every else 0
+
     def _mine(
-        self, buckets: BucketState, trees: list[Any], embeddings: list[Array], frozen: Array
+        self, buckets: BucketState, steps: list[tuple[list[Any], list[Array]]], frozen: Array
     ) -> tuple[BucketState, MinedWindows]:
-        """What one step shows, without the axis of steps."""
-        # Joined first, else XLA adds up the mean pool by pool, and its last bits would differ.
-        tree, embedding = _join(trees), jax.lax.optimization_barrier(_join(embeddings))
-        buckets = update_buckets(buckets, embedding, frozen=frozen)
-        bucket = assign_buckets(buckets, embedding)
-        if tree is None:
+        """What some steps show; `frozen [S]`. One pass over all: its many small parts cost most."""
+        roots, nodes = [], []
+        for number, (trees, embeddings) in enumerate(steps):
+            # Joined first, else XLA adds up the mean pool by pool, and its last bits would differ.
+            embedding = jax.lax.optimization_barrier(jnp.concatenate(embeddings))
+            buckets = update_buckets(buckets, embedding, frozen=frozen[number])
+            roots.append(assign_buckets(buckets, embedding))
+            if trees[0] is not None:
+                nodes += [assign_buckets(buckets, tree.embeddings.state) for tree in trees]
+        bucket = jnp.stack(roots)
+        if not nodes:
             none = MacroStats(*[jnp.zeros((), jnp.int32)] * len(MacroStats._fields))
-            return buckets, MinedWindows(None, none, bucket, jnp.zeros((), jnp.float32))
-        nodes = assign_buckets(buckets, tree.embeddings.state)
-        windows, stats = tree_windows(tree, nodes, self._settings, self._key_actions)
+            return buckets, MinedWindows(None, none, bucket, jnp.zeros(len(steps), jnp.float32))
+        slimmer = [
+            tree.replace(embeddings=tree.embeddings._replace(state=None))
+            for trees, _ in steps
+            for tree in trees
+        ]
+        tree = jax.tree.map(lambda *x: jnp.concatenate(x), *slimmer)
+        found = tree_windows(tree, jnp.concatenate(nodes), self._settings, self._key_actions)
         # A chance node, or the decision node at the end of a collapsed one: both follow an action.
         edge = tree.action_from_parent
         followed = (tree.node_visits > 0) & (edge >= 0) & (edge < self._num_actions)
-        total = jnp.sum(jnp.where(followed, tree.embeddings.entropy, 0.0))
-        entropy = total / jnp.maximum(followed.sum(), 1)
-        return buckets, MinedWindows(windows, stats, bucket, entropy)
-
-    def _watch_step(
-        self, buckets: BucketState, found: MinedWindows, step: Array, *seen: Any
-    ) -> tuple[BucketState, MinedWindows]:
-        """Writes what one step shows into `found`."""
-        buckets, new = self._mine(buckets, *seen)
-        return buckets, jax.tree.map(lambda all_, one: all_.at[step].set(one), found, new)
+        total, count = (
+            x.reshape(len(steps), -1).sum(axis=1)
+            for x in (jnp.where(followed, tree.embeddings.entropy, 0.0), followed)
+        )
+        return buckets, MinedWindows(*found, bucket, total / jnp.maximum(count, 1))
 
     def _merge_rollout(
-        self, state: MacroState, found: MinedWindows, rows: Trajectory, frozen: Array
+        self,
+        state: MacroState,
+        found: list[MinedWindows],
+        rows: Trajectory,
+        frozen: Array,
+        halves: Array,
     ):
         """Merges windows of play and of trees.
 
@@ -138,19 +162,24 @@ class Miner:
         observation, at most one a game, is mined like any other.)
         """
         fields = rows.action, rows.transition_entropy, rows.reward, rows.discount, rows.is_first
-        joined = PlayRows(*fields, found.bucket.T)
+        joined = PlayRows(*fields, jnp.concatenate([x.bucket for x in found]).T)
         windows, stats, carry = play_windows(joined, state.carry, self._settings, self._key_actions)
         played = jnp.ones(windows.key_high.shape, jnp.bool_)
-        if found.windows is not None:
+        if found[0].windows is not None:
             # One merge for both sources: it is the sort that costs, and its compilation.
-            grown = jax.tree.map(jnp.ravel, found.windows)
-            windows = jax.tree.map(lambda *x: jnp.concatenate(x), windows, grown)
-            played = jnp.pad(played, (0, grown.key_high.shape[0]), constant_values=False)
+            every = windows, *(x.windows for x in found)
+            windows = jax.tree.map(lambda *x: jnp.concatenate(x), *every)
+            grown = windows.key_high.shape[0] - played.shape[0]
+            played = jnp.pad(played, (0, grown), constant_values=False)
         kind = {"config": self._settings, "num_actions": self._key_actions}
-        table = merge(state.table, windows, played=played, **kind)
+        table = state.table
+        if self._settings.halve_every:
+            table = jax.lax.cond(halves, halve, lambda same: same, table)
+        table = merge(table, windows, played=played, **kind)
         table = table._replace(buckets=table.buckets & frozen)
-        counts = jax.tree.map(lambda trees, play: trees.sum() + play, found.stats, stats)
-        return MacroState(table, state.buckets, carry), counts, found.entropy.mean()
+        counts = jax.tree.map(lambda *x: sum(x), stats, *(x.stats for x in found))
+        entropy = jnp.concatenate([x.entropy for x in found]).mean()
+        return MacroState(table, state.buckets, carry), counts, entropy
 
 
 def mining_row(table: MacroTable, totals: MacroStats, settings: MacroConfig) -> dict[str, float]:
@@ -160,11 +189,6 @@ def mining_row(table: MacroTable, totals: MacroStats, settings: MacroConfig) -> 
     rates = (f"{x}_{source}" for source in ("tree", "play") for x in ("certain", "certain_rate"))
     row = {**table_stats(table, settings), **{name: run[name] for name in (*counts, *rates)}}
     return {f"macros/{name}": value for name, value in row.items()}
-
-
-def _join(pools: list[Any]) -> Any:
-    """The pools' arrays as those of all lanes; None, the tree of the plain policy, stays None."""
-    return jax.tree.map(lambda *x: jnp.concatenate(x), *pools)
 
 
 def slim(tree: Any) -> Any:

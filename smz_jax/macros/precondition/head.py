@@ -28,7 +28,8 @@ from smz_jax.config.training import MacroConfig
 from smz_jax.macros.judge.evidence import count_trials, outcomes, status, weigh
 from smz_jax.macros.judge.trials import make_replayed
 from smz_jax.macros.mine.buckets import BucketState, assign_buckets
-from smz_jax.macros.mine.table import EVIDENCE
+from smz_jax.macros.mine.keys import MAX_ACTIONS
+from smz_jax.macros.mine.table import EVIDENCE, table_size
 from smz_jax.macros.precondition.network import PreconditionHead, reset_columns
 from smz_jax.macros.precondition.quality import Tally, count, fit_temperature, forget, init_tally
 from smz_jax.macros.precondition.slots import MacroSlots, assign_slots, init_slots, slot_targets
@@ -60,8 +61,14 @@ class Known(NamedTuple):
     buckets: BucketState
 
 
-def init_head(config: MacroConfig, embedding_shape: tuple[int, ...], rng_key: Array) -> HeadState:
+def init_head(
+    config: MacroConfig,
+    embedding_shape: tuple[int, ...],
+    rng_key: Array,
+    num_actions: int = MAX_ACTIONS,
+) -> HeadState:
     """A fresh head whose slots are all free; `embedding_shape` has no batch axis."""
+    capacity = table_size(config, min(num_actions, MAX_ACTIONS))
 
     @jax.jit
     def init(key: Array) -> HeadState:
@@ -72,7 +79,7 @@ def init_head(config: MacroConfig, embedding_shape: tuple[int, ...], rng_key: Ar
             slots=init_slots(config),
             tally=init_tally(config),
             updates=jnp.zeros((), jnp.int32),
-            evidence=jnp.zeros((len(EVIDENCE), config.capacity), jnp.float32),
+            evidence=jnp.zeros((len(EVIDENCE), capacity), jnp.float32),
         )
 
     return init(rng_key)
