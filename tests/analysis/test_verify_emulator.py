@@ -301,6 +301,29 @@ def test_under_sticky_actions_each_run_has_chance_of_its_own():
         assert trial.nearest or frame != foreseen
 
 
+def test_under_sticky_actions_deterministic_is_what_ends_in_the_same_memory():
+    emulator, starts = opened(sticky_prob=0.25), some_starts()
+    config = dataclasses.replace(CONFIG, env=EnvConfig(sticky_prob=0.25))
+    model = Oracle(emulator, starts).model()
+    sizes = (len(starts), 3, 9)
+    world = EmulatorWorld(emulator, starts, Player(lambda count: RIGHT), model, config, *sizes)  # type: ignore[arg-type]
+    tried, expected = [(0, FIRE), (0, 0, 0), (RIGHT, LEFT), (LEFT, LEFT)], []
+    for macro in tried:
+        same = 0
+        for state, start in enumerate(starts):
+            ends = set()
+            for seed in chance_seeds(9, state, 3):
+                emulator.restore(start.state, seed=seed)
+                for action in macro:
+                    emulator.step(action)
+                ends.add(emulator.ram().tobytes())
+            same += len(ends) == 1
+        expected.append(same >= 0.9 * len(starts))
+    assert world.are_deterministic(tried) == expected and not expected[2]
+    plain = EmulatorWorld(emulator, starts, Player(lambda count: RIGHT), model, CONFIG, *sizes)  # type: ignore[arg-type]
+    assert plain.are_deterministic(tried) == [True] * 4
+
+
 @functools.cache
 def tiny_model():
     """A Breakout model that was never trained; acts by its prior, which compiles fast."""
