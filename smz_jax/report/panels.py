@@ -376,16 +376,17 @@ _add(
     shown=lambda runs: any(run.grid or run.curve("rules/entropy_error")[0] for run in runs),
 )
 _TRIED = (
-    ("whole", "whole state as foreseen, where it applies"),
-    ("held", "effect of the actions and pay as foreseen, where it applies"),
-    ("held_anywhere", "effect of the actions and pay as foreseen, anywhere"),
-    *(("applied", "applies"), ("lost", "loses a life where it applies")),
+    ("whole", "whole state, where it applies"),
+    ("held", "effect of the actions and pay"),
+    ("held_anywhere", "the same, anywhere"),
+    *(("applied", "applies"), ("lost", "loses a life")),
     (SAVED, "saved bits per action"),
 )
 _add(
     "verification",
     "Macros and controls in the real game",
-    "The run's macros beside the controls, with 95 % intervals: macros carry information where "
+    "The run's macros beside the controls, with 95 % intervals, in the tests of the whole state and "
+    "of the effect of the actions: macros carry information where "
     "their intervals lie apart from those of every control. Of several seeds: the mean with "
     "Student's t interval over them, and each seed as a dot.",
     *(Plot(x, draw=partial(bars.draw_libraries, key=key), across="") for key, x in _TRIED),
