@@ -385,10 +385,10 @@ _TRIED = (
 _add(
     "verification",
     "Macros and controls in the real game",
-    "The run's macros beside the controls, with 95 % intervals, in the tests of the whole state and "
-    "of the effect of the actions: macros carry information where "
-    "their intervals lie apart from those of every control. Of several seeds: the mean with "
-    "Student's t interval over them, and each seed as a dot.",
+    "The run's macros beside the controls, with 95 % intervals, in the tests of the whole state "
+    "and of the effect of the actions: macros carry information where their intervals lie apart "
+    "from those of every control. Of several seeds: the mean with Student's t interval over them, "
+    "and each seed as a dot.",
     *(Plot(x, draw=partial(bars.draw_libraries, key=key), across="") for key, x in _TRIED),
     columns=2,
     empty="not tried",
