@@ -23,6 +23,12 @@ from smz_jax.types import Array, MacroStats, MacroTable
 _judge = jax.jit(judge, static_argnames="config")
 """Of all slots, whose number is fixed: each shape is compiled."""
 
+_STATS = (
+    *("total", "play", "tree", "candidates", "dropped", "generality_mean", "generality_max"),
+    *("entropy_mean", "deterministic", "sound", "refuted", "tested", "expected_false"),
+    *("refusals", *(f"refused_{gate}" for gate in GATES)),
+)
+
 
 def table_stats(table: MacroTable, config: MacroConfig) -> dict[str, float]:
     """Numbers of one moment, cheap enough for every row of the metrics; `table` may be anywhere.
@@ -36,13 +42,12 @@ def table_stats(table: MacroTable, config: MacroConfig) -> dict[str, float]:
         macros the share that did not hold, `refusals`, and by gate (`refused_near` and so on) the
         share of those that did not pass it. Means over no macros are 0.
     """
-    stats = jax.device_get(_table_stats(table, config=config))
-    return {name: float(value) for name, value in stats.items()}
+    return dict(zip(_STATS, np.asarray(_table_stats(table, config=config)).tolist(), strict=True))
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def _table_stats(table: MacroTable, config: MacroConfig) -> dict[str, Array]:
-    """`table_stats`, on the device."""
+def _table_stats(table: MacroTable, config: MacroConfig) -> Array:
+    """`table_stats` as one array float32 in the order of `_STATS`: one transfer, not many."""
     macro = (table.length > 0) & (table.count >= config.min_occurrences)
     total, judged = macro.sum(), judge(table, config)
     generality = jnp.where(macro, table.buckets.sum(axis=-1), 0)
@@ -57,7 +62,7 @@ def _table_stats(table: MacroTable, config: MacroConfig) -> dict[str, Array]:
 
     trials = of_macros(table.trials)
     refused = trials - of_macros(table.held)
-    return {
+    found = {
         "total": total,
         "play": play,
         "tree": total - play,
@@ -74,6 +79,7 @@ def _table_stats(table: MacroTable, config: MacroConfig) -> dict[str, Array]:
         "refusals": share(refused, trials),
         **{f"refused_{x}": share(trials - of_macros(getattr(table, x)), refused) for x in GATES},
     }
+    return jnp.stack([found[name].astype(jnp.float32) for name in _STATS])
 
 
 def run_stats(totals: MacroStats) -> dict[str, float]:
