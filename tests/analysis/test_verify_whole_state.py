@@ -48,7 +48,7 @@ def agent_alone(seen):
     runs = np.lib.stride_tricks.sliding_window_view(bright, 5, axis=-1).all(axis=-1)
     kept = np.zeros_like(bright)
     for shift in range(5):
-        kept[..., shift : shift + runs.shape[-1]] |= runs
+        kept[..., shift : shift + (84 - 5 + 1)] |= runs
     return flat(kept)
 
 
