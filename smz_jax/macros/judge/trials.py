@@ -18,7 +18,7 @@ from smz_jax.types import Array, EnvSpec, Networks, Params, Trajectory, is_end
 OFFSETS = (1, 2, 4)
 """Steps before and after an end whose observations it is told from."""
 LATER = 2
-"""Steps beyond the longest macro that are looked at for that."""
+"""Steps beyond the longest macro that are embedded for that."""
 
 
 def relative_distance(foreseen: Array, real: Array, valid: Array) -> Array:
