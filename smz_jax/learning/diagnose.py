@@ -14,7 +14,7 @@ from smz_jax.learning.learner import make_batch_builder, model_metrics
 from smz_jax.learning.losses import Batch, code_entropy, loss_terms, unroll_model
 from smz_jax.learning.replay import Replay
 from smz_jax.model.observe import stack_windows
-from smz_jax.model.steps import imagine, normalised_entropy
+from smz_jax.model.steps import embed, imagine, make_place, normalised_entropy
 from smz_jax.types import Array, EnvSpec, Networks, Params, TrainState, Trajectory, is_end
 
 HISTOGRAM_BINS, CALIBRATION_PARTS, PEAKEDNESS_PARTS = 20, 8, 4
@@ -22,6 +22,8 @@ FORESEEN_STEPS = 6
 """Steps ahead for which rewards and ends are checked, where the windows hold so many."""
 FORESEEN_BATCHES = 16
 """Batches for that: rewards and lost lives are rare."""
+EFFECT_RIVALS = 20
+"""Random sequences from which a window's own actions are to be distinguished."""
 ENCODER_TERMS = ("commitment", "representation", "code_entropy")
 """Terms that have a gradient for the encoder without the model's use of the codes."""
 
@@ -121,6 +123,15 @@ def gradient_check(
     }
 
 
+def _ahead(config: Config, spec: EnvSpec, rows: Trajectory) -> tuple[int, slice, Array, Array]:
+    """Of windows: the root's row, the rows of the steps ahead, which are real, and which end."""
+    history = spec.context - 1
+    steps = min(FORESEEN_STEPS, config.window_rows - history - 1)
+    part = slice(history, history + steps)
+    real = jnp.cumprod(~rows.is_first[:, history + 1 : history + steps + 1], axis=1).T > 0
+    return history, part, real, is_end(rows.discount[:, part]).T
+
+
 def foresight_sums(
     networks: Networks, config: Config, spec: EnvSpec, params: Params, rows: Trajectory
 ) -> dict[str, Array]:
@@ -135,14 +146,11 @@ def foresight_sums(
         all steps past an end: their number `past`, what the model says that they are worth,
         `worth_past`, and that times the discounts on the way, as search sees it, `counted_past`.
     """
-    history = spec.context - 1
-    steps = min(FORESEEN_STEPS, config.window_rows - history - 1)
-    part = slice(history, history + steps)
+    history, part, real, ended = _ahead(config, spec, rows)
     root = stack_windows(rows, spec.context, range(history, history + 1))[:, 0]
     embedding = networks.representation(params, root)
     _, after = imagine(networks, params, embedding, rows.action[:, part].T)
-    reward, ended = rows.reward[:, part].T, is_end(rows.discount[:, part]).T
-    real = jnp.cumprod(~rows.is_first[:, history + 1 : history + steps + 1], axis=1).T > 0
+    reward = rows.reward[:, part].T
     over = jnp.cumsum(ended & real, axis=0) > 0  # the state after the step lies past an end
     known = real & ~(jnp.cumsum(ended, axis=0) - ended > 0)
     paid, right = reward != 0, jnp.abs(after.reward - reward) <= config.macro.reward_threshold
@@ -162,21 +170,66 @@ def foresight_sums(
     }
 
 
+def effect_sums(
+    networks: Networks,
+    config: Config,
+    spec: EnvSpec,
+    params: Params,
+    rng_key: Array,
+    rows: Trajectory,
+) -> dict[str, Array]:
+    """Whether the model knows what actions do: sums over a batch of windows, pure.
+
+    Ends are foreseen open loop, through the likeliest codes, of a window's own actions and of
+    `EFFECT_RIVALS` sequences that are drawn uniformly. `rng_key` is consumed.
+
+    Returns:
+        `[T]` by the steps ahead, up to `FORESEEN_STEPS`: `windows` whose game went on so long, and
+        `told` of them, those whose real end is nearer to the end of their own actions than to any
+        other, by the cosine in the space of `make_place`. Equal sequences are no rivals.
+    """
+    history, part, real, ended = _ahead(config, spec, rows)
+    observations = stack_windows(rows, spec.context, range(history, part.stop + 1))
+    root = networks.representation(params, observations[:, 0])
+    seen = embed(networks, params, jnp.swapaxes(observations[:, 1:], 0, 1))
+    own = rows.action[:, part].T[:, None]
+    shape = (len(own), EFFECT_RIVALS, own.shape[-1])
+    drawn = jax.random.randint(rng_key, shape, 0, spec.num_actions, own.dtype)
+    same = jnp.cumprod(drawn == own, axis=0) > 0
+    sequences = jnp.concatenate([own, drawn], axis=1).reshape(len(own), -1)
+    roots = jnp.tile(root, (EFFECT_RIVALS + 1, *[1] * (root.ndim - 1)))
+    foreseen = imagine(networks, params, roots, sequences)[1].state
+    place = make_place(networks, config)
+
+    def nearest(ends: Array, end: Array, same: Array) -> Array:
+        ends = place(params, ends, True).reshape(EFFECT_RIVALS + 1, len(end), -1)
+        cosine = _cosine(ends, place(params, end, False))
+        return cosine[0] > jnp.max(jnp.where(same, -jnp.inf, cosine[1:]), axis=0)
+
+    told = jax.lax.map(lambda x: nearest(*x), (foreseen, seen, same))
+    alive = real & ~(jnp.cumsum(ended, axis=0) > 0)
+    sums = {"windows": alive, "told": alive & told}
+    return {name: jnp.sum(x, axis=1, dtype=jnp.float32) for name, x in sums.items()}
+
+
 def make_foresight(
     networks: Networks, replay: Replay, config: Config, spec: EnvSpec
 ) -> Callable[[Params, Any, Array], dict[str, Array]]:
-    """`foresight_sums` over `FORESEEN_BATCHES` batches, drawn as the learner draws its own.
+    """Both sums over `FORESEEN_BATCHES` batches, drawn as the learner draws its own.
 
     Returns:
         `(params, replay_state, rng_key) -> findings`, jitted: `rewards_foreseen [T]`, a share of
         those that came, and `rewards_invented [T]`, a share of the steps without one;
-        `value_past_end`, mean, and `value_past_end_counted`. NaN where nothing of the kind came.
+        `value_past_end`, mean, and `value_past_end_counted`; `effects_told [T]`, a share of the
+        windows. NaN where nothing of the kind came.
     """
 
     def foresight(params: Params, replay_state: Any, rng_key: Array) -> dict[str, Array]:
         def one(key: Array) -> dict[str, Array]:
             rows = replay.sample(replay_state, key).rows
-            return foresight_sums(networks, config, spec, params, rows)
+            sums = foresight_sums(networks, config, spec, params, rows)
+            own_key = jax.random.fold_in(key, 1)
+            return sums | effect_sums(networks, config, spec, params, own_key, rows)
 
         each = jax.lax.map(one, jax.random.split(rng_key, FORESEEN_BATCHES))
         sums = jax.tree.map(lambda x: x.sum(axis=0), each)
@@ -185,6 +238,7 @@ def make_foresight(
             "rewards_invented": sums["invented"] / sums["without"],
             "value_past_end": sums["worth_past"] / sums["past"],
             "value_past_end_counted": sums["counted_past"] / sums["past"],
+            "effects_told": sums["told"] / sums["windows"],
         }
 
     return jax.jit(foresight)

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from smz_jax.learning.diagnose import foresight_sums
+from smz_jax.learning.diagnose import EFFECT_RIVALS, effect_sums, foresight_sums
 from smz_jax.types import AfterstatePrediction, DynamicsOutput, Prediction
 from tests.learning import test_learner as toy
 
@@ -84,3 +85,51 @@ def test_sums_equal_plain_loops():
     np.testing.assert_allclose(
         [got["past"], got["worth_past"], got["counted_past"]], [past, worth, counted], rtol=1e-5
     )
+
+
+def counting(mistaken):
+    """Embeddings that turn by what actions do: a sum of their numbers, in a wrong world minus it."""
+    turned = lambda angle: jnp.stack([jnp.cos(angle), jnp.sin(angle), angle], axis=1)  # noqa: E731
+    return SimpleNamespace(
+        representation=lambda p, o: turned(o[:, -1, 0]),
+        prediction=lambda p, s: Prediction(jnp.zeros((len(s), toy.A)), s[:, 0]),
+        afterstate_dynamics=lambda p, s, action: turned(s[:, 2] + mistaken * action * 0.1),
+        afterstate_prediction=lambda p, s: AfterstatePrediction(jnp.zeros((len(s), 2)), s[:, 0]),
+        dynamics=lambda p, s, code: DynamicsOutput(s, s[:, 0]),
+        discount=None,
+        value_of=lambda x: x,
+        reward_of=lambda x: x,
+        project=lambda p, x, predict, among=None: x[:, :2],
+    )
+
+
+@pytest.mark.parametrize("mistaken", [1.0, -1.0])
+def test_effects_equal_plain_loops(mistaken):
+    rng = np.random.default_rng(1)
+    rows = windows(rng)
+    rows = rows._replace(action=rng.integers(0, toy.A, rows.action.shape).astype(np.int32))
+    rows.frame[:, toy.ROOT :, 0] = 0.1 * np.cumsum(
+        np.pad(rows.action[:, toy.ROOT : -1], ((0, 0), (1, 0))), axis=1
+    )
+    key = jax.random.key(3)
+    config, networks = toy.make_config(), counting(mistaken)
+    run = jax.jit(lambda x: effect_sums(networks, config, toy.SPEC, {}, key, x))
+    got = run(jax.tree.map(jnp.asarray, rows))
+    drawn = jax.random.randint(key, (STEPS, EFFECT_RIVALS, WINDOWS), 0, toy.A, jnp.int32)
+    expected = {"windows": np.zeros(STEPS), "told": np.zeros(STEPS)}
+    for b in range(WINDOWS):
+        for k in range(STEPS):
+            part = slice(toy.ROOT, toy.ROOT + k + 1)
+            next_part = slice(toy.ROOT + 1, toy.ROOT + k + 2)
+            if rows.is_first[b, next_part].any() or not rows.discount[b, part].all():
+                break
+            own = rows.action[b, part].sum()
+            others = [x[: k + 1] for x in np.asarray(drawn)[:, :, b].T]
+            rivals = [x.sum() for x in others if (x != rows.action[b, part]).any()]
+            away = [abs(own - mistaken * x) for x in rivals]
+            expected["windows"][k] += 1
+            expected["told"][k] += abs(own - mistaken * own) < min(away, default=np.inf) - 1e-9
+    assert expected["windows"].sum() > 50
+    assert 0 < expected["told"].sum() < expected["windows"].sum()
+    for name in expected:
+        np.testing.assert_array_equal(got[name], expected[name])
