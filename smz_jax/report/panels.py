@@ -299,8 +299,8 @@ _add(
     "holds likeliest, as macros are. Above, at the last check and by the steps ahead: of the "
     "rewards that came, the share that was foreseen within macro.reward_threshold; of the steps "
     "without one, the share where one was foreseen; the share of windows whose own actions explain "
-    "what was seen better than each of 20 random sequences. Below, over the run: what it makes of states "
-    "past an end, which are worth 0.",
+    "what was seen better than each of 20 random sequences. Below, over the run: what it makes of "
+    "states past an end, which are worth 0.",
     *(
         Plot(
             title,

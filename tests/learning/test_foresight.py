@@ -88,7 +88,7 @@ def test_sums_equal_plain_loops():
 
 
 def counting(mistaken):
-    """Embeddings that turn by what actions do: a sum of their numbers, in a wrong world minus it."""
+    """Embeddings turn by the sum of the actions; the model is right, or takes minus that sum."""
     turned = lambda angle: jnp.stack([jnp.cos(angle), jnp.sin(angle), angle], axis=1)  # noqa: E731
     return SimpleNamespace(
         representation=lambda p, o: turned(o[:, -1, 0]),
