@@ -294,7 +294,7 @@ _add(
 _FORESEEN = "foresight/"
 _add(
     "foresight",
-    "Rewards and ends foreseen",
+    "Rewards, effects and ends foreseen",
     "The model is unrolled along the actions of replayed windows, through the outcomes that it "
     "holds likeliest, as macros are. Above, at the last check and by the steps ahead: of the "
     "rewards that came, the share that was foreseen within macro.reward_threshold; of the steps "
@@ -316,7 +316,7 @@ _add(
     ),
     Plot("mean value past an end", [Line(f"{_FORESEEN}value_past_end")], scale="zero"),
     Plot(
-        "the same, times the discounts on the way",
+        "the same, as search counts it",
         [Line(f"{_FORESEEN}value_past_end_counted")],
         scale="zero",
     ),

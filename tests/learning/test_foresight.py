@@ -1,6 +1,7 @@
 """Rewards and ends foreseen open loop, against plain loops over the windows."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ STEPS = toy.K + toy.N  # the windows hold no more
 WINDOWS = 64
 
 
-def scripted():
+def scripted() -> Any:
     """Foresees what tables say: a state is (window, steps ahead)."""
 
     def at(table, state):
@@ -87,7 +88,7 @@ def test_sums_equal_plain_loops():
     )
 
 
-def counting(mistaken):
+def counting(mistaken: float) -> Any:
     """Embeddings turn by the sum of the actions; the model is right, or takes minus that sum."""
     turned = lambda angle: jnp.stack([jnp.cos(angle), jnp.sin(angle), angle], axis=1)  # noqa: E731
     return SimpleNamespace(
