@@ -37,7 +37,7 @@ def test_a_report_tells_of_a_dead_gate_and_of_prefixes(tmp_path):
     table, *_ = macro_tables(run)
     assert table.title == "Library by compression"
     assert table.rows[0][table.columns.index("saves bits")] == "7.5"
-    (path / "macros.json").write_text('{"schema": 4, "macros": []}')
+    (path / "macros.json").write_text('{"schema": 5, "macros": []}')
     assert "a newer version wrote it" in load_run(path).problems[0]
 
 

@@ -86,7 +86,7 @@ def test_a_run_leaves_everything(finished):
     assert list((folder / "tensorboard").iterdir()) and list(
         (folder / "checkpoints/last").iterdir()
     )
-    assert len(list((folder / "figures").glob("*.png"))) == 18
+    assert len(list((folder / "figures").glob("*.png"))) == 19
     assert "data:image/png" in (folder / "report.html").read_text()
     macros = json.loads((folder / "macros.json").read_text())
     summary = json.loads((folder / "summary.json").read_text())

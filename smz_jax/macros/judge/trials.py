@@ -72,7 +72,7 @@ def nearest_in_time(
     cosine = jnp.einsum("kbe,nbe->knb", direction(foreseen), direction(real))
     steps, seen = len(foreseen), len(real)
     nearest = [jnp.ones(exists.shape[1], jnp.bool_)] * steps
-    for offset in OFFSETS:
+    for offset in (x for x in OFFSETS if x < seen):
         same = shown_again(offset)
         for first in range(seen - offset):
             for end, rival in ((first, first + offset), (first + offset, first)):
