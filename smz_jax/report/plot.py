@@ -130,7 +130,7 @@ def _draw_plot(axes: Axes, plot: Plot, runs: Sequence[RunData]) -> bool:
             elif len(runs) > 1:
                 colour = line.colour if len(groups) == 1 else group.colour
                 label = line.label if group is groups[0] else None
-                look = (colour, label, ("--", ":")[number - 1])
+                look = (colour, label, style.RUN_DASHES[number])
             curves = [run.curve(line.key) for run in group.runs]
             drawn |= style.draw_curves(axes, curves, look, seeds=not number)
             checks = line.key.replace("model/", "check/")

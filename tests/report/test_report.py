@@ -51,7 +51,7 @@ def test_every_figure_is_a_picture_with_ink(finished, page):
     names = {path.stem for path in (finished / "figures").glob("*.png")}
     assert (
         names == {panel.name for panel in PANELS.values() if panel.shown([load_run(finished)])}
-        and len(names) == 18
+        and len(names) == 19
     )
     for path in (finished / "figures").glob("*.png"):
         pixels = image.imread(path)
@@ -61,7 +61,7 @@ def test_every_figure_is_a_picture_with_ink(finished, page):
 
 def test_page_is_self_contained_and_shows_the_very_figures(finished, page):
     sources = re.findall(r'(?:src|href)="([^"]*)"', page)
-    assert len(sources) == 18 and all(s.startswith("data:image/png;base64,") for s in sources)
+    assert len(sources) == 19 and all(s.startswith("data:image/png;base64,") for s in sources)
     assert "http" not in page and "<script" not in page
     first = base64.b64decode(sources[0].split(",", 1)[1])
     assert first == (finished / "figures" / "score.png").read_bytes()
@@ -139,7 +139,7 @@ def test_several_runs_share_one_report(finished, tmp_path):
     before = (finished / "report.html").stat().st_mtime_ns if page else 0
     text = build_report(runs, tmp_path / "both").read_text()
     assert (finished / "report.html").stat().st_mtime_ns == before
-    assert len(list((tmp_path / "both" / "figures").glob("*.png"))) == 18
+    assert len(list((tmp_path / "both" / "figures").glob("*.png"))) == 19
     assert "breakout: 3 runs" in text and "mean of 2 seeds, breakout" in text
     loaded = load_runs(runs)
     assert [[run.label for run in group] for group in group_seeds(loaded)] == [
@@ -291,7 +291,7 @@ def test_command_line(finished, tmp_path):
         text=True,
         check=True,
     )
-    assert "18 figures" in done.stdout and (tmp_path / "report.html").exists()
+    assert "19 figures" in done.stdout and (tmp_path / "report.html").exists()
     helped = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True)
     assert "examples:" in helped.stdout
     assert subprocess.run(command, capture_output=True, check=False).returncode == 2

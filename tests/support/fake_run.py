@@ -216,6 +216,11 @@ def _macros(share: float, i: int) -> dict:
         "macros/generality_mean": 1 + 3 * share,
         "macros/generality_max": round(1 + 40 * share),
         "macros/dropped": 0,
+        "macros/refusals": 0.3 + 0.4 * (1 - share),
+        "macros/refused_near": 0.9,
+        "macros/refused_paid": 0.2,
+        "macros/refused_agreed": 0.1,
+        "macros/refused_ends": 0.05,
     }
 
 
