@@ -185,7 +185,7 @@ def effect_sums(
 
     Returns:
         `[T]` by the steps ahead, up to `FORESEEN_STEPS`: `windows` whose game went on so long, and
-        `told` of them, those whose real end is nearer to the end of their own actions than to any
+        `known` of them, those whose real end is nearer to the end of their own actions than to any
         other, by the cosine in the space of `make_place`. Equal sequences are no rivals.
     """
     history, part, real, ended = _ahead(config, spec, rows)
@@ -206,9 +206,9 @@ def effect_sums(
         cosine = _cosine(ends, place(params, end, False))
         return cosine[0] > jnp.max(jnp.where(same, -jnp.inf, cosine[1:]), axis=0)
 
-    told = jax.lax.map(lambda x: nearest(*x), (foreseen, seen, same))
+    known = jax.lax.map(lambda x: nearest(*x), (foreseen, seen, same))
     alive = real & ~(jnp.cumsum(ended, axis=0) > 0)
-    sums = {"windows": alive, "told": alive & told}
+    sums = {"windows": alive, "known": alive & known}
     return {name: jnp.sum(x, axis=1, dtype=jnp.float32) for name, x in sums.items()}
 
 
@@ -220,7 +220,7 @@ def make_foresight(
     Returns:
         `(params, replay_state, rng_key) -> findings`, jitted: `rewards_foreseen [T]`, a share of
         those that came, and `rewards_invented [T]`, a share of the steps without one;
-        `value_past_end`, mean, and `value_past_end_counted`; `effects_told [T]`, a share of the
+        `value_past_end`, mean, and `value_past_end_counted`; `effects_known [T]`, a share of the
         windows. NaN where nothing of the kind came.
     """
 
@@ -238,7 +238,7 @@ def make_foresight(
             "rewards_invented": sums["invented"] / sums["without"],
             "value_past_end": sums["worth_past"] / sums["past"],
             "value_past_end_counted": sums["counted_past"] / sums["past"],
-            "effects_told": sums["told"] / sums["windows"],
+            "effects_known": sums["known"] / sums["windows"],
         }
 
     return jax.jit(foresight)

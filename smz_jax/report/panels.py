@@ -311,7 +311,7 @@ _add(
         for title, scale, key in (
             ("rewards foreseen", "share", "rewards_foreseen"),
             ("rewards invented", "zero", "rewards_invented"),
-            ("effect of the actions known", "share", "effects_told"),
+            ("effect of the actions known", "share", "effects_known"),
         )
     ),
     Plot("mean value past an end", [Line(f"{_FORESEEN}value_past_end")], scale="zero"),

@@ -117,7 +117,7 @@ def test_effects_equal_plain_loops(mistaken):
     run = jax.jit(lambda x: effect_sums(networks, config, toy.SPEC, {}, key, x))
     got = run(jax.tree.map(jnp.asarray, rows))
     drawn = jax.random.randint(key, (STEPS, EFFECT_RIVALS, WINDOWS), 0, toy.A, jnp.int32)
-    expected = {"windows": np.zeros(STEPS), "told": np.zeros(STEPS)}
+    expected = {"windows": np.zeros(STEPS), "known": np.zeros(STEPS)}
     for b in range(WINDOWS):
         for k in range(STEPS):
             part = slice(toy.ROOT, toy.ROOT + k + 1)
@@ -129,8 +129,8 @@ def test_effects_equal_plain_loops(mistaken):
             rivals = [x.sum() for x in others if (x != rows.action[b, part]).any()]
             away = [abs(own - mistaken * x) for x in rivals]
             expected["windows"][k] += 1
-            expected["told"][k] += abs(own - mistaken * own) < min(away, default=np.inf) - 1e-9
+            expected["known"][k] += abs(own - mistaken * own) < min(away, default=np.inf) - 1e-9
     assert expected["windows"].sum() > 50
-    assert 0 < expected["told"].sum() < expected["windows"].sum()
+    assert 0 < expected["known"].sum() < expected["windows"].sum()
     for name in expected:
         np.testing.assert_array_equal(got[name], expected[name])

@@ -108,7 +108,7 @@ def test_every_diagnostic_is_logged(folders):
         kinds = ("stored_by_peakedness", "real_by_peakedness")
         of_values |= {f"calibration/{x}_{i}" for x in kinds for i in range(4)}
         assert {key for key in row if key.startswith("calibration/")} == of_values
-        kinds = ("rewards_foreseen", "rewards_invented", "effects_told")
+        kinds = ("rewards_foreseen", "rewards_invented", "effects_known")
         by_step = {f"foresight/{x}_{i}" for x in kinds for i in range(4)}
         assert by_step | {"foresight/value_past_end"} <= set(row)
     evaluation = rows[2]

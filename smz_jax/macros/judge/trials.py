@@ -16,7 +16,7 @@ from smz_jax.model.steps import Seen, embed, encode, imagine, make_place
 from smz_jax.types import Array, EnvSpec, Networks, Params, Trajectory, is_end
 
 OFFSETS = (1, 2, 4)
-"""Steps before and after an end whose observations it is told from."""
+"""Steps before and after an end whose observations it is distinguished from."""
 LATER = 2
 """Steps beyond the longest macro that are embedded for that."""
 
