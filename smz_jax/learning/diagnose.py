@@ -24,6 +24,8 @@ FORESEEN_BATCHES = 16
 """Batches for that: rewards and lost lives are rare."""
 EFFECT_RIVALS = 20
 """Random sequences from which a window's own actions are to be distinguished."""
+EFFECT_EVERY = 4
+"""One window in so many: the rivals cost far more than all else that is foreseen."""
 ENCODER_TERMS = ("commitment", "representation", "code_entropy")
 """Terms that have a gradient for the encoder without the model's use of the codes."""
 
@@ -123,54 +125,7 @@ def gradient_check(
     }
 
 
-def _ahead(config: Config, spec: EnvSpec, rows: Trajectory) -> tuple[int, slice, Array, Array]:
-    """Of windows: the root's row, the rows of the steps ahead, which are real, and which end."""
-    history = spec.context - 1
-    steps = min(FORESEEN_STEPS, config.window_rows - history - 1)
-    part = slice(history, history + steps)
-    real = jnp.cumprod(~rows.is_first[:, history + 1 : history + steps + 1], axis=1).T > 0
-    return history, part, real, is_end(rows.discount[:, part]).T
-
-
 def foresight_sums(
-    networks: Networks, config: Config, spec: EnvSpec, params: Params, rows: Trajectory
-) -> dict[str, Array]:
-    """What the model foresees open loop along the actions of windows; sums over a batch, pure.
-
-    Codes are the likeliest ones, as a macro would be played. `rows [B, W, ...]` are of a sample. A
-    reward is foreseen if it comes within `macro.reward_threshold`.
-
-    Returns:
-        `[T]` by the steps ahead, up to `FORESEEN_STEPS`: `rewards` that came, those `foreseen`;
-        steps `without` one, where one was `invented`. Steps past an end are in none of them. Over
-        all steps past an end: their number `past`, what the model says that they are worth,
-        `worth_past`, and that times the discounts on the way, as search sees it, `counted_past`.
-    """
-    history, part, real, ended = _ahead(config, spec, rows)
-    root = stack_windows(rows, spec.context, range(history, history + 1))[:, 0]
-    embedding = networks.representation(params, root)
-    _, after = imagine(networks, params, embedding, rows.action[:, part].T)
-    reward = rows.reward[:, part].T
-    over = jnp.cumsum(ended & real, axis=0) > 0  # the state after the step lies past an end
-    known = real & ~(jnp.cumsum(ended, axis=0) - ended > 0)
-    paid, right = reward != 0, jnp.abs(after.reward - reward) <= config.macro.reward_threshold
-    counted = jnp.cumprod(after.discount, axis=0) * after.value
-
-    def total(x: Array, axis: int | None = 1) -> Array:
-        return jnp.sum(x, axis=axis, dtype=jnp.float32)
-
-    return {
-        "rewards": total(known & paid),
-        "foreseen": total(known & paid & right),
-        "without": total(known & ~paid),
-        "invented": total(known & ~paid & ~right),
-        "past": total(over, None),
-        "worth_past": total(jnp.where(over, after.value, 0.0), None),
-        "counted_past": total(jnp.where(over, counted, 0.0), None),
-    }
-
-
-def effect_sums(
     networks: Networks,
     config: Config,
     spec: EnvSpec,
@@ -178,27 +133,79 @@ def effect_sums(
     rng_key: Array,
     rows: Trajectory,
 ) -> dict[str, Array]:
-    """Whether the model knows what actions do: sums over a batch of windows, pure.
+    """What the model foresees open loop along the actions of windows; sums over a batch, pure.
 
-    Ends are foreseen open loop, through the likeliest codes, of a window's own actions and of
-    `EFFECT_RIVALS` sequences that are drawn uniformly. `rng_key` is consumed.
+    Codes are the likeliest ones, as a macro would be played. `rows [B, W, ...]` are of a sample. A
+    reward is foreseen if it comes within `macro.reward_threshold`. `rng_key` is consumed.
 
     Returns:
-        `[T]` by the steps ahead, up to `FORESEEN_STEPS`: `windows` whose game went on so long, and
-        `known` of them, those whose real end is nearer to the end of their own actions than to any
-        other, by the cosine in the space of `make_place`. Equal sequences are no rivals.
+        `[T]` by the steps ahead, up to `FORESEEN_STEPS`: `rewards` that came, those `foreseen`;
+        steps `without` one, where one was `invented`. Steps past an end are in none of them. Over
+        all steps past an end: their number `past`, what the model says that they are worth,
+        `worth_past`, and that times the discounts on the way, as search sees it, `counted_past`.
+        Of one window in `EFFECT_EVERY`, `[T]` too: `windows` whose game went on so long, and
+        `known` of them, where the model knows what the actions do, as `_effects_known` says.
     """
-    history, part, real, ended = _ahead(config, spec, rows)
-    observations = stack_windows(rows, spec.context, range(history, part.stop + 1))
-    root = networks.representation(params, observations[:, 0])
-    seen = embed(networks, params, jnp.swapaxes(observations[:, 1:], 0, 1))
-    own = rows.action[:, part].T[:, None]
-    shape = (len(own), EFFECT_RIVALS, own.shape[-1])
-    drawn = jax.random.randint(rng_key, shape, 0, spec.num_actions, own.dtype)
-    same = jnp.cumprod(drawn == own, axis=0) > 0
-    sequences = jnp.concatenate([own, drawn], axis=1).reshape(len(own), -1)
-    roots = jnp.tile(root, (EFFECT_RIVALS + 1, *[1] * (root.ndim - 1)))
-    foreseen = imagine(networks, params, roots, sequences)[1].state
+    history = spec.context - 1
+    steps = min(FORESEEN_STEPS, config.window_rows - history - 1)
+    part = slice(history, history + steps)
+    real = jnp.cumprod(~rows.is_first[:, history + 1 : history + steps + 1], axis=1).T > 0
+    ended = is_end(rows.discount[:, part]).T
+    roots = stack_windows(rows, spec.context, range(history, history + 1))[:, 0]
+    roots, actions = networks.representation(params, roots), rows.action[:, part].T
+    _, after = imagine(networks, params, roots, actions)
+    reward = rows.reward[:, part].T
+    over = jnp.cumsum(ended & real, axis=0) > 0  # the state after the step lies past an end
+    expected = real & ~(jnp.cumsum(ended, axis=0) - ended > 0)
+    paid, right = reward != 0, jnp.abs(after.reward - reward) <= config.macro.reward_threshold
+    counted = jnp.cumprod(after.discount, axis=0) * after.value
+
+    few = max(1, len(reward.T) // EFFECT_EVERY)
+    rows = jax.tree.map(lambda x: x[:few], rows)
+    seen = stack_windows(rows, spec.context, range(history + 1, part.stop + 1))
+    seen = embed(networks, params, jnp.swapaxes(seen, 0, 1))
+    found = roots[:few], actions[:, :few], after.state[:, :few], seen
+    known = _effects_known(networks, config, spec, params, rng_key, *found)
+    alive = (real & ~over)[:, :few]
+
+    def total(x: Array, axis: int | None = 1) -> Array:
+        return jnp.sum(x, axis=axis, dtype=jnp.float32)
+
+    return {
+        "rewards": total(expected & paid),
+        "foreseen": total(expected & paid & right),
+        "without": total(expected & ~paid),
+        "invented": total(expected & ~paid & ~right),
+        "past": total(over, None),
+        "worth_past": total(jnp.where(over, after.value, 0.0), None),
+        "counted_past": total(jnp.where(over, counted, 0.0), None),
+        "windows": total(alive),
+        "known": total(alive & known),
+    }
+
+
+def _effects_known(
+    networks: Networks,
+    config: Config,
+    spec: EnvSpec,
+    params: Params,
+    rng_key: Array,
+    roots: Array,
+    actions: Array,
+    ends: Array,
+    seen: Array,
+) -> Array:
+    """Whether real ends are nearer to those foreseen of their own actions than to any other's.
+
+    The others are `EFFECT_RIVALS` sequences from the same `roots [B, D]`, drawn uniformly; equal
+    ones are no rivals. By the cosine in the space of `make_place`, of the `ends [T, B, D]` that
+    were foreseen of `actions [T, B]` and of what was `seen [T, B, D]`: `[T, B]` bool.
+    """
+    shape = (len(actions), EFFECT_RIVALS, len(roots))
+    drawn = jax.random.randint(rng_key, shape, 0, spec.num_actions, actions.dtype)
+    same = jnp.cumprod(drawn == actions[:, None], axis=0) > 0
+    tiled = jnp.tile(roots, (EFFECT_RIVALS, *[1] * (roots.ndim - 1)))
+    rivals = imagine(networks, params, tiled, drawn.reshape(len(actions), -1))[1].state
     place = make_place(networks, config)
 
     def nearest(ends: Array, end: Array, same: Array) -> Array:
@@ -206,16 +213,14 @@ def effect_sums(
         cosine = _cosine(ends, place(params, end, False))
         return cosine[0] > jnp.max(jnp.where(same, -jnp.inf, cosine[1:]), axis=0)
 
-    known = jax.lax.map(lambda x: nearest(*x), (foreseen, seen, same))
-    alive = real & ~(jnp.cumsum(ended, axis=0) > 0)
-    sums = {"windows": alive, "known": alive & known}
-    return {name: jnp.sum(x, axis=1, dtype=jnp.float32) for name, x in sums.items()}
+    foreseen = jnp.concatenate([ends, rivals], axis=1)
+    return jax.lax.map(lambda x: nearest(*x), (foreseen, seen, same))
 
 
 def make_foresight(
     networks: Networks, replay: Replay, config: Config, spec: EnvSpec
 ) -> Callable[[Params, Any, Array], dict[str, Array]]:
-    """Both sums over `FORESEEN_BATCHES` batches, drawn as the learner draws its own.
+    """Those sums over `FORESEEN_BATCHES` batches, drawn as the learner draws its own.
 
     Returns:
         `(params, replay_state, rng_key) -> findings`, jitted: `rewards_foreseen [T]`, a share of
@@ -226,10 +231,8 @@ def make_foresight(
 
     def foresight(params: Params, replay_state: Any, rng_key: Array) -> dict[str, Array]:
         def one(key: Array) -> dict[str, Array]:
-            rows = replay.sample(replay_state, key).rows
-            sums = foresight_sums(networks, config, spec, params, rows)
-            own_key = jax.random.fold_in(key, 1)
-            return sums | effect_sums(networks, config, spec, params, own_key, rows)
+            rows, own = replay.sample(replay_state, key).rows, jax.random.fold_in(key, 1)
+            return foresight_sums(networks, config, spec, params, own, rows)
 
         each = jax.lax.map(one, jax.random.split(rng_key, FORESEEN_BATCHES))
         sums = jax.tree.map(lambda x: x.sum(axis=0), each)

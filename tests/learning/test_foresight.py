@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from smz_jax.learning.diagnose import EFFECT_RIVALS, effect_sums, foresight_sums
+from smz_jax.learning.diagnose import EFFECT_EVERY, EFFECT_RIVALS, foresight_sums
 from smz_jax.types import AfterstatePrediction, DynamicsOutput, Prediction
 from tests.learning import test_learner as toy
 
 STEPS = toy.K + toy.N  # the windows hold no more
-WINDOWS = 64
+COMPARED = 64  # windows whose actions are compared with others
+WINDOWS = COMPARED * EFFECT_EVERY
 
 
 def scripted() -> Any:
@@ -31,6 +32,7 @@ def scripted() -> Any:
         discount=lambda p, s: at(p["discount"], s),
         value_of=lambda x: x,
         reward_of=lambda x: x,
+        project=lambda p, x, predict, among=None: x,
     )
 
 
@@ -58,7 +60,8 @@ def test_sums_equal_plain_loops():
         "value": rng.random((WINDOWS, STEPS + 1)).astype(np.float32),
         "discount": rng.random((WINDOWS, STEPS + 1)).astype(np.float32),
     }
-    run = jax.jit(lambda p, x: foresight_sums(scripted(), toy.make_config(), toy.SPEC, p, x))
+    key, config = jax.random.key(0), toy.make_config()
+    run = jax.jit(lambda p, x: foresight_sums(scripted(), config, toy.SPEC, p, key, x))
     got = run(params, jax.tree.map(jnp.asarray, rows))
     names = ("rewards", "foreseen", "without", "invented")
     expected = {name: np.zeros(STEPS) for name in names}
@@ -114,11 +117,11 @@ def test_effects_equal_plain_loops(mistaken):
     )
     key = jax.random.key(3)
     config, networks = toy.make_config(), counting(mistaken)
-    run = jax.jit(lambda x: effect_sums(networks, config, toy.SPEC, {}, key, x))
+    run = jax.jit(lambda x: foresight_sums(networks, config, toy.SPEC, {}, key, x))
     got = run(jax.tree.map(jnp.asarray, rows))
-    drawn = jax.random.randint(key, (STEPS, EFFECT_RIVALS, WINDOWS), 0, toy.A, jnp.int32)
+    drawn = jax.random.randint(key, (STEPS, EFFECT_RIVALS, COMPARED), 0, toy.A, jnp.int32)
     expected = {"windows": np.zeros(STEPS), "known": np.zeros(STEPS)}
-    for b in range(WINDOWS):
+    for b in range(COMPARED):
         for k in range(STEPS):
             part = slice(toy.ROOT, toy.ROOT + k + 1)
             next_part = slice(toy.ROOT + 1, toy.ROOT + k + 2)
