@@ -22,7 +22,25 @@ MOST_MAPS = 20_000
 """Each program that XLA compiles for a CPU keeps memory maps; past the kernel's limit (65,530 by
 default) the process dies with a segmentation fault."""
 
-LONGEST = ["test_resume.py", "test_train.py", "test_engine.py", "test_run_checks.py", "test_learning.py", "test_process.py", "test_report_model.py", "test_kill.py", "test_benchmark.py", "test_full_disk.py", "test_envs_gym.py", "test_envs_atari.py", "test_encoders.py", "test_search.py", "test_report.py", "test_export.py", "test_play.py"]
+LONGEST = (
+    "test_resume.py",
+    "test_train.py",
+    "test_engine.py",
+    "test_run_checks.py",
+    "test_learning.py",
+    "test_process.py",
+    "test_report_model.py",
+    "test_kill.py",
+    "test_benchmark.py",
+    "test_full_disk.py",
+    "test_envs_gym.py",
+    "test_envs_atari.py",
+    "test_encoders.py",
+    "test_search.py",
+    "test_report.py",
+    "test_export.py",
+    "test_play.py",
+)
 """Begun first, so that no process works on one of them while the other has nothing left."""
 
 
