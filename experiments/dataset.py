@@ -1,0 +1,229 @@
+"""Stored play as a Minari dataset: `python -m experiments.dataset export|record|info|merge`.
+
+examples:
+  the replay of a run's newest checkpoint, into RUN_DIR/dataset:
+    python -m experiments.dataset export runs/cartpole/20260131-120000-seed0
+  40,000 steps of random play; any setting of a run may follow:
+    python -m experiments.dataset record --experiment gridworld --total_env_steps 40000 --out random
+  play of a trained model, of a run or of an export:
+    python -m experiments.dataset record --by runs/breakout/a --total_env_steps 20000 --out good
+  what is in a dataset, with every episode read once:
+    python -m experiments.dataset info good
+  several as one:
+    python -m experiments.dataset merge random good --out mixed
+  training on it, without playing:
+    python -m experiments.offline --dataset mixed
+
+A dataset is a folder as Minari's, with a SHA-256 of each file beside it. Observations are the
+newest frames, as the networks see them before they are stacked; rewards are those of training,
+which in Atari are their signs unless --env.no_clip_rewards is given. Needs `pip install '.[data]'`.
+"""  # noqa: D405
+
+import contextlib
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from smz_jax.config.check import Checked, ConfigError, require
+from smz_jax.config.cli import RunRequest, choose_preset, parse, read_request
+from smz_jax.config.experiment import Experiment
+from smz_jax.config.process import command_names, run_main
+from smz_jax.storage.run_dir import CONFIG_NAME, read_config
+
+
+@dataclass(frozen=True)
+class ReplayRequest(Checked):
+    """A run whose replay becomes a dataset."""
+
+    run_dir: Path
+    """folder of a run that has a checkpoint"""
+    out: Path | None = None
+    """new or empty folder (default: RUN_DIR/dataset)"""
+
+
+@dataclass(frozen=True)
+class InfoRequest(Checked):
+    """A dataset to be described."""
+
+    folder: Path
+    """of a Minari dataset"""
+
+
+@dataclass(frozen=True)
+class MergeRequest(Checked):
+    """Datasets that become one."""
+
+    folders: tuple[Path, ...]
+    """of Minari datasets with the same spaces"""
+    out: Path | None = None
+    """new or empty folder; must be given"""
+
+
+@dataclass(frozen=True)
+class RecordRequest(RunRequest):
+    """What is recorded, beside the settings of a run."""
+
+    by: Path | None = None
+    """folder of a run or of an export that plays, with its own settings (default: at random)"""
+    out: Path | None = None
+    """new or empty folder; must be given"""
+
+
+def find_experiment(name: str) -> Experiment:
+    """The experiment of a module of `experiments`; raises ConfigError where there is none."""
+    names = command_names(Path(__file__).parent)
+    module = importlib.import_module(f"experiments.{name}") if name in names else None
+    found = getattr(module, "EXPERIMENT", None)
+    require(isinstance(found, Experiment), "experiment", name, "an experiment of experiments/")
+    assert isinstance(found, Experiment)
+    return found
+
+
+def value_of(flag: str, argv: Sequence[str]) -> str | None:
+    """What a flag is given on a command line, the last time; None: it is not there."""
+    found = None
+    for number, token in enumerate(argv):
+        name, equals, value = token.partition("=")
+        if name == flag:
+            found = value if equals else next(iter(argv[number + 1 :]), None)
+    return found
+
+
+def export(words: list[str]) -> None:
+    """Writes the replay of a run."""
+    from smz_jax.storage.dataset import check_library
+    from smz_jax.storage.export import check_new_folder
+
+    request = read_request(ReplayRequest, words, __doc__)
+    out = request.out or request.run_dir / "dataset"
+    read_config(request.run_dir)
+    check_new_folder(out)
+    check_library()
+    from smz_jax.run.devices import prepare_jax
+
+    prepare_jax()
+    from smz_jax.analysis.recording import read_replay
+
+    write(out, read_replay(request.run_dir))
+
+
+def record(words: list[str]) -> None:
+    """Plays and writes what was played."""
+    by = value_of("--by", words)
+    experiment = Experiment("record")
+    if by is not None:
+        experiment = Experiment(read_config(Path(by)).experiment)
+        words = ["--config", str(Path(by) / CONFIG_NAME), *words]
+    elif name := value_of("--experiment", words):
+        experiment = find_experiment(name)
+    elif not {"-h", "--help"} & set(words):
+        require(False, "experiment", None, "given, or --by RUN_DIR: it says what is played")
+    invocation = parse(words, experiment, RecordRequest)
+    request = invocation.request
+    assert isinstance(request, RecordRequest)
+    from smz_jax.envs import check_env_id
+    from smz_jax.storage.dataset import check_library
+    from smz_jax.storage.export import check_new_folder
+
+    require(request.out is not None, "out", None, "given: a new or an empty folder")
+    assert request.out is not None
+    check_new_folder(request.out)
+    check_env_id(invocation.config.env)
+    check_library()
+    from smz_jax.run.devices import prepare_jax
+
+    prepare_jax()
+    import jax
+
+    config = choose_preset(invocation, jax.default_backend() != "cpu").config
+    from smz_jax.analysis import recording
+    from smz_jax.run.signals import StopSignal
+
+    with StopSignal() as stop:
+        found = recording.record(config, request.by, lambda: bool(stop))
+    if found.scores:
+        print(f"{len(found.scores)} games, mean score {np.mean(found.scores):.2f}")
+    write(request.out, found)
+
+
+def write(out: Path, found) -> None:
+    """Writes a `Recording` and says what was written."""
+    from smz_jax.storage.dataset import Dataset, write_dataset
+
+    try:
+        write_dataset(out, found.rows, found.about)
+    except OSError as error:
+        raise ConfigError(f"out = {str(out)!r} cannot be written: {error.strerror}") from None
+    print(f"wrote {summary(Dataset(out))}")
+
+
+def summary(dataset) -> str:
+    """A `Dataset` in one line."""
+    size = sum(x.stat().st_size for x in dataset.path.rglob("*") if x.is_file())
+    return (
+        f"{dataset.path}: {dataset.episodes:,} episodes, {dataset.steps:,} steps, "
+        f"{size / 1e6:.1f} MB"
+    )
+
+
+def info(words: list[str]) -> None:
+    """Reads a whole dataset and prints what is in it."""
+    from smz_jax.storage.dataset import INFOS, Dataset
+
+    dataset = Dataset(read_request(InfoRequest, words, __doc__).folder)
+    returns, lengths, ended, targets = [], [], 0, 0
+    for episode in dataset.read():
+        returns.append(float(np.sum(episode["rewards"])))
+        lengths.append(len(episode["rewards"]))
+        ended += bool(np.any(episode["terminations"]))
+        targets += set(INFOS) <= set(episode["infos"] or {})
+    about = dataset.about
+    sums = "verified" if dataset.is_verified else "none: damage would not be noticed"
+    print(summary(dataset))
+    print(f"id: {dataset.metadata.get('dataset_id')}; sums: {sums}")
+    if about:
+        print(f"experiment: {about.get('experiment')}, {about.get('env', {}).get('id')}")
+        print(f"played by: {about.get('played_by')}")
+        print(f"actions: {', '.join(about['action_names'])}")
+    else:
+        print("not written by this project")
+    print(f"observations: {dataset.observation_space}"[:200].replace("\n", " "))
+    print(f"action space: {dataset.action_space}")
+    low, middle, high = np.percentile(returns, (0, 50, 100))
+    print(f"returns of stored parts: {low:g} to {high:g}, median {middle:g}")
+    print(f"lengths: {min(lengths)} to {max(lengths)}; {ended:,} end in a termination")
+    print(f"with policy targets and search values: {targets:,} episodes")
+
+
+def merge(words: list[str]) -> None:
+    """Writes several datasets as one."""
+    from smz_jax.storage.dataset import Dataset, merge_datasets
+
+    request = read_request(MergeRequest, words, __doc__)
+    require(request.out is not None, "out", None, "given: a new or an empty folder")
+    assert request.out is not None
+    merge_datasets(request.out, [Dataset(folder) for folder in request.folders])
+    print(f"wrote {summary(Dataset(request.out))}")
+
+
+COMMANDS = {"export": export, "record": record, "info": info, "merge": merge}
+
+
+def main() -> int:
+    """Does what the first word says."""
+    command, *words = sys.argv[1:] or [""]
+    if command in ("-h", "--help"):
+        with contextlib.suppress(BrokenPipeError):
+            print(f"usage: python -m experiments.dataset {'|'.join(COMMANDS)} ...\n\n{__doc__}")
+        return 0
+    require(command in COMMANDS, "command", command, "one of " + ", ".join(COMMANDS))
+    COMMANDS[command](words)
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,126 @@
+"""Rows of play for a data set: the replay of a run, or games played for it."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from smz_jax.acting.actor import Actor
+from smz_jax.acting.agent import make_decide
+from smz_jax.analysis.load import check_actions_of, fit_params, load_model
+from smz_jax.config.check import ConfigError
+from smz_jax.config.settings import Config
+from smz_jax.envs import make_env, make_spec
+from smz_jax.learning.replay import make_replay
+from smz_jax.model.networks import make_networks
+from smz_jax.storage.checkpoint import CheckpointStore
+from smz_jax.storage.metrics import PhaseTimers
+from smz_jax.storage.run_dir import git_commit, read_config
+from smz_jax.types import TARGETS, Array, Decision, EnvSpec, Params, SearchOutput, Trajectory
+
+
+class Recording(NamedTuple):
+    """Rows, and where they come from."""
+
+    rows: Trajectory  # [B, T, ...] NumPy, the oldest first
+    about: dict[str, Any]  # for the metadata
+    scores: list[float]  # raw, of the games that ended; of a replay none
+
+
+def read_replay(run_dir: Path) -> Recording:
+    """The replay of a run's newest good checkpoint.
+
+    Raises:
+        ConfigError: in one line, if the folder holds no run or no good checkpoint with a replay.
+    """
+    config, store = read_config(run_dir), CheckpointStore(run_dir)
+    spec = make_spec(config.env)
+    ring: Trajectory = jax.eval_shape(make_replay(config, spec).init).experience
+    found = store.restore(
+        "last",
+        {"targets": {name: getattr(ring, name) for name in TARGETS}},
+        experience=ring._replace(**dict.fromkeys(TARGETS)),
+        partial=True,
+    )
+    if found.rows is None:
+        raise ConfigError(f"checkpoint {found.step} of {str(run_dir)!r} holds no replay")
+    rows: Trajectory = jax.tree.map(np.asarray, found.rows._replace(**found.state["targets"]))
+    count, size = int(found.extra["count"]), rows.reward.shape[1]
+    if count < size:
+        rows = jax.tree.map(lambda x: x[:, :count], rows)
+    elif count % size:
+        rows = jax.tree.map(lambda x: np.roll(x, -count, axis=1), rows)
+    about = _about(config, spec, f"{run_dir.absolute().name}, {found.step} environment steps")
+    return Recording(rows, about, [])
+
+
+def _about(config: Config, spec: EnvSpec, played_by: str) -> dict[str, Any]:
+    return {
+        "experiment": config.experiment,
+        "env": dataclasses.asdict(config.env),
+        "action_names": list(spec.action_names),
+        "played_by": played_by,
+        "commit": git_commit(),
+    }
+
+
+def decide_at_random(
+    params: Params,
+    rng_key: Array,
+    count: Array,
+    observation: Array,
+    invalid_actions: Array,
+    temperature: Array,
+    epsilon: Array,
+    noise: Array,
+) -> Decision:
+    """A decision as those of `make_decide`, uniform over the valid actions."""
+    key, zeros = jax.random.fold_in(rng_key, count), jnp.zeros(len(invalid_actions), jnp.float32)
+    valid = 1.0 - invalid_actions
+    weights = valid / jnp.maximum(valid.sum(axis=1, keepdims=True), 1.0)
+    action = jax.random.categorical(key, jnp.log(weights)).astype(jnp.int32)
+    faults = zeros.astype(jnp.int32)
+    search = SearchOutput(action, weights, zeros, None, faults, valid.sum(axis=1) == 0)
+    return Decision(search, zeros, zeros + 1.0)
+
+
+def record(config: Config, folder: Path | None, should_stop: Callable[[], bool]) -> Recording:
+    """Plays `config.total_env_steps` of training games, at random or by a model.
+
+    A model searches, and explores as the settings of the rollout say: its draws are those of a
+    run's training.
+
+    Args:
+        config: of games, lanes, seed and exploration.
+        folder: of a run (its best model, else its last) or of an export; None: at random.
+        should_stop: called after each rollout; what was played by then is recorded.
+
+    Raises:
+        ConfigError: in one line, if the folder or the game cannot be used.
+    """
+    spec, params, decide = make_spec(config.env), None, jax.jit(decide_at_random)
+    if folder is not None:
+        model = load_model(folder)
+        check_actions_of(model, spec)
+        networks = make_networks(config.network, spec)
+        params = fit_params(networks, model.weights)
+        decide = make_decide(networks, config, spec, policy=config.rollout.policy)
+    env = make_env(config.env, seed=config.seed)
+    key = jax.random.key(config.seed)
+    actor = Actor([env], config, decide, key, PhaseTimers(), lambda *decisions: None)
+    several, scores = [], []
+    rollouts = max(1, config.total_env_steps // (config.env.num_envs * config.rollout.length))
+    try:
+        while len(several) < rollouts and not (several and should_stop()):
+            played = actor.next(params)
+            several.append(jax.tree.map(np.asarray, played.rows))
+            scores += [score for score, _ in played.games]
+    finally:
+        actor.close()
+    joined = [np.concatenate(parts, axis=1) for parts in zip(*several, strict=True)]
+    who = f"the model of {folder.absolute().name}" if folder else "a random policy"
+    return Recording(Trajectory(*joined), _about(config, spec, who), scores)

@@ -1,0 +1,312 @@
+"""Stored play in a folder as Minari's, the format of Gymnasium's foundation; no pickle.
+
+    data/main_data.hdf5   a group for each episode: observations, actions, rewards, ends, infos
+    data/metadata.json    spaces, counts, and under `smz_jax` what Minari has no field for
+    SHA256SUMS            the sums of both, as `sha256sum -c` reads them
+
+An episode is a game, or the part of one that was stored. Its observations are the newest frames
+alone, compressed; stacks are built anew from them. All fields of its rows are in the infos, one
+more of each than there are actions: the last row is the final observation's. So what was stored
+comes back bit for bit; `rewards`, `terminations` and `truncations` are for other readers. Times of
+a learner mean nothing elsewhere: `target_step` is left out.
+"""
+
+import contextlib
+import importlib.util
+import itertools
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from smz_jax.config.check import ConfigError, require
+from smz_jax.storage.checkpoint.sums import Damage, reason_of, sums_below, sync_below
+from smz_jax.storage.export import check_new_folder
+from smz_jax.storage.files import atomic_write_text, read_json
+from smz_jax.types import Trajectory
+
+FORMAT = 1
+SUMS, DATA, METADATA, MAIN = "SHA256SUMS", "data", "metadata.json", "main_data.hdf5"
+OURS = "smz_jax"
+"""Entry of the metadata: `format`, `experiment`, `env`, `action_names`, `played_by`."""
+INFOS = tuple(x for x in Trajectory._fields if x not in ("frame", "target_step"))
+CHUNK_BYTES = 2**19
+"""Frames are compressed in pieces of about so many bytes."""
+LEAST_BYTES = 4096
+"""Smaller arrays are not compressed: pieces cost more than they save."""
+
+
+def check_library() -> None:
+    """Raises ConfigError in one line where Minari or h5py is not installed."""
+    missing = [name for name in ("minari", "h5py") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"not installed: {', '.join(missing)}; type pip install '.[data]'")
+
+
+class Dataset:
+    """A Minari dataset in a folder; what has sums is verified before anything in it is parsed.
+
+    Args:
+        path: its folder, or the `data` in it. No name of Minari's, and nothing is downloaded.
+
+    Raises:
+        ConfigError: in one line, if it is none, of another format, damaged or half written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        is_inner = path.name == DATA and (path / METADATA).is_file()
+        self.path = path.parent if is_inner else path
+        self._data = self.path / DATA if (self.path / DATA).is_dir() else self.path
+        allowed = f"the folder of a Minari dataset, which holds {DATA}/{METADATA}"
+        require((self._data / METADATA).is_file(), "dataset", str(path), allowed)
+        check_library()
+        with self._readable():
+            self.is_verified = _verify(self.path)
+            self.metadata = read_json(self._data / METADATA)
+            self.about = _about(self.metadata)
+            if self.about and not self.is_verified:
+                raise Damage(f"{SUMS} is missing")
+            from minari.dataset.minari_storage import MinariStorage
+
+            self._storage = MinariStorage.read(self._data)
+        self.episodes, self.steps = (self.metadata[f"total_{x}"] for x in ("episodes", "steps"))
+        self.observation_space: Any = self._storage.observation_space
+        self.action_space: Any = self._storage.action_space
+
+    @property
+    def rows(self) -> int:
+        """Rows of a replay: the steps, and the final observation of each episode."""
+        return self.steps + self.episodes
+
+    @contextlib.contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Raises ConfigError in one line for whatever is raised over bytes made on purpose."""
+        try:
+            yield
+        except Exception as error:
+            text = str(error) if isinstance(error, ConfigError) else reason_of(error)
+            where = f"dataset {str(self.path)!r} is damaged or not as Minari's: "
+            raise ConfigError(where + text) from None
+
+    def read(self) -> Iterator[dict[str, Any]]:
+        """The episodes as Minari gives them, one after the other; NumPy.
+
+        Raises:
+            ConfigError: in one line naming the first whose parts do not go together.
+        """
+        for number in range(self.episodes):
+            with self._readable():
+                (found,) = self._storage.get_episodes([number])
+                _check_episode(found, f"episode {number}")
+            yield found
+
+
+def _about(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What this project wrote of a dataset; {} of another's. Raises Damage."""
+    for name in ("total_episodes", "total_steps"):
+        count = metadata.get(name)
+        if not isinstance(count, int) or not 0 < count < 2**40:
+            raise Damage(f"{METADATA} has {name} = {str(count)[:40]}: nothing is in it")
+    for name in ("observation_space", "action_space"):
+        # Without one Minari would import the environment's module, whatever that is.
+        if not isinstance(metadata.get(name), str):
+            raise Damage(f"{METADATA} has no {name}")
+    about = metadata.get(OURS, {})
+    if not isinstance(about, dict):
+        raise Damage(f"{METADATA}: {OURS} is no mapping")
+    if about and about.get("format") != FORMAT:
+        found = f"it has format {str(about.get('format'))[:40]}"
+        raise Damage(f"{found}, this version reads format {FORMAT}")
+    names = about.get("action_names", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise Damage(f"{METADATA}: {OURS}.action_names is no list of names")
+    if not isinstance(about.get("env", {}), dict):
+        raise Damage(f"{METADATA}: {OURS}.env is no mapping")
+    return about
+
+
+def _check_episode(found: dict[str, Any], name: str) -> None:
+    """Raises Damage where lengths do not agree, or a number is not finite."""
+    actions, rewards = np.asarray(found["actions"]), np.asarray(found["rewards"])
+    if actions.ndim != 1 or actions.dtype.kind not in "iu":
+        raise Damage(f"{name}: its actions are no whole numbers")
+    if not np.isfinite(rewards.astype(np.float64)).all():
+        raise Damage(f"{name}: a reward is not finite")
+    for part in ("rewards", "terminations", "truncations"):
+        if np.shape(found[part]) != actions.shape:
+            raise Damage(f"{name}: {part} are {np.shape(found[part])}, not {actions.shape}")
+    observations = found["observations"]
+    if isinstance(observations, np.ndarray) and len(observations) != len(actions) + 1:
+        raise Damage(f"{name}: {len(observations)} observations of {len(actions)} actions")
+    infos = found["infos"] or {}
+    if set(INFOS) <= set(infos):
+        for part in INFOS:
+            if len(infos[part]) != len(actions) + 1:
+                raise Damage(f"{name}: infos/{part} has {len(infos[part])} rows")
+        if not np.array_equal(infos["action"][:-1], actions):
+            raise Damage(f"{name}: its infos are of other actions")
+
+
+def _verify(folder: Path) -> bool:
+    """Compares the sums of all files; False where there are none. Raises Damage."""
+    if not (folder / SUMS).exists():
+        return False
+    listed: dict[str, str] = {}
+    for line in (folder / SUMS).read_text(encoding="utf-8").splitlines():
+        digest, _, name = line.partition("  ")
+        listed[name] = digest
+    found = {name: digest for name, (_, digest) in sums_below(folder).items() if name != SUMS}
+    for name in {**listed, **found}:
+        if listed.get(name) != found.get(name):
+            what = "has another SHA-256 than" if name in found else "is missing, of"
+            raise Damage(f"{name[:80]} {what} {SUMS}" + ("" if name in listed else " (none)"))
+    return True
+
+
+@contextlib.contextmanager
+def _written(out: Path) -> Iterator[Path]:
+    """A folder that appears at `out` with its sums when it is complete, or not at all."""
+    check_new_folder(out)
+    check_library()
+    partial = out.absolute().with_name(f".{out.absolute().name}.{os.getpid()}.partial")
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        sums = sorted((name, digest) for name, (_, digest) in sums_below(partial).items())
+        atomic_write_text(partial / SUMS, "".join(f"{x}  {name}\n" for name, x in sums))
+        sync_below(partial)
+        os.replace(partial, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_dataset(out: Path, rows: Trajectory, about: Mapping[str, Any]) -> None:
+    """Writes rows `[lanes, T, ...]` (NumPy), the oldest first, to a new or empty folder.
+
+    The episodes are in the order of the lanes, so that as many lanes of as many rows are those
+    rows again. `about` goes into the metadata.
+
+    Raises:
+        ConfigError: if `out` is no new or empty folder, or Minari is not installed.
+        OSError: if it cannot be written; nothing is left then.
+    """
+    with _written(out) as partial:
+        from minari.serialization import deserialize_space
+
+        frame, bits = rows.frame, rows.frame.dtype.kind == "b"
+        shape, dtype = frame.shape[2:], np.dtype(np.uint8) if bits else frame.dtype
+        high = int(bits) or (np.iinfo(dtype).max if dtype.kind in "iu" else np.inf)
+        low = np.iinfo(dtype).min if dtype.kind in "iu" else -np.inf
+        bounds = {name: np.full(shape, x).tolist() for name, x in (("low", low), ("high", high))}
+        box = {"type": "Box", "dtype": str(dtype), "shape": list(shape), **bounds}
+        actions = {"type": "Discrete", "n": len(about["action_names"]), "start": 0}
+        spaces = [deserialize_space(json.dumps(x)) for x in (box, actions)]
+        with _open_storage(partial, *spaces) as (file, storage):
+            steps = number = 0
+            for episode in _episodes(rows._replace(frame=frame.astype(dtype, copy=False))):
+                steps += _write_episode(file.create_group(f"episode_{number}"), number, episode)
+                number += 1
+        _close_storage(storage, out, number, steps, {OURS: {"format": FORMAT, **about}})
+
+
+@contextlib.contextmanager
+def _open_storage(partial: Path, observation: Any, action: Any, **options: Any) -> Iterator[Any]:
+    """The open file of a new dataset, and Minari's writer of its metadata."""
+    import h5py
+    from minari.dataset.minari_storage import MinariStorage
+
+    spaces = {"observation_space": observation, "action_space": action}
+    options = {"jpeg_encoding": False, **options}
+    storage = MinariStorage.new(partial / DATA, **spaces, data_format="hdf5", **options)
+    with h5py.File(partial / DATA / MAIN, "w", track_order=True) as file:
+        yield file, storage
+
+
+def _close_storage(
+    storage: Any, out: Path, episodes: int, steps: int, more: Mapping[str, Any]
+) -> None:
+    import minari
+
+    name = re.sub(r"[^-\w]", "-", out.absolute().name) or "dataset"
+    known = {
+        "dataset_id": f"{OURS}/{name}-v0",
+        "minari_version": minari.__version__,
+        "total_episodes": episodes,
+        "total_steps": steps,
+        "dataset_size": storage.get_size(),
+    }
+    storage.update_metadata({**known, **more})
+
+
+def _episodes(rows: Trajectory) -> Iterator[Trajectory]:
+    """The games of each lane, or what there is of them, `[R, ...]`."""
+    for lane, firsts in enumerate(rows.is_first):
+        ends = sorted({0, *np.flatnonzero(firsts).tolist(), len(firsts)})
+        for start, end in itertools.pairwise(ends):
+            yield Trajectory(*(x[lane, start:end] for x in rows))
+
+
+def _write_episode(group: Any, number: int, rows: Trajectory) -> int:
+    """Writes an episode as Minari does, but compressed; gives its steps."""
+    steps = len(rows.action) - 1
+    over = np.zeros((2, steps), np.bool_)  # terminations, truncations
+    if steps:
+        over[int(rows.discount[steps - 1] != 0), -1] = True
+    group.attrs.update({"id": number, "total_steps": steps})
+    arrays = {
+        "observations": rows.frame,
+        "actions": rows.action[:-1].astype(np.int64),
+        "rewards": rows.reward[:-1],
+        "terminations": over[0],
+        "truncations": over[1],
+        **{f"infos/{name}": getattr(rows, name) for name in INFOS},
+    }
+    for name, array in arrays.items():
+        options = {}
+        if array.nbytes >= LEAST_BYTES:
+            piece = max(1, min(len(array), CHUNK_BYTES * len(array) // array.nbytes))
+            options = {"chunks": (piece, *array.shape[1:]), "compression": "gzip"}
+            options["compression_opts"] = 1
+        group.create_dataset(name, data=array, **options)
+    return steps
+
+
+def merge_datasets(out: Path, datasets: Sequence[Dataset]) -> None:
+    """Writes the episodes of several datasets, in their order, to a new or empty folder.
+
+    Raises:
+        ConfigError: in one line, if they are of other spaces, actions or encodings, or `out` cannot
+            be used.
+        OSError: if it cannot be written; nothing is left then.
+    """
+    first, *others = datasets
+    for other in others:
+        for name, of in {"action_names": "about", "jpeg_encoding": "metadata"}.items():
+            ours, theirs = (getattr(x, of).get(name) for x in (first, other))
+            require(ours == theirs, f"{name} of {other.path}", theirs, f"{ours}, as {first.path}")
+        for name in ("observation_space", "action_space"):
+            ours, theirs = getattr(first, name), getattr(other, name)
+            require(ours == theirs, f"{name} of {other.path}", theirs, f"{ours}, as {first.path}")
+    form = {x.metadata.get("data_format") for x in datasets}
+    require(form == {"hdf5"}, "data_format", sorted(map(str, form)), "hdf5")
+    with _written(out) as partial:
+        import h5py
+
+        options = {"jpeg_encoding": first.metadata.get("jpeg_encoding", True)}
+        spaces = first.observation_space, first.action_space
+        with _open_storage(partial, *spaces, **options) as (file, storage):
+            number = 0
+            for dataset in datasets:
+                with h5py.File(dataset._data / MAIN, "r") as source:
+                    for episode in range(dataset.episodes):
+                        source.copy(f"episode_{episode}", file, f"episode_{number}")
+                        file[f"episode_{number}"].attrs["id"] = number
+                        number += 1
+        more: dict[str, Any] = {OURS: first.about} if first.about else {}
+        more["combined_datasets"] = [str(x.metadata.get("dataset_id")) for x in datasets]
+        _close_storage(storage, out, number, sum(x.steps for x in datasets), more)

@@ -1,0 +1,173 @@
+"""Stored play as Minari's: bit for bit, whole or not at all, and nothing is trusted."""
+
+import hashlib
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from smz_jax.config.check import ConfigError
+from smz_jax.storage.dataset import INFOS, Dataset, merge_datasets, write_dataset
+from smz_jax.types import Trajectory
+
+h5py = pytest.importorskip("h5py")
+minari = pytest.importorskip("minari")
+LANES, T, A = 3, 40, 3
+ABOUT = {"experiment": "toy", "action_names": ["LEFT", "UP", "RIGHT"], "env": {"id": "Toy"}}
+
+
+def make_rows(shape=(8, 8), dtype=np.uint8, seed=0):
+    """Rows whose games begin, end and are cut off anywhere."""
+    draw = np.random.default_rng(seed)
+    size = (LANES, T)
+    frame = draw.integers(0, 256, (*size, *shape)).astype(dtype)
+    return Trajectory(
+        frame=frame if dtype != np.bool_ else frame > 0,
+        action=draw.integers(0, A, size).astype(np.int32),
+        reward=draw.normal(size=size).astype(np.float32),
+        discount=(draw.random(size) > 0.1).astype(np.float32),
+        is_first=draw.random(size) < 0.15,
+        invalid_actions=draw.integers(0, 2, (*size, A)).astype(np.uint8),
+        action_weights=draw.random((*size, A)).astype(np.float32),
+        search_value=draw.normal(size=size).astype(np.float32),
+        transition_entropy=draw.random(size).astype(np.float32),
+        target_step=np.full(size, 7, np.int32),
+    )
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "toy"
+    write_dataset(folder, make_rows(), ABOUT)
+    return folder
+
+
+@pytest.mark.parametrize(("shape", "dtype"), [((8, 8), np.uint8), ((4,), np.float32), ((5,), bool)])
+def test_all_fields_come_back_bit_for_bit(tmp_path, shape, dtype):
+    rows = make_rows(shape, dtype)
+    write_dataset(tmp_path / "x", rows, ABOUT)
+    dataset = Dataset(tmp_path / "x")
+    episodes = list(dataset.read())
+    assert dataset.rows == LANES * T and dataset.is_verified and dataset.about["format"] == 1
+    frames = np.concatenate([x["observations"] for x in episodes])
+    np.testing.assert_array_equal(frames.reshape(rows.frame.shape), rows.frame)
+    for name in INFOS:
+        found, wanted = np.concatenate([x["infos"][name] for x in episodes]), getattr(rows, name)
+        assert found.dtype == wanted.dtype
+        np.testing.assert_array_equal(found.reshape(wanted.shape), wanted)
+    starts = np.array(rows.is_first)
+    starts[:, 0] = True
+    assert dataset.episodes == len(episodes) == starts.sum()
+
+
+def test_minari_reads_games_as_it_would_have_stored_them(stored):
+    """By its own reader: one observation more than actions, and the end of each is told."""
+    rows, dataset = make_rows(), minari.MinariDataset(stored / "data")
+    lane, start = 0, 0
+    for episode in dataset.iterate_episodes():
+        end = start + len(episode) + 1
+        np.testing.assert_array_equal(episode.observations, rows.frame[lane, start:end])
+        np.testing.assert_array_equal(episode.actions, rows.action[lane, start : end - 1])
+        np.testing.assert_array_equal(episode.rewards, rows.reward[lane, start : end - 1])
+        assert not episode.terminations[:-1].any() and not episode.truncations[:-1].any()
+        if len(episode):
+            over = rows.discount[lane, end - 2] == 0
+            assert (episode.terminations[-1], episode.truncations[-1]) == (over, not over)
+        lane, start = (lane, end) if end < T else (lane + 1, 0)
+    assert (lane, start) == (LANES, 0)
+
+
+def test_a_merged_dataset_has_the_episodes_of_all(stored, tmp_path):
+    write_dataset(tmp_path / "b", make_rows(seed=1), ABOUT)
+    both = [Dataset(stored), Dataset(tmp_path / "b")]
+    merge_datasets(tmp_path / "m", both)
+    merged = Dataset(tmp_path / "m")
+    assert merged.metadata["combined_datasets"] == ["smz_jax/toy-v0", "smz_jax/b-v0"]
+    wanted = [x["observations"] for one in both for x in one.read()]
+    for found, frames in zip(merged.read(), wanted, strict=True):
+        np.testing.assert_array_equal(found["observations"], frames)
+    write_dataset(tmp_path / "c", make_rows((4,), np.float32), ABOUT)
+    with pytest.raises(ConfigError, match=r"^observation_space of .*/c = .* is not allowed"):
+        merge_datasets(tmp_path / "n", [both[0], Dataset(tmp_path / "c")])
+    assert not (tmp_path / "n").exists()
+
+
+def flip_byte(folder):
+    path = folder / "data/main_data.hdf5"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def sign(folder):
+    files = [x for x in sorted(folder.rglob("*")) if x.is_file() and x.name != "SHA256SUMS"]
+    lines = [
+        f"{hashlib.sha256(x.read_bytes()).hexdigest()}  {x.relative_to(folder)}" for x in files
+    ]
+    (folder / "SHA256SUMS").write_text("\n".join(lines) + "\n")
+
+
+def edit(**changes):
+    """Other metadata under its right sum, as of somebody who means harm."""
+
+    def change(folder):
+        path = folder / "data/metadata.json"
+        found = {**json.loads(path.read_text()), **changes}
+        path.write_text(json.dumps({k: x for k, x in found.items() if x is not None}))
+        sign(folder)
+
+    return change
+
+
+def other_length(folder):
+    with h5py.File(folder / "data/main_data.hdf5", "a") as file:
+        del file["episode_1/rewards"]
+        file["episode_1/rewards"] = np.zeros(77, np.float32)
+    edit(smz_jax=None)(folder)
+
+
+DAMAGES = {
+    "a flipped byte": (flip_byte, "data/main_data.hdf5 has another SHA-256 than SHA256SUMS"),
+    "a missing file": (lambda x: (x / "data/main_data.hdf5").unlink(), "is missing, of SHA256SUMS"),
+    "one file more": (lambda x: (x / "more").write_text(""), "more has another SHA-256 than"),
+    "no sums": (lambda x: (x / "SHA256SUMS").unlink(), "SHA256SUMS is missing"),
+    "cut off": (lambda x: edit(total_episodes=0)(x), "total_episodes = 0: nothing is in it"),
+    "a later format": (edit(smz_jax={"format": 2}), "has format 2, this version reads format 1"),
+    "no space": (edit(observation_space=None), "metadata.json has no observation_space"),
+    "a space of another kind": (edit(action_space='{"type": "Zap"}'), "deserialize_space"),
+    "another length": (other_length, r"episode 1: rewards are \(77,\), not"),
+    "a text": (
+        lambda x: (x / "data/metadata.json").write_text("{"),
+        "metadata.json has another SHA-256",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_damage_is_one_line_and_nothing_is_loaded(stored, tmp_path, name):
+    damage, message = DAMAGES[name]
+    folder = tmp_path / "copy"
+    shutil.copytree(stored, folder)
+    damage(folder)
+    with pytest.raises(ConfigError, match=message) as caught:
+        list(Dataset(folder).read())
+    assert str(caught.value).startswith(f"dataset {str(folder)!r} is damaged or not as Minari's")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_dataset_and_what_holds_something(stored, tmp_path):
+    with pytest.raises(ConfigError, match="the folder of a Minari dataset, which holds data/meta"):
+        Dataset(tmp_path)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/a").write_text("")
+    with pytest.raises(ConfigError, match=r"^out = .*full' is not allowed"):
+        write_dataset(tmp_path / "full", make_rows(), ABOUT)
+    assert Dataset(stored / "data").path == stored
+
+
+def test_an_error_while_it_is_written_leaves_nothing(tmp_path):
+    broken = make_rows()._replace(action_weights=np.zeros((LANES, T)))
+    with pytest.raises(TypeError):
+        write_dataset(tmp_path / "x", broken._replace(action=None), ABOUT)
+    assert list(tmp_path.iterdir()) == []
