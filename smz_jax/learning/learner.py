@@ -46,23 +46,18 @@ def make_optimizer(config: Config) -> tuple[optax.GradientTransformation, optax.
     return optimizer, schedule
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))  # one compilation in place of one for every layer
 def init_train_state(networks: Networks, config: Config, rng_key: Array) -> TrainState:
     """A fresh train state."""
-    optimizer, _ = make_optimizer(config)
-
-    @jax.jit  # one compilation in place of one for every layer
-    def init(key: Array) -> TrainState:
-        init_key, state_key = jax.random.split(key)
-        params = networks.init(init_key)
-        return TrainState(
-            params=params,
-            target_params=jax.tree.map(jnp.copy, params),
-            opt_state=optimizer.init(params["params"]),
-            rng_key=state_key,
-            step=jnp.zeros((), jnp.int32),
-        )
-
-    return init(rng_key)
+    init_key, state_key = jax.random.split(rng_key)
+    params = networks.init(init_key)
+    return TrainState(
+        params=params,
+        target_params=jax.tree.map(jnp.copy, params),
+        opt_state=make_optimizer(config)[0].init(params["params"]),
+        rng_key=state_key,
+        step=jnp.zeros((), jnp.int32),
+    )
 
 
 def model_metrics(unrolled: Unrolled, mask: Array) -> dict[str, Array]:

@@ -24,6 +24,8 @@ from smz_jax.model.networks import make_networks
 from smz_jax.storage.metrics import PhaseTimers
 from smz_jax.types import Array, Decision, EnvSpec, Networks, TrainState
 
+_settle = jax.jit(settle, static_argnames="config", donate_argnums=(0, 1))
+
 
 class Parts(NamedTuple):
     """The parts of a run; what they compute with is in `RunState`."""
@@ -88,7 +90,7 @@ def make_parts(config: Config, timers: PhaseTimers) -> Parts:
         foresight=make_foresight(networks, replay, config, spec),
         decide=decide,
         agent=partial(Agent, decide),
-        settle=jax.jit(partial(settle, config=config.macro), donate_argnums=(0, 1)),
+        settle=partial(_settle, config=config.macro),
         miner=miner,
         source=open_games(config, playing, acting_key, timers, miner.watch),
         init=init,

@@ -31,6 +31,7 @@ from smz_jax.run.state import (
 from smz_jax.storage.checkpoint import CheckpointStore
 from smz_jax.storage.metrics import PhaseTimers, read_metrics
 from smz_jax.storage.run_dir import versions
+from tests.support.programs import shared_programs
 
 STEPS = 320
 TIMES = ("time/", "speed/", "wall_seconds", "cpu_seconds")
@@ -56,6 +57,13 @@ GRID = make_config("gridworld", "--network.family", "mlp", "--network.no_input_n
                    "--replay.refresh_rows", "16", "--replay.capacity", "128")  # fmt: skip
 STICKY = make_config("breakout", "--env.mode", "stochastic", "--eval.no_check_model",
                      "--eval.no_baselines")  # fmt: skip
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget():
+    """Runs use the programs of those before, until a test forgets them as a new process does."""
+    with shared_programs() as forget:
+        yield forget
 
 
 def run_to(config, folder, monkeypatch, stop_after=None, *, resume=False):
@@ -107,17 +115,19 @@ def whole(tmp_path_factory):
         if config not in made:
             folder = tmp_path_factory.mktemp("whole")
             assert run_to(config, folder, monkeypatch).finished
-            made[config] = (state_of(config, folder), told(folder))
+            made[config] = (state_of(config, folder), told(folder), folder)
         return made[config]
 
     return of
 
 
-def assert_goes_on(config, folder, whole, monkeypatch, stops, *, resume=False):
+def assert_goes_on(config, folder, whole, monkeypatch, stops, *, resume=False, forget=None):
     for number, stop_after in enumerate([*stops, None]):
+        if number and forget:
+            forget()
         outcome = run_to(config, folder, monkeypatch, stop_after, resume=resume or number > 0)
         assert outcome.finished == (stop_after is None)
-    (expected, counters), rows = whole(config, monkeypatch)
+    (expected, counters), rows, _ = whole(config, monkeypatch)
     found, found_counters = state_of(config, folder)
     assert list(found) == list(expected) and found_counters == counters
     for name, value in expected.items():
@@ -126,9 +136,11 @@ def assert_goes_on(config, folder, whole, monkeypatch, stops, *, resume=False):
 
 
 @pytest.mark.parametrize("stops", [[4], pytest.param([1, 3], marks=pytest.mark.slow)])
-def test_a_stopped_run_of_the_grid_goes_on_bit_for_bit(tmp_path, whole, monkeypatch, stops):
-    assert_goes_on(GRID, tmp_path, whole, monkeypatch, stops)
-    (_, counters), rows = whole(GRID, monkeypatch)
+def test_a_stopped_run_of_the_grid_goes_on_bit_for_bit(
+    tmp_path, whole, forget, monkeypatch, stops
+):
+    assert_goes_on(GRID, tmp_path, whole, monkeypatch, stops, forget=forget)
+    (_, counters), rows, _ = whole(GRID, monkeypatch)
     assert [row["refresh/rows"] for row in rows if "refresh/rows" in row] == [16] * 9
     assert counters["cursor"] % 32 not in (0, counters["count"] % 32)
 
@@ -153,17 +165,19 @@ def test_rows_that_were_refreshed_after_a_save_are_in_the_next(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_stopped_run_with_sticky_actions_goes_on_bit_for_bit(tmp_path, whole, monkeypatch):
+def test_a_stopped_run_with_sticky_actions_goes_on_bit_for_bit(
+    tmp_path, whole, forget, monkeypatch
+):
     """envpool's generators are out of reach: the games since the last rebuild are played again."""
-    assert_goes_on(STICKY, tmp_path, whole, monkeypatch, [5])
+    assert_goes_on(STICKY, tmp_path, whole, monkeypatch, [5], forget=forget)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("config", [GRID, STICKY], ids=["grid", "sticky"])
 @pytest.mark.parametrize("seed", range(5))
-def test_stopped_at_random_points(tmp_path, whole, monkeypatch, config, seed):
+def test_stopped_at_random_points(tmp_path, whole, forget, monkeypatch, config, seed):
     stop = int(np.random.default_rng(seed).integers(1, 10))
-    assert_goes_on(config, tmp_path, whole, monkeypatch, [stop])
+    assert_goes_on(config, tmp_path, whole, monkeypatch, [stop], forget=forget)
 
 
 def test_a_damaged_checkpoint_is_walked_back_from_and_the_end_is_the_same(
@@ -288,9 +302,9 @@ def test_other_versions_are_told_of(tmp_path, monkeypatch):
     parts.source.close()
 
 
-def test_the_same_seed_in_two_processes(tmp_path, monkeypatch):
+def test_the_same_seed_in_two_processes(tmp_path, whole, monkeypatch):
     """The second process is a new one: another start, another hash seed, the cache of programs."""
-    run_to(GRID, tmp_path / "here", monkeypatch)
+    (one, counters), rows, here = whole(GRID, monkeypatch)
     script = (
         "import jax; from pathlib import Path; from tests.run.test_resume import GRID, train;"
         "jax.config.update('jax_disable_most_optimizations', True);"
@@ -301,12 +315,10 @@ def test_the_same_seed_in_two_processes(tmp_path, monkeypatch):
     root = Path(__file__).resolve().parents[2]
     environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONHASHSEED": "7"}
     subprocess.run([sys.executable, "-c", script], env=environment, cwd=root, check=True)
-    (one, counters), (other, other_counters) = (
-        state_of(GRID, tmp_path / name) for name in ("here", "there")
-    )
+    other, other_counters = state_of(GRID, tmp_path / "there")
     assert counters == other_counters
     for name, value in one.items():
         np.testing.assert_array_equal(other[name], value, err_msg=name)
-    assert told(tmp_path / "here") == told(tmp_path / "there")
+    assert rows == told(tmp_path / "there")
     for name in ("macros.json", "baselines.json"):
-        assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()
+        assert (here / name).read_bytes() == (tmp_path / "there" / name).read_bytes()

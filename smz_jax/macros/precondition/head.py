@@ -17,6 +17,7 @@ takes no part in the model's training: no gradient, no randomness, parameters an
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -61,6 +62,7 @@ class Known(NamedTuple):
     buckets: BucketState
 
 
+@partial(jax.jit, static_argnums=(0, 1, 3))
 def init_head(
     config: MacroConfig,
     embedding_shape: tuple[int, ...],
@@ -69,20 +71,15 @@ def init_head(
 ) -> HeadState:
     """A fresh head whose slots are all free; `embedding_shape` has no batch axis."""
     capacity = table_size(config, min(num_actions, MAX_ACTIONS))
-
-    @jax.jit
-    def init(key: Array) -> HeadState:
-        params = PreconditionHead(config).init(key, jnp.zeros((1, *embedding_shape), jnp.float32))
-        return HeadState(
-            params=params,
-            opt_state=optax.adam(config.head_learning_rate).init(params),
-            slots=init_slots(config),
-            tally=init_tally(config),
-            updates=jnp.zeros((), jnp.int32),
-            evidence=jnp.zeros((len(EVIDENCE), capacity), jnp.float32),
-        )
-
-    return init(rng_key)
+    params = PreconditionHead(config).init(rng_key, jnp.zeros((1, *embedding_shape), jnp.float32))
+    return HeadState(
+        params=params,
+        opt_state=optax.adam(config.head_learning_rate).init(params),
+        slots=init_slots(config),
+        tally=init_tally(config),
+        updates=jnp.zeros((), jnp.int32),
+        evidence=jnp.zeros((len(EVIDENCE), capacity), jnp.float32),
+    )
 
 
 def model_part(head: HeadState, config: MacroConfig) -> HeadState | None:
