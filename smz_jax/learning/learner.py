@@ -46,7 +46,7 @@ def make_optimizer(config: Config) -> tuple[optax.GradientTransformation, optax.
     return optimizer, schedule
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))  # one compilation in place of one for every layer
+@functools.partial(jax.jit, static_argnums=(0, 1))  # one compilation, not one for every layer
 def init_train_state(networks: Networks, config: Config, rng_key: Array) -> TrainState:
     """A fresh train state."""
     init_key, state_key = jax.random.split(rng_key)
