@@ -136,9 +136,7 @@ def assert_goes_on(config, folder, whole, monkeypatch, stops, *, resume=False, f
 
 
 @pytest.mark.parametrize("stops", [[4], pytest.param([1, 3], marks=pytest.mark.slow)])
-def test_a_stopped_run_of_the_grid_goes_on_bit_for_bit(
-    tmp_path, whole, forget, monkeypatch, stops
-):
+def test_a_stopped_run_of_the_grid_goes_on_bit_for_bit(tmp_path, whole, forget, monkeypatch, stops):
     assert_goes_on(GRID, tmp_path, whole, monkeypatch, stops, forget=forget)
     (_, counters), rows, _ = whole(GRID, monkeypatch)
     assert [row["refresh/rows"] for row in rows if "refresh/rows" in row] == [16] * 9
