@@ -80,7 +80,9 @@ def test_the_package_lists_its_commands(package, words):
     assert {"breakout", "benchmark", "report"} <= set(listed) and "smz_jax" not in listed
 
 
-@pytest.mark.parametrize("script", ["breakout.py", "benchmark", "encoders", "peer", "results"])
+@pytest.mark.parametrize(
+    "script", ["breakout.py", "benchmark", "encoders", "peer", "results", "sweep"]
+)
 @pytest.mark.parametrize("installed_too", [False, True])
 def test_a_script_says_what_to_type(script, installed_too):
     done = python(f"experiments/{script}", cwd=ROOT, path=ROOT if installed_too else None)

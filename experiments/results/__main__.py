@@ -3,18 +3,15 @@
 if not __package__:
     raise SystemExit("error: type `python -m experiments.results` in the project's root")
 
-import shlex
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from experiments.results.jobs import STATES, Job, finished_jobs, make_plan, time_left
 from experiments.results.worlds import TINY_SEEDS, TINY_WORLDS, WORLDS, choose
+from experiments.sweep.jobs import finished_jobs, make_plan, show_plan
 from smz_jax.config.check import Between, Checked, require
 from smz_jax.config.cli import read_request
 from smz_jax.config.process import run_main
-from smz_jax.report.text import short_duration
 
 RUN_DIR, OLD_RUN_DIR = Path("runs/results"), Path("runs/proof")
 """Where runs are unless a folder is named; where they were when the command was `proof`."""
@@ -80,18 +77,6 @@ class ResultsRequest(Checked):
         require(not (self.list and self.table), "table", True, "left out with --list")
 
 
-def show_plan(jobs: list[Job], slots: int) -> None:
-    """Prints what is to be run, and how long it will take."""
-    for job in jobs:
-        command = shlex.join([*job.world.command, "--seed", str(job.seed)])
-        cores = f"{job.cores} core{'s' if job.cores > 1 else ''}, about {job.world.minutes:g} min"
-        print(f"{job.name}: {STATES[job.state]}, {cores}: {command}")
-    waiting = [job for job in jobs if job.state != "finished"]
-    left = short_duration(time_left(waiting, [], [], slots))
-    done = f"{len(jobs) - len(waiting)} of {len(jobs)} finished"
-    print(f"{done}; about {left} for the others on {slots} cores")
-
-
 def write_results(folder: Path) -> None:
     """Writes table and figure from what is finished, and prints the table."""
     from experiments.results import results_report as shown
@@ -113,28 +98,17 @@ def main() -> int:
         print(f"note: {OLD_RUN_DIR} holds former runs: --run_dir {OLD_RUN_DIR} continues them")
     chosen = choose(request.worlds, request.seeds, preset)
     options = {"single_core": request.single_core, "to_list": request.list}
-    jobs = finished_jobs(folder) if request.table else make_plan(chosen, preset, folder, **options)
-    from experiments.results.runner import LINE_SECONDS, Runner, this_machine
-    from smz_jax.run.progress import Progress
-    from smz_jax.run.signals import StopSignal
+    if request.table:
+        jobs = finished_jobs(WORLDS.values(), folder)
+    else:
+        jobs = make_plan(chosen, preset, folder, **options)
+    from experiments.sweep.runner import carry_out, this_machine
 
     machine = this_machine(request.jobs, preset)
     if request.list:
         show_plan(jobs, len(machine.cores))
         return 0
-    progress = Progress(len(jobs), "results", line_seconds=LINE_SECONDS)
-    with StopSignal() as stop, progress:
-        results = Runner(jobs, machine, progress).run(stop)
-    write_results(folder)
-    failed = [x for x in results if x.kind == "failed"]
-    for x in failed:
-        print(f"failed: {x.job.name}, {x.reason}, log {x.job.log}", file=sys.stderr)
-    if stop:
-        left = sum(x.kind == "stopped" for x in results)
-        again = shlex.join(["python", "-m", "experiments.results", *sys.argv[1:]])
-        print(f"stopped with {left} runs to do. Continue with:\n  {again}")
-        return 128 + (stop.number or 0)
-    return 1 if failed else 0
+    return carry_out(jobs, machine, "results", lambda _: write_results(folder))
 
 
 if __name__ == "__main__":

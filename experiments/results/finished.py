@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.results.jobs import Job, read_json
 from experiments.results.worlds import ENCODER_VARIANT, STICKY, World
+from experiments.sweep.jobs import Job
+from experiments.sweep.variants import read_json
 from smz_jax.config.check import ConfigError
 from smz_jax.config.settings import Config
 from smz_jax.config.sources import flat_dict
@@ -67,7 +68,9 @@ class Finished:
     def optimum(self) -> float | None:
         """The best possible score of a world with known rules, or the highest that there is."""
         found: Any = (self.part("grid").get("returns") or {}).get("optimum")
-        return float(found) if is_number(found) else self.job.world.highest
+        world = self.job.variant
+        highest = world.highest if isinstance(world, World) else None
+        return float(found) if is_number(found) else highest
 
     def about(self) -> dict[str, str | None]:
         """Preset, hardware and commit (short, `-dirty` kept), as far as they are known."""
@@ -111,12 +114,7 @@ class Finished:
             paths = sorted(self.job.run_dir.glob(pattern))
             rows = [row for x in paths for row in read_metrics(x) if is_number(row.get("roc"))]
             return [row["updates"] for row in rows], [row["roc"] for row in rows]
-        steps, scores = (list(x) for x in self.run.curve("eval/mean"))
-        final = self.run.evaluation()
-        if final is not None and (not scores or scores[-1] != final.mean):
-            steps.append(self.summary.get("env_steps") or (steps or [0])[-1])
-            scores.append(final.mean)
-        return steps, scores
+        return self.run.evaluations()
 
 
 def _number(values: Mapping[str, Any], name: str) -> float:
@@ -198,14 +196,14 @@ def read_finished(jobs: Sequence[Job]) -> tuple[list[Finished], list[str]]:
     found, problems = [], []
     for job in jobs:
         try:
-            run = load_run(job.run_dir) if job.world.is_run else None
+            run = load_run(job.run_dir) if job.variant.is_run else None
         except ConfigError as error:
             problems.append(str(error))
             continue
         summary = run.summary if run else encoder_summary(job.result())
         summary = {**summary, "record": read_json(job.record)}
-        if job.world.extra:
-            name = job.world.extra[0]
+        if job.variant.extra:
+            name = job.variant.extra[0]
             summary["grid"] = read_json(job.run_dir / name)
             if not summary["grid"]:
                 problems.append(f"{job.run_dir}: {name} is missing: its figures are left out")

@@ -10,15 +10,15 @@ from matplotlib.axes import Axes
 
 from experiments.results import finished, twins
 from experiments.results.finished import ALL, Figure, Finished, Seeds
-from experiments.results.jobs import finished_jobs
-from experiments.results.worlds import ONE_CODE, WORLDS, World
+from experiments.results.worlds import WORLDS, World
+from experiments.sweep.jobs import finished_jobs
 from smz_jax.report import style
 from smz_jax.report.tables import Table
 from smz_jax.report.verdict import number_text
 from smz_jax.storage.estimate import Estimate
 from smz_jax.storage.files import atomic_write_text, write_json
 
-TWIN_SETTINGS = tuple(word.removeprefix("--") for word in ONE_CODE[::2])
+TWIN_SETTINGS = tuple(WORLDS["grid-twin"].settings)
 SEED_COLOURS = (style.BLUE, style.VERMILLION, style.PURPLE, style.SKY, style.BLACK)
 MOST_COLUMNS = 3
 PANEL_WIDTH, PANEL_HEIGHT = 4.2, 3.1  # inches
@@ -69,9 +69,11 @@ class Report:
 
 def make_report(out: Path) -> Report:
     """Reads every finished run below a folder of results."""
-    jobs, runs, problems = finished_jobs(out), {}, []
+    jobs, runs, problems = finished_jobs(WORLDS.values(), out), {}, []
     for name in WORLDS:
-        runs[name], wrong = finished.read_finished([job for job in jobs if job.world.name == name])
+        runs[name], wrong = finished.read_finished(
+            [job for job in jobs if job.variant.name == name]
+        )
         problems += wrong
     for name, world in WORLDS.items():
         if world.twin_of:

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import yaml
-
+from experiments.sweep.variants import Variant, read_sweep
 from smz_jax.config.check import require
 from smz_jax.config.sources import require_known
 
@@ -14,35 +14,28 @@ STICKY = (0.25, 0.0)
 
 
 @dataclass(frozen=True)
-class World:
+class World(Variant):
     """One row of the table: an experiment, its settings and its seeds; see worlds.yaml."""
 
-    name: str
-    title: str
-    module: str
-    required: str
-    minutes: float
-    arguments: Sequence[str] = ()
-    at_laptop: Sequence[str] = ()
-    seeds: Sequence[int] = (0, 1, 2)
-    cores: int = 1
+    title: str = ""
+    required: str = ""
     twin_of: str | None = None
     known: str = ""
     highest: float | None = None
-    is_run: bool = True
-    extra: tuple[str, Sequence[str]] | None = None
     measures: Sequence[Sequence[str]] = ()
 
-    @property
-    def command(self) -> tuple[str, ...]:
-        """What a user types for one run at `laptop`, without seed and folder."""
-        return ("python", "-m", f"experiments.{self.module}", *self.arguments, *self.at_laptop)
+    def is_finished(self, folder: Path) -> bool:
+        """Also of the encoders, which are once both of their parts are."""
+        if self.is_run:
+            return super().is_finished(folder)
+        parts: list[dict[str, Any]] = self.result(folder).get("results", [])
+        found = {(x.get("variant"), x.get("sticky")) for x in parts}
+        return found >= {(ENCODER_VARIANT, sticky) for sticky in STICKY}
 
 
-_DATA = yaml.safe_load(Path(__file__).with_name("worlds.yaml").read_text(encoding="utf-8"))
-ONE_CODE: list[str] = _DATA["one_code"]
-ENCODER_VARIANT: str = _DATA["encoder_variant"]
-WORLDS = {name: World(name, **found) for name, found in _DATA["worlds"].items()}
+SWEEP = read_sweep(Path(__file__).with_name("worlds.yaml"))
+WORLDS = {x.name: World(**vars(x), **x.about) for x in SWEEP.variants}
+ENCODER_VARIANT = WORLDS["encoders"].arguments[1]
 TINY_WORLDS, TINY_SEEDS = ("grid-slippery",), (0,)
 """What `--preset tiny` runs where nothing is named: it only shows that the parts work."""
 

@@ -83,6 +83,10 @@ class Alone(typing.NamedTuple):
     value: str
 
 
+class Several:
+    """Marks a flag of several values that takes all words up to the next flag."""
+
+
 class FieldType(typing.NamedTuple):
     """A field's declared type, taken apart."""
 

@@ -17,7 +17,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast, get_origin
 
-from smz_jax.config.check import Alone, Checked, ConfigError, field_type, require, shorten
+from smz_jax.config.check import (
+    Alone,
+    Checked,
+    ConfigError,
+    Several,
+    field_type,
+    require,
+    shorten,
+)
 from smz_jax.config.experiment import PRESET_NAMES, Experiment, resolve
 from smz_jax.config.process import command_words
 from smz_jax.config.settings import Config
@@ -90,7 +98,8 @@ def _read_words(
     """Flags as typed by name, and the words that are none.
 
     Where there are positional arguments a flag of several values takes one word each time it is
-    given, a switch only `true` or `false`, and the beginning of a name is enough.
+    given (`Several`: all that follow), a switch only `true` or `false`, and the beginning of a name
+    is enough.
 
     Raises:
         ConfigError: on an unknown or incomplete flag, or a word where none is expected.
@@ -126,7 +135,8 @@ def _read_words(
         kind, notes = flags[name].kind, flags[name].notes
         is_list, is_switch = get_origin(kind) is tuple, kind is bool
         values = [value] if equals else []
-        while tokens and (not values or (is_list and not places)):
+        takes_all = is_list and (not places or Several in notes)
+        while tokens and (not values or takes_all):
             if tokens[0].startswith("--"):
                 break
             if is_switch and places and tokens[0].lower() not in ("true", "false"):

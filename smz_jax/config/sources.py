@@ -166,7 +166,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _parse_text(text: str, source: str, is_json: bool) -> dict[str, Any]:
-    """Dotted settings of a YAML or JSON document, `preset` included.
+    """The mapping of a YAML or JSON document.
 
     Raises:
         ConfigError: in one line with the file and the line, where the document is damaged.
@@ -186,8 +186,13 @@ def _parse_text(text: str, source: str, is_json: bool) -> dict[str, Any]:
         raise ConfigError(f"{source}: damaged file: {reason}") from None
     tree = {} if tree is None else tree
     require(isinstance(tree, dict), source, tree, "a mapping of settings")
-    preset = {"preset": tree.pop("preset")} if "preset" in tree else {}
-    return {**flatten(tree, source), **preset}
+    return tree
+
+
+def _in_file(tree: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Dotted settings of a document's mapping, `preset` included."""
+    own = {name: x for name, x in tree.items() if name != "preset"}
+    return {**flatten(own, source), **({"preset": tree["preset"]} if "preset" in tree else {})}
 
 
 def read_file(path: Path) -> dict[str, Any]:
@@ -196,15 +201,24 @@ def read_file(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: in one line, if the file is missing, damaged, or names an unknown setting.
     """
+    return _in_file(read_tree(path, "config"), str(path))
+
+
+def read_tree(path: Path, field_name: str) -> dict[str, Any]:
+    """The mapping that a YAML or `.json` file holds; `field_name` is what it was given as.
+
+    Raises:
+        ConfigError: in one line, if the file is missing or damaged.
+    """
     try:
         found = path.stat()
         is_plain = stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)  # a pipe never ends
         allowed = f"a plain file of at most {MAX_FILE_BYTES:,} bytes"
-        require(is_plain and found.st_size <= MAX_FILE_BYTES, "config", str(path), allowed)
+        require(is_plain and found.st_size <= MAX_FILE_BYTES, field_name, str(path), allowed)
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        require(False, "config", str(path), f"a readable YAML or JSON file ({reason})")
+        require(False, field_name, str(path), f"a readable YAML or JSON file ({reason})")
         raise
     return _parse_text(text, str(path), path.suffix.lower() == ".json")
 
@@ -216,4 +230,4 @@ def config_to_yaml(config: Config) -> str:
 
 def config_from_yaml(text: str, source: str = "the YAML text") -> Config:
     """Config of a YAML document; raises ConfigError in one line."""
-    return from_dict(_parse_text(text, source, is_json=False), source)
+    return from_dict(_in_file(_parse_text(text, source, is_json=False), source), source)

@@ -75,6 +75,15 @@ class RunData:
         ]
         return [x for x, _ in points], [y for _, y in points]
 
+    def evaluations(self) -> Curve:
+        """Mean scores of the evaluations over environment steps, the final one last."""
+        steps, scores = self.curve("eval/mean")
+        final = self.evaluation()
+        if final is not None and (not scores or scores[-1] != final.mean):
+            steps.append(self.summary.get("env_steps") or (steps or [0])[-1])
+            scores.append(final.mean)
+        return steps, scores
+
     def vectors(self, key: str) -> list[tuple[float, list[float]]]:
         """Environment steps and values of a metric that is logged as `key_0`, `key_1`, ..."""
         found = []

@@ -51,7 +51,7 @@ def render_page(runs: Sequence[RunData], figures: Sequence[str]) -> str:
     """
     parts = [_headline(runs)]
     if found := find_warnings(runs):
-        parts.append(f'<div class="warnings"><b>Take care</b>{_items(found)}</div>')
+        parts.append(warnings_html(found))
     parts += [_comparison(runs)] if len(runs) > 1 else []
     parts += _section("Evaluation", runs, _evaluation)
     if any(run.grid for run in runs):
@@ -62,9 +62,13 @@ def render_page(runs: Sequence[RunData], figures: Sequence[str]) -> str:
         parts += ["<h2>Macros in the real game</h2>", *_verifications(runs)]
     parts += _section("Time", runs, _time)
     parts += ["<h2>Settings and versions</h2>", *map(_settings, runs)]
+    return whole_page(", ".join(dict.fromkeys(run.experiment for run in runs)), parts)
+
+
+def whole_page(title: str, parts: Sequence[str]) -> str:
+    """A page of parts in HTML, under its style; the title alone is escaped."""
     template = Template(files("smz_jax.report").joinpath("page.html").read_text("utf-8"))
-    title = escape(", ".join(dict.fromkeys(run.experiment for run in runs)))
-    return template.substitute(title=title, body="\n".join(parts))
+    return template.substitute(title=escape(title), body="\n".join(parts))
 
 
 def _section(title: str, runs: Sequence[RunData], of_run: Callable[[RunData], str]) -> list[str]:
@@ -77,6 +81,11 @@ def _name(run: RunData, several: bool) -> str:
 
 def _paragraph(text: str, style: str = "") -> str:
     return f'<p class="{style}">{escape(text)}</p>' if style else f"<p>{escape(text)}</p>"
+
+
+def warnings_html(texts: Sequence[str]) -> str:
+    """What a reader should take care of."""
+    return f'<div class="warnings"><b>Take care</b>{_items(texts)}</div>'
 
 
 def _items(texts: Sequence[str]) -> str:

@@ -123,13 +123,16 @@ class Progress:
                 self._print(self._pending)
             self._print(f"{self._name}: {text}")
 
-    def step(self, text: str, done: int) -> None:
-        """Shows what begins after the steps done; in plain lines seldom, line breaks as bars."""
+    def step(self, text: str, done: int, live_text: str = "") -> None:
+        """Shows what begins after the steps done; in plain lines seldom, line breaks as bars.
+
+        A terminal shows `live_text` instead, if there is one.
+        """
         now = self._clock()
         if self._live:
             note = f"{done}/{self._total} {short_duration(now - self._start)}"
             self._bar.update(self._task, completed=done, note=note)
-            self._text.plain = text
+            self._text.plain = live_text or text
             self._live.refresh()
         elif now - self._last_line >= self._line_seconds:
             self._last_line = now

@@ -157,8 +157,19 @@ def bootstrap(
         resamples: R.
         seed: of the draws.
     """
-    drawn = np.random.default_rng(seed).integers(0, count, (resamples, count))
-    return percentile_interval(statistic(drawn))
+    draws = stratified_draws([count], resamples=resamples, seed=seed)
+    return percentile_interval(statistic(draws[0]))
+
+
+def stratified_draws(
+    counts: Sequence[int], *, resamples: int = 2000, seed: int
+) -> list[np.ndarray]:
+    """Indices drawn with replacement within each stratum, `[R, count]` each.
+
+    Runs are resampled within their task, as in Agarwal et al. 2021 (arXiv:2108.13264), 4.1.
+    """
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, count, (resamples, count)) for count in counts]
 
 
 def percentile_interval(values: Any) -> tuple[np.ndarray, np.ndarray]:

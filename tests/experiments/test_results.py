@@ -18,8 +18,9 @@ from rich.console import Console
 
 import experiments
 from experiments.results import __main__ as command_line
-from experiments.results import jobs as plans
-from experiments.results.jobs import (
+from experiments.results.worlds import WORLDS, World, choose
+from experiments.sweep import jobs as plans
+from experiments.sweep.jobs import (
     Advance,
     check_same,
     describe,
@@ -28,8 +29,7 @@ from experiments.results.jobs import (
     settings_of,
     time_left,
 )
-from experiments.results.runner import Machine, Runner, this_machine
-from experiments.results.worlds import WORLDS, World, choose
+from experiments.sweep.runner import Machine, Runner, this_machine
 from smz_jax.config.check import ConfigError
 from smz_jax.config.cli import read_request
 from smz_jax.run import signals
@@ -80,7 +80,7 @@ def play(experiment):
 if __name__ == "__main__" and sys.argv[1:2] != ["report"]:
     play(EXPERIMENT)
 """
-FAKE = World("fake", "A made-up world", "made_up", "nothing", 1.0, ("--learner.gamma", "0.5"))
+FAKE = World("fake", "made_up", arguments=("--learner.gamma", "0.5"), minutes=1.0)
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from experiments.results import finished, twins
 from experiments.results import results_report as table
-from experiments.results.jobs import make_plan
 from experiments.results.worlds import ENCODER_VARIANT, WORLDS
+from experiments.sweep.jobs import make_plan
 from tests.support.fake_run import evaluation, write_run
 
 

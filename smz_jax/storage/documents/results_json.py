@@ -1,8 +1,8 @@
-"""summary.json, grid.json, baselines.json, peer.json; an export's export.json, evaluation.json.
+"""summary.json, grid.json, baselines.json, peer.json, sweep.json; export.json, evaluation.json.
 
 A part that is left out, or null, is not known. They are written by `run.ending`,
-`experiments.gridworld`, `run.events`, `experiments.peer` and `analysis.load`, which say what the
-parts mean.
+`experiments.gridworld`, `run.events`, `experiments.peer`, `experiments.sweep` and `analysis.load`,
+which say what the parts mean.
 """
 
 from typing import Any
@@ -55,6 +55,14 @@ PEER = forms.Document(
     settings=every(number(), dict),
     versions=every(TEXT, dict),
     rows=every(fields(**_PEER_ROW, evaluation=_PEER_SCORE)),
+)
+SWEEP = forms.Document(
+    "sweep.json",
+    kind="the results of a sweep",
+    **dict.fromkeys(("name", "base", "preset"), TEXT),
+    normalise=every(every(number()), dict),
+    variants=every(fields(variant=TEXT, settings=forms.kind(dict), runs=COUNTS)),
+    trials=every(fields(variant=TEXT, experiment=TEXT, seed=COUNTS, state=TEXT, folder=TEXT)),
 )
 SCORES = every(
     fields(

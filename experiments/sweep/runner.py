@@ -3,24 +3,35 @@
 import contextlib
 import dataclasses
 import os
+import shlex
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.results import jobs as plans
-from experiments.results.jobs import Job, Kind, Result
-from smz_jax.report.text import short_duration
+import psutil
+
+from experiments.sweep import jobs as plans
+from experiments.sweep.jobs import Job, Kind, Result
+from experiments.sweep.variants import read_json
+from smz_jax.report.tables import Table
+from smz_jax.report.text import short_count, short_duration
 from smz_jax.run.progress import Progress
 from smz_jax.run.signals import StopSignal
+from smz_jax.storage.estimate import read_estimate
 from smz_jax.storage.files import write_json
 
 POLL_SECONDS = 0.1
 LOOK_SECONDS = 2.0  # between two readings of how far the runs are
 LINE_SECONDS = 30.0  # least time between two plain lines of it, where there is no terminal
 TAIL_LINES = 12
+MOST_LINES = 30  # of the table while runs go
+USUAL_BYTES = 1_500_000_000  # of a run, before any has been seen
+WRONG_SETTING = 2  # exit code of a run that a second try would not help
 ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM)
 """Exit codes of a run that was stopped; the last two before it could say so itself."""
@@ -40,6 +51,12 @@ class _Running(NamedTuple):
     cores: list[int]
     began: float
 
+    def memory(self) -> int:
+        """Bytes that it takes now; 0 once it has ended."""
+        with contextlib.suppress(psutil.Error):
+            return psutil.Process(self.process.pid).memory_info().rss
+        return 0
+
 
 def this_machine(jobs: int | None, preset: str) -> Machine:
     """The cores for `jobs` single-core jobs at a time; None: one for each core.
@@ -58,15 +75,27 @@ def this_machine(jobs: int | None, preset: str) -> Machine:
 
 
 class Runner:
-    """Runs jobs, as many at a time as there are cores for.
+    """Runs jobs, as many at a time as there are cores and memory for.
 
     A child is a session of its own, so that Ctrl-C in a terminal reaches it once, from here: a
     second signal would interrupt it before its checkpoint is saved.
+
+    Args:
+        jobs: in their order.
+        machine: what they may use.
+        progress: shows how far they are.
+        retries: how often a run that fails is tried again, from its last checkpoint.
     """
 
-    def __init__(self, jobs: Sequence[Job], machine: Machine, progress: Progress) -> None:
-        self._machine, self._progress = machine, progress
+    def __init__(
+        self, jobs: Sequence[Job], machine: Machine, progress: Progress, retries: int = 0
+    ) -> None:
+        self._machine, self._progress, self._retries = machine, progress, retries
         self._due = 0.0
+        self._tries: Counter[str] = Counter()
+        self._scores = {job.name: _score(job) for job in jobs}
+        self._took: Counter[str] = Counter()  # most bytes of memory, by name
+        self._peak = max((read_json(x.record).get("peak_bytes") or 0 for x in jobs), default=0)
         self._waiting = [job for job in jobs if job.command() is not None]
         self._running: list[_Running] = []
         self.results = [Result(job, "finished", 0) for job in jobs if job not in self._waiting]
@@ -102,15 +131,39 @@ class Runner:
                 self._end(one)
         if self._running and time.monotonic() >= self._due:
             self._due = time.monotonic() + LOOK_SECONDS
-            finished = [x.job for x in self.results if x.kind == "finished"]
-            failed = sum(x.kind == "failed" for x in self.results)
-            running = [(x.job, plans.advance_of(x.job)) for x in self._running]
-            left = plans.time_left(self._waiting, running, finished, len(self._machine.cores))
-            head = f"{len(finished)} finished, {len(self._waiting)} waiting, "
-            head += f"ETA {short_duration(left)}" + (f", {failed} FAILED" if failed else "")
-            text = "\n".join([head, *(plans.describe(*x) for x in running)])
-            self._progress.step(text, len(self.results))
+            self._show()
         time.sleep(POLL_SECONDS)
+
+    def _show(self) -> None:
+        """Tells the user how far all are, and sees how much memory they take."""
+        finished = [x.job for x in self.results if x.kind == "finished"]
+        failed = sum(x.kind == "failed" for x in self.results)
+        running = [(x, plans.advance_of(x.job)) for x in self._running]
+        for x in self._running:
+            self._took[x.job.name] = max(self._took[x.job.name], x.memory())
+        pairs = [(x.job, advance) for x, advance in running]
+        left = plans.time_left(self._waiting, pairs, finished, len(self._machine.cores))
+        head = f"{len(finished)} finished, {len(self._waiting)} waiting, "
+        head += f"ETA {short_duration(left)}" + (f", {failed} FAILED" if failed else "")
+        text = "\n".join([head, *(plans.describe(*x) for x in pairs)])
+        self._progress.step(text, len(self.results), f"{head}\n{self._table(running).to_text()}")
+
+    def _table(self, running: Sequence[tuple[_Running, plans.Advance]]) -> Table:
+        """All runs at a glance, those that run first."""
+        rows = []
+        for one, x in running:
+            state = "again" if self._tries[one.job.name] else "running"
+            score = "" if x.score is None else f"{x.score:.4g}"
+            steps = f"{short_count(x.steps)} ({x.share:.0%})"
+            where = ",".join(map(str, one.cores)) if self._machine.pins else "all"
+            rows.append((one.job.name, state, score, steps, short_duration(x.remaining), where))
+        ended = sorted(self.results, key=lambda x: x.kind != "failed")
+        for name, kind in [(x.job.name, x.kind) for x in ended]:
+            rows.append((name, kind, self._scores[name]))
+        rows += [(job.name, "waiting") for job in self._waiting]
+        note = f"... and {len(rows) - MOST_LINES} more" if len(rows) > MOST_LINES else ""
+        columns = ("run", "state", "score", "steps", "ETA", "cores")
+        return Table(columns, rows[:MOST_LINES], note=note, left=(0, 1))
 
     def _start_what_fits(self) -> None:
         """Starts jobs in order; one that wants more cores than are free holds up the others."""
@@ -118,13 +171,24 @@ class Runner:
             used = {core for one in self._running for core in one.cores}
             free = [core for core in self._machine.cores if core not in used]
             wanted = min(self._waiting[0].cores, len(self._machine.cores))
-            if wanted > len(free):
+            if wanted > len(free) or not self._has_memory():
                 return
             job = self._waiting.pop(0)
             if job.run_dir.resolve() in plans.busy_folders():  # begun since the plan was made
                 self.results.append(Result(job, "failed", None, "another process runs it"))
             else:
                 self._start(job, free[:wanted])
+
+    def _has_memory(self) -> bool:
+        """Whether another run fits, if each takes as much as the largest so far; one always may."""
+        need = max([self._peak or USUAL_BYTES, *self._took.values()])
+        free = psutil.virtual_memory().available
+        free -= sum(max(need - x.memory(), 0) for x in self._running)
+        fits = free >= need or not self._running
+        if not fits:
+            text = f"{max(free, 0) / 1e9:.1f} GB are free, a run takes up to {need / 1e9:.1f}"
+            self._progress.message(f"fewer runs at a time than cores: {text}", topic="memory")
+        return fits
 
     def _start(self, job: Job, cores: list[int]) -> None:
         """Starts the next process of a job."""
@@ -173,6 +237,16 @@ class Runner:
             kind = "failed"
             lines = job.log.read_text(encoding="utf-8", errors="replace").splitlines()
             tail = f": {reason}\n" + "\n".join(f"    {line}" for line in lines[-TAIL_LINES:])
+            self._tries[job.name] += 1
+            again = self._tries[job.name] <= self._retries and code != WRONG_SETTING
+            if again and not job.is_finished():
+                self._waiting.insert(0, job)
+                self._progress.message(f"{job.name} failed{tail}\n    it is tried once more")
+                return
+        if peak := self._took[job.name]:
+            self._peak = max(self._peak, peak)
+            write_json(job.record, {**read_json(job.record), "peak_bytes": peak})
+        self._scores[job.name] = _score(job)
         self.results.append(Result(job, kind, code, reason))
         took = short_duration(time.monotonic() - one.began)
         after = "in" if kind == "finished" else "after"
@@ -182,3 +256,43 @@ class Runner:
         for one in self._running:
             with contextlib.suppress(ProcessLookupError):
                 one.process.send_signal(number)
+
+
+def _score(job: Job) -> str:
+    """The final score of a run; empty before."""
+    found = read_estimate(job.result().get("evaluation"))
+    return f"{found.mean:.4g}" if found else ""
+
+
+def carry_out(
+    jobs: Sequence[Job],
+    machine: Machine,
+    command: str,
+    write: Callable[[list[Result]], None],
+    retries: int = 0,
+) -> int:
+    """Runs all jobs under a display, writes what came of them, says what is left to do.
+
+    Args:
+        jobs: as `make_plan` gives them.
+        machine: what they may use.
+        command: name of the module of `experiments` that was called.
+        write: writes and prints what came of it, from how each job ended.
+        retries: as for `Runner`.
+
+    Returns:
+        The exit code: 0; 1 if a run failed; 130 and 143 when stopped.
+    """
+    progress = Progress(len(jobs), command, line_seconds=LINE_SECONDS)
+    with StopSignal() as stop, progress:
+        results = Runner(jobs, machine, progress, retries).run(stop)
+    write(results)
+    failed = [x for x in results if x.kind == "failed"]
+    for x in failed:
+        print(f"failed: {x.job.name}, {x.reason}, log {x.job.log}", file=sys.stderr)
+    if stop:
+        left = sum(x.kind == "stopped" for x in results)
+        again = shlex.join(["python", "-m", f"experiments.{command}", *sys.argv[1:]])
+        print(f"stopped with {left} runs to do. Continue with:\n  {again}")
+        return 128 + (stop.number or 0)
+    return 1 if failed else 0

@@ -1,38 +1,41 @@
-"""The jobs of a table of results: what is left to do, by the folders, and how far each job is."""
+"""The runs of a sweep: what is left to do, by the folders, and how far each is."""
 
 import contextlib
 import dataclasses
 import importlib
 import json
+import shlex
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import psutil
 
-from experiments.results.worlds import ENCODER_VARIANT, STICKY, WORLDS, World
+from experiments.sweep.variants import Variant
 from smz_jax.config.check import ConfigError
 from smz_jax.config.cli import parse
 from smz_jax.config.settings import Config
 from smz_jax.config.sources import diff
+from smz_jax.envs import check_env_id
 from smz_jax.report.text import short_duration
-from smz_jax.storage import files
 from smz_jax.storage.run_dir import CONFIG_NAME, read_config
 
 State = Literal["new", "resume", "running", "finished"]
 Kind = Literal["finished", "stopped", "failed"]
 STATES = {"new": "to run", "resume": "to continue", "running": "running", "finished": "finished"}
 TAIL_BYTES = 65_536
+GUESSED_MINUTES = {"tiny": 1.0, "smoke": 2.0, "laptop": 15.0, "gpu": 24 * 60.0}
+"""Of a run by its preset, where nothing better is known."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a world, in a folder of its own."""
+    """One run of a variant, in a folder of its own."""
 
-    world: World
+    variant: Variant
     seed: int
     preset: str
     run_dir: Path
@@ -42,7 +45,7 @@ class Job:
     @property
     def name(self) -> str:
         """For people."""
-        return f"{self.world.name} seed {self.seed}"
+        return f"{self.variant.name} seed {self.seed}"
 
     @property
     def log(self) -> Path:
@@ -56,31 +59,27 @@ class Job:
 
     def arguments(self) -> list[str]:
         """Flags of a first start."""
-        fixed = ["--preset", self.preset, "--seed" if self.world.is_run else "--seeds"]
-        fixed += [str(self.seed), "--run_dir", str(self.run_dir), *self.world.arguments]
-        return fixed + [*self.world.at_laptop] * (self.preset == "laptop")
+        fixed = ["--preset", self.preset, "--seed" if self.variant.is_run else "--seeds"]
+        fixed += [str(self.seed), "--run_dir", str(self.run_dir)]
+        return fixed + self.variant.words(self.preset)
 
     def result(self) -> dict[str, Any]:
         """What the run says of its end; empty before."""
-        return read_json(self.run_dir / f"{'summary' if self.world.is_run else 'results'}.json")
+        return self.variant.result(self.run_dir)
 
     def is_finished(self) -> bool:
         """Whether the run has ended as it should, by its own result."""
-        result = self.result()
-        if self.world.is_run:
-            return bool(result.get("finished"))
-        found = {(x.get("variant"), x.get("sticky")) for x in result.get("results", [])}
-        return found >= {(ENCODER_VARIANT, sticky) for sticky in STICKY}
+        return self.variant.is_finished(self.run_dir)
 
     def command(self) -> list[str] | None:
         """The next process that this job needs, by what is on disk now; None: nothing."""
-        python = [sys.executable, "-m", f"experiments.{self.world.module}"]
+        python = [sys.executable, "-m", f"experiments.{self.variant.module}"]
         if not self.is_finished():
-            resumes = self.world.is_run and (self.run_dir / CONFIG_NAME).exists()
+            resumes = self.variant.is_run and (self.run_dir / CONFIG_NAME).exists()
             return [*python, *self.arguments(), *(["--resume"] if resumes else [])]
-        if self.world.extra is None or (self.run_dir / self.world.extra[0]).exists():
+        if self.variant.extra is None or (self.run_dir / self.variant.extra[0]).exists():
             return None
-        words = self.world.extra[1]
+        words = self.variant.extra[1]
         return [*python, *(str(self.run_dir) if x == "RUN_DIR" else x for x in words)]
 
 
@@ -93,17 +92,9 @@ class Result(NamedTuple):
     reason: str = ""
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON mapping; empty where there is none, or a damaged one."""
-    try:
-        return files.read_json(path)
-    except ConfigError:
-        return {}
-
-
 def settings_of(job: Job) -> Config:
     """What the job's command stands for; raises ConfigError in one line if it is refused."""
-    experiment = importlib.import_module(f"experiments.{job.world.module}").EXPERIMENT
+    experiment = importlib.import_module(f"experiments.{job.variant.module}").EXPERIMENT
     try:
         return parse(job.arguments(), experiment).config
     except ConfigError as error:
@@ -121,6 +112,23 @@ def check_same(job: Job) -> None:
         )
 
 
+def check_all(jobs: Sequence[Job]) -> None:
+    """Raises ConfigError in one line, before anything runs, for the first run that cannot be.
+
+    That is one whose settings are not allowed, or are those of another variant.
+    """
+    seen: dict[Config, Job] = {}
+    for job in jobs:
+        config = settings_of(job)
+        try:
+            check_env_id(config.env)
+        except ConfigError as error:
+            raise ConfigError(f"{job.name} cannot be run: {error}") from None
+        if (other := seen.setdefault(config, job)) is not job:
+            names = f"{other.name} and {job.name}"
+            raise ConfigError(f"{names} would be the same run: leave one of them out")
+
+
 def busy_folders() -> set[Path]:
     """Folders of all runs in progress: begun by hand, or left over from a killed call."""
     found = set()
@@ -134,7 +142,7 @@ def busy_folders() -> set[Path]:
 
 
 def make_plan(
-    chosen: Sequence[tuple[World, Sequence[int]]],
+    chosen: Sequence[tuple[Variant, Sequence[int]]],
     preset: str,
     out: Path,
     *,
@@ -168,13 +176,13 @@ def make_plan(
     return jobs
 
 
-def finished_jobs(out: Path) -> list[Job]:
-    """Every finished run below a folder of results, of any world, in order of its seeds."""
+def finished_jobs(variants: Iterable[Variant], out: Path) -> list[Job]:
+    """Every finished run of some variants below a folder, in order of its seeds."""
     found = []
-    for world in WORLDS.values():
-        folders = {x.name.removeprefix("seed"): x for x in (out / world.name).glob("seed*/")}
+    for variant in variants:
+        folders = {x.name.removeprefix("seed"): x for x in (out / variant.name).glob("seed*/")}
         for number in sorted(filter(str.isdecimal, folders), key=int):
-            found.append(Job(world, int(number), "unused", folders[number], "finished", 1))
+            found.append(Job(variant, int(number), "unused", folders[number], "finished", 1))
     return [job for job in found if job.is_finished()]
 
 
@@ -184,6 +192,7 @@ class Advance(NamedTuple):
     share: float = 0.0  # of its environment steps
     seconds: float = 0.0  # that it took until then
     score: float | None = None  # of its last evaluation, else of its recent games
+    steps: int = 0  # environment steps
 
     @property
     def remaining(self) -> float | None:
@@ -209,9 +218,8 @@ def advance_of(job: Job) -> Advance:
         total = read_config(job.run_dir).total_env_steps
     except ConfigError:
         return Advance()
-    share = min((row.get("env_steps") or 0) / total, 1.0)
-    score = row.get("eval/mean", row.get("score/mean"))
-    return Advance(share, row.get("wall_seconds") or 0.0, score)
+    steps, score = row.get("env_steps") or 0, row.get("eval/mean", row.get("score/mean"))
+    return Advance(min(steps / total, 1.0), row.get("wall_seconds") or 0.0, score, steps)
 
 
 def describe(job: Job, advance: Advance) -> str:
@@ -228,16 +236,39 @@ def time_left(
 ) -> float:
     """Seconds until all jobs are done: the work that is left over all cores, or the longest run."""
     ended = [(x, Advance(1.0, x.result().get("seconds_total") or 0.0)) for x in finished]
-    whole: dict[str, list[float]] = {}  # seconds of whole runs, known or foreseen, by world
+    whole: dict[str, list[float]] = {}  # seconds of whole runs, known or foreseen, by variant
     for job, x in (*ended, *running):
         if x.seconds and x.remaining is not None:
-            whole.setdefault(job.world.name, []).append(x.seconds + x.remaining)
+            whole.setdefault(job.variant.name, []).append(x.seconds + x.remaining)
     left = []
     for job, x in (*running, *((job, Advance()) for job in waiting)):
         remaining = x.remaining
         if remaining is None:
-            guess = 60 * job.world.minutes if job.preset == "laptop" else 60.0
-            remaining = statistics.fmean(whole.get(job.world.name, [guess]))
+            guess = [60 * guessed_minutes(job)]
+            if job.variant.minutes is None:  # its like, where none of its own is known
+                guess = [statistics.fmean(times) for times in whole.values()] or guess
+            remaining = statistics.fmean(whole.get(job.variant.name, guess))
         left.append((remaining, remaining * min(job.cores, slots)))
     work = sum(seconds for _, seconds in left)
     return max([work / slots, *(seconds for seconds, _ in left)], default=0.0)
+
+
+def guessed_minutes(job: Job) -> float:
+    """How long a run takes, before any has been seen."""
+    minutes = job.variant.minutes if job.preset == "laptop" else None
+    return GUESSED_MINUTES[job.preset] if minutes is None else minutes
+
+
+def show_plan(jobs: Sequence[Job], slots: int) -> None:
+    """Prints what is to be run, and how long it will take."""
+    for job in jobs:
+        words = ["python", "-m", f"experiments.{job.variant.module}", *job.arguments()]
+        cores = f"{job.cores} core{'s' if job.cores > 1 else ''}"
+        minutes = f"about {guessed_minutes(job):g} min"
+        print(f"{job.name}: {STATES[job.state]}, {cores}, {minutes}: {shlex.join(words)}")
+    done = [job for job in jobs if job.state == "finished"]
+    waiting = [job for job in jobs if job.state != "finished"]
+    left = short_duration(time_left(waiting, [], done, slots))
+    cores = f"{slots} core{'s' * (slots > 1)}"
+    basis = "by those that are finished" if done else "a guess, as none is finished"
+    print(f"{len(done)} of {len(jobs)} finished; about {left} for the others on {cores} ({basis})")

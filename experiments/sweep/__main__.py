@@ -1,0 +1,173 @@
+"""Runs variants of an experiment over seeds: `python -m experiments.sweep --help`."""
+
+if not __package__:
+    raise SystemExit("error: type `python -m experiments.sweep` in the project's root")
+
+import shlex
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from experiments.sweep.jobs import Job, check_all, make_plan, show_plan
+from experiments.sweep.variants import Sweep, experiment_names, make_sweep, read_sweep
+from smz_jax.config.check import Between, Checked, ConfigError, Several, require
+from smz_jax.config.cli import tool
+from smz_jax.config.process import run_main
+from smz_jax.config.sources import require_known
+from smz_jax.storage.run_dir import CONFIG_NAME, RUNS_ROOT, WRITABLE, can_write
+
+HELP = """\
+`python -m experiments.sweep` runs variants of an experiment over seeds and compares them.
+
+examples:
+  every combination of two settings, three seeds each:
+    python -m experiments.sweep gridworld --vary search.num_simulations=8,16,32 \\
+        --vary loss.consistency=0,2 --seeds 0 1 2 --preset smoke
+  the settings of the preset, and one change at a time:
+    python -m experiments.sweep cartpole --vary network.codebook_size=1,8 \\
+        --vary search.root=puct --mode one_at_a_time
+  named variants from a file; what would run, and for how long:
+    python -m experiments.sweep sweep.yaml --list
+
+Each run is an ordinary one, a process of its own on a core of its own, in
+RUN_DIR/<variant>/seed<seed>, with what it prints in seed<seed>.log beside it. The same line
+continues a sweep that was stopped: what is finished is not run again, what was stopped continues
+from its checkpoint. Ctrl-C and SIGTERM are passed on: the runs save a checkpoint. A run that fails
+is tried once more and holds up no other. A wrong setting is answered before anything runs.
+
+RUN_DIR gets sweep.json, sweep.csv, figures/ and report.html. Exit code: 0; 1 if a run failed; 2
+for a wrong argument; 130 and 143 when stopped. docs/sweep.md has the keys of a file.
+"""
+
+
+@dataclass(frozen=True)
+class SweepRequest(Checked):
+    """What the command line takes; flags win over the keys of a file."""
+
+    sweep: str
+    """An experiment, or the file of a sweep"""
+    vary: Annotated[tuple[str, ...] | None, Several] = None
+    """Settings with their values: search.num_simulations=8,16 learner.gamma=0.9,0.99."""
+    mode: Literal["grid", "paired", "one_at_a_time"] | None = None
+    """grid: every combination. paired: the first values of all settings, then the second ones.
+    one_at_a_time: the base, and each value alone. Unset: as the file says, else grid."""
+    base: str | None = None
+    """Variant that the others are compared with. Unset: as the file says, else the first."""
+    variants: Annotated[tuple[str, ...] | None, Several] = None
+    """Run these alone. Unset: all."""
+    seeds: Annotated[tuple[int, ...] | None, Between(0, 2**31 - 1), Several] = None
+    """Of every variant. Unset: as the file says, else 0 1 2."""
+    preset: Literal["tiny", "smoke", "laptop", "gpu"] | None = None
+    """Of every run. Unset: as the file says, else laptop."""
+    run_dir: Path | None = None
+    """Unset: runs/sweeps/<name>."""
+    jobs: Annotated[int | None, Between(1)] = None
+    """Cores to use. Unset: all; one run at preset gpu."""
+    list: bool = False
+    """Print what would run, run nothing."""
+    report: bool = False
+    """Run nothing that is not finished, write the report."""
+
+
+def inline_axes(words: tuple[str, ...]) -> dict[str, Any]:
+    """Settings and their values, as typed; raises ConfigError in one line."""
+    axes: dict[str, Any] = {}
+    for word in words:
+        name, equals, values = word.partition("=")
+        require(bool(equals and name and values), "vary", word, "SETTING=VALUE,VALUE,...")
+        require(name not in axes, "vary", name, "given once")
+        axes[name] = values.split(",")
+    return axes
+
+
+def find_sweep(request: SweepRequest) -> Sweep:
+    """The sweep of a request, with the variants chosen; raises ConfigError in one line."""
+    given: dict[str, Any] = {"mode": request.mode, "base": request.base, "preset": request.preset}
+    given["vary"] = inline_axes(request.vary) if request.vary else None
+    given = {name: x for name, x in given.items() if x is not None}
+    if Path(request.sweep).suffix in (".yaml", ".yml", ".json"):
+        sweep = read_sweep(Path(request.sweep), given)
+    else:
+        require_known("experiment", request.sweep, experiment_names())
+        leaves = [name.rpartition(".")[2] for name in given.get("vary", {})]
+        given |= {"name": "-".join([request.sweep, *leaves])[:100], "experiment": request.sweep}
+        sweep = make_sweep(given, "--vary")
+    labels = list(dict.fromkeys(x.label for x in sweep.variants))
+    for name in (*(request.variants or ()), *((request.base,) if request.base else ())):
+        require_known("variant", name, labels)
+    chosen = [x for x in labels if x in (request.variants or labels)]
+    base = sweep.base if request.base or sweep.base in chosen else chosen[0]
+    require(base in chosen, "base", base, "one of --variants")
+    variants = [x for x in sweep.variants if x.label in chosen]
+    return sweep._replace(variants=variants, base=base)
+
+
+def plan_sweep(request: SweepRequest, sweep: Sweep, folder: Path) -> list[Job]:
+    """The runs of a sweep, seed by seed; raises ConfigError in one line if one cannot be.
+
+    All variants of a seed come before the next seed: they are compared early, and the programs of
+    a variant are compiled once instead of by two runs at a time.
+    """
+    pairs = []
+    for variant in sweep.variants:
+        require(variant.is_run, "variant", variant.name, "one of an experiment, or left out")
+        seeds = variant.seeds if request.seeds is None else request.seeds
+        for number, seed in enumerate(seeds):
+            require(seed not in seeds[:number], "seeds", seed, "named once")
+        pairs.append((variant, seeds))
+    free = not (folder / CONFIG_NAME).exists()
+    require(free, "run_dir", str(folder), "a folder of sweeps: this one holds a run")
+    require(can_write(folder), "run_dir", str(folder), WRITABLE)
+    preset = request.preset or sweep.preset or "laptop"
+    jobs = make_plan(pairs, preset, folder, to_list=request.list or request.report)
+    check_all(jobs)
+    return sorted(jobs, key=lambda job: job.seed)
+
+
+def check_folder(sweep: Sweep, folder: Path) -> None:
+    """Raises ConfigError in one line if the folder holds another sweep."""
+    from smz_jax.storage.documents.results_json import SWEEP
+
+    if (folder / SWEEP.file).exists():
+        name = SWEEP.read(folder)["name"]
+        if name != sweep.name:
+            raise ConfigError(
+                f"{folder} holds the sweep {name}, not {sweep.name}: give another --run_dir"
+            )
+
+
+def run_sweep(request: SweepRequest) -> int:
+    """Plans, runs and reports; gives the exit code."""
+    sweep = find_sweep(request)
+    folder = request.run_dir or RUNS_ROOT / "sweeps" / sweep.name
+    check_folder(sweep, folder)
+    jobs = plan_sweep(request, sweep, folder)
+    from experiments.sweep import sweep_report as shown
+    from experiments.sweep.runner import Result, carry_out, this_machine
+
+    machine = this_machine(request.jobs, jobs[0].preset)
+    if request.list:
+        show_plan(jobs, len(machine.cores))
+        return 0
+
+    def write(results: list[Result]) -> None:
+        failed = [x.job.name for x in results if x.kind == "failed"]
+        command = shlex.join(["python", "-m", "experiments.sweep", *sys.argv[1:]])
+        report = shown.make_report(sweep, jobs, failed)
+        paths = shown.write_report(report, folder, command)
+        table = replace(shown.variant_table(report), note="")
+        print(f"\n{table.to_text()}\n\n{shown.headline(report)}")
+        print("wrote " + ", ".join(map(str, paths)))
+
+    if request.report:
+        write([])
+        return 0
+    shown.write_document(shown.make_report(sweep, jobs), folder)
+    return carry_out(jobs, machine, "sweep", write, retries=1)
+
+
+main = tool(run_sweep, SweepRequest, HELP)
+
+if __name__ == "__main__":
+    run_main(main)
