@@ -14,7 +14,7 @@ from experiments.sweep.variants import Sweep, experiment_names, make_sweep, read
 from smz_jax.config.check import Between, Checked, ConfigError, Several, require
 from smz_jax.config.cli import tool
 from smz_jax.config.process import run_main
-from smz_jax.config.sources import require_known
+from smz_jax.config.sources import SETTINGS, coerce, require_known
 from smz_jax.storage.run_dir import CONFIG_NAME, RUNS_ROOT, WRITABLE, can_write
 
 HELP = """\
@@ -77,7 +77,7 @@ def inline_axes(words: tuple[str, ...]) -> dict[str, Any]:
         name, equals, values = word.partition("=")
         require(bool(equals and name and values), "vary", word, "SETTING=VALUE,VALUE,...")
         require(name not in axes, "vary", name, "given once")
-        axes[name] = values.split(",")
+        axes[name] = [coerce(SETTINGS.get(name, str), one) for one in values.split(",")]
     return axes
 
 

@@ -176,8 +176,11 @@ class Runner:
             job = self._waiting.pop(0)
             if job.run_dir.resolve() in plans.busy_folders():  # begun since the plan was made
                 self.results.append(Result(job, "failed", None, "another process runs it"))
-            else:
+                continue
+            try:
                 self._start(job, free[:wanted])
+            except OSError as error:  # a full disk: what runs may still save
+                self.results.append(Result(job, "failed", None, str(error)))
 
     def _has_memory(self) -> bool:
         """Whether another run fits, if each takes as much as the largest so far; one always may."""
@@ -194,28 +197,30 @@ class Runner:
         """Starts the next process of a job."""
         command, machine, environment = job.command(), self._machine, dict(os.environ)
         assert command is not None
-        own = os.sched_getaffinity(0) if machine.pins else set()
-        if machine.pins:
-            environment.setdefault("JAX_PLATFORMS", "cpu")  # runs cannot share an accelerator
-            if len(cores) == 1:
-                flags = environment.get("XLA_FLAGS", "")
-                environment["XLA_FLAGS"] = f"{flags} {ONE_THREAD}".strip()
-            os.sched_setaffinity(0, cores)  # the process inherits them from this thread
-        job.log.parent.mkdir(parents=True, exist_ok=True)
-        with open(job.log, "ab") as log:
-            streams: Any = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
-            process = subprocess.Popen(command, env=environment, start_new_session=True, **streams)
-        self._running.append(_Running(job, process, cores, time.monotonic()))
-        where = ""
-        if machine.pins:
-            os.sched_setaffinity(0, own)
-            where = f" on core {' and '.join(map(str, cores))}"
         verb = "reports on its model"
         if not job.is_finished():
             verb = "continues" if "--resume" in command else "begins"
             count = len(cores) if machine.pins else os.cpu_count()
             record = {"cores": count, "processor": machine.processor, "preset": job.preset}
             write_json(job.record, {**record, "command": command})
+        own, where = os.sched_getaffinity(0) if machine.pins else set(), ""
+        if machine.pins:
+            where = f" on core {' and '.join(map(str, cores))}"
+            environment.setdefault("JAX_PLATFORMS", "cpu")  # runs cannot share an accelerator
+            if len(cores) == 1:
+                flags = environment.get("XLA_FLAGS", "")
+                environment["XLA_FLAGS"] = f"{flags} {ONE_THREAD}".strip()
+        with open(job.log, "ab") as log:
+            streams: Any = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+            streams |= {"env": environment, "start_new_session": True}
+            try:
+                if machine.pins:
+                    os.sched_setaffinity(0, cores)  # the process inherits them from this thread
+                process = subprocess.Popen(command, **streams)
+            finally:
+                if machine.pins:
+                    os.sched_setaffinity(0, own)
+        self._running.append(_Running(job, process, cores, time.monotonic()))
         self._progress.message(f"{job.name} {verb}{where}, log {job.log}")
 
     def _end(self, one: _Running) -> None:
@@ -245,7 +250,8 @@ class Runner:
                 return
         if peak := self._took[job.name]:
             self._peak = max(self._peak, peak)
-            write_json(job.record, {**read_json(job.record), "peak_bytes": peak})
+            with contextlib.suppress(OSError):
+                write_json(job.record, {**read_json(job.record), "peak_bytes": peak})
         self._scores[job.name] = _score(job)
         self.results.append(Result(job, kind, code, reason))
         took = short_duration(time.monotonic() - one.began)

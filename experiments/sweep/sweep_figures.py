@@ -13,7 +13,6 @@ from matplotlib.ticker import PercentFormatter
 from experiments.sweep.aggregate import performance_profile
 from experiments.sweep.sweep_report import Report, Row
 from smz_jax.report import style
-from smz_jax.report.data import RunData
 from smz_jax.storage.estimate import Estimate
 
 COLOURS = (style.GREEN, style.PURPLE, style.SKY, style.BLUE, style.VERMILLION)
@@ -53,7 +52,7 @@ def looks(report: Report) -> list[tuple[Row, str, str]]:
 
 def draw_curves(report: Report) -> Figure:
     """A panel for each experiment: evaluations, or training games where those are few."""
-    modules = list(dict.fromkeys(x.job.variant.module for row in report.rows for x in row.trials))
+    modules = list(dict.fromkeys(x["experiment"] for row in report.rows for x in row.trials))
     columns = min(len(modules), 3)
     title = "Scores while learning: mean of seeds, and each seed (thin)"
     figure, panels = style.new_figure(title, -(-len(modules) // columns), columns)
@@ -67,7 +66,7 @@ def draw_curves(report: Report) -> Figure:
 
 
 def _draw_experiment(axes: Axes, report: Report, module: str) -> None:
-    shown = [(x, _runs(x[0], module)) for x in looks(report)]
+    shown = [(x, x[0].runs.get(module, [])) for x in looks(report)]
     runs = [run for _, own in shown for run in own]
     evaluated = all(len(run.evaluations()[0]) > 2 for run in runs)
     drawn = False
@@ -84,10 +83,6 @@ def _draw_experiment(axes: Axes, report: Report, module: str) -> None:
     style.steps_axis(axes)
 
 
-def _runs(row: Row, module: str) -> list[RunData]:
-    return [x.run for x in row.trials if x.run and x.job.variant.module == module]
-
-
 def draw_scores(report: Report) -> Figure:
     """A line for each variant: its score, the probability of improvement, the cost."""
     figure, (left, middle, right) = style.new_figure("Final scores and what they cost", 1, 3)
@@ -99,7 +94,7 @@ def draw_scores(report: Report) -> Figure:
             left.plot(value, height, "o", color=colour, alpha=0.3, markersize=5)
         _draw_estimate(left, row.iqm, height, colour)
         _draw_estimate(middle, row.better, height, colour)
-        if minutes := row.minutes(0) or row.minutes(1):
+        if minutes := row.average("cpu_minutes") or row.average("wall_minutes"):
             right.barh(height, minutes, color=colour, height=0.5)
             text: Any = {"va": "center", "fontsize": 9, "xytext": (3, 0)}
             text |= {"textcoords": "offset points"}

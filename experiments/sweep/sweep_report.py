@@ -25,7 +25,7 @@ from smz_jax.report.tables import Table
 from smz_jax.report.text import short_count
 from smz_jax.report.verdict import number_text, score_text
 from smz_jax.storage.documents.results_json import SWEEP
-from smz_jax.storage.estimate import Estimate, mean_estimate
+from smz_jax.storage.estimate import Estimate, mean_estimate, read_estimate
 from smz_jax.storage.files import atomic_write_text, write_json
 
 NOTE = (
@@ -39,68 +39,30 @@ LUCK = (
     "The best of {count} variants is partly the luckiest: before it is called better, it should be "
     "run on fresh seeds beside the base."
 )
-FEW = "{name} has {count} finished run{s}: its interval says little"
-
-
-class Trial(NamedTuple):
-    """One run of the sweep, as far as it is."""
-
-    job: Job
-    state: str
-    run: RunData | None = None  # of a finished one
-
-    @property
-    def score(self) -> Estimate | None:
-        """Of the final evaluation."""
-        return self.run and self.run.evaluation()
-
-    @property
-    def minutes(self) -> tuple[float | None, float | None]:
-        """Of CPU and of the clock."""
-        if self.run is None:
-            return None, None
-        cpu, wall = self.run.last("cpu_seconds"), self.run.summary.get("seconds_total")
-        return cpu and cpu / 60, wall and wall / 60
-
-    def entries(self) -> dict[str, Any]:
-        """Its line of sweep.csv."""
-        score, (cpu, wall) = self.score, self.minutes
-        return {
-            "variant": self.job.variant.label,
-            "experiment": self.job.variant.module,
-            "seed": self.job.seed,
-            "state": self.state,
-            "score": score and score.mean,
-            "score_low": score and score.low,
-            "score_high": score and score.high,
-            "env_steps": self.run and self.run.summary.get("env_steps"),
-            "cpu_minutes": cpu,
-            "wall_minutes": wall,
-            "folder": str(self.job.run_dir),
-        }
 
 
 class Row(NamedTuple):
-    """A variant over its finished runs; nothing is known without one."""
+    """A variant over its runs; what is not known is None."""
 
     label: str
-    settings: dict[str, Any]  # that it sets
-    trials: Sequence[Trial]
-    scores: Scores = ()  # normalised, by experiment
+    settings: Mapping[str, Any]  # that it sets
+    trials: Sequence[dict[str, Any]]  # its lines of sweep.csv
+    runs: Mapping[str, list[RunData]]  # finished, by experiment
+    scores: Scores  # normalised, by experiment
     iqm: Estimate | None = None
     mean: Estimate | None = None
     better: Estimate | None = None  # than the base
     difference: Estimate | None = None  # to the base
 
     @property
-    def finished(self) -> list[Trial]:
-        """Its runs with a score."""
-        return [x for x in self.trials if x.score]
+    def finished(self) -> int:
+        """Number of its runs."""
+        return sum(map(len, self.runs.values()))
 
-    def minutes(self, which: int) -> float | None:
-        """Mean over runs: 0 of CPU, 1 of the clock."""
-        known = [x for trial in self.finished if (x := trial.minutes[which]) is not None]
-        return float(np.mean(known)) if known else None
+    def average(self, name: str) -> float | None:
+        """Mean of a column of sweep.csv over the runs."""
+        found = mean_estimate([x[name] for x in self.trials if x[name] is not None])
+        return found and found.mean
 
 
 class Report(NamedTuple):
@@ -119,65 +81,85 @@ class Report(NamedTuple):
 
 def make_report(sweep: Sweep, jobs: Sequence[Job], failed: Sequence[str] = ()) -> Report:
     """Reads what is finished of a sweep; `failed` are the names of runs that did."""
-    problems, trials = [], []
-    for job in jobs:
-        run, state = None, "failed" if job.name in failed else STATES[job.state]
-        if job.is_finished():
-            state = "finished"
-            try:
-                run = load_run(job.run_dir)
-            except ConfigError as error:
-                problems.append(str(error))
-        trials.append(Trial(job, state, run))
-    base = _values(sweep, [x for x in trials if x.job.variant.label == sweep.base])
+    problems: list[str] = []
+    base = _values(sweep, [_trial(x)[0] for x in jobs if x.variant.label == sweep.base])
     rows = []
     for label in dict.fromkeys(x.label for x in sweep.variants):
-        own = [x for x in trials if x.job.variant.label == label]
-        if own:
-            rows.append(_row(sweep, label, own, base))
-    undone = [x.job.name for x in trials if x.state != "finished"]
+        trials, runs = [], {}
+        for job in (job for job in jobs if job.variant.label == label):
+            try:
+                trial, run = _trial(job, "failed" if job.name in failed else STATES[job.state])
+            except ConfigError as error:
+                problems.append(str(error))
+                continue
+            trials.append(trial)
+            if run:
+                runs.setdefault(job.variant.module, []).append(run)
+        rows.append(_row(sweep, (label, trials, runs), base))
+    trials = [x for row in rows for x in row.trials if x["state"] != "finished"]
+    undone = [f"{x['variant']} seed {x['seed']}" for x in trials]
     if undone:
         more = f" and {len(undone) - 3} more" if len(undone) > 3 else ""
         problems.append(f"not finished: {', '.join(undone[:3])}{more}")
-    few = [row for row in rows if 0 < len(row.finished) < 3]
-    problems += [
-        FEW.format(name=x.label, count=len(x.finished), s="s" * (len(x.finished) > 1)) for x in few
-    ]
-    return Report(sweep, jobs[0].preset if jobs else "", rows, problems)
+    few = [f"{x.label} has {x.finished}" for x in rows if 0 < x.finished < 3]
+    problems += [f"{text} finished run(s): an interval says little" for text in few]
+    return Report(sweep, jobs[0].preset, rows, problems)
 
 
-def _values(sweep: Sweep, trials: Sequence[Trial]) -> dict[tuple[str, int], float]:
+def _trial(job: Job, state: str = "") -> tuple[dict[str, Any], RunData | None]:
+    """A line of sweep.csv, and the run if it is finished."""
+    run = load_run(job.run_dir) if job.is_finished() else None
+    score = run and run.evaluation()
+    seconds = (run.last("cpu_seconds"), run.summary.get("seconds_total")) if run else (None, None)
+    trial = {
+        "variant": job.variant.label,
+        "experiment": job.variant.module,
+        "seed": job.seed,
+        "state": "finished" if run else state,
+        "score": score and score.mean,
+        "score_low": score and score.low,
+        "score_high": score and score.high,
+        "env_steps": run and run.summary.get("env_steps"),
+        "cpu_minutes": seconds[0] and seconds[0] / 60,
+        "wall_minutes": seconds[1] and seconds[1] / 60,
+        "folder": str(job.run_dir),
+    }
+    return trial, run
+
+
+def _values(sweep: Sweep, trials: Sequence[dict[str, Any]]) -> dict[tuple[str, int], float]:
     """Normalised scores by experiment and seed."""
     found = {}
-    for trial in trials:
-        module = trial.job.variant.module
-        low, high = sweep.normalise.get(module, (0.0, 1.0))
-        if trial.score:
-            found[module, trial.job.seed] = (trial.score.mean - low) / (high - low)
+    for x in (x for x in trials if x["score"] is not None):
+        low, high = sweep.normalise.get(x["experiment"], (0.0, 1.0))
+        found[x["experiment"], x["seed"]] = (x["score"] - low) / (high - low)
     return found
 
 
 def _scores(values: Mapping[tuple[str, int], float]) -> dict[str, np.ndarray]:
     """Of each experiment the scores of its runs."""
-    modules = dict.fromkeys(module for module, _ in values)
+    modules = sorted({module for module, _ in values})
     return {x: np.array([y for (module, _), y in values.items() if module == x]) for x in modules}
 
 
-def _row(sweep: Sweep, label: str, trials: Sequence[Trial], base: Mapping[Any, float]) -> Row:
-    values = _values(sweep, trials)
-    settings = dict(trials[0].job.variant.settings)
+def _row(
+    sweep: Sweep,
+    known: tuple[str, list[dict[str, Any]], dict[str, list[RunData]]],
+    base: Mapping[Any, float],
+) -> Row:
+    """A variant's row, of its label, lines and runs, beside the values of the base."""
+    label, values = known[0], _values(sweep, known[1])
+    settings = next(x.settings for x in sweep.variants if x.label == label)
     ours, theirs = _scores(values), _scores(base)
-    if not values:
-        return Row(label, settings, trials)
     scores = [*ours.values()]
-    better = difference = None
-    if label != sweep.base and set(ours) == set(theirs):
-        better = probability_of_improvement(scores, [theirs[module] for module in ours])
-        difference = paired_difference(values, base)
-    mean = mean_estimate([*values.values()])
-    return Row(
-        label, settings, trials, scores, interquartile_mean(scores), mean, better, difference
-    )
+    row = Row(label, settings, *known[1:], scores)
+    if not values:
+        return row
+    row = row._replace(iqm=interquartile_mean(scores), mean=mean_estimate([*values.values()]))
+    if label == sweep.base or set(ours) != set(theirs):
+        return row
+    better = probability_of_improvement(scores, [*theirs.values()])
+    return row._replace(better=better, difference=paired_difference(values, base))
 
 
 def variant_table(report: Report) -> Table:
@@ -185,15 +167,14 @@ def variant_table(report: Report) -> Table:
     columns = ("variant", "runs", "IQM (95 %)", "mean", "better than the base", "difference")
     rows = []
     for row in report.rows:
-        runs = f"{len(row.finished)} of {len(row.trials)}"
         better = "base" if row.label == report.sweep.base else "-"
         if row.better:
             better = row.better.text(lambda x: f"{100 * x:.0f}", " %")
         mean = number_text(row.mean.mean) if row.mean else "-"
-        steps = [x.run.summary.get("env_steps") or 0 for x in row.finished if x.run]
-        cost = ("-" if x is None else f"{x:.1f}" for x in map(row.minutes, (0, 1)))
         texts = score_text(row.iqm), mean, better, score_text(row.difference)
-        rows.append((row.label, runs, *texts, short_count(max(steps, default=0)), *cost))
+        steps = short_count(row.average("env_steps") or 0)
+        cost = (_minutes(row.average(f"{x}_minutes")) for x in ("cpu", "wall"))
+        rows.append((row.label, f"{row.finished} of {len(row.trials)}", *texts, steps, *cost))
     scale = ""
     if report.sweep.normalise:
         ends = (f"{name} {x:g} and {y:g}" for name, (x, y) in report.sweep.normalise.items())
@@ -202,16 +183,20 @@ def variant_table(report: Report) -> Table:
     return Table((*columns, "steps", "CPU min", "wall min"), rows, note=note)
 
 
+def _minutes(found: float | None) -> str:
+    return "-" if found is None else f"{found:.1f}"
+
+
 def document(report: Report) -> dict[str, Any]:
     """The content of sweep.json."""
     variants = []
     for row in report.rows:
-        entry = {"variant": row.label, "settings": row.settings, "runs": len(row.finished)}
+        entry = {"variant": row.label, "settings": row.settings, "runs": row.finished}
         for name in ("iqm", "mean", "better", "difference"):
             found: Estimate | None = getattr(row, name)
             ends = found and {"": found.mean, "_low": found.low, "_high": found.high}
             entry |= {f"{name}{end}": x for end, x in (ends or {"": None}).items()}
-        cost = {"cpu_minutes": row.minutes(0), "wall_minutes": row.minutes(1)}
+        cost = {name: row.average(name) for name in ("cpu_minutes", "wall_minutes")}
         variants.append(entry | cost)
     return {
         "name": report.sweep.name,
@@ -219,7 +204,7 @@ def document(report: Report) -> dict[str, Any]:
         "preset": report.preset,
         "normalise": report.sweep.normalise,
         "variants": variants,
-        "trials": [trial.entries() for row in report.rows for trial in row.trials],
+        "trials": [trial for row in report.rows for trial in row.trials],
         "problems": report.problems,
     }
 
@@ -283,17 +268,15 @@ def headline(report: Report) -> str:
 
 def _trials_html(report: Report, out: Path) -> str:
     """The runs, each with a link to its own report."""
-    names = ("variant", "seed", "state", "score", "steps", "CPU min", "wall min", "report")
+    names = ("variant", "experiment", "seed", "state", "score", "CPU min", "wall min", "report")
     rows = []
     for trial in (trial for row in report.rows for trial in row.trials):
-        page = trial.job.run_dir / "report.html"
-        steps = trial.run and trial.run.summary.get("env_steps")
-        cells = [trial.job.variant.name, str(trial.job.seed), trial.state, score_text(trial.score)]
-        cells += [short_count(steps) if steps else "-"]
-        cells += ["-" if x is None else f"{x:.1f}" for x in trial.minutes]
-        link = escape(os.path.relpath(page, out), quote=True)
-        shown = f'<a href="{link}">report</a>' if page.exists() else "-"
-        rows.append("".join(f"<td>{x}</td>" for x in [*map(escape, cells), shown]))
-    head = "".join(f"<th>{x}</th>" for x in names)
-    body = "\n".join(f"<tr>{row}</tr>" for row in rows)
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead>\n{body}</table></div>'
+        page = Path(trial["folder"]) / "report.html"
+        score = score_text(read_estimate(trial, "score"))
+        cells = [*(str(trial[name]) for name in names[:4]), score]
+        cells += [_minutes(trial[f"{x}_minutes"]) for x in ("cpu", "wall")]
+        link = f'<a href="{escape(os.path.relpath(page, out))}">report</a>'
+        rows.append([*map(escape, cells), link if page.exists() else "-"])
+    lines = [f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in rows]
+    head = f"<tr><th>{'</th><th>'.join(names)}</th></tr>"
+    return f'<div class="wide"><table>{head}{"".join(lines)}</table></div>'

@@ -137,7 +137,11 @@ def test_wrong_files_get_one_line(tree, text):
         (["gridworld", "--vary", "gamma"], "vary = 'gamma' is not allowed"),
         (["gridworld", "--seeds", "0", "0"], "named once"),
         (["gridworld", "--vary", "search.num_simulations=-4"], "num_simulations=-4 seed 0 .*-4"),
-        (["gridworld", "--vary", "learner.gamma=0.9,0.90"], "gamma=0.9 .*would be the same run"),
+        (["gridworld", "--vary", "learner.gamma=0.9,0.90"], "listed once"),
+        (
+            ["gridworld", "--vary", "log_every=1", "--mode", "one_at_a_time"],
+            "base seed 0 and log_every=1 seed 0 would be the same run",
+        ),
         (["gridworld", "--variants", "b"], "unknown variant 'b'"),
         (["gym", "--vary", "env.id=Foo-v1"], "id=Foo-v1 seed 0 cannot be run: env.id"),
         (["experiments/results/worlds.yaml"], "variant = 'encoders'"),
@@ -184,7 +188,7 @@ def test_the_whole_sweep(sweep, made_up, capsys):  # noqa: F811
         for gamma in (0.5, 0.9) for seed in (0, 1)
     ]  # fmt: skip
     page = (made_up / "report.html").read_text()
-    assert page.count("data:image/png") == 3 and "has 2 finished runs" in page
+    assert page.count("data:image/png") == 3 and "has 2 finished run(s)" in page
     assert LUCK.split("{")[0] not in page  # of two variants nobody is lucky
 
     # One seed more: what is finished stays, and the report covers all.
