@@ -155,7 +155,9 @@ def run_sweep(request: SweepRequest) -> int:
         failed = [x.job.name for x in results if x.kind == "failed"]
         command = shlex.join(["python", "-m", "experiments.sweep", *sys.argv[1:]])
         report = shown.make_report(sweep, jobs, failed)
-        paths = shown.write_report(report, folder, command)
+        from experiments.sweep.sweep_figures import draw_all
+
+        paths = shown.write_report(report, folder, command, draw_all(report, folder / "figures"))
         table = replace(shown.variant_table(report), note="")
         print(f"\n{table.to_text()}\n\n{shown.headline(report)}")
         print("wrote " + ", ".join(map(str, paths)))

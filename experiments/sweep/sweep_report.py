@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -215,9 +215,17 @@ def write_document(report: Report, out: Path) -> Path:
     return out / SWEEP.file
 
 
-def write_report(report: Report, out: Path, command: str) -> list[Path]:
-    """Writes sweep.json, sweep.csv, figures/ and report.html; gives their paths."""
-    from experiments.sweep.sweep_figures import draw_all
+def write_report(
+    report: Report, out: Path, command: str, figures: Iterable[tuple[str, str, Path]]
+) -> list[Path]:
+    """Writes sweep.json, sweep.csv and report.html; gives their paths.
+
+    Args:
+        report: what is known.
+        out: folder of the sweep.
+        command: what was typed.
+        figures: name, caption and file of each.
+    """
     from smz_jax.report.page import figure_html, warnings_html, whole_page
 
     lines = document(report)["trials"]
@@ -234,7 +242,7 @@ def write_report(report: Report, out: Path, command: str) -> list[Path]:
         problems.append(LUCK.format(count=len(report.rows)))
     parts += [warnings_html(problems)] if problems else []
     parts += ["<h2>Variants</h2>", variant_table(report).to_html(), "<h2>Figures</h2>"]
-    for figure, caption, path in draw_all(report, out / "figures"):
+    for figure, caption, path in figures:
         parts.append(figure_html(figure, caption, path.read_bytes()))
     parts += ["<h2>Runs</h2>", _trials_html(report, out), "<h2>Settings</h2>"]
     settings = [(x.label, json.dumps(x.settings) if x.settings else "-") for x in report.rows]
