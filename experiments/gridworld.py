@@ -10,7 +10,7 @@ python -m experiments.gridworld report RUN_DIR
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ def show(argv: Sequence[str]) -> int:
 def report(request: GridReportRequest) -> int:
     """Compares the last model of a run with the rules; raises ConfigError if there is none."""
     run_dir = request.run_dir
-    config = read_config(run_dir)
+    config = replace(read_config(run_dir), devices=1)
     require(config.env.suite == "grid", "env.suite", config.env.suite, "grid for this report")
     stack = config.env.frame_stack
     require(stack == 1, "env.frame_stack", stack, "1 for this report")

@@ -1,14 +1,16 @@
 """From observations to actions: the jitted decision, and the agents that act by it or by chance."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from smz_jax.config.settings import Config
 from smz_jax.config.training import RolloutConfig
 from smz_jax.model import steps
+from smz_jax.model.lanes import LANES, WHOLE, count_devices, over_lanes
 from smz_jax.search.policy import make_prior_policy, make_search
 from smz_jax.types import Array, Decision, EnvSpec, Networks, Params, Timestep
 
@@ -41,9 +43,17 @@ def exploration(settings: RolloutConfig, progress: float) -> tuple[float, float]
 
 
 def make_decide(
-    networks: Networks, config: Config, spec: EnvSpec, *, policy: Literal["search", "prior"]
+    networks: Networks,
+    config: Config,
+    spec: EnvSpec,
+    *,
+    policy: Literal["search", "prior"],
+    mesh: Mesh | None = None,
 ) -> Callable[..., Decision]:
     """The jitted decision for a pool of lanes, by the tree or by the bare policy head.
+
+    Each device of the `mesh` decides for its own lanes; where lanes do not divide by devices, as
+    an evaluation's may, each for all of them.
 
     Returns:
         `(params, rng_key, count, observation, invalid_actions, temperature, epsilon, noise)
@@ -75,7 +85,14 @@ def make_decide(
         output = output._replace(faults=output.faults + bad_logits)
         return Decision(output, embedding, steps.normalised_entropy(chance_logits))
 
-    return jax.jit(decide)
+    given = (*[WHOLE] * 3, LANES, LANES, *[WHOLE] * 3)
+    on_devices = over_lanes(decide, mesh, given, LANES)
+
+    def decide_where(params: Params, rng_key: Array, count: Array, observation: Array, *rest: Any):
+        divides = observation.shape[0] % count_devices(mesh) == 0
+        return (on_devices if divides else decide)(params, rng_key, count, observation, *rest)
+
+    return jax.jit(decide_where)
 
 
 class Agent:

@@ -248,6 +248,10 @@ class Config(Checked):
     """Seed of everything random in the run."""
     total_env_steps: int = 100_000
     """Agent steps over all lanes; the run's whole length (in Atari 4 emulator frames each)."""
+    devices: Annotated[int, Between(1, 1024)] = 1
+    """Devices of this process over which lanes, replay and batches are divided. What is played and
+    drawn is the same as on one; env.num_envs is a multiple of devices x rollout.pools,
+    learner.batch_size one of devices."""
     checkpoint_every_env_steps: Annotated[int, Between(1)] = 50_000
     """Environment steps between two checkpoints; one is always written at the end."""
     keep_checkpoint_every_env_steps: int = 0
@@ -275,6 +279,7 @@ class Config(Checked):
         fits = keep >= 0 and keep % every == 0
         self._require("keep_checkpoint_every_env_steps", fits, allowed)
         self._check_suite()
+        self._check_devices()
         self._check_iteration()
         self._check_bytes()
 
@@ -290,6 +295,16 @@ class Config(Checked):
         need("env.frame_size", family != "resnet" or self.env.frame_size >= 48, allowed)
         fits = self.loss.reconstruction == 0 or self.network.decoder_size > 0
         need("loss.reconstruction", fits, "0 while network.decoder_size is 0")
+
+    def _check_devices(self) -> None:
+        """Each device has as many lanes of each pool, and windows of a batch, as any other."""
+        need, devices, parts = self._require, self.devices, self.devices * self.rollout.pools
+        fits = devices == 1 or self.env.num_envs % parts == 0
+        need("env.num_envs", fits, f"a multiple of devices x rollout.pools = {parts}")
+        fits = self.learner.batch_size % devices == 0
+        need("learner.batch_size", fits, f"a multiple of devices = {devices}")
+        fits = devices == 1 or self.search.engine == "batched"
+        need("search.engine", fits, "'batched' where devices is above 1")
 
     def _check_iteration(self) -> None:
         """A rollout of every lane and the updates after it, of windows that the replay holds."""

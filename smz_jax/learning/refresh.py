@@ -13,10 +13,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from smz_jax.config.seeds import REFRESH_KEY
 from smz_jax.config.settings import Config
-from smz_jax.learning.replay import mean_target_age, read_block, write_targets
+from smz_jax.learning.replay import layout, mean_target_age, read_block, write_targets
+from smz_jax.model.lanes import WHOLE, over_lanes, own_sums
 from smz_jax.model.observe import stack_windows
 from smz_jax.search.policy import make_search
 from smz_jax.types import TARGETS, Array, EnvSpec, Networks, Params, Trajectory
@@ -106,16 +108,19 @@ def make_refresh_block(networks: Networks, config: Config, spec: EnvSpec) -> Cal
         }
         fresh = {name: x.reshape(-1, size, *x.shape[1:]) for name, x in fresh.items()}
         state = write_targets(state, first, fresh)
-        return state, {name: jnp.sum(x, dtype=jnp.float32) for name, x in sums.items()}
+        return state, own_sums({name: jnp.sum(x, dtype=jnp.float32) for name, x in sums.items()})
 
     return refresh_block
 
 
-def make_refresh(networks: Networks, config: Config, spec: EnvSpec) -> Callable[..., Refreshed]:
+def make_refresh(
+    networks: Networks, config: Config, spec: EnvSpec, mesh: Mesh | None = None
+) -> Callable[..., Refreshed]:
     """The refresh of one iteration, `replay.refresh_rows` environment steps in jitted blocks.
 
     The rollout that was just played is left out: its targets are of the same parameters. The
     oldest F - 1 rows are, too: their observations are not known, and no window has them as a root.
+    Each device of the `mesh` searches for its own lanes.
 
     Returns:
         `(params, replay_state, *, cursor, count, iteration, step) -> Refreshed`: `count` steps of
@@ -131,7 +136,9 @@ def make_refresh(networks: Networks, config: Config, spec: EnvSpec) -> Callable[
 
     def refresh_at(params: Params, state: Any, iteration: Array, first: Array, step: Array) -> Any:
         key = jax.random.fold_in(jax.random.fold_in(rng_key, iteration), first)
-        return one_block(params, state, key, first, step)
+        laid = layout(state)
+        given = (WHOLE, laid, WHOLE, WHOLE, WHOLE)
+        return over_lanes(one_block, mesh, given, (laid, WHOLE))(params, state, key, first, step)
 
     jitted = jax.jit(refresh_at, donate_argnums=1)
 

@@ -18,9 +18,11 @@ import jax
 import jax.numpy as jnp
 import psutil
 from flashbax.buffers import sum_tree
+from jax.sharding import Mesh
 
 from smz_jax.config.check import ConfigError, require
 from smz_jax.config.settings import Config
+from smz_jax.model.lanes import LANES, WHOLE, lay
 from smz_jax.types import Array, EnvSpec, ReplaySample, Trajectory
 
 # Bounds of a priority. flashbax changes a leaf by adding a float32 difference, so a fall by more
@@ -101,7 +103,12 @@ def _sample_prioritised(state: Any, rng_key: Array, config: Config) -> ReplaySam
     return ReplaySample(rows=rows, indices=indices, weights=weights.astype(jnp.float32))
 
 
-def make_replay(config: Config, spec: EnvSpec) -> Replay:
+def layout(state: Any) -> Any:
+    """How the state lies on a mesh: each device holds its lanes' rings, and all priorities."""
+    return jax.tree.map(lambda _: WHOLE, state).replace(experience=LANES)
+
+
+def make_replay(config: Config, spec: EnvSpec, mesh: Mesh | None = None) -> Replay:
     """Builds the replay of a run.
 
     `sample` draws windows of W = `config.window_rows` rows: F - 1 rows of history, the root, then
@@ -114,6 +121,8 @@ def make_replay(config: Config, spec: EnvSpec) -> Replay:
     priority; within one training step this cannot happen.)
 
     Uniform mode: `indices` is None, `weights` are 1 and `set_priorities` changes nothing.
+
+    On a `mesh` the same windows are drawn as on one device; each device gets its part of them.
 
     Returns:
         The functions; all but `add_donated` are pure, to be jitted by the caller with the state
@@ -133,9 +142,10 @@ def make_replay(config: Config, spec: EnvSpec) -> Replay:
 
     def sample(state: Any, rng_key: Array) -> ReplaySample:
         if config.replay.prioritised:
-            return _sample_prioritised(state, rng_key, config)
+            return lay(_sample_prioritised(state, rng_key, config), mesh, LANES)
         rows = buffer.sample(state, rng_key).experience
-        return ReplaySample(rows, None, jnp.ones(config.learner.batch_size, jnp.float32))
+        weights = jnp.ones(config.learner.batch_size, jnp.float32)
+        return lay(ReplaySample(rows, None, weights), mesh, LANES)
 
     def set_priorities(state: Any, indices: Array | None, priorities: Array) -> Any:
         if indices is None:
@@ -194,12 +204,12 @@ def required_bytes(config: Config, spec: EnvSpec) -> int:
     return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state))
 
 
-def _available_bytes() -> int:
-    """Free bytes where arrays live: of the accelerator if it tells, else of the host."""
+def _available_bytes(devices: int) -> int:
+    """Free bytes where arrays live: of so many accelerators if they tell, else of the host."""
     device = jax.local_devices()[0]
     stats = None if device.platform == "cpu" else device.memory_stats()
     if stats and "bytes_limit" in stats:
-        return int(stats["bytes_limit"] - stats["bytes_in_use"])
+        return devices * int(stats["bytes_limit"] - stats["bytes_in_use"])
     return int(psutil.virtual_memory().available)
 
 
@@ -210,7 +220,7 @@ def check_memory(config: Config, spec: EnvSpec, available_bytes: int | None = No
         ConfigError: in one line, with the GB (1e9 bytes) needed and free.
     """
     needed = required_bytes(config, spec)
-    free = _available_bytes() if available_bytes is None else available_bytes
+    free = _available_bytes(config.devices) if available_bytes is None else available_bytes
     if needed > free:
         raise ConfigError(
             f"replay.capacity = {config.replay.capacity} needs {needed / 1e9:.2f} GB, "

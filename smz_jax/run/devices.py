@@ -1,4 +1,4 @@
-"""How the programs of a run are compiled: kept on disk, and quickly or well.
+"""How the programs of a run are compiled, kept on disk, quickly or well; and the devices they use.
 
 JAX is imported within the functions: settings are checked before.
 """
@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from smz_jax.config.check import ConfigError
+from smz_jax.config.check import ConfigError, require
 from smz_jax.config.process import RESTS_ON
 from smz_jax.storage.metrics import PhaseTimers
 
@@ -57,6 +57,23 @@ def prepare_jax(fast: bool = False) -> None:
         print(f"no program is kept for the next start: {reason} (SMZ_COMPILE_CACHE names a folder)")
     jax.config.update("jax_compilation_cache_dir", None if reason else str(path))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def make_mesh(devices: int) -> Any:
+    """A `jax.sharding.Mesh` of the first so many devices, also of one; its axis is `data`.
+
+    Raises:
+        ConfigError: in one line, if JAX finds fewer.
+    """
+    import jax
+
+    from smz_jax.model.lanes import AXIS
+
+    found = jax.local_devices()
+    kind = found[0].platform
+    require(devices <= len(found), "devices", devices, f"at most {len(found)}: JAX finds {kind}")
+    types = (jax.sharding.AxisType.Auto,)
+    return jax.make_mesh((devices,), (AXIS,), axis_types=types, devices=found[:devices])
 
 
 def keep_freed_memory() -> None:

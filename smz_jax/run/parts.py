@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from smz_jax.acting.actor import Actor
 from smz_jax.acting.agent import Agent, make_decide
@@ -16,11 +17,13 @@ from smz_jax.envs.rebuilt import RebuiltEnv
 from smz_jax.learning.diagnose import make_check, make_foresight
 from smz_jax.learning.learner import TrainStep, init_train_state
 from smz_jax.learning.refresh import Refreshed, make_refresh
-from smz_jax.learning.replay import Replay, check_memory, make_replay
+from smz_jax.learning.replay import Replay, check_memory, layout, make_replay
 from smz_jax.learning.sources import Source
 from smz_jax.macros.mine.miner import MacroState, Miner
 from smz_jax.macros.precondition.head import init_head, settle
+from smz_jax.model.lanes import LANES, WHOLE, shardings
 from smz_jax.model.networks import make_networks
+from smz_jax.run.devices import make_mesh
 from smz_jax.storage.metrics import PhaseTimers
 from smz_jax.types import Array, Decision, EnvSpec, Networks, TrainState
 
@@ -44,6 +47,7 @@ class Parts(NamedTuple):
     miner: Miner
     source: Source
     init: Callable[[], tuple[TrainState, Any, MacroState]]  # fresh arrays: learner, replay, macros
+    mesh: Mesh  # of devices, also of one
     timers: PhaseTimers
 
     def env_steps(self, count: int) -> int:
@@ -57,21 +61,21 @@ def make_parts(config: Config, timers: PhaseTimers) -> Parts:
     Raises:
         ConfigError: in one line, if something does not fit: memory, an unknown game.
     """
-    spec = make_spec(config.env)
+    mesh, spec = make_mesh(config.devices), make_spec(config.env)
     check_memory(config, spec)
     networks = make_networks(config.network, spec)
-    replay = make_replay(config, spec)
-    decide = make_decide(networks, config, spec, policy="search")
+    replay = make_replay(config, spec, mesh)
+    decide = make_decide(networks, config, spec, policy="search", mesh=mesh)
     playing = decide
     if config.rollout.policy == "prior":
-        playing = make_decide(networks, config, spec, policy="prior")
+        playing = make_decide(networks, config, spec, policy="prior", mesh=mesh)
     embedding = jax.eval_shape(
         networks.representation,
         jax.eval_shape(networks.init, jax.random.key(0)),
         np.zeros((1, *spec.observation_shape), spec.frame_dtype),
     )
     learner_key, macro_key, acting_key = jax.random.split(jax.random.key(config.seed), 3)
-    miner = Miner(config, spec.num_actions, embedding.shape[1:])
+    miner = Miner(config, spec.num_actions, embedding.shape[1:], mesh)
 
     def init() -> tuple[TrainState, Any, MacroState]:
         train = init_train_state(networks, config, learner_key)
@@ -84,7 +88,7 @@ def make_parts(config: Config, timers: PhaseTimers) -> Parts:
         spec=spec,
         networks=networks,
         replay=replay,
-        refresh=make_refresh(networks, config, spec),
+        refresh=make_refresh(networks, config, spec, mesh),
         train_step=TrainStep(networks, replay, config, spec),
         check=make_check(networks, replay, config, spec),
         foresight=make_foresight(networks, replay, config, spec),
@@ -93,9 +97,21 @@ def make_parts(config: Config, timers: PhaseTimers) -> Parts:
         settle=partial(_settle, config=config.macro),
         miner=miner,
         source=open_games(config, playing, acting_key, timers, miner.watch),
-        init=init,
+        init=init if mesh.size == 1 else made_on(mesh, init),
         timers=timers,
+        mesh=mesh,
     )
+
+
+def laid(mesh: Mesh, train: Any, replay: Any, macros: Any) -> tuple[Any, Any, Any]:
+    """Where on a mesh the arrays of the learner, the replay and the macros lie."""
+    how = WHOLE, layout(replay), MacroState(WHOLE, WHOLE, LANES)
+    return shardings((train, replay, macros), mesh, how)
+
+
+def made_on(mesh: Mesh, init: Callable[[], Any]) -> Callable[[], Any]:
+    """`init` whose arrays are made where they lie: no device has room for all lanes."""
+    return jax.jit(init, out_shardings=laid(mesh, *jax.eval_shape(init)))
 
 
 def open_games(

@@ -14,7 +14,7 @@ from smz_jax.macros.library.summary import summarise
 from smz_jax.macros.mine.miner import MacroState
 from smz_jax.macros.precondition.head import model_part
 from smz_jax.macros.precondition.quality import slot_entries
-from smz_jax.run.parts import Parts
+from smz_jax.run.parts import Parts, laid
 from smz_jax.run.progress import Progress
 from smz_jax.storage.checkpoint import CheckpointStore, Kind, take_rows
 from smz_jax.storage.documents.macro_form import write_macros_json
@@ -22,6 +22,9 @@ from smz_jax.storage.files import plain
 from smz_jax.storage.metrics import METRICS_FILE, MetricsWriter, newest_games, read_metrics
 from smz_jax.storage.run_dir import Weights, versions
 from smz_jax.types import TARGETS, MacroStats, TrainState, Trajectory
+
+MAY_DIFFER = ("total_env_steps", "devices")
+"""Settings that a run may be resumed with other values of."""
 
 
 class Counters(NamedTuple):
@@ -105,6 +108,14 @@ def abstract_state(parts: Parts) -> RunState:
     return RunState(*arrays, games=parts.source.games, counters=Counters())
 
 
+def placed(parts: Parts, state: RunState) -> RunState:
+    """The state with every array where it lies on the run's devices."""
+    if parts.mesh.size == 1:
+        return state
+    arrays = state.train, state.replay, state.macros
+    return RunState(*jax.device_put(arrays, laid(parts.mesh, *arrays)), *state[3:])
+
+
 def library(parts: Parts, state: RunState) -> dict[str, Any]:
     """The macros found so far, as macros.json holds them."""
     head, config = state.train.head, parts.config.macro
@@ -171,7 +182,7 @@ def restore(parts: Parts, store: CheckpointStore) -> tuple[RunState, list[str]]:
     def check_fit(manifest: dict[str, Any]) -> None:
         theirs = manifest.get("config")
         every = {name: None for name in theirs} if isinstance(theirs, dict) else {}
-        wanted = {name: x for name, x in {**every, **ours}.items() if name != "total_env_steps"}
+        wanted = {name: x for name, x in {**every, **ours}.items() if name not in MAY_DIFFER}
         if other := differing(theirs, wanted):
             raise ConfigError(f"the checkpoint is of a run with other settings: {other}")
 
@@ -259,7 +270,7 @@ def begin(
         store.set_aside("last", env_steps)
         for line in [*notes, f"resumed at {env_steps:,} environment steps"]:
             progress.message(line)
-        return state
+        return placed(parts, state)
     if resume:
         check_nothing_lost(parts.config, run_dir)
         progress.message("no checkpoint had been written: starting over")
@@ -267,7 +278,7 @@ def begin(
     if weights is not None:
         state, line = load_weights(parts, state, *weights)
         progress.message(line)
-    return state
+    return placed(parts, state)
 
 
 def check_nothing_lost(config: Config, run_dir: Path) -> None:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from smz_jax.model.lanes import own_rows
 from smz_jax.search.control import Control
 from smz_jax.search.edges import Edges
 from smz_jax.search.nodes import ROOT, UNVISITED, Nodes, take
@@ -49,7 +50,7 @@ def tie_noise(simulate_key: Array, depth: Array, num_actions: int, levels: Array
         pairs = jax.vmap(jax.random.split)(keys)
         return pairs[:, 0], jnp.where(index == depth, pairs[:, 1], chosen)
 
-    keys = jax.random.split(simulate_key, depth.shape[0])
+    keys = own_rows(lambda n: jax.random.split(simulate_key, n), depth.shape[0])
     _, chosen = jax.lax.fori_loop(0, levels, level, (keys, keys))
     return TIE_NOISE * jax.vmap(lambda key: jax.random.uniform(key, (num_actions,)))(chosen)
 

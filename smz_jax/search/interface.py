@@ -16,6 +16,7 @@ import mctx
 from flax.errors import FlaxError
 
 from smz_jax.config.check import ConfigError, require
+from smz_jax.model.lanes import own_rows
 from smz_jax.model.steps import chance, decide, finite, one_hot_code
 from smz_jax.search.edges import Edges
 from smz_jax.types import Array, Networks, NodeEmbedding, Params
@@ -25,9 +26,8 @@ def add_dirichlet_noise(
     rng_key: Array, logits: Array, *, fraction: Array | float, alpha: float
 ) -> Array:
     """Mixes Dirichlet noise into root priors (AlphaZero); `logits [B, A]` in and out."""
-    noise = jax.random.dirichlet(
-        rng_key, jnp.full([logits.shape[-1]], alpha, jnp.float32), shape=(logits.shape[0],)
-    )
+    each = jnp.full([logits.shape[-1]], alpha, jnp.float32)
+    noise = own_rows(lambda n: jax.random.dirichlet(rng_key, each, shape=(n,)), len(logits))
     probs = (1 - fraction) * jax.nn.softmax(logits) + fraction * noise
     return jnp.log(jnp.maximum(probs, jnp.finfo(jnp.float32).tiny))
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from smz_jax.config.settings import Config
 from smz_jax.model import steps
+from smz_jax.model.lanes import own_rows
 from smz_jax.search import interface
 from smz_jax.search.edges import Edges
 from smz_jax.search.engines import gumbel_decision, make_batched_tree, make_mctx_tree
@@ -24,7 +25,8 @@ def sample_by_temperature(rng_key: Array, action_weights: Array, temperature: Ar
     tiny = jnp.finfo(jnp.float32).tiny
     logits = jnp.log(jnp.maximum(action_weights, tiny))
     logits = jnp.where(action_weights > 0, logits, -jnp.inf) / jnp.maximum(temperature, 1e-6)
-    drawn = jax.random.categorical(rng_key, logits)
+    noise = own_rows(lambda n: jax.random.gumbel(rng_key, (n, logits.shape[1])), len(logits))
+    drawn = jnp.argmax(noise + logits, axis=-1)
     return jnp.where(temperature > 0, drawn, jnp.argmax(action_weights, axis=-1)).astype(jnp.int32)
 
 
@@ -58,7 +60,10 @@ def make_search(networks: Networks, config: Config, spec: EnvSpec) -> Callable[.
         if settings.root == "gumbel":
             # The order of splits is mctx's, so that the same key gives the same search.
             search_key, noise_key = jax.random.split(rng_key)
-            gumbel = noise * jax.random.gumbel(noise_key, policy_logits.shape, jnp.float32)
+            drawn = own_rows(
+                lambda n: jax.random.gumbel(noise_key, (n, spec.num_actions)), len(value)
+            )
+            gumbel = noise * drawn
             logits = interface.mask_invalid(policy_logits, invalid_actions)
         else:
             rng_key, noise_key, search_key = jax.random.split(rng_key, 3)
@@ -171,7 +176,7 @@ def make_prior_policy(networks: Networks, q_epsilon: float) -> Callable[..., Sea
         chosen = sample_by_temperature(prior_key, prior, temperature)
         valid = jnp.where(invalid_actions > 0, 0.0, 1.0)
         explored = sample_by_temperature(uniform_key, valid, jnp.float32(1.0))
-        explores = jax.random.uniform(coin_key, value.shape) < epsilon
+        explores = own_rows(lambda n: jax.random.uniform(coin_key, (n,)), len(value)) < epsilon
         return SearchOutput(
             action=jnp.where(explores, explored, chosen),
             action_weights=jax.nn.softmax(improved),

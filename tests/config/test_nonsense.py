@@ -134,6 +134,9 @@ def test_any_fields_together(values):
 CLASHES = [
     (("macro.min_length=5", "macro.max_length=4"), "macro.max_length = 4", "macro.min_length"),
     (("env.num_envs=3", "rollout.pools=2"), "rollout.pools = 2", "a divisor of env.num_envs = 3"),
+    (("devices=4", "rollout.pools=2"), "env.num_envs = 4", "devices x rollout.pools = 8"),
+    (("devices=2", "learner.batch_size=5"), "learner.batch_size = 5", "devices = 2"),
+    (("devices=2", "search.engine=mctx"), "search.engine", "devices is above 1"),
     (
         ("learner.updates_per_env_step=0.1", "learner.updates_per_dispatch=2"),
         "learner.updates_per_dispatch = 2",

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from smz_jax.config.settings import Config
 from smz_jax.config.training import MacroConfig
@@ -15,6 +16,7 @@ from smz_jax.macros.mine.buckets import BucketState, assign_buckets, init_bucket
 from smz_jax.macros.mine.keys import MAX_ACTIONS, PackedWindows
 from smz_jax.macros.mine.table import halve, init_table, merge
 from smz_jax.macros.mine.windows import PlayCarry, PlayRows, init_carry, play_windows, tree_windows
+from smz_jax.model.lanes import LANES, WHOLE, lay, over_lanes, own_sums
 from smz_jax.types import Array, Decision, MacroStats, MacroTable, Trajectory
 
 MOST_STEPS = 8
@@ -45,10 +47,18 @@ class Miner:
 
     `begin` with the state of the run, `watch` each step, then `end_rollout` gives the new state.
     `embedding_shape` is that of one embedding. Of more actions than a key can hold, nothing is
-    certain: the search for macros is off.
+    certain: the search for macros is off. Each device of the `mesh` looks through the trees and the
+    play of its own lanes; what all found is merged into one table, which every device has.
     """
 
-    def __init__(self, config: Config, num_actions: int, embedding_shape: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        num_actions: int,
+        embedding_shape: tuple[int, ...],
+        mesh: Mesh | None = None,
+    ) -> None:
+        self._mesh = mesh
         self._settings, self._num_actions = config.macro, num_actions
         self._key_actions, self.is_off = min(num_actions, MAX_ACTIONS), num_actions > MAX_ACTIONS
         if self.is_off:
@@ -137,16 +147,24 @@ class Miner:
             for trees, _ in steps
             for tree in trees
         ]
-        tree = jax.tree.map(lambda *x: jnp.concatenate(x), *slimmer)
-        found = tree_windows(tree, jnp.concatenate(nodes), self._settings, self._key_actions)
-        # A chance node, or the decision node at the end of a collapsed one: both follow an action.
-        edge = tree.action_from_parent
-        followed = (tree.node_visits > 0) & (edge >= 0) & (edge < self._num_actions)
-        total, count = (
-            x.reshape(len(steps), -1).sum(axis=1)
-            for x in (jnp.where(followed, tree.embeddings.entropy, 0.0), followed)
-        )
-        return buckets, MinedWindows(*found, bucket, total / jnp.maximum(count, 1))
+
+        def search(slimmer: list[Any], nodes: list[Array]) -> tuple[PackedWindows, Any]:
+            tree = jax.tree.map(lambda *x: jnp.concatenate(x), *slimmer)
+            nodes_of_all = jnp.concatenate(nodes)
+            windows, stats = tree_windows(tree, nodes_of_all, self._settings, self._key_actions)
+            # A chance node, or the decision node at the end of a collapsed one: both follow an
+            # action.
+            edge = tree.action_from_parent
+            followed = (tree.node_visits > 0) & (edge >= 0) & (edge < self._num_actions)
+            total, count = (
+                x.reshape(len(steps), -1).sum(axis=1)
+                for x in (jnp.where(followed, tree.embeddings.entropy, 0.0), followed)
+            )
+            return windows, own_sums((stats, total, count))
+
+        run = over_lanes(search, self._mesh, (LANES, LANES), (LANES, WHOLE))
+        windows, (stats, total, count) = run(slimmer, nodes)
+        return buckets, MinedWindows(windows, stats, bucket, total / jnp.maximum(count, 1))
 
     def _merge_rollout(
         self,
@@ -163,11 +181,17 @@ class Miner:
         """
         fields = rows.action, rows.transition_entropy, rows.reward, rows.discount, rows.is_first
         joined = PlayRows(*fields, jnp.concatenate([x.bucket for x in found]).T)
-        windows, stats, carry = play_windows(joined, state.carry, self._settings, self._key_actions)
+
+        def search(rows: PlayRows, carry: PlayCarry) -> tuple[PackedWindows, PlayCarry, MacroStats]:
+            found = play_windows(rows, carry, self._settings, self._key_actions)
+            return found[0], found[2], own_sums(found[1])
+
+        run = over_lanes(search, self._mesh, (LANES, LANES), (LANES, LANES, WHOLE))
+        windows, carry, stats = run(joined, state.carry)
         played = jnp.ones(windows.key_high.shape, jnp.bool_)
         if found[0].windows is not None:
             # One merge for both sources: it is the sort that costs, and its compilation.
-            every = windows, *(x.windows for x in found)
+            every = lay((windows, *(x.windows for x in found)), self._mesh, WHOLE)
             windows = jax.tree.map(lambda *x: jnp.concatenate(x), *every)
             grown = windows.key_high.shape[0] - played.shape[0]
             played = jnp.pad(played, (0, grown), constant_values=False)

@@ -187,13 +187,15 @@ def verify_rows(folder: Path, saved: SavedRows, former: SavedRows | None = None)
 def read_rows(folder: Path, saved: SavedRows, experience: Trajectory) -> Trajectory:
     """Verified rows back in a ring on the device, which is there once and not also on the host.
 
-    The ring is as `experience`, arrays or abstract `[lanes, T, ...]`; rows never played are zeros.
-    Fields that are None in it are not read.
+    The ring is as `experience`, arrays or abstract `[lanes, T, ...]`, and lies where it does; rows
+    never played are zeros. Fields that are None in it are not read.
 
     Raises:
         Damage: if the files hold other shapes or types.
     """
-    ring = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), experience)
+    ring = jax.tree.map(
+        lambda x: jnp.zeros(x.shape, x.dtype, device=getattr(x, "sharding", None)), experience
+    )
     names = [name for name, x in ring._asdict().items() if x is not None]
     for number, (name, _, _) in sorted(saved.files.items()):
         start = range_start(number, saved.ring_rows, saved.range_rows)
