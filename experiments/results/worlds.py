@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.sweep.variants import Variant, read_sweep
-from smz_jax.config.check import require
-from smz_jax.config.sources import require_known
+from experiments.sweep.variants import choose as pick
 
 STICKY = (0.25, 0.0)
 """Sticky actions of the encoders' world: with them Breakout is random, without them it is not."""
@@ -53,11 +52,4 @@ def choose(
     if preset == "tiny":
         names = TINY_WORLDS if names is None else names
         seeds = TINY_SEEDS if seeds is None else seeds
-    names = tuple(WORLDS) if names is None else names
-    for name in names:
-        require_known("world", name, WORLDS)
-    for kind, given in (("worlds", names), ("seeds", seeds or ())):
-        for number, one in enumerate(given):
-            require(one not in given[:number], kind, one, "named once")
-    chosen = [world for world in WORLDS.values() if world.name in names]
-    return [(world, world.seeds if seeds is None else seeds) for world in chosen]
+    return pick([*WORLDS.values()], names, seeds, "world")

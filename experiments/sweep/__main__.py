@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from experiments.sweep.jobs import Job, check_all, make_plan, show_plan
-from experiments.sweep.variants import Sweep, experiment_names, make_sweep, read_sweep
+from experiments.sweep.variants import Sweep, choose, experiment_names, make_sweep, read_sweep
 from smz_jax.config.check import Between, Checked, ConfigError, Several, require
 from smz_jax.config.cli import tool
 from smz_jax.config.process import run_main
@@ -93,14 +93,11 @@ def find_sweep(request: SweepRequest) -> Sweep:
         leaves = [name.rpartition(".")[2] for name in given.get("vary", {})]
         given |= {"name": "-".join([request.sweep, *leaves])[:100], "experiment": request.sweep}
         sweep = make_sweep(given, "--vary")
-    labels = list(dict.fromkeys(x.label for x in sweep.variants))
-    for name in (*(request.variants or ()), *((request.base,) if request.base else ())):
-        require_known("variant", name, labels)
-    chosen = [x for x in labels if x in (request.variants or labels)]
-    base = sweep.base if request.base or sweep.base in chosen else chosen[0]
-    require(base in chosen, "base", base, "one of --variants")
-    variants = [x for x in sweep.variants if x.label in chosen]
-    return sweep._replace(variants=variants, base=base)
+    chosen = choose(sweep.variants, request.variants, request.seeds, "variant")
+    labels = [x.label for x, _ in chosen]
+    base = sweep.base if request.base or sweep.base in labels else labels[0]
+    require(base in labels, "base", base, "one of --variants")
+    return sweep._replace(variants=[replace(x, seeds=own) for x, own in chosen], base=base)
 
 
 def plan_sweep(request: SweepRequest, sweep: Sweep, folder: Path) -> list[Job]:
@@ -109,17 +106,14 @@ def plan_sweep(request: SweepRequest, sweep: Sweep, folder: Path) -> list[Job]:
     All variants of a seed come before the next seed: they are compared early, and the programs of
     a variant are compiled once instead of by two runs at a time.
     """
-    pairs = []
     for variant in sweep.variants:
         require(variant.is_run, "variant", variant.name, "one of an experiment, or left out")
-        seeds = variant.seeds if request.seeds is None else request.seeds
-        for number, seed in enumerate(seeds):
-            require(seed not in seeds[:number], "seeds", seed, "named once")
-        pairs.append((variant, seeds))
+        require_known("experiment", variant.module, experiment_names())
     free = not (folder / CONFIG_NAME).exists()
     require(free, "run_dir", str(folder), "a folder of sweeps: this one holds a run")
     require(can_write(folder), "run_dir", str(folder), WRITABLE)
     preset = request.preset or sweep.preset or "laptop"
+    pairs = [(x, x.seeds) for x in sweep.variants]
     jobs = make_plan(pairs, preset, folder, to_list=request.list or request.report)
     check_all(jobs)
     return sorted(jobs, key=lambda job: job.seed)

@@ -21,6 +21,7 @@ from experiments.sweep.jobs import STATES, Job
 from experiments.sweep.variants import Sweep
 from smz_jax.config.check import ConfigError
 from smz_jax.report.data import RunData, load_run
+from smz_jax.report.page import figure_html, warnings_html, whole_page
 from smz_jax.report.tables import Table
 from smz_jax.report.text import short_count
 from smz_jax.report.verdict import number_text, score_text
@@ -39,6 +40,8 @@ LUCK = (
     "The best of {count} variants is partly the luckiest: before it is called better, it should be "
     "run on fresh seeds beside the base."
 )
+COLUMNS = ("variant", "runs", "IQM (95 %)", "mean", "better than the base", "difference", "steps")
+COSTS = {"cpu_minutes": "CPU min", "wall_minutes": "wall min"}
 
 
 class Row(NamedTuple):
@@ -48,7 +51,7 @@ class Row(NamedTuple):
     settings: Mapping[str, Any]  # that it sets
     trials: Sequence[dict[str, Any]]  # its lines of sweep.csv
     runs: Mapping[str, list[RunData]]  # finished, by experiment
-    scores: Scores  # normalised, by experiment
+    scores: Scores = ()  # normalised, by experiment
     iqm: Estimate | None = None
     mean: Estimate | None = None
     better: Estimate | None = None  # than the base
@@ -81,37 +84,34 @@ class Report(NamedTuple):
 
 def make_report(sweep: Sweep, jobs: Sequence[Job], failed: Sequence[str] = ()) -> Report:
     """Reads what is finished of a sweep; `failed` are the names of runs that did."""
-    problems: list[str] = []
-    base = _values(sweep, [_trial(x)[0] for x in jobs if x.variant.label == sweep.base])
-    rows = []
-    for label in dict.fromkeys(x.label for x in sweep.variants):
+    rows, problems = [], []
+    for label, settings in {x.label: x.settings for x in sweep.variants}.items():
         trials, runs = [], {}
         for job in (job for job in jobs if job.variant.label == label):
             try:
-                trial, run = _trial(job, "failed" if job.name in failed else STATES[job.state])
+                run = load_run(job.run_dir) if job.is_finished() else None
             except ConfigError as error:
                 problems.append(str(error))
                 continue
-            trials.append(trial)
+            trials.append(_trial(job, run, "failed" if job.name in failed else STATES[job.state]))
             if run:
                 runs.setdefault(job.variant.module, []).append(run)
-        rows.append(_row(sweep, (label, trials, runs), base))
-    trials = [x for row in rows for x in row.trials if x["state"] != "finished"]
-    undone = [f"{x['variant']} seed {x['seed']}" for x in trials]
-    if undone:
+        rows.append(Row(label, settings, trials, runs))
+    base = next(row for row in rows if row.label == sweep.base)
+    lines = [x for row in rows for x in row.trials if x["state"] != "finished"]
+    if undone := [f"{x['variant']} seed {x['seed']}" for x in lines]:
         more = f" and {len(undone) - 3} more" if len(undone) > 3 else ""
         problems.append(f"not finished: {', '.join(undone[:3])}{more}")
     few = [f"{x.label} has {x.finished}" for x in rows if 0 < x.finished < 3]
     problems += [f"{text} finished run(s): an interval says little" for text in few]
-    return Report(sweep, jobs[0].preset, rows, problems)
+    return Report(sweep, jobs[0].preset, [_compared(sweep, x, base) for x in rows], problems)
 
 
-def _trial(job: Job, state: str = "") -> tuple[dict[str, Any], RunData | None]:
-    """A line of sweep.csv, and the run if it is finished."""
-    run = load_run(job.run_dir) if job.is_finished() else None
-    score = run and run.evaluation()
-    seconds = (run.last("cpu_seconds"), run.summary.get("seconds_total")) if run else (None, None)
-    trial = {
+def _trial(job: Job, run: RunData | None, state: str) -> dict[str, Any]:
+    """A line of sweep.csv."""
+    score, summary = run and run.evaluation(), run.summary if run else {}
+    cpu, wall = run and run.last("cpu_seconds"), summary.get("seconds_total")
+    return {
         "variant": job.variant.label,
         "experiment": job.variant.module,
         "seed": job.seed,
@@ -119,52 +119,38 @@ def _trial(job: Job, state: str = "") -> tuple[dict[str, Any], RunData | None]:
         "score": score and score.mean,
         "score_low": score and score.low,
         "score_high": score and score.high,
-        "env_steps": run and run.summary.get("env_steps"),
-        "cpu_minutes": seconds[0] and seconds[0] / 60,
-        "wall_minutes": seconds[1] and seconds[1] / 60,
+        "env_steps": summary.get("env_steps"),
+        "cpu_minutes": cpu and cpu / 60,
+        "wall_minutes": wall and wall / 60,
         "folder": str(job.run_dir),
     }
-    return trial, run
 
 
-def _values(sweep: Sweep, trials: Sequence[dict[str, Any]]) -> dict[tuple[str, int], float]:
-    """Normalised scores by experiment and seed."""
-    found = {}
-    for x in (x for x in trials if x["score"] is not None):
-        low, high = sweep.normalise.get(x["experiment"], (0.0, 1.0))
-        found[x["experiment"], x["seed"]] = (x["score"] - low) / (high - low)
-    return found
-
-
-def _scores(values: Mapping[tuple[str, int], float]) -> dict[str, np.ndarray]:
-    """Of each experiment the scores of its runs."""
-    modules = sorted({module for module, _ in values})
-    return {x: np.array([y for (module, _), y in values.items() if module == x]) for x in modules}
-
-
-def _row(
-    sweep: Sweep,
-    known: tuple[str, list[dict[str, Any]], dict[str, list[RunData]]],
-    base: Mapping[Any, float],
-) -> Row:
-    """A variant's row, of its label, lines and runs, beside the values of the base."""
-    label, values = known[0], _values(sweep, known[1])
-    settings = next(x.settings for x in sweep.variants if x.label == label)
-    ours, theirs = _scores(values), _scores(base)
-    scores = [*ours.values()]
-    row = Row(label, settings, *known[1:], scores)
+def _compared(sweep: Sweep, row: Row, base: Row) -> Row:
+    """A row with its statistics, beside the base where that has run on the same experiments."""
+    values, others = {}, {}  # normalised scores by experiment and seed
+    for found, trials in ((values, row.trials), (others, base.trials)):
+        for x in (x for x in trials if x["score"] is not None):
+            low, high = sweep.normalise.get(x["experiment"], (0.0, 1.0))
+            found[x["experiment"], x["seed"]] = (x["score"] - low) / (high - low)
     if not values:
         return row
-    row = row._replace(iqm=interquartile_mean(scores), mean=mean_estimate([*values.values()]))
-    if label == sweep.base or set(ours) != set(theirs):
+    ours, theirs = (
+        {name: np.array([y for (x, _), y in found.items() if x == name]) for name, _ in found}
+        for found in (values, others)
+    )
+    scores = [*ours.values()]
+    row = row._replace(
+        scores=scores, iqm=interquartile_mean(scores), mean=mean_estimate([*values.values()])
+    )
+    if row.label == base.label or set(ours) != set(theirs):
         return row
-    better = probability_of_improvement(scores, [*theirs.values()])
-    return row._replace(better=better, difference=paired_difference(values, base))
+    better = probability_of_improvement(scores, [theirs[name] for name in ours])
+    return row._replace(better=better, difference=paired_difference(values, others))
 
 
 def variant_table(report: Report) -> Table:
     """The variants side by side."""
-    columns = ("variant", "runs", "IQM (95 %)", "mean", "better than the base", "difference")
     rows = []
     for row in report.rows:
         better = "base" if row.label == report.sweep.base else "-"
@@ -172,33 +158,28 @@ def variant_table(report: Report) -> Table:
             better = row.better.text(lambda x: f"{100 * x:.0f}", " %")
         mean = number_text(row.mean.mean) if row.mean else "-"
         texts = score_text(row.iqm), mean, better, score_text(row.difference)
-        steps = short_count(row.average("env_steps") or 0)
-        cost = (_minutes(row.average(f"{x}_minutes")) for x in ("cpu", "wall"))
-        rows.append((row.label, f"{row.finished} of {len(row.trials)}", *texts, steps, *cost))
-    scale = ""
-    if report.sweep.normalise:
-        ends = (f"{name} {x:g} and {y:g}" for name, (x, y) in report.sweep.normalise.items())
-        scale = f", on a scale whose 0 and 1 are {', '.join(ends)}"
-    note = NOTE.format(scale=scale)
-    return Table((*columns, "steps", "CPU min", "wall min"), rows, note=note)
+        steps, cost = row.average("env_steps"), map(_minutes, map(row.average, COSTS))
+        runs = f"{row.finished} of {len(row.trials)}"
+        rows.append((row.label, runs, *texts, short_count(steps or 0), *cost))
+    ends = [f"{name} {x:g} and {y:g}" for name, (x, y) in report.sweep.normalise.items()]
+    scale = f", on a scale whose 0 and 1 are {', '.join(ends)}" if ends else ""
+    return Table((*COLUMNS, *COSTS.values()), rows, note=NOTE.format(scale=scale))
 
 
 def _minutes(found: float | None) -> str:
     return "-" if found is None else f"{found:.1f}"
 
 
-def document(report: Report) -> dict[str, Any]:
-    """The content of sweep.json."""
+def write_document(report: Report, out: Path) -> Path:
+    """Writes sweep.json."""
     variants = []
     for row in report.rows:
         entry = {"variant": row.label, "settings": row.settings, "runs": row.finished}
         for name in ("iqm", "mean", "better", "difference"):
-            found: Estimate | None = getattr(row, name)
-            ends = found and {"": found.mean, "_low": found.low, "_high": found.high}
-            entry |= {f"{name}{end}": x for end, x in (ends or {"": None}).items()}
-        cost = {name: row.average(name) for name in ("cpu_minutes", "wall_minutes")}
-        variants.append(entry | cost)
-    return {
+            mean, low, high, *_ = getattr(row, name) or (None, None, None)
+            entry |= {name: mean, f"{name}_low": low, f"{name}_high": high}
+        variants.append(entry | {name: row.average(name) for name in COSTS})
+    found = {
         "name": report.sweep.name,
         "base": report.sweep.base,
         "preset": report.preset,
@@ -207,11 +188,7 @@ def document(report: Report) -> dict[str, Any]:
         "trials": [trial for row in report.rows for trial in row.trials],
         "problems": report.problems,
     }
-
-
-def write_document(report: Report, out: Path) -> Path:
-    """Writes sweep.json."""
-    write_json(out / SWEEP.file, document(report))
+    write_json(out / SWEEP.file, found)
     return out / SWEEP.file
 
 
@@ -226,36 +203,34 @@ def write_report(
         command: what was typed.
         figures: name, caption and file of each.
     """
-    from smz_jax.report.page import figure_html, warnings_html, whole_page
-
-    lines = document(report)["trials"]
-    text = io.StringIO()
+    text, lines = io.StringIO(), [x for row in report.rows for x in row.trials]
     writer = csv.DictWriter(text, [*lines[0]], lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
     atomic_write_text(out / "sweep.csv", text.getvalue())
-    name, best = escape(report.sweep.name), best_row(report)
-    parts = [f"<h1>{name}</h1>", f'<p class="lead">{escape(headline(report))}</p>']
-    parts.append(f'<p class="quiet">{escape(command)}</p>')
     problems = [*report.problems]
-    if len(report.rows) > 2 and best is not report.base:
+    if len(report.rows) > 2 and best_row(report) is not report.base:
         problems.append(LUCK.format(count=len(report.rows)))
-    parts += [warnings_html(problems)] if problems else []
-    parts += ["<h2>Variants</h2>", variant_table(report).to_html(), "<h2>Figures</h2>"]
-    for figure, caption, path in figures:
-        parts.append(figure_html(figure, caption, path.read_bytes()))
-    parts += ["<h2>Runs</h2>", _trials_html(report, out), "<h2>Settings</h2>"]
     settings = [(x.label, json.dumps(x.settings) if x.settings else "-") for x in report.rows]
     note = f"Over those of the experiment at preset {report.preset}."
-    parts.append(Table(("variant", "sets"), settings, note=note, left=(0, 1)).to_html())
+    parts = [
+        f"<h1>{escape(report.sweep.name)}</h1>",
+        f'<p class="lead">{escape(headline(report))}</p>',
+        f'<p class="quiet">{escape(command)}</p>',
+        warnings_html(problems) if problems else "",
+        f"<h2>Variants</h2>{variant_table(report).to_html()}<h2>Figures</h2>",
+        *(figure_html(name, caption, path.read_bytes()) for name, caption, path in figures),
+        f"<h2>Runs</h2>{_trials_html(lines, out)}<h2>Settings</h2>",
+        Table(("variant", "sets"), settings, note=note).to_html(),
+    ]
     atomic_write_text(out / "report.html", whole_page(report.sweep.name, parts))
     return [write_document(report, out), out / "sweep.csv", out / "report.html"]
 
 
 def best_row(report: Report) -> Row | None:
     """The variant with the highest interquartile mean."""
-    known = [row for row in report.rows if row.iqm]
-    return max(known, key=lambda row: row.iqm.mean if row.iqm else 0.0, default=None)
+    known = [(row.iqm.mean, row) for row in report.rows if row.iqm]
+    return max(known, key=lambda x: x[0])[1] if known else None
 
 
 def headline(report: Report) -> str:
@@ -266,7 +241,7 @@ def headline(report: Report) -> str:
     text = f"{best.label} has the highest interquartile mean, {score_text(best.iqm)}"
     if best is base:
         return f"{text}: no variant beats the base."
-    text += f"; the base, {base.label}, has {score_text(base.iqm)}." if base.iqm else "."
+    text += f"; the base, {base.label}, has {score_text(base.iqm)}."
     gain = best.difference
     if gain is None or gain.low is None:
         return text
@@ -274,17 +249,16 @@ def headline(report: Report) -> str:
     return f"{text} The difference, paired by seed, {apart}: {score_text(gain)}."
 
 
-def _trials_html(report: Report, out: Path) -> str:
+def _trials_html(trials: Sequence[dict[str, Any]], out: Path) -> str:
     """The runs, each with a link to its own report."""
-    names = ("variant", "experiment", "seed", "state", "score", "CPU min", "wall min", "report")
-    rows = []
-    for trial in (trial for row in report.rows for trial in row.trials):
-        page = Path(trial["folder"]) / "report.html"
-        score = score_text(read_estimate(trial, "score"))
-        cells = [*(str(trial[name]) for name in names[:4]), score]
-        cells += [_minutes(trial[f"{x}_minutes"]) for x in ("cpu", "wall")]
+    names = ("variant", "experiment", "seed", "state")
+    lines = []
+    for x in trials:
+        page = Path(x["folder"]) / "report.html"
+        cells = [*(str(x[name]) for name in names), score_text(read_estimate(x, "score"))]
+        cells = [escape(text) for text in (*cells, *(_minutes(x[name]) for name in COSTS))]
         link = f'<a href="{escape(os.path.relpath(page, out))}">report</a>'
-        rows.append([*map(escape, cells), link if page.exists() else "-"])
-    lines = [f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in rows]
-    head = f"<tr><th>{'</th><th>'.join(names)}</th></tr>"
-    return f'<div class="wide"><table>{head}{"".join(lines)}</table></div>'
+        cells.append(link if page.exists() else "-")
+        lines.append(f"<tr><td>{'</td><td>'.join(cells)}</td></tr>")
+    head = "</th><th>".join((*names, "score", *COSTS.values(), "report"))
+    return f'<div class="wide"><table><tr><th>{head}</th></tr>{"".join(lines)}</table></div>'

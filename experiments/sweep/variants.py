@@ -6,19 +6,20 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from smz_jax.config.check import ConfigError, require
 from smz_jax.config.experiment import PRESET_NAMES
 from smz_jax.config.process import command_names
-from smz_jax.config.sources import SECTIONS, SETTINGS, flatten, read_tree, require_known
+from smz_jax.config.sources import flatten, read_tree, require_known
+from smz_jax.storage import files
 from smz_jax.storage.documents import forms
 from smz_jax.storage.documents.forms import COUNTS, TEXT, every, is_number, one_of, value
 
 MODES = ("grid", "paired", "one_at_a_time")
 BASE = "base"
 """Name of the variant that changes nothing."""
-FOLDER_NAME = re.compile(r"[\w.,=+-]+")
+FOLDER_NAME = re.compile(r"[\w=+-][\w.,=+-]{0,199}")
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,9 @@ class Variant:
     def is_finished(self, folder: Path) -> bool:
         """Whether a run has ended as it should, by its own result."""
         return bool(self.result(folder).get("finished"))
+
+
+V = TypeVar("V", bound=Variant)
 
 
 class Sweep(NamedTuple):
@@ -114,8 +118,6 @@ _SWEEP: dict[str, forms.Form] = {
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON mapping; empty where there is none, or a damaged one."""
-    from smz_jax.storage import files
-
     try:
         return files.read_json(path)
     except ConfigError:
@@ -149,17 +151,16 @@ def make_sweep(tree: Mapping[str, Any], source: str) -> Sweep:
     for name, own in (tree.get("variants") or {}).items():
         named[str(name)] = _variant(str(name), own, named, source)
     mode, axes = tree.get("mode", "grid"), _settings(tree.get("vary") or {}, source)
-    changes = {_name(x): {"settings": x} for x in _combinations(mode, axes)}
+    changes = [(_name(x), {"settings": x}) for x in _combinations(mode, axes)]
     if named and not axes and mode == "grid":
-        changes = {}
-    for name in (x for x in named if x in changes):
-        raise ConfigError(f"{source}: variants.{name} has the name of a variant of `vary`")
+        changes = []
     variants: list[Variant] = []
-    for label, keys in {**changes, **named}.items():
+    for label, keys in [*changes, *named.items()]:
+        fits, allowed = label not in {x.label for x in variants}, "the name of one variant"
+        require(fits, "variant", label, f"{allowed}; name them in the file under `variants`")
         keys = {"seeds": tree.get("seeds", [0, 1, 2]), "experiment": tree.get("experiment"), **keys}
-        fits = bool(FOLDER_NAME.fullmatch(label)) and len(label) <= 200
         allowed = "a name of letters, digits and . , = + -; name it in the file under `variants`"
-        require(fits, "variant", label, allowed)
+        require(bool(FOLDER_NAME.fullmatch(label)), "variant", label, allowed)
         modules, keys["settings"] = keys.pop("experiment"), {**shared, **keys["settings"]}
         several = isinstance(modules, list) and len(modules) > 1
         for module in modules if isinstance(modules, list) else [modules]:
@@ -173,6 +174,26 @@ def make_sweep(tree: Mapping[str, Any], source: str) -> Sweep:
         message = f"normalise lacks {missing[0]}: the scores that count as 0 and 1"
         raise ConfigError(f"{source}: {message}, as [1.5, 30.5]")
     return Sweep(tree.get("name", "sweep"), variants, base, tree.get("preset"), ranges)
+
+
+def choose(
+    variants: Sequence[V], names: Sequence[str] | None, seeds: Sequence[int] | None, kind: str
+) -> list[tuple[V, Sequence[int]]]:
+    """The variants named, each with its seeds; None: all variants, each variant's own seeds.
+
+    Raises:
+        ConfigError: in one line, for an unknown or repeated name, a repeated seed, or none.
+    """
+    known = list(dict.fromkeys(x.label for x in variants))
+    names = known if names is None else names
+    for name in names:
+        require_known(kind, name, known)
+    chosen = [(x, x.seeds if seeds is None else seeds) for x in variants if x.label in names]
+    for what, given in ((f"{kind}s", names), *(("seeds", own) for _, own in chosen)):
+        require(bool(given), what, given, "at least one")
+        for number, one in enumerate(given):
+            require(one not in given[:number], what, one, "named once")
+    return chosen
 
 
 def _check(tree: Mapping[str, Any], parts: dict[str, forms.Form], source: str) -> None:
@@ -242,6 +263,3 @@ def _typed(one: Any) -> list[str]:
     if isinstance(one, (dict, bool)):
         return [json.dumps(one)]
     return ["none" if one is None else str(one)]
-
-
-assert not set(_VARIANT) & (set(SETTINGS) | set(SECTIONS)) - {"experiment"}

@@ -108,6 +108,8 @@ def test_the_table_of_results_is_a_sweep():
         ({"vary": {"learner.gamma": []}}, "learner.gamma = .* a list of values"),
         ({"vary": {"learner.gamma": [1, 1]}}, "listed once"),
         ({"vary": {"env.id": ["ALE/Pong"], "learner.gamma": [1]}, "mode": "grid"}, None),
+        ({"vary": {"env.id": ["a b", "a/b"]}}, "id=a-b.* the name of one variant"),
+        ({"variants": {"..": {}}}, "variant = '..' is not allowed"),
         ({"seads": [1]}, "unknown key in here: 'seads'; did you mean seeds"),
         ({"seeds": [-1]}, r"seeds\[0\] = -1 is not allowed"),
         ({"preset": "huge"}, "preset = 'huge' is not allowed"),
