@@ -19,14 +19,12 @@ newest frames, as the networks see them before they are stacked; rewards are tho
 which in Atari are their signs unless --env.no_clip_rewards is given. Needs `pip install '.[data]'`.
 """  # noqa: D405
 
-import contextlib
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from smz_jax.config.check import Checked, ConfigError, require
 from smz_jax.config.cli import RunRequest, choose_preset, parse, read_request
@@ -93,28 +91,44 @@ def value_of(flag: str, argv: Sequence[str]) -> str | None:
     return found
 
 
-def export(words: list[str]) -> None:
-    """Writes the replay of a run."""
-    from smz_jax.storage.dataset import check_library
+def write(out: Path | None, make: Callable[[], Any]) -> None:
+    """Writes the `Recording` that `make` gives, once it is clear that it can be written."""
+    from smz_jax.run.devices import prepare_jax
+    from smz_jax.storage.dataset import Dataset, check_library, write_dataset
     from smz_jax.storage.export import check_new_folder
 
-    request = read_request(ReplayRequest, words, __doc__)
-    out = request.out or request.run_dir / "dataset"
-    read_config(request.run_dir)
+    require(out is not None, "out", None, "given: a new or an empty folder")
+    assert out is not None
     check_new_folder(out)
     check_library()
-    from smz_jax.run.devices import prepare_jax
-
     prepare_jax()
-    from smz_jax.analysis.recording import read_replay
+    found = make()
+    if found.scores:
+        mean = sum(found.scores) / len(found.scores)
+        print(f"{len(found.scores)} games, mean score {mean:.2f}")
+    try:
+        write_dataset(out, found.rows, found.about, found.oldest)
+    except OSError as error:
+        raise ConfigError(f"out = {str(out)!r} cannot be written: {error.strerror}") from None
+    print(f"wrote {Dataset(out)}")
 
-    write(out, read_replay(request.run_dir))
+
+def export(words: list[str]) -> None:
+    """Writes the replay of a run."""
+    request = read_request(ReplayRequest, words, __doc__)
+    read_config(request.run_dir)
+
+    def make() -> Any:
+        from smz_jax.analysis.recording import read_replay
+
+        return read_replay(request.run_dir)
+
+    write(request.out or request.run_dir / "dataset", make)
 
 
 def record(words: list[str]) -> None:
     """Plays and writes what was played."""
-    by = value_of("--by", words)
-    experiment = Experiment("record")
+    experiment, by = Experiment("record"), value_of("--by", words)
     if by is not None:
         experiment = Experiment(read_config(Path(by)).experiment)
         words = ["--config", str(Path(by) / CONFIG_NAME), *words]
@@ -123,51 +137,22 @@ def record(words: list[str]) -> None:
     elif not {"-h", "--help"} & set(words):
         require(False, "experiment", None, "given, or --by RUN_DIR: it says what is played")
     invocation = parse(words, experiment, RecordRequest)
-    request = invocation.request
-    assert isinstance(request, RecordRequest)
+    request: Any = invocation.request
     from smz_jax.envs import check_env_id
-    from smz_jax.storage.dataset import check_library
-    from smz_jax.storage.export import check_new_folder
 
-    require(request.out is not None, "out", None, "given: a new or an empty folder")
-    assert request.out is not None
-    check_new_folder(request.out)
     check_env_id(invocation.config.env)
-    check_library()
-    from smz_jax.run.devices import prepare_jax
 
-    prepare_jax()
-    import jax
+    def make() -> Any:
+        import jax
 
-    config = choose_preset(invocation, jax.default_backend() != "cpu").config
-    from smz_jax.analysis import recording
-    from smz_jax.run.signals import StopSignal
+        from smz_jax.analysis import recording
+        from smz_jax.run.signals import StopSignal
 
-    with StopSignal() as stop:
-        found = recording.record(config, request.by, lambda: bool(stop))
-    if found.scores:
-        print(f"{len(found.scores)} games, mean score {np.mean(found.scores):.2f}")
-    write(request.out, found)
+        config = choose_preset(invocation, jax.default_backend() != "cpu").config
+        with StopSignal() as stop:
+            return recording.record(config, request.by, lambda: bool(stop))
 
-
-def write(out: Path, found) -> None:
-    """Writes a `Recording` and says what was written."""
-    from smz_jax.storage.dataset import Dataset, write_dataset
-
-    try:
-        write_dataset(out, found.rows, found.about)
-    except OSError as error:
-        raise ConfigError(f"out = {str(out)!r} cannot be written: {error.strerror}") from None
-    print(f"wrote {summary(Dataset(out))}")
-
-
-def summary(dataset) -> str:
-    """A `Dataset` in one line."""
-    size = sum(x.stat().st_size for x in dataset.path.rglob("*") if x.is_file())
-    return (
-        f"{dataset.path}: {dataset.episodes:,} episodes, {dataset.steps:,} steps, "
-        f"{size / 1e6:.1f} MB"
-    )
+    write(request.out, make)
 
 
 def info(words: list[str]) -> None:
@@ -177,26 +162,25 @@ def info(words: list[str]) -> None:
     dataset = Dataset(read_request(InfoRequest, words, __doc__).folder)
     returns, lengths, ended, targets = [], [], 0, 0
     for episode in dataset.read():
-        returns.append(float(np.sum(episode["rewards"])))
+        returns.append(float(episode["rewards"].sum()))
         lengths.append(len(episode["rewards"]))
-        ended += bool(np.any(episode["terminations"]))
+        ended += bool(episode["terminations"].any())
         targets += set(INFOS) <= set(episode["infos"] or {})
-    about = dataset.about
-    sums = "verified" if dataset.is_verified else "none: damage would not be noticed"
-    print(summary(dataset))
-    print(f"id: {dataset.metadata.get('dataset_id')}; sums: {sums}")
+    about, returns = dataset.about, sorted(returns)
+    sums = "verified" if dataset.is_verified else "none, so that damage is not noticed"
+    lines = [str(dataset), f"id: {dataset.metadata.get('dataset_id')}; sums: {sums}"]
     if about:
-        print(f"experiment: {about.get('experiment')}, {about.get('env', {}).get('id')}")
-        print(f"played by: {about.get('played_by')}")
-        print(f"actions: {', '.join(about['action_names'])}")
-    else:
-        print("not written by this project")
-    print(f"observations: {dataset.observation_space}"[:200].replace("\n", " "))
-    print(f"action space: {dataset.action_space}")
-    low, middle, high = np.percentile(returns, (0, 50, 100))
-    print(f"returns of stored parts: {low:g} to {high:g}, median {middle:g}")
-    print(f"lengths: {min(lengths)} to {max(lengths)}; {ended:,} end in a termination")
-    print(f"with policy targets and search values: {targets:,} episodes")
+        lines.append(f"experiment: {about.get('experiment')}, {about.get('env', {}).get('id')}")
+        lines.append(f"played by: {about.get('played_by')}")
+        lines.append(f"actions: {', '.join(about['action_names'])}")
+    lines += [
+        f"observations: {dataset.observation_space}; actions: {dataset.action_space}",
+        f"returns of episodes: {returns[0]:g} to {returns[-1]:g}, "
+        f"median {returns[len(returns) // 2]:g}",
+        f"lengths: {min(lengths)} to {max(lengths)}; {ended:,} end in a termination",
+        f"with policy targets and search values: {targets:,} episodes",
+    ]
+    print("\n".join(" ".join(line.split()) for line in lines))
 
 
 def merge(words: list[str]) -> None:
@@ -207,7 +191,7 @@ def merge(words: list[str]) -> None:
     require(request.out is not None, "out", None, "given: a new or an empty folder")
     assert request.out is not None
     merge_datasets(request.out, [Dataset(folder) for folder in request.folders])
-    print(f"wrote {summary(Dataset(request.out))}")
+    print(f"wrote {Dataset(request.out)}")
 
 
 COMMANDS = {"export": export, "record": record, "info": info, "merge": merge}
@@ -217,8 +201,7 @@ def main() -> int:
     """Does what the first word says."""
     command, *words = sys.argv[1:] or [""]
     if command in ("-h", "--help"):
-        with contextlib.suppress(BrokenPipeError):
-            print(f"usage: python -m experiments.dataset {'|'.join(COMMANDS)} ...\n\n{__doc__}")
+        print(f"usage: python -m experiments.dataset {'|'.join(COMMANDS)} ...\n\n{__doc__}")
         return 0
     require(command in COMMANDS, "command", command, "one of " + ", ".join(COMMANDS))
     COMMANDS[command](words)

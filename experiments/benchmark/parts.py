@@ -190,7 +190,7 @@ def run_cases(config: Config, *, is_quick: bool) -> tuple[dict[str, Case], dict[
     while True:
         rows = roll_out()
         add()
-        is_full = run.env_steps(run.source.count) >= config.replay.min_size
+        is_full = run.source.count * config.env.num_envs >= config.replay.min_size
         if is_full and run.replay.can_sample(replay):
             break
     sample, key = jax.jit(run.replay.sample), jax.random.key(config.seed)

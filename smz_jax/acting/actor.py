@@ -81,6 +81,7 @@ class Actor:
         timers: phases `environment` and `search` are counted. Each is the time that the host was
             held up by it: with two pools, what the other one hides does not count.
         watch: called with the `Decision` of each pool after each step (the macro post-pass).
+        add: `Replay.add_donated`; None: rows are given and not kept, and so without a replay.
     """
 
     def __init__(
@@ -91,18 +92,26 @@ class Actor:
         rng_key: Array,
         timers: PhaseTimers,
         watch: Callable[..., None],
+        add: Callable[[Any, Trajectory], Any] | None = None,
     ) -> None:
-        self.envs, self._config, self._decide = envs, config, decide
+        self.envs, self._config, self._decide, self._add = envs, config, decide, add
         self._timers, self._watch = timers, watch
         keys = [rng_key] if len(envs) == 1 else jax.random.split(rng_key, len(envs))
         self._pools = [_Pool(env, key) for env, key in zip(envs, keys, strict=True)]
         self._num_lanes = sum(env.num_envs for env in envs)
         self.count = 0  # steps of every lane so far; a resumed run sets it
 
-    def next(self, params: Params, learner_step: Array | int = 0) -> Experience:
+    def begin(self, replay_state: Any) -> Any:
+        """The replay's state as it is: nothing was played yet."""
+        return replay_state
+
+    def next(
+        self, params: Params, learner_step: Array | int = 0, replay_state: Any = None
+    ) -> Experience:
         """Plays T steps; the rows' lanes are in the order of the pools.
 
-        `learner_step` is that of the parameters: the rows' `target_step`.
+        `learner_step` is that of the parameters: the rows' `target_step`. The replay's state is
+        consumed.
 
         Raises:
             GameFault: if there can be no more.
@@ -149,7 +158,10 @@ class Actor:
                 "search/all_invalid": jnp.sum(played.search.all_invalid),
             }
             rows = join_rows(pools, played, learner_step)
-        return Experience(rows, games, metrics, self._restarts - before)
+            replay = (
+                self._add(replay_state, rows) if self._add and replay_state is not None else None
+            )
+        return Experience(rows, games, metrics, self._restarts - before, replay)
 
     @property
     def _restarts(self) -> int:

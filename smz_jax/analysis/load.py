@@ -69,8 +69,7 @@ def read_run(run_dir: Path, checkpoint: Checkpoint | None) -> Exported:
     networks = make_networks(config.network, spec)
     abstract = abstract_params(networks), abstract_head(networks, config, spec)
     params, head, manifest = store.restore_model(checkpoint, *abstract)
-    count = manifest["extra"].get("count")
-    env_steps = count * config.env.num_envs if isinstance(count, int) else None
+    env_steps = manifest["step"]
     summary = _read(SUMMARY, run_dir)
     about = {
         "experiment": config.experiment,

@@ -26,9 +26,10 @@ from smz_jax.types import TARGETS, Array, Decision, EnvSpec, Params, SearchOutpu
 class Recording(NamedTuple):
     """Rows, and where they come from."""
 
-    rows: Trajectory  # [B, T, ...] NumPy, the oldest first
+    rows: Trajectory  # [B, T, ...] NumPy, a ring
     about: dict[str, Any]  # for the metadata
     scores: list[float]  # raw, of the games that ended; of a replay none
+    oldest: int = 0  # row that each lane begins with
 
 
 def read_replay(run_dir: Path) -> Recording:
@@ -52,10 +53,8 @@ def read_replay(run_dir: Path) -> Recording:
     count, size = int(found.extra["count"]), rows.reward.shape[1]
     if count < size:
         rows = jax.tree.map(lambda x: x[:, :count], rows)
-    elif count % size:
-        rows = jax.tree.map(lambda x: np.roll(x, -count, axis=1), rows)
-    about = _about(config, spec, f"{run_dir.absolute().name}, {found.step} environment steps")
-    return Recording(rows, about, [])
+    about = _about(config, spec, f"{run_dir.absolute().name}, {found.step} {config.unit}")
+    return Recording(rows, about, [], count % size if count > size else 0)
 
 
 def _about(config: Config, spec: EnvSpec, played_by: str) -> dict[str, Any]:
@@ -112,15 +111,22 @@ def record(config: Config, folder: Path | None, should_stop: Callable[[], bool])
     env = make_env(config.env, seed=config.seed)
     key = jax.random.key(config.seed)
     actor = Actor([env], config, decide, key, PhaseTimers(), lambda *decisions: None)
-    several, scores = [], []
-    rollouts = max(1, config.total_env_steps // (config.env.num_envs * config.rollout.length))
+    length, rows, scores = config.rollout.length, None, []
+    rollouts = max(1, config.total_env_steps // (config.env.num_envs * length))
+    done = 0
     try:
-        while len(several) < rollouts and not (several and should_stop()):
+        while done < rollouts * length and not (done and should_stop()):
             played = actor.next(params)
-            several.append(jax.tree.map(np.asarray, played.rows))
+            part = jax.tree.map(np.asarray, played.rows)
+            if rows is None:
+                size = (config.env.num_envs, rollouts * length)
+                rows = Trajectory(*(np.empty((*size, *x.shape[2:]), x.dtype) for x in part))
+            for into, one in zip(rows, part, strict=True):
+                into[:, done : done + length] = one
+            done += length
             scores += [score for score, _ in played.games]
     finally:
         actor.close()
-    joined = [np.concatenate(parts, axis=1) for parts in zip(*several, strict=True)]
+    rows = jax.tree.map(lambda x: x[:, :done], rows)
     who = f"the model of {folder.absolute().name}" if folder else "a random policy"
-    return Recording(Trajectory(*joined), _about(config, spec, who), scores)
+    return Recording(rows, _about(config, spec, who), scores)

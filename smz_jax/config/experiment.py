@@ -14,8 +14,10 @@ import yaml
 
 from smz_jax.config.check import require
 from smz_jax.config.settings import Config
-from smz_jax.config.sources import flatten, from_dict
+from smz_jax.config.sources import SETTINGS, coerce, flat_dict, flatten, from_dict
 
+LENGTHS = ("total_env_steps", "checkpoint_every_env_steps", "eval.every_env_steps")
+"""What presets give in environment steps."""
 PRESET_NAMES = ("tiny", "smoke", "laptop", "gpu")
 PRESETS = Path(__file__).with_name("presets")
 
@@ -30,6 +32,8 @@ class Experiment:
     """File in `presets/`; empty: the general presets alone."""
     base: Mapping[str, Any] = field(default_factory=dict)
     """Dotted settings of its own, over the family's block `base`; presets win over both."""
+    over: Mapping[str, Any] = field(default_factory=dict)
+    """Dotted settings over the presets; file and flags win."""
     description: str = ""
     """One or two sentences, for `--help`."""
     expects: str = ""
@@ -86,8 +90,25 @@ def resolve(
     require(preset in PRESET_NAMES, "preset", preset, "one of " + ", ".join(PRESET_NAMES))
     family = block(experiment.family, "base") if experiment.family else {}
     base = {"experiment": experiment.name, **family, **experiment.base}
-    given = {**file_overrides, **flag_overrides}
-    config = from_dict(base | preset_overrides(preset, experiment.family) | given)
-    if config.env.suite != "atari" or config.env.clip_rewards:
-        return config
-    return from_dict(base | preset_overrides(preset, experiment.family, unclipped=True) | given)
+    given = {**experiment.over, **file_overrides, **flag_overrides}
+
+    def laid(**options: bool) -> Config:
+        settings = base | preset_overrides(preset, experiment.family, **options)
+        return from_dict(
+            (in_updates(settings, given) if given.get("dataset") else settings) | given
+        )
+
+    config = laid()
+    is_clipped = config.env.suite != "atari" or config.env.clip_rewards
+    return config if is_clipped else laid(unclipped=True)
+
+
+def in_updates(settings: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """A preset's settings, its lengths in the updates that it would have made while playing."""
+    every = {**flat_dict(Config()), **settings, **given}
+    name = "learner.updates_per_env_step"
+    rate = coerce(SETTINGS[name], every[name])
+    if not (isinstance(rate, (int, float)) and 0 <= rate <= 64):  # its own check says so
+        return dict(settings)
+    scaled = {name: round(every[name] * rate) for name in LENGTHS if name not in given}
+    return {**settings, **{name: max(x, min(every[name], 1)) for name, x in scaled.items()}}

@@ -257,6 +257,10 @@ class Config(Checked):
     keep_checkpoint_every_env_steps: int = 0
     """Checkpoints at multiples of so many environment steps are kept; 0: the newest two, and the
     best by evaluation."""
+    dataset: str | None = None
+    """Folder of a Minari dataset that is learned from: nothing is played but evaluations. Steps of
+    the run are then updates, and presets are as long as the updates that they would have made. Each
+    iteration searches rollout.length rows of every lane anew, over and over. Unset: play."""
     log_every: Annotated[int, Between(1)] = 1
     """Iterations between two rows of metrics.jsonl."""
     env: EnvConfig = field(default_factory=EnvConfig)
@@ -278,6 +282,10 @@ class Config(Checked):
         allowed = f"0 or a multiple of checkpoint_every_env_steps = {every}"
         fits = keep >= 0 and keep % every == 0
         self._require("keep_checkpoint_every_env_steps", fits, allowed)
+        is_path = self.dataset is None or (
+            0 < len(self.dataset) < 4096 and self.dataset.isprintable()
+        )
+        self._require("dataset", is_path, "a path")
         self._check_suite()
         self._check_devices()
         self._check_iteration()
@@ -312,7 +320,12 @@ class Config(Checked):
         length, window = self.rollout.length, self.window_rows
         steps = lanes * length
         allowed = f"at least one iteration: env.num_envs x rollout.length = {steps}"
-        need("total_env_steps", self.total_env_steps >= steps, allowed)
+        if self.dataset:
+            allowed = f"at least the {updates} updates of an iteration"
+            need("rollout.policy", self.rollout.policy == "search", "search with a dataset")
+            need("learner.updates_per_env_step", updates >= 1, "above 0 with a dataset")
+            need("devices", self.devices == 1, "1 with a dataset")
+        need("total_env_steps", self.total_env_steps >= self.iteration_steps, allowed)
         allowed = f"a divisor of env.num_envs = {lanes}"
         need("rollout.pools", lanes % self.rollout.pools == 0, allowed)
         allowed = f"0, or at least one update per {steps} steps (env.num_envs x rollout.length)"
@@ -354,8 +367,26 @@ class Config(Checked):
         return round(self.learner.updates_per_env_step * self.env.num_envs * self.rollout.length)
 
     @property
+    def iteration_steps(self) -> int:
+        """What an iteration adds to the steps of a run: those played, updates where none are."""
+        played = self.env.num_envs * self.rollout.length
+        return self.updates_per_iteration if self.dataset else played
+
+    @property
+    def unit(self) -> str:
+        """What the steps of a run are, in words."""
+        return "updates" if self.dataset else "environment steps"
+
+    @property
+    def frames_per_step(self) -> int:
+        """Emulator frames for one step of the run."""
+        return 0 if self.dataset else self.env.frames_per_step
+
+    @property
     def refresh_steps(self) -> int:
         """Time steps of all lanes that are refreshed in an iteration: whole blocks."""
+        if self.dataset:
+            return self.rollout.length
         wanted = math.ceil(self.replay.refresh_rows / self.env.num_envs)
         wanted = wanted if self.rollout.policy == "search" else 0
         return math.ceil(wanted / self.refresh_block) * self.refresh_block
@@ -364,6 +395,9 @@ class Config(Checked):
     def refresh_block(self) -> int:
         """Time steps of all lanes in one search of `replay.refresh_rows`; the ring holds more."""
         lanes, history = self.env.num_envs, self.env.frame_stack - 1
+        if self.dataset:
+            most, length = max(1, REFRESH_ROOTS // lanes), self.rollout.length
+            return max(x for x in range(1, most + 1) if length % x == 0)
         fits = self.replay.capacity // lanes - self.rollout.length - history
         wanted = math.ceil(self.replay.refresh_rows / lanes)
         return max(1, min(REFRESH_ROOTS // lanes, wanted, fits))

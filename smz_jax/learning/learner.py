@@ -24,8 +24,8 @@ from smz_jax.types import Array, EnvSpec, Networks, Params, ReplaySample, TrainS
 
 def total_learner_steps(config: Config) -> int:
     """Learner steps of the whole run; the schedules are laid over them."""
-    per_iteration = config.env.num_envs * config.rollout.length
-    return max(1, config.updates_per_iteration * (config.total_env_steps // per_iteration))
+    iterations = config.total_env_steps // config.iteration_steps
+    return max(1, config.updates_per_iteration * iterations)
 
 
 def make_optimizer(config: Config) -> tuple[optax.GradientTransformation, optax.Schedule]:

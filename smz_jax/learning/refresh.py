@@ -7,7 +7,7 @@ every draw of them sees the newer targets, and no update waits for a search.
 Times count the steps of every lane since the run began; row t of a ring of T rows is t mod T.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,13 +18,23 @@ from jax.sharding import Mesh
 from smz_jax.config.seeds import REFRESH_KEY
 from smz_jax.config.settings import Config
 from smz_jax.learning.replay import layout, mean_target_age, read_block, write_targets
+from smz_jax.macros.mine.miner import slim
 from smz_jax.model.lanes import WHOLE, over_lanes, own_sums
 from smz_jax.model.observe import stack_windows
+from smz_jax.model.steps import decide, finite_logits, normalised_entropy
 from smz_jax.search.policy import make_search
-from smz_jax.types import TARGETS, Array, EnvSpec, Networks, Params, Trajectory
+from smz_jax.types import TARGETS, Array, Decision, EnvSpec, Networks, Params, Trajectory
 
 LEAST_PROBABILITY = 1e-6
 """Probabilities below count as this in the divergence of policies: visits may be 0."""
+
+
+class Searched(NamedTuple):
+    """A block of n rows as if they were played now: what macros are looked for in."""
+
+    first: int  # of its rows, a time
+    decisions: list[Decision]  # n, of all lanes; trees as `slim` leaves them
+    rows: Trajectory  # [B, n, ...] without frames; entropies of the stored actions
 
 
 class Refreshed(NamedTuple):
@@ -33,10 +43,11 @@ class Refreshed(NamedTuple):
     replay: Any
     cursor: int  # the next one's first row, a time
     metrics: dict[str, float]
+    blocks: Sequence[Searched] = ()  # of a dataset; else none
 
 
 def sweep(
-    cursor: int, *, oldest: int, newest: int, steps: int, block: int
+    cursor: int, *, oldest: int, newest: int, steps: int, block: int, whole: bool = False
 ) -> tuple[list[int], int]:
     """First rows of the blocks of one iteration, and the cursor after them.
 
@@ -49,11 +60,12 @@ def sweep(
         newest: first row that may not.
         steps: rows of an iteration.
         block: rows of one search, a divisor of `steps`.
+        whole: whether the last block ends with the newest row, and overlaps the one before.
     """
     starts = []
     for _ in range(min(steps, newest - oldest) // block):
         if not oldest <= cursor <= newest - block:
-            cursor = oldest
+            cursor = newest - block if whole and oldest <= cursor < newest else oldest
         starts.append(cursor)
         cursor += block
     return starts, cursor
@@ -79,14 +91,15 @@ def make_refresh_block(networks: Networks, config: Config, spec: EnvSpec) -> Cal
         `(params, replay_state, rng_key, first, step) -> (replay_state, sums)`: `first` is the
         block's first row, a time with F - 1 rows before it in the ring; `step` the learner step of
         the parameters. `rng_key` is consumed. The sums are over the rows with new targets, whose
-        number is `rows`; a row whose search had faults, or no valid action, keeps its old ones.
+        number is `rows`; a row whose search had faults, or no valid action, keeps its old ones. Of
+        a dataset the decisions and the rows of a `Searched` follow.
     """
     search = make_search(networks, config, spec)
-    size = config.refresh_block
+    size, is_stored = config.refresh_block, config.dataset is not None
 
     def refresh_block(
         params: Params, state: Any, rng_key: Array, first: Array, step: Array
-    ) -> tuple[Any, dict[str, Array]]:
+    ) -> tuple[Any, ...]:
         observation, old = read_flat(state, first, size, spec.context)
         embedding = networks.representation(params, observation)
         invalid = old.invalid_actions.astype(jnp.float32)
@@ -106,9 +119,16 @@ def make_refresh_block(networks: Networks, config: Config, spec: EnvSpec) -> Cal
             "policy_kl": jnp.sum(stored * (logs[0] - logs[1]), axis=-1),
             "value_change": fresh["search_value"] - old.search_value,
         }
-        fresh = {name: x.reshape(-1, size, *x.shape[1:]) for name, x in fresh.items()}
-        state = write_targets(state, first, fresh)
-        return state, own_sums({name: jnp.sum(x, dtype=jnp.float32) for name, x in sums.items()})
+        by_lane = lambda tree: jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), tree)  # noqa: E731
+        state = write_targets(state, first, by_lane(fresh))
+        sums = own_sums({name: jnp.sum(x, dtype=jnp.float32) for name, x in sums.items()})
+        if not is_stored:
+            return state, sums
+        logits, _ = finite_logits(decide(networks, params, embedding, old.action).logits)
+        entropy = normalised_entropy(logits)
+        seen = by_lane(Decision(found._replace(tree=slim(found.tree)), embedding, entropy))
+        decisions = [jax.tree.map(lambda x, i=i: x[:, i], seen) for i in range(size)]
+        return state, sums, decisions, by_lane(old._replace(transition_entropy=entropy, **fresh))
 
     return refresh_block
 
@@ -118,7 +138,8 @@ def make_refresh(
 ) -> Callable[..., Refreshed]:
     """The refresh of one iteration, `replay.refresh_rows` environment steps in jitted blocks.
 
-    The rollout that was just played is left out: its targets are of the same parameters. The
+    The rollout that was just played is left out: its targets are of the same parameters. Of a
+    dataset nothing is left out, and the blocks are given too. The
     oldest F - 1 rows are, too: their observations are not known, and no window has them as a root.
     Each device of the `mesh` searches for its own lanes.
 
@@ -129,7 +150,8 @@ def make_refresh(
         refreshed rows the share whose best action is another one now, the means of
         KL(stored, new policy) and of the values' change, and their number.
     """
-    history, length = spec.context - 1, config.rollout.length
+    history, is_stored = spec.context - 1, config.dataset is not None
+    length = 0 if is_stored else config.rollout.length
     ring = config.replay.capacity // config.env.num_envs
     rng_key = jax.random.fold_in(jax.random.key(config.seed), REFRESH_KEY)
     one_block, age = make_refresh_block(networks, config, spec), jax.jit(mean_target_age)
@@ -147,18 +169,19 @@ def make_refresh(
     ) -> Refreshed:
         bounds = {"oldest": max(0, count - ring) + history, "newest": count - length}
         sizes = {"steps": config.refresh_steps, "block": config.refresh_block}
-        starts, cursor = sweep(cursor, **bounds, **sizes)
-        several = []
+        starts, cursor = sweep(cursor, **bounds, **sizes, whole=is_stored)
+        several, blocks = [], []
         for first in starts:
             at = np.int32(iteration), np.int32(first)
-            replay_state, sums = jitted(params, replay_state, *at, step)
+            replay_state, sums, *seen = jitted(params, replay_state, *at, step)
             several.append(sums)
+            blocks += [Searched(first, *seen)] if seen else []
         several, old = jax.device_get((several, age(replay_state, step)))
         metrics = {"replay/target_age": float(old)}
         if rows := sum(float(sums["rows"]) for sums in several):
             metrics["refresh/rows"] = rows
             for name in ("policy_changed", "policy_kl", "value_change"):
                 metrics[f"refresh/{name}"] = sum(float(sums[name]) for sums in several) / rows
-        return Refreshed(replay_state, cursor, metrics)
+        return Refreshed(replay_state, cursor, metrics, blocks)
 
     return refresh

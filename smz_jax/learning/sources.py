@@ -1,7 +1,6 @@
 """Where the loop gets its experience, without knowing who made it.
 
-There is one source, play (`acting.actor.Actor`). A data set or recorded play is another class with
-the same methods.
+There are two sources: play (`acting.actor.Actor`) and a dataset (`run.stored_play.StoredPlay`).
 """
 
 from typing import Any, Protocol
@@ -13,12 +12,17 @@ class Source(Protocol):
     """Gives rows of experience, and can continue where it stood."""
 
     count: int
-    """Steps of every lane so far."""
+    """Rows of every lane that are, or were, in the replay so far."""
 
-    def next(self, params: Params, learner_step: Array | int = 0) -> Experience:
+    def begin(self, replay_state: Any) -> Any:
+        """The replay's state that a run begins with; the one given is consumed."""
+        ...
+
+    def next(self, params: Params, learner_step: Array | int, replay_state: Any) -> Experience:
         """The rows of one iteration; raises GameFault where there can be no more.
 
-        `learner_step` is that of the parameters: the rows' `target_step`.
+        `learner_step` is that of the parameters: the rows' `target_step`. The replay's state is
+        consumed; the one of the `Experience` holds the rows.
         """
         ...
 

@@ -70,7 +70,8 @@ def _by_kind(run: RunData, key: str) -> list[Any]:
     """Random and certain pairs, or macros of play and of trees; nothing where no pair is known."""
     if key != "pairs":
         return [
-            [m[key] for m in run.macros if m["source"] == source] for source in style.SOURCE_LABELS
+            [m[key] for m in run.macros if (m["source"] == "tree") == (source == "tree")]
+            for source in style.SOURCE_LABELS
         ]
     errors, random = pair_errors(run)
     return [errors[random], errors[~random]] if len(errors) else []

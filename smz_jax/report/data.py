@@ -54,6 +54,11 @@ class RunData:
         return str(self.setting("env", "id") or self.experiment)
 
     @property
+    def unit(self) -> str:
+        """What the steps of the run are, in words."""
+        return "updates" if self.config.get("dataset") else "environment steps"
+
+    @property
     def seconds(self) -> dict[str, float]:
         """Seconds of each phase, from the summary or else the newest row that has them."""
         found = self.summary.get("seconds")

@@ -16,7 +16,7 @@ from smz_jax.report.verdict import find_warnings, meaning, number_text, progress
 from smz_jax.storage.documents.forms import is_number
 from smz_jax.storage.estimate import Estimate, read_estimate
 
-RUNS = ("run", "seed", "environment steps", "score", "random", "macros", "finished")
+RUNS = ("run", "seed", "{}", "score", "random", "macros", "finished")
 POLICIES = (
     *("policy", "games", "different", "mean (95 %)", "median", "IQM (95 %)", "range", "steps"),
     "cut off",
@@ -116,7 +116,7 @@ def _headline(runs: Sequence[RunData]) -> str:
 
 def _comparison(runs: Sequence[RunData]) -> str:
     """All runs side by side, and the mean over the seeds of one setting."""
-    rows = []
+    rows, unit = [], " or ".join(sorted({run.unit for run in runs}))
     for run in runs:
         steps = run.summary.get("env_steps") or run.last("env_steps") or 0
         scores = map(score_text, (run.evaluation(), run.random()))
@@ -133,7 +133,7 @@ def _comparison(runs: Sequence[RunData]) -> str:
             name = f"mean of {len(means)} seeds, {group[0].experiment}"
             name += f" ({unfinished} unfinished)" if unfinished else ""
             rows.append((name, "", "", text))
-    return "<h2>Runs</h2>" + Table(RUNS, rows).to_html()
+    return "<h2>Runs</h2>" + Table([x.format(unit) for x in RUNS], rows).to_html()
 
 
 def _rules(runs: Sequence[RunData]) -> str:

@@ -88,7 +88,8 @@ def draw_panel(panel: Panel, runs: Sequence[RunData]) -> Figure:
         drawn = bool(own) and _draw_plot(place, plot, own)
         is_last = number >= len(parts) - columns
         if plot.across is None:
-            style.steps_axis(place, label=is_last)
+            unit = " or ".join(sorted({run.unit for run in runs}))
+            style.steps_axis(place, unit if is_last else None)
             if small and columns > 2:
                 place.locator_params(axis="x", nbins=4)
         elif is_last or not panel.each:

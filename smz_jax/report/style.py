@@ -87,12 +87,12 @@ def count_ticks(axis: Axis, whole: bool = False) -> None:
     axis.set_major_locator(MaxNLocator(nbins=6, steps=(1, 2, 2.5, 5, 10), integer=whole))
 
 
-def steps_axis(axes: Axes, label: bool = True) -> None:
-    """Makes the horizontal axis one of environment steps, as 20k or 1.5M."""
+def steps_axis(axes: Axes, label: str | None) -> None:
+    """Makes the horizontal axis one of steps, as 20k or 1.5M."""
     count_ticks(axes.xaxis)
     axes.set_xlim(left=0)
     if label:
-        axes.set_xlabel("environment steps")
+        axes.set_xlabel(label)
 
 
 def scale_axis(axes: Axes, scale: str) -> None:

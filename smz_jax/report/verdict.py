@@ -24,8 +24,7 @@ def score_text(score: Estimate | None) -> str:
 
 def progress_text(run: RunData) -> str:
     """How far the run went: steps, frames, learner steps, time, and whether it is finished."""
-    units = {"env_steps": "environment steps", "env_frames": "frames"}
-    units["learner_steps"] = "learner steps"
+    units = {"env_steps": run.unit, "env_frames": "frames", "learner_steps": "learner steps"}
     known = {key: run.summary.get(key) or run.last(key) for key in units}
     parts = [f"{short_count(value)} {units[key]}" for key, value in known.items() if value]
     if seconds := run.summary.get("seconds_total") or run.last("wall_seconds"):

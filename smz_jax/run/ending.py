@@ -43,7 +43,7 @@ class Outcome(NamedTuple):
 def conclude(session: events.Session, state: RunState, fault: str | None) -> Outcome:
     """Saves, and evaluates a run that came to its end; seconds are still to come."""
     parts, writer, stop = session.parts, session.writer, session.stop
-    env_steps = parts.env_steps(state.counters.count)
+    env_steps = parts.steps(state.counters.iteration)
     session.progress.status("saving a checkpoint")
     writer.flush()
     events.note_failures(session, session.store.wait)
@@ -97,7 +97,7 @@ def finish(invocation: Invocation, outcome: Outcome) -> int:
     write_json(run_dir / "summary.json", summary)
     if outcome.signal_number is not None:  # first of all: who sent it may not wait for the rest
         print(
-            f"stopped after {outcome.env_steps:,} of {config.total_env_steps:,} environment steps; "
+            f"stopped after {outcome.env_steps:,} of {config.total_env_steps:,} {config.unit}; "
             f"{'a' if outcome.saved else 'no new'} checkpoint is saved. Go on with:\n"
             f"  {resume_command(invocation, run_dir)}",
             flush=True,
@@ -136,7 +136,7 @@ def summarise_run(invocation: Invocation, run_dir: Path, outcome: Outcome) -> di
         "init_from": invocation.init_from,
         "finished": outcome.finished,
         "env_steps": outcome.env_steps,
-        "env_frames": outcome.env_steps * config.env.frames_per_step,
+        "env_frames": outcome.env_steps * config.frames_per_step,
         "learner_steps": outcome.learner_steps,
         "seconds_total": sum(outcome.seconds.values()),
         "seconds": outcome.seconds,
@@ -160,8 +160,8 @@ def format_summary(summary: Mapping[str, Any], config: Config) -> str:
     """The end of a run, by its summary.json, in a few lines: scores, baselines, time per phase."""
     minutes = summary["seconds_total"] / 60
     lines = [
-        f"{summary['experiment']}, seed {summary['seed']}: {summary['env_steps']:,} environment "
-        f"steps ({summary['env_frames']:,} frames), {summary['learner_steps']:,} learner steps, "
+        f"{summary['experiment']}, seed {summary['seed']}: {summary['env_steps']:,} {config.unit} "
+        f"({summary['env_frames']:,} frames), {summary['learner_steps']:,} learner steps, "
         f"{minutes:.1f} minutes"
     ]
     noisy = f", noise {config.eval.noise:g}" if config.eval.noise else ""

@@ -21,7 +21,7 @@ from smz_jax.report.text import cut_line
 from smz_jax.run.parts import Parts
 from smz_jax.run.progress import Progress
 from smz_jax.run.signals import StopSignal
-from smz_jax.run.state import RunState, save, save_best, steps_per_iteration
+from smz_jax.run.state import RunState, save, save_best
 from smz_jax.storage.checkpoint import CheckpointStore, Damage
 from smz_jax.storage.documents.results_json import BASELINES
 from smz_jax.storage.files import write_json
@@ -51,7 +51,7 @@ def find_due(config: Config, row: Mapping[str, Any]) -> Due:
     That is at the first iteration that reaches a multiple of so many environment steps (0: never):
     a matter of the steps alone, so that a resumed run does the same at the same steps.
     """
-    now, stride = row["env_steps"], steps_per_iteration(config)
+    now, stride = row["env_steps"], config.iteration_steps
 
     def reached(every: int) -> bool:
         return bool(every) and now // every > (now - stride) // every
@@ -117,7 +117,7 @@ def check(parts: Parts, state: RunState) -> dict[str, np.ndarray]:
         As `make_check` gives it; empty before there is something to learn from.
     """
     config, counters = parts.config, state.counters
-    if not learns(config, parts.env_steps(counters.count)):
+    if not learns(config, parts.steps(counters.iteration)):
         return {}
     key = jax.random.fold_in(jax.random.key(config.seed), CHECK_KEY)
     key = jax.random.fold_in(key, counters.iteration)
@@ -139,7 +139,8 @@ def foresight(parts: Parts, state: RunState) -> dict[str, np.ndarray]:
 
 def learns(config: Config, env_steps: int) -> bool:
     """Whether the replay holds enough to learn from."""
-    return env_steps >= config.replay.min_size and config.updates_per_iteration > 0
+    is_filled = config.dataset is not None or env_steps >= config.replay.min_size
+    return is_filled and config.updates_per_iteration > 0
 
 
 def check_model(session: Session, state: RunState) -> tuple[dict[str, Any], dict[str, float]]:
@@ -222,7 +223,7 @@ def evaluate_final(session: Session, state: RunState) -> FinalScores:
         if config.eval.sticky_column:
             sticky = evaluate(act, config, sticky_prob=0.25, **options)
     if final is not None:
-        env_steps = parts.env_steps(state.counters.count)
+        env_steps = parts.steps(state.counters.iteration)
         session.writer.write({"env_steps": env_steps, **trained, **evaluation_row(final)})
     return FinalScores(final, greedy, sticky)
 
@@ -232,7 +233,7 @@ def measure_baselines(session: Session, *, resume: bool) -> dict[str, Any] | Non
     config, writer = session.parts.config, session.writer
     if not config.eval.baselines:
         return None
-    first = steps_per_iteration(config)
+    first = config.iteration_steps
     if resume:  # what is damaged is measured again
         with contextlib.suppress(ConfigError):
             found = BASELINES.read(session.run_dir)

@@ -66,7 +66,7 @@ def train(
     run_dir.mkdir(parents=True, exist_ok=True)
     count_compilation(timers)
     with (
-        Progress(config.total_env_steps, config.experiment) as progress,
+        Progress(config.total_env_steps, config.experiment, unit=config.unit) as progress,
         StopSignal(progress.stopping) as stop,
         opened(run_dir) as folder,
     ):
@@ -123,6 +123,8 @@ def tell_limits(parts: Parts, progress: Progress, stop: StopSignal) -> None:
     """Says what this run cannot do, in a line each."""
     if not stop.is_handling:
         progress.message("not in the main thread: Ctrl-C and SIGTERM do not save this run")
+    for line in getattr(parts.source, "notes", ()):
+        progress.message(f"dataset: {line}")
     if parts.miner.is_off:
         count, most = parts.spec.num_actions, MAX_ACTIONS
         progress.message(f"no macros: there are {count} actions, and they hold at most {most}")
@@ -131,17 +133,15 @@ def tell_limits(parts: Parts, progress: Progress, stop: StopSignal) -> None:
 def iterate(parts: Parts, state: RunState) -> tuple[RunState, dict[str, Any]]:
     """One rollout, its macros, and the updates that are due; gives a metrics row."""
     counters, timers, start = state.counters, parts.timers, time.perf_counter()
-    parts.miner.begin(state.macros, counters.count)
+    parts.miner.begin(state.macros, counters.iteration * parts.config.rollout.length)
     params = acting_params(state.train, parts.config)
-    played = parts.source.next(params, state.train.step)
+    played = parts.source.next(params, state.train.step, state.replay)
     with timers("macros"):
         macros, counts, entropy = parts.miner.end_rollout(played.rows)
         totals = MacroStats(*map(sum, zip(counters.macro_totals, counts, strict=True)))
         found = mining_row(macros.table, totals, parts.config.macro)
-    with timers("replay"):
-        replay = parts.replay.add_donated(state.replay, played.rows)
-    env_steps, before = map(parts.env_steps, (parts.source.count, counters.count))
-    state = state._replace(replay=replay, macros=macros)
+    env_steps, before = map(parts.steps, (counters.iteration + 1, counters.iteration))
+    state = state._replace(replay=played.replay, macros=macros)
     state = with_counters(
         state,
         count=parts.source.count,
@@ -164,13 +164,13 @@ def iterate(parts: Parts, state: RunState) -> tuple[RunState, dict[str, Any]]:
     return state, {
         "iteration": state.counters.iteration,
         "env_steps": env_steps,
-        "env_frames": env_steps * parts.spec.frames_per_step,
+        "env_frames": env_steps * parts.config.frames_per_step,
         "learner_steps": int(state.train.step),
         "speed/env_steps_per_second": (env_steps - before) / (time.perf_counter() - start),
         "rollout/restarts": state.counters.restarts,
         **score_row(state.counters.games),
         **searched(played.rows),
-        **{name: int(count) for name, count in jax.device_get(played.metrics).items()},
+        **{name: np.asarray(x).item() for name, x in jax.device_get(played.metrics).items()},
         **found,
         "search/tree_entropy": entropy,
         **learned,
@@ -180,7 +180,7 @@ def iterate(parts: Parts, state: RunState) -> tuple[RunState, dict[str, Any]]:
 def refresh(parts: Parts, state: RunState) -> tuple[RunState, dict[str, float]]:
     """Stored targets searched anew; how many, how they changed, and how old all of them are."""
     at = state.counters
-    replay, cursor, metrics = parts.refresh(
+    replay, cursor, metrics, _ = parts.refresh(
         acting_params(state.train, parts.config),
         state.replay,
         cursor=at.cursor,
@@ -236,7 +236,7 @@ def take_unfinished(state: RunState) -> tuple[RunState, dict[str, Any]] | None:
 
 def is_unfinished(parts: Parts, state: RunState) -> bool:
     """Whether there is an iteration to make, or to end."""
-    at = parts.env_steps(state.counters.count)
+    at = parts.steps(state.counters.iteration)
     return bool(state.counters.unfinished) or at < parts.config.total_env_steps
 
 

@@ -1,6 +1,7 @@
 """What is made from a run's settings once: functions, games, the search for macros."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -24,8 +25,9 @@ from smz_jax.macros.precondition.head import init_head, settle
 from smz_jax.model.lanes import LANES, WHOLE, shardings
 from smz_jax.model.networks import make_networks
 from smz_jax.run.devices import make_mesh
+from smz_jax.run.stored_play import StoredPlay
 from smz_jax.storage.metrics import PhaseTimers
-from smz_jax.types import Array, Decision, EnvSpec, Networks, TrainState
+from smz_jax.types import Array, Decision, EnvSpec, Networks, Params, TrainState
 
 _settle = jax.jit(settle, static_argnames="config", donate_argnums=(0, 1))
 
@@ -50,9 +52,9 @@ class Parts(NamedTuple):
     mesh: Mesh  # of devices, also of one
     timers: PhaseTimers
 
-    def env_steps(self, count: int) -> int:
-        """Environment steps over all lanes after `count` steps of each."""
-        return count * self.config.env.num_envs
+    def steps(self, iterations: int) -> int:
+        """Steps of the run after so many iterations: those played, updates where none are."""
+        return iterations * self.config.iteration_steps
 
 
 def make_parts(config: Config, timers: PhaseTimers) -> Parts:
@@ -75,7 +77,13 @@ def make_parts(config: Config, timers: PhaseTimers) -> Parts:
         np.zeros((1, *spec.observation_shape), spec.frame_dtype),
     )
     learner_key, macro_key, acting_key = jax.random.split(jax.random.key(config.seed), 3)
-    miner = Miner(config, spec.num_actions, embedding.shape[1:], mesh)
+    refresh, stored, mined = make_refresh(networks, config, spec, mesh), None, config
+    if config.dataset:
+        stored = StoredPlay(config, spec, replay, refresh, timers)
+        mined, refresh = replace(config, macro=stored.macro_settings), no_refresh
+    miner = Miner(mined, spec.num_actions, embedding.shape[1:], mesh)
+    if stored:
+        stored.watch = miner.watch
 
     def init() -> tuple[TrainState, Any, MacroState]:
         train = init_train_state(networks, config, learner_key)
@@ -88,7 +96,7 @@ def make_parts(config: Config, timers: PhaseTimers) -> Parts:
         spec=spec,
         networks=networks,
         replay=replay,
-        refresh=make_refresh(networks, config, spec, mesh),
+        refresh=refresh,
         train_step=TrainStep(networks, replay, config, spec),
         check=make_check(networks, replay, config, spec),
         foresight=make_foresight(networks, replay, config, spec),
@@ -96,7 +104,8 @@ def make_parts(config: Config, timers: PhaseTimers) -> Parts:
         agent=partial(Agent, decide),
         settle=partial(_settle, config=config.macro),
         miner=miner,
-        source=open_games(config, playing, acting_key, timers, miner.watch),
+        source=stored
+        or open_games(config, playing, acting_key, timers, miner.watch, replay.add_donated),
         init=init if mesh.size == 1 else made_on(mesh, init),
         timers=timers,
         mesh=mesh,
@@ -120,6 +129,7 @@ def open_games(
     rng_key: Array,
     timers: PhaseTimers,
     watch: Callable[..., None],
+    add: Callable[..., Any] | None = None,
 ) -> Actor:
     """Opens the training games, one vector for each pool, and who plays them; see `Actor`."""
     lanes = config.env.num_envs // config.rollout.pools
@@ -135,4 +145,9 @@ def open_games(
         return RebuiltEnv(make, config.env.rebuild_every)
 
     envs = [pool(lane) for lane in range(0, config.env.num_envs, lanes)]
-    return Actor(envs, config, decide, rng_key, timers, watch)
+    return Actor(envs, config, decide, rng_key, timers, watch, add)
+
+
+def no_refresh(params: Params, replay_state: Any, *, cursor: int, **at: Any) -> Refreshed:
+    """What the loop does to stored targets where the source makes them anew by itself."""
+    return Refreshed(replay_state, cursor, {})

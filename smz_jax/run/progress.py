@@ -25,7 +25,7 @@ def _number(row: Mapping[str, Any], key: str, form: str = "{:.3g}") -> str | Non
     return form.format(value) if isinstance(value, (int, float)) else None
 
 
-def describe(row: Mapping[str, Any], steps_per_second: float | None) -> str:
+def describe(row: Mapping[str, Any], steps_per_second: float | None, unit: str = "steps") -> str:
     """One line with what a row of metrics says; what is not known yet is left out.
 
     Environment steps per second are used where the row holds none.
@@ -35,7 +35,7 @@ def describe(row: Mapping[str, Any], steps_per_second: float | None) -> str:
     games = _number(row, "score/count", "{:.0f}")
     parts = {
         "iteration": _number(row, "iteration", "{:.0f}"),
-        "steps/s": f"{speed:,.0f}" if isinstance(speed, (int, float)) else None,
+        f"{unit}/s": f"{speed:,.0f}" if isinstance(speed, (int, float)) else None,
         "score": f"{score} ({games} games)" if score and games else score,
         "loss": _number(row, "loss/total"),
         "entropy": _number(row, "search/transition_entropy", "{:.2f}"),
@@ -56,6 +56,7 @@ class Progress:
         console: where to; unset: the terminal behind stdout or stderr, else plain stdout.
         clock: gives seconds; a parameter for tests.
         line_seconds: least time between two plain lines.
+        unit: what the steps are, in words.
         redraws: whether a thread draws the bar; else only `step` does, e.g. where time is measured.
     """
 
@@ -67,12 +68,13 @@ class Progress:
         clock: Callable[[], float] = time.monotonic,
         line_seconds: float = LINE_SECONDS,
         redraws: bool = True,
+        unit: str = "steps",
     ):
         if console is None:
             console = Console(stderr=sys.stderr.isatty() and not sys.stdout.isatty())
         self._console = console
         self._total = max(int(total_env_steps), 1)
-        self._name = experiment
+        self._name, self._unit = experiment, unit.split()[-1]
         self._clock = clock
         self._line_seconds = line_seconds
         self._start = clock()
@@ -168,9 +170,9 @@ class Progress:
         speed = self._speed()
         remaining = max(self._total - env_steps, 0)
         eta = remaining / speed if speed else (0.0 if remaining == 0 else None)
-        steps = f"{short_count(env_steps)}/{short_count(self._total)} steps"
+        steps = f"{short_count(env_steps)}/{short_count(self._total)} {self._unit}"
         note = f"{short_duration(now - self._start)} ETA {short_duration(eta)}"
-        text = describe(row, speed)
+        text = describe(row, speed, self._unit)
         if self._live:
             self._bar.update(self._task, completed=env_steps, note=f"{steps} {note}")
             self._text.plain = text

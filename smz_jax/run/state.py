@@ -30,7 +30,7 @@ MAY_DIFFER = ("total_env_steps", "devices")
 class Counters(NamedTuple):
     """The host's numbers; JSON of the same names in a checkpoint."""
 
-    count: int = 0  # steps of every lane
+    count: int = 0  # steps of every lane; of a dataset, its rows
     iteration: int = 0
     cursor: int = 0  # the row whose targets are refreshed next, in steps of every lane
     best: float | None = None  # mean score of the best evaluation so far
@@ -81,11 +81,6 @@ def played_part(rows: Trajectory) -> Trajectory:
     return rows._replace(**dict.fromkeys(TARGETS))
 
 
-def steps_per_iteration(config: Config) -> int:
-    """Environment steps of one iteration."""
-    return config.env.num_envs * config.rollout.length
-
-
 def make_store(config: Config, run_dir: Path) -> CheckpointStore:
     """The checkpoints of a run; each says what run it is of."""
     about = {"config": flat_dict(config), "versions": versions()}
@@ -93,13 +88,16 @@ def make_store(config: Config, run_dir: Path) -> CheckpointStore:
         run_dir,
         about=about,
         keep_every=config.keep_checkpoint_every_env_steps,
-        stride=steps_per_iteration(config),
+        stride=config.iteration_steps,
     )
 
 
 def fresh_state(parts: Parts) -> RunState:
     """The state of a run that begins."""
-    return RunState(*parts.init(), games=parts.source.games, counters=Counters())
+    train, replay, macros = parts.init()
+    replay = parts.source.begin(replay)
+    counters = Counters(count=parts.source.count)
+    return RunState(train, replay, macros, games=parts.source.games, counters=counters)
 
 
 def abstract_state(parts: Parts) -> RunState:
@@ -125,6 +123,7 @@ def library(parts: Parts, state: RunState) -> dict[str, Any]:
         config,
         parts.spec.action_names,
         slot_entries(head.slots, head.tally) if config.head_learning_rate > 0 else None,
+        played="dataset" if parts.config.dataset else "play",
     )
 
 
@@ -142,7 +141,7 @@ def save(
     with parts.timers("checkpoint"):
         store.wait()
         count = state.counters.count
-        step = parts.env_steps(count)
+        step = parts.steps(state.counters.iteration)
         state = state._replace(games=parts.source.games)
         rows = take_rows(played_part(state.replay.experience), count, store.saved_rows(step))
         store.save("last", step, state.arrays, _counters_json(parts, state), rows, block=block)
@@ -153,7 +152,7 @@ def save_best(parts: Parts, state: RunState, store: CheckpointStore) -> None:
     """Saves the parameters as the best so far, with what is known of preconditions."""
     params = acting_params(state.train, parts.config)
     saved = {"params": params, "head": model_part(state.train.head, parts.config.macro)}
-    step = parts.env_steps(state.counters.count)
+    step = parts.steps(state.counters.iteration)
     store.save("best", step, saved, _counters_json(parts, state))
 
 
@@ -266,9 +265,9 @@ def begin(
     """The state that a run begins or continues with; see `train`."""
     if resume and store.steps("last"):
         state, notes = restore(parts, store)
-        env_steps = parts.env_steps(state.counters.count)
+        env_steps = parts.steps(state.counters.iteration)
         store.set_aside("last", env_steps)
-        for line in [*notes, f"resumed at {env_steps:,} environment steps"]:
+        for line in [*notes, f"resumed at {env_steps:,} {parts.config.unit}"]:
             progress.message(line)
         return placed(parts, state)
     if resume:
@@ -287,7 +286,7 @@ def check_nothing_lost(config: Config, run_dir: Path) -> None:
     rows = read_metrics(path) if path.exists() else []
     reached = max((row.get("env_steps") or 0 for row in rows), default=0)
     # A save continues beside the training: the first may not have been complete before the second.
-    if reached > 2 * (config.checkpoint_every_env_steps + steps_per_iteration(config)):
+    if reached > 2 * (config.checkpoint_every_env_steps + config.iteration_steps):
         raise ConfigError(
             f"no checkpoint is left in {str(run_dir / 'checkpoints')!r}, though the run came to "
             f"{reached:,} steps: start a new run, or delete {path.name} to start over"
@@ -296,7 +295,7 @@ def check_nothing_lost(config: Config, run_dir: Path) -> None:
 
 def open_metrics(parts: Parts, state: RunState, run_dir: Path, *, resume: bool) -> MetricsWriter:
     """The run's metrics, cut to where it stands; a summary tells of an end that was none."""
-    at = parts.env_steps(state.counters.count)
+    at = parts.steps(state.counters.iteration)
     ended = resume and at >= parts.config.total_env_steps
     writer = MetricsWriter(run_dir, at if resume else None, end_comes_again=ended)
     (run_dir / "summary.json").unlink(missing_ok=True)

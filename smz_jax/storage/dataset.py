@@ -26,6 +26,7 @@ import numpy as np
 
 from smz_jax.config.check import ConfigError, require
 from smz_jax.storage.checkpoint.sums import Damage, reason_of, sums_below, sync_below
+from smz_jax.storage.documents.forms import every, fields, kind, number, optional
 from smz_jax.storage.export import check_new_folder
 from smz_jax.storage.files import atomic_write_text, read_json
 from smz_jax.types import Trajectory
@@ -35,6 +36,15 @@ SUMS, DATA, METADATA, MAIN = "SHA256SUMS", "data", "metadata.json", "main_data.h
 OURS = "smz_jax"
 """Entry of the metadata: `format`, `experiment`, `env`, `action_names`, `played_by`."""
 INFOS = tuple(x for x in Trajectory._fields if x not in ("frame", "target_step"))
+FORM = fields(
+    **dict.fromkeys(("total_episodes", "total_steps"), number(1, 2**40, whole=True)),
+    # Without them Minari would import the environment's module, whatever that is.
+    **dict.fromkeys(("observation_space", "action_space"), kind(str)),
+    smz_jax=optional(
+        fields(format=kind(int), env=optional(kind(dict)), action_names=every(kind(str)))
+    ),
+)
+"""What the metadata of any dataset must hold."""
 CHUNK_BYTES = 2**19
 """Frames are compressed in pieces of about so many bytes."""
 LEAST_BYTES = 4096
@@ -78,6 +88,10 @@ class Dataset:
         self.observation_space: Any = self._storage.observation_space
         self.action_space: Any = self._storage.action_space
 
+    def __str__(self) -> str:
+        size = sum(x.stat().st_size for x in self.path.rglob("*") if x.is_file()) / 1e6
+        return f"{self.path}: {self.episodes:,} episodes, {self.steps:,} steps, {size:.1f} MB"
+
     @property
     def rows(self) -> int:
         """Rows of a replay: the steps, and the final observation of each episode."""
@@ -99,34 +113,20 @@ class Dataset:
         Raises:
             ConfigError: in one line naming the first whose parts do not go together.
         """
-        for number in range(self.episodes):
+        for at in range(self.episodes):
             with self._readable():
-                (found,) = self._storage.get_episodes([number])
-                _check_episode(found, f"episode {number}")
+                (found,) = self._storage.get_episodes([at])
+                _check_episode(found, f"episode {at}")
             yield found
 
 
 def _about(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """What this project wrote of a dataset; {} of another's. Raises Damage."""
-    for name in ("total_episodes", "total_steps"):
-        count = metadata.get(name)
-        if not isinstance(count, int) or not 0 < count < 2**40:
-            raise Damage(f"{METADATA} has {name} = {str(count)[:40]}: nothing is in it")
-    for name in ("observation_space", "action_space"):
-        # Without one Minari would import the environment's module, whatever that is.
-        if not isinstance(metadata.get(name), str):
-            raise Damage(f"{METADATA} has no {name}")
-    about = metadata.get(OURS, {})
-    if not isinstance(about, dict):
-        raise Damage(f"{METADATA}: {OURS} is no mapping")
-    if about and about.get("format") != FORMAT:
-        found = f"it has format {str(about.get('format'))[:40]}"
-        raise Damage(f"{found}, this version reads format {FORMAT}")
-    names = about.get("action_names", [])
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise Damage(f"{METADATA}: {OURS}.action_names is no list of names")
-    if not isinstance(about.get("env", {}), dict):
-        raise Damage(f"{METADATA}: {OURS}.env is no mapping")
+    if fault := FORM(metadata, ""):
+        raise Damage(f"{METADATA}: {fault}")
+    about = metadata.get(OURS) or {}
+    if about and about["format"] != FORMAT:
+        raise Damage(f"it has format {about['format']}, this version reads format {FORMAT}")
     return about
 
 
@@ -185,11 +185,11 @@ def _written(out: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def write_dataset(out: Path, rows: Trajectory, about: Mapping[str, Any]) -> None:
-    """Writes rows `[lanes, T, ...]` (NumPy), the oldest first, to a new or empty folder.
+def write_dataset(out: Path, rows: Trajectory, about: Mapping[str, Any], oldest: int = 0) -> None:
+    """Writes rows `[lanes, T, ...]` (NumPy) of a ring to a new or empty folder.
 
-    The episodes are in the order of the lanes, so that as many lanes of as many rows are those
-    rows again. `about` goes into the metadata.
+    Each lane begins with its row `oldest`. The episodes are in the order of the lanes, so that as
+    many lanes of as many rows are those rows again. `about` goes into the metadata.
 
     Raises:
         ConfigError: if `out` is no new or empty folder, or Minari is not installed.
@@ -207,11 +207,13 @@ def write_dataset(out: Path, rows: Trajectory, about: Mapping[str, Any]) -> None
         actions = {"type": "Discrete", "n": len(about["action_names"]), "start": 0}
         spaces = [deserialize_space(json.dumps(x)) for x in (box, actions)]
         with _open_storage(partial, *spaces) as (file, storage):
-            steps = number = 0
-            for episode in _episodes(rows._replace(frame=frame.astype(dtype, copy=False))):
-                steps += _write_episode(file.create_group(f"episode_{number}"), number, episode)
-                number += 1
-        _close_storage(storage, out, number, steps, {OURS: {"format": FORMAT, **about}})
+            rows = rows._replace(frame=frame.astype(dtype, copy=False))
+            lengths = [
+                _write_episode(file.create_group(f"episode_{at}"), at, episode)
+                for at, episode in enumerate(_episodes(rows, oldest))
+            ]
+        more = {OURS: {"format": FORMAT, **about}}
+        _close_storage(storage, out, len(lengths), sum(lengths), more)
 
 
 @contextlib.contextmanager
@@ -243,12 +245,13 @@ def _close_storage(
     storage.update_metadata({**known, **more})
 
 
-def _episodes(rows: Trajectory) -> Iterator[Trajectory]:
+def _episodes(rows: Trajectory, oldest: int) -> Iterator[Trajectory]:
     """The games of each lane, or what there is of them, `[R, ...]`."""
-    for lane, firsts in enumerate(rows.is_first):
-        ends = sorted({0, *np.flatnonzero(firsts).tolist(), len(firsts)})
+    for lane in range(len(rows.is_first)):
+        own = Trajectory(*(np.roll(x[lane], -oldest, axis=0) for x in rows))
+        ends = sorted({0, *np.flatnonzero(own.is_first).tolist(), len(own.is_first)})
         for start, end in itertools.pairwise(ends):
-            yield Trajectory(*(x[lane, start:end] for x in rows))
+            yield Trajectory(*(x[start:end] for x in own))
 
 
 def _write_episode(group: Any, number: int, rows: Trajectory) -> int:
@@ -300,13 +303,13 @@ def merge_datasets(out: Path, datasets: Sequence[Dataset]) -> None:
         options = {"jpeg_encoding": first.metadata.get("jpeg_encoding", True)}
         spaces = first.observation_space, first.action_space
         with _open_storage(partial, *spaces, **options) as (file, storage):
-            number = 0
             for dataset in datasets:
                 with h5py.File(dataset._data / MAIN, "r") as source:
                     for episode in range(dataset.episodes):
-                        source.copy(f"episode_{episode}", file, f"episode_{number}")
-                        file[f"episode_{number}"].attrs["id"] = number
-                        number += 1
+                        at = len(file)
+                        source.copy(f"episode_{episode}", file, f"episode_{at}")
+                        file[f"episode_{at}"].attrs["id"] = at
         more: dict[str, Any] = {OURS: first.about} if first.about else {}
         more["combined_datasets"] = [str(x.metadata.get("dataset_id")) for x in datasets]
-        _close_storage(storage, out, number, sum(x.steps for x in datasets), more)
+        episodes, steps = (sum(getattr(x, y) for x in datasets) for y in ("episodes", "steps"))
+        _close_storage(storage, out, episodes, steps, more)

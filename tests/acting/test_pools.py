@@ -111,7 +111,7 @@ def test_a_run_with_two_pools_goes_on(run, rows, tmp_path):
     save(run.parts, state, store, tmp_path)
     parts = make_parts(make_config(), PhaseTimers())
     resumed, _ = restore(parts, store)
-    assert parts.env_steps(resumed.counters.count) == LANES * T
+    assert parts.steps(resumed.counters.iteration) == LANES * T
     assert_same(resumed.macros, run.state.macros)
     resumed, row = iterate(parts, resumed)
     parts.source.close()

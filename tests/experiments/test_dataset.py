@@ -27,7 +27,7 @@ def test_the_replay_of_a_run_is_in_its_dataset(tiny_run, tmp_path, typed, capsys
     found = capsys.readouterr().out
     assert "played by: run, " in found and "actions: UP, RIGHT, DOWN, LEFT" in found
     rows, episodes = read_replay(tiny_run).rows, list(Dataset(tmp_path / "a").read())
-    assert rows.is_first[:, 0].all()  # the oldest rows come first: each lane began a game there
+    assert rows.is_first[:, 0].all()  # nothing is lost: each lane began a game there
     for name in INFOS:
         joined = np.concatenate([x["infos"][name] for x in episodes])
         np.testing.assert_array_equal(joined, getattr(rows, name).reshape(joined.shape))

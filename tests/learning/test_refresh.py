@@ -195,7 +195,7 @@ def test_what_an_iteration_refreshes_and_what_it_says(gumbel, monkeypatch):
         before = {name: getattr(played.replay.experience, name) for name in TARGETS}
         before = {name: np.array(x) for name, x in before.items()}
         step = jnp.int32(100 + iteration)
-        played.replay, cursor, metrics = refresh(
+        played.replay, cursor, metrics, _ = refresh(
             params,
             played.replay,
             **{"cursor": cursor, "count": played.count, "iteration": iteration, "step": step},

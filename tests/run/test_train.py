@@ -146,7 +146,7 @@ def test_a_longer_run_goes_on_with_its_replay(finished, environment):
     parts.source.close()
     assert int(parts.replay.size(state.replay)) == STEPS + 64
     counters = state.counters
-    assert parts.env_steps(counters.count) == STEPS + 64
+    assert parts.steps(counters.iteration) == STEPS + 64
     assert (int(state.train.step), counters.iteration) == (15, 6)
 
 

@@ -132,9 +132,12 @@ DAMAGES = {
     "a missing file": (lambda x: (x / "data/main_data.hdf5").unlink(), "is missing, of SHA256SUMS"),
     "one file more": (lambda x: (x / "more").write_text(""), "more has another SHA-256 than"),
     "no sums": (lambda x: (x / "SHA256SUMS").unlink(), "SHA256SUMS is missing"),
-    "cut off": (lambda x: edit(total_episodes=0)(x), "total_episodes = 0: nothing is in it"),
-    "a later format": (edit(smz_jax={"format": 2}), "has format 2, this version reads format 1"),
-    "no space": (edit(observation_space=None), "metadata.json has no observation_space"),
+    "cut off": (lambda x: edit(total_episodes=0)(x), "metadata.json: total_episodes = 0"),
+    "a later format": (
+        edit(smz_jax={"format": 2, "action_names": []}),
+        "has format 2, this version reads format 1",
+    ),
+    "no space": (edit(observation_space=None), "metadata.json: observation_space = None"),
     "a space of another kind": (edit(action_space='{"type": "Zap"}'), "deserialize_space"),
     "another length": (other_length, r"episode 1: rewards are \(77,\), not"),
     "a text": (

@@ -103,11 +103,13 @@ def summarise(
     config: MacroConfig,
     action_names: Sequence[str],
     preconditions: Mapping[tuple[int, ...], Mapping[str, Any]] | None = None,
+    played: str = "play",
 ) -> dict[str, Any]:
     """The whole library as plain Python: what macros.json holds.
 
     `totals` are sums of the extraction's counts over the run (any integers); `preconditions` are
-    those of `slot_entries`, None where none are learned.
+    those of `slot_entries`, None where none are learned; `played` is the source of macros that are
+    in rows of the replay, `dataset` where those were stored by somebody else.
 
     Returns:
         `schema`, `action_names`, `config`, `stats` (those of `table_stats` and of the run) and
@@ -138,7 +140,7 @@ def summarise(
         "mean_reward": _share(rows.reward_sum, rows.count),
         "generality": [len(row) for row in buckets],
         "buckets": buckets,
-        "source": np.where(rows.play_count > 0, "play", "tree"),
+        "source": np.where(rows.play_count > 0, played, "tree"),
         "deterministic": entropy < config.deterministic_threshold,
         "status": np.array(STATUS_NAMES)[judged.status],
         "windows": rows.windows,

@@ -1,0 +1,73 @@
+"""Training from stored play alone: `python -m experiments.offline --dataset DIR`.
+
+The game, its family of presets and what else the dataset knows of its experiment are taken from it;
+every setting may be given. Nothing is played but evaluations, and steps are updates:
+`docs/offline.md`. Any other experiment takes `--dataset` too.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from experiments.dataset import find_experiment, value_of
+from smz_jax.config.check import ConfigError, require
+from smz_jax.config.experiment import Experiment
+from smz_jax.config.process import run_main
+from smz_jax.config.sources import SETTINGS, read_file
+from smz_jax.run.launch import launch
+
+DESCRIPTION = "Stochastic MuZero from a dataset: searches what was stored anew and learns from it."
+EXPERIMENT = Experiment("offline", "gym", description=DESCRIPTION)
+"""As far as it is known without a dataset."""
+
+
+def suited(path: Path) -> Experiment:
+    """The experiment of a dataset; raises ConfigError in one line where that is none."""
+    from smz_jax.storage.dataset import Dataset
+
+    dataset = Dataset(path)
+    over = {"dataset": str(path), "replay.capacity": dataset.rows}
+    over["replay.min_size"] = dataset.rows
+    settings, base = dataset.about.get("env") or {}, {}
+    game = settings.get("id") if dataset.about else game_of(dataset.metadata.get("env_spec"))
+    allowed = "given with --env.id: a dataset may not name a module to be imported"
+    is_named = ":" not in str(game) or value_of("--env.id", sys.argv) == game
+    require(is_named, "env.id", game, allowed)
+    if dataset.about:
+        env = {f"env.{name}": x for name, x in settings.items()}
+        over |= {name: x for name, x in env.items() if name in SETTINGS and x is not None}
+        try:
+            found = find_experiment(str(dataset.about.get("experiment")))
+        except ConfigError:  # of somebody's own script
+            return Experiment("offline", "gym", over=over, description=DESCRIPTION)
+        return Experiment("offline", found.family, found.base, over, DESCRIPTION)
+    if game:
+        base = {"env.suite": "gym", "env.id": game}
+    family = "vector" if len(dataset.observation_space.shape or (0, 0)) == 1 else "gym"
+    return Experiment("offline", family, base, over, DESCRIPTION)
+
+
+def game_of(spec: Any) -> str | None:
+    """The id in Gymnasium's description of an environment; None: there is none to be read."""
+    try:
+        found = json.loads(spec)["id"]
+    except (TypeError, ValueError, LookupError):
+        return None
+    return found if isinstance(found, str) else None
+
+
+def main() -> None:
+    """Finds the dataset, and what it is of, and trains."""
+    words = sys.argv[1:]
+    path = value_of("--dataset", words)
+    if path is None and (file := value_of("--config", words)):
+        path = read_file(Path(file)).get("dataset")
+    wants = {"-h", "--help", "--resume"} & set(words)
+    if path is None and not wants:
+        raise ConfigError("dataset = None is not allowed: it must be given: --dataset DIR")
+    launch(suited(Path(path)) if path is not None else EXPERIMENT)
+
+
+if __name__ == "__main__":
+    run_main(main)

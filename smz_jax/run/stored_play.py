@@ -1,0 +1,271 @@
+"""A dataset as the source of a run: all of it is in the replay from the start.
+
+The rows of the dataset fill the lanes one after the other. Where they were cut from a game, and the
+row before is of another one, they begin a game: nothing is learned across the cut. What is searched
+anew in an iteration is also what macros are looked for in, as in play: a window of rows counts in
+each pass, and counts are halved once a pass.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from smz_jax.config.check import ConfigError, require
+from smz_jax.config.settings import Config
+from smz_jax.config.training import MacroConfig
+from smz_jax.envs.gym.observations import make_coder
+from smz_jax.learning.refresh import Refreshed
+from smz_jax.learning.replay import Replay
+from smz_jax.storage.dataset import INFOS, Dataset
+from smz_jax.storage.metrics import PhaseTimers
+from smz_jax.types import Array, EnvSpec, Experience, Params, Trajectory
+
+PIECE_BYTES = 2**24
+"""About so much is copied into the ring at once."""
+
+
+class StoredPlay:
+    """The loop's source (`learning.sources`) where a dataset is set.
+
+    Args:
+        config: the run's settings.
+        spec: of the environment that evaluations play.
+        replay: the functions of the replay.
+        refresh: as `make_refresh` gives it.
+        timers: phases `replay`, `refresh` and `macros` are counted.
+        watch: called with the `Decision` of each time step that was searched.
+
+    Raises:
+        ConfigError: in one line, if the dataset cannot be used with these settings.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        spec: EnvSpec,
+        replay: Replay,
+        refresh: Callable[..., Refreshed],
+        timers: PhaseTimers,
+    ) -> None:
+        self._config, self._replay = config, replay
+        self._refresh, self._timers = refresh, timers
+        self._dataset = dataset = Dataset(Path(os.path.expanduser(config.dataset or "")))
+        self._read = make_reader(dataset, config, spec)
+        self.watch: Callable[..., None] = lambda *decisions: None
+        self.count = dataset.rows // config.env.num_envs
+        self._cursor = self._calls = 0
+        least, most = config.window_rows + config.rollout.length, self._ring_rows
+        rows = f"its {dataset.rows:,} rows in env.num_envs = {config.env.num_envs} lanes: "
+        require(
+            self.count >= least,
+            "dataset",
+            config.dataset,
+            f"larger, or in fewer lanes, {rows}"
+            f"{least} are needed in each (a window and rollout.length)",
+        )
+        allowed = f"at least {dataset.rows:,}, the rows of the dataset"
+        require(self.count <= most, "replay.capacity", config.replay.capacity, allowed)
+
+    @property
+    def _ring_rows(self) -> int:
+        return self._config.replay.capacity // self._config.env.num_envs
+
+    @property
+    def macro_settings(self) -> MacroConfig:
+        """Those of the run, with counts halved once a pass."""
+        own, rows = self._config.macro, self.count * self._config.env.num_envs
+        return replace(own, halve_every=min(own.halve_every or rows, rows))
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of the dataset, in lines."""
+        about = self._dataset.about
+        sums = "" if self._dataset.is_verified else "; it has no sums, damage is not noticed"
+        found = [f"{self._dataset.rows:,} rows of {about.get('played_by', 'play')}{sums}"]
+        ours, theirs = self._config.env, about.get("env", {})
+        for name in ("id", "kwargs", "frame_skip", "mode", "sticky_prob", "clip_rewards"):
+            if name in theirs and theirs[name] != getattr(ours, name):
+                found.append(
+                    f"played with env.{name} {theirs[name]!r}, {getattr(ours, name)!r} here"
+                )
+        return found
+
+    def begin(self, replay_state: Any) -> Any:
+        """The replay with the whole dataset in; the state given is consumed.
+
+        Raises:
+            ConfigError: in one line, if the dataset is damaged.
+        """
+        self._cursor = self._calls = 0
+        with self._timers("replay"):
+            lanes, length = self._config.env.num_envs, self._config.rollout.length
+            rows = jax.tree.map(
+                lambda x: jnp.zeros((lanes, length, *x.shape[2:]), x.dtype), replay_state.experience
+            )
+            # Pointers and priorities as if that much had been played; then the rows themselves.
+            for _ in range(self.count // length):
+                replay_state = self._replay.add_donated(replay_state, rows)
+            if rest := self.count % length:
+                rows = jax.tree.map(lambda x: x[:, :rest], rows)
+                replay_state = self._replay.add_donated(replay_state, rows)
+            ring = replay_state.experience
+            row_bytes = sum(x.nbytes for x in ring) // ring.reward.size
+            piece = min(self.count, max(1, PIECE_BYTES // row_bytes))
+            starts = [
+                (lane, start) for lane in range(lanes) for start in range(0, self.count, piece)
+            ]
+            sizes = [min(piece, self.count - start) for _, start in starts]
+            for at, part in zip(starts, cut(self._episodes(), sizes), strict=True):
+                ring = _put(ring, part, *map(np.int32, at))
+        return replay_state.replace(experience=ring)
+
+    def _episodes(self) -> Iterator[Trajectory]:
+        """The rows of each episode, which begins a game unless it begins a lane."""
+        at = 0
+        for episode in self._dataset.read():
+            rows = self._read(episode)
+            rows.is_first[0] |= at % self.count > 0
+            at += len(rows.is_first)
+            yield rows
+
+    def next(self, params: Params, learner_step: Array | int, replay_state: Any) -> Experience:
+        """Searches the next T rows of every lane anew; the replay's state is consumed."""
+        with self._timers("refresh"):
+            found = self._refresh(
+                params,
+                replay_state,
+                cursor=self._cursor,
+                count=self.count,
+                iteration=self._calls,
+                step=learner_step,
+            )
+        parts, after = [], self._cursor
+        with self._timers("macros"):
+            for block in found.blocks:
+                for decision in block.decisions:
+                    self.watch(decision)
+                first = block.rows.is_first
+                if block.first != after:  # what was searched before is not what came before
+                    first = first.at[:, 0].set(True)
+                parts.append(block.rows._replace(is_first=first))
+                after = block.first + len(block.decisions)
+            rows = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *parts)
+        self._cursor, self._calls = found.cursor, self._calls + 1
+        return Experience(rows, [], found.metrics, 0, found.replay)
+
+    @property
+    def games(self) -> np.ndarray:
+        """Where it stands: the row to continue with, and how often `next` was called."""
+        return np.array([self._cursor, self._calls], np.int64)
+
+    def restore(self, games: np.ndarray, count: int) -> None:
+        """Continues from `games`; raises ConfigError if the dataset has other rows now."""
+        allowed = f"{count}, as when the run began"
+        require(count == self.count, "rows of a lane of the dataset", self.count, allowed)
+        self._cursor, self._calls = map(int, games)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+@partial(jax.jit, donate_argnums=0)
+def _put(ring: Trajectory, rows: Trajectory, lane: Array, start: Array) -> Trajectory:
+    def put(into: Array, part: Array) -> Array:
+        at = (lane, start, *[0] * (into.ndim - 2))
+        return jax.lax.dynamic_update_slice(into, part[None], at)
+
+    return jax.tree.map(put, ring, rows)
+
+
+def cut(parts: Iterator[Trajectory], sizes: Iterable[int]) -> Iterator[Trajectory]:
+    """Rows `[R, ...]` of any lengths in pieces of these sizes; what is left over is left out.
+
+    Raises:
+        ConfigError: if there are fewer.
+    """
+    held: list[Trajectory] = []
+    for size in sizes:
+        while sum(len(x.action) for x in held) < size:
+            if (part := next(parts, None)) is None:
+                raise ConfigError("the dataset is damaged: it has fewer rows than it says")
+            held.append(part)
+        rows = held[0]
+        if len(held) > 1:
+            rows = Trajectory(*(np.concatenate(x) for x in zip(*held, strict=True)))
+        yield Trajectory(*(x[:size] for x in rows))
+        held = [Trajectory(*(x[size:] for x in rows))]
+
+
+def make_reader(
+    dataset: Dataset, config: Config, spec: EnvSpec
+) -> Callable[[dict[str, Any]], Trajectory]:
+    """From an episode to its rows `[R, ...]`, NumPy; the last one is of the final observation.
+
+    Where the episode has no policy targets the first target is the action that was played, and the
+    value 0. Actions go by their names, where the dataset has them.
+
+    Raises:
+        ConfigError: in one line, if observations or actions are not those of the environment.
+    """
+    names, space = dataset.about.get("action_names"), dataset.action_space
+    if names:
+        allowed = f"among those of {spec.name}: {', '.join(spec.action_names)}"
+        require(set(names) <= set(spec.action_names), "actions of the dataset", names, allowed)
+        places = np.array([spec.action_names.index(name) for name in names], np.int32)
+    else:
+        fits = type(space).__name__ == "Discrete" and space.n == spec.num_actions
+        allowed = f"Discrete({spec.num_actions}), as in {spec.name}"
+        require(fits, "action space of the dataset", str(space), allowed)
+        places = np.arange(spec.num_actions, dtype=np.int32)
+    coder = None if dataset.about else make_coder(dataset.observation_space, config.env.frame_size)
+    of = coder or dataset.observation_space
+    shape, kind = (of.frame_shape, of.frame_dtype) if coder else (of.shape, of.dtype)
+    is_bits = not coder and kind == np.uint8 and spec.frame_dtype == np.bool_
+    fits = shape == spec.frame_shape and (kind == spec.frame_dtype or is_bits)
+    allowed = f"{spec.frame_dtype} {spec.frame_shape}, as {spec.name} is set here"
+    require(fits, "observations of the dataset", f"{kind} {shape}", allowed)
+    is_clipped = config.env.suite == "atari" and config.env.clip_rewards
+
+    def read(episode: dict[str, Any]) -> Trajectory:
+        infos, seen = episode["infos"] or {}, episode["observations"]
+        frame = coder.encode(seen) if coder else seen.astype(spec.frame_dtype)
+        if not set(INFOS) <= set(infos):
+            infos = plain_infos(episode, len(frame), len(places), getattr(space, "start", 0))
+            infos["reward"] = np.sign(infos["reward"]) if is_clipped else infos["reward"]
+        action, wide = infos["action"], {}
+        if not (np.all(action >= 0) and np.all(action < len(places))):
+            raise ConfigError(f"the dataset holds an action that is not in 0..{len(places) - 1}")
+        for name in ("action_weights", "invalid_actions"):
+            wide[name] = np.zeros((len(frame), spec.num_actions), infos[name].dtype)
+            wide[name][:, places] = infos[name]
+        rows = {**infos, **wide, "action": places[action], "frame": frame}
+        if not all(np.isfinite(x).all() for x in rows.values() if x.dtype.kind == "f"):
+            raise ConfigError("the dataset holds a number that is not finite")
+        rows = {name: rows[name] for name in ("frame", *INFOS)}
+        return Trajectory(**rows, target_step=np.zeros(len(frame), np.int32))
+
+    return read
+
+
+def plain_infos(episode: dict[str, Any], rows: int, actions: int, start: int) -> dict[str, Any]:
+    """Fields of rows by what any Minari dataset has; the final observation's action is 0."""
+    final = lambda x, kind: np.append(np.asarray(x), 0).astype(kind)  # noqa: E731
+    action = final(np.asarray(episode["actions"]) - start, np.int32)
+    one_hot = (np.arange(actions) == action[:, None]).astype(np.float32)
+    return {
+        "action": action,
+        "reward": final(episode["rewards"], np.float32),
+        "discount": 1 - final(episode["terminations"], np.float32),
+        "is_first": np.arange(rows) == 0,
+        "invalid_actions": np.zeros((rows, actions), np.uint8),
+        "action_weights": one_hot,
+        "search_value": np.zeros(rows, np.float32),
+        "transition_entropy": np.ones(rows, np.float32),
+    }
