@@ -71,7 +71,8 @@ class RunRequest(Checked):
     run_dir: Path | None = None
     """Folder of the run. Unset: runs/<experiment>/<time>-seed<seed>."""
     resume: bool = False
-    """Continue the run in --run_dir. Its settings stay; total_env_steps may be raised."""
+    """Continue the run in --run_dir. Its settings stay; total_env_steps may be raised
+    and devices differ."""
     init_from: str | None = None
     """RUN_DIR, RUN_DIR@STEP or RUN_DIR@best: begin with these weights. Unset: at random."""
 

@@ -114,7 +114,7 @@ def make_parts(config: Config, timers: PhaseTimers) -> Parts:
 
 def laid(mesh: Mesh, train: Any, replay: Any, macros: Any) -> tuple[Any, Any, Any]:
     """Where on a mesh the arrays of the learner, the replay and the macros lie."""
-    how = WHOLE, layout(replay), MacroState(WHOLE, WHOLE, LANES)
+    how = WHOLE, layout(replay), macros._replace(table=WHOLE, buckets=WHOLE, carry=LANES)
     return shardings((train, replay, macros), mesh, how)
 
 

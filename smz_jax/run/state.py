@@ -20,11 +20,8 @@ from smz_jax.storage.checkpoint import CheckpointStore, Kind, take_rows
 from smz_jax.storage.documents.macro_form import write_macros_json
 from smz_jax.storage.files import plain
 from smz_jax.storage.metrics import METRICS_FILE, MetricsWriter, newest_games, read_metrics
-from smz_jax.storage.run_dir import Weights, versions
+from smz_jax.storage.run_dir import MAY_DIFFER, Weights, versions
 from smz_jax.types import TARGETS, MacroStats, TrainState, Trajectory
-
-MAY_DIFFER = ("total_env_steps", "devices")
-"""Settings that a run may be resumed with other values of."""
 
 
 class Counters(NamedTuple):
@@ -111,7 +108,8 @@ def placed(parts: Parts, state: RunState) -> RunState:
     if parts.mesh.size == 1:
         return state
     arrays = state.train, state.replay, state.macros
-    return RunState(*jax.device_put(arrays, laid(parts.mesh, *arrays)), *state[3:])
+    train, replay, macros = jax.device_put(arrays, laid(parts.mesh, *arrays))
+    return state._replace(train=train, replay=replay, macros=macros)
 
 
 def library(parts: Parts, state: RunState) -> dict[str, Any]:

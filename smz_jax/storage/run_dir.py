@@ -24,6 +24,8 @@ WRITABLE = "a folder that can be written"
 _INIT_FROM = "# init_from: "
 Weights = tuple[Path, Literal["last", "best"], int | None]
 """Folder, kind of checkpoint and step (None: the newest good one) of another run."""
+MAY_DIFFER = ("total_env_steps", "devices")
+"""Settings that a run may be resumed with other values of."""
 LIBRARIES = (
     *("jax", "jaxlib", "flax", "optax", "mctx", "chex", "numpy", "flashbax", "orbax-checkpoint"),
     *("gymnasium", "ale-py", "envpool", "pgx"),
@@ -91,8 +93,9 @@ def _needed(run_dir: Path, invocation: Invocation) -> str | None:
     allowed = "a new folder, as this one holds a run with other settings"
     if invocation.resume:
         longer = invocation.config.total_env_steps >= saved.total_env_steps
-        changes = [x for x in changes if not (longer and x.startswith("total_env_steps:"))]
-        allowed = "resumed with its own settings (only total_env_steps may be raised)"
+        may_differ = MAY_DIFFER if longer else MAY_DIFFER[1:]
+        changes = [x for x in changes if x.partition(":")[0] not in may_differ]
+        allowed = "resumed with its own settings (devices may differ, total_env_steps be raised)"
     if changes:
         more = f" and {len(changes) - 5} more" if len(changes) > 5 else ""
         return f"{allowed}: {', '.join(changes[:5])}{more}"
@@ -125,9 +128,10 @@ def prepare_run_dir(
 ) -> Path:
     """Makes or checks the folder of the run and writes `config.yaml` into it.
 
-    A resumed run keeps its settings, except that `total_env_steps` may be raised; schedules over
-    the run's length then stretch. The invocation comes after `choose_preset`, so that what is
-    written is what runs; `before_writing` is called with the folder, e.g. to lock it.
+    A resumed run keeps its settings, except that `devices` may differ and `total_env_steps` be
+    raised; schedules over the run's length then stretch. The invocation comes after
+    `choose_preset`, so that what is written is what runs; `before_writing` is called with the
+    folder, e.g. to lock it.
 
     Raises:
         ConfigError: in one line, if the folder cannot be used.

@@ -9,6 +9,7 @@ from typing import Any
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from smz_jax.config.check import ConfigError
@@ -25,14 +26,7 @@ ITERATIONS, LANES = 3, 8
 # At this rate Adam does not lead apart what differs by rounding, and the run plays the same games.
 FLAGS = (
     *("--preset", "tiny", "--network.family", "mlp", "--learner.learning_rate", "1e-6"),
-    *(
-        "--learner.learning_rate_end",
-        "0",
-        "--learner.batch_size",
-        "8",
-        "--env.num_envs",
-        str(LANES),
-    ),
+    *("--learner.learning_rate_end", "0", "--learner.batch_size", "8", "--env.num_envs", "8"),
     *("--rollout.pools", "2", "--replay.capacity", "512", "--replay.refresh_rows", "16"),
     *("--macro.head_learning_rate", "0.002", "--macro.head_every", "2", "--macro.min_length", "1"),
     *("--macro.bucket_warmup_steps", "32", "--macro.tree_threshold", "1"),
@@ -57,7 +51,8 @@ def play(devices: int) -> tuple[Parts, RunState]:
     state, traces = fresh_state(parts), set()
     for _ in range(ITERATIONS):
         state, row = iterate(parts, state)
-        traces.add(parts.train_step.program._cache_size())
+        program: Any = parts.train_step.program
+        traces.add(program._cache_size())
     assert state.counters.skipped == 0 and row["learner_steps"] > 0
     assert len(traces) == 1, "what comes out lies as what goes in"
     rings = state.replay.experience.frame.addressable_shards
@@ -95,15 +90,13 @@ def main(devices: int, folder: Path) -> None:
     state, _ = restore(again, make_store(again.config, folder))
     state = placed(again, state)
     for x, y in zip(*map(jax.tree.leaves, (several[:3], state[:3])), strict=True):
-        if not jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+        if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
             np.testing.assert_array_equal(x, y)
     iterate(again, state)
     try:
         make_mesh(5)
     except ConfigError as error:
-        assert str(error) == "devices = 5 is not allowed: it must be at most 4: JAX finds cpu", (
-            error
-        )
+        assert str(error).startswith("devices = 5 is not allowed: it must be at most 4:"), error
     else:
         raise AssertionError
     print("the same")
