@@ -17,14 +17,19 @@ from smz_jax.storage.estimate import Estimate
 
 COLOURS = (style.GREEN, style.PURPLE, style.SKY, style.BLUE, style.VERMILLION)
 """Of variants; the base is black, the random policy orange."""
+MOST_CLEAR = 4
+"""Variants whose seeds and bands are readable in one figure."""
 CAPTIONS = {
     "curves": "Learning curves: the mean over seeds of each variant, on the stretch that all of "
-    "its seeds have reached, and the seeds themselves, thin. The base is black.",
+    f"its seeds have reached; of up to {MOST_CLEAR} variants the seeds themselves too, thin. The "
+    "base is black.",
     "scores": "Left: the interquartile mean of each variant with its 95 % interval, and its runs "
     "as faint dots. Middle: the probability that a run scores higher than one of the base; an "
-    "interval that is clear of 50 % is a difference. Right: what a run costs.",
+    "interval that is clear of 50 % is a difference, but of a few runs that do not overlap it is "
+    "empty and says nothing of further seeds. Right: what a run costs.",
     "profiles": "Performance profiles: the share of runs that score higher than each threshold, "
-    "with 95 % bands. A curve that lies above another everywhere is better in every respect.",
+    f"with 95 % bands of up to {MOST_CLEAR} variants. A curve that lies above another everywhere "
+    "is better in every respect.",
 }
 
 
@@ -54,7 +59,8 @@ def draw_curves(report: Report) -> Figure:
     """A panel for each experiment: evaluations, or training games where those are few."""
     modules = list(dict.fromkeys(x["experiment"] for row in report.rows for x in row.trials))
     columns = min(len(modules), 3)
-    title = "Scores while learning: mean of seeds, and each seed (thin)"
+    title = "Scores while learning: mean of seeds"
+    title += ", and each seed (thin)" * (len(report.rows) <= MOST_CLEAR)
     figure, panels = style.new_figure(title, -(-len(modules) // columns), columns)
     for axes, module in zip(panels, modules, strict=False):
         axes.set_title(style.plot_text(module) if len(modules) > 1 else "")
@@ -72,13 +78,14 @@ def _draw_experiment(axes: Axes, report: Report, module: str) -> None:
     drawn = False
     for (row, colour, dash), own in shown:
         curves = [run.evaluations() if evaluated else run.curve("score/mean") for run in own]
-        drawn |= style.draw_curves(axes, curves, (colour, style.plot_text(row.label), dash))
+        look = (colour, style.plot_text(row.label), dash)
+        drawn |= style.draw_curves(axes, curves, look, seeds=len(shown) <= MOST_CLEAR)
     if not drawn:
         style.note_empty(axes, "no run is finished yet")
         return
     if random := next((x for run in runs if (x := run.random())), None):
-        look: Any = {"color": style.ORANGE, "linestyle": ":", "linewidth": 1.8}
-        axes.axhline(random.mean, label="random policy", **look)
+        line: Any = {"color": style.ORANGE, "linestyle": ":", "linewidth": 1.8}
+        axes.axhline(random.mean, label="random policy", **line)
     axes.set_ylabel("score of evaluations" if evaluated else "score of recent training games")
     style.steps_axis(axes)
 
@@ -135,7 +142,8 @@ def draw_profiles(report: Report) -> Figure:
         look: Any = {"color": colour, "linestyle": dash, "drawstyle": "steps-post"}
         axes.plot(thresholds, found.share, label=label, **look)
         band: Any = {"color": colour, "alpha": 0.12, "linewidth": 0, "step": "post"}
-        axes.fill_between(thresholds, found.low, found.high, **band)
+        if len(shown) <= MOST_CLEAR:
+            axes.fill_between(thresholds, found.low, found.high, **band)
     scale = "normalised score" if report.sweep.normalise else "score"
     axes.set_xlabel(f"{scale} of a run, above which the share is counted")
     axes.set_xlim(thresholds[0], thresholds[-1])

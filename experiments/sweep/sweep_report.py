@@ -18,7 +18,7 @@ from experiments.sweep.aggregate import (
     probability_of_improvement,
 )
 from experiments.sweep.jobs import STATES, Job
-from experiments.sweep.variants import Sweep
+from experiments.sweep.variants import BASE, Sweep
 from smz_jax.config.check import ConfigError
 from smz_jax.report.data import RunData, load_run
 from smz_jax.report.page import figure_html, warnings_html, whole_page
@@ -241,7 +241,7 @@ def headline(report: Report) -> str:
     text = f"{best.label} has the highest interquartile mean, {score_text(best.iqm)}"
     if best is base:
         return f"{text}: no variant beats the base."
-    text += f"; the base, {base.label}, has {score_text(base.iqm)}."
+    text += f"; the base{f', {base.label},' * (base.label != BASE)} has {score_text(base.iqm)}."
     gain = best.difference
     if gain is None or gain.low is None:
         return text
