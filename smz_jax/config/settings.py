@@ -65,8 +65,9 @@ class EnvConfig(Checked, section="env"):
     num_threads: Annotated[int, Between(0, 256)] = 0
     """Threads of envpool or ale; 0 leaves it to the library."""
     rebuild_every: Annotated[int, Between(1, 10**9, words="in 1..10^9")] = 4_096
-    """Training: steps of each lane after which the games are cut off and opened anew with a seed
-    that follows from the run's. A resumed run plays the steps since the last time again, so that
+    """Training: steps of each lane after which the games are opened anew, with a seed that follows
+    from the run's. Games in progress are played to their end; one that outlives three more such
+    periods is cut off. A resumed run plays a lane's steps since it came to its games again, so that
     it continues bit for bit."""
 
     def __post_init__(self) -> None:

@@ -48,20 +48,41 @@ class Lanes:
 
     def reset(self) -> LaneStep:
         """Starts a new game in every lane."""
-        return self._seen(*self._pool.reset())
+        self._last = self._seen(*self._pool.reset())
+        self._ended = np.zeros(len(self._last.frame), np.bool_)
+        return self._last
 
-    def send(self, actions: np.ndarray, over: np.ndarray) -> None:
+    def send(self, actions: np.ndarray, over: np.ndarray, resting: np.ndarray) -> None:
         """Starts a step of every lane.
 
         Args:
             actions: `[B]` int32, checked: in 0..A-1; a lane that resets ignores its own.
-            over: `[B]` bool, lanes whose game is over or cut off, which reset; a pool that has a
-                time limit does so by itself.
+            over: `[B]` bool, lanes whose game is over or cut off, or that rested: they reset.
+            resting: `[B]` bool, lanes that need no step: nobody reads what they show.
         """
-        self._pool.send(actions + self._first_action)
+        self._begins = over & ~self._ended & ~resting  # else the pool resets by itself
+        self._steps = np.flatnonzero(~self._begins & ~resting)
+        if self._steps.size:
+            self._pool.send(actions[self._steps] + self._first_action, self._steps)
 
     def recv(self) -> LaneStep:
         """Waits for the step that was sent; in lane order."""
+        last, no = self._last, np.zeros(len(self._ended), np.bool_)
+        if self._steps.size == len(no):
+            step = self._recv()
+        else:
+            mask, lives = (x if x is None else x.copy() for x in (last.valid_actions, last.lives))
+            step = LaneStep(last.frame.copy(), no.astype(np.float32), no, no.copy(), mask, lives)
+            if self._steps.size:
+                _put(step, self._steps, self._recv())
+            if self._begins.any():
+                lanes = np.flatnonzero(self._begins)
+                _put(step, lanes, self._seen(*self._pool.reset(lanes)))
+        self._last, self._ended = step, step.terminated | step.truncated
+        return step
+
+    def _recv(self) -> LaneStep:
+        """What the pool gives of the lanes that it steps."""
         observation, reward, terminated, truncated, info = self._pool.recv()
         step = self._seen(observation, info)
         # Of Atari the library's own flag hides an end that falls on the time limit.
@@ -71,6 +92,13 @@ class Lanes:
     def close(self) -> None:
         """Frees the games."""
         self._pool.close()
+
+
+def _put(whole: LaneStep, lanes: np.ndarray, step: LaneStep) -> None:
+    """Writes what some lanes show into arrays of all."""
+    for array, part in zip(whole, step, strict=True):
+        if array is not None and part is not None:
+            array[lanes] = part
 
 
 def describe(
@@ -114,6 +142,7 @@ class LanesVectorEnv(VectorEnv):
         self._clip_rewards = config.clip_rewards and training
         self._fire, self._limit = fire_index(config, spec), config.max_episode_steps
         self._lives = np.zeros(num_envs, np.int32)
+        self._resting = np.zeros(num_envs, np.bool_)
         self._in_flight = False
         self._invalid: np.ndarray | None = None
 
@@ -134,8 +163,12 @@ class LanesVectorEnv(VectorEnv):
         actions = check_actions(actions, self.num_envs, self.spec.num_actions)
         forbidden = self._invalid[np.arange(self.num_envs), actions] > 0
         actions = np.where(forbidden, self._invalid.argmin(axis=1), actions).astype(np.int32)
-        lanes.send(actions, self._game_over)
+        lanes.send(actions, self._game_over, self._resting)
         self._in_flight = True
+
+    def rest(self, lanes: np.ndarray) -> None:
+        """Says which lanes nobody plays from now on; see `VectorEnv.rest`."""
+        self._resting, self._game_over = lanes.copy(), self._game_over | lanes
 
     def recv(self) -> Timestep:
         """Waits for the step that was sent; see `VectorEnv.recv`."""
@@ -181,7 +214,7 @@ class LanesVectorEnv(VectorEnv):
             reward = np.sign(raw) if self._clip_rewards else raw
         self._stack = push_frame(self._stack, step.frame, is_first, self.spec.context)
         # Copies: who writes into what was given changes nothing in the game.
-        self._game_over, self._invalid = game_over.copy(), invalid.copy()
+        self._game_over, self._invalid = game_over | self._resting, invalid.copy()
         return Timestep(
             observation=self._stack,
             reward=reward,

@@ -206,7 +206,7 @@ def test_the_screen_of_atari_is_the_emulators_own():
         action = rng.integers(4)
         for _ in range(4):
             ale.act(actions[action])
-        pool.send(np.array([action], np.int32), step.terminated)
+        pool.send(np.array([action], np.int32), step.terminated, np.zeros(1, np.bool_))
         step = pool.recv()
     assert len(screens) > 100
     pool.close()

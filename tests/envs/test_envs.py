@@ -44,7 +44,7 @@ class ScriptedPool:
         self.index = 0
         return self._row()
 
-    def send(self, actions, over):
+    def send(self, actions, over, resting):
         self.actions.append(int(actions[0]))
 
     def recv(self):

@@ -310,7 +310,15 @@ def test_objects_are_refused():
 
 def test_another_format_is_refused(run):
     forge(run, lambda manifest: manifest.update(format=99))
-    with pytest.raises(ConfigError, match="has format 99: this version reads format 5"):
+    with pytest.raises(ConfigError, match="has format 99: this version reads format 6"):
+        CheckpointStore(run).restore("last", state_of(0))
+
+
+def test_of_a_former_format_only_a_part_is_read(run):
+    """The games of format 5 stood otherwise."""
+    forge(run, lambda manifest: manifest.update(format=5))
+    assert CheckpointStore(run).restore("last", {"n": jnp.int32(0)}, partial=True).step == 32
+    with pytest.raises(ConfigError, match="has format 5: this version reads format 6"):
         CheckpointStore(run).restore("last", state_of(0))
 
 

@@ -28,6 +28,7 @@ class CatchEnv:
         self._rng = np.random.default_rng(seed)
         self._sent: np.ndarray | None = None
         self._over = np.ones(num_envs, np.bool_)
+        self._resting = np.zeros(num_envs, np.bool_)
         self._row = np.zeros(num_envs, np.int64)
         self._ball = np.zeros(num_envs, np.int64)
         self._paddle = np.zeros(num_envs, np.int64)
@@ -44,6 +45,9 @@ class CatchEnv:
         assert self._sent is None, "send() before the step sent was received"
         self._sent = check_actions(actions, self.num_envs, 3)
 
+    def rest(self, lanes: np.ndarray) -> None:
+        self._resting, self._over = lanes.copy(), self._over | lanes
+
     def recv(self) -> Timestep:
         assert self._sent is not None, "recv() without send()"
         actions, self._sent = self._sent, None
@@ -59,7 +63,7 @@ class CatchEnv:
         self._paddle = np.where(is_first, self._width // 2, paddle)
         self._ball = np.where(is_first, start, self._ball)
         self._row = np.where(is_first, 0, self._row + 1)
-        self._over = self._row == self._height - 1
+        self._over = (self._row == self._height - 1) | self._resting
         caught = np.where(self._ball == self._paddle, 1, -1)
         reward = np.where(self._over, caught, 0).astype(np.float32)
         lanes = np.arange(self.num_envs)

@@ -58,9 +58,9 @@ class AlePool(Lanes):
         self._seeds, self._ended = None, np.zeros_like(self._ended)
         return seen(frame, info)
 
-    def send(self, actions: np.ndarray, over: np.ndarray) -> None:
-        """See `Lanes.send`."""
-        self._cut = over & ~self._ended
+    def send(self, actions: np.ndarray, over: np.ndarray, resting: np.ndarray) -> None:
+        """See `Lanes.send`; ale-py steps the resting lanes too."""
+        self._cut = over & ~self._ended & ~resting
         self._pool.send(actions)
 
     def recv(self) -> LaneStep:
@@ -94,10 +94,10 @@ class AleScreenPool(AlePool):
         """See `Lanes.reset`."""
         return self._compared(super().reset(), self._shown.reset())
 
-    def send(self, actions: np.ndarray, over: np.ndarray) -> None:
+    def send(self, actions: np.ndarray, over: np.ndarray, resting: np.ndarray) -> None:
         """See `Lanes.send`."""
-        super().send(actions, over)
-        self._shown.send(actions, over)
+        super().send(actions, over, resting)
+        self._shown.send(actions, over, resting)
 
     def recv(self) -> LaneStep:
         """See `Lanes.recv`."""

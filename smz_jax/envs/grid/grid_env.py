@@ -35,10 +35,11 @@ class _GridLanes(Lanes):
 
     def reset(self) -> LaneStep:
         self._state = np.zeros(len(self._drawn), np.int32)
-        self.send(self._state, np.ones(len(self._drawn), np.bool_))
+        every = np.ones(len(self._drawn), np.bool_)
+        self.send(self._state, every, ~every)
         return self.recv()
 
-    def send(self, actions: np.ndarray, over: np.ndarray) -> None:
+    def send(self, actions: np.ndarray, over: np.ndarray, resting: np.ndarray) -> None:
         self._actions, self._over = actions, over
 
     def recv(self) -> LaneStep:

@@ -79,18 +79,26 @@ class _GymnasiumLanes(Lanes):
         with self._faults():
             observation, info = self._envs.reset(seed=self._seeds)
         self._seeds = [None] * len(self._seeds)
+        self._ended = np.zeros(len(self._seeds), np.bool_)
         frame, mask = self._found.coder.encode(observation), self._mask(observation, info)
         return LaneStep(frame, valid_actions=mask)
 
-    def send(self, actions: np.ndarray, over: np.ndarray) -> None:
+    def send(self, actions: np.ndarray, over: np.ndarray, resting: np.ndarray) -> None:
         self._actions, self._over = actions.astype(np.int64) + self._found.first_action, over
+        self._begins = over & ~self._ended & ~resting  # games that the libraries think are running
 
     def recv(self) -> LaneStep:
         kinds = None if self._over.any() else IN_STEP
         with self._faults(), undisturbed(self._id, kinds):
             observation, reward, terminated, truncated, info = self._envs.step(self._actions)
-        frame, mask = self._found.coder.encode(observation), self._mask(observation, info)
-        return LaneStep(frame, reward, terminated, truncated, mask)
+            begins, begun = self._begins, None
+            if begins.any():
+                begun = self._envs.reset(options={"reset_mask": begins})
+        mask, self._ended = self._mask(observation, info), (terminated | truncated) & ~begins
+        if begun:
+            observation, first = begun[0], self._mask(*begun)
+            mask = mask if first is None else np.where(begins[:, None], first, mask)
+        return LaneStep(self._found.coder.encode(observation), reward, terminated, truncated, mask)
 
     def render(self) -> np.ndarray:
         """The first lane's picture `[H, W, 3]` uint8; needs kwargs with `render_mode` rgb_array."""

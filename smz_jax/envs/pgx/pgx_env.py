@@ -90,7 +90,7 @@ class _PgxLanes(Lanes):
             self._lanes, self._pending = self._begin(self._ids, key)
         return self.recv()
 
-    def send(self, actions: np.ndarray, over: np.ndarray) -> None:
+    def send(self, actions: np.ndarray, over: np.ndarray, resting: np.ndarray) -> None:
         with jax.default_device(self._device):
             self._lanes, self._pending = self._advance(self._lanes, actions, over)
 

@@ -34,7 +34,9 @@ from smz_jax.types import Params, TrainState, Trajectory
 Kind = Literal["last", "best"]
 """To resume from, or the best by evaluation."""
 
-FORMAT = 5
+FORMAT = 6
+READABLE = (5, FORMAT)
+"""Formats whose models and rows are read; a run is continued from `FORMAT` alone."""
 KEPT = {"last": 2, "best": 1}
 """Newest steps that are kept: of `last` one to resume from, one to walk back to."""
 OTHER = {"a": "b", "b": "a"}
@@ -131,10 +133,7 @@ class CheckpointStore:
             except Exception as error:  # a forged manifest may hold anything
                 damaged.append(f"checkpoint {str(folder)!r} is damaged: {reason_of(error)}")
                 continue
-            if manifest["format"] != FORMAT:
-                found = f"has format {manifest['format']!r}: this version reads format {FORMAT}"
-                found += "; the commit in the run's summary.json reads it"
-                raise ConfigError(f"checkpoint {str(folder)!r} {found}")
+            _check_format(folder, manifest, READABLE)
             return one, manifest, damaged
         if damaged:
             more = f" (and {len(damaged) - 1} more)" if len(damaged) > 1 else ""
@@ -167,6 +166,8 @@ class CheckpointStore:
         """
         found, manifest, damaged = self.newest_good(kind, step)
         folder, rows = self.path(kind, found), None
+        if not partial:
+            _check_format(folder, manifest, (FORMAT,))
         if fits:
             fits(manifest)
         state = arrays.read_state(folder, manifest["leaves"], abstract_state, partial=partial)
@@ -319,7 +320,7 @@ class CheckpointStore:
         manifest = sums.verify_folder(folder)
         if missing := {"format", "kind", "step", "extra", "leaves", "rows"} - set(manifest):
             raise Damage(f"the manifest lacks {sorted(missing)[0]}")
-        if manifest["format"] == FORMAT:
+        if manifest["format"] in READABLE:
             for name in ("extra", "leaves"):
                 if not isinstance(manifest[name], dict):
                     raise Damage(f"the manifest's {name} are no mapping")
@@ -380,3 +381,11 @@ def _rename(path: Path, ending: str) -> Path:
     renamed = path.with_name(path.name + ending)
     drop(renamed)
     return path.replace(renamed)
+
+
+def _check_format(folder: Path, manifest: dict[str, Any], formats: Sequence[int]) -> None:
+    """Refuses another format in one line."""
+    if manifest["format"] not in formats:
+        found = f"has format {manifest['format']!r}: this version reads format {FORMAT}"
+        found += "; the commit in the run's summary.json reads it"
+        raise ConfigError(f"checkpoint {str(folder)!r} {found}")
