@@ -63,6 +63,7 @@ def play(devices: int) -> tuple[Parts, RunState]:
 
 def check_equal(one: RunState, other: RunState) -> None:
     """Play, priorities and macros are the same; what is learned differs by rounding."""
+    assert one.counters == other.counters  # games, and what was searched for macros
     for name in ("frame", "action", "reward", "discount", "is_first", "target_step"):
         rows = (getattr(x.replay.experience, name) for x in (one, other))
         np.testing.assert_array_equal(*rows, err_msg=name)
