@@ -115,7 +115,7 @@ def write(out: Path | None, make: Callable[[], Any]) -> None:
 
 def export(words: list[str]) -> None:
     """Writes the replay of a run."""
-    request = read_request(ReplayRequest, words, __doc__)
+    request = read_request(ReplayRequest, words, __doc__ or "")
     read_config(request.run_dir)
 
     def make() -> Any:
@@ -159,7 +159,7 @@ def info(words: list[str]) -> None:
     """Reads a whole dataset and prints what is in it."""
     from smz_jax.storage.dataset import INFOS, Dataset
 
-    dataset = Dataset(read_request(InfoRequest, words, __doc__).folder)
+    dataset = Dataset(read_request(InfoRequest, words, __doc__ or "").folder)
     returns, lengths, ended, targets = [], [], 0, 0
     for episode in dataset.read():
         returns.append(float(episode["rewards"].sum()))
@@ -187,7 +187,7 @@ def merge(words: list[str]) -> None:
     """Writes several datasets as one."""
     from smz_jax.storage.dataset import Dataset, merge_datasets
 
-    request = read_request(MergeRequest, words, __doc__)
+    request = read_request(MergeRequest, words, __doc__ or "")
     require(request.out is not None, "out", None, "given: a new or an empty folder")
     assert request.out is not None
     merge_datasets(request.out, [Dataset(folder) for folder in request.folders])

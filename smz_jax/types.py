@@ -195,7 +195,7 @@ class Experience(NamedTuple):
 
     rows: Trajectory  # [B, T, ...]
     games: list[tuple[float, int]]  # raw score and length of each game that ended
-    metrics: dict[str, Array]  # counts, on the device
+    metrics: dict[str, Any]  # counts, on the device
     restarts: int  # how often games that failed were opened anew meanwhile
     replay: Any = None  # the replay's state with the rows in it
 

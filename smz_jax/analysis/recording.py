@@ -120,7 +120,7 @@ def record(config: Config, folder: Path | None, should_stop: Callable[[], bool])
             part = jax.tree.map(np.asarray, played.rows)
             if rows is None:
                 size = (config.env.num_envs, rollouts * length)
-                rows = Trajectory(*(np.empty((*size, *x.shape[2:]), x.dtype) for x in part))
+                rows = Trajectory._make(np.empty((*size, *x.shape[2:]), x.dtype) for x in part)
             for into, one in zip(rows, part, strict=True):
                 into[:, done : done + length] = one
             done += length

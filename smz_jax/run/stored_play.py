@@ -21,6 +21,7 @@ from smz_jax.config.check import ConfigError, require
 from smz_jax.config.settings import Config
 from smz_jax.config.training import MacroConfig
 from smz_jax.envs.gym.observations import make_coder
+from smz_jax.envs.protocol import first_line
 from smz_jax.learning.refresh import Refreshed
 from smz_jax.learning.replay import Replay
 from smz_jax.storage.dataset import INFOS, Dataset
@@ -122,15 +123,21 @@ class StoredPlay:
                 (lane, start) for lane in range(lanes) for start in range(0, self.count, piece)
             ]
             sizes = [min(piece, self.count - start) for _, start in starts]
-            for at, part in zip(starts, cut(self._episodes(), sizes), strict=True):
+            for at, part in zip(starts, cut(self._episodes(ring), sizes), strict=True):
                 ring = _put(ring, part, *map(np.int32, at))
         return replay_state.replace(experience=ring)
 
-    def _episodes(self) -> Iterator[Trajectory]:
+    def _episodes(self, ring: Trajectory) -> Iterator[Trajectory]:
         """The rows of each episode, which begins a game unless it begins a lane."""
-        at = 0
+        at, wanted = 0, [(x.shape[2:], x.dtype) for x in ring]
         for episode in self._dataset.read():
-            rows = self._read(episode)
+            try:
+                rows = self._read(episode)
+            except (IndexError, TypeError, ValueError) as error:
+                reason = first_line(error)
+                raise ConfigError(f"the dataset cannot be used: {reason}") from None
+            if [(x.shape[1:], x.dtype) for x in rows] != wanted:
+                raise ConfigError("the dataset is damaged: its fields are not those of a replay")
             rows.is_first[0] |= at % self.count > 0
             at += len(rows.is_first)
             yield rows
@@ -198,9 +205,9 @@ def cut(parts: Iterator[Trajectory], sizes: Iterable[int]) -> Iterator[Trajector
             held.append(part)
         rows = held[0]
         if len(held) > 1:
-            rows = Trajectory(*(np.concatenate(x) for x in zip(*held, strict=True)))
-        yield Trajectory(*(x[:size] for x in rows))
-        held = [Trajectory(*(x[size:] for x in rows))]
+            rows = Trajectory._make(np.concatenate(x) for x in zip(*held, strict=True))
+        yield Trajectory._make(x[:size] for x in rows)
+        held = [Trajectory._make(x[size:] for x in rows)]
 
 
 def make_reader(
@@ -225,7 +232,7 @@ def make_reader(
         require(fits, "action space of the dataset", str(space), allowed)
         places = np.arange(spec.num_actions, dtype=np.int32)
     coder = None if dataset.about else make_coder(dataset.observation_space, config.env.frame_size)
-    of = coder or dataset.observation_space
+    of: Any = coder or dataset.observation_space
     shape, kind = (of.frame_shape, of.frame_dtype) if coder else (of.shape, of.dtype)
     is_bits = not coder and kind == np.uint8 and spec.frame_dtype == np.bool_
     fits = shape == spec.frame_shape and (kind == spec.frame_dtype or is_bits)
@@ -241,15 +248,15 @@ def make_reader(
             infos["reward"] = np.sign(infos["reward"]) if is_clipped else infos["reward"]
         action, wide = infos["action"], {}
         if not (np.all(action >= 0) and np.all(action < len(places))):
-            raise ConfigError(f"the dataset holds an action that is not in 0..{len(places) - 1}")
+            raise ConfigError(f"an action is not in 0..{len(places) - 1}")
         for name in ("action_weights", "invalid_actions"):
             wide[name] = np.zeros((len(frame), spec.num_actions), infos[name].dtype)
             wide[name][:, places] = infos[name]
         rows = {**infos, **wide, "action": places[action], "frame": frame}
         if not all(np.isfinite(x).all() for x in rows.values() if x.dtype.kind == "f"):
-            raise ConfigError("the dataset holds a number that is not finite")
-        rows = {name: rows[name] for name in ("frame", *INFOS)}
-        return Trajectory(**rows, target_step=np.zeros(len(frame), np.int32))
+            raise ConfigError("a number is not finite")
+        rows["target_step"] = np.zeros(len(frame), np.int32)
+        return Trajectory._make(rows[name] for name in Trajectory._fields)
 
     return read
 

@@ -248,10 +248,10 @@ def _close_storage(
 def _episodes(rows: Trajectory, oldest: int) -> Iterator[Trajectory]:
     """The games of each lane, or what there is of them, `[R, ...]`."""
     for lane in range(len(rows.is_first)):
-        own = Trajectory(*(np.roll(x[lane], -oldest, axis=0) for x in rows))
+        own = Trajectory._make(np.roll(x[lane], -oldest, axis=0) for x in rows)
         ends = sorted({0, *np.flatnonzero(own.is_first).tolist(), len(own.is_first)})
         for start, end in itertools.pairwise(ends):
-            yield Trajectory(*(x[start:end] for x in own))
+            yield Trajectory._make(x[start:end] for x in own)
 
 
 def _write_episode(group: Any, number: int, rows: Trajectory) -> int:
