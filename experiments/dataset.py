@@ -155,18 +155,22 @@ def record(words: list[str]) -> None:
     write(request.out, make)
 
 
+def describe(episode: dict[str, Any]) -> tuple[float, int, bool, bool]:
+    """Return and length, and whether there are a termination and policy targets."""
+    from smz_jax.storage.dataset import INFOS
+
+    rewards, infos = episode["rewards"], episode["infos"] or {}
+    ended = bool(episode["terminations"].any())
+    return float(rewards.sum()), len(rewards), ended, set(INFOS) <= set(infos)
+
+
 def info(words: list[str]) -> None:
     """Reads a whole dataset and prints what is in it."""
-    from smz_jax.storage.dataset import INFOS, Dataset
+    from smz_jax.storage.dataset import Dataset
 
     dataset = Dataset(read_request(InfoRequest, words, __doc__ or "").folder)
-    returns, lengths, ended, targets = [], [], 0, 0
-    for episode in dataset.read():
-        returns.append(float(episode["rewards"].sum()))
-        lengths.append(len(episode["rewards"]))
-        ended += bool(episode["terminations"].any())
-        targets += set(INFOS) <= set(episode["infos"] or {})
-    about, returns = dataset.about, sorted(returns)
+    about, found = dataset.about, list(map(describe, dataset.read()))
+    returns, lengths, ended, targets = map(sorted, zip(*found, strict=True))
     sums = "verified" if dataset.is_verified else "none, so that damage is not noticed"
     lines = [str(dataset), f"id: {dataset.metadata.get('dataset_id')}; sums: {sums}"]
     if about:
@@ -177,8 +181,8 @@ def info(words: list[str]) -> None:
         f"observations: {dataset.observation_space}; actions: {dataset.action_space}",
         f"returns of episodes: {returns[0]:g} to {returns[-1]:g}, "
         f"median {returns[len(returns) // 2]:g}",
-        f"lengths: {min(lengths)} to {max(lengths)}; {ended:,} end in a termination",
-        f"with policy targets and search values: {targets:,} episodes",
+        f"lengths: {lengths[0]} to {lengths[-1]}; {sum(ended):,} end in a termination",
+        f"with policy targets and search values: {sum(targets):,} episodes",
     ]
     print("\n".join(" ".join(line.split()) for line in lines))
 

@@ -169,14 +169,34 @@ def _verify(folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _written(out: Path) -> Iterator[Path]:
-    """A folder that appears at `out` with its sums when it is complete, or not at all."""
+def _written(
+    out: Path, spaces: Sequence[Any], more: Mapping[str, Any], *, jpeg: bool = False
+) -> Iterator[Any]:
+    """The open HDF5 file of a dataset, which appears at `out` when it is complete, or not at all.
+
+    `spaces` are those of observations and actions, `more` goes into the metadata.
+    """
     check_new_folder(out)
-    check_library()
+    import h5py
+    import minari
+    from minari.dataset.minari_storage import MinariStorage
+
     partial = out.absolute().with_name(f".{out.absolute().name}.{os.getpid()}.partial")
     partial.mkdir(parents=True)
     try:
-        yield partial
+        storage = MinariStorage.new(partial / DATA, *spaces, jpeg_encoding=jpeg)
+        with h5py.File(partial / DATA / MAIN, "w", track_order=True) as file:
+            yield file
+            steps = [len(group["rewards"]) for group in file.values()]
+        name = re.sub(r"[^-\w]", "-", out.absolute().name)
+        about = {
+            "dataset_id": f"{OURS}/{name}-v0",
+            "minari_version": minari.__version__,
+            "total_episodes": len(steps),
+            "total_steps": sum(steps),
+            "dataset_size": storage.get_size(),
+        }
+        storage.update_metadata({**about, **more})
         sums = sorted((name, digest) for name, (_, digest) in sums_below(partial).items())
         atomic_write_text(partial / SUMS, "".join(f"{x}  {name}\n" for name, x in sums))
         sync_below(partial)
@@ -195,54 +215,23 @@ def write_dataset(out: Path, rows: Trajectory, about: Mapping[str, Any], oldest:
         ConfigError: if `out` is no new or empty folder, or Minari is not installed.
         OSError: if it cannot be written; nothing is left then.
     """
-    with _written(out) as partial:
-        from minari.serialization import deserialize_space
+    check_library()
+    from minari.serialization import deserialize_space
 
-        frame, bits = rows.frame, rows.frame.dtype.kind == "b"
-        shape, dtype = frame.shape[2:], np.dtype(np.uint8) if bits else frame.dtype
-        high = int(bits) or (np.iinfo(dtype).max if dtype.kind in "iu" else np.inf)
-        low = np.iinfo(dtype).min if dtype.kind in "iu" else -np.inf
-        bounds = {name: np.full(shape, x).tolist() for name, x in (("low", low), ("high", high))}
-        box = {"type": "Box", "dtype": str(dtype), "shape": list(shape), **bounds}
-        actions = {"type": "Discrete", "n": len(about["action_names"]), "start": 0}
-        spaces = [deserialize_space(json.dumps(x)) for x in (box, actions)]
-        with _open_storage(partial, *spaces) as (file, storage):
-            rows = rows._replace(frame=frame.astype(dtype, copy=False))
-            lengths = [
-                _write_episode(file.create_group(f"episode_{at}"), at, episode)
-                for at, episode in enumerate(_episodes(rows, oldest))
-            ]
-        more = {OURS: {"format": FORMAT, **about}}
-        _close_storage(storage, out, len(lengths), sum(lengths), more)
-
-
-@contextlib.contextmanager
-def _open_storage(partial: Path, observation: Any, action: Any, **options: Any) -> Iterator[Any]:
-    """The open file of a new dataset, and Minari's writer of its metadata."""
-    import h5py
-    from minari.dataset.minari_storage import MinariStorage
-
-    spaces = {"observation_space": observation, "action_space": action}
-    options = {"jpeg_encoding": False, **options}
-    storage = MinariStorage.new(partial / DATA, **spaces, data_format="hdf5", **options)
-    with h5py.File(partial / DATA / MAIN, "w", track_order=True) as file:
-        yield file, storage
-
-
-def _close_storage(
-    storage: Any, out: Path, episodes: int, steps: int, more: Mapping[str, Any]
-) -> None:
-    import minari
-
-    name = re.sub(r"[^-\w]", "-", out.absolute().name) or "dataset"
-    known = {
-        "dataset_id": f"{OURS}/{name}-v0",
-        "minari_version": minari.__version__,
-        "total_episodes": episodes,
-        "total_steps": steps,
-        "dataset_size": storage.get_size(),
-    }
-    storage.update_metadata({**known, **more})
+    shape, kind = rows.frame.shape[2:], rows.frame.dtype
+    is_bits = kind.kind == "b"
+    dtype = np.dtype(np.uint8) if is_bits else kind
+    bounds = (-np.inf, np.inf)
+    if dtype.kind in "iu":
+        bounds = (np.iinfo(dtype).min, 1 if is_bits else np.iinfo(dtype).max)
+    low, high = (np.full(shape, x).tolist() for x in bounds)
+    box = {"type": "Box", "dtype": str(dtype), "shape": list(shape), "low": low, "high": high}
+    actions = {"type": "Discrete", "n": len(about["action_names"]), "start": 0}
+    spaces = [deserialize_space(json.dumps(x)) for x in (box, actions)]
+    rows = rows._replace(frame=rows.frame.astype(dtype, copy=False))
+    with _written(out, spaces, {OURS: {"format": FORMAT, **about}}) as file:
+        for at, episode in enumerate(_episodes(rows, oldest)):
+            _write_episode(file.create_group(f"episode_{at}"), at, episode)
 
 
 def _episodes(rows: Trajectory, oldest: int) -> Iterator[Trajectory]:
@@ -254,8 +243,8 @@ def _episodes(rows: Trajectory, oldest: int) -> Iterator[Trajectory]:
             yield Trajectory._make(x[start:end] for x in own)
 
 
-def _write_episode(group: Any, number: int, rows: Trajectory) -> int:
-    """Writes an episode as Minari does, but compressed; gives its steps."""
+def _write_episode(group: Any, number: int, rows: Trajectory) -> None:
+    """Writes an episode as Minari does, but compressed."""
     steps = len(rows.action) - 1
     over = np.zeros((2, steps), np.bool_)  # terminations, truncations
     if steps:
@@ -276,7 +265,6 @@ def _write_episode(group: Any, number: int, rows: Trajectory) -> int:
             options = {"chunks": (piece, *array.shape[1:]), "compression": "gzip"}
             options["compression_opts"] = 1
         group.create_dataset(name, data=array, **options)
-    return steps
 
 
 def merge_datasets(out: Path, datasets: Sequence[Dataset]) -> None:
@@ -289,27 +277,21 @@ def merge_datasets(out: Path, datasets: Sequence[Dataset]) -> None:
     """
     first, *others = datasets
     for other in others:
-        for name, of in {"action_names": "about", "jpeg_encoding": "metadata"}.items():
-            ours, theirs = (getattr(x, of).get(name) for x in (first, other))
-            require(ours == theirs, f"{name} of {other.path}", theirs, f"{ours}, as {first.path}")
-        for name in ("observation_space", "action_space"):
-            ours, theirs = getattr(first, name), getattr(other, name)
+        for name in ("observation_space", "action_space", "action_names", "jpeg_encoding"):
+            ours, theirs = ({**x.metadata, **x.about}.get(name) for x in (first, other))
             require(ours == theirs, f"{name} of {other.path}", theirs, f"{ours}, as {first.path}")
     form = {x.metadata.get("data_format") for x in datasets}
     require(form == {"hdf5"}, "data_format", sorted(map(str, form)), "hdf5")
-    with _written(out) as partial:
-        import h5py
+    import h5py
 
-        options = {"jpeg_encoding": first.metadata.get("jpeg_encoding", True)}
-        spaces = first.observation_space, first.action_space
-        with _open_storage(partial, *spaces, **options) as (file, storage):
-            for dataset in datasets:
-                with h5py.File(dataset._data / MAIN, "r") as source:
-                    for episode in range(dataset.episodes):
-                        at = len(file)
-                        source.copy(f"episode_{episode}", file, f"episode_{at}")
-                        file[f"episode_{at}"].attrs["id"] = at
-        more: dict[str, Any] = {OURS: first.about} if first.about else {}
-        more["combined_datasets"] = [str(x.metadata.get("dataset_id")) for x in datasets]
-        episodes, steps = (sum(getattr(x, y) for x in datasets) for y in ("episodes", "steps"))
-        _close_storage(storage, out, episodes, steps, more)
+    more: dict[str, Any] = {OURS: first.about} if first.about else {}
+    more["combined_datasets"] = [str(x.metadata.get("dataset_id")) for x in datasets]
+    spaces = first.observation_space, first.action_space
+    jpeg = bool(first.metadata.get("jpeg_encoding", True))
+    with _written(out, spaces, more, jpeg=jpeg) as file:
+        for dataset in datasets:
+            with h5py.File(dataset._data / MAIN, "r") as source:
+                for episode in range(dataset.episodes):
+                    at = len(file)
+                    source.copy(f"episode_{episode}", file, f"episode_{at}")
+                    file[f"episode_{at}"].attrs["id"] = at
