@@ -136,7 +136,8 @@ def record(words: list[str]) -> None:
         experiment = find_experiment(name)
     elif not {"-h", "--help"} & set(words):
         require(False, "experiment", None, "given, or --by RUN_DIR: it says what is played")
-    invocation = parse(words, experiment, RecordRequest)
+    command = ("-m", "experiments.dataset", "record")
+    invocation = parse(words, experiment, RecordRequest, own=command)
     request: Any = invocation.request
     from smz_jax.envs import check_env_id
 
