@@ -82,18 +82,17 @@ def check_equal(one: RunState, other: RunState) -> None:
 
 
 def main(devices: int, folder: Path) -> None:
-    _, one = play(1)
+    alone, one = play(1)
     one = jax.device_get(one)
     parts, several = play(devices)
     check_equal(one, jax.device_get(several))
     save(parts, several, make_store(parts.config, folder), folder)
-    again = make_parts(make_config(1), PhaseTimers())
-    state, _ = restore(again, make_store(again.config, folder))
-    state = placed(again, state)
+    state, _ = restore(alone, make_store(alone.config, folder))
+    state = placed(alone, state)
     for x, y in zip(*map(jax.tree.leaves, (several[:3], state[:3])), strict=True):
         if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
             np.testing.assert_array_equal(x, y)
-    iterate(again, state)
+    iterate(alone, state)
     try:
         make_mesh(5)
     except ConfigError as error:
