@@ -77,3 +77,12 @@ def tiny_run(tmp_path_factory):
     from tests.support.tiny_run import make_run
 
     return make_run(tmp_path_factory.mktemp("tiny") / "run")
+
+
+@pytest.fixture(scope="module")
+def shared_programs():
+    """Runs of the file use the programs of those before; gives a function that forgets them."""
+    from tests.support.programs import shared_programs
+
+    with shared_programs() as forget:
+        yield forget

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -193,5 +194,5 @@ def save_figure(figure: Figure, path: Path) -> None:
     """Writes the figure as a PNG, atomically."""
     buffer = io.BytesIO()
     with rc_context(RC):
-        figure.savefig(buffer, format="png")
+        FigureCanvasAgg(figure).print_png(buffer)  # `savefig` draws twice where there is a layout
     atomic_write_bytes(path, buffer.getvalue())

@@ -15,7 +15,7 @@ from smz_jax.config.process import RESTS_ON
 from smz_jax.storage.metrics import PhaseTimers
 
 COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
-FAST_COMPILE = "--xla_cpu_use_fusion_emitters=false"
+FAST_COMPILE = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Of glibc's `mallopt`."""
@@ -91,8 +91,8 @@ def keep_freed_memory() -> None:
 def use_fast_compiler() -> None:
     """Has XLA compile in about half the time, to slower programs; before JAX computes anything.
 
-    XLA reads its flags once in a process, and aborts at one that it does not know: it gets this
-    one only in the version that was tried.
+    XLA reads its flags once in a process, and aborts at one that it does not know: it gets these
+    only in the version that was tried.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if metadata.version("jaxlib") == "0.10.2" and FAST_COMPILE not in flags:

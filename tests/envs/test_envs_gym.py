@@ -309,7 +309,8 @@ def test_networks_for_images_are_refused_where_there_are_none():
 
 def test_a_run_is_stopped_and_resumed(tmp_path):
     flags = ("--preset", "tiny", "--env.id", CORRIDOR, "--env.kwargs", '{"length": 5}')
-    config = parse(*flags, "--eval.no_baselines", "--total_env_steps", "64")
+    flags += ("--eval.no_baselines", "--eval.no_check_model")
+    config = parse(*flags, "--total_env_steps", "64")
     assert train(config, tmp_path).env_steps == 64
     longer = dataclasses.replace(config, total_env_steps=128)
     outcome = train(longer, tmp_path, resume=True)

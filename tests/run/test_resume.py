@@ -31,8 +31,8 @@ from smz_jax.run.state import (
 from smz_jax.storage.checkpoint import CheckpointStore
 from smz_jax.storage.metrics import PhaseTimers, read_metrics
 from smz_jax.storage.run_dir import versions
-from tests.support.programs import shared_programs
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
 STEPS = 320
 TIMES = ("time/", "speed/", "wall_seconds", "cpu_seconds")
 
@@ -57,13 +57,6 @@ GRID = make_config("gridworld", "--network.family", "mlp", "--network.no_input_n
                    "--replay.refresh_rows", "16", "--replay.capacity", "128")  # fmt: skip
 STICKY = make_config("breakout", "--env.mode", "stochastic", "--eval.no_check_model",
                      "--eval.no_baselines")  # fmt: skip
-
-
-@pytest.fixture(autouse=True, scope="module")
-def forget():
-    """Runs use the programs of those before, until a test forgets them as a new process does."""
-    with shared_programs() as forget:
-        yield forget
 
 
 def run_to(config, folder, monkeypatch, stop_after=None, *, resume=False):
@@ -136,8 +129,10 @@ def assert_goes_on(config, folder, whole, monkeypatch, stops, *, resume=False, f
 
 
 @pytest.mark.parametrize("stops", [[4], pytest.param([1, 3], marks=pytest.mark.slow)])
-def test_a_stopped_run_of_the_grid_goes_on_bit_for_bit(tmp_path, whole, forget, monkeypatch, stops):
-    assert_goes_on(GRID, tmp_path, whole, monkeypatch, stops, forget=forget)
+def test_a_stopped_run_of_the_grid_goes_on_bit_for_bit(
+    tmp_path, whole, shared_programs, monkeypatch, stops
+):
+    assert_goes_on(GRID, tmp_path, whole, monkeypatch, stops, forget=shared_programs)
     (_, counters), rows, _ = whole(GRID, monkeypatch)
     assert [row["refresh/rows"] for row in rows if "refresh/rows" in row] == [16] * 9
     assert counters["cursor"] % 32 not in (0, counters["count"] % 32)
@@ -164,18 +159,18 @@ def test_rows_that_were_refreshed_after_a_save_are_in_the_next(tmp_path):
 
 @pytest.mark.slow
 def test_a_stopped_run_with_sticky_actions_goes_on_bit_for_bit(
-    tmp_path, whole, forget, monkeypatch
+    tmp_path, whole, shared_programs, monkeypatch
 ):
     """envpool's generators are out of reach: the games since the last rebuild are played again."""
-    assert_goes_on(STICKY, tmp_path, whole, monkeypatch, [5], forget=forget)
+    assert_goes_on(STICKY, tmp_path, whole, monkeypatch, [5], forget=shared_programs)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("config", [GRID, STICKY], ids=["grid", "sticky"])
 @pytest.mark.parametrize("seed", range(5))
-def test_stopped_at_random_points(tmp_path, whole, forget, monkeypatch, config, seed):
+def test_stopped_at_random_points(tmp_path, whole, shared_programs, monkeypatch, config, seed):
     stop = int(np.random.default_rng(seed).integers(1, 10))
-    assert_goes_on(config, tmp_path, whole, monkeypatch, [stop], forget=forget)
+    assert_goes_on(config, tmp_path, whole, monkeypatch, [stop], forget=shared_programs)
 
 
 def test_a_damaged_checkpoint_is_walked_back_from_and_the_end_is_the_same(

@@ -11,12 +11,11 @@ import resource
 import sys
 from pathlib import Path
 
-import jax
-
 from smz_jax.config.cli import parse
 from smz_jax.config.experiment import Experiment
 from smz_jax.config.process import run_main
 from smz_jax.run import loop
+from smz_jax.run.devices import prepare_jax
 
 LIMIT = 60_000
 
@@ -45,7 +44,7 @@ def limit(size):
 
 def main():
     folder, how, first, last = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-    jax.config.update("jax_disable_most_optimizations", True)
+    prepare_jax(fast=True)  # programs are kept: the second process has those of the first
     iterate = loop.iterate
 
     def iterate_on_a_full_disk(parts, state):
