@@ -78,7 +78,7 @@ def figure(rows: Rows) -> Figure:
             axes.set_ylim(min(0.4, axes.get_ylim()[0]), 1.0)
         elif number < 4:
             axes.set_ylim(0, 1.02)
-        style.steps_axis(axes, label=False)
+        style.steps_axis(axes, label=None)
         axes.set_xlabel("updates" if number >= 4 else "")
     style.add_legend(drawing, 3)
     return drawing

@@ -88,7 +88,7 @@ def count_ticks(axis: Axis, whole: bool = False) -> None:
     axis.set_major_locator(MaxNLocator(nbins=6, steps=(1, 2, 2.5, 5, 10), integer=whole))
 
 
-def steps_axis(axes: Axes, label: str | None) -> None:
+def steps_axis(axes: Axes, label: str | None = "environment steps") -> None:
     """Makes the horizontal axis one of steps, as 20k or 1.5M."""
     count_ticks(axes.xaxis)
     axes.set_xlim(left=0)
