@@ -97,7 +97,10 @@ class _GymnasiumLanes(Lanes):
         mask, self._ended = self._mask(observation, info), (terminated | truncated) & ~begins
         if begun:
             observation, first = begun[0], self._mask(*begun)
-            mask = mask if first is None else np.where(begins[:, None], first, mask)
+            if mask is None or first is None:
+                mask = mask if first is None else first
+            else:
+                mask = np.where(begins[:, None], first, mask)
         return LaneStep(self._found.coder.encode(observation), reward, terminated, truncated, mask)
 
     def render(self) -> np.ndarray:
