@@ -18,7 +18,13 @@ from smz_jax import types
 from smz_jax.config.check import require
 from smz_jax.config.settings import NetworkConfig
 from smz_jax.model.heads import CodeHead, Heads, Projector, Transition
-from smz_jax.model.layers import EmbeddingNorm, PixelNorm, min_max_scale
+from smz_jax.model.layers import (
+    ChangeNorm,
+    EmbeddingNorm,
+    PixelNorm,
+    as_float,
+    min_max_scale,
+)
 from smz_jax.model.torsos import FAMILIES
 from smz_jax.model.values import Transform, logits_to_scalar
 from smz_jax.types import Array, EnvSpec, Networks, Params
@@ -56,6 +62,8 @@ class Model(nn.Module):
         self.encoder_head = CodeHead(c.hidden_size, c.codebook_size, dtype)
         self.projector = Projector(c.hidden_size, dtype)
         if pixels:
+            if self.measures_changes:
+                self.change_norm = ChangeNorm(pixels)
             self.state_decoder = Heads(c.hidden_size, (pixels,), dtype)
             self.afterstate_decoder = Heads(c.hidden_size, (pixels,), dtype)
 
@@ -66,12 +74,20 @@ class Model(nn.Module):
         return 0 if not size else size**2 if len(shape) == 2 else math.prod(shape)
 
     @property
+    def measures_changes(self) -> bool:
+        """Whether what is decoded is measured by the deviation of each pixel's changes."""
+        return self.config.decoder_target == "standardised_difference"
+
+    @property
     def dtype(self) -> jnp.dtype:
         """What to compute in; parameters and head outputs stay float32."""
         return jnp.dtype(jnp.bfloat16 if self.config.bfloat16 else jnp.float32)
 
     def representation(self, observation: Array, train: bool = False) -> Array:
         """h: `[B, F, *frame_shape]` to an embedding in [0, 1]."""
+        if train and self.decoded_pixels and self.measures_changes:
+            newest, before = observation[:, -1], observation[:, -2]
+            self.change_norm.update(self.decoded(as_float(newest) - as_float(before)))
         arrange = FAMILIES[self.config.family].arrange
         x = self.representation_torso(self.pixel_norm(observation, train, arrange))
         return min_max_scale(self.representation_norm(x, train))
@@ -129,10 +145,14 @@ class Model(nn.Module):
 
         Images become `[B, decoder_size^2]`, resized by area; all else `[B, its length]`.
         """
+        if self.config.decoder_target == "standardised":
+            return self.decoded(self.pixel_norm(frame[:, None], False)[:, 0])
         if self.config.decoder_target == "difference":
-            x = self.pixel_norm.difference(frame, before)
-        else:
-            x = self.pixel_norm(frame[:, None], False)[:, 0]
+            return self.decoded(self.pixel_norm.difference(frame, before))
+        return self.change_norm(self.decoded(as_float(frame) - as_float(before)))
+
+    def decoded(self, x: Array) -> Array:
+        """Frames `[B, *frame_shape]` at the size that is decoded, flat."""
         if x.ndim == 3:
             size = self.config.decoder_size
             x = jax.image.resize(x, (x.shape[0], size, size), "linear", antialias=True)
@@ -152,6 +172,7 @@ class Model(nn.Module):
             self.continuation(embedding)
         if self.decoded_pixels:
             self.decode(embedding, afterstate)
+            self.frame_target(observation[:, -1], observation[:, 0])
 
 
 def make_networks(config: NetworkConfig, spec: EnvSpec) -> Networks:

@@ -150,6 +150,11 @@ CLASHES = [
     (("search.engine=mctx", "search.root=gumbel"), "search.root = 'gumbel'", "search.engine"),
     (("search.interior=gumbel",), "search.interior = 'gumbel'", "search.root is puct"),
     (("loss.reconstruction=1",), "loss.reconstruction = 1.0", "network.decoder_size is 0"),
+    (
+        ("network.decoder_target=standardised_difference", "env.frame_stack=1"),
+        "network.decoder_target = 'standardised_difference'",
+        "env.frame_stack is 1",
+    ),
     (("network.family=resnet", "env.frame_size=40"), "env.frame_size = 40", "at least 48"),
     (("network.family=board",), "network.family = 'board'", "env.suite is atari"),
     (("env.suite=grid", "env.backend=ale"), "env.backend = 'ale'", "env.suite is grid"),

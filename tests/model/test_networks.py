@@ -227,6 +227,27 @@ def test_frame_differences_are_measured_by_one_deviation():
     np.testing.assert_allclose(got, expected[None], rtol=1e-4, atol=1e-6)
 
 
+def test_each_pixel_is_measured_by_the_deviation_of_its_own_changes():
+    config = make_config("mlp", decoder_size=2, decoder_target="standardised_difference")
+    networks = make_networks(config, make_spec((4, 4)))
+    params = random_params(networks)
+    rng = np.random.default_rng(0)
+    stacks = rng.integers(0, 256, (3, B, F, 4, 4)).astype(np.uint8)
+    train = jax.jit(networks.representation_train)
+    for stack in stacks:
+        params = {**params, "batch_stats": train(params, jnp.asarray(stack))[1]}
+    newest, before = stacks[:, :, -1] / 255.0, stacks[:, :, -2] / 255.0
+
+    def half(x):  # antialiased: each of the four pixels at a corner, and its neighbours
+        rows = np.array([[3, 3, 1, 0], [0, 1, 3, 3]]) / 7.0
+        return np.einsum("ai,bj,...ij->...ab", rows, rows, x).reshape(*x.shape[:-2], 4)
+
+    square = (half(newest - before).reshape(-1, 4) ** 2).mean(axis=0)
+    expected = half(newest[1] - before[1]) / np.sqrt(square + 0.03 * square.mean())
+    got = networks.frame_target(params, jnp.asarray(stacks[1, :, -1]), stacks[1, :, -2])
+    np.testing.assert_allclose(got, expected, rtol=1e-4)
+
+
 def test_vectors_are_predicted_whole():
     config = make_config("mlp", decoder_size=1)
     networks = make_networks(config, make_spec((13,)))
