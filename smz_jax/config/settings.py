@@ -158,12 +158,12 @@ class NetworkConfig(Checked, section="network"):
     decoder_size: Annotated[int, Between(0, 210)] = 0
     """Height and width of the frame that the auxiliary heads predict; 0: no such heads. Vectors are
     predicted whole, whatever the number."""
-    decoder_target: Literal["standardised", "difference", "standardised_difference"] = (
+    decoder_target: Literal["standardised", "difference", "balanced_difference"] = (
         "standardised"
     )
     """What those heads predict: the next frame, each pixel by its own mean and deviation; or how it
-    differs from the frame before, all pixels by one deviation (large things count for more) or
-    each by the deviation of its own changes (small things count as much; needs
+    differs from the frame before, all pixels by one deviation (large things count for more), or
+    half so and half by each pixel's own (balanced: small things count as much; needs
     `env.frame_stack` of 2 or more)."""
     input_norm: bool = True
     """Standardise each pixel by its running mean and deviation (frozen in search)."""
@@ -308,7 +308,7 @@ class Config(Checked):
         need("env.frame_size", family != "resnet" or self.env.frame_size >= 48, allowed)
         fits = self.loss.reconstruction == 0 or self.network.decoder_size > 0
         need("loss.reconstruction", fits, "0 while network.decoder_size is 0")
-        fits = self.network.decoder_target != "standardised_difference" or self.env.frame_stack > 1
+        fits = self.network.decoder_target != "balanced_difference" or self.env.frame_stack > 1
         need("network.decoder_target", fits, "another one while env.frame_stack is 1")
 
     def _check_devices(self) -> None:

@@ -118,16 +118,20 @@ class PixelNorm(nn.Module):
 
 
 class ChangeNorm(nn.Module):
-    """Measures how each pixel changes from frame to frame by its own running deviation.
+    """Measures how pixels change from frame to frame, so that large and small things count.
 
-    Most of what changes in a game is large: three quarters of Breakout's changes are the paddle.
-    By its own deviation a pixel that a ball crosses now and then counts as much as one of the
-    paddle's. `floor`, a share of the mean square, is added to each pixel's.
+    With m the mean square of all changes and v that of a pixel, a change is multiplied by
+
+        sqrt((1 / m + u / mean(v u)) / 2),  u = 1 / (v + FLOOR m)
+
+    so that its mean square is 1: half of it is that of changes measured by one deviation (in
+    Breakout three quarters of that is the paddle), half that of changes measured by each pixel's own
+    (three quarters of that is the ball).
     """
 
     pixels: int
-    floor: float = 0.03
     momentum: float = 0.99
+    FLOOR = 0.03
 
     def setup(self) -> None:
         """Makes the running statistics."""
@@ -141,9 +145,10 @@ class ChangeNorm(nn.Module):
         self.square.value += step * (jnp.square(change).mean(axis=0) - self.square.value)
 
     def __call__(self, change: Array) -> Array:
-        """`change [B, pixels]` over each pixel's deviation."""
-        square = self.square.value
-        return change * jax.lax.rsqrt(square + self.floor * square.mean() + 1e-8)
+        """`change [B, pixels]`, scaled."""
+        square = self.square.value + 1e-8  # where nothing ever changed
+        own = 1 / (square + self.FLOOR * square.mean())
+        return change * jnp.sqrt((1 / square.mean() + own / (square * own).mean()) / 2)
 
 
 class EmbeddingNorm(nn.Module):

@@ -76,7 +76,7 @@ class Model(nn.Module):
     @property
     def measures_changes(self) -> bool:
         """Whether what is decoded is measured by the deviation of each pixel's changes."""
-        return self.config.decoder_target == "standardised_difference"
+        return self.config.decoder_target == "balanced_difference"
 
     @property
     def dtype(self) -> jnp.dtype:

@@ -151,8 +151,8 @@ CLASHES = [
     (("search.interior=gumbel",), "search.interior = 'gumbel'", "search.root is puct"),
     (("loss.reconstruction=1",), "loss.reconstruction = 1.0", "network.decoder_size is 0"),
     (
-        ("network.decoder_target=standardised_difference", "env.frame_stack=1"),
-        "network.decoder_target = 'standardised_difference'",
+        ("network.decoder_target=balanced_difference", "env.frame_stack=1"),
+        "network.decoder_target = 'balanced_difference'",
         "env.frame_stack is 1",
     ),
     (("network.family=resnet", "env.frame_size=40"), "env.frame_size = 40", "at least 48"),

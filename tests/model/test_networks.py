@@ -227,8 +227,8 @@ def test_frame_differences_are_measured_by_one_deviation():
     np.testing.assert_allclose(got, expected[None], rtol=1e-4, atol=1e-6)
 
 
-def test_each_pixel_is_measured_by_the_deviation_of_its_own_changes():
-    config = make_config("mlp", decoder_size=2, decoder_target="standardised_difference")
+def test_large_and_small_changes_have_half_of_the_weight_each():
+    config = make_config("mlp", decoder_size=2, decoder_target="balanced_difference")
     networks = make_networks(config, make_spec((4, 4)))
     params = random_params(networks)
     rng = np.random.default_rng(0)
@@ -243,7 +243,10 @@ def test_each_pixel_is_measured_by_the_deviation_of_its_own_changes():
         return np.einsum("ai,bj,...ij->...ab", rows, rows, x).reshape(*x.shape[:-2], 4)
 
     square = (half(newest - before).reshape(-1, 4) ** 2).mean(axis=0)
-    expected = half(newest[1] - before[1]) / np.sqrt(square + 0.03 * square.mean())
+    own = 1 / (square + 0.03 * square.mean())
+    large, small = np.full(4, 1 / square.mean()), own / (square * own).mean()
+    np.testing.assert_allclose([(square * x).mean() for x in (large, small)], 1.0)
+    expected = half(newest[1] - before[1]) * np.sqrt((large + small) / 2)
     got = networks.frame_target(params, jnp.asarray(stacks[1, :, -1]), stacks[1, :, -2])
     np.testing.assert_allclose(got, expected, rtol=1e-4)
 
