@@ -158,9 +158,7 @@ class NetworkConfig(Checked, section="network"):
     decoder_size: Annotated[int, Between(0, 210)] = 0
     """Height and width of the frame that the auxiliary heads predict; 0: no such heads. Vectors are
     predicted whole, whatever the number."""
-    decoder_target: Literal["standardised", "difference", "balanced_difference"] = (
-        "standardised"
-    )
+    decoder_target: Literal["standardised", "difference", "balanced_difference"] = "standardised"
     """What those heads predict: the next frame, each pixel by its own mean and deviation; or how it
     differs from the frame before, all pixels by one deviation (large things count for more), or
     half so and half by each pixel's own (balanced: small things count as much; needs

@@ -80,6 +80,9 @@ class LossConfig(Checked, section="loss"):
     only what is worth a surprise (DreamerV3's representation loss); it rises as the commitment."""
     consistency: Annotated[float, Between(0, 10**9)] = 2.0
     """Negative cosine with the embedding of the real next observation (EfficientZero)."""
+    contrast: Annotated[float, Between(0, 10**9)] = 0.0
+    """Cross-entropy of finding that embedding among those of the window's other steps and of other
+    windows (InfoNCE): it has to tell what differs between them, however small."""
     code_entropy: Annotated[float, Between(0, 10**9)] = 0.02
     """Bonus on the entropy of the batch's mean code, which keeps codes alive."""
     reconstruction: Annotated[float, Between(0, 10**9)] = 0.0

@@ -26,6 +26,9 @@ from smz_jax.types import (
 )
 
 
+CONTRAST_TEMPERATURE = 0.2
+
+
 class Batch(NamedTuple):
     """What one update learns from."""
 
@@ -76,6 +79,22 @@ def representation_loss(code_probs: Array, chance_logits: Array) -> Array:
 def consistency_loss(predicted: Array, target: Array) -> Array:
     """Negative cosine of the projected prediction with the projected, stopped target."""
     return -optax.cosine_similarity(predicted, jax.lax.stop_gradient(target), epsilon=1e-6)
+
+
+def contrast_loss(predicted: Array, seen: Array) -> Array:
+    """Cross-entropy of finding a foreseen end among real ones: `[K, B, D]` twice to `[K, B]`.
+
+    InfoNCE (van den Oord et al. 2018) over cosines at `CONTRAST_TEMPERATURE`; `seen` is stopped.
+    The others are what the same window saw at its other steps, and what the other windows saw after
+    as many: what is the same in all of them, as walls are, finds nothing.
+    """
+    foreseen, real = (x / jnp.sqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-6)
+                      for x in (predicted, jax.lax.stop_gradient(seen)))  # fmt: skip
+    in_time = jnp.einsum("kbd,jbd->kbj", foreseen, real) / CONTRAST_TEMPERATURE
+    elsewhere = jnp.einsum("kbd,kcd->kbc", foreseen, real) / CONTRAST_TEMPERATURE
+    elsewhere = jnp.where(jnp.eye(seen.shape[1], dtype=bool), -jnp.inf, elsewhere)
+    own = jnp.einsum("kbk->kb", in_time)
+    return jax.nn.logsumexp(jnp.concatenate([in_time, elsewhere], axis=-1), axis=-1) - own
 
 
 def reconstruction_loss(predicted: Array, target: Array) -> Array:
@@ -219,6 +238,17 @@ def consistency_term(x: Compared) -> Array:
     return x.alive * _of_chosen(x, term, x.unrolled.embeddings[1:], x.unrolled.after_embeddings)
 
 
+def contrast_term(x: Compared) -> Array:
+    """The unrolled embedding is nearer to that of what was really seen than to others."""
+
+    def project(embeddings: Array, predict: bool) -> Array:
+        flat = embeddings.reshape(-1, *embeddings.shape[2:])
+        return x.networks.project(x.params, flat, predict).reshape(*embeddings.shape[:2], -1)
+
+    seen = project(x.unrolled.after_embeddings, False)
+    return x.alive * contrast_loss(project(x.unrolled.embeddings[1:], True), seen)
+
+
 def reconstruction_term(x: Compared) -> Array:
     """The next frame is foreseen from the state after the code and from the afterstate."""
 
@@ -282,12 +312,13 @@ TERMS: dict[str, Callable[[Compared], Array]] = {
         * x.transition
     ),
     "consistency": consistency_term,
+    "contrast": contrast_term,
     "reconstruction": reconstruction_term,
     "continuation": continuation_term,
 }
 """Every term `[K or K+1, B]` of the loss, masked and weighted over time, by the name of its weight
 in `config.loss`; a new one is an entry here, and its weight."""
-AUXILIARY = ("representation", "consistency", "reconstruction", "continuation")
+AUXILIARY = ("representation", "consistency", "contrast", "reconstruction", "continuation")
 """Terms that are left out where their weight is 0: they take heads and time of their own."""
 
 

@@ -256,7 +256,7 @@ def make_place(networks: Networks, config: Config) -> Callable[..., Array]:
     """
 
     def place(params: Params, embedding: Array, foreseen: bool, among: Any = None) -> Array:
-        if config.loss.consistency > 0:
+        if config.loss.consistency > 0 or config.loss.contrast > 0:
             embedding = networks.project(params, embedding, foreseen, among)
         return embedding.reshape(len(embedding), -1).astype(jnp.float32)
 
