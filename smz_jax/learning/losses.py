@@ -25,7 +25,6 @@ from smz_jax.types import (
     is_end,
 )
 
-
 CONTRAST_TEMPERATURE = 0.2
 
 

@@ -125,8 +125,8 @@ class ChangeNorm(nn.Module):
         sqrt((1 / m + u / mean(v u)) / 2),  u = 1 / (v + FLOOR m)
 
     so that its mean square is 1: half of it is that of changes measured by one deviation (in
-    Breakout three quarters of that is the paddle), half that of changes measured by each pixel's own
-    (three quarters of that is the ball).
+    Breakout three quarters of that is the paddle), half that of changes measured by each pixel's
+    own (three quarters of that is the ball).
     """
 
     pixels: int

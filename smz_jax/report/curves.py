@@ -29,6 +29,7 @@ LOSS_COLOURS = {
     "reconstruction": style.BLACK,
     "continuation": "#882255",
     "representation": "#44AA99",
+    "contrast": "#DDCC77",
 }
 MOST_STEPS = 6  # that get a line of their own
 GRADIENT = "check/gradient_share/"

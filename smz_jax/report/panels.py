@@ -10,7 +10,7 @@ from smz_jax.report.verification import SAVED
 LOSSES = (
     *("total", "policy", "value", "reward", "afterstate_value", "chance", "commitment"),
     *("consistency", "code_entropy", "reconstruction", "continuation"),
-    "representation",
+    *("representation", "contrast"),
 )
 NO_MACROS, NO_CHECK = "no macros yet", "the model has not been checked yet"
 PANELS: dict[str, Panel] = {}

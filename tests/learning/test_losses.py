@@ -38,7 +38,7 @@ def make_config(steps, *, network=None, **loss):
         env=EnvConfig(frame_stack=F),
         network=NetworkConfig(**(sizes | (network or {}))),
         learner=LearnerConfig(unroll_steps=steps),
-        loss=LossConfig(**({"reconstruction": 0.7, "representation": 0.3} | loss)),
+        loss=LossConfig(**({"reconstruction": 0.7, "representation": 0.3, "contrast": 0.2} | loss)),
     )
 
 
@@ -94,6 +94,25 @@ def test_single_terms_by_hand():
     np.testing.assert_allclose(losses.code_entropy(codes, mask), np.log(2), rtol=1e-5)
 
 
+def test_contrast_finds_an_end_among_other_times_and_other_windows():
+    rng = np.random.default_rng(0)
+    foreseen, seen = rng.normal(size=(2, 3, 4, 5)).astype(np.float32)
+    expected = np.zeros((3, 4))
+    for step, row in np.ndindex(3, 4):
+        rivals = [seen[other, row] for other in range(3)]
+        rivals += [seen[step, other] for other in range(4) if other != row]
+        cosines = [x @ foreseen[step, row] / np.linalg.norm(x) for x in rivals]
+        odds = np.exp(np.array(cosines) / np.linalg.norm(foreseen[step, row]) / 0.2)
+        expected[step, row] = -np.log(odds[step] / odds.sum())
+    got = losses.contrast_loss(jnp.asarray(foreseen), jnp.asarray(seen))
+    np.testing.assert_allclose(got, expected, rtol=1e-4)
+    # One step, two windows, ends at right angles: cosines 1 and 0.
+    ends = jnp.eye(2)[None]
+    np.testing.assert_allclose(
+        losses.contrast_loss(ends, ends), [[np.log1p(np.exp(-5))] * 2], rtol=1e-4
+    )
+
+
 def test_targets_of_single_terms_get_no_gradient():
     key = jax.random.key(0)
     one, two = jax.random.normal(key, (2, B, C))
@@ -105,6 +124,8 @@ def test_targets_of_single_terms_get_no_gradient():
         first, second = jax.grad(lambda x, y, f=term: f(x, y).sum(), (0, 1))(one, two)
         assert float(jnp.abs(first).max()) > 1e-3, term.__name__
         np.testing.assert_array_equal(second, 0.0)
+    by_seen = jax.grad(lambda x: losses.contrast_loss(one[None], x).sum())(two[None])
+    np.testing.assert_array_equal(by_seen, 0.0)
     # Commitment: through q only, and there 2 (q - c).
     q, c = jax.nn.softmax(one), jax.nn.one_hot(jnp.arange(B), C)
     to_q, to_c = jax.grad(lambda x, y: losses.commitment_loss(x, y).sum(), (0, 1))(q, c)
@@ -229,7 +250,7 @@ def test_every_term_of_a_window_equals_the_numpy_twin():
         policy_mask=jnp.asarray([[1, 1, 1, 1], [1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]], "f4"),
         transition_mask=jnp.asarray([[1, 1, 1], [1, 0, 0], [1, 1, 0], [0, 0, 0]], "f4"),
     )
-    config = make_config(steps, consistency=0.0, reconstruction=0.0)
+    config = make_config(steps, consistency=0.0, contrast=0.0, reconstruction=0.0)
     u = make_unrolled(steps, rng)
     batch = make_batch(steps)._replace(targets=targets)
     networks: losses.Networks = SimpleNamespace(continuation=None)  # type: ignore[assignment]
@@ -321,6 +342,7 @@ GRADIENT_TABLE = {
     "representation": ENCODER,
     "code_entropy": ENCODER,
     "consistency": PATH | {"projector"},
+    "contrast": PATH | {"projector"},
     "reconstruction": PATH | {"state_decoder", "afterstate_decoder"},
 }
 
