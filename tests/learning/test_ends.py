@@ -41,7 +41,7 @@ def compared(config, networks, key=None):
 
 def test_the_continuation_term_equals_a_numpy_twin():
     """Cross-entropy of a sigmoid: 0 past the termination, unknown past the truncation."""
-    config = make_config(STEPS, consistency=0.0, reconstruction=0.0)
+    config = make_config(STEPS, consistency=0.0, contrast=0.0, reconstruction=0.0)
     networks = SimpleNamespace(continuation=lambda params, x: x[:, 0])
     got, batch, u = compared(config, networks)
     logits, expected = np.asarray(u.embeddings, np.float64)[1:, :, 0], np.zeros(B)
@@ -71,7 +71,7 @@ def test_a_step_that_ends_is_neither_compared_nor_reconstructed():
 
 @pytest.mark.parametrize("every", [2, 5])
 def test_frames_decoded_in_part_are_the_same_on_average(every):
-    config = make_config(STEPS, consistency=0.0)
+    config = make_config(STEPS, consistency=0.0, contrast=0.0)
     part = dataclasses.replace(config.loss, auxiliary_every=every)
     decoded = []
 
