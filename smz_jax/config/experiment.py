@@ -32,12 +32,12 @@ class Experiment:
     """File in `presets/`; empty: the general presets alone."""
     base: Mapping[str, Any] = field(default_factory=dict)
     """Dotted settings of its own, over the family's block `base`; presets win over both."""
-    over: Mapping[str, Any] = field(default_factory=dict)
-    """Dotted settings over the presets; file and flags win."""
     description: str = ""
     """One or two sentences, for `--help`."""
     expects: str = ""
     """Score and time of a run at the preset laptop, as measured; empty: not measured."""
+    over: Mapping[str, Any] = field(default_factory=dict)
+    """Dotted settings over the presets; file and flags win."""
 
 
 @functools.cache

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from smz_jax.config.check import require
 from smz_jax.config.settings import EnvConfig
-from smz_jax.envs.protocol import GameFault, OpenGame, VectorEnv, check_actions
+from smz_jax.envs.protocol import GameFault, OpenGame, RestingEnv, VectorEnv, check_actions
 from smz_jax.envs.undisturbed import undisturbed
 
 if TYPE_CHECKING:
     from smz_jax.types import EnvSpec
 
-__all__ = ["SUITES", "GameFault", "OpenGame", "VectorEnv", "check_actions", "check_env_id"]
-__all__ += ["make_env", "make_spec", "open_game"]
+__all__ = ["SUITES", "GameFault", "OpenGame", "RestingEnv", "VectorEnv", "check_actions"]
+__all__ += ["check_env_id", "make_env", "make_spec", "open_game"]
 
 
 SUITES = {
@@ -56,7 +56,7 @@ def make_env(
     num_envs: int | None = None,
     first_lane: int = 0,
     training: bool = True,
-) -> VectorEnv:
+) -> RestingEnv:
     """Opens a vector of games.
 
     Args:

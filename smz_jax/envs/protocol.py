@@ -59,16 +59,6 @@ class VectorEnv(Protocol):
         """
         ...
 
-    def rest(self, lanes: np.ndarray) -> None:
-        """Says which lanes nobody plays from the next step on, until it is said anew.
-
-        What they show means nothing. A lane that is played again begins a new game.
-
-        Args:
-            lanes: `[B]` bool.
-        """
-        ...
-
     def recv(self) -> Timestep:
         """Waits for the step that was sent.
 
@@ -82,6 +72,20 @@ class VectorEnv(Protocol):
 
     def close(self) -> None:
         """Frees the emulators; may be called twice."""
+        ...
+
+
+class RestingEnv(VectorEnv, Protocol):
+    """Lanes of which some may rest."""
+
+    def rest(self, lanes: np.ndarray) -> None:
+        """Says which lanes nobody plays from the next step on, until it is said anew.
+
+        What they show means nothing. A lane that is played again begins a new game.
+
+        Args:
+            lanes: `[B]` bool.
+        """
         ...
 
 

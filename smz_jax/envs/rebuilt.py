@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from smz_jax.config.check import ConfigError
-from smz_jax.envs.protocol import GameFault, VectorEnv, check_actions, first_line
+from smz_jax.envs.protocol import GameFault, RestingEnv, VectorEnv, check_actions, first_line
 from smz_jax.types import Timestep
 
 MAX_RESTARTS = 3
@@ -45,7 +45,7 @@ class RebuiltEnv(VectorEnv):
     """
 
     def __init__(
-        self, make: Callable[[int], VectorEnv], every: int, extra: int = EXTRA_PERIODS
+        self, make: Callable[[int], RestingEnv], every: int, extra: int = EXTRA_PERIODS
     ) -> None:
         """Opens the first vector.
 
@@ -57,7 +57,7 @@ class RebuiltEnv(VectorEnv):
         self._make, self._period, self._extra = make, every + 1, extra
         self.restarts = 0  # errors of the library so far
         self._failures = 0
-        self._vectors: dict[int, VectorEnv] = {}
+        self._vectors: dict[int, RestingEnv] = {}
         self._begin(0)
         env = self._open(0)
         self.spec, self.num_envs = env.spec, env.num_envs
@@ -73,7 +73,7 @@ class RebuiltEnv(VectorEnv):
         self._last: Timestep | None = None
         self._failed = self._is_told = False
 
-    def _open(self, number: int) -> VectorEnv:
+    def _open(self, number: int) -> RestingEnv:
         env = self._vectors[number] = self._make(number)
         return env
 

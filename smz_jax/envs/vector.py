@@ -7,7 +7,7 @@ import numpy as np
 
 from smz_jax.config.settings import EnvConfig
 from smz_jax.envs.frames import push_frame
-from smz_jax.envs.protocol import GameFault, VectorEnv, check_actions
+from smz_jax.envs.protocol import GameFault, RestingEnv, check_actions
 from smz_jax.envs.undisturbed import close, undisturbed
 from smz_jax.types import EnvSpec, Space, Timestep
 
@@ -122,7 +122,7 @@ def fire_index(config: EnvConfig, spec: EnvSpec) -> int | None:
     return names.index("FIRE") if config.fire_on_life_loss and "FIRE" in names else None
 
 
-class LanesVectorEnv(VectorEnv):
+class LanesVectorEnv(RestingEnv):
     """`Lanes` behind the protocol of `VectorEnv`.
 
     An action that the game itself says is invalid is replaced by the lowest valid one, so that a
@@ -167,7 +167,7 @@ class LanesVectorEnv(VectorEnv):
         self._in_flight = True
 
     def rest(self, lanes: np.ndarray) -> None:
-        """Says which lanes nobody plays from now on; see `VectorEnv.rest`."""
+        """Says which lanes nobody plays from now on; see `RestingEnv.rest`."""
         self._resting, self._game_over = lanes.copy(), self._game_over | lanes
 
     def recv(self) -> Timestep:

@@ -13,7 +13,7 @@ from smz_jax.acting.actor import Actor
 from smz_jax.acting.agent import Agent, make_decide
 from smz_jax.config.seeds import HEAD_KEY
 from smz_jax.config.settings import Config
-from smz_jax.envs import VectorEnv, make_env, make_spec
+from smz_jax.envs import RestingEnv, make_env, make_spec
 from smz_jax.envs.rebuilt import RebuiltEnv
 from smz_jax.learning.diagnose import make_check, make_foresight
 from smz_jax.learning.learner import TrainStep, init_train_state
@@ -135,7 +135,7 @@ def open_games(
     lanes = config.env.num_envs // config.rollout.pools
 
     def pool(first_lane: int) -> RebuiltEnv:
-        def make(number: int) -> VectorEnv:
+        def make(number: int) -> RestingEnv:
             seed = config.seed
             if number:  # the games were opened anew
                 drawn = np.random.SeedSequence((seed, number)).generate_state(1)
