@@ -198,7 +198,7 @@ def test_a_start_that_failed_leaves_nothing(tmp_path, monkeypatch, capsys, mine)
     if mine:
         folder.mkdir()
         (folder / mine).touch()
-    monkeypatch.setattr(replay, "_available_bytes", lambda: 1)
+    monkeypatch.setattr(replay, "_available_bytes", lambda devices: 1)
     with pytest.raises(SystemExit) as ended:
         launch(EXPERIMENT, ["--preset=tiny", "--run_dir", str(folder)])
     assert ended.value.code == 2 and "GB free" in capsys.readouterr().err
