@@ -16,7 +16,8 @@ import numpy as np
 from experiments.benchmark import timing
 from experiments.benchmark.timing import QUICK_SECONDS, ROUNDS, Case, Work, figure, make_case
 from smz_jax.acting.agent import make_decide
-from smz_jax.config.settings import Config, NetworkConfig, SearchConfig
+from smz_jax.config.search import SearchConfig
+from smz_jax.config.settings import Config, NetworkConfig
 from smz_jax.config.training import RolloutConfig
 from smz_jax.envs import make_env, make_spec
 from smz_jax.macros.mine.miner import Miner

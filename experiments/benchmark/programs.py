@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import mctx
 import numpy as np
 
-from smz_jax.config.settings import Config, NetworkConfig, SearchConfig
+from smz_jax.config.search import SearchConfig
+from smz_jax.config.settings import Config, NetworkConfig
 from smz_jax.model.layers import min_max_scale
 from smz_jax.model.networks import make_networks
 from smz_jax.model.steps import chance, decide, one_hot_code, predict

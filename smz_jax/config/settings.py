@@ -1,7 +1,8 @@
 """Settings of a run: frozen dataclasses, one per part, each checked on construction.
 
-Those of play, replay, losses, updates, macros and evaluation are in `training.py`. Standard library
-alone, so that a wrong setting is answered before JAX or an environment loads.
+Those of the search are in `search.py`, of play, replay, losses, updates, macros and evaluation in
+`training.py`. Standard library alone, so that a wrong setting is answered before JAX or an
+environment loads.
 """
 
 import json
@@ -12,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from smz_jax.config import training
 from smz_jax.config.check import Between, Checked, unique
+from smz_jax.config.search import SearchConfig
 
 MAX_SUPPORT = 5000
 """Largest support of rewards and values."""
@@ -169,76 +171,6 @@ class NetworkConfig(Checked, section="network"):
     """Normalisation before the embedding's min-max scaling; batch uses running statistics."""
     bfloat16: bool = False
     """Compute in bfloat16; parameters stay float32."""
-
-
-@dataclass(frozen=True)
-class SearchConfig(Checked, section="search"):
-    """The tree search."""
-
-    engine: Literal["batched", "mctx"] = "batched"
-    """batched: this project's loop over plain arrays. mctx: the reference, slower the more
-    simulations; it knows nothing of the settings marked "batched only"."""
-    num_simulations: Annotated[int, Between(0, 10_000)] = 16
-    """Expansions per search; a step of the game takes two (decision and chance), or one where the
-    chance node is collapsed. 0: the prior."""
-    max_depth: Annotated[int | None, Between(1, 10_000, words="unset or in 1..10000")] = None
-    """Longest path from the root, in edges of the tree (a collapsed one counts two); unset: as deep
-    as the simulations go."""
-    collapse_threshold: Annotated[float, Between(0.0, 1.0)] = 0.0
-    """An afterstate whose normalised H(sigma) is strictly below continues through its most likely
-    outcome in the same simulation. 0: never. Batched only."""
-    static: bool | None = None
-    """Each way down has as many steps as `max_depth` allows, and nothing is skipped, so that an
-    accelerator never waits for the host to read a condition. Unset: on accelerators. Changes the
-    time alone. Batched only."""
-    root: Literal["puct", "gumbel"] = "puct"
-    """puct: visit counts with Dirichlet noise. gumbel: sequential halving with Gumbel noise, and
-    completed Q-values as the policy target (Danihelka et al. 2022); no Dirichlet noise, and the
-    rollout's temperature is not used. Batched only."""
-    interior: Literal["puct", "gumbel"] = "puct"
-    """Choice of actions below a gumbel root: PUCT, or the Gumbel interior rule."""
-    qtransform: Literal["siblings", "tree"] = "siblings"
-    """What PUCT scales Q-values by: the bounds of the node and its children (mctx), or the running
-    bounds of the whole tree (MuZero, appendix B). Batched only."""
-    dirichlet_fraction: Annotated[float, Between(0.0, 1.0)] = 0.25
-    """Share of Dirichlet noise in the root prior, in training only."""
-    dirichlet_alpha: Annotated[float, Between(0, ends="(]")] = 0.3
-    """Concentration of that noise."""
-    pb_c_init: Annotated[float, Between(0, ends="(]")] = 1.25
-    """PUCT's c1 (MuZero, appendix B)."""
-    pb_c_base: Annotated[float, Between(0, ends="(]")] = 19_652.0
-    """PUCT's c2 (MuZero, appendix B)."""
-    q_epsilon: Annotated[float, Between(0, ends="(]")] = 1e-8
-    """Smallest range of Q that is stretched to [0, 1] (mctx's epsilon). With few simulations a
-    larger one keeps noise in the values from deciding the visits."""
-    gumbel_considered: Annotated[int, Between(1, 1000)] = 16
-    """Most actions that a gumbel root considers."""
-    gumbel_maxvisit_init: Annotated[float, Between(0)] = 50.0
-    """c_visit of the Gumbel rules: Q counts (c_visit + most visits) * c_scale."""
-    gumbel_value_scale: Annotated[float, Between(0)] = 0.1
-    """c_scale of the Gumbel rules."""
-    row_multiple: Annotated[int | None, Between(1, 100_000, words="unset or in 1..100000")] = None
-    """A network function runs on the rows that need it, filled up to a multiple of this many;
-    unset: on the whole batch. Each multiple up to env.num_envs is compiled. Pays where a row costs
-    as much in a small batch (CPUs). Changes the time alone; not in engine mctx."""
-
-    def __post_init__(self) -> None:
-        """Checks which settings go together, too."""
-        super().__post_init__()
-        batched, plain = self.engine == "batched", self.root == "puct"
-        only_batched = (
-            ("collapse_threshold", 0),
-            ("static", None),
-            ("root", "puct"),
-            ("qtransform", "siblings"),
-        )
-        for name, only in only_batched:
-            fits = batched or getattr(self, name) == only
-            self._require(f"search.{name}", fits, f"{only!r} where search.engine is mctx")
-        puct = self.interior == "puct"
-        self._require("search.interior", puct or not plain, "'puct' where search.root is puct")
-        allowed = "'siblings' where search.interior is gumbel"
-        self._require("search.qtransform", puct or self.qtransform == "siblings", allowed)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from smz_jax.config.settings import SearchConfig
+from smz_jax.config.search import SearchConfig
 from smz_jax.search.control import Control, make_control
 from smz_jax.search.descent import Bounds, Score, Walk, descend
 from smz_jax.search.edges import Edges

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 
 from smz_jax.config.check import require
-from smz_jax.config.settings import SearchConfig
+from smz_jax.config.search import SearchConfig
 from smz_jax.types import Array
 
 

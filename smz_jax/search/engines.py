@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import mctx
 import numpy as np
 
-from smz_jax.config.settings import Config, SearchConfig
+from smz_jax.config.search import SearchConfig
+from smz_jax.config.settings import Config
 from smz_jax.search import gumbel as gumbel_rules
 from smz_jax.search import scores
 from smz_jax.search.batched import make_grow

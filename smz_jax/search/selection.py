@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import mctx
 
-from smz_jax.config.settings import SearchConfig
+from smz_jax.config.search import SearchConfig
 from smz_jax.search.edges import Edges
 from smz_jax.types import Array
 

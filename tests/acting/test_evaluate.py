@@ -13,8 +13,9 @@ import pytest
 from smz_jax.acting import evaluate as module
 from smz_jax.acting.agent import Agent, make_constant_policy, make_decide, make_random_policy
 from smz_jax.acting.evaluate import evaluate, evaluate_baselines, evaluation_row, summarise_games
+from smz_jax.config.search import SearchConfig
 from smz_jax.config.seeds import FINAL_SEED, INTERIM_SEED
-from smz_jax.config.settings import Config, EnvConfig, NetworkConfig, SearchConfig
+from smz_jax.config.settings import Config, EnvConfig, NetworkConfig
 from smz_jax.config.training import EvalConfig
 from smz_jax.envs import GameFault
 from smz_jax.model.networks import make_networks

@@ -10,7 +10,8 @@ import pytest
 from smz_jax.acting import actor as rollout
 from smz_jax.acting.actor import Actor
 from smz_jax.config.check import ConfigError
-from smz_jax.config.settings import Config, EnvConfig, NetworkConfig, SearchConfig
+from smz_jax.config.search import SearchConfig
+from smz_jax.config.settings import Config, EnvConfig, NetworkConfig
 from smz_jax.config.training import RolloutConfig
 from smz_jax.envs import make_env
 from smz_jax.run.loop import iterate

@@ -9,7 +9,8 @@ import pytest
 
 from smz_jax.acting.actor import Actor, GameScores
 from smz_jax.acting.agent import exploration, make_decide, scheduled
-from smz_jax.config.settings import Config, NetworkConfig, SearchConfig
+from smz_jax.config.search import SearchConfig
+from smz_jax.config.settings import Config, NetworkConfig
 from smz_jax.config.training import RolloutConfig
 from smz_jax.model.networks import make_networks
 from smz_jax.storage.metrics import PhaseTimers

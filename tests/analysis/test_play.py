@@ -24,7 +24,8 @@ from smz_jax.analysis.play.scenes import WIDTH, Panel, make_scene
 from smz_jax.analysis.play.showing import picture_text, play_model, words
 from smz_jax.analysis.requests import PlayRequest
 from smz_jax.config.check import ConfigError
-from smz_jax.config.settings import Config, EnvConfig, NetworkConfig, SearchConfig
+from smz_jax.config.search import SearchConfig
+from smz_jax.config.settings import Config, EnvConfig, NetworkConfig
 from smz_jax.config.training import EvalConfig
 from smz_jax.envs import make_env, open_game
 from smz_jax.envs.atari.ale_backend import AleScreenPool

@@ -6,7 +6,8 @@ import numpy as np
 
 from smz_jax.acting.actor import Actor
 from smz_jax.acting.agent import make_decide
-from smz_jax.config.settings import Config, EnvConfig, NetworkConfig, SearchConfig
+from smz_jax.config.search import SearchConfig
+from smz_jax.config.settings import Config, EnvConfig, NetworkConfig
 from smz_jax.config.training import LearnerConfig, ReplayConfig, RolloutConfig
 from smz_jax.learning.learner import TrainStep, init_train_state
 from smz_jax.learning.replay import make_replay

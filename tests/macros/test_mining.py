@@ -8,7 +8,8 @@ import pytest
 
 from smz_jax.acting.actor import Actor
 from smz_jax.acting.agent import make_decide
-from smz_jax.config.settings import Config, NetworkConfig, SearchConfig
+from smz_jax.config.search import SearchConfig
+from smz_jax.config.settings import Config, NetworkConfig
 from smz_jax.config.training import MacroConfig, RolloutConfig
 from smz_jax.macros.mine.miner import Miner, mining_row
 from smz_jax.macros.mine.windows import PlayRows

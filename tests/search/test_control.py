@@ -9,7 +9,8 @@ import pytest
 from jax.extend import core
 
 from smz_jax.config.check import ConfigError
-from smz_jax.config.settings import Config, SearchConfig
+from smz_jax.config.search import SearchConfig
+from smz_jax.config.settings import Config
 from smz_jax.search import control
 from smz_jax.search.policy import make_search
 from smz_jax.types import EnvSpec, Space

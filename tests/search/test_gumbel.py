@@ -10,7 +10,7 @@ import pytest
 from mctx._src import action_selection, seq_halving
 
 from smz_jax.config.check import ConfigError
-from smz_jax.config.settings import SearchConfig
+from smz_jax.config.search import SearchConfig
 from smz_jax.search import gumbel as rules
 from tests.search.test_scores import random_nodes
 from tests.support.search_runs import random_invalid, run_search

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from mctx._src import action_selection, seq_halving
 
-from smz_jax.config.settings import SearchConfig
+from smz_jax.config.search import SearchConfig
 from smz_jax.search.edges import Edges
 from smz_jax.search.interface import make_recurrent_fn, make_root, mask_invalid
 from smz_jax.search.selection import decision_view, select_chance_outcome

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from smz_jax.config.check import ConfigError
-from smz_jax.config.settings import Config, NetworkConfig, SearchConfig
+from smz_jax.config.search import SearchConfig
+from smz_jax.config.settings import Config, NetworkConfig
 from smz_jax.model.networks import make_networks
 from smz_jax.search.control import Control
 from smz_jax.search.edges import Edges

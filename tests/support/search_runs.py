@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import mctx
 import numpy as np
 
-from smz_jax.config.settings import Config, SearchConfig
+from smz_jax.config.search import SearchConfig
+from smz_jax.config.settings import Config
 from smz_jax.config.training import LearnerConfig
 from smz_jax.search.policy import make_search
 from smz_jax.types import EnvSpec, Space
