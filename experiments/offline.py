@@ -12,6 +12,7 @@ from typing import Any
 
 from experiments.dataset import find_experiment, value_of
 from smz_jax.config.check import ConfigError, require
+from smz_jax.config.cli import parse
 from smz_jax.config.experiment import Experiment
 from smz_jax.config.process import run_main
 from smz_jax.config.sources import SETTINGS, read_file
@@ -41,11 +42,11 @@ def suited(path: Path) -> Experiment:
             found = find_experiment(str(dataset.about.get("experiment")))
         except ConfigError:  # of somebody's own script
             return Experiment("offline", "gym", over=over, description=DESCRIPTION)
-        return Experiment("offline", found.family, found.base, over, DESCRIPTION)
+        return Experiment("offline", found.family, found.base, DESCRIPTION, over=over)
     if game:
         base = {"env.suite": "gym", "env.id": game}
     family = "vector" if len(dataset.observation_space.shape or (0, 0)) == 1 else "gym"
-    return Experiment("offline", family, base, over, DESCRIPTION)
+    return Experiment("offline", family, base, DESCRIPTION, over=over)
 
 
 def game_of(spec: Any) -> str | None:
@@ -65,6 +66,7 @@ def main() -> None:
         path = read_file(Path(file)).get("dataset")
     wants = {"-h", "--help", "--resume"} & set(words)
     if path is None and not wants:
+        parse(words, EXPERIMENT)  # names what is wrong beside it
         raise ConfigError("dataset = None is not allowed: it must be given: --dataset DIR")
     launch(suited(Path(path)) if path is not None else EXPERIMENT)
 
