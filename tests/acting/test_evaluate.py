@@ -186,13 +186,13 @@ def test_noise_reaches_the_search_in_every_evaluation_but_the_greedy_one(scripte
     )
     parts: Any = SimpleNamespace(
         config=config, agent=functools.partial(Agent, decide), timers=PhaseTimers(),
-        env_steps=lambda count: 8 * count,
+        steps=lambda iterations: 8 * iterations,
     )  # fmt: skip
     rows = []
     session: Any = SimpleNamespace(
         parts=parts, writer=SimpleNamespace(write=rows.append), stopped=lambda: False
     )
-    counters = SimpleNamespace(best=9.0, count=5)
+    counters = SimpleNamespace(best=9.0, iteration=5)
     state: Any = SimpleNamespace(train=SimpleNamespace(params="params"), counters=counters)
 
     def played(evaluate_now):

@@ -107,7 +107,7 @@ def test_the_games_are_those_of_one_pool(run, rows):
 def test_a_run_with_two_pools_goes_on(run, rows, tmp_path):
     store = make_store(make_config(), tmp_path)
     play(run, make_config())
-    counters = run.state.counters._replace(count=T, macro_totals=run.stats)
+    counters = run.state.counters._replace(count=T, iteration=1, macro_totals=run.stats)
     state = run.state._replace(counters=counters)
     save(run.parts, state, store, tmp_path)
     parts = make_parts(make_config(), PhaseTimers())

@@ -296,7 +296,7 @@ def test_numbers_that_are_not_finite_are_counted(policy):
     actor = Actor(
         [CatchEnv(B, 1)], config, decide, jax.random.key(0), PhaseTimers(), lambda *pools: None
     )
-    rows, _, metrics, _ = actor.next(params)
+    rows, _, metrics, *_ = actor.next(params)
     counts = jax.device_get(metrics)
     roots = B * config.rollout.length
     if policy == "prior":  # a root's policy and value, each action's value, the drawn one's chances
