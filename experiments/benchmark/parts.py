@@ -172,7 +172,7 @@ def run_cases(config: Config, *, is_quick: bool) -> tuple[dict[str, Case], dict[
     run.miner.begin(macros, 0)
 
     def roll_out() -> Any:
-        rows = run.source.next(params).rows
+        rows = run.source.next(params, 0, None).rows
         run.miner.end_rollout(rows)
         return rows
 

@@ -41,7 +41,6 @@ class StoredPlay:
         replay: the functions of the replay.
         refresh: as `make_refresh` gives it.
         timers: phases `replay`, `refresh` and `macros` are counted.
-        watch: called with the `Decision` of each time step that was searched.
 
     Raises:
         ConfigError: in one line, if the dataset cannot be used with these settings.
@@ -60,6 +59,7 @@ class StoredPlay:
         self._dataset = dataset = Dataset(Path(os.path.expanduser(config.dataset or "")))
         self._read = make_reader(dataset, config, spec)
         self.watch: Callable[..., None] = lambda *decisions: None
+        """Called with the `Decision` of each time step that was searched."""
         self.count = dataset.rows // config.env.num_envs
         self._cursor = self._calls = 0
         least, most = config.window_rows + config.rollout.length, self._ring_rows
