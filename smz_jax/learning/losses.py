@@ -87,8 +87,11 @@ def contrast_loss(predicted: Array, seen: Array) -> Array:
     The others are what the same window saw at its other steps, and what the other windows saw after
     as many: what is the same in all of them, as walls are, finds nothing.
     """
-    foreseen, real = (x / jnp.sqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-6)
-                      for x in (predicted, jax.lax.stop_gradient(seen)))  # fmt: skip
+
+    def direction(x: Array) -> Array:
+        return x / jnp.sqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-6)
+
+    foreseen, real = direction(predicted), direction(jax.lax.stop_gradient(seen))
     in_time = jnp.einsum("kbd,jbd->kbj", foreseen, real) / CONTRAST_TEMPERATURE
     elsewhere = jnp.einsum("kbd,kcd->kbc", foreseen, real) / CONTRAST_TEMPERATURE
     elsewhere = jnp.where(jnp.eye(seen.shape[1], dtype=bool), -jnp.inf, elsewhere)

@@ -119,7 +119,10 @@ def make_refresh_block(networks: Networks, config: Config, spec: EnvSpec) -> Cal
             "policy_kl": jnp.sum(stored * (logs[0] - logs[1]), axis=-1),
             "value_change": fresh["search_value"] - old.search_value,
         }
-        by_lane = lambda tree: jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), tree)  # noqa: E731
+
+        def by_lane(tree: Any) -> Any:
+            return jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), tree)
+
         state = write_targets(state, first, by_lane(fresh))
         sums = own_sums({name: jnp.sum(x, dtype=jnp.float32) for name, x in sums.items()})
         if not is_stored:

@@ -59,6 +59,11 @@ def as_float(observation: Array) -> Array:
     return observation.astype(jnp.float32) * (1 / 255 if is_bytes else 1.0)
 
 
+def newest_share(count: Array, momentum: float) -> Array:
+    """Weight of the newest of `count` batches in running statistics; at first a plain average."""
+    return jnp.maximum(1 / count, 1 - momentum)
+
+
 class PixelNorm(nn.Module):
     """Standardises each pixel by its running mean and deviation over all frames seen.
 
@@ -97,7 +102,7 @@ class PixelNorm(nn.Module):
         if train and not self.is_initializing():
             # The first updates are plain averages, so that the zeros at the start leave no trace.
             self.count.value = self.count.value + 1
-            step = jnp.maximum(1 / self.count.value, 1 - self.momentum)
+            step = newest_share(self.count.value, self.momentum)
             newest = as_float(observation[:, -1])
             self.mean.value += step * (newest.mean(axis=0) - self.mean.value)
             self.square.value += step * (jnp.square(newest).mean(axis=0) - self.square.value)
@@ -139,9 +144,9 @@ class ChangeNorm(nn.Module):
         self.count = self.variable("batch_stats", "count", jnp.zeros, (), jnp.float32)
 
     def update(self, change: Array) -> None:
-        """Counts changes `[B, pixels]`; the first updates are plain averages."""
+        """Counts changes `[B, pixels]`."""
         self.count.value = self.count.value + 1
-        step = jnp.maximum(1 / self.count.value, 1 - self.momentum)
+        step = newest_share(self.count.value, self.momentum)
         self.square.value += step * (jnp.square(change).mean(axis=0) - self.square.value)
 
     def __call__(self, change: Array) -> Array:

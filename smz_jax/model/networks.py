@@ -61,9 +61,9 @@ class Model(nn.Module):
             self.encoder_torso = family.torso(c, features, dtype, True)
         self.encoder_head = CodeHead(c.hidden_size, c.codebook_size, dtype)
         self.projector = Projector(c.hidden_size, dtype)
+        if self.measures_changes:
+            self.change_norm = ChangeNorm(pixels)
         if pixels:
-            if self.measures_changes:
-                self.change_norm = ChangeNorm(pixels)
             self.state_decoder = Heads(c.hidden_size, (pixels,), dtype)
             self.afterstate_decoder = Heads(c.hidden_size, (pixels,), dtype)
 
@@ -76,7 +76,7 @@ class Model(nn.Module):
     @property
     def measures_changes(self) -> bool:
         """Whether what is decoded is measured by the deviation of each pixel's changes."""
-        return self.config.decoder_target == "balanced_difference"
+        return self.decoded_pixels > 0 and self.config.decoder_target == "balanced_difference"
 
     @property
     def dtype(self) -> jnp.dtype:
@@ -85,7 +85,7 @@ class Model(nn.Module):
 
     def representation(self, observation: Array, train: bool = False) -> Array:
         """h: `[B, F, *frame_shape]` to an embedding in [0, 1]."""
-        if train and self.decoded_pixels and self.measures_changes:
+        if train and self.measures_changes:
             newest, before = observation[:, -1], observation[:, -2]
             self.change_norm.update(self.decoded(as_float(newest) - as_float(before)))
         arrange = FAMILIES[self.config.family].arrange

@@ -252,7 +252,7 @@ def make_place(networks: Networks, config: Config) -> Callable[..., Array]:
     Returns:
         `(params, embedding [N, ...], foreseen, among=None) -> [N, E]` float32: the projection
         (with the predictor of foreseen ends, by the statistics of `among`, or of the rows
-        themselves), or the embedding as it is where no consistency is trained.
+        themselves), or the embedding as it is where the projection is not trained.
     """
 
     def place(params: Params, embedding: Array, foreseen: bool, among: Any = None) -> Array:
