@@ -234,6 +234,7 @@ class TrainState(NamedTuple):
     rng_key: Array
     step: Array  # [] int32, learner steps done
     head: Any = None  # `macros.precondition.head.HeadState`; None: nothing is learned of macros
+    jump: Any = None  # `learning.jump.JumpState`; None: none is learned
 
 
 class MacroTable(NamedTuple):

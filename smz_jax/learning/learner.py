@@ -10,12 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from smz_jax.config.seeds import JUMP_KEY
 from smz_jax.config.settings import Config, NetworkConfig
 from smz_jax.config.training import LossConfig
+from smz_jax.learning.jump import make_jump_update
 from smz_jax.learning.losses import Batch, Unrolled, unrolled_loss
 from smz_jax.learning.replay import Replay
 from smz_jax.learning.targets import make_unroll_targets, random_actions_past_end
 from smz_jax.macros.precondition.head import Known, make_head_update
+from smz_jax.model.jump import make_jump
 from smz_jax.model.observe import stack_windows
 from smz_jax.model.steps import entropy_nats, predict
 from smz_jax.model.values import TRANSFORMS
@@ -254,8 +257,9 @@ class TrainStep:
     The train state and the replay state are donated: nothing is copied, and nothing returns to
     the host. On an accelerator many updates in one `lax.scan` save dispatches; on a CPU XLA runs
     the body of a loop at half speed (51 against 23 ms an update), so that one update per dispatch
-    is best there. The target network and the head of preconditions have programs of their own,
-    which run when it is their turn: a branch within the update would copy what it may change.
+    is best there. The target network, the head of preconditions and the jump have programs of
+    their own, which run when it is their turn: a branch within the update would copy what it may
+    change.
     """
 
     def __init__(self, networks: Networks, replay: Replay, config: Config, spec: EnvSpec) -> None:
@@ -271,6 +275,14 @@ class TrainStep:
             learned = skipped < config.learner.updates_per_dispatch
             return optax.incremental_update(params, target, jnp.where(learned, share, 0.0))
 
+        def update_jump(jump: Any, params: Params, rng_key: Array, replay_state: Any):
+            sample = replay.sample(replay_state, jax.random.split(rng_key)[1])
+            own = jax.random.fold_in(rng_key, JUMP_KEY)
+            return jump_update(jump, params, sample, own)
+
+        if config.macro.jump_every:
+            jump_update = make_jump_update(networks, make_jump(config, spec), config, spec)
+        self._update_jump = jax.jit(update_jump, donate_argnums=0)
         self._update_head = jax.jit(update_head, donate_argnums=0)
         self._move = jax.jit(move, donate_argnums=0)
 
@@ -287,23 +299,28 @@ class TrainStep:
             state: of the learner.
             replay_state: the replay's.
             known: macros known so far. A head in the state takes evidence of them, and learns
-                their preconditions, from every `macro.head_every`-th batch.
+                their preconditions, from every `macro.head_every`-th batch. So does a jump from
+                every `macro.jump_every`-th, by the parameters that play.
             done: updates so far, which say whose turn it is; None: those of the state, for which
                 the host has to wait.
 
         Returns:
             Both states, and metrics as `over_updates` has them, but for `learner/skipped`, a count.
         """
-        config, head, key = self._config, state.head, state.rng_key
+        config, head, jump, key = self._config, state.head, state.jump, state.rng_key
         done = int(state.step) if done is None else done
         after = done + config.learner.updates_per_dispatch
-        if head is not None:
-            for number in range(done, after):
-                if number % config.macro.head_every == 0:
-                    # The first learns from the batch that the model learns from next.
-                    own = jax.random.fold_in(key, number) if number > done else key
-                    head = self._update_head(head, state.params, own, replay_state, known)
-        state, replay_state, metrics = self.program(state._replace(head=None), replay_state)
+        beside: dict[str, Array] = {}
+        for number in range(done, after):
+            # The first learns from the batch that the model learns from next.
+            own = jax.random.fold_in(key, number) if number > done else key
+            if head is not None and number % config.macro.head_every == 0:
+                head = self._update_head(head, state.params, own, replay_state, known)
+            if jump is not None and number % config.macro.jump_every == 0:
+                playing = acting_params(state, config)
+                jump, beside = self._update_jump(jump, playing, own, replay_state)
+        alone = state._replace(head=None, jump=None)
+        state, replay_state, metrics = self.program(alone, replay_state)
         copies = after // config.learner.target_update_period
         if copies > done // config.learner.target_update_period:
             # The first ones are plain averages, so that the beginning leaves no trace.
@@ -312,7 +329,7 @@ class TrainStep:
                 state.target_params, state.params, np.float32(share), metrics["learner/skipped"]
             )
             state = state._replace(target_params=moved)
-        return state._replace(head=head), replay_state, metrics
+        return state._replace(head=head, jump=jump), replay_state, metrics | beside
 
 
 def _make_updates(networks: Networks, replay: Replay, config: Config, spec: EnvSpec) -> Callable:

@@ -119,6 +119,22 @@ def draw_unrolled(axes: Axes, runs: Sequence[RunData], key: str, first: int) -> 
     return bool(axes.lines)
 
 
+def draw_jump(axes: Axes, runs: Sequence[RunData], key: str) -> bool:
+    """The last check of each run by length: of the jump, and dashed of the model's own steps."""
+    alone = len(runs) == 1
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for group in make_groups(runs):
+        for suffix, name, colour, dash in (
+            ("", "jump", style.BLUE, "-"),
+            ("_stepped", "the model's steps", style.ORANGE, "--"),
+        ):
+            vectors = last_vectors(group, key + suffix)
+            found: list[Curve] = [([*range(1, 1 + len(x))], list(x)) for x in vectors]
+            label = name if alone else group.label if not suffix else None
+            style.draw_curves(axes, found, (colour if alone else group.colour, label, dash))
+    return bool(axes.lines)
+
+
 def draw_courses(axes: Axes, runs: Sequence[RunData], key: str, first: int) -> bool:
     """The checks over the run: a line for each of some unroll steps; of several runs the mean."""
     alone = len(runs) == 1

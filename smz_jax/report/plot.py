@@ -67,6 +67,14 @@ class Panel:
     of_one_batch: bool = False  # the caption says how large the batch of a check is
 
 
+def add_panel(
+    panels: dict[str, Panel], name: str, title: str, caption: str, *plots: Plot, **options: Any
+) -> None:
+    """Adds a figure; `options` are those of the panel, and of its plot where none is given."""
+    own = {} if plots else {key: options.pop(key) for key in Plot.__match_args__ if key in options}
+    panels[name] = Panel(name, title, caption, plots or [Plot(**own)], **options)
+
+
 MOST_RUNS = 4  # that have a plot of their own, below each other
 
 

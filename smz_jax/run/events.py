@@ -129,12 +129,16 @@ def check(parts: Parts, state: RunState) -> dict[str, np.ndarray]:
     return found
 
 
-def foresight(parts: Parts, state: RunState) -> dict[str, np.ndarray]:
-    """What the model foresees of replayed windows, as `make_foresight` gives it."""
+def foresight(parts: Parts, state: RunState) -> dict[str, float]:
+    """Metrics of what model and jump foresee of replayed windows, as their checks give it."""
     key = jax.random.fold_in(jax.random.key(parts.config.seed), FORESIGHT_KEY)
     key = jax.random.fold_in(key, state.counters.iteration)
     params = acting_params(state.train, parts.config)
-    return jax.device_get(parts.foresight(params, state.replay, key))
+    row = check_row(jax.device_get(parts.foresight(params, state.replay, key)), "foresight")
+    if parts.jump_check:
+        found = parts.jump_check(state.train.jump, params, state.replay, key)
+        row |= check_row(jax.device_get(found), "jump")
+    return row
 
 
 def learns(config: Config, env_steps: int) -> bool:
@@ -157,9 +161,7 @@ def check_model(session: Session, state: RunState) -> tuple[dict[str, Any], dict
         row = check_row(found) | own
         if found:
             values = calibration(state.replay, parts.config.learner.gamma)
-            row |= check_row(values, "calibration") | check_row(
-                foresight(parts, state), "foresight"
-            )
+            row |= check_row(values, "calibration") | foresight(parts, state)
         return found, row
 
 

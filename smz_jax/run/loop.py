@@ -203,7 +203,8 @@ def learn(parts: Parts, state: RunState) -> tuple[RunState, dict[str, float]]:
     rows = jax.device_get(several)
     skipped = state.counters.skipped
     skipped += int(sum(np.sum(row.pop("learner/skipped")) for row in rows))
-    by_name = {name: [row[name] for row in rows] for name in rows[0]}
+    names = dict.fromkeys(name for row in rows for name in row)  # a jump is not learned in each
+    by_name = {name: [row[name] for row in rows if name in row] for name in names}
     averaged = {name: float(x) for name, x in over_updates(by_name, np).items()}
     state = with_counters(state._replace(train=train_state, replay=replay), skipped=skipped)
     return state, {**averaged, "learner/skipped": skipped}

@@ -11,17 +11,19 @@ from jax.sharding import Mesh
 
 from smz_jax.acting.actor import Actor
 from smz_jax.acting.agent import Agent, make_decide
-from smz_jax.config.seeds import HEAD_KEY
+from smz_jax.config.seeds import HEAD_KEY, JUMP_KEY
 from smz_jax.config.settings import Config
 from smz_jax.envs import RestingEnv, make_env, make_spec
 from smz_jax.envs.rebuilt import RebuiltEnv
 from smz_jax.learning.diagnose import make_check, make_foresight
+from smz_jax.learning.jump import init_jump, make_jump_check
 from smz_jax.learning.learner import TrainStep, init_train_state
 from smz_jax.learning.refresh import Refreshed, make_refresh
 from smz_jax.learning.replay import Replay, check_memory, layout, make_replay
 from smz_jax.learning.sources import Source
 from smz_jax.macros.mine.miner import MacroState, Miner
 from smz_jax.macros.precondition.head import init_head, settle
+from smz_jax.model.jump import make_jump
 from smz_jax.model.lanes import LANES, WHOLE, shardings
 from smz_jax.model.networks import make_networks
 from smz_jax.run.devices import make_mesh
@@ -43,6 +45,7 @@ class Parts(NamedTuple):
     train_step: TrainStep
     check: Callable[..., Any]  # as `make_check` gives it
     foresight: Callable[..., Any]  # as `make_foresight` gives it
+    jump_check: Callable[..., Any] | None  # as `make_jump_check` gives it; None: there is no jump
     decide: Callable[..., Decision]  # by the searched policy
     agent: Callable[..., Agent]  # (params, seed, **options) -> who plays by the search
     settle: Callable[..., Any]  # (HeadState, MacroTable) -> both, of an iteration's evidence
@@ -81,6 +84,7 @@ def make_parts(config: Config, timers: PhaseTimers) -> Parts:
     if config.dataset:
         stored = StoredPlay(config, spec, replay, refresh, timers)
         mined, refresh = replace(config, macro=stored.macro_settings), no_refresh
+    jump = make_jump(config, spec) if config.macro.jump_every else None
     miner = Miner(mined, spec.num_actions, embedding.shape[1:], mesh)
     if stored:
         stored.watch = miner.watch
@@ -89,7 +93,11 @@ def make_parts(config: Config, timers: PhaseTimers) -> Parts:
         train = init_train_state(networks, config, learner_key)
         head_key = jax.random.fold_in(jax.random.key(config.seed), HEAD_KEY)
         head = init_head(config.macro, embedding.shape[1:], head_key, spec.num_actions)
-        return train._replace(head=head), replay.init(), miner.init(macro_key)
+        train = train._replace(head=head)
+        if jump:
+            jump_key = jax.random.fold_in(jax.random.key(config.seed), JUMP_KEY)
+            train = train._replace(jump=init_jump(jump, config, jump_key, embedding.shape[1:]))
+        return train, replay.init(), miner.init(macro_key)
 
     return Parts(
         config=config,
@@ -100,6 +108,7 @@ def make_parts(config: Config, timers: PhaseTimers) -> Parts:
         train_step=TrainStep(networks, replay, config, spec),
         check=make_check(networks, replay, config, spec),
         foresight=make_foresight(networks, replay, config, spec),
+        jump_check=make_jump_check(networks, jump, replay, config, spec) if jump else None,
         decide=decide,
         agent=partial(Agent, decide),
         settle=partial(_settle, config=config.macro),

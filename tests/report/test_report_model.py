@@ -12,6 +12,7 @@ from smz_jax.report import bars, curves, panels
 from smz_jax.report.build import build_report
 from smz_jax.report.data import load_run, load_runs
 from smz_jax.report.macro_tables import precondition_lines
+from smz_jax.report.model_panels import NO_CHECK
 from smz_jax.report.style import Group, make_groups
 from smz_jax.report.verdict import find_warnings
 from tests.report.test_report import append_row, draw, edit
@@ -122,6 +123,26 @@ def test_many_unroll_steps_get_some_lines(tmp_path):
     assert len(shown) == curves.MOST_STEPS and shown[0] == "root" and shown[-1] == "step 32"
 
 
+def test_the_jump_stands_beside_the_steps_of_the_model(run, several, tmp_path):
+    path = write_run(tmp_path / "breakout" / "jumps", iterations=20)
+    names = ("reward_error", "paid", "invented", "value_error", "near")
+    for row in (1, 2):  # the newest counts
+        series = [f"jump/{name}{suffix}" for name in names for suffix in ("", "_stepped")]
+        every = [f"{name}_{i}" for name in series for i in range(3)]
+        append_row(path, {key: row * (n + 1) / 100 for n, key in enumerate(every)})
+    plots = draw("jump", [load_run(path)]).axes
+    assert len(plots) == len(names)
+    for number, axes in enumerate(plots):
+        jump, steps = (by_label(axes)[x] for x in ("jump", "the model's steps"))
+        assert list(jump.get_xdata()) == list(steps.get_xdata()) == [1, 2, 3]
+        first = 2 * (6 * number + 1) / 100
+        np.testing.assert_allclose(jump.get_ydata(), [first, first + 0.02, first + 0.04])
+        np.testing.assert_allclose(steps.get_ydata(), [first + 0.06, first + 0.08, first + 0.1])
+    assert not panels.PANELS["jump"].shown([run])
+    other = write_run(tmp_path / "breakout" / "c", seed=1, network={"family": "resnet"})
+    assert len(draw("jump", [load_run(path), load_run(other)]).axes[0].lines) == 2
+
+
 def test_runs_with_other_unroll_steps_share_no_mean(run, tmp_path):
     other = write_run(tmp_path / "breakout" / "other", iterations=20)
     append_row(other, {f"check/value_error_{i}": 9.0 for i in range(6)})
@@ -192,7 +213,7 @@ def expected_parts(iteration, first):
 def test_runs_without_checks_say_so(tmp_path):
     early = load_run(write_run(tmp_path / "breakout" / "a", iterations=5, finished=False))
     for name in ("entropy_hist", "gradient_shares"):
-        assert [text.get_text() for text in draw(name, [early]).axes[0].texts] == [panels.NO_CHECK]
+        assert [text.get_text() for text in draw(name, [early]).axes[0].texts] == [NO_CHECK]
     for axes in draw("unroll_errors", [early]).axes:
         assert [text.get_text() for text in axes.texts] == ["not checked yet"]
     for name in ("rules", "calibration", "targets"):

@@ -48,6 +48,7 @@ def make_config(experiment="gridworld", *flags):
     common += ("--env.rebuild_every", "19", "--eval.every_env_steps", "128")
     common += ("--macro.bucket_warmup_steps", "128")
     common += ("--macro.head_learning_rate", "0.002", "--macro.head_every", "2")
+    common += ("--macro.jump_every", "2")
     argv = ["--preset", "tiny", *common, *flags]
     return parse(argv, experiments[experiment]).config
 
