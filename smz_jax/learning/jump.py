@@ -157,9 +157,9 @@ def make_jump_update(
         finite = jnp.isfinite(total) & jnp.isfinite(optax.tree.norm(gradient))
         new = (optax.apply_updates(state.params, updates), opt_state)
         old = (state.params, state.opt_state)
-        kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, old)
+        kept, opt_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, old)
         metrics = {f"loss/jump_{name}": term for name, term in terms.items()}
-        return JumpState(*kept, state.updates + 1), metrics
+        return JumpState(kept, opt_state, state.updates + 1), metrics
 
     return update
 
