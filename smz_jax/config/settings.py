@@ -168,7 +168,11 @@ class NetworkConfig(Checked, section="network"):
     input_norm: bool = True
     """Standardise each pixel by its running mean and deviation (frozen in search)."""
     embedding_norm: Literal["layer", "batch"] = "batch"
-    """Normalisation before the embedding's min-max scaling; batch uses running statistics."""
+    """Normalisation before an embedding is scaled; batch uses running statistics."""
+    embedding_scale: Literal["min_max", "simplex"] = "min_max"
+    """How embeddings are kept within bounds. min_max: each scaled to [0, 1] (MuZero, appendix G).
+    simplex: softmax over each 8 neighbouring features (Hansen et al. 2024, TD-MPC2), so that none
+    depends on the largest and the smallest one."""
     bfloat16: bool = False
     """Compute in bfloat16; parameters stay float32."""
 
@@ -240,6 +244,10 @@ class Config(Checked):
         need("loss.reconstruction", fits, "0 while network.decoder_size is 0")
         fits = self.network.decoder_target != "balanced_difference" or self.env.frame_stack > 1
         need("network.decoder_target", fits, "another one while env.frame_stack is 1")
+
+        fits = self.network.embedding_scale != "simplex" or self.network.embedding_size % 8 == 0
+        allowed = "a multiple of 8 where network.embedding_scale is simplex"
+        need("network.embedding_size", fits, allowed)
 
     def _check_devices(self) -> None:
         """Each device has as many lanes of each pool, and windows of a batch, as any other."""

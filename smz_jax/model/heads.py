@@ -13,29 +13,31 @@ class Transition(nn.Module):
 
     A one-hot (action or chance code) joins a flat embedding as extra features, and planes as
     extra constant planes (MuZero, appendix E), or a board with `lines` as learned ones. The result
-    is min-max scaled.
+    is scaled as all embeddings are.
     """
 
     hidden_size: int
     num_blocks: int
     dtype: jnp.dtype
     lines: bool = False
+    scale: str = "min_max"
 
     @nn.compact
     def __call__(self, embedding: Array, one_hot: Array) -> Array:
         """`[B, D]` or `[B, H', W', D]` with `[B, X]` to an embedding of the same shape."""
-        x = embedding.astype(self.dtype)
+        bound, free = layers.SCALES[self.scale]
+        x = free(embedding).astype(self.dtype)
         one_hot = one_hot.astype(self.dtype)
         if x.ndim == 2 or self.lines:
             block = layers.ResidualMlp if x.ndim == 2 else layers.ResidualLines
             for _ in range(self.num_blocks):
                 x = block(self.hidden_size, self.dtype)(x, one_hot)
-            return layers.min_max_scale(x)
+            return bound(x)
         planes = jnp.broadcast_to(one_hot[:, None, None], (*x.shape[:3], one_hot.shape[-1]))
         x = x + nn.Conv(x.shape[-1], (3, 3), dtype=self.dtype)(jnp.concatenate([x, planes], -1))
         for _ in range(self.num_blocks):
             x = layers.ResidualConv(x.shape[-1], self.dtype)(x)
-        return layers.min_max_scale(x)
+        return bound(x)
 
 
 class Heads(nn.Module):

@@ -38,7 +38,8 @@ class JumpNetwork(nn.Module):
         sequence = jax.nn.one_hot(actions, self.num_actions, dtype=jnp.float32)
         sequence = sequence.reshape(len(actions), -1)  # of -1 zeros
         blocks, lines = max(MIN_BLOCKS, c.num_blocks), FAMILIES[c.family].has_lines
-        end = Transition(c.hidden_size, blocks, dtype, lines)(state, sequence)
+        move = Transition(c.hidden_size, blocks, dtype, lines, c.embedding_scale)
+        end = move(state, sequence)
         both = jnp.concatenate([end, state.astype(end.dtype)], axis=-1)
         (reward_logits,) = Heads(c.hidden_size, (2 * self.support + 1,), dtype)(both)
         return end, reward_logits

@@ -1,6 +1,7 @@
 """Layers shared by torsos, dynamics and heads."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 
 from smz_jax.types import Array
 
+SIMPLEX = 8
 SMALL_INIT = nn.initializers.variance_scaling(1e-4, "fan_in", "truncated_normal")
 
 
@@ -40,6 +42,29 @@ def min_max_scale(embedding: Array) -> Array:
     """
     low, high = -highest(-embedding), highest(embedding)
     return (embedding - low) / jnp.maximum(high - low, 1e-5)
+
+
+def simplex_scale(logits: Array) -> Array:
+    """Softmax over each `SIMPLEX` neighbouring features of `[..., D]`.
+
+    SimNorm (Hansen et al. 2024, TD-MPC2, section 3.1; appendix: groups of 8).
+    """
+    groups = logits.reshape(*logits.shape[:-1], -1, SIMPLEX)
+    return jax.nn.softmax(groups, axis=-1).reshape(logits.shape)
+
+
+class Scale(NamedTuple):
+    """How embeddings are kept within bounds."""
+
+    bound: Callable[[Array], Array]  # any numbers `[B, ..., D]` to an embedding in [0, 1]
+    free: Callable[[Array], Array]  # back: what a residual layer adds to; `bound` of it is the same
+
+
+SCALES = {
+    "min_max": Scale(min_max_scale, lambda x: x),
+    "simplex": Scale(simplex_scale, lambda x: jnp.log(x + 1e-6)),
+}
+"""Every value of `network.embedding_scale`."""
 
 
 def batch_standardise(x: Array, rows: int | None = None) -> Array:
@@ -157,7 +182,7 @@ class ChangeNorm(nn.Module):
 
 
 class EmbeddingNorm(nn.Module):
-    """Normalises an embedding before its min-max scaling."""
+    """Normalises an embedding before it is scaled."""
 
     kind: str
 

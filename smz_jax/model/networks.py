@@ -18,13 +18,7 @@ from smz_jax import types
 from smz_jax.config.check import require
 from smz_jax.config.settings import NetworkConfig
 from smz_jax.model.heads import CodeHead, Heads, Projector, Transition
-from smz_jax.model.layers import (
-    ChangeNorm,
-    EmbeddingNorm,
-    PixelNorm,
-    as_float,
-    min_max_scale,
-)
+from smz_jax.model.layers import SCALES, ChangeNorm, EmbeddingNorm, PixelNorm, as_float
 from smz_jax.model.torsos import FAMILIES
 from smz_jax.model.values import Transform, logits_to_scalar
 from smz_jax.types import Array, EnvSpec, Networks, Params
@@ -48,7 +42,8 @@ class Model(nn.Module):
         self.representation_norm = EmbeddingNorm(c.embedding_norm)
         self.prediction_head = Heads(c.hidden_size, (self.spec.num_actions, values), dtype)
         transition = functools.partial(
-            Transition, c.hidden_size, c.num_blocks, dtype, family.has_lines
+            *(Transition, c.hidden_size, c.num_blocks, dtype, family.has_lines),
+            scale=c.embedding_scale,
         )
         self.afterstate_transition = transition()
         self.afterstate_head = Heads(c.hidden_size, (c.codebook_size, values), dtype)
@@ -90,14 +85,14 @@ class Model(nn.Module):
             self.change_norm.update(self.decoded(as_float(newest) - as_float(before)))
         arrange = FAMILIES[self.config.family].arrange
         x = self.representation_torso(self.pixel_norm(observation, train, arrange))
-        return min_max_scale(self.representation_norm(x, train))
+        return SCALES[self.config.embedding_scale].bound(self.representation_norm(x, train))
 
     def prediction(self, embedding: Array) -> types.Prediction:
         """f: what a state is worth, and what to do in it."""
         return types.Prediction(*self.prediction_head(embedding))
 
     def afterstate_dynamics(self, embedding: Array, action: Array) -> Array:
-        """phi: `action [B]` enters as a one-hot; gives the afterstate, scaled to [0, 1]."""
+        """phi: `action [B]` enters as a one-hot; gives the afterstate, scaled as embeddings are."""
         one_hot = jax.nn.one_hot(action, self.spec.num_actions, dtype=jnp.float32)
         return self.afterstate_transition(embedding, one_hot)
 

@@ -9,7 +9,7 @@ import pytest
 
 from smz_jax.config.settings import NetworkConfig
 from smz_jax.model.heads import Heads
-from smz_jax.model.layers import PixelNorm, ResidualLines, highest, min_max_scale
+from smz_jax.model.layers import SCALES, PixelNorm, ResidualLines, highest, min_max_scale
 from smz_jax.model.networks import make_networks
 from smz_jax.model.torsos import FAMILIES, patches
 from smz_jax.types import EnvSpec, Space
@@ -333,6 +333,32 @@ def test_min_max_scale_by_hand():
     np.testing.assert_allclose(min_max_scale(x), expected, atol=1e-6)
     planes = jnp.asarray([[[[1.0, 3.0]], [[5.0, 2.0]]]])  # scaled over all its features at once
     np.testing.assert_allclose(min_max_scale(planes), [[[[0.0, 0.5]], [[1.0, 0.25]]]], atol=1e-6)
+
+
+def test_a_simplex_by_hand():
+    weights = np.array([[1, 2, 3, 4, 0, 0, 0, 0, 8, 1, 1, 1, 1, 1, 1, 2]], np.float32)
+    expected = weights / np.repeat([[10.0, 16.0]], 8, axis=1)
+    scale = SCALES["simplex"]
+    got = scale.bound(jnp.log(jnp.asarray(weights)) + jnp.repeat(jnp.array([3.0, -7.0]), 8))
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+    np.testing.assert_allclose(scale.bound(scale.free(got)), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["light", "board", "resnet"])
+def test_embeddings_of_simplices_stay_some(family):
+    config = make_config(family, embedding_size=16, embedding_scale="simplex")
+    networks = make_networks(config, make_spec(FRAMES[family]))
+    params = random_params(networks)
+    rng = np.random.default_rng(0)
+    observation = rng.integers(0, 256, (B, F, *FRAMES[family])).astype(np.uint8)
+    state = networks.representation(params, observation)
+    afterstate = networks.afterstate_dynamics(params, state, jnp.zeros(B, jnp.int32))
+    after = networks.dynamics(params, afterstate, jax.nn.one_hot(jnp.arange(B), C)).embedding
+    for x in (state, afterstate, after):
+        groups = x.reshape(*x.shape[:-1], 2, 8)
+        assert groups.min() >= 0
+        np.testing.assert_allclose(groups.sum(axis=-1), 1.0, atol=1e-5)
+    assert np.abs(after - afterstate).max() > 0.01
 
 
 @pytest.mark.parametrize("shape", [(8, 12), (10, 13)])
