@@ -11,7 +11,8 @@ Shape legend, used in all docstrings of the project:
     M  macro table capacity              F  frames stacked in an observation
 
 An observation is always `[B, F, *frame_shape]`, newest frame last; an environment without frame
-stacking has F = 1.
+stacking has F = 1. Where `EnvSpec.is_marked` one row more comes first, whose every number says how
+many of the F frames are of the game in progress: those before repeat its first one.
 """
 
 if __name__ == "types":  # `python smz_jax` finds this file in place of Python's own
@@ -47,11 +48,12 @@ class EnvSpec(NamedTuple):
     frame_dtype: np.dtype
     action_space: Space
     frames_per_step: int  # emulator frames for one agent step (4 in Atari)
+    is_marked: bool = False  # observations begin with a row of the number of the game's frames
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
-        """Shape of one observation without its batch axis: `(F, *frame_shape)`."""
-        return (self.context, *self.frame_shape)
+        """Shape of one observation without its batch axis: `(F, *frame_shape)`; marked, F + 1."""
+        return (self.context + self.is_marked, *self.frame_shape)
 
     @property
     def num_actions(self) -> int:

@@ -126,4 +126,7 @@ def job_config(plan: Plan, job: Job) -> Config:
     }
     if plan.preset != "gpu":
         fixed["rollout.pools"] = 1
-    return from_dict({**settings, **fixed})
+    config = from_dict({**settings, **fixed})
+    allowed = "one that reads no sequence"
+    require(not config.env.mark_start, "network.family", config.network.family, allowed)
+    return config

@@ -8,7 +8,7 @@ environment loads.
 import json
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from smz_jax.config import training
@@ -17,6 +17,8 @@ from smz_jax.config.search import SearchConfig
 
 MAX_SUPPORT = 5000
 """Largest support of rewards and values."""
+SEQUENCES = ("lstm", "transformer", "light_lstm", "resnet_lstm", "resnet_transformer")
+"""Values of `network.family` that read the frames of an observation one after the other."""
 REFRESH_ROOTS = 128
 """Most roots of one search of `replay.refresh_rows`, where the lanes are no more."""
 MAX_BYTES = 10**12
@@ -52,8 +54,11 @@ class EnvConfig(Checked, section="env"):
     """Atari only: emulator frames for one agent step; the last two are merged by their maximum."""
     frame_size: Annotated[int, Between(16, 210)] = 84
     """Height and width of the grey frames, in pixels. Observations that are no images have none."""
-    frame_stack: Annotated[int, Between(1, 16)] = 4
+    frame_stack: Annotated[int, Between(1, 32)] = 4
     """Newest frames that make one observation."""
+    mark_start: bool = False
+    """Whether observations say how many of their frames are of the game in progress: at its start
+    the first one is repeated. Families over sequences turn it on; no other takes it."""
     episodic_life: bool = True
     """Atari only, in training: a lost life ends the episode for learning; the game continues."""
     clip_rewards: bool = True
@@ -119,9 +124,15 @@ class EnvConfig(Checked, section="env"):
 class NetworkConfig(Checked, section="network"):
     """The six functions of the model."""
 
-    family: Literal["light", "mlp", "board", "resnet"] = "light"
+    family: Literal[
+        "light", "mlp", "board", "resnet",
+        "lstm", "transformer", "light_lstm", "resnet_lstm", "resnet_transformer",
+    ] = "light"  # fmt: skip
     """light: small conv torso, flat embedding (CPUs). mlp: flat 256-wide. board: planes of a
-    board's size, weights shared by its lines (pgx). resnet: 6x6 planes."""
+    board's size, weights shared by its lines (pgx). resnet: 6x6 planes. lstm, transformer: over
+    the frames of an observation one after the other (`env.frame_stack` of 2 or more), for games
+    whose newest frame does not tell all. light_lstm (CPUs), resnet_lstm, resnet_transformer: the
+    same over images, each through a conv torso first."""
     embedding_size: Annotated[int, Between(4, 8192)] = 256
     """Length of a flat embedding, or channels of the planes of resnet and board."""
     hidden_size: Annotated[int, Between(4, 8192)] = 256
@@ -129,7 +140,12 @@ class NetworkConfig(Checked, section="network"):
     num_blocks: Annotated[int, Between(1, 64)] = 1
     """Residual blocks in each dynamics function (and per resolution in the resnet torso)."""
     torso_channels: Annotated[int, Between(1, 1024)] = 16
-    """Channels of the light torso's first layer; its second has twice as many."""
+    """Channels of the light torso's first layer; its second has twice as many, and so has that of
+    resnet_lstm and resnet_transformer."""
+    layers: Annotated[int, Between(1, 16)] = 1
+    """Layers of an lstm or a transformer, each `hidden_size` wide."""
+    heads: Annotated[int, Between(1, 64)] = 4
+    """Attention heads of a transformer; they divide its width, and the half of the encoder's."""
     codebook_size: Annotated[int, Between(1, 1024)] = 32
     """C: chance outcomes that the model distinguishes. 1 makes the model MuZero's, and its search
     as deep with `search.collapse_threshold` above 0."""
@@ -176,6 +192,13 @@ class NetworkConfig(Checked, section="network"):
     bfloat16: bool = False
     """Compute in bfloat16; parameters stay float32."""
 
+    def __post_init__(self) -> None:
+        """Checks `heads` too."""
+        super().__post_init__()
+        fits = "transformer" not in self.family or self.hidden_size % (2 * self.heads) == 0
+        allowed = f"a divisor of half of network.hidden_size = {self.hidden_size}"
+        self._require("network.heads", fits, allowed)
+
 
 @dataclass(frozen=True)
 class Config(Checked):
@@ -215,6 +238,8 @@ class Config(Checked):
     def __post_init__(self) -> None:
         """Validates what spans sections; raises ConfigError in one line."""
         super().__post_init__()
+        if self.network.family in SEQUENCES:
+            object.__setattr__(self, "env", replace(self.env, mark_start=True))
         is_plain = re.fullmatch(r"[A-Za-z0-9_][\w.-]{0,99}", self.experiment) is not None
         self._require("experiment", is_plain, "a plain name of letters, digits, _ . -")
         every, keep = self.checkpoint_every_env_steps, self.keep_checkpoint_every_env_steps
@@ -236,10 +261,14 @@ class Config(Checked):
         atari, need = suite == "atari", self._require
         allowed = f"false where env.suite is {suite}"
         need("eval.sticky_column", atari or not self.eval.sticky_column, allowed)
-        allowed = "light, mlp or resnet where env.suite is atari"
+        allowed = "another one than board where env.suite is atari"
         need("network.family", not atari or family != "board", allowed)
-        allowed = "at least 48 where network.family is resnet"
-        need("env.frame_size", family != "resnet" or self.env.frame_size >= 48, allowed)
+        allowed = f"at least 48 where network.family is {family}"
+        fits = not family.startswith("resnet") or self.env.frame_size >= 48
+        need("env.frame_size", fits, allowed)
+        is_sequence, where = family in SEQUENCES, f"where network.family is {family}"
+        need("env.frame_stack", not is_sequence or self.env.frame_stack > 1, f"above 1 {where}")
+        need("env.mark_start", is_sequence or not self.env.mark_start, f"false {where}")
         fits = self.loss.reconstruction == 0 or self.network.decoder_size > 0
         need("loss.reconstruction", fits, "0 while network.decoder_size is 0")
         fits = self.network.decoder_target != "balanced_difference" or self.env.frame_stack > 1

@@ -7,7 +7,11 @@ import numpy as np
 
 
 def push_frame(
-    stack: np.ndarray | None, frame: np.ndarray, is_first: np.ndarray, frame_stack: int
+    stack: np.ndarray | None,
+    frame: np.ndarray,
+    is_first: np.ndarray,
+    frame_stack: int,
+    is_marked: bool = False,
 ) -> np.ndarray:
     """Adds the newest frame of every lane to its observation.
 
@@ -19,12 +23,13 @@ def push_frame(
         frame: `[B, *frame_shape]`, copied.
         is_first: `[B]` bool, lanes whose game starts with this frame.
         frame_stack: F, the number of frames in an observation.
+        is_marked: whether a row comes first that counts the frames of the game in progress.
 
     Returns:
         `[B, F, *frame_shape]`, newest last; read-only, and never written to again: JAX on a
         CPU may keep a view of it.
     """
-    new = np.empty((frame.shape[0], frame_stack, *frame.shape[1:]), frame.dtype)
+    new = np.empty((frame.shape[0], frame_stack + is_marked, *frame.shape[1:]), frame.dtype)
     if stack is None:
         new[:] = frame[:, None]
     else:
@@ -32,8 +37,19 @@ def push_frame(
         new[:, -1] = frame
         if is_first.any():
             new[is_first] = frame[is_first, None]
+    if is_marked:
+        new[:, 0] = 1 if stack is None else np.minimum(stack[:, 0] + 1, frame_stack)
+        new[is_first, 0] = 1
     new.flags.writeable = False
     return new
+
+
+def push_frames(observation: np.ndarray, frames: np.ndarray, is_marked: bool) -> np.ndarray:
+    """The observation `[F, ...]` that one becomes with `frames [n, ...]` of the same game more."""
+    last, rows = observation, len(observation) - is_marked
+    for frame in frames:
+        last = push_frame(last[None], frame[None], np.zeros(1, np.bool_), rows, is_marked)[0]
+    return last
 
 
 def resize_area(screen: np.ndarray, size: int) -> np.ndarray:

@@ -113,6 +113,7 @@ def describe(
         frame_dtype=np.dtype(dtype),
         action_space=Space(len(names), names),
         frames_per_step=config.frames_per_step,
+        is_marked=config.mark_start,
     )
 
 
@@ -212,7 +213,8 @@ class LanesVectorEnv(RestingEnv):
             terminated = terminated | (life_lost & self._episodic_life)
             truncated = truncated & ~terminated
             reward = np.sign(raw) if self._clip_rewards else raw
-        self._stack = push_frame(self._stack, step.frame, is_first, self.spec.context)
+        layout = self.spec.context, self.spec.is_marked
+        self._stack = push_frame(self._stack, step.frame, is_first, *layout)
         # Copies: who writes into what was given changes nothing in the game.
         self._game_over, self._invalid = game_over | self._resting, invalid.copy()
         return Timestep(

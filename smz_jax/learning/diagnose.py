@@ -151,7 +151,7 @@ def foresight_sums(
     part = slice(history, history + steps)
     real = jnp.cumprod(~rows.is_first[:, history + 1 : history + steps + 1], axis=1).T > 0
     ended = is_end(rows.discount[:, part]).T
-    roots = stack_windows(rows, spec.context, range(history, history + 1))[:, 0]
+    roots = stack_windows(rows, spec, range(history, history + 1))[:, 0]
     roots, actions = networks.representation(params, roots), rows.action[:, part].T
     _, after = imagine(networks, params, roots, actions)
     reward = rows.reward[:, part].T
@@ -162,7 +162,7 @@ def foresight_sums(
 
     few = max(1, len(reward.T) // EFFECT_EVERY)
     rows = jax.tree.map(lambda x: x[:few], rows)
-    seen = stack_windows(rows, spec.context, range(history + 1, part.stop + 1))
+    seen = stack_windows(rows, spec, range(history + 1, part.stop + 1))
     seen = embed(networks, params, jnp.swapaxes(seen, 0, 1))
     found = roots[:few], actions[:, :few], after.state[:, :few], seen
     known = _effects_known(networks, config, spec, params, rng_key, *found)

@@ -131,11 +131,11 @@ def make_batch_builder(
         rows = sample.rows
         tail = jax.tree.map(lambda x: x[:, history:], rows._replace(frame=()))
         values = tail.search_value
-        observations = stack_windows(rows, spec.context, range(history, history + steps + 1))
+        observations = stack_windows(rows, spec, range(history, history + steps + 1))
         if learner.bootstrap == "target":
             # Of the rows that end the n steps alone; a truncation's last row keeps its own value.
             ends = range(history + learner.td_steps, rows.reward.shape[1])
-            seen = stack_windows(rows, spec.context, ends)
+            seen = stack_windows(rows, spec, ends)
             embeddings = networks.representation(target_params, seen.reshape(-1, *seen.shape[2:]))
             found = predict(networks, target_params, embeddings).value
             values = values.at[:, learner.td_steps :].set(found.reshape(len(values), -1))

@@ -71,14 +71,14 @@ def sweep(
     return starts, cursor
 
 
-def read_flat(state: Any, first: Array, size: int, context: int) -> tuple[Array, Trajectory]:
+def read_flat(state: Any, first: Array, size: int, spec: EnvSpec) -> tuple[Array, Trajectory]:
     """Observations `[B n, F, ...]` of the `size` = n rows from the time `first` on, and the rows.
 
-    `context` is F; F - 1 rows before `first` must be in the ring. The rows come without frames.
+    F - 1 rows before `first` must be in the ring. The rows come without frames.
     """
-    history = context - 1
+    history = spec.context - 1
     rows = read_block(state, first - history, history + size)
-    stacks = stack_windows(rows, context, range(history, history + size))
+    stacks = stack_windows(rows, spec, range(history, history + size))
     own = rows._replace(frame=())
     flat = jax.tree.map(lambda x: x[:, history:].reshape(-1, *x.shape[2:]), own)
     return stacks.reshape(-1, *stacks.shape[2:]), flat
@@ -100,7 +100,7 @@ def make_refresh_block(networks: Networks, config: Config, spec: EnvSpec) -> Cal
     def refresh_block(
         params: Params, state: Any, rng_key: Array, first: Array, step: Array
     ) -> tuple[Any, ...]:
-        observation, old = read_flat(state, first, size, spec.context)
+        observation, old = read_flat(state, first, size, spec)
         embedding = networks.representation(params, observation)
         invalid = old.invalid_actions.astype(jnp.float32)
         found = search(params, rng_key, embedding, invalid, jnp.float32(1.0), jnp.float32(1.0))

@@ -16,10 +16,10 @@ import jax.numpy as jnp
 
 from smz_jax import types
 from smz_jax.config.check import require
-from smz_jax.config.settings import NetworkConfig
+from smz_jax.config.settings import SEQUENCES, NetworkConfig
 from smz_jax.model.heads import CodeHead, Heads, Projector, Transition
 from smz_jax.model.layers import SCALES, ChangeNorm, EmbeddingNorm, PixelNorm, as_float
-from smz_jax.model.torsos import FAMILIES
+from smz_jax.model.torsos import FAMILIES, Torso
 from smz_jax.model.values import Transform, logits_to_scalar
 from smz_jax.types import Array, EnvSpec, Networks, Params
 
@@ -83,9 +83,16 @@ class Model(nn.Module):
         if train and self.measures_changes:
             newest, before = observation[:, -1], observation[:, -2]
             self.change_norm.update(self.decoded(as_float(newest) - as_float(before)))
-        arrange = FAMILIES[self.config.family].arrange
-        x = self.representation_torso(self.pixel_norm(observation, train, arrange))
+        x = self.features(self.representation_torso, observation, train)
         return SCALES[self.config.embedding_scale].bound(self.representation_norm(x, train))
+
+    def features(self, torso: Torso, observation: Array, train: bool) -> Array:
+        """What a torso makes of an observation; the mark before its frames is not standardised."""
+        arrange = FAMILIES[self.config.family].arrange
+        if not self.spec.is_marked:
+            return torso(self.pixel_norm(observation, train, arrange))
+        count = observation.reshape(*observation.shape[:2], -1)[:, 0, 0].astype(jnp.int32)
+        return torso(self.pixel_norm(observation[:, 1:], train, arrange), count)
 
     def prediction(self, embedding: Array) -> types.Prediction:
         """f: what a state is worth, and what to do in it."""
@@ -114,8 +121,7 @@ class Model(nn.Module):
     def encoder(self, after: Array, afterstate: Array) -> Array:
         """e: code logits `[B, C]` from the observation after the step (or its embedding)."""
         if self.config.encoder_input == "frames":
-            arrange = FAMILIES[self.config.family].arrange
-            after = self.encoder_torso(self.pixel_norm(after, False, arrange))
+            after = self.features(self.encoder_torso, after, False)
         return self.encoder_head(after, afterstate if self.config.encoder_sees_afterstate else None)
 
     def project(self, embedding: Array, predict: bool, among: Array | None = None) -> Array:
@@ -180,6 +186,8 @@ def make_networks(config: NetworkConfig, spec: EnvSpec) -> Networks:
     families = [name for name, family in FAMILIES.items() if kind in family.observations]
     allowed = f"{' or '.join(families)}: the observations of {spec.name} are {kind}"
     require(config.family in families, "network.family", config.family, allowed)
+    fits = (config.family in SEQUENCES) == spec.is_marked
+    require(fits, "env.mark_start", spec.is_marked, f"{not spec.is_marked} with {config.family}")
     model = Model(config, spec)
 
     def init(rng_key: Array) -> Params:

@@ -6,11 +6,15 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from smz_jax.types import Array, Trajectory
+from smz_jax.types import Array, EnvSpec, Trajectory
 
 
 def stack_observations(
-    frames: Array, is_first: Array, positions: Sequence[int], context: int
+    frames: Array,
+    is_first: Array,
+    positions: Sequence[int],
+    context: int,
+    is_marked: bool = False,
 ) -> Array:
     """Rebuilds the environment's observations from newest frames, bit for bit.
 
@@ -21,6 +25,7 @@ def stack_observations(
         is_first: [W] bool, first observation of a game.
         positions: static rows whose observations are wanted, each at least `context` - 1.
         context: F.
+        is_marked: whether a row comes first that counts the frames of the game in progress.
 
     Returns:
         [len(positions), F, *frame_shape], newest frame last.
@@ -33,11 +38,17 @@ def stack_observations(
     wanted = jnp.asarray(positions)
     back = jnp.arange(context) - (context - 1)
     index = jnp.maximum(wanted[:, None] + back[None, :], game_start[wanted][:, None])
-    return frames[index]
+    stacks = frames[index]
+    if not is_marked:
+        return stacks
+    count = jnp.minimum(wanted - game_start[wanted] + 1, context).astype(frames.dtype)
+    mark = jnp.broadcast_to(count.reshape(-1, *[1] * frames.ndim), stacks[:, :1].shape)
+    return jnp.concatenate([mark, stacks], axis=1)
 
 
-def stack_windows(rows: Trajectory, context: int, positions: range) -> Array:
+def stack_windows(rows: Trajectory, spec: EnvSpec, positions: range) -> Array:
     """Observations of sampled rows `[B, W, ...]`: `[B, positions, F, *frame_shape]`."""
-    return jax.vmap(lambda frames, first: stack_observations(frames, first, positions, context))(
+    layout = positions, spec.context, spec.is_marked
+    return jax.vmap(lambda frames, first: stack_observations(frames, first, *layout))(
         rows.frame, rows.is_first
     )

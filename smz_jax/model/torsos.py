@@ -1,5 +1,6 @@
 """Torsos: from a standardised observation `[B, F, *frame_shape]` to raw features."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 
 from smz_jax.config.settings import NetworkConfig
 from smz_jax.model.layers import ResidualConv, ResidualLines
+from smz_jax.model.sequences import Lstm, Transformer
 from smz_jax.types import Array
 
 PATCH = 4
@@ -106,20 +108,65 @@ class ResNetTorso(Torso):
         return nn.avg_pool(blocks(x, features), (3, 3), (2, 2), "SAME")
 
 
+class SequenceTorso(Torso):
+    """An LSTM or a transformer over the frames, each seen by a torso of its own before.
+
+    No state is carried from one observation to the next: every one is read from its oldest frame.
+    """
+
+    frame: type[Torso] | None = None  # of one frame; None: a dense layer alone
+    attends: bool = False  # a transformer
+
+    @nn.compact
+    def __call__(self, x: Array, count: Array) -> Array:
+        """`[B, F, ...]`, the newest `count [B]` frames of the game, to `[B, features]`."""
+        batch, stack = x.shape[:2]
+        width, dtype, layers = self.width(self.config.hidden_size), self.dtype, self.config.layers
+        real = jnp.arange(stack) >= stack - count[:, None]
+        x = jnp.where(real.reshape(batch, stack, *[1] * (x.ndim - 2)), x, 0.0).astype(dtype)
+        if self.frame is not None:
+            x = x.reshape(batch * stack, *x.shape[2:])
+            planes = self.frame is ResNetTorso
+            features = 2 * self.config.torso_channels if planes else width
+            x = self.frame(self.config, features, dtype, self.slim)(x[:, None] if planes else x)
+            x = nn.LayerNorm(dtype=dtype)(x)
+        x = nn.relu(nn.Dense(width, dtype=dtype)(x.reshape(batch, stack, -1)))
+        if self.attends:
+            x = Transformer(layers, dtype, self.config.heads)(x, real)
+        else:
+            x = Lstm(layers, dtype)(x, real)
+        return nn.Dense(self.features, dtype=dtype)(x[:, -1])
+
+
+def frame_patches(x: Array) -> Array:
+    """`patches` of each frame by itself, `[B, F, H, W]` to `[B, F, H / 4, W / 4, 16]`."""
+    cut = patches(x.reshape(-1, 1, *x.shape[2:]))
+    return cut.reshape(*x.shape[:2], *cut.shape[1:])
+
+
 class Family(NamedTuple):
     """A family of networks."""
 
     observations: tuple[str, ...]  # what it reads: images [H, W], boards [H, W, planes], vectors
-    torso: type[Torso]
+    torso: Callable[..., Torso]
     is_spatial: bool = False  # embeddings are planes
     has_lines: bool = False  # transitions see the rows and columns of a board
     arrange: Callable[[Array], Array] | None = None  # of pixels, before they are standardised
 
 
+ANY = ("images", "boards", "vectors")
+ATTENDING = functools.partial(SequenceTorso, attends=True)
+LIGHT_FRAMES = functools.partial(SequenceTorso, frame=LightTorso)
+RESNET_FRAMES = functools.partial(SequenceTorso, frame=ResNetTorso)
 FAMILIES = {
     "board": Family(("boards",), BoardTorso, is_spatial=True, has_lines=True),
     "light": Family(("images",), LightTorso, arrange=patches),
-    "mlp": Family(("images", "boards", "vectors"), MlpTorso),
+    "light_lstm": Family(("images",), LIGHT_FRAMES, arrange=frame_patches),
+    "lstm": Family(ANY, SequenceTorso),
+    "mlp": Family(ANY, MlpTorso),
     "resnet": Family(("images",), ResNetTorso, is_spatial=True),
+    "resnet_lstm": Family(("images",), RESNET_FRAMES),
+    "resnet_transformer": Family(("images",), functools.partial(RESNET_FRAMES, attends=True)),
+    "transformer": Family(ANY, ATTENDING),
 }
 """Every value of `network.family`; a new one is a torso and a line here."""

@@ -50,7 +50,7 @@ def played(emulator, actions):
         ("SpaceInvaders", 500, 0, {}),
         ("Breakout", 170, 0, {"sticky_prob": 0.25}),
         ("Breakout", 450, 1, {"frame_skip": 3, "frame_size": 61}),
-        ("Breakout", 40, 0, {"frame_skip": 1}),
+        ("Breakout", 40, 0, {"frame_skip": 1, "mark_start": True}),
         ("MsPacman", 40, 0, {}),
     ],
 )
@@ -66,9 +66,10 @@ def test_games_are_those_of_envpool_bit_for_bit(game, steps, least_ends, setting
         img_width=settings.get("frame_size", 84),
     )
     noops = int(game == "MsPacman")  # it has no FIRE, and envpool plays one then
+    mark = int(emulator.spec.is_marked)
     ours = emulator.reset(seed, noops)
     stack, info = pool.reset()
-    np.testing.assert_array_equal(ours.observation, stack[0])
+    np.testing.assert_array_equal(ours.observation[mark:], stack[0])
     ends = scores = in_game = 0
     before = info["lives"][0]
     must_fire = False
@@ -78,18 +79,19 @@ def test_games_are_those_of_envpool_bit_for_bit(game, steps, least_ends, setting
         ours = emulator.step(action)
         executed = FIRE if must_fire else action
         stack, reward, over, _, info = pool.step(np.array([executed], np.int32))
-        np.testing.assert_array_equal(ours.observation, stack[0])
+        np.testing.assert_array_equal(ours.observation[mark:], stack[0])
         np.testing.assert_array_equal(ours.frame, stack[0, -1])
         assert (ours.reward, ours.lives) == (reward[0], info["lives"][0])
         assert ours.terminated == over[0]
         assert not (over[0] and ours.invalid_actions.any())
         in_game += 1
+        assert not mark or (ours.observation[0] == min(in_game + 1, 4)).all()
         must_fire = bool(info["lives"][0] < before and not over[0] and not noops)
         before, scores = info["lives"][0], scores + (reward[0] != 0)
         if over[0]:
             stack, *_, info = pool.step(np.array([0], np.int32))
             ours = emulator.reset(seed, noops)
-            np.testing.assert_array_equal(ours.observation, stack[0])
+            np.testing.assert_array_equal(ours.observation[mark:], stack[0])
             before, must_fire, ends, in_game = info["lives"][0], False, ends + 1, 0
         assert ours.env_frames == 1 + in_game * settings.get("frame_skip", 4)
     assert ends >= least_ends

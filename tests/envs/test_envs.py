@@ -16,7 +16,7 @@ from smz_jax.config.check import ConfigError
 from smz_jax.config.settings import EnvConfig
 from smz_jax.envs import SUITES, check_actions, check_env_id, make_env, make_spec
 from smz_jax.envs.atari import rom_files
-from smz_jax.envs.frames import push_frame
+from smz_jax.envs.frames import push_frame, push_frames
 from smz_jax.envs.vector import LaneStep, LanesVectorEnv
 from smz_jax.types import EnvSpec, Space
 from tests.support.toy_env import CatchEnv
@@ -174,22 +174,33 @@ def test_calls_in_a_wrong_order_are_answered_and_do_no_harm():
             call()
 
 
-def test_frame_stacker_against_lists():
+@pytest.mark.parametrize("is_marked", [False, True])
+def test_frame_stacker_against_lists(is_marked):
     rng = np.random.default_rng(0)
     stack = None
-    lanes = [[], []]
+    lanes, counts, stacks = [[], []], [0, 0], []
     for step in range(20):
         frame = rng.integers(0, 256, (2, 4, 5)).astype(np.uint8)
         is_first = rng.random(2) < 0.3
-        stack = push_frame(stack, frame, is_first, 3)
+        stack = push_frame(stack, frame, is_first, 3, is_marked)
+        stacks.append((stack[0], is_first[0]))
         frame_before = frame.copy()
         frame[:] = 0  # the library may reuse its buffer
         for lane, history in enumerate(lanes):
             if step == 0 or is_first[lane]:
                 history[:] = [frame_before[lane]] * 3
             history[:] = [*history[1:], frame_before[lane]]
-            np.testing.assert_array_equal(stack[lane], history)
+            counts[lane] = 1 if step == 0 or is_first[lane] else min(counts[lane] + 1, 3)
+            mark = [np.full((4, 5), counts[lane])] * is_marked
+            np.testing.assert_array_equal(stack[lane], mark + history)
         assert not stack.flags.writeable
+    # Several frames of one game at once.
+    games = "".join("01"[int(first)] for _, first in stacks)
+    start = games.index("00000")
+    frames = np.stack([stack[-1] for stack, _ in stacks[start : start + 5]])
+    for n in range(5):
+        after = push_frames(stacks[start][0], frames[1 : n + 1], is_marked)
+        np.testing.assert_array_equal(after, stacks[start + n][0])
 
 
 @pytest.mark.parametrize(

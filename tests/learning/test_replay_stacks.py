@@ -13,19 +13,21 @@ from smz_jax.model.observe import stack_observations
 from tests.learning.test_replay import make_config, rows_of
 
 
-def environment_stacks(frames, is_first, F):
+def environment_stacks(frames, is_first, F, is_marked=False):
     """The environment's own rule, one frame at a time."""
-    stack, out = None, []
+    stack, count, out = None, 0, []
     for frame, first in zip(frames, is_first, strict=True):
         stack = [frame] * F if first else [*stack[1:], frame]
-        out.append(np.stack(stack))
+        count = 1 if first else min(count + 1, F)
+        out.append(np.stack([np.full_like(frame, count)] * is_marked + stack))
     return np.stack(out)
 
 
-@pytest.mark.parametrize("F", [1, 2, 4])
-def test_stacks_equal_the_environments_with_borders_in_every_place(F):
+@pytest.mark.parametrize(("F", "is_marked"), [(1, False), (2, False), (4, False), (3, True)])
+def test_stacks_equal_the_environments_with_borders_in_every_place(F, is_marked):
+    layout = F, is_marked
     rebuild = jax.jit(
-        lambda frames, first, positions: stack_observations(frames, first, positions, F),
+        lambda frames, first, positions: stack_observations(frames, first, positions, *layout),
         static_argnums=2,
     )
     rng = np.random.default_rng(0)
@@ -36,7 +38,7 @@ def test_stacks_equal_the_environments_with_borders_in_every_place(F):
     # Every pattern of game starts in six neighbouring rows, among them games of one frame.
     patterns = (np.arange(32)[:, None] >> np.arange(6)) & 1
     borders[1 : 1 + patterns.size] = patterns.ravel()[: total - 1].astype(bool)
-    truth = environment_stacks(frames, borders, F)
+    truth = environment_stacks(frames, borders, *layout)
     for start in range(total - W):
         window = slice(start, start + W)
         positions = tuple(range(F - 1, W))

@@ -66,7 +66,7 @@ def stored(played):
 
 
 def test_a_dataset_gives_the_windows_of_the_run_bit_for_bit(played, stored):
-    _, state, _ = played
+    parts, state, _ = played
     other, oldest = fresh_state(stored), state.counters.count - RING
     assert other.counters.count == RING and oldest % RING
     before = read_block(state.replay, np.int32(oldest), RING)
@@ -75,7 +75,7 @@ def test_a_dataset_gives_the_windows_of_the_run_bit_for_bit(played, stored):
         if name != "target_step":
             np.testing.assert_array_equal(getattr(after, name), wanted, err_msg=name)
     assert after.is_first.sum() > LANES and not np.asarray(after.is_first)[:, 0].all()
-    one, two = (stack_windows(x, F, range(F - 1, RING)) for x in (before, after))
+    one, two = (stack_windows(x, parts.spec, range(F - 1, RING)) for x in (before, after))
     np.testing.assert_array_equal(one, two)
     # As many windows can be drawn: those that lie within the ring.
     window = stored.config.window_rows

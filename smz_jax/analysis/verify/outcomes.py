@@ -10,6 +10,7 @@ from smz_jax.analysis.verify.played import StartState
 from smz_jax.analysis.verify.tried_libraries import Macro
 from smz_jax.config.settings import Config
 from smz_jax.envs.atari.emulator import Emulator, SequenceRun, play_sequence
+from smz_jax.envs.frames import push_frames
 
 
 class Outcome(NamedTuple):
@@ -38,7 +39,7 @@ def outcome(start: StartState, run: SequenceRun, length: int, config: Config) ->
     rewards = np.sign(run.rewards) if config.env.clip_rewards else run.rewards
     return Outcome(
         frames=frames,
-        observation=frames[-len(first.observation) :],
+        observation=push_frames(first.observation, run.frames, config.env.mark_start),
         frame=hashlib.blake2b(frames[-1].tobytes(), digest_size=16).digest(),
         ram=run.ram,
         rewards=rewards[:ends],

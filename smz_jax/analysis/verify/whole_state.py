@@ -26,6 +26,7 @@ from smz_jax.analysis.verify.played import StartState, is_over
 from smz_jax.analysis.verify.tried_libraries import Macro
 from smz_jax.config.settings import Config
 from smz_jax.envs.atari.emulator import Emulator, EmulatorState
+from smz_jax.envs.frames import push_frames
 
 STEPS = (1, 2, 4)
 """Between a real end and its rivals in time."""
@@ -70,7 +71,8 @@ def moments(
     length, ahead = len(macro), run(start, (*macro, *[NOOP] * max(STEPS)))
     found: list[tuple[int, np.ndarray | None]] = []
     for step in (*(length - x for x in STEPS), *(length + x for x in STEPS)):
-        found.append((0, observation_at(start, ahead, step) if step < ahead.ends else None))
+        there = observation_at(start, ahead, step, config) if step < ahead.ends else None
+        found.append((0, there))
     begins = [(1, None if x is None else StartState(x, 0, 0)) for x in later]
     for kind, begin in (*begins, *((2, x) for x in others[:ELSEWHERE])):
         end = None if begin is None else run(begin, macro)
@@ -81,11 +83,13 @@ def moments(
     return Moments([x for _, x in rivals], [x for x, _ in rivals], len(found) - len(seen))
 
 
-def observation_at(start: StartState, run: Outcome, step: int) -> np.ndarray | None:
+def observation_at(start: StartState, run: Outcome, step: int, config: Config) -> np.ndarray | None:
     """What was seen `[F, H, W]` some steps after a start state, or before it (None: not kept)."""
     if step < 0:
         return start.before[step] if -step <= len(start.before) else None
-    return run.frames[step : step + len(start.state.step.observation)]
+    first = start.state.step.observation
+    since = run.frames[len(first) : len(first) + step]
+    return push_frames(first, since, config.env.mark_start)
 
 
 def later_starts(

@@ -25,7 +25,7 @@ from smz_jax.config.settings import EnvConfig
 from smz_jax.envs.atari.ale_backend import open_emulator
 from smz_jax.envs.atari.atari_env import spec_of
 from smz_jax.envs.atari.rom_files import check_id, games
-from smz_jax.envs.frames import resize_area
+from smz_jax.envs.frames import push_frame, resize_area
 from smz_jax.envs.protocol import check_actions
 from smz_jax.envs.vector import fire_index
 
@@ -178,9 +178,9 @@ class Emulator:
 
     def _look(self, reward: float, before: Step | None) -> Step:
         frame = resize_area(self._merged, self._config.frame_size)[None]
-        older = np.repeat(frame, self.spec.context, 0) if before is None else before.observation
-        observation = np.concatenate([older[1:], frame])
-        observation.flags.writeable = False
+        older = None if before is None else before.observation[None]
+        first, spec = np.array([before is None]), self.spec
+        (observation,) = push_frame(older, frame, first, spec.context, spec.is_marked)
         over, lives = self._ale.game_over(), self._ale.lives()
         invalid = np.zeros(self.spec.num_actions, np.float32)
         if before is not None and lives < before.lives and not over and self._fire is not None:

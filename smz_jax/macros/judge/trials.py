@@ -98,7 +98,7 @@ def make_replayed(
         most = rows.reward.shape[1] - history - 1
         steps = min(config.macro.max_length, most)
         seen_steps = min(steps + LATER, most)
-        observations = stack_windows(rows, spec.context, range(history, history + seen_steps + 1))
+        observations = stack_windows(rows, spec, range(history, history + seen_steps + 1))
         observations = jnp.swapaxes(observations, 0, 1)
         part = slice(history, history + steps)
         actions, rewards = rows.action[:, part].T, rows.reward[:, part].T
