@@ -268,7 +268,8 @@ class Config(Checked):
         need("env.frame_size", fits, allowed)
         is_sequence, where = family in SEQUENCES, f"where network.family is {family}"
         need("env.frame_stack", not is_sequence or self.env.frame_stack > 1, f"above 1 {where}")
-        need("env.mark_start", is_sequence or not self.env.mark_start, f"false {where}")
+        allowed = f"one of {', '.join(SEQUENCES)} where env.mark_start is true"
+        need("network.family", is_sequence or not self.env.mark_start, allowed)
         fits = self.loss.reconstruction == 0 or self.network.decoder_size > 0
         need("loss.reconstruction", fits, "0 while network.decoder_size is 0")
         fits = self.network.decoder_target != "balanced_difference" or self.env.frame_stack > 1
@@ -295,7 +296,8 @@ class Config(Checked):
         steps = lanes * length
         allowed = f"at least one iteration: env.num_envs x rollout.length = {steps}"
         if self.dataset:
-            allowed = f"at least the {updates} updates of an iteration"
+            factors = "learner.updates_per_env_step x env.num_envs x rollout.length"
+            allowed = f"at least the {updates} updates of an iteration of a dataset ({factors})"
             need("rollout.policy", self.rollout.policy == "search", "search with a dataset")
             need("learner.updates_per_env_step", updates >= 1, "above 0 with a dataset")
             need("devices", self.devices == 1, "1 with a dataset")

@@ -158,7 +158,7 @@ CLASHES = [
     (("network.family=resnet", "env.frame_size=40"), "env.frame_size = 40", "at least 48"),
     (("network.family=board",), "network.family = 'board'", "env.suite is atari"),
     (("network.family=lstm", "env.frame_stack=1"), "env.frame_stack = 1", "family is lstm"),
-    (("env.mark_start",), "env.mark_start = True", "false where network.family is"),
+    (("env.mark_start",), "network.family = ", "lstm, transformer, light_lstm"),
     (("network.family=resnet_lstm", "env.frame_size=40"), "env.frame_size = 40", "at least 48"),
     (
         ("network.family=transformer", "network.heads=3"),

@@ -139,7 +139,7 @@ def test_observations_are_those_that_the_actor_saw(gumbel, size):
     assert played.rows.is_first.sum() > 2 * LANES and played.count > RING
     wraps = 0
     for first in range(played.count - RING + F - 1, played.count - size + 1):
-        observations, rows = read(played.replay, np.int32(first), size, played.spec)
+        observations, rows = read(played.replay, np.int32(first), size, played.parts.spec)
         wanted = np.stack([played.seen[t][0] for t in range(first, first + size)], axis=1)
         np.testing.assert_array_equal(observations, wanted.reshape(-1, *wanted.shape[2:]))
         time = slice(first, first + size)
