@@ -357,7 +357,7 @@ def grid_trials(**changes):
         macro=dataclasses.replace(grid.CONFIG.macro, max_length=4),
         loss=dataclasses.replace(grid.CONFIG.loss, consistency=0.0),
     )
-    spec = type("Spec", (), {"context": 1})
+    spec = type("Spec", (), {"context": 1, "is_marked": False})
     replayed = make_replayed(grid.exact_networks(**changes), config, spec)  # type: ignore[arg-type]
     return jax.device_get(replayed(grid.PARAMS, rows)[0]), rows, states, steps
 
@@ -402,7 +402,7 @@ def test_a_lost_life_and_a_cut_game_are_told_apart():
     config = dataclasses.replace(grid.CONFIG, macro=macro)
     loss = dataclasses.replace(grid.CONFIG.loss, consistency=0.0)
     config = dataclasses.replace(config, loss=loss)
-    spec = type("Spec", (), {"context": 1})
+    spec = type("Spec", (), {"context": 1, "is_marked": False})
     terminal = jnp.asarray(grid.RULES.terminal, jnp.float32)
     networks = grid.exact_networks()._replace(discount=lambda params, state: 1 - state @ terminal)
     replayed = make_replayed(networks, config, spec)  # type: ignore[arg-type]

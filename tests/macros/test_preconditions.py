@@ -112,7 +112,7 @@ def toy_update():
     config = dataclasses.replace(
         grid.CONFIG, macro=MACRO, loss=dataclasses.replace(grid.CONFIG.loss, consistency=0.0)
     )
-    spec = type("Spec", (), {"context": 1})
+    spec = type("Spec", (), {"context": 1, "is_marked": False})
     return jax.jit(make_head_update(grid.exact_networks(), config, spec))  # type: ignore[arg-type]
 
 
@@ -341,7 +341,7 @@ def test_an_iterations_batches_are_evidence_and_then_fade(rate):
     config = dataclasses.replace(
         grid.CONFIG, macro=macro, loss=dataclasses.replace(grid.CONFIG.loss, consistency=0.0)
     )
-    spec = type("Spec", (), {"context": 1})
+    spec = type("Spec", (), {"context": 1, "is_marked": False})
     networks = grid.exact_networks()
     update = jax.jit(make_head_update(networks, config, spec))  # type: ignore[arg-type]
     replayed = jax.jit(make_replayed(networks, config, spec))  # type: ignore[arg-type]
