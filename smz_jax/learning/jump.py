@@ -135,7 +135,7 @@ def make_jump_update(
         windows = jump_windows(rows, history, longest, config.learner.gamma)
         length = jax.random.randint(rng_key, (batch,), 1, longest + 1)
         at, each = length - 1, jnp.arange(batch)
-        seen = stack_windows(rows, spec.context, range(history, history + longest + 1))
+        seen = stack_windows(rows, spec, range(history, history + longest + 1))
         ends = seen[each, length]
         root, end = embed(networks, params, jnp.stack([seen[:, 0], ends]))
         weight = sample.weights * windows.real[at, each] * ~held_out(sample, history)
@@ -194,7 +194,7 @@ def make_jump_check(
         held = held_out(sample, history)
         few = jnp.argsort(~held)[: max(1, 2 * len(held) // HELD_OUT)]
         rows = jax.tree.map(lambda x: x[few], sample.rows)
-        seen = stack_windows(rows, spec.context, range(history, history + longest + 1))
+        seen = stack_windows(rows, spec, range(history, history + longest + 1))
         embeddings = embed(networks, params, jnp.swapaxes(seen, 0, 1))
         return _Held(jump_windows(rows, history, longest, gamma), embeddings, held[few])
 
