@@ -38,7 +38,11 @@ FULL = MacroConfig(
 def jitted(config):
     told = {"config": config, "num_actions": A}
     return (
-        jax.jit(lambda tree, buckets: tree_windows(tree, buckets, config, A)),
+        jax.jit(
+            lambda tree, buckets: tree_windows(
+                tree, lambda nodes, _: buckets.reshape(-1)[nodes], config, A
+            )
+        ),
         jax.jit(lambda rows, carry: play_windows(rows, carry, config, A)),
         jax.jit(lambda table, windows: merge(table, windows, played=False, **told)),
         jax.jit(lambda table, windows: merge(table, windows, played=True, **told)),

@@ -1,6 +1,7 @@
 """Buckets, statistics, rankings and macros.json."""
 
 import json
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,13 @@ from smz_jax.config.check import ConfigError
 from smz_jax.config.training import MacroConfig
 from smz_jax.macros.library.listing import rank
 from smz_jax.macros.library.summary import summarise, table_stats
-from smz_jax.macros.mine.buckets import assign_buckets, init_buckets, update_buckets
+from smz_jax.macros.mine.buckets import (
+    assign_buckets,
+    assign_wanted,
+    centre,
+    init_buckets,
+    update_buckets,
+)
 from smz_jax.report.macro_tables import format_rankings
 from smz_jax.storage.documents.macro_form import LIBRARY, write_macros_json
 from smz_jax.types import MacroStats, MacroTable
@@ -225,6 +232,23 @@ def test_buckets_are_the_arg_max_of_the_centred_projection(shape):
     expected = np.argmax(np.concatenate([scores, -scores], axis=-1), axis=-1)
     assert scores.shape[-1] == 8 and (expected >= 8).any() and (expected < 8).any()
     assert np.array_equal(assign_buckets(state, jnp.asarray(asked)), expected)
+
+
+def test_wanted_rows_get_the_buckets_that_all_would_get():
+    """One step's many rows, or all of them, fill every buffer."""
+    rng = np.random.default_rng(0)
+    steps, rows = 3, 600
+    states = [init_buckets(jax.random.key(0), (8,), MacroConfig(num_buckets=16))] * steps
+    states = [x._replace(mean=jnp.full((8,), i / 9)) for i, x in enumerate(states)]
+    embeddings = rng.random((steps, rows, 8)).astype(np.float32)
+    expected = np.stack([assign_buckets(x, y) for x, y in zip(states, embeddings, strict=True)])
+    centres = jnp.stack([centre(x) for x in states])
+    assign = jax.jit(
+        partial(assign_wanted, states[0].projection, centres, list(jnp.asarray(embeddings)))
+    )
+    for shares in ([0.05, 0.0, 0.1], [0.1, 0.25, 0.02], [0.0, 0.1, 1.0], [0.0, 0.0, 0.0]):
+        wanted = rng.random((steps, rows)) < np.array(shares)[:, None]
+        assert np.array_equal(np.asarray(assign(wanted))[wanted], expected[wanted])
 
 
 def test_centring_spreads_embeddings_that_are_nearly_equal():

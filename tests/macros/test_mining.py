@@ -1,8 +1,10 @@
 """The miner over real searches and games of Catch, against the plain-Python twin."""
 
 import dataclasses
+from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,8 +13,9 @@ from smz_jax.acting.agent import make_decide
 from smz_jax.config.search import SearchConfig
 from smz_jax.config.settings import Config, NetworkConfig
 from smz_jax.config.training import MacroConfig, RolloutConfig
-from smz_jax.macros.mine.miner import Miner, mining_row
-from smz_jax.macros.mine.windows import PlayRows
+from smz_jax.macros.mine.buckets import assign_buckets
+from smz_jax.macros.mine.miner import Miner, TreePart, mining_row
+from smz_jax.macros.mine.windows import PlayRows, tree_windows
 from smz_jax.model.networks import make_networks
 from smz_jax.storage.metrics import PhaseTimers
 from smz_jax.types import MacroStats
@@ -197,6 +200,24 @@ def test_what_is_found_does_not_depend_on_how_lanes_are_split(mined, policy):
             miner.end_rollout(jax.tree.map(lambda x, t=t: x[:, t + 1 - T : t + 1], rows))
     jax.tree.map(np.testing.assert_array_equal, miner.state, whole.state)
     assert miner.totals == whole.totals and (miner.state.table.length > 0).sum() > 10
+
+
+def test_windows_have_the_buckets_of_their_start_nodes(mined):
+    """Those that a hash of every node of every tree would give."""
+    mining, _, decisions, _ = mined
+    miner, buckets, newest = mining.miner, mining.state.buckets, decisions[-6:]
+    waiting = [([TreePart.of(x.search.tree)], [x.embedding]) for x in newest]
+    _, found = miner._post_pass(buckets, jax.tree.map(jnp.asarray, waiting), np.ones(6, bool))
+    trees = jax.tree.map(lambda *x: np.concatenate(x), *[tree for (tree,), _ in waiting])
+    every = assign_buckets(buckets, trees.embeddings.state).reshape(-1)
+    earlier = partial(
+        tree_windows, bucket_of=lambda x, _: every[x], config=mining.settings, num_actions=3
+    )
+    expected, _ = jax.jit(earlier)(trees)
+    exists = np.asarray(expected.key_high != 0)
+    for ours, theirs in zip(found.windows, expected, strict=True):
+        np.testing.assert_array_equal(ours[exists], theirs[exists])
+    assert len(set(np.asarray(expected.bucket)[exists].tolist())) > 2
 
 
 def test_plain_policy_mines_played_games_only():

@@ -12,12 +12,19 @@ from jax.sharding import Mesh
 from smz_jax.config.settings import Config
 from smz_jax.config.training import MacroConfig
 from smz_jax.macros.library.summary import run_stats, table_stats
-from smz_jax.macros.mine.buckets import BucketState, assign_buckets, init_buckets, update_buckets
+from smz_jax.macros.mine.buckets import (
+    BucketState,
+    assign_buckets,
+    assign_wanted,
+    centre,
+    init_buckets,
+    update_buckets,
+)
 from smz_jax.macros.mine.keys import MAX_ACTIONS, PackedWindows
 from smz_jax.macros.mine.table import halve, init_table, merge
 from smz_jax.macros.mine.windows import PlayCarry, PlayRows, init_carry, play_windows, tree_windows
 from smz_jax.model.lanes import LANES, WHOLE, lay, over_lanes, own_sums
-from smz_jax.types import Array, Decision, MacroStats, MacroTable, Trajectory
+from smz_jax.types import Array, Decision, MacroStats, MacroTable, NodeEmbedding, Trajectory
 
 MOST_STEPS = 8
 """Steps in one post-pass, at most."""
@@ -31,6 +38,23 @@ class MacroState(NamedTuple):
     table: MacroTable
     buckets: BucketState
     carry: PlayCarry
+
+
+class TreePart(NamedTuple):
+    """What the post-pass reads of an `mctx.Tree`: fewer arrays to hand over."""
+
+    node_visits: Array
+    parents: Array
+    action_from_parent: Array
+    children_rewards: Array
+    embeddings: NodeEmbedding
+
+    @staticmethod
+    def of(tree: Any) -> "TreePart | None":
+        """The part of a tree, or of such a part; None of no tree."""
+        if tree is None:
+            return None
+        return TreePart(*(getattr(tree, name) for name in TreePart._fields))
 
 
 class MinedWindows(NamedTuple):
@@ -96,7 +120,7 @@ class Miner:
             decisions: one for each pool of lanes, in their order. They are taken together, so
                 that what is found does not depend on how the lanes are split.
         """
-        trees = [slim(decision.search.tree) for decision in decisions]
+        trees = [TreePart.of(decision.search.tree) for decision in decisions]
         self._waiting.append((trees, [decision.embedding for decision in decisions]))
         self._steps += 1
         if (count := len(self._waiting)) == self._steps_of_pass:
@@ -130,40 +154,49 @@ class Miner:
         self, buckets: BucketState, steps: list[tuple[list[Any], list[Array]]], frozen: Array
     ) -> tuple[BucketState, MinedWindows]:
         """What some steps show; `frozen [S]`. One pass over all: its many small parts cost most."""
-        roots, nodes = [], []
-        for number, (trees, embeddings) in enumerate(steps):
-            # Joined first, else XLA adds up the mean pool by pool, and its last bits would differ.
-            embedding = jax.lax.optimization_barrier(jnp.concatenate(embeddings))
-            buckets = update_buckets(buckets, embedding, frozen=frozen[number])
-            roots.append(assign_buckets(buckets, embedding))
-            if trees[0] is not None:
-                nodes += [assign_buckets(buckets, tree.embeddings.state) for tree in trees]
-        bucket = jnp.stack(roots)
-        if not nodes:
+        # Joined first, else XLA adds up the mean pool by pool, and its last bits would differ.
+        roots = jnp.stack([jnp.concatenate(embeddings) for _, embeddings in steps])
+        roots = jax.lax.optimization_barrier(roots)
+
+        def look(buckets: BucketState, x: tuple[Array, Array]) -> Any:
+            buckets = update_buckets(buckets, x[0], frozen=x[1])
+            return buckets, (assign_buckets(buckets, x[0]), centre(buckets))
+
+        buckets, (bucket, centres) = jax.lax.scan(look, buckets, (roots, frozen))
+        if steps[0][0][0] is None:
             none = MacroStats(*[jnp.zeros((), jnp.int32)] * len(MacroStats._fields))
             return buckets, MinedWindows(None, none, bucket, jnp.zeros(len(steps), jnp.float32))
-        slimmer = [
-            tree.replace(embeddings=tree.embeddings._replace(state=None))
-            for trees, _ in steps
-            for tree in trees
-        ]
 
-        def search(slimmer: list[Any], nodes: list[Array]) -> tuple[PackedWindows, Any]:
-            tree = jax.tree.map(lambda *x: jnp.concatenate(x), *slimmer)
-            nodes_of_all = jnp.concatenate(nodes)
-            windows, stats = tree_windows(tree, nodes_of_all, self._settings, self._key_actions)
+        def search(trees: list[Any], roots: Array, projection: Array, centres: Array) -> Any:
+            trees = [jax.tree.map(lambda *x: jnp.concatenate(x), *pools) for pools in trees]
+            states = [x.embeddings.state.reshape(x.parents.size, -1) for x in trees]
+            small = [x._replace(embeddings=x.embeddings._replace(state=None)) for x in trees]
+            tree = jax.tree.map(lambda *x: jnp.concatenate(x), *small)
+            is_root = jnp.arange(tree.parents.shape[1]) == 0
+
+            def bucket_of(starts: Array, exists: Array) -> Array:
+                # Few nodes below a root start a window: these alone are hashed, which costs most.
+                wanted = jnp.zeros((tree.parents.size,), jnp.bool_)
+                wanted = wanted.at[jnp.where(exists, starts, wanted.size)].set(True, mode="drop")
+                wanted = wanted.reshape(tree.parents.shape) & ~is_root
+                below = assign_wanted(projection, centres, states, wanted.reshape(len(trees), -1))
+                below = below.reshape(tree.parents.shape)
+                return jnp.where(is_root, roots.T.reshape(-1, 1), below).reshape(-1)[starts]
+
+            windows, stats = tree_windows(tree, bucket_of, self._settings, self._key_actions)
             # A chance node, or the decision node at the end of a collapsed one: both follow an
             # action.
             edge = tree.action_from_parent
             followed = (tree.node_visits > 0) & (edge >= 0) & (edge < self._num_actions)
             total, count = (
-                x.reshape(len(steps), -1).sum(axis=1)
+                x.reshape(len(trees), -1).sum(axis=1)
                 for x in (jnp.where(followed, tree.embeddings.entropy, 0.0), followed)
             )
             return windows, own_sums((stats, total, count))
 
-        run = over_lanes(search, self._mesh, (LANES, LANES), (LANES, WHOLE))
-        windows, (stats, total, count) = run(slimmer, nodes)
+        run = over_lanes(search, self._mesh, (LANES, LANES, WHOLE, WHOLE), (LANES, WHOLE))
+        trees = [trees for trees, _ in steps]
+        windows, (stats, total, count) = run(trees, bucket.T, buckets.projection, centres)
         return buckets, MinedWindows(windows, stats, bucket, total / jnp.maximum(count, 1))
 
     def _merge_rollout(
@@ -213,14 +246,3 @@ def mining_row(table: MacroTable, totals: MacroStats, settings: MacroConfig) -> 
     rates = (f"{x}_{source}" for source in ("tree", "play") for x in ("certain", "certain_rate"))
     row = {**table_stats(table, settings), **{name: run[name] for name in (*counts, *rates)}}
     return {f"macros/{name}": value for name, value in row.items()}
-
-
-def slim(tree: Any) -> Any:
-    """Only what the post-pass reads: fewer arrays to hand over."""
-    if tree is None:
-        return None
-    unread = (
-        *("raw_values", "node_values", "root_invalid_actions", "extra_data"),
-        *(f"children_{x}" for x in ("index", "prior_logits", "visits", "discounts", "values")),
-    )
-    return tree.replace(**dict.fromkeys(unread))

@@ -6,6 +6,7 @@ a candidate where every transition's entropy is strictly under the threshold of 
 played game is a tree without branches, so that both sources share the climb.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -41,11 +42,19 @@ class _Steps(NamedTuple):
     exists: Array  # [N] bool
     certain: Array  # [N] bool, it exists and its entropy is under the threshold
     final: Array  # [N] bool, it ended an episode: a window may end with it, not span it
-    bucket: Array  # [N] int32, of the state itself
 
 
-def _climb(steps: _Steps, ends: Array, weight: Array, config: MacroConfig) -> PackedWindows:
-    """All windows that end at the states `ends` [E], flat over lengths x ends."""
+def _climb(
+    steps: _Steps,
+    ends: Array,
+    weight: Array,
+    bucket_of: Callable[[Array, Array], Array],
+    config: MacroConfig,
+) -> PackedWindows:
+    """All windows that end at the states `ends` [E], flat over lengths x ends.
+
+    `bucket_of` is as in `tree_windows`.
+    """
     node, last_action, windows = ends, steps.action[ends], []
     high = low = jnp.zeros(ends.shape, jnp.uint32)
     entropy = reward = jnp.zeros(ends.shape, jnp.float32)
@@ -65,10 +74,9 @@ def _climb(steps: _Steps, ends: Array, weight: Array, config: MacroConfig) -> Pa
             valid = alive & ~repeated if drops_repeats else alive
             key_high, key_low = (jnp.where(valid, x, jnp.uint32(0)) for x in (high, low))
             mean = entropy / jnp.float32(length)
-            windows.append(
-                PackedWindows(key_high, key_low, mean, reward, steps.bucket[node], weight)
-            )
-    return jax.tree.map(lambda *fields: jnp.concatenate(fields), *windows)
+            windows.append(PackedWindows(key_high, key_low, mean, reward, node, weight))
+    found = jax.tree.map(lambda *fields: jnp.concatenate(fields), *windows)
+    return found._replace(bucket=bucket_of(found.bucket, found.key_high != 0))
 
 
 def _stats(
@@ -85,7 +93,7 @@ def _stats(
     return MacroStats(**{**zeros, **counts})
 
 
-def _tree_steps(tree: Any, buckets: Array, threshold: float) -> _Steps:
+def _tree_steps(tree: Any, threshold: float) -> _Steps:
     """Transitions of all trees as one forest of B x N nodes.
 
     An uncollapsed transition is decision -a-> chance -c-> decision: the entropy lies on the chance
@@ -93,8 +101,8 @@ def _tree_steps(tree: Any, buckets: Array, threshold: float) -> _Steps:
     on the new node and its edge.
     """
     # Flat indices: gathers with a batch axis take XLA several times as long on a CPU.
-    index = jnp.arange(buckets.size, dtype=jnp.int32)
-    first = index.reshape(buckets.shape)[:, :1]
+    index = jnp.arange(tree.parents.size, dtype=jnp.int32)
+    first = index.reshape(tree.parents.shape)[:, :1]
     parent = (jnp.maximum(tree.parents, 0).astype(jnp.int32) + first).reshape(-1)
     action = tree.action_from_parent.reshape(-1).astype(jnp.int32)
     is_chance = tree.embeddings.is_chance.reshape(-1)
@@ -112,18 +120,18 @@ def _tree_steps(tree: Any, buckets: Array, threshold: float) -> _Steps:
         exists=exists,
         certain=exists & (entropy < threshold) & jnp.isfinite(reward),
         final=jnp.zeros(index.shape, jnp.bool_),
-        bucket=buckets.reshape(-1),
     )
 
 
 def tree_windows(
-    tree: Any, buckets: Array, config: MacroConfig, num_actions: int
+    tree: Any, bucket_of: Callable[[Array, Array], Array], config: MacroConfig, num_actions: int
 ) -> tuple[PackedWindows, MacroStats]:
     """Certain windows of a batch of search trees.
 
     Args:
         tree: `mctx.Tree` whose embeddings are `NodeEmbedding`, [B, N, ...]; children axes unsliced.
-        buckets: [B, N] int32, start-state bucket of each node.
+        bucket_of: `(nodes, exists) -> buckets`, all [P]: of nodes, numbered over B x N, that start
+            a window where one `exists`; elsewhere they may be any.
         config: lengths, `tree_threshold`, `tree_weight`, `include_repeats`.
         num_actions: A.
 
@@ -134,11 +142,12 @@ def tree_windows(
         ConfigError: if A does not fit the keys.
     """
     check_num_actions(num_actions)
-    steps = _tree_steps(tree, buckets, config.tree_threshold)
+    steps = _tree_steps(tree, config.tree_threshold)
     visits = tree.node_visits.reshape(-1).astype(jnp.int32)
     weight = visits if config.tree_weight == "visits" else jnp.ones_like(visits)
-    windows = _climb(steps, jnp.arange(visits.shape[0], dtype=jnp.int32), weight, config)
-    return windows, _stats("tree", buckets.shape[0], steps.exists, steps.certain, windows)
+    ends = jnp.arange(visits.shape[0], dtype=jnp.int32)
+    windows = _climb(steps, ends, weight, bucket_of, config)
+    return windows, _stats("tree", tree.parents.shape[0], steps.exists, steps.certain, windows)
 
 
 def init_carry(config: MacroConfig, batch_size: int) -> PlayCarry:
@@ -169,7 +178,6 @@ def _play_steps(rows: PlayRows, threshold: float) -> _Steps:
         exists=real,
         certain=real & (entropy < threshold) & jnp.isfinite(reward),
         final=is_end(shifted(rows.discount)),
-        bucket=rows.bucket,
     )
 
 
@@ -204,7 +212,8 @@ def play_windows(
     index = jnp.arange(joined.action.size, dtype=jnp.int32)
     ends = index.reshape(joined.action.shape)[:, config.max_length :].reshape(-1)
     steps = steps._replace(up=jnp.maximum(index - 1, 0))
-    windows = _climb(steps, ends, jnp.ones_like(ends), config)
+    bucket = joined.bucket.reshape(-1)
+    windows = _climb(steps, ends, jnp.ones_like(ends), lambda rows, _: bucket[rows], config)
     stats = _stats("play", batch_size, real, certain, windows)
     carry = jax.tree.map(lambda field: field[:, -config.max_length :], joined)
     return windows, stats, carry
