@@ -138,6 +138,15 @@ class Networks(NamedTuple):
     #        the game has ended; multiplies gamma in search; None: a model without ends, all 1
     continuation: Callable[..., Array] | None = None  # (params, embedding) -> logits [B] that the
     #        game goes on; None: there is no such head
+    jump: Callable[..., Any] | None = None  # (params, embedding, actions [B, L] padded with -1)
+    #        -> (embedding, logits of the discounted sum of rewards); None: there is no jump
+    certain: Callable[..., Array] | None = None  # (params, embedding) -> logits [B, A]: the model
+    #        is certain of what an action leads to; None likewise
+    reward_sum_of: Callable[..., Array] | None = None  # (logits [..., S]) -> scalar [...]
+
+
+LEAPT = 2.0
+"""Entropy of an edge that a jump took: the model itself said nothing of it, so none is mined."""
 
 
 class NodeEmbedding(NamedTuple):
@@ -146,7 +155,7 @@ class NodeEmbedding(NamedTuple):
     state: Array  # [B, N, D] embedding of a decision node, or afterstate of a chance node
     is_chance: Array  # [B, N] bool
     entropy: Array  # [B, N] float32, normalised H(sigma): of the chance node itself, or of the
-    #                 collapsed edge that led to a decision node; 0 elsewhere
+    #                 collapsed edge that led to a decision node (`LEAPT`: by a jump); 0 elsewhere
     faults: Any = None  # [B, N] int32, outputs of the networks that were not finite, replaced
 
 
@@ -236,7 +245,7 @@ class TrainState(NamedTuple):
     rng_key: Array
     step: Array  # [] int32, learner steps done
     head: Any = None  # `macros.precondition.head.HeadState`; None: nothing is learned of macros
-    jump: Any = None  # `learning.jump.JumpState`; None: none is learned
+    jump: Any = None  # `learning.jump.JumpState`; None: there is none
 
 
 class MacroTable(NamedTuple):

@@ -22,6 +22,9 @@ class SearchConfig(Checked, section="search"):
     collapse_threshold: Annotated[float, Between(0.0, 1.0)] = 0.0
     """An afterstate whose normalised H(sigma) is strictly below continues through its most likely
     outcome in the same simulation. 0: never. Batched only."""
+    jump_collapses: bool = False
+    """Where the jump foretells that an action is certain, its one call stands for the two of a
+    collapsed step (docs/planning.md). Needs network.jump_length and a collapse_threshold."""
     static: bool | None = None
     """Each way down has as many steps as `max_depth` allows, and nothing is skipped, so that an
     accelerator never waits for the host to read a condition. Unset: on accelerators. Changes the
@@ -63,6 +66,7 @@ class SearchConfig(Checked, section="search"):
         batched, plain = self.engine == "batched", self.root == "puct"
         only_batched = (
             ("collapse_threshold", 0),
+            ("jump_collapses", False),
             ("static", None),
             ("root", "puct"),
             ("qtransform", "siblings"),
@@ -70,6 +74,9 @@ class SearchConfig(Checked, section="search"):
         for name, only in only_batched:
             fits = batched or getattr(self, name) == only
             self._require(f"search.{name}", fits, f"{only!r} where search.engine is mctx")
+        allowed = "false where search.collapse_threshold is 0"
+        can = self.collapse_threshold > 0 or not self.jump_collapses
+        self._require("search.jump_collapses", can, allowed)
         puct = self.interior == "puct"
         self._require("search.interior", puct or not plain, "'puct' where search.root is puct")
         allowed = "'siblings' where search.interior is gumbel"

@@ -11,4 +11,4 @@ REFRESH_KEY = 6_000_003
 FORESIGHT_KEY = 7_000_003
 """Of the windows that a model's foresight is checked on."""
 JUMP_KEY = 8_000_003
-"""Of the jump's parameters and of its windows: the rest of a run is the same with and without."""
+"""Of the jump's parameters: the rest of a run is the same with and without it."""

@@ -189,6 +189,9 @@ class NetworkConfig(Checked, section="network"):
     """How embeddings are kept within bounds. min_max: each scaled to [0, 1] (MuZero, appendix G).
     simplex: softmax over each 8 neighbouring features (Hansen et al. 2024, TD-MPC2), so that none
     depends on the largest and the smallest one."""
+    jump_length: Annotated[int, Between(0, 8)] = 0
+    """Actions of the longest sequence that the jump takes, which foresees in one call what they
+    lead to, learned beside the model (docs/planning.md); 0: there is none."""
     bfloat16: bool = False
     """Compute in bfloat16; parameters stay float32."""
 
@@ -275,6 +278,8 @@ class Config(Checked):
         fits = self.network.decoder_target != "balanced_difference" or self.env.frame_stack > 1
         need("network.decoder_target", fits, "another one while env.frame_stack is 1")
 
+        fits = self.network.jump_length > 0 or not self.search.jump_collapses
+        need("search.jump_collapses", fits, "false where network.jump_length is 0")
         fits = self.network.embedding_scale != "simplex" or self.network.embedding_size % 8 == 0
         allowed = "a multiple of 8 where network.embedding_scale is simplex"
         need("network.embedding_size", fits, allowed)

@@ -135,6 +135,10 @@ class LearnerConfig(Checked, section="learner"):
     """Updates with a loss or gradient that is not finite are skipped; with more the run stops."""
     updates_per_dispatch: Annotated[int, Between(1, 10_000)] = 1
     """Updates in one compiled call (lax.scan); 1 is fastest on a CPU, more on an accelerator."""
+    jump_every: Annotated[int, Between(1, 10**9)] = 1
+    """Updates of the model for each of the jump, if there is one."""
+    jump_learning_rate: Annotated[float, Between(0, ends="(]")] = 1e-3
+    """Adam's learning rate for the jump."""
     schedule_steps: Annotated[int, Between(1, 10**9)] = 4_000
     """Learner steps over which encoder noise falls and the commitment rises."""
 
@@ -203,11 +207,6 @@ class MacroConfig(Checked, section="macro"):
     head_every: Annotated[int, Between(1, 10**9)] = 4
     """Updates of the model for each of that head, and for each batch that evidence is taken from:
     it costs about as much as a forward pass over macro.max_length steps."""
-    jump_every: Annotated[int, Between(0, 10**9)] = 0
-    """Updates of the model for each of the jump, which foresees in one call what up to
-    macro.max_length actions lead to (docs/planning.md); 0: none is learned."""
-    jump_learning_rate: Annotated[float, Between(0, ends="(]")] = 1e-3
-    """Adam's learning rate for the jump."""
 
     def __post_init__(self) -> None:
         """Checks the lengths against each other, too."""

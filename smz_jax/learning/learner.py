@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from smz_jax.config.seeds import JUMP_KEY
 from smz_jax.config.settings import Config, NetworkConfig
 from smz_jax.config.training import LossConfig
 from smz_jax.learning.jump import make_jump_update
@@ -18,7 +17,7 @@ from smz_jax.learning.losses import Batch, Unrolled, unrolled_loss
 from smz_jax.learning.replay import Replay
 from smz_jax.learning.targets import make_unroll_targets, random_actions_past_end
 from smz_jax.macros.precondition.head import Known, make_head_update
-from smz_jax.model.jump import make_jump
+from smz_jax.model.jump import without_jump
 from smz_jax.model.observe import stack_windows
 from smz_jax.model.steps import entropy_nats, predict
 from smz_jax.model.values import TRANSFORMS
@@ -223,7 +222,7 @@ def make_update(networks: Networks, config: Config, spec: EnvSpec) -> Callable:
             "learner/skipped": ~finite,
         }
         new = state._replace(
-            params={"params": trained, "batch_stats": batch_stats},
+            params={**state.params, "params": trained, "batch_stats": batch_stats},
             opt_state=opt_state,
             rng_key=rng_key,
             step=state.step + finite,
@@ -275,14 +274,14 @@ class TrainStep:
             learned = skipped < config.learner.updates_per_dispatch
             return optax.incremental_update(params, target, jnp.where(learned, share, 0.0))
 
-        def update_jump(jump: Any, params: Params, rng_key: Array, replay_state: Any):
+        def update_jump(
+            jump: Any, own: Params, playing: Params, rng_key: Array, replay_state: Any
+        ) -> Any:
             sample = replay.sample(replay_state, jax.random.split(rng_key)[1])
-            own = jax.random.fold_in(rng_key, JUMP_KEY)
-            return jump_update(jump, params, sample, own)
+            return jump_update(jump, own, playing, sample)
 
-        if config.macro.jump_every:
-            jump_update = make_jump_update(networks, make_jump(config, spec), config, spec)
-        self._update_jump = jax.jit(update_jump, donate_argnums=0)
+        jump_update = make_jump_update(networks, config, spec)
+        self._update_jump = jax.jit(update_jump, donate_argnums=(0, 1))
         self._update_head = jax.jit(update_head, donate_argnums=0)
         self._move = jax.jit(move, donate_argnums=0)
 
@@ -300,31 +299,34 @@ class TrainStep:
             replay_state: the replay's.
             known: macros known so far. A head in the state takes evidence of them, and learns
                 their preconditions, from every `macro.head_every`-th batch. So does a jump from
-                every `macro.jump_every`-th, by the parameters that play.
+                every `learner.jump_every`-th, of what the parameters that play make of it.
             done: updates so far, which say whose turn it is; None: those of the state, for which
                 the host has to wait.
 
         Returns:
             Both states, and metrics as `over_updates` has them, but for `learner/skipped`, a count.
         """
-        config, head, jump, key = self._config, state.head, state.jump, state.rng_key
+        config, learner = self._config, self._config.learner
+        head, jump, key = state.head, state.jump, state.rng_key
         done = int(state.step) if done is None else done
-        after = done + config.learner.updates_per_dispatch
+        after = done + learner.updates_per_dispatch
         beside: dict[str, Array] = {}
         for number in range(done, after):
             # The first learns from the batch that the model learns from next.
             own = jax.random.fold_in(key, number) if number > done else key
             if head is not None and number % config.macro.head_every == 0:
                 head = self._update_head(head, state.params, own, replay_state, known)
-            if jump is not None and number % config.macro.jump_every == 0:
-                playing = acting_params(state, config)
-                jump, beside = self._update_jump(jump, playing, own, replay_state)
+            if jump is not None and number % learner.jump_every == 0:
+                playing = without_jump(acting_params(state, config))
+                given = state.params["jump"], playing, own, replay_state
+                jump, found, beside = self._update_jump(jump, *given)
+                state = state._replace(params={**state.params, "jump": found})
         alone = state._replace(head=None, jump=None)
         state, replay_state, metrics = self.program(alone, replay_state)
-        copies = after // config.learner.target_update_period
-        if copies > done // config.learner.target_update_period:
+        copies = after // learner.target_update_period
+        if copies > done // learner.target_update_period:
             # The first ones are plain averages, so that the beginning leaves no trace.
-            share = max(config.learner.target_update_share, 1 / copies)
+            share = max(learner.target_update_share, 1 / copies)
             moved = self._move(
                 state.target_params, state.params, np.float32(share), metrics["learner/skipped"]
             )

@@ -3,6 +3,7 @@
     predict  state -> Judgement                      f
     decide   (state, action) -> Afterstate          phi, then psi
     chance   (afterstate, code) -> Step              g, then f
+    jump     (state, actions) -> Step                J, then f: a sequence in one call
     imagine  (state, actions) -> Imagined            open loop, outcomes by the model
     follow   (root, actions, seen) -> Followed       along a real window, outcomes by the encoder
     place    embedding -> [N, E]                     the space in which ends are compared
@@ -18,6 +19,8 @@ import jax.numpy as jnp
 
 from smz_jax.config.settings import Config
 from smz_jax.types import Array, Networks, Params
+
+MOST_FALSE = 0.01
 
 
 class Judgement(NamedTuple):
@@ -151,6 +154,33 @@ def chance(networks: Networks, params: Params, afterstate: Array, code: Array) -
         discount = networks.discount(params, state)
     reward = networks.reward_of(reward_logits)
     return Step(state, *predict(networks, params, state), reward, discount)
+
+
+def jump(networks: Networks, params: Params, state: Array, actions: Array) -> Step:
+    """A sequence in one call: `state [B, D]`, `actions [B, L]` padded with -1, to where it ends.
+
+    The reward is the discounted sum on the way; the discount is that of the end, 0 past an end of
+    the game, without gamma.
+    """
+    assert networks.jump is not None and networks.reward_sum_of is not None
+    end, reward_logits = networks.jump(params, state, actions)
+    discount = jnp.ones(len(actions), jnp.float32)
+    if networks.discount is not None:
+        discount = networks.discount(params, end)
+    reward = networks.reward_sum_of(reward_logits)
+    return Step(end, *predict(networks, params, end), reward, discount)
+
+
+def foretold_certain(networks: Networks, params: Params, state: Array, action: Array) -> Array:
+    """Whether a jump may stand for a collapsed step: `state [B, D]`, `action [B]` to `[B]` bool.
+
+    Nowhere, while more than `MOST_FALSE` of what was foretold on held-out states was not so.
+    """
+    assert networks.certain is not None
+    counts = params["jump"]
+    logits = networks.certain(params, state)
+    own = jnp.take_along_axis(logits, jnp.clip(action, 0, logits.shape[1] - 1)[:, None], axis=1)
+    return (own[:, 0] > 0) & (counts["false_yes"] <= MOST_FALSE * counts["yes"])
 
 
 def imagine(

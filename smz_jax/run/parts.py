@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from smz_jax.acting.actor import Actor
 from smz_jax.acting.agent import Agent, make_decide
-from smz_jax.config.seeds import HEAD_KEY, JUMP_KEY
+from smz_jax.config.seeds import HEAD_KEY
 from smz_jax.config.settings import Config
 from smz_jax.envs import RestingEnv, make_env, make_spec
 from smz_jax.envs.rebuilt import RebuiltEnv
@@ -23,7 +23,6 @@ from smz_jax.learning.replay import Replay, check_memory, layout, make_replay
 from smz_jax.learning.sources import Source
 from smz_jax.macros.mine.miner import MacroState, Miner
 from smz_jax.macros.precondition.head import init_head, settle
-from smz_jax.model.jump import make_jump
 from smz_jax.model.lanes import LANES, WHOLE, shardings
 from smz_jax.model.networks import make_networks
 from smz_jax.run.devices import make_mesh
@@ -84,7 +83,6 @@ def make_parts(config: Config, timers: PhaseTimers) -> Parts:
     if config.dataset:
         stored = StoredPlay(config, spec, replay, refresh, timers)
         mined, refresh = replace(config, macro=stored.macro_settings), no_refresh
-    jump = make_jump(config, spec) if config.macro.jump_every else None
     miner = Miner(mined, spec.num_actions, embedding.shape[1:], mesh)
     if stored:
         stored.watch = miner.watch
@@ -94,9 +92,8 @@ def make_parts(config: Config, timers: PhaseTimers) -> Parts:
         head_key = jax.random.fold_in(jax.random.key(config.seed), HEAD_KEY)
         head = init_head(config.macro, embedding.shape[1:], head_key, spec.num_actions)
         train = train._replace(head=head)
-        if jump:
-            jump_key = jax.random.fold_in(jax.random.key(config.seed), JUMP_KEY)
-            train = train._replace(jump=init_jump(jump, config, jump_key, embedding.shape[1:]))
+        if networks.jump:
+            train = train._replace(jump=init_jump(config, train.params["jump"]))
         return train, replay.init(), miner.init(macro_key)
 
     return Parts(
@@ -108,7 +105,7 @@ def make_parts(config: Config, timers: PhaseTimers) -> Parts:
         train_step=TrainStep(networks, replay, config, spec),
         check=make_check(networks, replay, config, spec),
         foresight=make_foresight(networks, replay, config, spec),
-        jump_check=make_jump_check(networks, jump, replay, config, spec) if jump else None,
+        jump_check=make_jump_check(networks, replay, config, spec) if networks.jump else None,
         decide=decide,
         agent=partial(Agent, decide),
         settle=partial(_settle, config=config.macro),

@@ -8,11 +8,20 @@ import jax
 import jax.numpy as jnp
 
 from smz_jax.config.settings import Config
-from smz_jax.model.steps import Afterstate, Step, chance, decide, finite, one_hot_code
+from smz_jax.model.steps import (
+    Afterstate,
+    Step,
+    chance,
+    decide,
+    finite,
+    foretold_certain,
+    jump,
+    one_hot_code,
+)
 from smz_jax.search.control import Control, make_control
 from smz_jax.search.edges import Edges
 from smz_jax.search.nodes import NewNode
-from smz_jax.types import Array, Networks, Params
+from smz_jax.types import LEAPT, Array, Networks, Params
 
 
 def on_rows(
@@ -69,7 +78,8 @@ def make_expand(networks: Networks, config: Config, edges: Edges) -> Callable[..
 
     From a decision node an action leads to a chance node. Where its normalised H(sigma) is strictly
     below `search.collapse_threshold` (0: never), and the row may collapse, the same call continues
-    through the most likely outcome to the next decision node.
+    through the most likely outcome to the next decision node. With `search.jump_collapses` a jump
+    of one action does that where it is foretold that it is certain.
 
     Returns:
         `(params, state [B, ...], edge [B], from_chance [B], needed [B], may_collapse [B]) ->
@@ -97,14 +107,23 @@ def make_expand(networks: Networks, config: Config, edges: Edges) -> Callable[..
             code = one_hot_code(outcome, num_outcomes)
             return finite(chance(networks, params, afterstate, code))
 
+        def to_end(inputs: tuple[Array, Array]) -> tuple[Step, Array]:
+            start, action = inputs
+            alone = jnp.full((len(action), config.network.jump_length - 1), -1, jnp.int32)
+            return finite(jump(networks, params, start, jnp.column_stack([action, alone])))
+
         num_outcomes = jax.eval_shape(to_afterstate, (state, edge))[0].logits.shape[-1]
         zeros, no_faults = jnp.zeros(edge.shape, jnp.float32), jnp.zeros_like(edge)
         no_outcomes = jnp.zeros((*edge.shape, num_outcomes), jnp.float32)
         nothing = Afterstate(state, no_outcomes, zeros), no_faults
-        afterstate, faults = run(to_afterstate, needed & ~from_chance, (state, edge), nothing)
+        from_decision, leaps = needed & ~from_chance, None
+        if settings.jump_collapses:
+            leaps = from_decision & may_collapse & foretold_certain(networks, params, state, edge)
+            from_decision &= ~leaps
+        afterstate, faults = run(to_afterstate, from_decision, (state, edge), nothing)
         # Of a chance node, or of the edge of a collapsed one.
         entropy = jnp.where(from_chance, 0.0, afterstate.entropy)
-        collapsed = needed & ~from_chance & may_collapse & (entropy < threshold)
+        collapsed = from_decision & may_collapse & (entropy < threshold)
         outcome = edge - edges.first_outcome
         if threshold > 0:
             outcome = jnp.where(collapsed, afterstate.likely, outcome)
@@ -113,6 +132,9 @@ def make_expand(networks: Networks, config: Config, edges: Edges) -> Callable[..
         nothing = Step(afterstate.state, no_actions, afterstate.value, zeros, zeros), no_faults
         reached = afterstate.state, outcome
         step, more_faults = run(to_state, needed & to_decision, reached, nothing)
+        if leaps is not None:
+            step, more_faults = run(to_end, leaps, (state, edge), (step, more_faults))
+            to_decision, entropy = to_decision | leaps, jnp.where(leaps, LEAPT, entropy)
         prior_logits = jnp.where(
             to_decision[:, None],
             edges.of_decision(step.policy_logits, num_outcomes),

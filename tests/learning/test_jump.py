@@ -9,22 +9,26 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from smz_jax.config.settings import NetworkConfig
-from smz_jax.config.training import LossConfig, MacroConfig
+from smz_jax.config.search import SearchConfig
+from smz_jax.config.training import LossConfig
 from smz_jax.learning import jump as jumps
 from smz_jax.learning import learner
-from smz_jax.model.jump import Jump, make_jump, reward_sum_support
+from smz_jax.model import steps
+from smz_jax.model.jump import CLOSED, reward_sum_support
 from smz_jax.model.networks import make_networks
 from smz_jax.types import AfterstatePrediction, DynamicsOutput, Prediction, ReplaySample
 from tests.learning import test_learner as toy
+from tests.model.test_networks import random_params
 
 L = toy.K + toy.N  # the windows hold no more
 GAMMA = 0.9
 
 
-def make_config(**macro):
-    settings = {"max_length": L, "jump_every": 1, "jump_learning_rate": 5e-3} | macro
-    return dataclasses.replace(toy.make_config(), macro=MacroConfig(**settings))
+def make_config(rate=5e-3, **network):
+    config = toy.make_config(jump_learning_rate=rate)
+    network = dataclasses.replace(config.network, **{"jump_length": L} | network)
+    search = SearchConfig(collapse_threshold=0.5)
+    return dataclasses.replace(config, network=network, search=search)
 
 
 def windows(count=64, seed=0):
@@ -56,16 +60,19 @@ def test_windows_equal_plain_loops():
             assert bool(got.real[i, b]) == real and bool(got.alive[i, b]) == alive
             if real:
                 assert float(got.rewards[i, b]) == pytest.approx(total, abs=1e-5)
-    np.testing.assert_array_equal(got.actions, rows.action[:, toy.ROOT : toy.ROOT + L])
+    for i in range(L):
+        expected = np.full((64, L), -1)
+        expected[:, : i + 1] = rows.action[:, toy.ROOT : toy.ROOT + i + 1]
+        np.testing.assert_array_equal(got.actions[i], expected)
     assert 0.1 < float(jnp.mean(got.alive)) < float(jnp.mean(got.real)) < 0.9
 
 
 def test_the_support_holds_the_largest_sum():
-    config = make_config(max_length=6)
-    classes = dataclasses.replace(config.network, reward_transform="none", reward_support=1)
-    assert reward_sum_support(dataclasses.replace(config, network=classes)) == 6
+    network = make_config(jump_length=6).network
+    classes = dataclasses.replace(network, reward_transform="none", reward_support=1)
+    assert reward_sum_support(classes) == 6
     # The bin of 2 stands for h^-1(2) = 7.98; six of them are 47.9, and h(47.9) = sqrt(48.9) - 0.95.
-    assert reward_sum_support(config) == 7
+    assert reward_sum_support(network) == 7
 
 
 def trained(step, state):
@@ -77,43 +84,44 @@ def trained(step, state):
 
 def test_the_model_does_not_notice():
     """All that is the model's has the same bits, and each part of the jump learns."""
-    config, (_, networks, plain_step) = make_config(), toy.parts(1)
-    jump, state = make_jump(config, toy.SPEC), toy.start_state(step=50)
-    first = jumps.init_jump(jump, config, jax.random.key(1), (8,))
-    step = learner.TrainStep(networks, toy.stub_replay(), config, toy.SPEC)
+    config, (*_, plain_step) = make_config(), toy.parts(1)
+    jumping = make_networks(config.network, toy.SPEC)
+    step = learner.TrainStep(jumping, toy.stub_replay(), config, toy.SPEC)
     step.program = plain_step.program  # compiled already, for other tests
+    state = toy.start_state(step=50)
+    jump = random_params(jumping)["jump"] | {"yes": jnp.float32(0), "false_yes": jnp.float32(1)}
+    both = {name: {**getattr(state, name), "jump": jump} for name in ("params", "target_params")}
+    start = state._replace(**both, jump=jumps.init_jump(config, jump))
     without, plain = trained(plain_step, state)
-    with_jump, metrics = trained(step, state._replace(jump=first))
+    with_jump, metrics = trained(step, start)
+    found = with_jump.params.pop("jump")
+    with_jump.target_params.pop("jump")
     toy.assert_same(without, with_jump._replace(jump=None))
-    names = {f"loss/jump_{x}" for x in ("rewards", "value", "policy", "end")}
-    assert set(metrics) - set(plain) == names
+    names = {f"loss/jump_{x}" for x in ("rewards", "value", "policy", "end", "certain")}
+    assert set(metrics) - set(plain) == {*names, "jump/false_yes"}
     assert all(np.isfinite(float(x)) for x in metrics.values())
     assert int(with_jump.jump.updates) == 2
-    moved = jax.tree.map(lambda x, y: bool(jnp.any(x != y)), first.params, with_jump.jump.params)
-    assert all(jax.tree.leaves(moved)), moved
+    moved = jax.tree.map(lambda x, y: bool(jnp.any(x != y)), jump, found)
+    assert all(jax.tree.leaves(moved["weights"])), moved
 
 
 def test_no_gradient_reaches_the_model():
     config = make_config()
-    networks, jump = make_networks(config.network, toy.SPEC), make_jump(config, toy.SPEC)
-    params = toy.start_state().params
-    state = jumps.init_jump(jump, config, jax.random.key(1), (8,))
-    rng = np.random.default_rng(0)
+    networks = make_networks(config.network, toy.SPEC)
+    params, embeddings = random_params(networks), np.random.default_rng(0).random((L + 1, 64, 8))
+    rows = jumps.jump_windows(jax.tree.map(jnp.asarray, windows()), toy.ROOT, L, GAMMA)
 
-    def total(params, root, end):
-        terms = jumps.jump_loss(
-            *(networks, jump, config, params, state.params),
-            state=root,
-            actions=jnp.zeros((4, L), jnp.int32),
-            rewards=jnp.ones(4),
-            real_end=end,
-            alive=jnp.array([True, True, True, False]),
-        )
+    def total(params, embeddings):
+        given = rows, embeddings, jnp.zeros(64, jnp.int32)
+        terms, _, is_certain = jumps.jump_terms(networks, config, params, *given)
+        assert is_certain.shape == (64,)
         return sum(jnp.sum(x) for x in terms.values())
 
-    ends = [jnp.asarray(rng.random((4, 8)), jnp.float32) for _ in range(2)]
-    gradients = jax.grad(total, argnums=(0, 1, 2))(params, *ends)
-    assert not any(bool(jnp.any(x != 0)) for x in jax.tree.leaves(gradients))
+    of_params, of_embeddings = jax.grad(total, argnums=(0, 1))(params, jnp.float32(embeddings))
+    assert not np.any(of_embeddings)
+    of_jump = of_params.pop("jump")["weights"]
+    assert not any(bool(jnp.any(x != 0)) for x in jax.tree.leaves(of_params))
+    assert all(bool(jnp.any(x != 0)) for x in jax.tree.leaves(of_jump))
 
 
 RING = 5
@@ -141,24 +149,25 @@ def ring_rows(rng, count):
 
 def test_it_learns_what_sequences_are_worth():
     """On a ring, beside a model that is not trained: all places and sequences, counted plainly."""
-    config = make_config(jump_learning_rate=1e-2)
-    network = NetworkConfig(
-        family="mlp", embedding_size=16, hidden_size=24, codebook_size=2, value_support=3,
-        reward_support=1, reward_transform="none", input_norm=False,
+    config = make_config(
+        *(1e-2,), embedding_size=16, hidden_size=24, codebook_size=2, reward_support=1,
+        reward_transform="none", input_norm=False,
     )  # fmt: skip
     loss = LossConfig(consistency=0.0)  # ends are compared as they are: no projection is trained
-    config = dataclasses.replace(config, network=network, loss=loss)
-    networks, jump = make_networks(network, toy.SPEC), make_jump(config, toy.SPEC)
+    config = dataclasses.replace(config, loss=loss)
+    networks = make_networks(config.network, toy.SPEC)
     params = networks.init(jax.random.key(0))
-    state = jumps.init_jump(jump, config, jax.random.key(1), (16,))
-    update = jax.jit(jumps.make_jump_update(networks, jump, config, toy.SPEC))
+    jump, state = params["jump"], jumps.init_jump(config, params["jump"])
+    update = jax.jit(jumps.make_jump_update(networks, config, toy.SPEC))
     rng = np.random.default_rng(0)
-    for number in range(500):
+    for _ in range(450):
         rows = jax.tree.map(jnp.asarray, ring_rows(rng, 64))
-        sample = ReplaySample(rows, None, jnp.ones(64))
-        state, metrics = update(state, params, sample, jax.random.key(number))
+        state, jump, metrics = update(state, jump, params, ReplaySample(rows, None, jnp.ones(64)))
     assert float(metrics["loss/jump_end"]) < -0.8
+    # The model is sure of some actions, and the jump knows which.
+    assert float(metrics["loss/jump_certain"]) < 0.1
 
+    params = {**params, "jump": jump}
     sequences = np.stack(np.meshgrid(*[range(toy.A)] * L, indexing="ij"), -1).reshape(-1, L)
     errors, spread = [], []
     for length in range(1, L + 1):
@@ -166,8 +175,8 @@ def test_it_learns_what_sequences_are_worth():
             frames = np.eye(7, dtype=np.float32)[[place] * toy.F]
             start = networks.representation(params, jnp.asarray(frames)[None])
             start = jnp.tile(start, (len(sequences), 1))
-            acts = jumps.cut(jnp.asarray(sequences, jnp.int32), jnp.full(len(sequences), length))
-            found = np.asarray(jump.reward_of(jump.apply(state.params, start, acts)[1]))
+            actions = np.where(np.arange(L) < length, sequences, -1)
+            found = np.asarray(steps.jump(networks, params, start, jnp.asarray(actions)).reward)
             true = []
             for sequence in sequences:
                 at, total = place, 0.0
@@ -178,6 +187,17 @@ def test_it_learns_what_sequences_are_worth():
             errors.append(np.mean(np.abs(found - np.array(true))))
             spread.append(np.mean(np.abs(np.array(true) - np.mean(true))))
     assert np.mean(errors) < 0.25 * np.mean(spread), (np.mean(errors), np.mean(spread))
+
+
+@pytest.mark.parametrize(("false_yes", "opens"), [(0.06, True), (0.07, False)])
+def test_the_gate(false_yes, opens):
+    """Closed while more than 1 % of what was foretold was not so; and at the start."""
+    networks: Any = SimpleNamespace(certain=lambda p, s: jnp.array([[1.0, -1.0], [-1.0, 1.0]]))
+    params: Any = {"jump": {"yes": 6.5, "false_yes": false_yes}}
+    told = steps.foretold_certain(networks, params, jnp.zeros((2, 3)), jnp.array([0, 0]))
+    np.testing.assert_array_equal(told, [opens, False])
+    told = steps.foretold_certain(networks, {"jump": CLOSED}, jnp.zeros((2, 3)), jnp.array([0, 1]))
+    assert not np.any(told)
 
 
 def scripted_check(wrong):
@@ -197,17 +217,13 @@ def scripted_check(wrong):
         value_of=lambda x: x,
         reward_of=lambda x: x,
         project=lambda p, x, predict, among=None: x,
-    )
-    jump = Jump(
-        init=lambda *_: None,
-        apply=lambda p, s, a: (turned(s[:, 2] + jnp.maximum(a, 0).sum(1) + wrong), 0 * s[:, 2]),
-        reward_of=lambda x: x + wrong,
-        support=1,
+        jump=lambda p, s, a: (turned(s[:, 2] + jnp.maximum(a, 0).sum(1) + wrong), 0 * s[:, 2]),
+        reward_sum_of=lambda x: x + wrong,
     )
     order = jnp.argsort(jax.random.uniform(jax.random.key(0), (96,)))
     sample = ReplaySample(rows, order.astype(jnp.int32) * 1000, jnp.ones(96))
     replay: Any = SimpleNamespace(sample=lambda state, key: sample)
-    return rows, sample, networks, jump, replay
+    return rows, sample, networks, replay
 
 
 @pytest.mark.parametrize("wrong", [0.0, 0.5])
@@ -215,9 +231,9 @@ def test_the_check_equals_plain_loops(monkeypatch, wrong):
     monkeypatch.setattr(jumps, "CHECK_BATCHES", 1)
     monkeypatch.setattr(jumps, "HELD_OUT", 2)  # all rows of the batch
     config = make_config()
-    rows, sample, networks, jump, replay = scripted_check(wrong)
-    check = jumps.make_jump_check(networks, jump, replay, config, toy.SPEC)
-    got = check(jumps.JumpState({}, None, jnp.int32(0)), None, None, jax.random.key(0))
+    rows, sample, networks, replay = scripted_check(wrong)
+    check = jumps.make_jump_check(networks, replay, config, toy.SPEC)
+    got = check({}, None, jax.random.key(0))
     held = np.asarray(jumps.held_out(sample, toy.ROOT))
     assert 5 < held.sum() < 40
     gamma = config.learner.gamma

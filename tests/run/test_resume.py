@@ -48,14 +48,15 @@ def make_config(experiment="gridworld", *flags):
     common += ("--env.rebuild_every", "19", "--eval.every_env_steps", "128")
     common += ("--macro.bucket_warmup_steps", "128")
     common += ("--macro.head_learning_rate", "0.002", "--macro.head_every", "2")
-    common += ("--macro.jump_every", "2")
     argv = ["--preset", "tiny", *common, *flags]
     return parse(argv, experiments[experiment]).config
 
 
 # Targets are refreshed in a ring that wraps in the fifth iteration.
 GRID = make_config("gridworld", "--network.family", "mlp", "--network.no_input_norm",
-                   "--replay.refresh_rows", "16", "--replay.capacity", "128")  # fmt: skip
+                   "--replay.refresh_rows", "16", "--replay.capacity", "128",
+                   "--network.jump_length", "2", "--learner.jump_every", "2",
+                   "--search.collapse_threshold", "0.5", "--search.jump_collapses")  # fmt: skip
 STICKY = make_config("breakout", "--env.mode", "stochastic", "--eval.no_check_model",
                      "--eval.no_baselines")  # fmt: skip
 

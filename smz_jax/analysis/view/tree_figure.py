@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from smz_jax.config.training import MacroConfig
 from smz_jax.report.style import DPI, GREEN, GREY, plot_text
 from smz_jax.storage.documents.macro_form import fold
+from smz_jax.types import LEAPT
 
 NODES = 60
 """Nodes that are drawn at most."""
@@ -241,7 +242,7 @@ def _draw_edges(
             style["color"], bold = DARK_GREEN, {"fontweight": "bold", "fontsize": 9}
         axes.annotate(plot_text(names[edge]), xytext=(0, 3), va="bottom", **bold, **style)
         if node in labelled:
-            entropy = f"{float(tree.entropy[node]):.2f}"
+            entropy = "jump" if tree.entropy[node] >= LEAPT else f"{float(tree.entropy[node]):.2f}"
             axes.annotate(entropy, xytext=(0, -4), va="top", fontsize=8, **style)
 
 

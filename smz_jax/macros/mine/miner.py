@@ -24,7 +24,15 @@ from smz_jax.macros.mine.keys import MAX_ACTIONS, PackedWindows
 from smz_jax.macros.mine.table import halve, init_table, merge
 from smz_jax.macros.mine.windows import PlayCarry, PlayRows, init_carry, play_windows, tree_windows
 from smz_jax.model.lanes import LANES, WHOLE, lay, over_lanes, own_sums
-from smz_jax.types import Array, Decision, MacroStats, MacroTable, NodeEmbedding, Trajectory
+from smz_jax.types import (
+    LEAPT,
+    Array,
+    Decision,
+    MacroStats,
+    MacroTable,
+    NodeEmbedding,
+    Trajectory,
+)
 
 MOST_STEPS = 8
 """Steps in one post-pass, at most."""
@@ -185,9 +193,10 @@ class Miner:
 
             windows, stats = tree_windows(tree, bucket_of, self._settings, self._key_actions)
             # A chance node, or the decision node at the end of a collapsed one: both follow an
-            # action.
+            # action. What a jump led to has no entropy.
             edge = tree.action_from_parent
             followed = (tree.node_visits > 0) & (edge >= 0) & (edge < self._num_actions)
+            followed &= tree.embeddings.entropy < LEAPT
             total, count = (
                 x.reshape(len(trees), -1).sum(axis=1)
                 for x in (jnp.where(followed, tree.embeddings.entropy, 0.0), followed)

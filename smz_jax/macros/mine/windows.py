@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from smz_jax.config.training import MacroConfig
 from smz_jax.macros.mine.keys import PackedWindows, check_num_actions, prepend
-from smz_jax.types import Array, MacroStats, is_end
+from smz_jax.types import LEAPT, Array, MacroStats, is_end
 
 
 class PlayRows(NamedTuple):
@@ -112,6 +112,7 @@ def _tree_steps(tree: Any, threshold: float) -> _Steps:
     entropy = tree.embeddings.entropy.reshape(-1)[source].astype(jnp.float32)
     # A leaf that is expanded again (max_depth) leaves other nodes unused: no visits, no parent.
     exists = ((tree.node_visits > 0) & (tree.parents >= 0)).reshape(-1) & ~is_chance
+    exists &= entropy < LEAPT
     return _Steps(
         up=parent[source],
         action=action[source],
