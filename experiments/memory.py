@@ -1,7 +1,7 @@
 """Stochastic MuZero on a world that hides a cue: `python -m experiments.memory --help`.
 
 The cue is shown at the start and asked for at the end, so that a player has to look back:
-`env.frame_stack` above the delay, and a family over sequences. The other such world is CartPole
+`env.frame_stack` must be above the delay. The other such world is CartPole
 without velocities: `python -m experiments.cartpole --env.id
 smz_jax.envs.gym.memory:CartPolePositions-v1 --network.family lstm --env.frame_stack 8`.
 """
@@ -18,7 +18,7 @@ EXPERIMENT = Experiment(
         "env.kwargs": '{"delay": 8}',
     },
     description="Stochastic MuZero on a world that hides a cue: --env.kwargs '{\"delay\": 16}' "
-    "--env.frame_stack 17 --network.family transformer.",
+    "--network.family transformer.",
 )
 
 if __name__ == "__main__":
