@@ -204,7 +204,7 @@ def make_networks(config: NetworkConfig, spec: EnvSpec) -> Networks:
             state = model.apply(params, observation, method=Model.representation)
             key = jax.random.fold_in(rng_key, JUMP_KEY)
             weights = jump.init(key, state, method=Jump.everything)["params"]
-            params["jump"] = {"weights": weights, **CLOSED}
+            params["jump"] = {"weights": weights, **jax.tree.map(jnp.float32, CLOSED)}
         return params
 
     def pure(method: Callable[..., Any], static: int | None = None) -> Callable[..., Any]:

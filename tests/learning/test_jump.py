@@ -94,6 +94,7 @@ def test_the_model_does_not_notice():
     start = state._replace(**both, jump=jumps.init_jump(config, jump))
     without, plain = trained(plain_step, state)
     with_jump, metrics = trained(step, start)
+    assert step._update_jump._cache_size() == 1
     found = with_jump.params.pop("jump")
     with_jump.target_params.pop("jump")
     toy.assert_same(without, with_jump._replace(jump=None))
@@ -157,6 +158,7 @@ def test_it_learns_what_sequences_are_worth():
     config = dataclasses.replace(config, loss=loss)
     networks = make_networks(config.network, toy.SPEC)
     params = networks.init(jax.random.key(0))
+    assert not any(x.weak_type for x in jax.tree.leaves(params))  # else all is compiled twice
     jump, state = params["jump"], jumps.init_jump(config, params["jump"])
     update = jax.jit(jumps.make_jump_update(networks, config, toy.SPEC))
     rng = np.random.default_rng(0)
