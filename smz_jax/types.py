@@ -12,7 +12,8 @@ Shape legend, used in all docstrings of the project:
 
 An observation is always `[B, F, *frame_shape]`, newest frame last; an environment without frame
 stacking has F = 1. Where `EnvSpec.is_marked` one row more comes first, whose every number says how
-many of the F frames are of the game in progress: those before repeat its first one.
+many of the F frames are of the game in progress: those before repeat its first one. Bits are then
+int8.
 """
 
 if __name__ == "types":  # `python smz_jax` finds this file in place of Python's own

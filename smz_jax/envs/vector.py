@@ -104,13 +104,16 @@ def _put(whole: LaneStep, lanes: np.ndarray, step: LaneStep) -> None:
 def describe(
     config: EnvConfig, frame_shape: tuple[int, ...], dtype: Any, actions: Iterable[str]
 ) -> EnvSpec:
-    """The spec of an environment, whose name and stack are those of the settings."""
-    names = tuple(actions)
+    """The spec of an environment, whose name and stack are those of the settings.
+
+    Bits are numbers where a mark stands before them, which no bit can hold.
+    """
+    names, is_bits = tuple(actions), np.dtype(dtype) == np.bool_
     return EnvSpec(
         name=config.id,
         frame_shape=frame_shape,
         context=config.frame_stack,
-        frame_dtype=np.dtype(dtype),
+        frame_dtype=np.dtype(np.int8 if is_bits and config.mark_start else dtype),
         action_space=Space(len(names), names),
         frames_per_step=config.frames_per_step,
         is_marked=config.mark_start,
@@ -213,8 +216,9 @@ class LanesVectorEnv(RestingEnv):
             terminated = terminated | (life_lost & self._episodic_life)
             truncated = truncated & ~terminated
             reward = np.sign(raw) if self._clip_rewards else raw
-        layout = self.spec.context, self.spec.is_marked
-        self._stack = push_frame(self._stack, step.frame, is_first, *layout)
+        frame, layout = step.frame, (self.spec.context, self.spec.is_marked)
+        frame = frame.astype(self.spec.frame_dtype, copy=False)
+        self._stack = push_frame(self._stack, frame, is_first, *layout)
         # Copies: who writes into what was given changes nothing in the game.
         self._game_over, self._invalid = game_over | self._resting, invalid.copy()
         return Timestep(

@@ -234,7 +234,8 @@ def make_reader(
     coder = None if dataset.about else make_coder(dataset.observation_space, config.env.frame_size)
     of: Any = coder or dataset.observation_space
     shape, kind = (of.frame_shape, of.frame_dtype) if coder else (of.shape, of.dtype)
-    is_bits = not coder and kind == np.uint8 and spec.frame_dtype == np.bool_
+    bits = (np.bool_, np.int8) if coder else (np.bool_, np.int8, np.uint8)
+    is_bits = kind in bits and spec.frame_dtype in bits[:2]
     fits = shape == spec.frame_shape and (kind == spec.frame_dtype or is_bits)
     allowed = f"{spec.frame_dtype} {spec.frame_shape}, as {spec.name} is set here"
     require(fits, "observations of the dataset", f"{kind} {shape}", allowed)
@@ -242,7 +243,7 @@ def make_reader(
 
     def read(episode: dict[str, Any]) -> Trajectory:
         infos, seen = episode["infos"] or {}, episode["observations"]
-        frame = coder.encode(seen) if coder else seen.astype(spec.frame_dtype)
+        frame = (coder.encode(seen) if coder else seen).astype(spec.frame_dtype)
         if not set(INFOS) <= set(infos):
             infos = plain_infos(episode, len(frame), len(places), getattr(space, "start", 0))
             infos["reward"] = np.sign(infos["reward"]) if is_clipped else infos["reward"]

@@ -29,6 +29,16 @@ def test_the_cue_is_paid_for_at_the_end_alone(delay):
     assert 4 < sum(cues) < 16
 
 
+def test_marks_count_where_frames_are_bits():
+    config = EnvConfig(suite="gym", id=CUE, kwargs='{"delay": 3}', frame_stack=3, mark_start=True)
+    env = make_env(config, seed=1, num_envs=1)
+    steps = [env.reset(), *(env.step(np.ones(1, np.int32)) for _ in range(5))]
+    assert env.spec.frame_dtype == steps[0].observation.dtype == np.int8
+    assert [x.observation[0, 0].tolist() for x in steps] == [[n] * 4 for n in (1, 2, 3, 3, 3, 1)]
+    shown = [np.flatnonzero(x.observation[0, -1]).tolist() for x in steps]
+    assert shown[1:5] == [[2], [2], [3], [2]] and shown[0] in ([0], [1])
+
+
 def test_a_delay_that_is_none_is_one_line():
     with pytest.raises(ConfigError, match=r"delay = 0 is not in 1\.\.1000"):
         make_spec(EnvConfig(suite="gym", id=CUE, kwargs='{"delay": 0}'))
