@@ -5,7 +5,9 @@ the garbage collector does not look through JAX's millions of long-lived objects
 needs the programs of a real run asks for the fixture `optimised`.
 """
 
+import fcntl
 import gc
+import os
 from pathlib import Path
 
 import jax
@@ -18,7 +20,7 @@ prepare_jax()
 jax.config.update("jax_disable_most_optimizations", True)
 gc.set_threshold(50_000, 20, 100)
 MAPS = Path("/proc/self/maps")
-MOST_MAPS = 20_000
+MOST_MAPS = 40_000
 """Each program that XLA compiles for a CPU keeps memory maps; past the kernel's limit (65,530 by
 default) the process dies with a segmentation fault."""
 
@@ -71,12 +73,29 @@ def optimised():
     jax.config.update("jax_disable_most_optimizations", False)
 
 
+@pytest.fixture
+def unrendered(monkeypatch):
+    """For what a page says: a report's figures are made of its data, but their pixels are not."""
+    from smz_jax.report import build
+    from smz_jax.storage.files import atomic_write_bytes
+
+    save = lambda figure, path: atomic_write_bytes(path, b"no pixels")  # noqa: E731
+    monkeypatch.setattr(build, "save_figure", save)
+
+
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory):
-    """Folder of a finished run, not to be changed."""
+    """Folder of a finished run, not to be changed; one for all processes of the tests."""
     from tests.support.tiny_run import make_run
 
-    return make_run(tmp_path_factory.mktemp("tiny") / "run")
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return make_run(tmp_path_factory.mktemp("tiny") / "run")
+    folder = tmp_path_factory.getbasetemp().parent / "tiny_run"
+    with open(f"{folder}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "summary.json").exists():  # written last
+            make_run(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +105,12 @@ def shared_programs():
 
     with shared_programs() as forget:
         yield forget
+
+
+@pytest.fixture(scope="module")
+def shared_by_all_lengths():
+    """Also with runs of other lengths."""
+    from tests.support.programs import shared_programs
+
+    with shared_programs(any_length=True):
+        yield

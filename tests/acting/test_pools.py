@@ -49,7 +49,7 @@ def make_config(**env) -> Config:
 
 
 @pytest.fixture(scope="module")
-def run():
+def run(shared_programs):
     """Parts and state of a run, to be played with."""
     parts = make_parts(make_config(), PhaseTimers())
     return SimpleNamespace(parts=parts, state=fresh_state(parts), steps=0)

@@ -307,6 +307,7 @@ def test_networks_for_images_are_refused_where_there_are_none():
             make_networks(type(parse().network)(**settings), spec)
 
 
+@pytest.mark.usefixtures("shared_by_all_lengths")
 def test_a_run_is_stopped_and_resumed(tmp_path):
     flags = ("--preset", "tiny", "--env.id", CORRIDOR, "--env.kwargs", '{"length": 5}')
     flags += ("--eval.no_baselines", "--eval.no_check_model")

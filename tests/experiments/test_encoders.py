@@ -28,7 +28,7 @@ from experiments.encoders.stored_frames import (
 )
 from experiments.encoders.variants import SIZES, VARIANTS, Job, Plan, job_config
 from smz_jax.config.check import ConfigError
-from smz_jax.config.settings import Config, EnvConfig
+from smz_jax.config.settings import Config, EnvConfig, NetworkConfig
 from smz_jax.envs import make_env, make_spec
 from smz_jax.envs.atari.ale_backend import open_emulator
 from smz_jax.envs.atari.sticky import (
@@ -372,14 +372,14 @@ def shared_programs(monkeypatch):
         made = {}
 
         def make_once(*inputs):
-            key = next(x for x in inputs if isinstance(x, Config))
+            key = next(x for x in inputs if isinstance(x, Config | NetworkConfig))
             if key not in made:
                 made[key] = make(*inputs)
             return made[key]
 
         return make_once
 
-    for name in ("TrainStep", "make_probe"):
+    for name in ("make_networks", "make_replay", "TrainStep", "make_probe"):
         monkeypatch.setattr(comparison, name, shared(getattr(comparison, name)))
 
 

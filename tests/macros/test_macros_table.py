@@ -139,10 +139,12 @@ def test_a_table_for_every_sequence_needs_no_choice():
     rng = np.random.default_rng(0)
     sequences = [tuple(x) for n in (2, 3) for x in itertools.product(range(4), repeat=n)]
     table, expected = init_table(every, 4), twin.Table(10**6)
+    told = {"played": True, "config": every, "num_actions": 4}
+    merge_one = jax.jit(lambda table, windows: merge(table, windows, **told))
     for _ in range(3):
         picked = [sequences[i] for i in rng.integers(0, 80, 60)]
         windows = packed(picked, rng)
-        table = merge(table, windows, played=True, config=every, num_actions=4)
+        table = merge_one(table, windows)
         expected.merge(as_found(picked, windows), played=True)
         expected.assert_equals(table)
     assert int(table.dropped) == 0
@@ -153,7 +155,8 @@ def test_counts_are_halved_and_means_stay():
     config = MacroConfig(max_length=2, capacity=8)
     windows = packed([(0, 1)] * 7 + [(1, 1)] * 4 + [(2, 0)], rng)
     played = jnp.arange(12) < 4
-    table = merge(init_table(config, 4), windows, played=played, config=config)
+    merge_one = jax.jit(lambda table, windows: merge(table, windows, played=played, config=config))
+    table = merge_one(init_table(config, 4), windows)
     halved = halve(table)
     assert halved.count[:4].tolist() == [4, 2, 1, 0] and table.count[:4].tolist() == [7, 4, 1, 0]
     assert halved.play_count[:3].tolist() == [2, 0, 0]
@@ -171,10 +174,18 @@ def test_newcomers_rise_where_counts_are_halved(num_actions):
     config = MacroConfig(max_length=3, capacity=16, halve_every=1)
     rng = np.random.default_rng(0)
     every = [tuple(x) for x in itertools.product(range(4), repeat=2)]
-    told = {"played": True, "config": config, "num_actions": num_actions}
 
-    def add(table, *sequences):
-        return merge(table, packed(sequences, rng), **told)
+    def make_add(config):
+        told = {"played": True, "config": config, "num_actions": num_actions}
+        merge_one = jax.jit(lambda table, windows: merge(table, windows, **told))
+
+        def add(table, *sequences):
+            padded = [*sequences, *[()] * (160 - len(sequences))]
+            return merge_one(table, packed(padded, rng))
+
+        return add
+
+    add = make_add(config)
 
     def known(table):
         rows = np.asarray(table.actions)
@@ -194,7 +205,7 @@ def test_newcomers_rise_where_counts_are_halved(num_actions):
     table = add(table, (3, 3, 3), (3, 3, 2))
     assert {(2, 2, 2), (3, 3, 3), (3, 3, 2)} <= set(known(table)) and (1, 1, 1) not in known(table)
     # Without it nobody comes in who is not seen more often than the least at once.
-    told["config"] = dataclasses.replace(config, halve_every=0)
+    add = make_add(dataclasses.replace(config, halve_every=0))
     assert known(add(add(init_table(config, 4), *full), (0, 0, 0))) == every
 
 

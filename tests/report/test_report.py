@@ -95,12 +95,17 @@ def test_macro_names_fold_repeats():
     assert macro_name({"names": ["FIRE", "RIGHT", "RIGHT", "FIRE"]}) == "FIRE → RIGHT ×2 → FIRE"  # noqa: RUF001
 
 
-def test_report_works_at_any_time(tmp_path):
+def test_report_works_at_any_time(tmp_path, request):
     early = write_run(tmp_path / "breakout" / "early", iterations=1, finished=False)
     text = build_report([early]).read_text()
     assert "Unfinished" in text and "No learner step" in text
     assert "No game has been finished" in text
+    empty = tmp_path / "breakout" / "empty"
+    empty.mkdir()
+    (empty / "metrics.jsonl").touch()
+    assert "Nothing has been evaluated yet" in build_report([empty]).read_text()
 
+    request.getfixturevalue("unrendered")
     killed = write_run(tmp_path / "breakout" / "killed", iterations=50, finished=False)
     with open(killed / "metrics.jsonl", "a") as file:
         file.write('{"iteration": 51, "env_st')
@@ -108,11 +113,6 @@ def test_report_works_at_any_time(tmp_path):
     # 50 iterations of 1,024 steps out of 100,000; the evaluation at iteration 40.
     assert "51.2k environment steps" in text and "(51% of the run)" in text
     assert f"scores {1.6 + 7.4 * 40 / 98:.2f}" in text and "agent at 40.96k steps" in text
-
-    empty = tmp_path / "breakout" / "empty"
-    empty.mkdir()
-    (empty / "metrics.jsonl").touch()
-    assert "Nothing has been evaluated yet" in build_report([empty]).read_text()
 
 
 def test_everything_from_a_run_is_escaped(tmp_path):

@@ -21,6 +21,7 @@ def test_damaged_side_files_are_named_not_fatal(tmp_path):
         assert f"{name} is damaged: left out" in text
 
 
+@pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize(
     ("change", "named"),
     [

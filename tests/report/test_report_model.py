@@ -70,6 +70,7 @@ def test_health_has_a_dot_for_each_check(run):
     assert note.get_text() == "1 = collapsed" and note.get_va() == "bottom"  # above the line
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_captions_say_how_large_the_batch_of_a_check_is(tmp_path):
     settings = {"learner": {"batch_size": 32, "unroll_steps": 2}}
     text = build_report([write_run(tmp_path / "a" / "b", iterations=4, **settings)]).read_text()
@@ -220,7 +221,7 @@ def test_runs_without_checks_say_so(tmp_path):
         assert not panels.PANELS[name].shown([early])
 
 
-def test_known_rules_are_drawn_and_told(tmp_path):
+def test_known_rules_are_drawn_and_told(tmp_path, request):
     path = write_run(tmp_path / "gridworld" / "a")
     plain = write_run(tmp_path / "gridworld" / "plain", seed=3)
     add_rules(path)
@@ -230,6 +231,7 @@ def test_known_rules_are_drawn_and_told(tmp_path):
     page = build_report([path]).read_text()
     assert 'id="rules"' in page and 'id="grid"' in page and (path / "figures/rules.png").exists()
     assert "<td>0.987</td>" in page and "<td>0.79</td>" in page
+    request.getfixturevalue("unrendered")
     together = build_report([plain, path], tmp_path / "both").read_text()
     assert 'id="grid a"' in together and 'id="rules"' in together
     assert 'id="rules"' not in build_report([plain]).read_text()
@@ -249,6 +251,7 @@ def test_known_rules_are_drawn_and_told(tmp_path):
     assert len(draw("rules", load_runs([path, plain])).axes) == 4
 
 
+@pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize(
     "change",
     [
@@ -267,6 +270,7 @@ def test_damaged_rules_are_left_out(tmp_path, change):
     assert "grid.json is damaged: left out" in text and "Known rules" not in text
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_grid_of_before_the_pairs_were_written(tmp_path):
     """grid.json may hold the numbers alone."""
     path = write_run(tmp_path / "gridworld" / "a", iterations=5)
@@ -306,6 +310,7 @@ def test_games_that_repeat_each_other_are_told(tmp_path):
     assert not any("differ" in text for text in find_warnings([load_run(path)]))
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_greedy_scores_stand_beside_those_with_noise(tmp_path):
     """Summaries of runs before had neither; `different` is known of the newer ones."""
     path = write_run(tmp_path / "a" / "b", iterations=20)
@@ -370,6 +375,7 @@ def test_preconditions_are_drawn_beside_their_baselines(run, several, tmp_path):
     assert precondition_lines(bare) == []
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_report_tells_precision_and_recall_and_of_how_many_windows(run, tmp_path):
     (said,) = precondition_lines(run)
     share = CHECKED[-1] / 1024 / 98

@@ -50,7 +50,7 @@ def cells(page, name):
     return [x.split("</td>")[0] for x in row.split("<td>")[1:]]
 
 
-def test_one_run_side_by_side_with_its_controls(tmp_path):
+def test_one_run_side_by_side_with_its_controls(tmp_path, request):
     run = write(tmp_path, 0)
     page = build_report([run]).read_text()
     assert 'id="verification"' in page and (run / "figures" / "verification.png").exists()
@@ -64,6 +64,7 @@ def test_one_run_side_by_side_with_its_controls(tmp_path):
     assert "Met: macros hold: &lt;seen&gt;." in part and "Not measured: sticky" in part
     assert "Code perplexity 7.25" in part and "1 change the action" in part
     plain = write_run(tmp_path / "breakout" / "plain", iterations=4)
+    request.getfixturevalue("unrendered")
     without = build_report([plain]).read_text()
     assert 'id="verification"' not in without and "Macros in the real game" not in without
 

@@ -29,7 +29,7 @@ from smz_jax.storage.files import opened
 from smz_jax.storage.metrics import PhaseTimers, read_metrics
 from smz_jax.storage.run_dir import read_config
 
-pytestmark = pytest.mark.usefixtures("shared_programs")
+pytestmark = pytest.mark.usefixtures("shared_by_all_lengths")
 # Of preset tiny: 32 steps an iteration, learning from 64 on, 2 unroll steps.
 CHECKED_AT = [64, 96, 128, 160]  # first updates; checkpoint; evaluation; end
 FLAGS = [

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from smz_jax.config.search import SearchConfig
 from smz_jax.model.steps import normalised_entropy
 from smz_jax.search.policy import make_prior_policy, sample_by_temperature
 from smz_jax.search.selection import select_chance_outcome
@@ -208,7 +209,7 @@ def test_q_epsilon_keeps_tiny_differences_from_deciding(engine):
 @both_engines
 def test_one_trace_per_configuration(engine):
     tables = random_tables(9)
-    search_fn = compiled_search(5, 3, 5, None, 1.0, None, (("engine", engine),))
+    search_fn = compiled_search(5, 3, SearchConfig(num_simulations=5, engine=engine))
     for seed in range(3):
         run_search(tables, [seed, 1], engine=engine, simulations=5, seed=seed, temperature=seed / 2)
     assert search_fn._cache_size() == 1

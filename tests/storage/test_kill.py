@@ -19,7 +19,7 @@ from smz_jax.storage.metrics import read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 300
-EVERY, STEPS = 64, 6_400
+EVERY, STEPS = 64, 64_000  # more than any of these runs comes to
 FLAGS = (
     *("--preset", "tiny", "--total_env_steps", str(STEPS)),
     *("--checkpoint_every_env_steps", str(EVERY), "--env.rebuild_every", "50"),
@@ -64,9 +64,21 @@ def wait_for_steps(process, folder, steps):
         time.sleep(0.01)
 
 
-def kill_and_resume(environment, folder, generator, kills):
-    """Kills at random moments; each restart goes on from a whole step, at most one save back."""
+@pytest.fixture(scope="module")
+def running(environment, tmp_path_factory):
+    """A run that trains, and its folder."""
+    folder = tmp_path_factory.mktemp("running") / "run"
     process = begin(environment, folder)
+    wait_for_steps(process, folder, 1)
+    yield process, folder
+    process.kill()
+
+
+def kill_and_resume(environment, process, folder, generator, kills):
+    """Kills at random moments; each restart goes on from a whole step, at most one save back.
+
+    Gives the last process, which has only begun.
+    """
     wait_for_steps(process, folder, 3 * EVERY)  # before its first save a run starts over
     for _ in range(kills):
         before = played(folder)
@@ -80,35 +92,33 @@ def kill_and_resume(environment, folder, generator, kills):
         # A save goes on in the background: it may not have been complete, the one before it was.
         assert step >= reached - 2 * EVERY - 32
         process = start(environment, folder, "experiments.resume", str(folder))
-    process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=SECONDS)
-    assert process.returncode in (143, -signal.SIGTERM), err
-    return out
+    return process
 
 
-def test_two_kills(environment, tmp_path):
-    kill_and_resume(environment, tmp_path / "run", np.random.default_rng(0), 2)
-
-
-@pytest.mark.slow
-def test_twenty_kills(environment, tmp_path):
-    kill_and_resume(environment, tmp_path / "run", np.random.default_rng(1), 20)
-
-
-def test_a_second_process_is_kept_out(environment, tmp_path):
-    folder = tmp_path / "run"
-    first = begin(environment, folder)
-    wait_for_steps(first, folder, 1)
+def test_a_second_process_is_kept_out(environment, running):
+    first, folder = running
     settings = (folder / "config.yaml").read_bytes()
-    longer = ("--total_env_steps", "9600")
+    longer = ("--total_env_steps", str(2 * STEPS))
     second = start(environment, folder, "experiments.resume", str(folder), *longer)
     _, err = second.communicate(timeout=SECONDS)
     assert (folder / "config.yaml").read_bytes() == settings
     assert second.returncode == 2 and err.count("\n") == 1
     assert re.search(rf"no other process uses: process {first.pid} does", err)
-    first.send_signal(signal.SIGKILL)
-    first.communicate()
-    third = start(environment, folder, "experiments.resume", str(folder))
-    wait_for_steps(third, folder, played(folder) + 32)  # the lock went with the process
-    third.send_signal(signal.SIGTERM)
-    assert third.communicate(timeout=SECONDS) and third.returncode == 143
+    assert first.poll() is None
+
+
+def test_two_kills(environment, running):
+    last = kill_and_resume(environment, *running, np.random.default_rng(0), 2)
+    _, folder = running
+    wait_for_steps(last, folder, played(folder) + 32)  # the lock went with the process
+    last.send_signal(signal.SIGTERM)
+    assert last.communicate(timeout=SECONDS) and last.returncode == 143
+
+
+@pytest.mark.slow
+def test_twenty_kills(environment, tmp_path):
+    first = begin(environment, tmp_path / "run")
+    last = kill_and_resume(environment, first, tmp_path / "run", np.random.default_rng(1), 20)
+    last.send_signal(signal.SIGTERM)
+    _, err = last.communicate(timeout=SECONDS)
+    assert last.returncode in (143, -signal.SIGTERM), err

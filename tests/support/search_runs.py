@@ -1,6 +1,7 @@
 """Searches of random tabular games by either engine and by mctx's own policies, compiled once."""
 
 import functools
+from copy import copy
 
 import jax
 import jax.numpy as jnp
@@ -18,21 +19,31 @@ GAMMA = 0.9
 
 
 def tabular_networks(states, actions, ended):
-    """The tabular model, with true ends where `ended` (a tuple of bools) says so."""
+    """The tabular model, with true ends where `ended` `[n]` says so."""
     networks = make_tabular_networks(states, actions)
-    return networks if ended is None else with_ends(networks, np.array(ended))
+    return networks if ended is None else with_ends(networks, ended)
+
+
+def constant_and_argument(depth):
+    """An int is a constant of the program, as in a run; an array its argument: one serves all."""
+    return (depth, None) if depth is None or isinstance(depth, int) else (None, depth)
 
 
 @functools.cache
-def compiled_search(states, actions, simulations, depth, noise, ended, options):
-    """This project's search with the settings `options`, a tuple of pairs."""
-    config = Config(
-        search=SearchConfig(num_simulations=simulations, max_depth=depth, **dict(options)),
-        learner=LearnerConfig(gamma=GAMMA),
-    )
+def compiled_search(states, actions, settings):
+    """This project's search."""
     spec = EnvSpec("tabular", (1,), 1, np.dtype("float32"), Space(actions, ("?",) * actions), 1)
-    search = make_search(tabular_networks(states, actions, ended), config, spec)
-    return jax.jit(functools.partial(search, noise=noise))
+
+    @jax.jit
+    def run(params, key, embedding, invalid, temperature, noise, ended=None, depth=None):
+        used = copy(settings)
+        if depth is not None:
+            object.__setattr__(used, "max_depth", depth)  # past the check of its range
+        config = Config(search=used, learner=LearnerConfig(gamma=GAMMA))
+        search = make_search(tabular_networks(states, actions, ended), config, spec)
+        return search(params, key, embedding, invalid, temperature, noise=noise)
+
+    return run
 
 
 def run_search(tables, state_ids, *, simulations, invalid=None, seed=0, noise=1.0, depth=None,
@@ -40,26 +51,28 @@ def run_search(tables, state_ids, *, simulations, invalid=None, seed=0, noise=1.
     """A `SearchOutput` on the host."""
     states, actions = tables.prior.shape
     invalid = np.zeros((len(state_ids), actions), np.float32) if invalid is None else invalid
-    options = tuple(sorted(search.items()))
-    search_fn = compiled_search(states, actions, simulations, depth, noise, ended, options)
-    output = search_fn(
+    constant, depth = constant_and_argument(depth)
+    settings = SearchConfig(num_simulations=simulations, max_depth=constant, **search)
+    output = compiled_search(states, actions, settings)(
         as_params(tables),
         jax.random.key(seed),
         embed(tables, state_ids),
         invalid,
         jnp.float32(temperature),
+        jnp.float32(noise),
+        None if ended is None else jnp.asarray(ended),
+        depth,
     )
     return jax.device_get(output)
 
 
-@functools.cache
-def compiled_mctx(states, actions, outcomes, simulations, depth, ended, policy):
-    """mctx's own stochastic or plain policy over the same networks."""
-    networks = tabular_networks(states, actions, ended)
+def recurrent_functions(networks, outcomes, policy):
+    """The model as mctx's stochastic or plain policy takes it."""
 
     def discount(params, embedding):
         gamma = jnp.full(embedding.shape[:1], GAMMA)
-        return gamma if ended is None else gamma * networks.discount(params, embedding)
+        ends = networks.discount
+        return gamma if ends is None else gamma * ends(params, embedding)
 
     def decision_fn(params, key, action, embedding):
         afterstate = networks.afterstate_dynamics(params, embedding, action)
@@ -92,14 +105,18 @@ def compiled_mctx(states, actions, outcomes, simulations, depth, ended, policy):
         )
         return output, embedding
 
-    functions = (
-        {"decision_recurrent_fn": decision_fn, "chance_recurrent_fn": chance_fn}
-        if policy is mctx.stochastic_muzero_policy
-        else {"recurrent_fn": plain_fn}
-    )
+    if policy is mctx.stochastic_muzero_policy:
+        return {"decision_recurrent_fn": decision_fn, "chance_recurrent_fn": chance_fn}
+    return {"recurrent_fn": plain_fn}
+
+
+@functools.cache
+def compiled_mctx(states, actions, outcomes, simulations, constant_depth, policy):
+    """mctx's own stochastic or plain policy over the same networks."""
 
     @jax.jit
-    def run(params, key, embedding, invalid):
+    def run(params, key, embedding, invalid, ended, depth):
+        networks = tabular_networks(states, actions, ended)
         logits, value = networks.prediction(params, embedding)
         return policy(
             params,
@@ -107,8 +124,8 @@ def compiled_mctx(states, actions, outcomes, simulations, depth, ended, policy):
             root=mctx.RootFnOutput(prior_logits=logits, value=value[:, 0], embedding=embedding),
             num_simulations=simulations,
             invalid_actions=invalid,
-            max_depth=depth,
-            **functions,
+            max_depth=constant_depth if depth is None else depth,
+            **recurrent_functions(networks, outcomes, policy),
         )
 
     return run
@@ -119,10 +136,11 @@ def run_mctx(tables, state_ids, *, simulations, invalid=None, seed=0, depth=None
     """mctx's `PolicyOutput` on the host."""
     states, actions, outcomes = tables.chance.shape
     invalid = np.zeros((len(state_ids), actions), np.float32) if invalid is None else invalid
-    run = compiled_mctx(states, actions, outcomes, simulations, depth, ended, policy)
-    return jax.device_get(
-        run(as_params(tables), jax.random.key(seed), embed(tables, state_ids), invalid)
-    )
+    constant, depth = constant_and_argument(depth)
+    run = compiled_mctx(states, actions, outcomes, simulations, constant, policy)
+    params, key, root = as_params(tables), jax.random.key(seed), embed(tables, state_ids)
+    ended = None if ended is None else jnp.asarray(ended)
+    return jax.device_get(run(params, key, root, invalid, ended, depth))
 
 
 def random_invalid(seed, batch_size, actions):
