@@ -35,7 +35,6 @@ LONGEST = (
     "test_kill.py",
     "test_benchmark.py",
     "test_full_disk.py",
-    "test_envs_gym.py",
     "test_envs_atari.py",
     "test_encoders.py",
     "test_search.py",

@@ -341,7 +341,7 @@ def colours_of(picture):
 
 
 def test_a_gif_of_breakout_holds_the_real_screen(tmp_path, capsys):
-    model = untrained(EnvConfig(id="Breakout", frame_size=32, backend="ale"), "light", 25)
+    model = untrained(EnvConfig(id="Breakout", frame_size=32, backend="ale"), "mlp", 25)
     out = tmp_path / "game.gif"
     scores = play_model(model, request(games=2, seed=9, out=out))
     assert len(scores) == 2 and "wrote" in capsys.readouterr().out

@@ -1,7 +1,5 @@
 """Suite gym: spaces against Gymnasium's own, rows against plain loops, both libraries, mistakes."""
 
-import dataclasses
-
 import gymnasium
 import numpy as np
 import pytest
@@ -16,7 +14,6 @@ from smz_jax.envs import check_env_id, make_env, make_spec
 from smz_jax.envs.gym.observations import make_coder
 from smz_jax.model.networks import make_networks
 from smz_jax.run.loop import train
-from smz_jax.storage.metrics import read_metrics
 
 CORRIDOR = "tests.support.gym_worlds:Corridor-v0"
 
@@ -305,22 +302,6 @@ def test_networks_for_images_are_refused_where_there_are_none():
         settings = {**parse().network.__dict__, name: value}
         with pytest.raises(ConfigError, match=f"network.{name}.*CartPole-v1 are vectors"):
             make_networks(type(parse().network)(**settings), spec)
-
-
-@pytest.mark.usefixtures("shared_by_all_lengths")
-def test_a_run_is_stopped_and_resumed(tmp_path):
-    flags = ("--preset", "tiny", "--env.id", CORRIDOR, "--env.kwargs", '{"length": 5}')
-    flags += ("--eval.no_baselines", "--eval.no_check_model")
-    config = parse(*flags, "--total_env_steps", "64")
-    assert train(config, tmp_path).env_steps == 64
-    longer = dataclasses.replace(config, total_env_steps=128)
-    outcome = train(longer, tmp_path, resume=True)
-    assert (outcome.env_steps, outcome.finished) == (128, True)
-    rows = [row for row in read_metrics(tmp_path / "metrics.jsonl") if "iteration" in row]
-    assert [row["env_steps"] for row in rows] == [32, 64, 96, 128]
-    assert rows[-1]["env_frames"] == 128 and rows[-1]["learner_steps"] > rows[1]["learner_steps"]
-    assert outcome.evaluation["cut_share"] == 0.0  # its own limit, 9 steps, is an end
-    assert outcome.evaluation["length_mean"] <= 9
 
 
 def test_more_actions_than_a_macro_can_hold_are_learned_without_macros(tmp_path, capsys):

@@ -118,7 +118,7 @@ def catch_config():
         replay=ReplayConfig(capacity=10_240, min_size=512),
         learner=LearnerConfig(
             batch_size=64,
-            unroll_steps=3,
+            unroll_steps=2,
             td_steps=5,
             gamma=0.97,
             updates_per_env_step=0.5,
@@ -127,10 +127,10 @@ def catch_config():
     )
 
 
-def test_catch_is_learned_with_search(optimised):
-    """From about -0.6 to 0.8 and more over the last 100 games, within 10,240 steps."""
+def test_catch_is_learned_with_search():
+    """A low board: from about -0.5 to 0.8 and more over the last 100 games, within 10,240 steps."""
     config = catch_config()
-    env = CatchEnv(num_envs=16, seed=0)
+    env = CatchEnv(num_envs=16, seed=0, height=6)
     networks, replay = make_networks(config.network, env.spec), make_replay(config, env.spec)
     state = init_train_state(networks, config, jax.random.key(0))
     memory = replay.init()
@@ -152,7 +152,7 @@ def test_catch_is_learned_with_search(optimised):
         if actor.count * 16 >= config.replay.min_size:
             for _ in range(config.updates_per_iteration):
                 state, memory, _ = train_step(state, memory)
-    early = history[4]  # 1,280 steps in, about 130 games
-    assert early < 0.0, f"random play should score about -0.6: {history}"
+    early = history[4]  # 1,280 steps in, about 210 games
+    assert early < 0.0, f"random play should score about -0.5: {history}"
     assert history[-1] > 0.8, history
     assert train_step.program._cache_size() == 1

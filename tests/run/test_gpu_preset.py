@@ -16,7 +16,7 @@ FLAGS = [
     *("--replay.capacity=2048", "--replay.min_size=64", "--network.embedding_size=8"),
     *("--network.hidden_size=8", "--network.num_blocks=1", "--network.torso_channels=4"),
     *("--network.codebook_size=4", "--network.value_support=10", "--learner.batch_size=4"),
-    *("--learner.unroll_steps=2", "--learner.td_steps=2", "--learner.updates_per_dispatch=2"),
+    *("--learner.unroll_steps=1", "--learner.td_steps=2", "--learner.updates_per_dispatch=2"),
     *("--learner.updates_per_env_step=0.125", "--macro.max_length=3", "--macro.capacity=64"),
     *("--macro.slots=8", "--macro.head_size=16", "--macro.bucket_warmup_steps=96"),
 ]

@@ -4,6 +4,7 @@ python -m tests.support.full_disk FOLDER tmpfs|limit FIRST LAST [resume]
 
 From iteration FIRST on the disk is full (`tmpfs`: FOLDER's file system is filled up; `limit`:
 no file may grow beyond a size that the metrics keep below), before iteration LAST there is room.
+`resume` says which checkpoint is whole, then makes room.
 """
 
 import os
@@ -16,6 +17,7 @@ from smz_jax.config.experiment import Experiment
 from smz_jax.config.process import run_main
 from smz_jax.run import loop
 from smz_jax.run.devices import prepare_jax
+from smz_jax.storage.checkpoint import CheckpointStore
 
 LIMIT = 60_000
 
@@ -58,7 +60,11 @@ def main():
         return iterate(parts, state)
 
     loop.iterate = iterate_on_a_full_disk
-    outcome = loop.train(make_config(), folder, resume=sys.argv[5:] == ["resume"])
+    resume = sys.argv[5:] == ["resume"]
+    if resume:
+        print("whole", CheckpointStore(folder).newest_good("last")[::2])
+        (folder / "balloon").unlink()
+    outcome = loop.train(make_config(), folder, resume=resume)
     print(f"finished {outcome.finished}, saved {outcome.saved}", flush=True)
     return 0
 

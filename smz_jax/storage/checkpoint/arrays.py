@@ -153,11 +153,10 @@ def readable(folder: Path) -> Iterator[None]:
 
 
 def _restore_args(leaf: Any) -> ocp.RestoreArgs:
-    """How Orbax gives back one leaf: on the device for arrays, else as NumPy."""
-    if not isinstance(leaf, (jax.Array, jax.ShapeDtypeStruct)):
-        return ocp.RestoreArgs(restore_type=np.ndarray)
+    """How Orbax gives back one leaf: where its template lies, if that is tied to devices."""
     sharding = None if _is_key(leaf) else getattr(leaf, "sharding", None)
-    sharding = sharding or jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    if sharding is None or not getattr(leaf, "committed", True):
+        return ocp.RestoreArgs(restore_type=np.ndarray)
     return ocp.ArrayRestoreArgs(restore_type=jax.Array, sharding=sharding)
 
 
@@ -166,6 +165,9 @@ def _as_template(array: Any, leaf: Any) -> Any:
     if array is None:  # empty, so nothing was stored
         array = np.zeros(np.shape(leaf), leaf.dtype)
         return array if isinstance(leaf, np.ndarray) else jnp.asarray(array)
+    if isinstance(array, np.ndarray) and isinstance(leaf, (jax.Array, jax.ShapeDtypeStruct)):
+        # Tied to no device, as a fresh array: else each program would be compiled once more.
+        array = jax.device_put(array, may_alias=False)
     if _is_key(leaf):
         return jax.random.wrap_key_data(array, impl=leaf.dtype._impl)
     if isinstance(leaf, (bool, int, float)):

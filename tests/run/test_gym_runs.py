@@ -1,4 +1,8 @@
-"""A run says once that its supports do not hold the rewards, and which would."""
+"""Runs of a Gymnasium world: resumed, made longer; told that the supports hold too little."""
+
+import dataclasses
+
+import pytest
 
 from experiments.gym import EXPERIMENT
 from smz_jax.config.cli import parse
@@ -7,14 +11,31 @@ from smz_jax.report.verdict import find_warnings
 from smz_jax.run.loop import train
 from smz_jax.storage.metrics import read_metrics
 
-WORLD = "tests.support.gym_worlds:Corridor-v0"
+pytestmark = pytest.mark.usefixtures("shared_by_all_lengths")
+FLAGS = ["--preset=tiny", "--env.id", "tests.support.gym_worlds:Corridor-v0"]
+FLAGS += ["--env.kwargs", '{"length": 5, "pay": 30000}', "--network.reward_support=3"]
+FLAGS += ["--log_every=1", "--eval.no_baselines", "--eval.no_check_model"]
+
+
+def make_config(steps):
+    return parse([*FLAGS, "--total_env_steps", str(steps)], EXPERIMENT).config
+
+
+def test_a_run_is_stopped_and_resumed(tmp_path):
+    config = make_config(64)
+    assert train(config, tmp_path).env_steps == 64
+    longer = dataclasses.replace(config, total_env_steps=128)
+    outcome = train(longer, tmp_path, resume=True)
+    assert (outcome.env_steps, outcome.finished) == (128, True)
+    rows = [row for row in read_metrics(tmp_path / "metrics.jsonl") if "iteration" in row]
+    assert [row["env_steps"] for row in rows] == [32, 64, 96, 128]
+    assert rows[-1]["env_frames"] == 128 and rows[-1]["learner_steps"] > rows[1]["learner_steps"]
+    assert outcome.evaluation["cut_share"] == 0.0  # its own limit, 9 steps, is an end
+    assert outcome.evaluation["length_mean"] <= 9
 
 
 def test_targets_beyond_the_support_are_told_once(tmp_path, capsys):
-    flags = ["--preset=tiny", "--env.id", WORLD, "--env.kwargs", '{"pay": 30000}']
-    flags += ["--total_env_steps=192", "--network.reward_support=3", "--eval.no_baselines"]
-    flags += ["--log_every=1", "--eval.num_games=1", "--eval.max_steps=4", "--eval.no_check_model"]
-    train(parse(flags, EXPERIMENT).config, tmp_path / "run")
+    train(make_config(192), tmp_path / "run")
     rows = [x for x in read_metrics(tmp_path / "run" / "metrics.jsonl") if "loss/total" in x]
     assert len(rows) > 2 and all(0.5 < row["learner/rewards_cut"] <= 1 for row in rows)
     assert all(0 < row["learner/values_cut"] <= 1 for row in rows)
