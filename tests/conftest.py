@@ -25,24 +25,32 @@ MOST_MAPS = 40_000
 default) the process dies with a segmentation fault."""
 
 LONGEST = (
-    "test_resume.py",
     "test_train.py",
+    "test_resume.py",
     "test_engine.py",
+    "test_envs_atari.py",
+    "test_search.py",
+    "test_encoders.py",
+    "test_several_devices.py",
+    "test_export.py",
+    "test_kill.py",
     "test_run_checks.py",
     "test_learning.py",
     "test_process.py",
-    "test_report_model.py",
-    "test_kill.py",
-    "test_benchmark.py",
-    "test_full_disk.py",
-    "test_envs_atari.py",
-    "test_encoders.py",
-    "test_search.py",
     "test_report.py",
-    "test_export.py",
+    "test_report_model.py",
+    "test_gym_runs.py",
+    "test_full_disk.py",
+    "test_gpu_preset.py",
+    "test_benchmark.py",
+    "test_pools.py",
+    "test_search_faults.py",
+    "test_macros_table.py",
+    "test_preconditions.py",
     "test_play.py",
 )
-"""Begun first, so that no process works on one of them while the other has nothing left."""
+"""Begun first, so that no process works on one of them while the other has nothing left; of those
+that need `tiny_run`, one long before the others."""
 
 
 def pytest_collection_modifyitems(items):

@@ -254,7 +254,7 @@ def test_intervals_are_over_lanes():
 def test_probe_against_single_calls(stored, variant):
     config = config_of(variant=variant, explicit={"network.embedding_size": 8})
     networks = make_networks(config.network, make_spec(config.env))
-    params = networks.init(jax.random.key(0))
+    params = jax.jit(networks.init)(jax.random.key(0))
     generator = np.random.default_rng(0)
     params["params"] = jax.tree.map(  # what starts near 0 would give every batch one code
         lambda x: x + (x.ndim > 1) * generator.normal(0, 0.3, x.shape).astype(np.float32),

@@ -284,13 +284,13 @@ def test_a_new_owner_begins_anew_and_the_others_go_on():
 
 def test_no_gradient_passes_out_of_the_head():
     head = PreconditionHead(MACRO)
-    params = jax.tree.map(lambda x: x + 0.1, head.init(KEY, jnp.zeros((1, 5, 5, 3))))
+    params = jax.tree.map(lambda x: x + 0.1, jax.jit(head.init)(KEY, jnp.zeros((1, 5, 5, 3))))
 
     def total(params, embedding):
         return jnp.sum(head.apply(params, embedding) ** 2)
 
     embedding = jax.random.normal(KEY, (4, 5, 5, 3))
-    of_params, of_embedding = jax.grad(total, argnums=(0, 1))(params, embedding)
+    of_params, of_embedding = jax.jit(jax.grad(total, argnums=(0, 1)))(params, embedding)
     assert not np.asarray(of_embedding).any()
     assert all(np.asarray(x).any() for x in jax.tree.leaves(of_params))
 

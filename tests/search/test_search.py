@@ -161,7 +161,7 @@ def test_invalid_actions_are_never_chosen(engine):
     )
     assert set(np.unique(output.action)) <= {0, 3}
     assert np.all(np.asarray(output.action_weights)[:, 1:3] == 0)
-    policy = make_prior_policy(make_tabular_networks(5, 4), 0.1)
+    policy = jax.jit(make_prior_policy(make_tabular_networks(5, 4), 0.1))
     acted = policy(as_params(tables), jax.random.key(0), embed(tables, [0] * 64), invalid, 1.0, 0.5)
     assert set(np.unique(acted.action)) == {0, 3}
 
@@ -169,7 +169,7 @@ def test_invalid_actions_are_never_chosen(engine):
 def test_epsilon_greedy_prior_rates():
     tables = random_tables(7)
     tables = tables._replace(prior=np.tile([5.0, 0.0, 0.0], (5, 1)))
-    policy = make_prior_policy(make_tabular_networks(5, 3), 0.1)
+    policy = jax.jit(make_prior_policy(make_tabular_networks(5, 3), 0.1))
     batch = 6000
     invalid = np.zeros((batch, 3), np.float32)
     output = policy(

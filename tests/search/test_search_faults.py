@@ -107,7 +107,7 @@ def test_a_row_without_valid_actions_under_a_gumbel_root():
 def test_the_plain_policy_counts_too():
     tables = random_tables(4)
     tables.prior[1] = np.nan
-    policy = make_prior_policy(make_tabular_networks(5, 3), 0.1)
+    policy = jax.jit(make_prior_policy(make_tabular_networks(5, 3), 0.1))
     invalid = np.array([[0, 0, 0], [0, 0, 0], [1, 1, 1]], np.float32)
     output = policy(
         as_params(tables), jax.random.key(0), embed(tables, [0, 1, 2]), invalid, 1.0, 0.0
@@ -171,7 +171,7 @@ def test_parameters_of_another_codebook_get_one_line():
         for codes in (4, 8)
     ]
     search = make_search(models[0], Config(search=SearchConfig(num_simulations=2)), spec)
-    params = models[1].init(jax.random.key(0))
+    params = jax.jit(models[1].init)(jax.random.key(0))
     with pytest.raises(ConfigError, match=r"model: .* does not take .*C or A do not fit") as caught:
         search(params, jax.random.key(0), jnp.zeros((2, 8)), jnp.zeros((2, 3)), jnp.float32(1), 1.0)
     assert "\n" not in str(caught.value)
@@ -253,7 +253,7 @@ def test_bfloat16_embeddings():
         config = Config(search=SearchConfig(num_simulations=20, engine="batched", **settings))
         key, invalid, temperature, noise = arguments
         trees = [
-            make_search(model, config, SPEC)(
+            jax.jit(make_search(model, config, SPEC))(
                 as_params(tables), key, embed(tables, [0, 1, 2]).astype(dtype), invalid,
                 temperature, noise,
             ).tree
