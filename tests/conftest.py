@@ -2,7 +2,7 @@
 
 Most of a cold suite is tracing and compiling programs that then run once: XLA optimises little, and
 the garbage collector does not look through JAX's millions of long-lived objects at each turn. What
-needs the programs of a real run asks for the fixture `optimised`.
+needs programs like a run's sets `jax_disable_most_optimizations` itself.
 """
 
 import fcntl
@@ -72,12 +72,6 @@ def little_optimised():
     """What one test changes, its commands too, is as it was for the next."""
     yield
     jax.config.update("jax_disable_most_optimizations", True)
-
-
-@pytest.fixture
-def optimised():
-    """XLA's optimisations, as in a run."""
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture
