@@ -92,8 +92,7 @@ class LossConfig(Checked, section="loss"):
     that many on, once codes live; unset: it stays."""
     auxiliary_every: Annotated[int, Between(1, 1000)] = 1
     """One transition in so many has a consistency and a reconstruction, which count for so many:
-    the same on average, in less time. Likewise one window in so many has a contrast, with the ends
-    of those windows alone."""
+    the same on average, in less time."""
     continuation: Annotated[float, Between(0, 10**9)] = 1.0
     """Cross-entropy of whether the game goes on, where `network.continuation` is on."""
 

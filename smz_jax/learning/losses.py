@@ -212,27 +212,21 @@ class Compared(NamedTuple):
         return self.transition * ~is_end(self.targets.discount)
 
 
-def _choose(x: Compared, count: int) -> tuple[Array, float]:
-    """Places of one in `loss.auxiliary_every` of `count`, and how many each counts for.
-
-    All have the same chance.
-    """
-    assert x.rng_key is not None
-    every = x.config.loss.auxiliary_every
-    start, chosen = jax.random.randint(x.rng_key, (), 0, count), max(count // every, 1)
-    return (start + every * jnp.arange(chosen)) % count, count / chosen
-
-
 def _of_chosen(x: Compared, term: Callable[..., Array], *rows: Array) -> Array:
-    """A term `[K, B]` of each transition's rows `[K, B, ...]`, or of some in place of all."""
-    count = x.transition.size
+    """A term `[K, B]` of each transition's rows `[K, B, ...]`, or of some in place of all.
+
+    One transition in `loss.auxiliary_every` counts for so many; all have the same chance.
+    """
+    every, count = x.config.loss.auxiliary_every, x.transition.size
     flat = [y.reshape(count, *y.shape[2:]) for y in rows]
-    if x.config.loss.auxiliary_every == 1:
+    if every == 1:
         return term(*flat).reshape(x.transition.shape)
-    places, share = _choose(x, count)
+    assert x.rng_key is not None
+    start, chosen = jax.random.randint(x.rng_key, (), 0, count), count // every
+    places = (start + every * jnp.arange(chosen)) % count
     # Rows that are picked within the arithmetic are picked number by number.
     picked = jax.lax.optimization_barrier([y[places] for y in flat])
-    found = share * term(*picked)
+    found = count / chosen * term(*picked)
     return jnp.zeros(count, jnp.float32).at[places].set(found).reshape(x.transition.shape)
 
 
@@ -247,22 +241,14 @@ def consistency_term(x: Compared) -> Array:
 
 
 def contrast_term(x: Compared) -> Array:
-    """The unrolled embedding is nearer to that of what was really seen than to others.
-
-    Of whole windows, or of some in place of all: they are then each other's rivals.
-    """
+    """The unrolled embedding is nearer to that of what was really seen than to others."""
 
     def project(embeddings: Array, predict: bool) -> Array:
         flat = embeddings.reshape(-1, *embeddings.shape[2:])
         return x.networks.project(x.params, flat, predict).reshape(*embeddings.shape[:2], -1)
 
-    foreseen, seen = x.unrolled.embeddings[1:], x.unrolled.after_embeddings
-    if x.config.loss.auxiliary_every == 1:
-        return x.alive * contrast_loss(project(foreseen, True), project(seen, False))
-    windows, share = _choose(x, seen.shape[1])
-    foreseen, seen = jax.lax.optimization_barrier((foreseen[:, windows], seen[:, windows]))
-    found = share * contrast_loss(project(foreseen, True), project(seen, False))
-    return x.alive * jnp.zeros_like(x.alive).at[:, windows].set(found)
+    seen = project(x.unrolled.after_embeddings, False)
+    return x.alive * contrast_loss(project(x.unrolled.embeddings[1:], True), seen)
 
 
 def reconstruction_term(x: Compared) -> Array:

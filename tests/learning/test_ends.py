@@ -1,7 +1,6 @@
 """Ends in the model, rewards as classes, frames decoded in part, the moving average that plays."""
 
 import dataclasses
-import itertools
 from types import SimpleNamespace
 
 import jax
@@ -90,28 +89,6 @@ def test_frames_decoded_in_part_are_the_same_on_average(every):
     assert decoded[-1] == STEPS * B // every
     np.testing.assert_allclose(drawn.mean(axis=0), whole, rtol=0.1, atol=0.02)
     assert np.asarray(drawn).std(axis=0)[0] > 0.1
-
-
-def test_the_contrast_of_one_window_in_two_is_that_of_those_alone():
-    """Two windows of four, each for two; rivals are the other one's end and the own other steps."""
-    config = make_config(STEPS, consistency=0.0, reconstruction=0.0)
-    config = dataclasses.replace(config, loss=dataclasses.replace(config.loss, auxiliary_every=2))
-    networks = SimpleNamespace(continuation=None, project=lambda params, x, predict: x)
-    batch, u = make_batch(STEPS), make_unrolled(STEPS, np.random.default_rng(1))
-    foreseen, seen = (np.asarray(x, np.float64) for x in (u.embeddings[1:], u.after_embeddings))
-    first_met = set()
-    for seed in range(8):
-        key = jax.random.key(seed)
-        got = np.asarray(losses.loss_terms(networks, {}, u, batch, config, key)["contrast"])
-        first, expected = int(got[0] == 0.0), np.zeros(B)
-        for b, k in itertools.product((first, first + 2), range(STEPS)):
-            rivals = [*seen[:, b], seen[k, 2 * first + 2 - b]]
-            cosines = np.array([x @ foreseen[k, b] / np.linalg.norm(x) for x in rivals])
-            odds = np.exp(cosines / np.linalg.norm(foreseen[k, b]) / 0.2)
-            expected[b] -= 2 * np.log(odds[k] / odds.sum()) / STEPS
-        np.testing.assert_allclose(got, expected, rtol=1e-4)
-        first_met.add(first)
-    assert first_met == {0, 1}
 
 
 def network_with_ends():
