@@ -6,6 +6,9 @@ It takes a sequence, not the number of a macro, so that one network serves all m
 single action too. Its parameters are a collection of their own beside the model's.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -53,6 +56,25 @@ class Jump(nn.Module):
         """Calls all of it once; used to initialise the parameters."""
         self(state, jnp.zeros((len(state), self.config.jump_length), jnp.int32))
         self.certain(state)
+
+
+def fresh_jump(jump: Jump, rng_key: Array, state: Array) -> Params:
+    """Parameters of a jump from `state [B, D]`, which no search believes yet."""
+    weights = jump.init(rng_key, state, method=Jump.everything)["params"]
+    return {"weights": weights, **jax.tree.map(jnp.float32, CLOSED)}
+
+
+def jump_functions(jump: Jump, scalar_of: Callable[..., Any]) -> dict[str, Any]:
+    """The jump's entries of `Networks`; `scalar_of` is of a support and a transform."""
+
+    def pure(method: Callable[..., Any]) -> Callable[..., Any]:
+        def function(params: Params, *inputs: Any) -> Any:
+            return jump.apply({"params": params["jump"]["weights"]}, *inputs, method=method)
+
+        return jax.jit(function, inline=True)
+
+    sums = scalar_of(reward_sum_support(jump.config), jump.config.reward_transform)
+    return {"jump": pure(Jump.__call__), "certain": pure(Jump.certain), "reward_sum_of": sums}
 
 
 def without_jump(params: Params) -> Params:

@@ -19,7 +19,7 @@ from smz_jax.config.check import require
 from smz_jax.config.seeds import JUMP_KEY
 from smz_jax.config.settings import SEQUENCES, NetworkConfig
 from smz_jax.model.heads import CodeHead, Heads, Projector, Transition
-from smz_jax.model.jump import CLOSED, Jump, reward_sum_support
+from smz_jax.model.jump import Jump, fresh_jump, jump_functions
 from smz_jax.model.layers import SCALES, ChangeNorm, EmbeddingNorm, PixelNorm, as_float
 from smz_jax.model.torsos import FAMILIES, Torso
 from smz_jax.model.values import Transform, logits_to_scalar
@@ -191,8 +191,7 @@ def make_networks(config: NetworkConfig, spec: EnvSpec) -> Networks:
     fits = (config.family in SEQUENCES) == spec.is_marked
     require(fits, "env.mark_start", spec.is_marked, f"{not spec.is_marked} with {config.family}")
     model = Model(config, spec)
-    has_lines = FAMILIES[config.family].has_lines
-    jump = Jump(config, spec.num_actions, has_lines, model.dtype)
+    jump = Jump(config, spec.num_actions, FAMILIES[config.family].has_lines, model.dtype)
 
     def init(rng_key: Array) -> Params:
         observation = jnp.zeros((2, *spec.observation_shape), spec.frame_dtype)
@@ -202,9 +201,7 @@ def make_networks(config: NetworkConfig, spec: EnvSpec) -> Networks:
         params = {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
         if config.jump_length:
             state = model.apply(params, observation, method=Model.representation)
-            key = jax.random.fold_in(rng_key, JUMP_KEY)
-            weights = jump.init(key, state, method=Jump.everything)["params"]
-            params["jump"] = {"weights": weights, **jax.tree.map(jnp.float32, CLOSED)}
+            params["jump"] = fresh_jump(jump, jax.random.fold_in(rng_key, JUMP_KEY), state)
         return params
 
     def pure(method: Callable[..., Any], static: int | None = None) -> Callable[..., Any]:
@@ -218,17 +215,6 @@ def make_networks(config: NetworkConfig, spec: EnvSpec) -> Networks:
         one = functools.partial(logits_to_scalar, support=support, transform=transform)
         return jnp.vectorize(one, signature="(s)->()")
 
-    def pure_jump(method: Callable[..., Any]) -> Callable[..., Any]:
-        def function(params: Params, *inputs: Any) -> Any:
-            return jump.apply({"params": params["jump"]["weights"]}, *inputs, method=method)
-
-        return jax.jit(function, inline=True)
-
-    of_jump: dict[str, Any] = {}
-    if config.jump_length:
-        sums = scalar_of(reward_sum_support(config), config.reward_transform)
-        of_jump = {"jump": pure_jump(Jump.__call__), "certain": pure_jump(Jump.certain)}
-        of_jump["reward_sum_of"] = sums
     continuation = pure(Model.continuation) if config.continuation else None
 
     def discount(params: Params, embedding: Array) -> Array:
@@ -257,5 +243,5 @@ def make_networks(config: NetworkConfig, spec: EnvSpec) -> Networks:
         encoder_input=config.encoder_input,
         discount=discount if config.continuation else None,
         continuation=continuation,
-        **of_jump,
+        **(jump_functions(jump, scalar_of) if config.jump_length else {}),
     )
