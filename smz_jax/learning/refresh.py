@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from smz_jax.config.seeds import REFRESH_KEY
 from smz_jax.config.settings import Config
 from smz_jax.learning.replay import layout, mean_target_age, read_block, write_targets
-from smz_jax.macros.mine.miner import TreePart
+from smz_jax.macros.mine.miner import slim
 from smz_jax.model.lanes import WHOLE, over_lanes, own_sums
 from smz_jax.model.observe import stack_windows
 from smz_jax.model.steps import decide, finite_logits, normalised_entropy
@@ -33,7 +33,7 @@ class Searched(NamedTuple):
     """A block of n rows as if they were played now: what macros are looked for in."""
 
     first: int  # of its rows, a time
-    decisions: list[Decision]  # n, of all lanes; with a `TreePart` of each tree
+    decisions: list[Decision]  # n, of all lanes; trees as `slim` leaves them
     rows: Trajectory  # [B, n, ...] without frames; entropies of the stored actions
 
 
@@ -129,7 +129,7 @@ def make_refresh_block(networks: Networks, config: Config, spec: EnvSpec) -> Cal
             return state, sums
         logits, _ = finite_logits(decide(networks, params, embedding, old.action).logits)
         entropy = normalised_entropy(logits)
-        seen = by_lane(Decision(found._replace(tree=TreePart.of(found.tree)), embedding, entropy))
+        seen = by_lane(Decision(found._replace(tree=slim(found.tree)), embedding, entropy))
         decisions = [jax.tree.map(lambda x, i=i: x[:, i], seen) for i in range(size)]
         return state, sums, decisions, by_lane(old._replace(transition_entropy=entropy, **fresh))
 

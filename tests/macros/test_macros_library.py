@@ -16,7 +16,6 @@ from smz_jax.macros.library.summary import summarise, table_stats
 from smz_jax.macros.mine.buckets import (
     assign_buckets,
     assign_wanted,
-    centre,
     init_buckets,
     update_buckets,
 )
@@ -242,10 +241,8 @@ def test_wanted_rows_get_the_buckets_that_all_would_get():
     states = [x._replace(mean=jnp.full((8,), i / 9)) for i, x in enumerate(states)]
     embeddings = rng.random((steps, rows, 8)).astype(np.float32)
     expected = np.stack([assign_buckets(x, y) for x, y in zip(states, embeddings, strict=True)])
-    centres = jnp.stack([centre(x) for x in states])
-    assign = jax.jit(
-        partial(assign_wanted, states[0].projection, centres, list(jnp.asarray(embeddings)))
-    )
+    several = states[0]._replace(mean=jnp.stack([x.mean for x in states]))
+    assign = jax.jit(partial(assign_wanted, several, list(jnp.asarray(embeddings))))
     for shares in ([0.05, 0.0, 0.1], [0.1, 0.25, 0.02], [0.0, 0.1, 1.0], [0.0, 0.0, 0.0]):
         wanted = rng.random((steps, rows)) < np.array(shares)[:, None]
         assert np.array_equal(np.asarray(assign(wanted))[wanted], expected[wanted])

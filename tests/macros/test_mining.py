@@ -14,7 +14,7 @@ from smz_jax.config.search import SearchConfig
 from smz_jax.config.settings import Config, NetworkConfig
 from smz_jax.config.training import MacroConfig, RolloutConfig
 from smz_jax.macros.mine.buckets import assign_buckets
-from smz_jax.macros.mine.miner import Miner, TreePart, mining_row
+from smz_jax.macros.mine.miner import Miner, mining_row, slim
 from smz_jax.macros.mine.windows import PlayRows, tree_windows
 from smz_jax.model.networks import make_networks
 from smz_jax.storage.metrics import PhaseTimers
@@ -206,7 +206,7 @@ def test_windows_have_the_buckets_of_their_start_nodes(mined):
     """Those that a hash of every node of every tree would give."""
     mining, _, decisions, _ = mined
     miner, buckets, newest = mining.miner, mining.state.buckets, decisions[-6:]
-    waiting = [([TreePart.of(x.search.tree)], [x.embedding]) for x in newest]
+    waiting = [([slim(x.search.tree)], [x.embedding]) for x in newest]
     _, found = miner._post_pass(buckets, jax.tree.map(jnp.asarray, waiting), np.ones(6, bool))
     trees = jax.tree.map(lambda *x: np.concatenate(x), *[tree for (tree,), _ in waiting])
     every = assign_buckets(buckets, trees.embeddings.state).reshape(-1)

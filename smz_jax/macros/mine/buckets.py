@@ -9,16 +9,14 @@ without it, min-max scaled embeddings (all positive, nearly equal) fall into one
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from smz_jax.config.training import MacroConfig
-from smz_jax.macros.mine.picking import running_count, with_buffer
 from smz_jax.types import Array
-
-_SMALLEST_BUFFER = 64  # below it, a product costs less than the compilation of another
 
 
 class BucketState(NamedTuple):
@@ -74,48 +72,38 @@ def assign_buckets(state: BucketState, embeddings: Array) -> Array:
         lead -= 1
     if math.prod(embeddings.shape[lead:]) != size:
         raise ValueError(f"embeddings {embeddings.shape} do not end with {size} numbers")
-    flat = embeddings.reshape(-1, size)
-    return _nearest(state.projection, flat, centre(state)).reshape(embeddings.shape[:lead])
-
-
-def centre(state: BucketState) -> Array:
-    """Where the mean lies on the projection `[num_buckets / 2]`."""
-    return jnp.matmul(state.mean, state.projection, precision=jax.lax.Precision.HIGHEST)
-
-
-def _nearest(projection: Array, rows: Array, centres: Array) -> Array:
-    """Buckets [...] of rows [..., D'] beside their centres [..., num_buckets / 2]."""
-    rows = rows.astype(jnp.float32)
-    scores = jnp.matmul(rows, projection, precision=jax.lax.Precision.HIGHEST) - centres
+    flat = embeddings.reshape(-1, size).astype(jnp.float32)
+    precision = jax.lax.Precision.HIGHEST
+    offset = jnp.matmul(state.mean, state.projection, precision=precision)
+    scores = jnp.matmul(flat, state.projection, precision=precision) - offset
     # Two plain reductions: XLA's argmax takes three times as long on a CPU.
     half = scores.shape[-1]
     index = jnp.arange(half, dtype=jnp.int32)
     best = jnp.max(jnp.abs(scores), axis=-1, keepdims=True)
     opposite = jnp.where(-scores == best, half + index, 2 * half - 1)
-    return jnp.min(jnp.where(scores == best, index, opposite), axis=-1)
+    bucket = jnp.min(jnp.where(scores == best, index, opposite), axis=-1)
+    return bucket.reshape(embeddings.shape[:lead])
 
 
-def assign_wanted(
-    projection: Array, centres: Array, embeddings: Sequence[Array], wanted: Array
-) -> Array:
-    """Buckets [S, R] int32 of those rows of S steps that are wanted; the others' are any.
+def assign_wanted(state: BucketState, embeddings: Sequence[Array], wanted: Array) -> Array:
+    """Buckets [S, R] int32 of those rows of S steps that are wanted, few as a rule; else any.
 
-    Args:
-        projection: that of the state.
-        centres: [S, num_buckets / 2], `centre` of each step's state.
-        embeddings: [R, D'] of each step.
-        wanted: [S, R] bool; few, as a rule.
+    `state` has the mean [S, D'] of each step, `embeddings` [R, D'] are those of each, `wanted` is
+    bool.
     """
     steps, rows = wanted.shape
-    count = running_count(wanted.reshape(-1)).reshape(steps, rows)
-    count -= jnp.pad(count[:-1, -1:], ((1, 0), (0, 0)))
-    step, row = jnp.arange(steps, dtype=jnp.int32)[:, None], jnp.arange(rows, dtype=jnp.int32)
 
-    def found(buffer: int) -> Array:
-        place = jnp.where(wanted, step * buffer + count - 1, steps * buffer)
-        sources = jnp.zeros((steps * buffer,), jnp.int32)
-        sources = sources.at[place].set(row, mode="drop").reshape(steps, buffer)
-        picked = jnp.stack([x[source] for x, source in zip(embeddings, sources, strict=True)])
-        return _nearest(projection, picked, centres[:, None]).reshape(-1)[place]
+    def of_at_most(most: int) -> Array:
+        (picked,) = jax.vmap(partial(jnp.nonzero, size=most, fill_value=rows))(wanted)
+        found = jnp.stack([x[row] for x, row in zip(embeddings, picked, strict=True)])
+        found = jax.vmap(lambda mean, x: assign_buckets(state._replace(mean=mean), x))(
+            state.mean, found
+        )
+        step = jnp.arange(steps)[:, None]
+        return jnp.zeros((steps, rows), jnp.int32).at[step, picked].set(found, mode="drop")
 
-    return with_buffer(rows, _SMALLEST_BUFFER, jnp.max(count[:, -1]), found)
+    few = rows // 6
+    if few < 64:  # a product of so few costs less than the compilation of another
+        return of_at_most(rows)
+    fits = jnp.max(jnp.sum(wanted, axis=1)) <= few
+    return jax.lax.cond(fits, lambda: of_at_most(few), lambda: of_at_most(rows))

@@ -16,7 +16,6 @@ from smz_jax.macros.mine.buckets import (
     BucketState,
     assign_buckets,
     assign_wanted,
-    centre,
     init_buckets,
     update_buckets,
 )
@@ -56,13 +55,6 @@ class TreePart(NamedTuple):
     action_from_parent: Array
     children_rewards: Array
     embeddings: NodeEmbedding
-
-    @staticmethod
-    def of(tree: Any) -> "TreePart | None":
-        """The part of a tree, or of such a part; None of no tree."""
-        if tree is None:
-            return None
-        return TreePart(*(getattr(tree, name) for name in TreePart._fields))
 
 
 class MinedWindows(NamedTuple):
@@ -128,7 +120,7 @@ class Miner:
             decisions: one for each pool of lanes, in their order. They are taken together, so
                 that what is found does not depend on how the lanes are split.
         """
-        trees = [TreePart.of(decision.search.tree) for decision in decisions]
+        trees = [slim(decision.search.tree) for decision in decisions]
         self._waiting.append((trees, [decision.embedding for decision in decisions]))
         self._steps += 1
         if (count := len(self._waiting)) == self._steps_of_pass:
@@ -166,16 +158,16 @@ class Miner:
         roots = jnp.stack([jnp.concatenate(embeddings) for _, embeddings in steps])
         roots = jax.lax.optimization_barrier(roots)
 
-        def look(buckets: BucketState, x: tuple[Array, Array]) -> Any:
-            buckets = update_buckets(buckets, x[0], frozen=x[1])
-            return buckets, (assign_buckets(buckets, x[0]), centre(buckets))
+        def step(state: BucketState, x: tuple[Array, Array]) -> tuple[BucketState, Any]:
+            state = update_buckets(state, x[0], frozen=x[1])
+            return state, (state.mean, assign_buckets(state, x[0]))
 
-        buckets, (bucket, centres) = jax.lax.scan(look, buckets, (roots, frozen))
+        buckets, (means, bucket) = jax.lax.scan(step, buckets, (roots, frozen))
         if steps[0][0][0] is None:
             none = MacroStats(*[jnp.zeros((), jnp.int32)] * len(MacroStats._fields))
             return buckets, MinedWindows(None, none, bucket, jnp.zeros(len(steps), jnp.float32))
 
-        def search(trees: list[Any], roots: Array, projection: Array, centres: Array) -> Any:
+        def search(trees: list[Any], roots: Array, state: BucketState) -> Any:
             trees = [jax.tree.map(lambda *x: jnp.concatenate(x), *pools) for pools in trees]
             states = [x.embeddings.state.reshape(x.parents.size, -1) for x in trees]
             small = [x._replace(embeddings=x.embeddings._replace(state=None)) for x in trees]
@@ -186,9 +178,8 @@ class Miner:
                 # Few nodes below a root start a window: these alone are hashed, which costs most.
                 wanted = jnp.zeros((tree.parents.size,), jnp.bool_)
                 wanted = wanted.at[jnp.where(exists, starts, wanted.size)].set(True, mode="drop")
-                wanted = wanted.reshape(tree.parents.shape) & ~is_root
-                below = assign_wanted(projection, centres, states, wanted.reshape(len(trees), -1))
-                below = below.reshape(tree.parents.shape)
+                wanted = (wanted.reshape(tree.parents.shape) & ~is_root).reshape(len(trees), -1)
+                below = assign_wanted(state, states, wanted).reshape(tree.parents.shape)
                 return jnp.where(is_root, roots.T.reshape(-1, 1), below).reshape(-1)[starts]
 
             windows, stats = tree_windows(tree, bucket_of, self._settings, self._key_actions)
@@ -203,9 +194,9 @@ class Miner:
             )
             return windows, own_sums((stats, total, count))
 
-        run = over_lanes(search, self._mesh, (LANES, LANES, WHOLE, WHOLE), (LANES, WHOLE))
-        trees = [trees for trees, _ in steps]
-        windows, (stats, total, count) = run(trees, bucket.T, buckets.projection, centres)
+        run = over_lanes(search, self._mesh, (LANES, LANES, WHOLE), (LANES, WHOLE))
+        given = [trees for trees, _ in steps], bucket.T, buckets._replace(mean=means)
+        windows, (stats, total, count) = run(*given)
         return buckets, MinedWindows(windows, stats, bucket, total / jnp.maximum(count, 1))
 
     def _merge_rollout(
@@ -255,3 +246,8 @@ def mining_row(table: MacroTable, totals: MacroStats, settings: MacroConfig) -> 
     rates = (f"{x}_{source}" for source in ("tree", "play") for x in ("certain", "certain_rate"))
     row = {**table_stats(table, settings), **{name: run[name] for name in (*counts, *rates)}}
     return {f"macros/{name}": value for name, value in row.items()}
+
+
+def slim(tree: Any) -> TreePart | None:
+    """Only what the post-pass reads; None of no tree."""
+    return tree and TreePart(*(getattr(tree, name) for name in TreePart._fields))

@@ -16,6 +16,9 @@ from smz_jax.config.training import MacroConfig
 from smz_jax.macros.mine.keys import PackedWindows, check_num_actions, prepend
 from smz_jax.types import LEAPT, Array, MacroStats, is_end
 
+BucketOf = Callable[[Array, Array], Array]
+"""`(states, exists) -> buckets`, all [P]: of states that windows start at; any where none does."""
+
 
 class PlayRows(NamedTuple):
     """Rows of played games, as in `Trajectory`; also the carry from one rollout to the next."""
@@ -45,16 +48,9 @@ class _Steps(NamedTuple):
 
 
 def _climb(
-    steps: _Steps,
-    ends: Array,
-    weight: Array,
-    bucket_of: Callable[[Array, Array], Array],
-    config: MacroConfig,
+    steps: _Steps, ends: Array, weight: Array, bucket_of: BucketOf, config: MacroConfig
 ) -> PackedWindows:
-    """All windows that end at the states `ends` [E], flat over lengths x ends.
-
-    `bucket_of` is as in `tree_windows`.
-    """
+    """All windows that end at the states `ends` [E], flat over lengths x ends."""
     node, last_action, windows = ends, steps.action[ends], []
     high = low = jnp.zeros(ends.shape, jnp.uint32)
     entropy = reward = jnp.zeros(ends.shape, jnp.float32)
@@ -125,14 +121,13 @@ def _tree_steps(tree: Any, threshold: float) -> _Steps:
 
 
 def tree_windows(
-    tree: Any, bucket_of: Callable[[Array, Array], Array], config: MacroConfig, num_actions: int
+    tree: Any, bucket_of: BucketOf, config: MacroConfig, num_actions: int
 ) -> tuple[PackedWindows, MacroStats]:
     """Certain windows of a batch of search trees.
 
     Args:
         tree: `mctx.Tree` whose embeddings are `NodeEmbedding`, [B, N, ...]; children axes unsliced.
-        bucket_of: `(nodes, exists) -> buckets`, all [P]: of nodes, numbered over B x N, that start
-            a window where one `exists`; elsewhere they may be any.
+        bucket_of: of nodes, numbered over B x N.
         config: lengths, `tree_threshold`, `tree_weight`, `include_repeats`.
         num_actions: A.
 
