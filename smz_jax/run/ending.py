@@ -13,7 +13,7 @@ from smz_jax.config.settings import Config
 from smz_jax.envs import GameFault
 from smz_jax.envs.undisturbed import TIMES
 from smz_jax.report.macro_tables import format_rankings
-from smz_jax.run import events
+from smz_jax.run import evaluate_and_save
 from smz_jax.run.state import RunState, library
 from smz_jax.storage.estimate import Estimate
 from smz_jax.storage.files import write_json
@@ -28,11 +28,11 @@ class Outcome(NamedTuple):
     signal_number: int | None  # what stopped it
     saved: bool  # the last checkpoint could be written
     fault: str | None  # why the run stopped by itself
-    evaluation: dict[str, Any] | None  # this and the next two as `events.FinalScores`
+    evaluation: dict[str, Any] | None  # this and the next two as `evaluate_and_save.FinalScores`
     evaluation_greedy: dict[str, Any] | None
     evaluation_sticky: dict[str, Any] | None
     baselines: dict[str, Any] | None
-    model_check: dict[str, Any]  # of the last parameters, as `events.check`
+    model_check: dict[str, Any]  # of the last parameters, as `evaluate_and_save.check`
     findings: dict[str, Any]  # what the experiment's own `on_finish` gave
     library: dict[str, Any]  # as macros.json
     seconds: dict[str, float]
@@ -40,27 +40,27 @@ class Outcome(NamedTuple):
     learner_steps: int
 
 
-def conclude(session: events.Session, state: RunState, fault: str | None) -> Outcome:
+def conclude(session: evaluate_and_save.Session, state: RunState, fault: str | None) -> Outcome:
     """Saves, and evaluates a run that came to its end; seconds are still to come."""
     parts, writer, stop = session.parts, session.writer, session.stop
     env_steps = parts.steps(state.counters.iteration)
     session.progress.status("saving a checkpoint")
     writer.flush()
-    events.note_failures(session, session.store.wait)
+    evaluate_and_save.note_failures(session, session.store.wait)
     if fault and session.store.steps("last"):
         fault += "; the last good checkpoint is kept"
     # What went wrong is kept out of the checkpoints: the last good one stays the newest.
-    saved = not fault and events.save_last(session, state, block=True)
-    scores, model, findings = events.FinalScores(), {}, {}
+    saved = not fault and evaluate_and_save.save_last(session, state, block=True)
+    scores, model, findings = evaluate_and_save.FinalScores(), {}, {}
     if not stop and not fault:
         session.progress.status("final evaluation: whole games, unseen seeds")
-        model, row = events.check_model(session, state)
+        model, row = evaluate_and_save.check_model(session, state)
         if row:
             writer.write({"env_steps": env_steps, **row})
         if not session.store.steps("best"):
-            events.keep_best(session, state)
+            evaluate_and_save.keep_best(session, state)
         try:
-            scores = events.evaluate_final(session, state)
+            scores = evaluate_and_save.evaluate_final(session, state)
         except GameFault as error:
             fault = str(error)
         session = session.follow()

@@ -15,7 +15,7 @@ from smz_jax.macros.mine.miner import mining_row
 from smz_jax.macros.precondition.head import Known
 from smz_jax.run.devices import count_compilation
 from smz_jax.run.ending import Outcome, conclude
-from smz_jax.run.events import (
+from smz_jax.run.evaluate_and_save import (
     OnCheck,
     OnFinish,
     Session,

@@ -20,7 +20,7 @@ from smz_jax.config.training import EvalConfig
 from smz_jax.envs import GameFault
 from smz_jax.model.networks import make_networks
 from smz_jax.run.ending import format_summary
-from smz_jax.run.events import FinalScores, evaluate_final, evaluate_interim
+from smz_jax.run.evaluate_and_save import FinalScores, evaluate_final, evaluate_interim
 from smz_jax.storage.metrics import PhaseTimers
 from smz_jax.types import Decision, EnvSpec, SearchOutput, Space, Timestep
 from tests.acting.test_rollout import random_params

@@ -19,7 +19,7 @@ from smz_jax.learning import replay
 from smz_jax.learning.diagnose import check_row
 from smz_jax.run import loop
 from smz_jax.run.ending import finish
-from smz_jax.run.events import Session, check
+from smz_jax.run.evaluate_and_save import Session, check
 from smz_jax.run.launch import launch
 from smz_jax.run.loop import train
 from smz_jax.run.parts import make_parts

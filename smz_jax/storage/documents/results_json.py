@@ -1,8 +1,8 @@
 """summary.json, grid.json, baselines.json, peer.json, sweep.json; export.json, evaluation.json.
 
 A part that is left out, or null, is not known. They are written by `run.ending`,
-`experiments.gridworld`, `run.events`, `experiments.peer`, `experiments.sweep` and `analysis.load`,
-which say what the parts mean.
+`run.evaluate_and_save`, `experiments.gridworld`, `experiments.peer`, `experiments.sweep` and
+`analysis.load`, which say what the parts mean.
 """
 
 from typing import Any

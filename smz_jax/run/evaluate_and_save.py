@@ -73,7 +73,7 @@ class FinalScores(NamedTuple):
 
 
 class Session(NamedTuple):
-    """What events write to, and who may stop them."""
+    """What checks, evaluations and saves write to, and who may stop them."""
 
     parts: Parts
     run_dir: Path
