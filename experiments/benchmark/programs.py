@@ -23,7 +23,7 @@ from smz_jax.config.settings import Config, NetworkConfig
 from smz_jax.model.layers import min_max_scale
 from smz_jax.model.networks import make_networks
 from smz_jax.model.steps import chance, decide, one_hot_code, predict
-from smz_jax.search.policy import make_search
+from smz_jax.search.root_search import make_search
 from smz_jax.types import Array, EnvSpec, Networks, Params, Space
 
 GAMMA = Config().learner.gamma

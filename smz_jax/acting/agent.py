@@ -11,7 +11,7 @@ from smz_jax.config.settings import Config
 from smz_jax.config.training import RolloutConfig
 from smz_jax.model import steps
 from smz_jax.model.lanes import LANES, WHOLE, count_devices, over_lanes
-from smz_jax.search.policy import make_prior_policy, make_search
+from smz_jax.search.root_search import make_prior_policy, make_search
 from smz_jax.types import Array, Decision, EnvSpec, Networks, Params, Timestep
 
 ActFn = Callable[[Timestep, int], np.ndarray]

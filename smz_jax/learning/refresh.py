@@ -22,7 +22,7 @@ from smz_jax.macros.mine.miner import slim
 from smz_jax.model.lanes import WHOLE, over_lanes, own_sums
 from smz_jax.model.observe import stack_windows
 from smz_jax.model.steps import decide, finite_logits, normalised_entropy
-from smz_jax.search.policy import make_search
+from smz_jax.search.root_search import make_search
 from smz_jax.types import TARGETS, Array, Decision, EnvSpec, Networks, Params, Trajectory
 
 LEAST_PROBABILITY = 1e-6

@@ -12,7 +12,7 @@ from smz_jax.config.check import ConfigError
 from smz_jax.config.search import SearchConfig
 from smz_jax.config.settings import Config
 from smz_jax.search import control
-from smz_jax.search.policy import make_search
+from smz_jax.search.root_search import make_search
 from smz_jax.types import EnvSpec, Space
 from tests.support.golden_trees import CASES
 from tests.support.search_runs import random_invalid, run_search

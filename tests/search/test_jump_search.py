@@ -12,7 +12,7 @@ from smz_jax.config.settings import Config, NetworkConfig
 from smz_jax.config.training import LearnerConfig, MacroConfig
 from smz_jax.macros.mine.windows import tree_windows
 from smz_jax.model.steps import normalised_entropy
-from smz_jax.search.policy import make_search
+from smz_jax.search.root_search import make_search
 from smz_jax.types import LEAPT, EnvSpec, Space
 from tests.support import tabular
 

@@ -9,7 +9,7 @@ import pytest
 
 from smz_jax.config.search import SearchConfig
 from smz_jax.model.steps import normalised_entropy
-from smz_jax.search.policy import make_prior_policy, sample_by_temperature
+from smz_jax.search.root_search import make_prior_policy, sample_by_temperature
 from smz_jax.search.selection import select_chance_outcome
 from tests.support.search_runs import GAMMA, compiled_search, run_mctx, run_search
 from tests.support.tabular import as_params, embed, make_tabular_networks, random_tables

@@ -14,7 +14,7 @@ from smz_jax.model.networks import make_networks
 from smz_jax.search.control import Control
 from smz_jax.search.edges import Edges
 from smz_jax.search.expansion import make_expand, on_rows
-from smz_jax.search.policy import make_prior_policy, make_search
+from smz_jax.search.root_search import make_prior_policy, make_search
 from smz_jax.types import EnvSpec, Space
 from tests.support.search_runs import run_search
 from tests.support.tabular import (

@@ -11,7 +11,7 @@ import numpy as np
 from smz_jax.config.search import SearchConfig
 from smz_jax.config.settings import Config
 from smz_jax.config.training import LearnerConfig
-from smz_jax.search.policy import make_search
+from smz_jax.search.root_search import make_search
 from smz_jax.types import EnvSpec, Space
 from tests.support.tabular import as_params, embed, make_tabular_networks, with_ends
 

@@ -1,4 +1,4 @@
-"""Root policies: the searched one, and the bare policy head of the plain mode."""
+"""The search from a root: a tree, and the action, policy target and value that it gives."""
 
 from collections.abc import Callable
 from typing import Any
