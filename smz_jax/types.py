@@ -245,7 +245,7 @@ class TrainState(NamedTuple):
     opt_state: Any
     rng_key: Array
     step: Array  # [] int32, learner steps done
-    head: Any = None  # `macros.precondition.head.HeadState`; None: nothing is learned of macros
+    head: Any = None  # `macros.precondition.updates.HeadState`; None: nothing is learned of macros
     jump: Any = None  # `learning.jump.JumpState`; None: there is none
 
 

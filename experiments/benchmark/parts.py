@@ -21,7 +21,7 @@ from smz_jax.config.settings import Config, NetworkConfig
 from smz_jax.config.training import RolloutConfig
 from smz_jax.envs import make_env, make_spec
 from smz_jax.macros.mine.miner import Miner
-from smz_jax.macros.precondition.head import Known
+from smz_jax.macros.precondition.updates import Known
 from smz_jax.model.networks import make_networks
 from smz_jax.run.parts import make_parts, open_games
 from smz_jax.run.state import fresh_state

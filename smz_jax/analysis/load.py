@@ -12,8 +12,8 @@ from smz_jax.config.check import require
 from smz_jax.config.settings import Config
 from smz_jax.envs import make_spec
 from smz_jax.macros.library.summary import precondition_fields
-from smz_jax.macros.precondition.head import HeadState, init_head, model_part
 from smz_jax.macros.precondition.quality import slot_entries
+from smz_jax.macros.precondition.updates import HeadState, init_head, model_part
 from smz_jax.model.networks import make_networks
 from smz_jax.storage.checkpoint import CheckpointStore
 from smz_jax.storage.documents.forms import Document

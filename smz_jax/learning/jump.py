@@ -25,7 +25,7 @@ from smz_jax.config.settings import Config
 from smz_jax.learning.losses import categorical_loss, scalar_loss
 from smz_jax.learning.replay import Replay
 from smz_jax.macros.judge.trials import relative_distance
-from smz_jax.macros.precondition.head import HELD_OUT, held_out
+from smz_jax.macros.precondition.updates import HELD_OUT, held_out
 from smz_jax.model.jump import without_jump
 from smz_jax.model.observe import stack_windows
 from smz_jax.model.steps import decide, embed, imagine, jump, make_place, over_time, predict

@@ -16,7 +16,7 @@ from smz_jax.learning.jump import make_jump_update
 from smz_jax.learning.losses import Batch, Unrolled, unrolled_loss
 from smz_jax.learning.replay import Replay
 from smz_jax.learning.targets import make_unroll_targets, random_actions_past_end
-from smz_jax.macros.precondition.head import Known, make_head_update
+from smz_jax.macros.precondition.updates import Known, make_head_update
 from smz_jax.model.jump import without_jump
 from smz_jax.model.observe import stack_windows
 from smz_jax.model.steps import entropy_nats, predict

@@ -12,7 +12,7 @@ from smz_jax.envs import GameFault
 from smz_jax.learning.learner import acting_params, over_updates
 from smz_jax.macros.mine.keys import MAX_ACTIONS
 from smz_jax.macros.mine.miner import mining_row
-from smz_jax.macros.precondition.head import Known
+from smz_jax.macros.precondition.updates import Known
 from smz_jax.run.devices import count_compilation
 from smz_jax.run.ending import Outcome, conclude
 from smz_jax.run.evaluate_and_save import (

@@ -22,7 +22,7 @@ from smz_jax.learning.refresh import Refreshed, make_refresh
 from smz_jax.learning.replay import Replay, check_memory, layout, make_replay
 from smz_jax.learning.sources import Source
 from smz_jax.macros.mine.miner import MacroState, Miner
-from smz_jax.macros.precondition.head import init_head, settle
+from smz_jax.macros.precondition.updates import init_head, settle
 from smz_jax.model.lanes import LANES, WHOLE, shardings
 from smz_jax.model.networks import make_networks
 from smz_jax.run.devices import make_mesh

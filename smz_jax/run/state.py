@@ -12,8 +12,8 @@ from smz_jax.config.sources import flat_dict
 from smz_jax.learning.learner import acting_params
 from smz_jax.macros.library.summary import summarise
 from smz_jax.macros.mine.miner import MacroState
-from smz_jax.macros.precondition.head import model_part
 from smz_jax.macros.precondition.quality import slot_entries
+from smz_jax.macros.precondition.updates import model_part
 from smz_jax.run.parts import Parts, laid
 from smz_jax.run.progress import Progress
 from smz_jax.storage.checkpoint import CheckpointStore, Kind, take_rows

@@ -18,8 +18,8 @@ from smz_jax.analysis.verify.tried_libraries import (
 )
 from smz_jax.config.settings import Config
 from smz_jax.config.training import MacroConfig
-from smz_jax.macros.precondition.head import init_head
 from smz_jax.macros.precondition.network import OUTPUT, PreconditionHead
+from smz_jax.macros.precondition.updates import init_head
 
 MACROS = ((1, 2), (2,), (0, 0, 1), (3, 1))
 SURE = np.array([[1, 1, 1, 0], [1, 0, 1, 1], [1, 1, 1, 1], [0, 1, 1, 1]], np.bool_)

@@ -17,7 +17,9 @@ from smz_jax.macros.judge.evidence import SOUND, count_trials, outcomes
 from smz_jax.macros.judge.trials import make_replayed
 from smz_jax.macros.mine.buckets import BucketState
 from smz_jax.macros.mine.table import EVIDENCE, init_table
-from smz_jax.macros.precondition.head import (
+from smz_jax.macros.precondition.network import OUTPUT, PreconditionHead
+from smz_jax.macros.precondition.quality import quality
+from smz_jax.macros.precondition.updates import (
     Known,
     applies,
     assign_owners,
@@ -30,8 +32,6 @@ from smz_jax.macros.precondition.head import (
     uncertain,
     worth_it,
 )
-from smz_jax.macros.precondition.network import OUTPUT, PreconditionHead
-from smz_jax.macros.precondition.quality import quality
 from smz_jax.types import ReplaySample
 from tests.analysis import test_grid_check as grid
 from tests.learning import test_learner as toy

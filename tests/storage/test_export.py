@@ -28,7 +28,7 @@ from smz_jax.analysis.load import (
 )
 from smz_jax.config.check import ConfigError
 from smz_jax.envs import make_spec
-from smz_jax.macros.precondition.head import model_part
+from smz_jax.macros.precondition.updates import model_part
 from smz_jax.model.networks import make_networks
 from smz_jax.storage.checkpoint import CheckpointStore
 from smz_jax.storage.export import (

@@ -29,8 +29,8 @@ from smz_jax.config.settings import Config
 from smz_jax.envs import make_spec
 from smz_jax.envs.atari.emulator import Emulator
 from smz_jax.learning.learner import init_train_state
-from smz_jax.macros.precondition.head import HeadState, applies
 from smz_jax.macros.precondition.quality import slot_entries
+from smz_jax.macros.precondition.updates import HeadState, applies
 from smz_jax.model.networks import make_networks
 from smz_jax.storage.checkpoint import CheckpointStore
 from smz_jax.storage.documents.macro_form import check_fits

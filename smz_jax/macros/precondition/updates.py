@@ -1,7 +1,7 @@
-"""Preconditions: where each macro applies, learned beside the model from the same windows.
+"""Updates beside the model's, of the same windows: evidence, and where each macro applies.
 
 A macro applies in a state if the model is certain of each of its transitions, its trial holds
-(`macros.evidence`), and what it leads to is worth as much as the best action, within
+(`macros.judge.evidence`), and what it leads to is worth as much as the best action, within
 `macro.value_delta`:
 
     sum_i gamma^i r_i + gamma^l v(s_l) >= v(s_0) - delta
