@@ -196,7 +196,7 @@ def test_lanes_keep_their_order_whichever_is_ready_first(backend):
     """Every few steps all games restart after 0 to 30 no-ops each, so that some lanes take ten
     times as long as others; each lane must be what it is when it plays alone."""
     config = {"backend": backend, "noop_max": 30, "sticky_prob": 0.25, "max_episode_steps": 5}
-    steps, lanes = 20, 6
+    steps, lanes = 20, 4
     actions = np.random.default_rng(0).integers(0, 4, (steps, lanes))
 
     def play(env, mine):
@@ -209,7 +209,7 @@ def test_lanes_keep_their_order_whichever_is_ready_first(backend):
 
     together = [
         play(make_env(EnvConfig(num_threads=n, **config), seed=2, num_envs=lanes), slice(None))
-        for n in (1, 4)
+        for n in (1, 3)
     ]
     for lane in range(lanes):
         env = make_env(EnvConfig(**config), seed=2, num_envs=1, first_lane=lane)

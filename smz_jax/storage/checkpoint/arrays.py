@@ -165,11 +165,13 @@ def _as_template(array: Any, leaf: Any) -> Any:
     if array is None:  # empty, so nothing was stored
         array = np.zeros(np.shape(leaf), leaf.dtype)
         return array if isinstance(leaf, np.ndarray) else jnp.asarray(array)
-    if isinstance(array, np.ndarray) and isinstance(leaf, (jax.Array, jax.ShapeDtypeStruct)):
-        # Tied to no device, as a fresh array: else each program would be compiled once more.
-        array = jax.device_put(array, may_alias=False)
     if _is_key(leaf):
-        return jax.random.wrap_key_data(array, impl=leaf.dtype._impl)
+        return jax.random.wrap_key_data(_untied(array), impl=leaf.dtype._impl)
     if isinstance(leaf, (bool, int, float)):
         return type(leaf)(array.item())
-    return array
+    return array if isinstance(leaf, np.ndarray) else _untied(array)
+
+
+def _untied(array: Any) -> Any:
+    """Tied to no device, as a fresh array: else each program would be compiled once more."""
+    return jax.device_put(array, may_alias=False) if isinstance(array, np.ndarray) else array
