@@ -190,8 +190,8 @@ class NetworkConfig(Checked, section="network"):
     simplex: softmax over each 8 neighbouring features (Hansen et al. 2024, TD-MPC2), so that none
     depends on the largest and the smallest one."""
     jump_length: Annotated[int, Between(0, 8)] = 0
-    """Actions of the longest sequence that the jump takes, which foresees in one call what they
-    lead to, learned beside the model (docs/planning.md); 0: there is none."""
+    """Actions of the longest sequence whose end the jump foresees in one call; it is learned beside
+    the model (docs/planning.md). 0: there is no jump."""
     bfloat16: bool = False
     """Compute in bfloat16; parameters stay float32."""
 

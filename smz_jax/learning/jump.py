@@ -3,13 +3,14 @@
 Targets of J(s_t, a_t..a_(t+l-1)), s_t the embedding of what was seen:
 
     rewards   sum_i gamma^i r_(t+i), a categorical of the two neighbouring sums
-    values    the model's own distribution at the real s_(t+l), and so its policy
+    values    the model's own distribution at the real s_(t+l), and so its policy; past an end 0
     ends      the place of the real s_(t+l), where the model's consistency compares ends
-    certain   whether H(sigma(s_t, a)) is below `search.collapse_threshold`, a drawn uniformly
+    lasting   whether the game goes on, where the model has a head for it
+    certain   whether H(sigma(s_t, a)) is below `search.collapse_threshold`, for a random action a
 
 All of the model is stopped: its parameters are the same, bit for bit, with and without. It learns
 from what happened and not from the model's own steps, whose errors it would repeat. An eighth of
-the windows is held out, as it is from the head of preconditions.
+the windows is held out, the same as from the head of preconditions.
 """
 
 from collections.abc import Callable
@@ -31,7 +32,10 @@ from smz_jax.model.observe import stack_windows
 from smz_jax.model.steps import decide, embed, imagine, jump, make_place, over_time, predict
 from smz_jax.types import Array, EnvSpec, Networks, Params, ReplaySample, Trajectory, is_end
 
-WEIGHTS = {"rewards": 1.0, "value": 0.25, "policy": 0.25, "end": 2.0, "certain": 1.0}
+WEIGHTS = {
+    **{"rewards": 1.0, "value": 0.25, "policy": 0.25, "end": 2.0},
+    **{"lasting": 1.0, "certain": 1.0},
+}
 MOMENTUM = 0.99
 """Of the running counts of what was foretold to be certain."""
 CHECK_BATCHES = 64
@@ -47,14 +51,15 @@ class JumpState(NamedTuple):
 class JumpWindows(NamedTuple):
     """Windows by how many actions are taken of them, 1 to L; the time axis comes first."""
 
-    actions: Array  # [L, B, L] int32, as played, and -1 after so many
+    actions: Array  # [L, B, `network.jump_length`] int32, as played, and -1 after so many
     rewards: Array  # [L, B] float32, discounted sums
     real: Array  # [L, B] bool, all transitions are of one game, and none but the last ends it
     alive: Array  # [L, B] bool, nor does the last
 
 
-def jump_windows(rows: Trajectory, history: int, longest: int, gamma: float) -> JumpWindows:
+def jump_windows(rows: Trajectory, history: int, config: Config) -> JumpWindows:
     """What was played from the roots of windows `[B, W, ...]`, `history` rows after their first."""
+    longest, gamma = longest_jump(config), config.learner.gamma
     part = slice(history, history + longest)
     discount, reward = rows.discount[:, part], rows.reward[:, part]
     same_game = ~rows.is_first[:, history + 1 : history + longest + 1]
@@ -66,6 +71,8 @@ def jump_windows(rows: Trajectory, history: int, longest: int, gamma: float) -> 
     sums = jnp.cumsum(jnp.where(real, carried * reward, 0.0), axis=1)
     taken = jnp.tril(jnp.ones((longest, longest), jnp.bool_))[:, None]
     actions = jnp.where(taken, rows.action[:, part], -1)
+    rest = config.network.jump_length - longest  # the network takes so many more
+    actions = jnp.pad(actions, ((0, 0), (0, 0), (0, rest)), constant_values=-1)
     return JumpWindows(actions, sums.T, real.T, (real & ~ended).T)
 
 
@@ -87,7 +94,7 @@ def jump_terms(
     windows: JumpWindows,
     embeddings: Array,
     action: Array,
-) -> tuple[dict[str, Array], Array, Array]:
+) -> tuple[dict[str, Array], Array]:
     """Each term of the loss, unweighted, 0 where nothing is known; pure.
 
     The model is that of `params`, its jump too; no gradient passes into anything but the jump.
@@ -95,8 +102,8 @@ def jump_terms(
     any whose certainty is learned.
 
     Returns:
-        `[L, B]` for every length, but `certain [B]`; what is foretold of the action, and whether
-        the model is certain of it, both `[B]` bool.
+        `[L, B]` for every length, but `certain [B]`; whether the model is certain of the action,
+        `[B]` bool.
     """
     frozen, embeddings = jax.lax.stop_gradient((without_jump(params), embeddings))
     params = {**frozen, "jump": params["jump"]}
@@ -108,23 +115,33 @@ def jump_terms(
     real = over_time(networks.prediction, frozen, embeddings[1:])
 
     def placed(x: Array, is_foreseen: bool) -> Array:
+        # What is no target must not reach the statistics of the batch either.
+        alive = windows.alive.reshape(*windows.alive.shape, *[1] * (x.ndim - 2))
+        x = jnp.where(alive, x, root)
         rows = place(frozen, x.reshape(-1, *x.shape[2:]), is_foreseen)
         return rows.reshape(*x.shape[:2], -1)
 
     own, seen = placed(end, True), placed(embeddings[1:], False)
     terms = {
-        "value": categorical_loss(foreseen.value_logits, jax.nn.softmax(real.value_logits)),
         "policy": categorical_loss(foreseen.policy_logits, jax.nn.softmax(real.policy_logits)),
         "end": -optax.cosine_similarity(own, seen, epsilon=1e-6),
     }
     terms = {name: jnp.where(windows.alive, term, 0.0) for name, term in terms.items()}
     rewards = scalar_loss(reward_logits, windows.rewards, config.network.reward_transform)
+    known = categorical_loss(foreseen.value_logits, jax.nn.softmax(real.value_logits))
+    over = scalar_loss(foreseen.value_logits, jnp.zeros_like(windows.rewards))
     terms["rewards"] = jnp.where(windows.real, rewards, 0.0)
+    terms["value"] = jnp.where(windows.real, jnp.where(windows.alive, known, over), 0.0)
+    if networks.continuation is not None:
+        logits = over_time(networks.continuation, frozen, end)
+        lasting = optax.sigmoid_binary_cross_entropy(logits, windows.alive.astype(jnp.float32))
+        terms["lasting"] = jnp.where(windows.real, lasting, 0.0)
     is_certain = decide(networks, frozen, root, action).entropy < config.search.collapse_threshold
     logits = networks.certain(params, root)
     told = jnp.take_along_axis(logits, action[:, None], axis=1)[:, 0]
-    terms["certain"] = optax.sigmoid_binary_cross_entropy(told, is_certain.astype(jnp.float32))
-    return terms, told > 0, is_certain
+    certain = optax.sigmoid_binary_cross_entropy(told, is_certain.astype(jnp.float32))
+    terms["certain"] = jnp.where(windows.real[0], certain, 0.0)
+    return terms, is_certain
 
 
 def make_jump_update(networks: Networks, config: Config, spec: EnvSpec) -> Callable[..., Any]:
@@ -132,41 +149,46 @@ def make_jump_update(networks: Networks, config: Config, spec: EnvSpec) -> Calla
 
     Returns:
         `(JumpState, jump, params, sample) -> JumpState, jump, metrics`: `jump` is that of the
-        parameters that learn, `params` are the model's that plays. Terms are means over the batch.
+        parameters that learn, `params` are those that play, whose jump the counts are of. Terms
+        are means over the batch.
     """
     history, longest = spec.context - 1, longest_jump(config)
     optimizer = optax.adam(config.learner.jump_learning_rate)
 
     def update(state: JumpState, jump: Params, params: Params, sample: ReplaySample):
         rows, batch = sample.rows, len(sample.weights)
-        windows = jump_windows(rows, history, longest, config.learner.gamma)
+        windows = jump_windows(rows, history, config)
         seen = stack_windows(rows, spec, range(history, history + longest + 1))
         embeddings = embed(networks, params, jnp.swapaxes(seen, 0, 1))
         apart = held_out(sample, history)
-        key = jax.random.fold_in(jax.random.key(JUMP_KEY), state.updates)
+        key = jax.random.fold_in(jax.random.key(config.seed), JUMP_KEY)
+        key = jax.random.fold_in(key, state.updates)
         action = jax.random.randint(key, (batch,), 0, spec.num_actions)
 
         def loss(weights: Params) -> tuple[Array, Any]:
             full = {**params, "jump": {**jump, "weights": weights}}
-            terms, yes, is_certain = jump_terms(networks, config, full, windows, embeddings, action)
+            terms, is_certain = jump_terms(networks, config, full, windows, embeddings, action)
             means = {name: jnp.mean(x * sample.weights * ~apart) for name, x in terms.items()}
             total = sum((WEIGHTS[name] * x for name, x in means.items()), jnp.float32(0))
-            return total, (means, yes, is_certain)
+            return total, (means, is_certain)
 
         gradient_fn = jax.value_and_grad(loss, has_aux=True)
-        (total, (means, yes, is_certain)), gradient = gradient_fn(jump["weights"])
+        (total, (means, is_certain)), gradient = gradient_fn(jump["weights"])
         updates, opt_state = optimizer.update(gradient, state.opt_state, jump["weights"])
         finite = jnp.isfinite(total) & jnp.isfinite(optax.tree.norm(gradient))
         new = (optax.apply_updates(jump["weights"], updates), opt_state)
         old = (jump["weights"], state.opt_state)
         weights, opt_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, old)
-        counts = {"yes": yes & apart, "false_yes": yes & apart & ~is_certain}
+        assert networks.certain is not None
+        told = jnp.take_along_axis(networks.certain(params, embeddings[0]), action[:, None], axis=1)
+        yes = (told[:, 0] > 0) & apart & windows.real[0]
+        counts = {"yes": yes, "false_yes": yes & ~is_certain}
         counts = {
             name: MOMENTUM * jump[name] + (1 - MOMENTUM) * jnp.sum(x, dtype=jnp.float32)
             for name, x in counts.items()
         }
         metrics = {f"loss/jump_{name}": x for name, x in means.items()}
-        metrics["jump/false_yes"] = counts["false_yes"] / jnp.maximum(counts["yes"], 1e-9)
+        metrics["jump/false_yes"] = counts["false_yes"] / counts["yes"]
         return JumpState(opt_state, state.updates + 1), {"weights": weights, **counts}, metrics
 
     return update
@@ -204,7 +226,7 @@ def make_jump_check(
         rows = jax.tree.map(lambda x: x[few], sample.rows)
         seen = stack_windows(rows, spec, range(history, history + longest + 1))
         embeddings = embed(networks, params, jnp.swapaxes(seen, 0, 1))
-        return _Held(jump_windows(rows, history, longest, gamma), embeddings, held[few])
+        return _Held(jump_windows(rows, history, config), embeddings, held[few])
 
     def judge(real: Array, alive: Array, foreseen: dict[str, Array], came: dict[str, Array]):
         """Of one length, rows `[N, ...]`."""
@@ -234,7 +256,7 @@ def make_jump_check(
 
         windows, embeddings = jax.tree.map(together, (each.windows, each.embeddings))
         held, root = each.held.reshape(-1), embeddings[0]
-        steps = imagine(networks, params, root, windows.actions[-1].T).steps
+        steps = imagine(networks, params, root, windows.actions[-1, :, :longest].T).steps
         carried = jnp.cumprod(gamma * steps.discount, axis=0)
         before = jnp.concatenate([jnp.ones_like(carried[:1]), carried[:-1]])
         stepped = jnp.cumsum(before * steps.reward, axis=0)

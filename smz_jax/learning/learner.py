@@ -17,7 +17,6 @@ from smz_jax.learning.losses import Batch, Unrolled, unrolled_loss
 from smz_jax.learning.replay import Replay
 from smz_jax.learning.targets import make_unroll_targets, random_actions_past_end
 from smz_jax.macros.precondition.updates import Known, make_head_update
-from smz_jax.model.jump import without_jump
 from smz_jax.model.observe import stack_windows
 from smz_jax.model.steps import entropy_nats, predict
 from smz_jax.model.values import TRANSFORMS
@@ -281,7 +280,7 @@ class TrainStep:
             return jump_update(jump, own, playing, sample)
 
         jump_update = make_jump_update(networks, config, spec)
-        self._update_jump = jax.jit(update_jump, donate_argnums=(0, 1))
+        self._update_jump = jax.jit(update_jump, donate_argnums=0)
         self._update_head = jax.jit(update_head, donate_argnums=0)
         self._move = jax.jit(move, donate_argnums=0)
 
@@ -317,8 +316,7 @@ class TrainStep:
             if head is not None and number % config.macro.head_every == 0:
                 head = self._update_head(head, state.params, own, replay_state, known)
             if jump is not None and number % learner.jump_every == 0:
-                playing = without_jump(acting_params(state, config))
-                given = state.params["jump"], playing, own, replay_state
+                given = state.params["jump"], acting_params(state, config), own, replay_state
                 jump, found, beside = self._update_jump(jump, *given)
                 state = state._replace(params={**state.params, "jump": found})
         alone = state._replace(head=None, jump=None)

@@ -18,7 +18,7 @@ from smz_jax.model.heads import Heads, Transition
 from smz_jax.model.values import TRANSFORMS
 from smz_jax.types import Array, Params
 
-CLOSED = {"yes": 0.0, "false_yes": 1.0}
+CLOSED = {"yes": 1.0, "false_yes": 1.0}
 """Running counts, for a batch of held-out states, of what `certain` says of an action: yes, and yes
 where the model itself is not certain. As long as it is wrong too often, no search believes it."""
 MIN_BLOCKS = 2
@@ -65,7 +65,10 @@ def fresh_jump(jump: Jump, rng_key: Array, state: Array) -> Params:
 
 
 def jump_functions(jump: Jump, scalar_of: Callable[..., Any]) -> dict[str, Any]:
-    """The jump's entries of `Networks`; `scalar_of` is of a support and a transform."""
+    """The jump's entries of `Networks`.
+
+    `scalar_of(support, transform)` gives the function from logits to the scalar they stand for.
+    """
 
     def pure(method: Callable[..., Any]) -> Callable[..., Any]:
         def function(params: Params, *inputs: Any) -> Any:

@@ -174,13 +174,15 @@ def jump(networks: Networks, params: Params, state: Array, actions: Array) -> St
 def foretold_certain(networks: Networks, params: Params, state: Array, action: Array) -> Array:
     """Whether a jump may stand for a collapsed step: `state [B, D]`, `action [B]` to `[B]` bool.
 
-    Nowhere, while more than `MOST_FALSE` of what was foretold on held-out states was not so.
+    Nowhere, while more than `MOST_FALSE` of what was foretold on held-out states was not so, or
+    while less than one such state in a batch was foretold to be certain.
     """
     assert networks.certain is not None
     counts = params["jump"]
     logits = networks.certain(params, state)
     own = jnp.take_along_axis(logits, jnp.clip(action, 0, logits.shape[1] - 1)[:, None], axis=1)
-    return (own[:, 0] > 0) & (counts["false_yes"] <= MOST_FALSE * counts["yes"])
+    is_open = (counts["yes"] >= 1.0) & (counts["false_yes"] <= MOST_FALSE * counts["yes"])
+    return (own[:, 0] > 0) & is_open
 
 
 def imagine(

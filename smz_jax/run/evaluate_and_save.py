@@ -136,7 +136,7 @@ def foresight(parts: Parts, state: RunState) -> dict[str, float]:
     params = acting_params(state.train, parts.config)
     row = check_row(jax.device_get(parts.foresight(params, state.replay, key)), "foresight")
     if parts.jump_check:
-        found = parts.jump_check(params, state.replay, key)
+        found = parts.jump_check(params, state.replay, jax.random.fold_in(key, 1))
         row |= check_row(jax.device_get(found), "jump")
     return row
 

@@ -14,6 +14,7 @@ from smz_jax.macros.library.summary import summarise
 from smz_jax.macros.mine.miner import MacroState
 from smz_jax.macros.precondition.quality import slot_entries
 from smz_jax.macros.precondition.updates import model_part
+from smz_jax.model.jump import without_jump
 from smz_jax.run.parts import Parts, laid
 from smz_jax.run.progress import Progress
 from smz_jax.storage.checkpoint import CheckpointStore, Kind, take_rows
@@ -213,7 +214,7 @@ def restore(parts: Parts, store: CheckpointStore) -> tuple[RunState, list[str]]:
 def load_weights(
     parts: Parts, state: RunState, run_dir: Path, kind: Kind, step: int | None
 ) -> tuple[RunState, str]:
-    """Begins a fresh state with the parameters of another run, of its newest good step if unset.
+    """Begins a fresh state with the model of another run, of its newest good step if unset.
 
     Returns:
         The state, and a line for the user: the step whose weights were taken, and in what its game
@@ -223,7 +224,9 @@ def load_weights(
         ConfigError: in one line, if there is none, or its model is another one.
     """
     store = CheckpointStore(run_dir)
-    params, _, manifest = store.restore_model(kind, state.train.params, step=step)
+    own = state.train.params
+    params, _, manifest = store.restore_model(kind, without_jump(own), step=step)
+    params |= {name: own[name] for name in own if name not in params}  # a jump is learned anew
     target = jax.tree.map(jnp.copy, params)
     ours = flat_dict(parts.config)
     matters = {x: ours[x] for x in ours if x == "env.id" or x.startswith("network.")}

@@ -47,7 +47,8 @@ def windows(count=64, seed=0):
 
 def test_windows_equal_plain_loops():
     rows = windows()
-    got = jumps.jump_windows(jax.tree.map(jnp.asarray, rows), toy.ROOT, L, GAMMA)
+    config = make_config(jump_length=L + 1)  # the windows hold no more than L
+    got = jumps.jump_windows(jax.tree.map(jnp.asarray, rows), toy.ROOT, config)
     for b in range(64):
         total, factor, real, alive = 0.0, 1.0, True, True
         for i in range(L):
@@ -61,7 +62,7 @@ def test_windows_equal_plain_loops():
             if real:
                 assert float(got.rewards[i, b]) == pytest.approx(total, abs=1e-5)
     for i in range(L):
-        expected = np.full((64, L), -1)
+        expected = np.full((64, L + 1), -1)
         expected[:, : i + 1] = rows.action[:, toy.ROOT : toy.ROOT + i + 1]
         np.testing.assert_array_equal(got.actions[i], expected)
     assert 0.1 < float(jnp.mean(got.alive)) < float(jnp.mean(got.real)) < 0.9
@@ -89,7 +90,7 @@ def test_the_model_does_not_notice():
     step = learner.TrainStep(jumping, toy.stub_replay(), config, toy.SPEC)
     step.program = plain_step.program  # compiled already, for other tests
     state = toy.start_state(step=50)
-    jump = random_params(jumping)["jump"] | {"yes": jnp.float32(0), "false_yes": jnp.float32(1)}
+    jump = random_params(jumping)["jump"] | {"yes": jnp.float32(1), "false_yes": jnp.float32(1)}
     both = {name: {**getattr(state, name), "jump": jump} for name in ("params", "target_params")}
     start = state._replace(**both, jump=jumps.init_jump(config, jump))
     without, plain = trained(plain_step, state)
@@ -110,11 +111,11 @@ def test_no_gradient_reaches_the_model():
     config = make_config()
     networks = make_networks(config.network, toy.SPEC)
     params, embeddings = random_params(networks), np.random.default_rng(0).random((L + 1, 64, 8))
-    rows = jumps.jump_windows(jax.tree.map(jnp.asarray, windows()), toy.ROOT, L, GAMMA)
+    rows = jumps.jump_windows(jax.tree.map(jnp.asarray, windows()), toy.ROOT, config)
 
     def total(params, embeddings):
         given = rows, embeddings, jnp.zeros(64, jnp.int32)
-        terms, _, is_certain = jumps.jump_terms(networks, config, params, *given)
+        terms, is_certain = jumps.jump_terms(networks, config, params, *given)
         assert is_certain.shape == (64,)
         return sum(jnp.sum(x) for x in terms.values())
 
@@ -123,6 +124,31 @@ def test_no_gradient_reaches_the_model():
     of_jump = of_params.pop("jump")["weights"]
     assert not any(bool(jnp.any(x != 0)) for x in jax.tree.leaves(of_params))
     assert all(bool(jnp.any(x != 0)) for x in jax.tree.leaves(of_jump))
+
+
+def test_ends_are_worth_nothing_and_last_no_longer():
+    config = make_config(continuation=True)
+    networks = make_networks(config.network, toy.SPEC)
+    params, embeddings = random_params(networks), np.random.default_rng(0).random((L + 1, 64, 8))
+    rows = jumps.jump_windows(jax.tree.map(jnp.asarray, windows()), toy.ROOT, config)
+    given = rows, jnp.float32(embeddings), jnp.zeros(64, jnp.int32)
+    terms, _ = jumps.jump_terms(networks, config, params, *given)
+    over = np.asarray(rows.real & ~rows.alive)
+    assert 5 < over.sum() < np.asarray(rows.real).sum() - 5
+    for step, window in zip(*np.nonzero(rows.real), strict=True):
+        taken = rows.actions[step, window][None]
+        leap = networks.jump(params, jnp.float32(embeddings[:1, window]), taken)[0]
+        chance = 1 / (1 + np.exp(-float(networks.continuation(params, leap)[0])))
+        is_over = over[step, window]
+        lasting = -np.log(1 - chance if is_over else chance)
+        assert float(terms["lasting"][step, window]) == pytest.approx(lasting, rel=1e-3)
+        if is_over:
+            logits = np.asarray(networks.prediction(params, leap).value_logits[0], np.float64)
+            none = np.log(np.exp(logits).sum()) - logits[len(logits) // 2]  # the bin of 0
+            assert float(terms["value"][step, window]) == pytest.approx(none, rel=1e-3)
+            assert float(terms["end"][step, window]) == float(terms["policy"][step, window]) == 0
+    for name in ("rewards", "value", "end", "policy", "lasting"):
+        assert not np.any(np.asarray(terms[name])[~np.asarray(rows.real)])
 
 
 RING = 5
@@ -198,6 +224,8 @@ def test_the_gate(false_yes, opens):
     params: Any = {"jump": {"yes": 6.5, "false_yes": false_yes}}
     told = steps.foretold_certain(networks, params, jnp.zeros((2, 3)), jnp.array([0, 0]))
     np.testing.assert_array_equal(told, [opens, False])
+    few: Any = {"jump": {"yes": 0.9, "false_yes": 0.0}}
+    assert not np.any(steps.foretold_certain(networks, few, jnp.zeros((2, 3)), jnp.array([0, 1])))
     told = steps.foretold_certain(networks, {"jump": CLOSED}, jnp.zeros((2, 3)), jnp.array([0, 1]))
     assert not np.any(told)
 

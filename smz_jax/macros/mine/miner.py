@@ -167,7 +167,9 @@ class Miner:
             none = MacroStats(*[jnp.zeros((), jnp.int32)] * len(MacroStats._fields))
             return buckets, MinedWindows(None, none, bucket, jnp.zeros(len(steps), jnp.float32))
 
-        def search(trees: list[Any], roots: Array, state: BucketState) -> Any:
+        def search(trees: list[Any], roots: list[Array], state: BucketState) -> Any:
+            # Of each pool, as the trees are: a device has a part of every pool.
+            of_roots = jnp.concatenate(roots)
             trees = [jax.tree.map(lambda *x: jnp.concatenate(x), *pools) for pools in trees]
             states = [x.embeddings.state.reshape(x.parents.size, -1) for x in trees]
             small = [x._replace(embeddings=x.embeddings._replace(state=None)) for x in trees]
@@ -180,7 +182,7 @@ class Miner:
                 wanted = wanted.at[jnp.where(exists, starts, wanted.size)].set(True, mode="drop")
                 wanted = (wanted.reshape(tree.parents.shape) & ~is_root).reshape(len(trees), -1)
                 below = assign_wanted(state, states, wanted).reshape(tree.parents.shape)
-                return jnp.where(is_root, roots.T.reshape(-1, 1), below).reshape(-1)[starts]
+                return jnp.where(is_root, of_roots.T.reshape(-1, 1), below).reshape(-1)[starts]
 
             windows, stats = tree_windows(tree, bucket_of, self._settings, self._key_actions)
             # A chance node, or the decision node at the end of a collapsed one: both follow an
@@ -195,7 +197,9 @@ class Miner:
             return windows, own_sums((stats, total, count))
 
         run = over_lanes(search, self._mesh, (LANES, LANES, WHOLE), (LANES, WHOLE))
-        given = [trees for trees, _ in steps], bucket.T, buckets._replace(mean=means)
+        ends = np.cumsum([len(embedding) for embedding in steps[0][1]])[:-1]
+        of_pools = jnp.split(bucket.T, ends.tolist())
+        given = [trees for trees, _ in steps], of_pools, buckets._replace(mean=means)
         windows, (stats, total, count) = run(*given)
         return buckets, MinedWindows(windows, stats, bucket, total / jnp.maximum(count, 1))
 
