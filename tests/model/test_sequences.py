@@ -42,7 +42,7 @@ def test_the_lstm_is_flaxs_own_over_the_frames_of_the_game():
     for row, count in enumerate(COUNTS):
         rnn = nn.RNN(nn.OptimizedLSTMCell(X))
         wanted = rnn.apply({"params": {"cell": cell}}, INPUTS[row, F - count :])
-        np.testing.assert_allclose(got[row, F - count :], wanted, atol=1e-5)
+        np.testing.assert_allclose(got[row, F - count :], np.asarray(wanted), atol=1e-5)
 
 
 def test_the_transformer_attends_to_the_frames_of_the_game_up_to_each():
@@ -90,7 +90,8 @@ def built(request):
     frame_shape = FRAMES.get(request.param, (16, 12))
     layers = 2 if request.param in FRAMES else 1
     config = make_config(request.param, hidden_size=8, heads=2, layers=layers)
-    spec = make_spec(frame_shape, F, np.float32)._replace(is_marked=True)
+    numbers = {"is_marked": True, "frame_dtype": np.dtype(np.float32)}
+    spec = make_spec(frame_shape, F)._replace(**numbers)
     networks = make_networks(config, spec)
     params = random_params(networks)
 

@@ -44,9 +44,11 @@ class Cue(gymnasium.Env):
 def cartpole_positions(**kwargs: Any) -> gymnasium.Env:
     """CartPole without its two velocities: the cart's place and the pole's angle alone."""
     env, shown = CartPoleEnv(**kwargs), np.array([0, 2])
-    bounds = spaces.Box(env.observation_space.low[shown], env.observation_space.high[shown])
+    whole = env.observation_space
+    assert isinstance(whole, spaces.Box)
+    bounds = spaces.Box(whole.low[shown], whole.high[shown])
     return gymnasium.wrappers.TransformObservation(env, lambda seen: seen[shown], bounds)
 
 
-gymnasium.register("Cue-v0", Cue)
+gymnasium.register("Cue-v0", f"{__name__}:Cue")
 gymnasium.register("CartPolePositions-v1", cartpole_positions, max_episode_steps=500)
