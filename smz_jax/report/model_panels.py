@@ -156,7 +156,7 @@ _add(
         for title, key, scale in _JUMP
     ),
     legend=4,
-    empty="not checked yet",
+    given=True,
     shown=lambda runs: any(run.vectors("jump/near") for run in runs),
 )
 _add(
