@@ -74,9 +74,9 @@ class SearchConfig(Checked, section="search"):
         for name, only in only_batched:
             fits = batched or getattr(self, name) == only
             self._require(f"search.{name}", fits, f"{only!r} where search.engine is mctx")
-        allowed = "false where search.collapse_threshold is 0"
         can = self.collapse_threshold > 0 or not self.jump_collapses
-        self._require("search.jump_collapses", can, allowed)
+        allowed = "above 0 where search.jump_collapses is true"
+        self._require("search.collapse_threshold", can, allowed)
         puct = self.interior == "puct"
         self._require("search.interior", puct or not plain, "'puct' where search.root is puct")
         allowed = "'siblings' where search.interior is gumbel"

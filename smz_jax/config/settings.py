@@ -279,7 +279,7 @@ class Config(Checked):
         need("network.decoder_target", fits, "another one while env.frame_stack is 1")
 
         fits = self.network.jump_length > 0 or not self.search.jump_collapses
-        need("search.jump_collapses", fits, "false where network.jump_length is 0")
+        need("network.jump_length", fits, "above 0 where search.jump_collapses is true")
         fits = self.network.embedding_scale != "simplex" or self.network.embedding_size % 8 == 0
         allowed = "a multiple of 8 where network.embedding_scale is simplex"
         need("network.embedding_size", fits, allowed)

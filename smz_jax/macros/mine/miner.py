@@ -50,10 +50,10 @@ class MacroState(NamedTuple):
 class TreePart(NamedTuple):
     """What the post-pass reads of an `mctx.Tree`: fewer arrays to hand over."""
 
-    node_visits: Array
-    parents: Array
-    action_from_parent: Array
-    children_rewards: Array
+    node_visits: Array  # [B, N] int32
+    parents: Array  # [B, N] int32
+    action_from_parent: Array  # [B, N] int32
+    children_rewards: Array  # [B, N, A + C] float32
     embeddings: NodeEmbedding
 
 
