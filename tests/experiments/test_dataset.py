@@ -25,7 +25,7 @@ def test_the_replay_of_a_run_is_in_its_dataset(tiny_run, tmp_path, typed, capsys
     typed("export", tiny_run, "--out", tmp_path / "a")
     typed("info", tmp_path / "a")
     found = capsys.readouterr().out
-    assert "played by: run, " in found and "actions: UP, RIGHT, DOWN, LEFT" in found
+    assert f"played by: {tiny_run.name}, " in found and "actions: UP, RIGHT, DOWN, LEFT" in found
     rows, episodes = read_replay(tiny_run).rows, list(Dataset(tmp_path / "a").read())
     assert rows.is_first[:, 0].all()  # nothing is lost: each lane began a game there
     for name in INFOS:
@@ -50,7 +50,7 @@ def test_a_trained_model_plays_its_own_game(tiny_run, tmp_path, typed):
     lanes = tool.read_config(tiny_run).env.num_envs
     typed("record", "--by", tiny_run, "--total_env_steps", 16 * lanes, "--out", tmp_path / "r")
     dataset = Dataset(tmp_path / "r")
-    assert dataset.about["played_by"] == "the model of run"
+    assert dataset.about["played_by"] == f"the model of {tiny_run.name}"
     assert dataset.about["env"]["kwargs"] == '{"map": "O~G/~S~/G~O"}'
     weights = np.concatenate([x["infos"]["action_weights"] for x in dataset.read()])
     assert np.ptp(weights, axis=1).max() > 0.2

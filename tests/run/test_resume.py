@@ -16,6 +16,7 @@ from smz_jax.config.check import ConfigError
 from smz_jax.config.cli import parse
 from smz_jax.config.experiment import Experiment
 from smz_jax.envs.protocol import GameFault
+from smz_jax.model.jump import without_jump
 from smz_jax.run import loop
 from smz_jax.run.loop import train
 from smz_jax.run.parts import make_parts
@@ -223,6 +224,12 @@ def restored(config, folder):
     return state, notes
 
 
+def check_weights(params, source):
+    """Those of the source, but for the jump, which is learned anew."""
+    pair = without_jump(params), without_jump(source.train.params)
+    jax.tree.map(np.testing.assert_array_equal, *pair)
+
+
 def test_weights_of_another_run(tmp_path, monkeypatch):
     run_to(GRID, tmp_path, monkeypatch, 5)
     other = dataclasses.replace(GRID, seed=7, total_env_steps=64)
@@ -231,8 +238,11 @@ def test_weights_of_another_run(tmp_path, monkeypatch):
     state, line = load_weights(parts, state, tmp_path, "last", None)
     assert line == f"weights of step 160 of {tmp_path}"
     source, _ = restored(GRID, tmp_path)
-    for name in ("params", "target_params"):
-        jax.tree.map(np.testing.assert_array_equal, getattr(state.train, name), source.train.params)
+    check_weights(state.train.params, source)
+    check_weights(state.train.target_params, source)
+    assert (
+        float(source.train.params["jump"]["yes"]) != 1 == float(state.train.params["jump"]["yes"])
+    )
     jax.tree.map(np.testing.assert_array_equal, fresh.opt_state, state.train.opt_state)
     _, line = load_weights(*begun(other), tmp_path, "best", None)
     assert line.startswith("weights of step 128 of ")
@@ -270,7 +280,7 @@ def test_weights_that_a_run_began_with_outlive_a_kill_before_its_first_save(
         patch.setattr(loop, "iterate", stopped)
         train(config, tmp_path / "run", resume=True, weights=(tmp_path / "source", "last", None))
     source, _ = restored(GRID, tmp_path / "source")
-    jax.tree.map(np.testing.assert_array_equal, seen[0], source.train.params)
+    check_weights(seen[0], source)
     assert "weights of step 160" in capsys.readouterr().out
 
 
