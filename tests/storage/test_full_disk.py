@@ -46,7 +46,7 @@ def test_no_room_for_anything_ends_the_run_in_one_line(tmp_path):
         {" ".join(train(tmp_path, "tmpfs", "3", "99"))}; echo code $?
         {" ".join(train(tmp_path, "tmpfs", "99", "99", "resume"))}
     """
-    done = run(*TMPFS, "tmpfs", "20m", str(tmp_path), "sh", "-c", inner)
+    done = run(*TMPFS, "tmpfs", "40m", str(tmp_path), "sh", "-c", inner)
     errors = [line for line in done.stderr.splitlines() if line.startswith("error")]
     assert len(errors) == 1 and "No space left on device" in errors[0], done.stderr
     # (A save under way at that moment leaves lines of Orbax's own around it.)
