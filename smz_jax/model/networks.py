@@ -200,7 +200,7 @@ def make_networks(config: NetworkConfig, spec: EnvSpec) -> Networks:
         )
         params = {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
         if config.jump_length:
-            state = model.apply(params, observation, method=Model.representation)
+            state: Any = model.apply(params, observation, method=Model.representation)
             params["jump"] = fresh_jump(jump, jax.random.fold_in(rng_key, JUMP_KEY), state)
         return params
 
