@@ -28,14 +28,28 @@ from smz_jax.learning.replay import Replay
 from smz_jax.macros.judge.trials import relative_distance
 from smz_jax.macros.precondition.updates import HELD_OUT, held_out
 from smz_jax.model.jump import without_jump
-from smz_jax.model.observe import stack_windows
-from smz_jax.model.steps import decide, embed, imagine, jump, make_place, over_time, predict
-from smz_jax.types import Array, EnvSpec, Networks, Params, ReplaySample, Trajectory, is_end
+from smz_jax.model.observe import stack_windows, unbroken
+from smz_jax.model.steps import (
+    certainty,
+    decide,
+    embed,
+    imagine,
+    jump,
+    make_place,
+    over_time,
+    predict,
+)
+from smz_jax.types import Array, EnvSpec, Networks, Params, ReplaySample, Trajectory
 
 WEIGHTS = {
-    **{"rewards": 1.0, "value": 0.25, "policy": 0.25, "end": 2.0},
-    **{"lasting": 1.0, "certain": 1.0},
+    "rewards": 1.0,
+    "value": 0.25,
+    "policy": 0.25,
+    "end": 2.0,
+    "lasting": 1.0,
+    "certain": 1.0,
 }
+"""Of the terms of the jump's loss."""
 MOMENTUM = 0.99
 """Of the running counts of what was foretold to be certain."""
 CHECK_BATCHES = 64
@@ -62,10 +76,7 @@ def jump_windows(rows: Trajectory, history: int, config: Config) -> JumpWindows:
     longest, gamma = longest_jump(config), config.learner.gamma
     part = slice(history, history + longest)
     discount, reward = rows.discount[:, part], rows.reward[:, part]
-    same_game = ~rows.is_first[:, history + 1 : history + longest + 1]
-    ended = is_end(discount)
-    before = jnp.pad(ended[:, :-1], ((0, 0), (1, 0)))
-    real = jnp.cumprod(same_game & ~before, axis=1) > 0
+    real, ended = unbroken(rows, history, longest)
     # By the sign of the discounts: whose reward it is, where the player to move changes.
     carried = jnp.cumprod(jnp.pad(gamma * discount[:, :-1], ((0, 0), (1, 0)), constant_values=1), 1)
     sums = jnp.cumsum(jnp.where(real, carried * reward, 0.0), axis=1)
@@ -108,7 +119,7 @@ def jump_terms(
     frozen, embeddings = jax.lax.stop_gradient((without_jump(params), embeddings))
     params = {**frozen, "jump": params["jump"]}
     root, place = embeddings[0], make_place(networks, config)
-    assert networks.jump is not None and networks.certain is not None
+    assert networks.jump is not None
     leap = partial(networks.jump, params, root)
     end, reward_logits = jax.vmap(leap)(windows.actions)
     foreseen = over_time(networks.prediction, frozen, end)
@@ -137,8 +148,7 @@ def jump_terms(
         lasting = optax.sigmoid_binary_cross_entropy(logits, windows.alive.astype(jnp.float32))
         terms["lasting"] = jnp.where(windows.real, lasting, 0.0)
     is_certain = decide(networks, frozen, root, action).entropy < config.search.collapse_threshold
-    logits = networks.certain(params, root)
-    told = jnp.take_along_axis(logits, action[:, None], axis=1)[:, 0]
+    told = certainty(networks, params, root, action)
     certain = optax.sigmoid_binary_cross_entropy(told, is_certain.astype(jnp.float32))
     terms["certain"] = jnp.where(windows.real[0], certain, 0.0)
     return terms, is_certain
@@ -179,9 +189,8 @@ def make_jump_update(networks: Networks, config: Config, spec: EnvSpec) -> Calla
         new = (optax.apply_updates(jump["weights"], updates), opt_state)
         old = (jump["weights"], state.opt_state)
         weights, opt_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, old)
-        assert networks.certain is not None
-        told = jnp.take_along_axis(networks.certain(params, embeddings[0]), action[:, None], axis=1)
-        yes = (told[:, 0] > 0) & apart & windows.real[0]
+        told = certainty(networks, params, embeddings[0], action)
+        yes = (told > 0) & apart & windows.real[0]
         counts = {"yes": yes, "false_yes": yes & ~is_certain}
         counts = {
             name: MOMENTUM * jump[name] + (1 - MOMENTUM) * jnp.sum(x, dtype=jnp.float32)

@@ -6,7 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from smz_jax.types import Array, EnvSpec, Trajectory
+from smz_jax.types import Array, EnvSpec, Trajectory, is_end
 
 
 def stack_observations(
@@ -52,3 +52,17 @@ def stack_windows(rows: Trajectory, spec: EnvSpec, positions: range) -> Array:
     return jax.vmap(lambda frames, first: stack_observations(frames, first, *layout))(
         rows.frame, rows.is_first
     )
+
+
+def unbroken(rows: Trajectory, first: int, steps: int) -> tuple[Array, Array]:
+    """Which steps of windows `[B, W, ...]`, from row `first` on, are of one game and of one life.
+
+    Returns:
+        Both `[B, steps]` bool: whether so many transitions are real and none but the last led to an
+        end; and whether each led to one. The action of a row is ignored where the next row begins
+        a game.
+    """
+    real = ~rows.is_first[:, first + 1 : first + steps + 1]
+    ended = is_end(rows.discount[:, first : first + steps])
+    before = jnp.pad(ended[:, :-1], ((0, 0), (1, 0)))
+    return jnp.cumprod(real & ~before, axis=1) > 0, ended

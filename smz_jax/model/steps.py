@@ -177,12 +177,16 @@ def foretold_certain(networks: Networks, params: Params, state: Array, action: A
     Nowhere, while more than `MOST_FALSE` of what was foretold on held-out states was not so, or
     while less than one such state in a batch was foretold to be certain.
     """
-    assert networks.certain is not None
     counts = params["jump"]
-    logits = networks.certain(params, state)
-    own = jnp.take_along_axis(logits, jnp.clip(action, 0, logits.shape[1] - 1)[:, None], axis=1)
     is_open = (counts["yes"] >= 1.0) & (counts["false_yes"] <= MOST_FALSE * counts["yes"])
-    return (own[:, 0] > 0) & is_open
+    return (certainty(networks, params, state, action) > 0) & is_open
+
+
+def certainty(networks: Networks, params: Params, state: Array, action: Array) -> Array:
+    """The jump's logits `[B]` that the model is certain of `action [B]` in `state [B, D]`."""
+    assert networks.certain is not None
+    logits = networks.certain(params, state)
+    return jnp.take_along_axis(logits, jnp.clip(action, 0, logits.shape[1] - 1)[:, None], 1)[:, 0]
 
 
 def imagine(

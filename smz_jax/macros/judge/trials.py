@@ -11,9 +11,9 @@ import jax.numpy as jnp
 
 from smz_jax.config.settings import Config
 from smz_jax.macros.judge.evidence import Trials
-from smz_jax.model.observe import stack_windows
+from smz_jax.model.observe import stack_windows, unbroken
 from smz_jax.model.steps import Seen, embed, encode, imagine, make_place
-from smz_jax.types import Array, EnvSpec, Networks, Params, Trajectory, is_end
+from smz_jax.types import Array, EnvSpec, Networks, Params, Trajectory
 
 OFFSETS = (1, 2, 4)
 """Steps before and after an end whose observations it is distinguished from."""
@@ -102,12 +102,8 @@ def make_replayed(
         observations = jnp.swapaxes(observations, 0, 1)
         part = slice(history, history + steps)
         actions, rewards = rows.action[:, part].T, rows.reward[:, part].T
-        # The action of a row is ignored where the next row begins a game, and a macro ends where
-        # a life does.
-        real = ~rows.is_first[:, history + 1 : history + seen_steps + 1]
-        ended = is_end(rows.discount[:, history : history + seen_steps])
-        before = jnp.pad(ended[:, :-1], ((0, 0), (1, 0)))
-        valid = jnp.cumprod(real & ~before, axis=1).astype(jnp.bool_).T
+        valid, ended = unbroken(rows, history, seen_steps)  # a macro ends where a life does
+        valid = valid.T
         embeddings = embed(networks, params, observations)
         seen = Seen(observations[1 : steps + 1], embeddings[1 : steps + 1])
         afterstates, after = imagine(networks, params, embeddings[0], actions)
