@@ -152,6 +152,7 @@ _add(
             scale=scale,
             draw=partial(curves.draw_jump, key=f"jump/{key}"),
             across="actions",
+            needs=f"jump/{key}_0",
         )
         for title, key, scale in _JUMP
     ),

@@ -47,6 +47,7 @@ class Plot:
     """Adds to the lines, or draws all; may set any label; says whether there was anything."""
     across: str | None = None  # label of the horizontal axis; None: environment steps
     title_colour: str = "black"
+    needs: str = ""  # a metric without which a `given` panel leaves this plot out; unset: its lines
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,9 @@ def _parts(panel: Panel, runs: Sequence[RunData]) -> Iterable[tuple[Plot, Sequen
                 of_source = line.label in style.SOURCE_LABELS.values()
                 colour = line.colour if of_source else "black"
                 yield replace(plot, lines=(line,), title=line.label, title_colour=colour), runs
-        elif not panel.given or any(run.curve(x.key)[0] for run in runs for x in plot.lines):
+            continue
+        needed = [plot.needs] if plot.needs else [line.key for line in plot.lines]
+        if not panel.given or any(run.curve(key)[0] for run in runs for key in needed):
             yield plot, runs
 
 

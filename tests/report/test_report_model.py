@@ -140,6 +140,11 @@ def test_the_jump_stands_beside_the_steps_of_the_model(run, several, tmp_path):
         np.testing.assert_allclose(jump.get_ydata(), [first, first + 0.02, first + 0.04])
         np.testing.assert_allclose(steps.get_ydata(), [first + 0.06, first + 0.08, first + 0.1])
     assert not panels.PANELS["jump"].shown([run])
+    assert plots[0].get_title() and not any("nothing" in x.get_text() for x in plots[0].texts)
+    bare = write_run(tmp_path / "breakout" / "bare", iterations=20)
+    append_row(bare, {f"jump/near{suffix}_0": 0.5 for suffix in ("", "_stepped")})
+    (only,) = draw("jump", [load_run(bare)]).axes  # no rewards: plots without data are left out
+    assert only.get_title() == plots[-1].get_title()
     other = write_run(tmp_path / "breakout" / "c", seed=1, network={"family": "resnet"})
     assert len(draw("jump", [load_run(path), load_run(other)]).axes[0].lines) == 2
 
