@@ -102,13 +102,14 @@ def main() -> int:
         jobs = finished_jobs(WORLDS.values(), folder)
     else:
         jobs = make_plan(chosen, preset, folder, **options)
-    from experiments.sweep.runner import carry_out, this_machine
+    from experiments.sweep.engines import LocalPool, this_machine
+    from experiments.sweep.runner import carry_out
 
-    machine = this_machine(request.jobs, preset)
+    engine = LocalPool(this_machine(request.jobs, preset))
     if request.list:
-        show_plan(jobs, len(machine.cores))
+        show_plan(jobs, engine.slots)
         return 0
-    return carry_out(jobs, machine, "results", lambda _: write_results(folder))
+    return carry_out(jobs, engine, "results", lambda _: write_results(folder))
 
 
 if __name__ == "__main__":

@@ -138,11 +138,12 @@ def run_sweep(request: SweepRequest) -> int:
     check_folder(sweep, folder)
     jobs = plan_sweep(request, sweep, folder)
     from experiments.sweep import sweep_report as shown
-    from experiments.sweep.runner import Result, carry_out, this_machine
+    from experiments.sweep.engines import LocalPool, this_machine
+    from experiments.sweep.runner import Result, carry_out
 
-    machine = this_machine(request.jobs, jobs[0].preset)
+    engine = LocalPool(this_machine(request.jobs, jobs[0].preset))
     if request.list:
-        show_plan(jobs, len(machine.cores))
+        show_plan(jobs, engine.slots)
         return 0
 
     def write(results: list[Result]) -> None:
@@ -160,7 +161,7 @@ def run_sweep(request: SweepRequest) -> int:
         write([])
         return 0
     shown.write_document(shown.make_report(sweep, jobs), folder)
-    return carry_out(jobs, machine, "sweep", write, retries=1)
+    return carry_out(jobs, engine, "sweep", write, retries=1)
 
 
 main = tool(run_sweep, SweepRequest, HELP)

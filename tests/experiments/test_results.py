@@ -20,6 +20,7 @@ import experiments
 from experiments.results import __main__ as command_line
 from experiments.results.worlds import WORLDS, World, choose
 from experiments.sweep import jobs as plans
+from experiments.sweep.engines import LocalPool, Machine, this_machine
 from experiments.sweep.jobs import (
     Advance,
     check_same,
@@ -29,7 +30,7 @@ from experiments.sweep.jobs import (
     settings_of,
     time_left,
 )
-from experiments.sweep.runner import Machine, Runner, this_machine
+from experiments.sweep.runner import Runner
 from smz_jax.config.check import ConfigError
 from smz_jax.config.cli import read_request
 from smz_jax.run import signals
@@ -107,7 +108,7 @@ MACHINE = Machine(CORES, True, "Abacus")
 def run(jobs, machine=MACHINE, stop=None):
     console = Console(file=open(os.devnull, "w"))  # noqa: SIM115
     with Progress(len(jobs), "results", console) as shown:
-        found = Runner(jobs, machine, shown).run(StopSignal() if stop is None else stop)
+        found = Runner(jobs, LocalPool(machine), shown).run(StopSignal() if stop is None else stop)
     return {x.job.seed: x for x in found}
 
 

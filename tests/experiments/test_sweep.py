@@ -12,9 +12,9 @@ import pytest
 
 from experiments.results.worlds import WORLDS
 from experiments.sweep import __main__ as command_line
-from experiments.sweep import runner
+from experiments.sweep import engines, runner
+from experiments.sweep.engines import Machine
 from experiments.sweep.jobs import check_all, make_plan, settings_of
-from experiments.sweep.runner import Machine
 from experiments.sweep.sweep_report import LUCK
 from experiments.sweep.variants import Variant, make_sweep, read_sweep
 from smz_jax.config.check import ConfigError
@@ -160,7 +160,7 @@ def test_wrong_sweeps_are_refused_before_anything_runs(words, text, tmp_path):
 def sweep(made_up, monkeypatch):  # noqa: F811
     """Runs the command on the script, on real cores; gives the exit code."""
     monkeypatch.setattr(command_line, "experiment_names", lambda: ["made_up"])
-    monkeypatch.setattr(runner, "this_machine", lambda jobs, preset: Machine(CORES, True, "A"))
+    monkeypatch.setattr(engines, "this_machine", lambda jobs, preset: Machine(CORES, True, "A"))
 
     def call(*words):
         words = ["made_up", "--preset", "tiny", "--run_dir", str(made_up), *words]
@@ -216,8 +216,8 @@ def test_a_failed_run_is_tried_once_more(sweep, made_up, capsys):  # noqa: F811
 
 def test_runs_wait_for_memory(made_up, monkeypatch):  # noqa: F811
     """Two cores, room for one run: never two at a time, and the largest is recorded."""
-    free = runner.psutil.virtual_memory()._replace(available=int(runner.USUAL_BYTES * 1.5))
-    monkeypatch.setattr(runner.psutil, "virtual_memory", lambda: free)
+    free = engines.psutil.virtual_memory()._replace(available=int(engines.USUAL_BYTES * 1.5))
+    monkeypatch.setattr(engines.psutil, "virtual_memory", lambda: free)
     most = []
     show = runner.Runner._show
     monkeypatch.setattr(runner, "LOOK_SECONDS", 0.0)
