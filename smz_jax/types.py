@@ -50,6 +50,7 @@ class EnvSpec(NamedTuple):
     action_space: Space
     frames_per_step: int  # emulator frames for one agent step (4 in Atari)
     is_marked: bool = False  # observations begin with a row of the number of the game's frames
+    players: int = 1  # 2: they move in turn, and what one gains the other loses
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
@@ -76,14 +77,15 @@ class Timestep(NamedTuple):
     life) `terminated` is set without `game_over`, and the game continues without a reset.
     """
 
-    observation: np.ndarray  # [B, F, ...] stack, newest last
-    reward: np.ndarray  # [B] float32, as trained on (clipped if configured)
-    raw_reward: np.ndarray  # [B] float32, as scored
+    observation: np.ndarray  # [B, F, ...] stack, newest last; of two players, as the mover sees it
+    reward: np.ndarray  # [B] float32, as trained on (clipped if configured): of who just moved
+    raw_reward: np.ndarray  # [B] float32, as scored: of player 0
     terminated: np.ndarray  # [B] bool, true end: the value after it is 0
     truncated: np.ndarray  # [B] bool, cut off: the value after it is unknown
     game_over: np.ndarray  # [B] bool, the whole game ended (terminated or truncated)
     is_first: np.ndarray  # [B] bool, first observation of a game: no transition leads to it
     invalid_actions: np.ndarray  # [B, A] float32, 1 = invalid
+    player: np.ndarray  # [B] int32, who moves now; 0 began the game
 
 
 class Prediction(NamedTuple):
@@ -138,7 +140,8 @@ class Networks(NamedTuple):
     discount: Callable[..., Array] | None = None  # (params, embedding) -> [B] in [-1, 1]: 0 where
     #        the game has ended; multiplies gamma in search; None: a model without ends, all 1
     continuation: Callable[..., Array] | None = None  # (params, embedding) -> logits [B] that the
-    #        game goes on; None: there is no such head
+    #        game goes on, or of two players [B, 3]: the other one moves now, the game is over, the
+    #        same one moves; None: there is no such head
     jump: Callable[..., Any] | None = None  # (params, embedding, actions [B, L] padded with -1)
     #        -> (embedding, logits of the discounted sum of rewards); None: there is no jump
     certain: Callable[..., Array] | None = None  # (params, embedding) -> logits [B, A]: the model
@@ -183,13 +186,16 @@ class Trajectory(NamedTuple):
     """Rows of experience; row t holds what was seen at t and what followed the action at t.
 
     The row before one with `is_first` is a final observation: its action was ignored, its
-    transition is not real. `discount` is 0 where the action led to a true end.
+    transition is not real. `discount` is 0 where the action led to a true end. Of two players, all
+    is told from the side of who moves in the row.
     """
 
     frame: Array  # [B, T, *frame_shape] newest frame only
     action: Array  # [B, T] int32
     reward: Array  # [B, T] float32, r_{t+1}
-    discount: Array  # [B, T] float32, 0 at termination, else 1
+    discount: (
+        Array  # [B, T] float32, 0 at termination, -1 where the other player moves next, else 1
+    )
     is_first: Array  # [B, T] bool
     invalid_actions: Array  # [B, T, A] uint8
     action_weights: Array  # [B, T, A] float32
@@ -231,7 +237,8 @@ class UnrollTargets(NamedTuple):
     policy: Array  # [K+1, A]
     value: Array  # [K+1]
     reward: Array  # [K]
-    discount: Array  # [K] float32, 0 where the step led to a true end, and past it
+    discount: Array  # [K] float32, 0 where the step led to a true end, and past it; its sign is
+    #                  that of the rows
     value_mask: Array  # [K+1] float32, 1 up to and past a termination, 0 past a truncation
     policy_mask: Array  # [K+1] float32, 1 while the window's own episode lasts
     transition_mask: Array  # [K] float32, 1 where the transition really happened in it

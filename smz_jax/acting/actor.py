@@ -216,12 +216,14 @@ def join_rows(pools: Sequence[_Pool], played: Decision, learner_step: Array | in
 
     seen, followed = slice(-1), slice(1, None)
     over = joined(followed, lambda step: step.terminated)
+    same = joined(followed, lambda step: step.player) == joined(seen, lambda step: step.player)
+    turn = np.where(same, np.float32(1), np.float32(-1))
     invalid = joined(seen, lambda step: step.invalid_actions)
     return Trajectory(
         frame=jnp.asarray(joined(seen, lambda step: step.observation[:, -1])),
         action=played.search.action,
         reward=jnp.asarray(joined(followed, lambda step: step.reward)),
-        discount=jnp.asarray(np.where(over, np.float32(0), np.float32(1))),
+        discount=jnp.asarray(np.where(over, np.float32(0), turn)),
         is_first=jnp.asarray(joined(seen, lambda step: step.is_first)),
         invalid_actions=jnp.asarray(invalid.astype(np.uint8)),
         action_weights=played.search.action_weights,

@@ -25,6 +25,8 @@ class LaneStep(NamedTuple):
     #                                      and the settings' is counted by `LanesVectorEnv`
     valid_actions: np.ndarray | None = None  # [B, A] bool; None: all are
     lives: np.ndarray | None = None  # [B] int32, lives left; None: the game has none
+    player: np.ndarray | None = None  # [B] int32, who moves now, the reward is of who moved before;
+    #                                   None: there is one player
 
 
 class Lanes:
@@ -149,6 +151,7 @@ class LanesVectorEnv(RestingEnv):
         self._resting = np.zeros(num_envs, np.bool_)
         self._in_flight = False
         self._invalid: np.ndarray | None = None
+        self._player = np.zeros(num_envs, np.int32)
 
     def reset(self) -> Timestep:
         """Starts a new game in every lane; see `VectorEnv.reset`."""
@@ -196,6 +199,9 @@ class LanesVectorEnv(RestingEnv):
         self._check_finite("observation", step.frame)
         self._check_finite("reward", step.reward)
         raw = reward = np.where(is_first, np.float32(0), step.reward.astype(np.float32))
+        if step.player is not None:
+            raw = np.where(self._player == 0, reward, -reward)
+            self._player = step.player.astype(np.int32)
         self._elapsed = np.where(is_first, 0, self._elapsed + 1)
         terminated = step.terminated & ~is_first
         cut = self._elapsed >= self._limit if step.truncated is None else step.truncated
@@ -215,7 +221,7 @@ class LanesVectorEnv(RestingEnv):
                 invalid[must_fire, self._fire] = 0
             terminated = terminated | (life_lost & self._episodic_life)
             truncated = truncated & ~terminated
-            reward = np.sign(raw) if self._clip_rewards else raw
+            reward = np.sign(reward) if self._clip_rewards else reward
         frame, layout = step.frame, (self.spec.context, self.spec.is_marked)
         frame = frame.astype(self.spec.frame_dtype, copy=False)
         self._stack = push_frame(self._stack, frame, is_first, *layout)
@@ -230,6 +236,7 @@ class LanesVectorEnv(RestingEnv):
             game_over=game_over,
             is_first=is_first,
             invalid_actions=invalid,
+            player=self._player.copy(),
         )
 
     def _check_finite(self, what: str, values: np.ndarray) -> None:

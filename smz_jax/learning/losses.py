@@ -264,11 +264,14 @@ def reconstruction_term(x: Compared) -> Array:
 
 
 def continuation_term(x: Compared) -> Array:
-    """Whether the game goes on: past a termination it does not, past a truncation who knows."""
+    """Whether the game goes on, of two players with whom; past a truncation who knows."""
     assert x.networks.continuation is not None
     logits = steps.over_time(x.networks.continuation, x.params, x.unrolled.embeddings[1:])
-    target = (~is_end(x.targets.discount)).astype(jnp.float32)
-    known = x.targets.value_mask[1:] * x.unroll
+    discount, known = x.targets.discount, x.targets.value_mask[1:] * x.unroll
+    if logits.ndim > discount.ndim:
+        kind = jnp.sign(discount).astype(jnp.int32) + 1
+        return optax.softmax_cross_entropy_with_integer_labels(logits, kind) * known
+    target = (~is_end(discount)).astype(jnp.float32)
     return optax.sigmoid_binary_cross_entropy(logits, target) * known
 
 

@@ -52,7 +52,8 @@ class Model(nn.Module):
         self.dynamics_transition = transition()
         self.reward_head = Heads(c.hidden_size, (rewards,), dtype)
         if c.continuation:
-            self.continuation_head = Heads(c.hidden_size, (1,), dtype)
+            kinds = 1 if self.spec.players == 1 else 3
+            self.continuation_head = Heads(c.hidden_size, (kinds,), dtype)
         if c.encoder_input == "frames":
             features = c.embedding_size if family.is_spatial else c.hidden_size
             self.encoder_torso = family.torso(c, features, dtype, True)
@@ -117,8 +118,12 @@ class Model(nn.Module):
         return types.DynamicsOutput(embedding, *self.reward_head(rewarded))
 
     def continuation(self, embedding: Array) -> Array:
-        """Logits `[B]` that the game goes on in a state (as in Hafner et al. 2023, DreamerV3)."""
-        return self.continuation_head(embedding)[0][:, 0]
+        """Logits `[B]` that the game goes on in a state (as in Hafner et al. 2023, DreamerV3).
+
+        Of two players `[B, 3]`: by the discount of the step to it, which is -1, 0 or 1.
+        """
+        logits = self.continuation_head(embedding)[0]
+        return logits[:, 0] if self.spec.players == 1 else logits
 
     def encoder(self, after: Array, afterstate: Array) -> Array:
         """e: code logits `[B, C]` from the observation after the step (or its embedding)."""
@@ -190,6 +195,10 @@ def make_networks(config: NetworkConfig, spec: EnvSpec) -> Networks:
     require(config.family in families, "network.family", config.family, allowed)
     fits = (config.family in SEQUENCES) == spec.is_marked
     require(fits, "env.mark_start", spec.is_marked, f"{not spec.is_marked} with {config.family}")
+    fits, where = spec.players == 1 or config.continuation, f"in {spec.name}, a game of two players"
+    require(fits, "network.continuation", config.continuation, f"true {where}")
+    fits = spec.players == 1 or config.jump_length == 0
+    require(fits, "network.jump_length", config.jump_length, f"0 {where}")
     model = Model(config, spec)
     jump = Jump(config, spec.num_actions, FAMILIES[config.family].has_lines, model.dtype)
 
@@ -218,7 +227,11 @@ def make_networks(config: NetworkConfig, spec: EnvSpec) -> Networks:
     continuation = pure(Model.continuation) if config.continuation else None
 
     def discount(params: Params, embedding: Array) -> Array:
-        return jax.nn.sigmoid(continuation(params, embedding))  # type: ignore[misc]
+        logits = continuation(params, embedding)  # type: ignore[misc]
+        if spec.players == 1:
+            return jax.nn.sigmoid(logits)
+        chances = jax.nn.softmax(logits)
+        return chances[:, 2] - chances[:, 0]
 
     def representation_train(params: Params, observation: Array):
         embedding, updated = model.apply(

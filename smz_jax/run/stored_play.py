@@ -245,6 +245,8 @@ def make_reader(
         infos, seen = episode["infos"] or {}, episode["observations"]
         frame = (coder.encode(seen) if coder else seen).astype(spec.frame_dtype)
         if not set(INFOS) <= set(infos):
+            if spec.players > 1:
+                raise ConfigError(f"its episodes do not say who moves in {spec.name}")
             infos = plain_infos(episode, len(frame), len(places), getattr(space, "start", 0))
             infos["reward"] = np.sign(infos["reward"]) if is_clipped else infos["reward"]
         action, wide = infos["action"], {}

@@ -50,6 +50,7 @@ class ScriptEnv:
             game_over=np.array(over),
             is_first=np.array(first),
             invalid_actions=np.zeros((self.num_envs, 3), np.float32),
+            player=np.zeros(self.num_envs, np.int32),
         )
 
     def reset(self):

@@ -2,19 +2,20 @@
 
 import dataclasses
 import functools
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
-from smz_jax.acting.actor import Actor, GameScores
+from smz_jax.acting.actor import Actor, GameScores, join_rows
 from smz_jax.acting.agent import exploration, make_decide, scheduled
 from smz_jax.config.search import SearchConfig
 from smz_jax.config.settings import Config, NetworkConfig
 from smz_jax.config.training import RolloutConfig
 from smz_jax.model.networks import make_networks
 from smz_jax.storage.metrics import PhaseTimers
-from smz_jax.types import Timestep
+from smz_jax.types import Decision, SearchOutput, Timestep
 from tests.support.toy_env import CatchEnv
 
 B, T, GAME = 3, 13, 10  # a game of Catch has 10 rows, so that rollouts cut games
@@ -193,6 +194,7 @@ def test_game_scores_against_a_plain_loop():
             game_over=over,
             is_first=np.array(fresh),
             invalid_actions=np.zeros((lanes, 2), np.float32),
+            player=np.zeros(lanes, np.int32),
         )
         found += scores.add(step)
         for lane in range(lanes):
@@ -205,6 +207,23 @@ def test_game_scores_against_a_plain_loop():
                 expected.append((lane, *running[lane], bool(cut[lane])))
             fresh[lane] = bool(over[lane])
     assert len(expected) > 50 and found == expected
+
+
+def test_the_discount_of_a_row_says_whose_turn_follows():
+    """In lane 0 player 0 moves, 1 moves twice, 0 ends the game; in lane 1 both move twice."""
+    players = np.array([[0, 1, 1, 0, 1, 0], [0, 0, 1, 1, 0, 0]], np.int32)  # at each of 6 steps
+    over = np.zeros((2, 6), bool)
+    over[0, 4] = True
+    blank = Timestep(*(np.zeros((2, 1), np.float32),) * 9)
+    steps = [
+        blank._replace(terminated=over[:, t], player=players[:, t], is_first=over[:, t - 1])
+        for t in range(6)
+    ]
+    search = SearchOutput(*(np.zeros((2, 5)),) * 6)._replace(tree=None)
+    rows = join_rows([SimpleNamespace(steps=steps)], Decision(search, None, np.zeros((2, 5))), 0)
+    # Lane 0: row 3 ends the game; row 4 is its final observation, whose action is ignored.
+    np.testing.assert_array_equal(rows.discount[0, :4], [-1, 1, -1, 0])
+    np.testing.assert_array_equal(rows.discount[1], [1, -1, 1, -1, 1])
 
 
 def test_plain_policy_plays_the_prior():

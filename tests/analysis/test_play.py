@@ -304,7 +304,7 @@ def timestep_of(frame):
     """What one lane sees, all else left out."""
     from smz_jax.types import Timestep
 
-    return Timestep(frame[None, None], *(None,) * 7)  # pyright: ignore
+    return Timestep(frame[None, None], *(None,) * 8)  # pyright: ignore
 
 
 def test_boards_and_vectors_are_drawn_from_what_is_seen():

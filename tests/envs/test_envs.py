@@ -66,6 +66,24 @@ def column(steps, name):
     return [getattr(step, name)[0].tolist() for step in steps]
 
 
+def test_the_score_of_a_game_is_that_of_player_0():
+    """A reward is of who moved before the step; that of a reset counts for nobody."""
+    rows = [(1, 3, False, False), (2, 3, False, False), (4, 3, True, False)]
+    pool = ScriptedPool([*rows, (8, 3, False, False)])
+    players = [0, 1, 1, 0, 0]
+
+    def row():
+        step = ScriptedPool._row(pool)
+        return step._replace(lives=None, player=np.array(players[pool.index : pool.index + 1]))
+
+    pool._row = row
+    env = LanesVectorEnv(pool, SPEC, EnvConfig(), 1, True)
+    steps = [env.reset()] + [env.step(np.array([0])) for _ in range(4)]
+    assert column(steps, "player") == players
+    assert column(steps, "reward") == [0, 1, 2, 4, 0]
+    assert column(steps, "raw_reward") == [0, 1, -2, -4, 0]
+
+
 LIFE_LOST_THEN_OVER = [
     (7, 3, False, False),
     (0, 2, False, False),  # a life lost

@@ -138,6 +138,7 @@ class KnownEnv:
             game_over=over.copy(),
             is_first=np.array(is_first),
             invalid_actions=np.zeros((LANES, 3), np.float32),
+            player=np.zeros(LANES, np.int32),
         )
 
 

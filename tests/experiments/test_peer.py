@@ -27,7 +27,7 @@ def lane_step(seen, reward=0.0, *, life=False, over=False, cut=False, first=Fals
     invalid = np.array([[fire, 0, fire]], np.float32)
     flags = [np.array([x]) for x in (life or over, cut, over or cut, first)]
     reward = np.array([reward], np.float32)
-    return Timestep(np.array([[seen]]), np.sign(reward), reward, *flags, invalid)
+    return Timestep(np.array([[seen]]), np.sign(reward), reward, *flags, invalid, np.zeros(1))
 
 
 class ScriptedLane:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from smz_jax.config.check import ConfigError
 from smz_jax.config.settings import Config
 from smz_jax.config.training import LearnerConfig, LossConfig
 from smz_jax.learning import learner, losses
@@ -53,6 +54,37 @@ def test_the_continuation_term_equals_a_numpy_twin():
     np.testing.assert_allclose(got["continuation"], expected, rtol=1e-5)
     without = losses.loss_terms(SimpleNamespace(continuation=None), {}, u, batch, config)
     assert set(got) - set(without) == {"continuation"}
+
+
+def test_of_two_players_the_head_learns_whose_turn_it_is():
+    """Cross-entropy of three kinds; the discount is the chance of +1 less that of -1."""
+    config = make_config(STEPS, consistency=0.0, contrast=0.0, reconstruction=0.0)
+    networks = SimpleNamespace(continuation=lambda params, x: x[:, :3])
+    batch, u = windows_with_ends(), make_unrolled(STEPS, np.random.default_rng(1))
+    turns = np.array([[1, -1, -1], [0, 0, 0], [-1, 1, 0], [0, 0, 0]], np.float32)
+    batch = batch._replace(targets=batch.targets._replace(discount=jnp.asarray(turns)))
+    got = losses.loss_terms(networks, {}, u, batch, config, None)["continuation"]
+    logits, expected = np.asarray(u.embeddings, np.float64)[1:, :, :3], np.zeros(B)
+    for b in range(B):
+        for k in range(STEPS):
+            p = np.exp(logits[k, b]) / np.exp(logits[k, b]).sum()
+            loss = -np.log(p[[-1, 0, 1].index(turns[b, k])])
+            expected[b] += MASKS["value_mask"][b][k + 1] * loss / STEPS
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+    config, spec = toy.make_config(), toy.SPEC._replace(players=2)
+    network = dataclasses.replace(config.network, continuation=True)
+    networks = make_networks(network, spec)
+    params, state = toy.random_params(networks, 0), jax.random.uniform(jax.random.key(0), (5, 8))
+    p = jax.nn.softmax(networks.continuation(params, state))
+    assert p.shape == (5, 3)
+    np.testing.assert_allclose(
+        networks.discount(params, state), p @ jnp.array([-1.0, 0, 1]), rtol=1e-5, atol=1e-7
+    )
+    with pytest.raises(ConfigError, match=r"network\.continuation"):
+        make_networks(config.network, spec)
+    with pytest.raises(ConfigError, match=r"network\.jump_length"):
+        make_networks(dataclasses.replace(network, jump_length=1), spec)
 
 
 def test_a_step_that_ends_is_neither_compared_nor_reconstructed():

@@ -171,6 +171,25 @@ def test_by_hand_lost_life():
     check(got, transition_mask=[1, 1])
 
 
+def test_by_hand_players_in_turn():
+    """Player a moves, b moves, a moves twice and wins; then the same game drawn, and cut off."""
+    moves = [(0, -1, 1, 10), (0, -1, 0, 20), (0, 1, 0, 40), (1, 0, 0, 80)]
+    after = [(0, 1, 0, 160), (0, -1, 1, 320), (0, 1, 0, 640)]
+    got = make([*moves, *after], K=3, n=3, gamma=0.5)
+    # To a at first: her win three steps ahead is two too far, so 40 / 8 of her own second state.
+    # b: -1 / 4. a: 1 / 2. a: 1.
+    check(got, value=[0.125 * 80, -0.25, 0.5, 1], reward=[0, 0, 0], discount=[-1, -1, 1])
+    got = make([*moves, *after], K=2, n=4, gamma=0.5)
+    check(got, value=[0.125, -0.25, 0.5], value_mask=[1, 1, 1], policy_mask=[1, 1, 1])
+    drawn = [*moves[:3], (0, 0, 0, 80), *after]
+    got = make(drawn, K=2, n=4, gamma=0.5)
+    check(got, value=[0, 0, 0], discount=[-1, -1], transition_mask=[1, 1])
+    # Cut off after b's move: row 2 is the final observation, a's, whose value she has to the end.
+    cut = [*moves[:2], (0, 1, 0, 40), (0, -1, 1, 320), *after]
+    got = make(cut, K=3, n=3, gamma=0.5)
+    check(got, value=[10, -20, 40, 0], value_mask=[1, 1, 1, 0], discount=[-1, -1, 0])
+
+
 def test_by_hand_root_is_a_final_observation():
     for discount in (0, 1):
         window = [(0, discount, 0, 10), (2, 1, 1, 20), (4, 1, 0, 40), (8, 1, 0, 80)]
@@ -194,11 +213,11 @@ def twin(episode, root, K, n, gamma):
             total += factor * reward
             if discount == 0:
                 return total
-            factor *= gamma
+            factor *= gamma * discount
             t += 1
         return total + factor * episode[t][3]
 
-    value, vmask, pmask, reward, tmask = [], [], [], [], []
+    value, vmask, pmask, reward, tmask, turn = [], [], [], [], [], []
     state = "final root" if is_final(root) else "own"
     for k in range(K + 1):
         t = root + k
@@ -207,6 +226,7 @@ def twin(episode, root, K, n, gamma):
         vmask.append(int(state in ("own", "terminated")))
         pmask.append(int(acting))
         reward.append(episode[t][0] if acting else 0)
+        turn.append(episode[t][1] if acting else 0)
         tmask.append(int(acting))
         if state == "own" and is_final(t):
             state = "truncated"
@@ -217,18 +237,23 @@ def twin(episode, root, K, n, gamma):
         "value_mask": vmask,
         "policy_mask": pmask,
         "reward": reward[:K],
+        "discount": turn[:K],
         "transition_mask": tmask[:K],
     }
 
 
 def random_game_rows(rng, ends):
-    """Rows of several games, each with its final observation; `lives` loses one every third row."""
+    """Rows of several games, each with its final observation; `lives` loses one every third row.
+
+    In `turns` two players move, often one of them twice, and the last move ends the game.
+    """
     rows = []
     for length, end in ends:
         for t in range(length):
-            dies = end != "truncation" and t == length - 1
+            dies = not end.startswith("truncation") and t == length - 1
             loses_life = end == "lives" and t % 3 == 2
-            discount = 0 if dies or loses_life else 1
+            turns = end.endswith("turns") and rng.random() < 0.6
+            discount = 0 if dies or loses_life else -1 if turns else 1
             rows.append((int(rng.integers(1, 9)), discount, int(t == 0), int(rng.integers(1, 99))))
         rows.append((0, 1, 0, int(rng.integers(1, 99))))
     return rows
@@ -236,10 +261,10 @@ def random_game_rows(rng, ends):
 
 def test_every_offset_of_many_games_equals_the_twin():
     rng = np.random.default_rng(1)
-    kinds = ("termination", "truncation", "lives")
+    kinds = ("termination", "truncation", "lives", "turns", "truncation in turns")
     seen = set()
     for K, n, gamma in ((3, 2, Fraction(1, 2)), (5, 4, Fraction(7, 8)), (1, 1, Fraction(1))):
-        ends = [(3 * int(rng.integers(1, 4)) - i % 2, kinds[i % 3]) for i in range(12)]
+        ends = [(3 * int(rng.integers(1, 4)) - i % 2, kinds[i % 5]) for i in range(15)]
         rows = random_game_rows(rng, ends)
         roots = range(len(rows) - K - n - 2)
         windows = np.asarray([rows[root : root + K + n + 1] for root in roots], np.float32)

@@ -405,7 +405,7 @@ def test_a_lost_life_and_a_cut_game_are_told_apart():
     spec = type("Spec", (), {"context": 1, "is_marked": False})
     terminal = jnp.asarray(grid.RULES.terminal, jnp.float32)
     networks = grid.exact_networks()._replace(discount=lambda params, state: 1 - state @ terminal)
-    replayed = make_replayed(networks, config, spec)  # type: ignore[arg-type]
+    replayed = jax.jit(make_replayed(networks, config, spec))  # type: ignore[arg-type]
     found = jax.device_get(replayed(grid.PARAMS, rows)[0])
     ended = over[:, :4] & found.valid
     np.testing.assert_array_equal(found.ended, ended)
@@ -413,6 +413,12 @@ def test_a_lost_life_and_a_cut_game_are_told_apart():
     agreed = np.cumprod(found.agrees, axis=1).astype(bool)
     assert found.foreseen_end[ended & agreed].all() and (ended & agreed).any()
     assert not found.foreseen_end[found.valid & agreed & ~ended].any()
+    # A trial may end with a turn and does not span it.
+    rows = rows._replace(discount=rows.discount.at[:, 1].multiply(-1))
+    turned = jax.device_get(replayed(grid.PARAMS, rows)[0])
+    np.testing.assert_array_equal(turned.valid[:, :2], found.valid[:, :2])
+    np.testing.assert_array_equal(turned.ended[:, :2], found.ended[:, :2])
+    assert found.valid[:, 2].any() and not turned.valid[:, 2:].any()
 
 
 def test_trials_tell_wrong_rewards():

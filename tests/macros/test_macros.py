@@ -49,7 +49,7 @@ def jitted(config):
     )
 
 
-def make_tree(parents, edges, is_chance, entropy, rewards, visits):
+def make_tree(parents, edges, is_chance, entropy, rewards, visits, discounts=None):
     """An mctx.Tree from per-node arrays; children are filled in from the parents."""
     lanes, nodes = parents.shape
     children = np.full((lanes, nodes, A + C), -1, np.int32)
@@ -62,7 +62,8 @@ def make_tree(parents, edges, is_chance, entropy, rewards, visits):
         parents=jnp.asarray(parents), action_from_parent=jnp.asarray(edges),
         children_index=jnp.asarray(children), children_prior_logits=per_edge,
         children_visits=per_edge, children_rewards=jnp.asarray(rewards),
-        children_discounts=per_edge, children_values=per_edge,
+        children_discounts=jnp.asarray(per_edge if discounts is None else discounts),
+        children_values=per_edge,
         embeddings=NodeEmbedding(numbers[..., None], jnp.asarray(is_chance), jnp.asarray(entropy)),
         root_invalid_actions=per_edge[:, 0], extra_data=None,
     )  # fmt: skip
@@ -76,6 +77,7 @@ def random_tree(rng):
     entropy = np.zeros((B, N), np.float32)
     rewards = rng.integers(-2, 3, (B, N, A + C)).astype(np.float32)
     rewards[rng.random(rewards.shape) < 0.03] = np.inf
+    discounts = rng.choice(np.float32([1, 0, -1]), rewards.shape, p=(0.8, 0.1, 0.1))
     visits = rng.integers(1, 9, (B, N)).astype(np.int32)
     for lane, collapse in enumerate((0.0, 1.0, 0.5, rng.random())):
         unused = int(rng.integers(0, 6))
@@ -94,13 +96,13 @@ def random_tree(rng):
             if not is_chance[lane, parent]:
                 is_chance[lane, node] = rng.random() >= collapse
                 entropy[lane, node] = rng.choice(ENTROPIES, p=(0.3, 0.3, 0.2, 0.15, 0.05))
-    return make_tree(parents, edges, is_chance, entropy, rewards, visits)
+    return make_tree(parents, edges, is_chance, entropy, rewards, visits, discounts)
 
 
 def random_rows(rng, num_rows):
-    """Lanes with truncated and terminated games and lost lives."""
+    """Lanes with truncated and terminated games, lost lives and turns of another player."""
     shape = (B, num_rows)
-    discount = (rng.random(shape) > 0.08).astype(np.float32)
+    discount = rng.choice(np.float32([1, 0, -1]), shape, p=(0.84, 0.08, 0.08))
     over = rng.random(shape) < 0.06
     is_first = np.zeros(shape, bool)
     is_first[:, 0] = True

@@ -9,7 +9,8 @@ from tests.support.search_runs import GAMMA, depths, random_invalid, run_mctx, r
 from tests.support.search_twin import TwinSearch
 from tests.support.tabular import deterministic, random_tables
 
-ENDED = (False, True, False, False, True)
+ENDED = (0, 1, 0, 2, 1)
+"""The states after which a game goes on, is over, or is the other player's."""
 
 # Batch, actions, outcomes, simulations, depth limits in turn; 40 models of each, half with ends.
 SHAPES = [

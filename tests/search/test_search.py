@@ -77,8 +77,11 @@ def test_chance_outcomes_follow_their_probabilities():
     np.testing.assert_allclose(visits / 200, probs, atol=0.02)
 
 
-def expectimax(tables, state, depth):
-    """Exact action values of a game that ends after `depth` steps."""
+def expectimax(tables, state, depth, turns=None):
+    """Exact action values of a game that ends after `depth` steps, for who moves in `state`.
+
+    With `turns [n]` two players move: where it is 2, the state is of who did not move before it.
+    """
     values = []
     for action in range(tables.prior.shape[1]):
         logits = tables.chance[state, action]
@@ -86,7 +89,8 @@ def expectimax(tables, state, depth):
         value = 0.0
         for outcome, prob in enumerate(probs):
             following = tables.successor[state, action, outcome]
-            later = expectimax(tables, following, depth - 1).max() if depth > 1 else 0.0
+            later = expectimax(tables, following, depth - 1, turns).max() if depth > 1 else 0.0
+            later *= -1 if turns is not None and turns[following] == 2 else 1
             value += prob * (tables.reward[state, action, outcome] + GAMMA * later)
         values.append(value)
     return np.array(values)
@@ -228,3 +232,35 @@ def test_max_depth_limits_the_tree(engine):
                 at, depth = int(tree.parents[0, at]), depth + 1
             depths.append(depth)
     assert max(depths) == 4
+
+
+TURNS = (0, 2, 0, 2, 2, 0, 0)
+"""In layered games of 7 states: after the first move the same player moves again in state 2."""
+TWO_PLAYER = [random_tables(seed, states=7, layered=True) for seed in range(8)]
+
+
+@pytest.mark.parametrize(
+    ("engine", "root", "qtransform"),
+    [
+        ("batched", "puct", "siblings"),
+        ("batched", "puct", "tree"),
+        ("mctx", "puct", "siblings"),
+        ("batched", "gumbel", "siblings"),
+    ],
+)
+def test_two_players_converge_to_expectiminimax(engine, root, qtransform):
+    """The action at the root is as good as the best, its value near; all games in one batch."""
+    exact, alone = ([expectimax(t, 0, 2, turns) for t in TWO_PLAYER] for turns in (TURNS, None))
+    options = {"noise": 0.0, "temperature": 0.0, "root": root, "qtransform": qtransform}
+    simulations = 400 if engine == "mctx" else 1000
+    lost, errors = [], []
+    for tables, q in zip(TWO_PLAYER, exact, strict=True):
+        output = run_search(
+            tables, [0], simulations=simulations, engine=engine, ended=np.array(TURNS, np.float32),
+            **options,
+        )  # fmt: skip
+        lost.append(q.max() - q[output.action[0]])
+        errors.append(abs(output.value[0] - q.max()))
+    without = [q.max() - q[p.argmax()] for p, q in zip(alone, exact, strict=True)]
+    assert max(lost) < 0.15 and np.mean(errors) < 0.2
+    assert max(without) > 0.5  # who forgets whose turn it is loses as much

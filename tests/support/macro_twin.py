@@ -26,7 +26,7 @@ def windows_ending_at(path, config, threshold):
 def tree_windows(tree, buckets, config):
     """Windows of a batch of trees by descent over the children; and the counts of transitions."""
     children = np.asarray(tree.children_index)
-    rewards = np.asarray(tree.children_rewards)
+    rewards, discounts = map(np.asarray, (tree.children_rewards, tree.children_discounts))
     visits = np.asarray(tree.node_visits)
     is_chance = np.asarray(tree.embeddings.is_chance)
     entropy = np.asarray(tree.embeddings.entropy)
@@ -53,7 +53,8 @@ def tree_windows(tree, buckets, config):
             weight = int(visits[lane, child]) if config.tree_weight == "visits" else 1
             for window in windows_ending_at(longer, config, config.tree_threshold):
                 found.append((*window, weight))
-            descend(lane, child, longer, None)
+            theirs = discounts[lane, node, edge] < 0  # the other player's turn
+            descend(lane, child, [] if theirs else longer, None)
 
     for lane in range(children.shape[0]):
         descend(lane, 0, [], None)
@@ -79,7 +80,7 @@ def play_windows(rows, config):
             certain += is_certain(step[2], step[3], config.play_threshold)
             for window in windows_ending_at(path, config, config.play_threshold):
                 found.append((*window, 1))
-            if rows.discount[lane, t] == 0:
+            if rows.discount[lane, t] <= 0:  # an end, or the other player's turn
                 path = []
     return found, seen, certain
 

@@ -19,7 +19,7 @@ GAMMA = 0.9
 
 
 def tabular_networks(states, actions, ended):
-    """The tabular model, with true ends where `ended` `[n]` says so."""
+    """The tabular model, with true ends where `ended` `[n]` says so, and turns: `with_ends`."""
     networks = make_tabular_networks(states, actions)
     return networks if ended is None else with_ends(networks, ended)
 

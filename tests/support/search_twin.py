@@ -73,7 +73,7 @@ class TwinSearch:
     def after_outcome(self, place, outcome, **edge):
         reward = float(self.tables.reward[(*place, outcome)])
         state = int(self.tables.successor[(*place, outcome)])
-        discount = 0.0 if self.ended is not None and self.ended[state] else self.gamma
+        discount = self.gamma * (1 if self.ended is None else 1 - self.ended[state])
         return self.decision_node(state, reward=reward, discount=discount, **edge)
 
     def new_child(self, node, edge, depth):

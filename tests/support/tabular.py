@@ -113,7 +113,9 @@ def deterministic(tables, seed=0):
 
 
 def with_ends(networks, ended):
-    """The networks, with the states of `ended` (a NumPy bool array) as true ends."""
+    """The networks, with true ends where `ended [n]` (an array) is 1; where it is 2, with a state
+    of the player who did not move before it.
+    """
     actions_of = ended.shape[0]
 
     def discount(params, embedding):

@@ -79,4 +79,5 @@ class CatchEnv:
             game_over=self._over.copy(),
             is_first=is_first,
             invalid_actions=np.zeros((self.num_envs, 3), np.float32),
+            player=np.zeros(self.num_envs, np.int32),
         )

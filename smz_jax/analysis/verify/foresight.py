@@ -148,7 +148,7 @@ def make_foresight(networks: Networks, config: Config, num_actions: int) -> Fore
         states = jnp.concatenate([embedding[None], after.state])
         end = states[played.sum(axis=0), jnp.arange(len(embedding))]
         reward = jnp.sum(jnp.where(played, after.reward, 0.0), axis=0, dtype=jnp.float32)
-        over = played & (after.discount < 0.5)
+        over = played & (jnp.abs(after.discount) < 0.5)
         step = jnp.where(jnp.any(over, axis=0), jnp.argmax(over, axis=0) + 1, NEVER)
         return Foreseen(place(params, end, True, measure.among), reward, step.astype(jnp.int32))
 

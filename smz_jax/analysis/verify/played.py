@@ -53,6 +53,7 @@ def timestep_of(step: Step, *, is_first: bool = False) -> Timestep:
         game_over=over,
         is_first=np.array([is_first]),
         invalid_actions=step.invalid_actions[None],
+        player=np.zeros(1, np.int32),
     )
 
 

@@ -102,8 +102,10 @@ def make_replayed(
         observations = jnp.swapaxes(observations, 0, 1)
         part = slice(history, history + steps)
         actions, rewards = rows.action[:, part].T, rows.reward[:, part].T
-        valid, ended = unbroken(rows, history, seen_steps)  # a macro ends where a life does
-        valid = valid.T
+        lasts, ended = unbroken(rows, history, seen_steps)  # a macro ends where a life does
+        turned = jnp.cumsum(rows.discount[:, part] < 0, axis=1)  # or where a turn does
+        own = jnp.pad(turned[:, :-1], ((0, 0), (1, 0))) == 0
+        lasts, valid = lasts.T, (lasts[:, :steps] & own).T
         embeddings = embed(networks, params, observations)
         seen = Seen(observations[1 : steps + 1], embeddings[1 : steps + 1])
         afterstates, after = imagine(networks, params, embeddings[0], actions)
@@ -122,8 +124,8 @@ def make_replayed(
             return jnp.all(jnp.stack([same[:, f : f + size] for f in range(history + 1)]), axis=0).T
 
         foreseen, ends = placed(after.state, True), placed(embeddings, False)
-        exists = jnp.concatenate([jnp.ones_like(valid[:1]), valid])
-        distance = jax.vmap(relative_distance)(foreseen, ends[1 : steps + 1], valid[:steps])
+        exists = jnp.concatenate([jnp.ones_like(lasts[:1]), lasts])
+        distance = jax.vmap(relative_distance)(foreseen, ends[1 : steps + 1], valid)
         known_ends = networks.discount is not None
         found = Trials(
             action=actions,
@@ -132,8 +134,8 @@ def make_replayed(
             nearest=nearest_in_time(foreseen, ends, exists, shown_again),
             reward_error=after.reward - rewards,
             agrees=afterstates.likely == jnp.argmax(codes, axis=-1),
-            valid=valid[:steps],
-            ended=valid[:steps] & ended[:, :steps].T,
+            valid=valid,
+            ended=valid & ended[:, :steps].T,
             foreseen_end=jnp.abs(after.discount) < 0.5 if known_ends else None,
         )
         return jax.tree.map(jnp.transpose, found), embeddings[: steps + 1]

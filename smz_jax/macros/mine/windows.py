@@ -4,6 +4,9 @@ A transition is (action, normalised H(sigma), reward). A window is the last l tr
 that end at a decision node, min_length <= l <= max_length, read by climbing parent pointers; it is
 a candidate where every transition's entropy is strictly under the threshold of its source. A
 played game is a tree without branches, so that both sources share the climb.
+
+A window holds one player's actions: what the other one will do is not certain, however certain each
+of their transitions is. So it may end where the turn passes, and never goes on from there.
 """
 
 from collections.abc import Callable
@@ -14,7 +17,7 @@ import jax.numpy as jnp
 
 from smz_jax.config.training import MacroConfig
 from smz_jax.macros.mine.keys import PackedWindows, check_num_actions, prepend
-from smz_jax.types import LEAPT, Array, MacroStats, is_end
+from smz_jax.types import LEAPT, Array, MacroStats
 
 BucketOf = Callable[[Array, Array], Array]
 """`(states, exists) -> buckets`, all [P]: of states that windows start at; any where none does."""
@@ -26,7 +29,8 @@ class PlayRows(NamedTuple):
     action: Array  # [B, T] int32; -1 marks a row that does not exist (only in the first carry)
     entropy: Array  # [B, T] float32, normalised H(sigma) of the played action
     reward: Array  # [B, T] float32
-    discount: Array  # [B, T] float32, 0 where the transition ended the episode
+    discount: Array  # [B, T] float32, 0 where the transition ended the episode, below 0 where it
+    #                  gave the turn to the other player
     is_first: Array  # [B, T] bool
     bucket: Array  # [B, T] int32, start-state bucket of the row's own state
 
@@ -44,7 +48,7 @@ class _Steps(NamedTuple):
     reward: Array  # [N] float32
     exists: Array  # [N] bool
     certain: Array  # [N] bool, it exists and its entropy is under the threshold
-    final: Array  # [N] bool, it ended an episode: a window may end with it, not span it
+    final: Array  # [N] bool, it ended an episode or a turn: a window may end with it, not span it
 
 
 def _climb(
@@ -105,6 +109,7 @@ def _tree_steps(tree: Any, threshold: float) -> _Steps:
     source = jnp.where(is_chance[parent], parent, index)
     edge = parent * tree.children_rewards.shape[-1] + jnp.maximum(action, 0)
     reward = tree.children_rewards.reshape(-1)[edge].astype(jnp.float32)
+    discount = tree.children_discounts.reshape(-1)[edge]
     entropy = tree.embeddings.entropy.reshape(-1)[source].astype(jnp.float32)
     # A leaf that is expanded again (max_depth) leaves other nodes unused: no visits, no parent.
     exists = ((tree.node_visits > 0) & (tree.parents >= 0)).reshape(-1) & ~is_chance
@@ -116,7 +121,7 @@ def _tree_steps(tree: Any, threshold: float) -> _Steps:
         reward=reward,
         exists=exists,
         certain=exists & (entropy < threshold) & jnp.isfinite(reward),
-        final=jnp.zeros(index.shape, jnp.bool_),
+        final=discount < 0,
     )
 
 
@@ -173,7 +178,7 @@ def _play_steps(rows: PlayRows, threshold: float) -> _Steps:
         reward=reward,
         exists=real,
         certain=real & (entropy < threshold) & jnp.isfinite(reward),
-        final=is_end(shifted(rows.discount)),
+        final=shifted(rows.discount) <= 0,
     )
 
 
