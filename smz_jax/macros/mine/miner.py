@@ -54,6 +54,7 @@ class TreePart(NamedTuple):
     parents: Array  # [B, N] int32
     action_from_parent: Array  # [B, N] int32
     children_rewards: Array  # [B, N, A + C] float32
+    children_discounts: Array  # [B, N, A + C] float32, below 0 where the turn passes
     embeddings: NodeEmbedding
 
 
