@@ -9,6 +9,7 @@ Shape legend, used in all docstrings of the project:
     D  embedding size (or H', W', D)     S  bins of a categorical support
     P  candidate macro windows           L  longest macro
     M  macro table capacity              F  frames stacked in an observation
+    O  options of all parts of an action, A where an action is one choice
 
 An observation is always `[B, F, *frame_shape]`, newest frame last; an environment without frame
 stacking has F = 1. Where `EnvSpec.is_marked` one row more comes first, whose every number says how
@@ -33,11 +34,45 @@ Params = Any
 """Flax variables `{"params": ..., "batch_stats": ...}`; each has one entry per sub-network."""
 
 
+class Part(NamedTuple):
+    """One of the choices that an action is made of."""
+
+    names: tuple[str, ...]  # of its options
+    values: tuple[float, ...] = ()  # of a number: its options' places in the range, from -1 to 1;
+    #                                 empty where options have no order
+
+
 class Space(NamedTuple):
-    """A discrete action space."""
+    """The actions of an environment, numbered 0..A-1.
+
+    An action may be made of several choices, its parts: then its number is that of their options,
+    the last part's counting fastest.
+    """
 
     size: int  # A
-    names: tuple[str, ...]  # of its actions, e.g. ("NOOP", "FIRE", "RIGHT", "LEFT")
+    names: tuple[str, ...]  # of its actions, e.g. ("NOOP", "FIRE", "RIGHT", "LEFT"); empty where a
+    #                         part is a number, or there are too many: then there are no macros
+    parts: tuple[Part, ...] = ()  # empty: one choice among the names
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Options of each part."""
+        return tuple(len(part.names) for part in self.parts) or (self.size,)
+
+    @property
+    def is_continuous(self) -> bool:
+        """Whether a part is a number."""
+        return any(part.values for part in self.parts)
+
+    def name(self, action: int) -> str:
+        """Of an action."""
+        if self.names:
+            return self.names[action]
+        found = []
+        for part in reversed(self.parts):
+            action, option = divmod(int(action), len(part.names))
+            found.append(part.names[option])
+        return " ".join(reversed(found))
 
 
 class EnvSpec(NamedTuple):
@@ -63,8 +98,13 @@ class EnvSpec(NamedTuple):
         return self.action_space.size
 
     @property
+    def num_options(self) -> int:
+        """O, the width of policies and masks."""
+        return sum(self.action_space.sizes)
+
+    @property
     def action_names(self) -> tuple[str, ...]:
-        """A names."""
+        """A names, or none; see `Space`."""
         return self.action_space.names
 
 
@@ -84,14 +124,14 @@ class Timestep(NamedTuple):
     truncated: np.ndarray  # [B] bool, cut off: the value after it is unknown
     game_over: np.ndarray  # [B] bool, the whole game ended (terminated or truncated)
     is_first: np.ndarray  # [B] bool, first observation of a game: no transition leads to it
-    invalid_actions: np.ndarray  # [B, A] float32, 1 = invalid
+    invalid_actions: np.ndarray  # [B, O] float32, 1 = invalid; 0 where actions have several parts
     player: np.ndarray  # [B] int32, who moves now; 0 began the game
 
 
 class Prediction(NamedTuple):
     """What f says of a state."""
 
-    policy_logits: Array  # [B, A]
+    policy_logits: Array  # [B, O]
     value_logits: Array  # [B, S]
 
 
@@ -136,6 +176,8 @@ class Networks(NamedTuple):
     frame_target: Callable[..., Any]  # (params, frame, frame before [B, ...]) -> [B, pixels]
     value_of: Callable[..., Array]  # (logits [..., S]) -> scalar [...]
     reward_of: Callable[..., Array]  # (logits [..., S]) -> scalar [...]
+    parts: tuple[int, ...] = ()  # sizes of an action's parts, whose logits the policy's are; empty:
+    #        there is one
     encoder_input: Literal["frames", "embedding"] = "frames"
     discount: Callable[..., Array] | None = None  # (params, embedding) -> [B] in [-1, 1]: 0 where
     #        the game has ended; multiplies gamma in search; None: a model without ends, all 1
@@ -161,13 +203,15 @@ class NodeEmbedding(NamedTuple):
     entropy: Array  # [B, N] float32, normalised H(sigma): of the chance node itself, or of the
     #                 collapsed edge that led to a decision node (`LEAPT`: by a jump); 0 elsewhere
     faults: Any = None  # [B, N] int32, outputs of the networks that were not finite, replaced
+    action: Any = None  # [B, N] int32, of a sampled search: the action that led to the node, -1
+    #                     where none did; None: edges are actions
 
 
 class SearchOutput(NamedTuple):
     """What a search (or the bare policy) decided at the root."""
 
     action: Array  # [B] int32
-    action_weights: Array  # [B, A] float32, the policy target
+    action_weights: Array  # [B, O] float32, the policy target: the weight of each part's options
     value: Array  # [B] float32, the root's searched value
     tree: Any  # mctx.Tree, embeddings are NodeEmbedding; None in plain-policy mode
     faults: Array  # [B] int32, outputs of the networks that were not finite and were replaced
@@ -197,8 +241,8 @@ class Trajectory(NamedTuple):
         Array  # [B, T] float32, 0 at termination, -1 where the other player moves next, else 1
     )
     is_first: Array  # [B, T] bool
-    invalid_actions: Array  # [B, T, A] uint8
-    action_weights: Array  # [B, T, A] float32
+    invalid_actions: Array  # [B, T, O] uint8
+    action_weights: Array  # [B, T, O] float32
     search_value: Array  # [B, T] float32
     transition_entropy: Array  # [B, T] float32, normalised H(sigma) of the played action
     target_step: Array  # [B, T] int32, learner step of the parameters that made the targets
@@ -234,7 +278,7 @@ class ReplaySample(NamedTuple):
 class UnrollTargets(NamedTuple):
     """Targets of one unrolled training window; vmapped over B by the caller."""
 
-    policy: Array  # [K+1, A]
+    policy: Array  # [K+1, O]
     value: Array  # [K+1]
     reward: Array  # [K]
     discount: Array  # [K] float32, 0 where the step led to a true end, and past it; its sign is

@@ -208,7 +208,7 @@ def run_cases(config: Config, *, is_quick: bool) -> tuple[dict[str, Case], dict[
         # Thresholds that let every window through.
         macro = dataclasses.replace(config.macro, play_threshold=1.0, tree_threshold=1.0)
         worst = dataclasses.replace(config, macro=macro)
-        miner = Miner(worst, run.spec.num_actions, search().embedding.shape[1:])
+        miner = Miner(worst, run.spec.action_space, search().embedding.shape[1:])
         miner.begin(miner.init(jax.random.key(0)), 0)
         cases |= macro_cases("macro_worst", miner, search(), rows)
         cases["notebook"] = acting_cases(notebook_config(config), pools=(1,))["in_turn"]

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from smz_jax.config.settings import Config
 from smz_jax.config.training import RolloutConfig
 from smz_jax.model import steps
+from smz_jax.model.actions import slices, strides
 from smz_jax.model.lanes import LANES, WHOLE, count_devices, over_lanes
 from smz_jax.search.root_search import make_prior_policy, make_search
 from smz_jax.types import Array, Decision, EnvSpec, Networks, Params, Timestep
@@ -61,7 +62,7 @@ def make_decide(
         whole run. Training and evaluation share one compilation: `noise` scales the root's noise.
     """
     search = make_search(networks, config, spec)
-    prior_policy = make_prior_policy(networks, config.search.q_epsilon)
+    prior_policy = make_prior_policy(networks, config.search, spec.action_space)
 
     def decide(
         params: Params,
@@ -137,13 +138,15 @@ class Agent:
         return found[0]
 
 
-def make_random_policy(seed: int) -> ActFn:
-    """Uniform over the valid actions."""
+def make_random_policy(seed: int, sizes: tuple[int, ...] = ()) -> ActFn:
+    """Uniform over the valid actions; `sizes` are those of an action's parts, if it has several."""
     generator = np.random.default_rng(seed)
 
     def act(timestep: Timestep, _: int) -> np.ndarray:
         scores = generator.random(timestep.invalid_actions.shape) - 2.0 * timestep.invalid_actions
-        return scores.argmax(axis=1).astype(np.int32)
+        each = sizes or scores.shape[1:]
+        options = [scores[:, part].argmax(axis=1) for part in slices(each)]
+        return (np.stack(options, axis=1) @ strides(each)).astype(np.int32)
 
     return act
 

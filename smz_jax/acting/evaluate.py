@@ -196,7 +196,8 @@ def evaluate_baselines(config: Config, spec: EnvSpec, *, seed: int, **options) -
     Returns:
         `{"random": statistics, "constant": {action name: statistics}}`; a stopped part is left out.
     """
-    random = evaluate(make_random_policy(seed), config, seed=seed, draws_actions=True, **options)
+    uniform = make_random_policy(seed, spec.action_space.sizes)
+    random = evaluate(uniform, config, seed=seed, draws_actions=True, **options)
     games = config.eval.num_games
     options |= {"num_games": min(games, config.eval.num_envs) if repeats(config.env) else games}
     constant = {

@@ -18,6 +18,7 @@ from smz_jax.envs import make_env, make_spec
 from smz_jax.learning.replay import make_replay
 from smz_jax.model.networks import make_networks
 from smz_jax.storage.checkpoint import CheckpointStore
+from smz_jax.storage.dataset import check_recordable
 from smz_jax.storage.metrics import PhaseTimers
 from smz_jax.storage.run_dir import git_commit, read_config
 from smz_jax.types import TARGETS, Array, Decision, EnvSpec, Params, SearchOutput, Trajectory
@@ -40,6 +41,7 @@ def read_replay(run_dir: Path) -> Recording:
     """
     config, store = read_config(run_dir), CheckpointStore(run_dir)
     spec = make_spec(config.env)
+    check_recordable(spec)
     ring: Trajectory = jax.eval_shape(make_replay(config, spec).init).experience
     found = store.restore(
         "last",
@@ -102,6 +104,7 @@ def record(config: Config, folder: Path | None, should_stop: Callable[[], bool])
         ConfigError: in one line, if the folder or the game cannot be used.
     """
     spec, params, decide = make_spec(config.env), None, jax.jit(decide_at_random)
+    check_recordable(spec)
     if folder is not None:
         model = load_model(folder)
         check_actions_of(model, spec)

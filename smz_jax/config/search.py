@@ -29,6 +29,12 @@ class SearchConfig(Checked, section="search"):
     """Each way down has as many steps as `max_depth` allows, and nothing is skipped, so that an
     accelerator never waits for the host to read a condition. Unset: on accelerators. Changes the
     time alone. Batched only."""
+    sampled_actions: Annotated[int | None, Between(1, 1000, words="unset or in 1..1000")] = None
+    """K: each decision node has the edges of at most so many actions, drawn from its policy
+    (docs/actions.md); of no more actions than that, all. Unset: all, or 20 where an action has
+    several parts. Batched only."""
+    uniform_candidates: Annotated[float, Between(0.0, 1.0)] = 0.25
+    """Share of the root's K draws that are uniform over all actions, in training only."""
     root: Literal["puct", "gumbel"] = "puct"
     """puct: visit counts with Dirichlet noise. gumbel: sequential halving with Gumbel noise, and
     completed Q-values as the policy target (Danihelka et al. 2022); no Dirichlet noise, and the
@@ -39,7 +45,8 @@ class SearchConfig(Checked, section="search"):
     """What PUCT scales Q-values by: the bounds of the node and its children (mctx), or the running
     bounds of the whole tree (MuZero, appendix B). Batched only."""
     dirichlet_fraction: Annotated[float, Between(0.0, 1.0)] = 0.25
-    """Share of Dirichlet noise in the root prior, in training only."""
+    """Share of Dirichlet noise in the root prior, in training only; of a sampled root, the share
+    of the uniform distribution."""
     dirichlet_alpha: Annotated[float, Between(0, ends="(]")] = 0.3
     """Concentration of that noise."""
     pb_c_init: Annotated[float, Between(0, ends="(]")] = 1.25
@@ -68,6 +75,7 @@ class SearchConfig(Checked, section="search"):
             ("collapse_threshold", 0),
             ("jump_collapses", False),
             ("static", None),
+            ("sampled_actions", None),
             ("root", "puct"),
             ("qtransform", "siblings"),
         )

@@ -30,7 +30,7 @@ class EnvConfig(Checked, section="env"):
     """The environment and how its frames become observations."""
 
     suite: Literal["atari", "gym", "pgx", "grid"] = "atari"
-    """atari: ALE's games. gym: any Gymnasium environment with discrete actions. pgx: 2048 and
+    """atari: ALE's games. gym: any Gymnasium environment. pgx: 2048 and
     MinAtar. grid: this project's world with known rules. Settings marked "Atari only" change
     nothing in the others; the rewards of those are never clipped."""
     id: str = "Breakout"
@@ -54,6 +54,9 @@ class EnvConfig(Checked, section="env"):
     """Atari only: emulator frames for one agent step; the last two are merged by their maximum."""
     frame_size: Annotated[int, Between(16, 210)] = 84
     """Height and width of the grey frames, in pixels. Observations that are no images have none."""
+    action_bins: Annotated[int, Between(2, 1001)] = 11
+    """Suite gym only: the values, from bound to bound, that each number of an action is chosen
+    from. An odd number has the middle among them."""
     frame_stack: Annotated[int, Between(1, 32)] = 4
     """Newest frames that make one observation."""
     mark_start: bool = False

@@ -37,16 +37,19 @@ class Lanes:
     """
 
     def __init__(
-        self, pool: Any, seen: Callable[[Any, dict[str, Any]], LaneStep], first_action: int = 0
+        self,
+        pool: Any,
+        seen: Callable[[Any, dict[str, Any]], LaneStep],
+        rebuild: Callable[[np.ndarray], Any] = lambda actions: actions,
     ) -> None:
         """Takes an open pool whose batch holds every lane, so that it is in lane order.
 
         Args:
             pool: of envpool's kind.
             seen: frame, mask and lives of its observation and info.
-            first_action: the pool's number of action 0.
+            rebuild: from actions `[B]` to what the pool takes.
         """
-        self._pool, self._seen, self._first_action = pool, seen, np.int32(first_action)
+        self._pool, self._seen, self._rebuild = pool, seen, rebuild
 
     def reset(self) -> LaneStep:
         """Starts a new game in every lane."""
@@ -65,7 +68,7 @@ class Lanes:
         self._begins = over & ~self._ended & ~resting  # else the pool resets by itself
         self._steps = np.flatnonzero(~self._begins & ~resting)
         if self._steps.size:
-            self._pool.send(actions[self._steps] + self._first_action, self._steps)
+            self._pool.send(self._rebuild(actions[self._steps]), self._steps)
 
     def recv(self) -> LaneStep:
         """Waits for the step that was sent; in lane order."""
@@ -104,11 +107,12 @@ def _put(whole: LaneStep, lanes: np.ndarray, step: LaneStep) -> None:
 
 
 def describe(
-    config: EnvConfig, frame_shape: tuple[int, ...], dtype: Any, actions: Iterable[str]
+    config: EnvConfig, frame_shape: tuple[int, ...], dtype: Any, actions: Space | Iterable[str]
 ) -> EnvSpec:
     """The spec of an environment, whose name and stack are those of the settings.
 
-    Bits are numbers where a mark stands before them, which no bit can hold.
+    `actions` are their names, where an action is one choice. Bits are numbers where a mark stands
+    before them, which no bit can hold.
     """
     names, is_bits = tuple(actions), np.dtype(dtype) == np.bool_
     return EnvSpec(
@@ -116,7 +120,7 @@ def describe(
         frame_shape=frame_shape,
         context=config.frame_stack,
         frame_dtype=np.dtype(np.int8 if is_bits and config.mark_start else dtype),
-        action_space=Space(len(names), names),
+        action_space=actions if isinstance(actions, Space) else Space(len(names), names),
         frames_per_step=config.frames_per_step,
         is_marked=config.mark_start,
     )
@@ -168,8 +172,9 @@ class LanesVectorEnv(RestingEnv):
         lanes = self._open(not self._in_flight, "send() before the step sent was received")
         assert self._invalid is not None
         actions = check_actions(actions, self.num_envs, self.spec.num_actions)
-        forbidden = self._invalid[np.arange(self.num_envs), actions] > 0
-        actions = np.where(forbidden, self._invalid.argmin(axis=1), actions).astype(np.int32)
+        if self.spec.num_options == self.spec.num_actions:  # else nothing is ever invalid
+            forbidden = self._invalid[np.arange(self.num_envs), actions] > 0
+            actions = np.where(forbidden, self._invalid.argmin(axis=1), actions).astype(np.int32)
         lanes.send(actions, self._game_over, self._resting)
         self._in_flight = True
 
@@ -207,7 +212,7 @@ class LanesVectorEnv(RestingEnv):
         cut = self._elapsed >= self._limit if step.truncated is None else step.truncated
         truncated = cut & ~terminated & ~is_first
         game_over = terminated | truncated
-        invalid = np.zeros((self.num_envs, self.spec.num_actions), np.float32)
+        invalid = np.zeros((self.num_envs, self.spec.num_options), np.float32)
         if step.valid_actions is not None:
             # A game without any valid move is over, or its mask says nothing.
             some = step.valid_actions.any(axis=1, keepdims=True)

@@ -18,6 +18,7 @@ from smz_jax import types
 from smz_jax.config.check import require
 from smz_jax.config.seeds import JUMP_KEY
 from smz_jax.config.settings import SEQUENCES, NetworkConfig
+from smz_jax.model.actions import encode
 from smz_jax.model.heads import CodeHead, Heads, Projector, Transition
 from smz_jax.model.jump import Jump, fresh_jump, jump_functions
 from smz_jax.model.layers import SCALES, ChangeNorm, EmbeddingNorm, PixelNorm, as_float
@@ -42,7 +43,7 @@ class Model(nn.Module):
         self.pixel_norm = PixelNorm(self.spec.frame_shape, c.input_norm)
         self.representation_torso = family.torso(c, c.embedding_size, dtype, False)
         self.representation_norm = EmbeddingNorm(c.embedding_norm)
-        self.prediction_head = Heads(c.hidden_size, (self.spec.num_actions, values), dtype)
+        self.prediction_head = Heads(c.hidden_size, (self.spec.num_options, values), dtype)
         transition = functools.partial(
             *(Transition, c.hidden_size, c.num_blocks, dtype, family.has_lines),
             scale=c.embedding_scale,
@@ -102,9 +103,8 @@ class Model(nn.Module):
         return types.Prediction(*self.prediction_head(embedding))
 
     def afterstate_dynamics(self, embedding: Array, action: Array) -> Array:
-        """phi: `action [B]` enters as a one-hot; gives the afterstate, scaled as embeddings are."""
-        one_hot = jax.nn.one_hot(action, self.spec.num_actions, dtype=jnp.float32)
-        return self.afterstate_transition(embedding, one_hot)
+        """phi: `action [B]` enters as `encode` has it; gives the afterstate, scaled likewise."""
+        return self.afterstate_transition(embedding, encode(action, self.spec.action_space))
 
     def afterstate_prediction(self, afterstate: Array) -> types.AfterstatePrediction:
         """psi: what may happen, and what the decision is worth."""
@@ -199,6 +199,9 @@ def make_networks(config: NetworkConfig, spec: EnvSpec) -> Networks:
     require(fits, "network.continuation", config.continuation, f"true {where}")
     fits = spec.players == 1 or config.jump_length == 0
     require(fits, "network.jump_length", config.jump_length, f"0 {where}")
+    can_jump = len(spec.action_space.sizes) == 1 or not config.jump_length
+    allowed = "0 where actions have several parts"
+    require(can_jump, "network.jump_length", config.jump_length, allowed)
     model = Model(config, spec)
     jump = Jump(config, spec.num_actions, FAMILIES[config.family].has_lines, model.dtype)
 
@@ -253,6 +256,7 @@ def make_networks(config: NetworkConfig, spec: EnvSpec) -> Networks:
         frame_target=pure(Model.frame_target),
         value_of=scalar_of(config.value_support, "hyperbolic"),
         reward_of=scalar_of(config.reward_support, config.reward_transform),
+        parts=spec.action_space.sizes,
         encoder_input=config.encoder_input,
         discount=discount if config.continuation else None,
         continuation=continuation,

@@ -54,6 +54,11 @@ class RunData:
         return str(self.setting("env", "id") or self.experiment)
 
     @property
+    def can_have_macros(self) -> bool:
+        """Whether its actions are such that macros are looked for, as far as is known."""
+        return self.library.get("action_names") != []
+
+    @property
     def unit(self) -> str:
         """What the steps of the run are, in words."""
         return "updates" if self.config.get("dataset") else "environment steps"

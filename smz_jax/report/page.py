@@ -190,6 +190,8 @@ def figure_html(name: str, caption: str, png: bytes) -> str:
 
 def _macros(run: RunData) -> str:
     """Rankings of the macros found, and the library by compression."""
+    if not run.can_have_macros:
+        return "<p>There are no macros: actions have continuous parts, or there are too many.</p>"
     if not run.macros:
         return "<p>No macros have been written yet, or none was found.</p>"
     lines = map(_paragraph, [*macro_lines(run), *precondition_lines(run)])

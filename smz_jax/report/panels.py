@@ -17,7 +17,8 @@ NO_MACROS = "no macros yet"
 PANELS: dict[str, Panel] = {}
 """Every figure by its name."""
 _add = partial(add_panel, PANELS)
-_OF_MACROS: Any = {"unit": "macros", "scale": "counts", "empty": NO_MACROS}
+_IF_MACROS: Any = {"shown": lambda runs: any(run.can_have_macros for run in runs)}
+_OF_MACROS: Any = {"unit": "macros", "scale": "counts", "empty": NO_MACROS, **_IF_MACROS}
 _HEAD = "check/precondition/"
 _RAW = ("head, without temperature", style.BLUE, ":")
 _BUCKET = ("start-state bucket", style.ORANGE, "--")
@@ -62,6 +63,7 @@ _add(
     unit="macros in the table",
     scale="counts",
     splits=True,
+    **_IF_MACROS,
 )
 _add(
     "transition_entropy",
@@ -85,6 +87,7 @@ _add(
     unit="certain transitions",
     scale="percent",
     splits=True,
+    **_IF_MACROS,
 )
 _add(
     "trees_processed",
@@ -97,6 +100,7 @@ _add(
         "counts",
     ),
     Plot("candidates now: seen too seldom yet", [Line("macros/candidates")], scale="counts"),
+    **_IF_MACROS,
 )
 _add(
     "generality",
@@ -109,6 +113,7 @@ _add(
     scale="counts",
     draw=curves.note_buckets,
     splits=True,
+    **_IF_MACROS,
 )
 _add(
     "macro_entropy_hist",
@@ -158,6 +163,7 @@ _add(
     across="times seen",
     empty=NO_MACROS,
     each=lambda run: bool(run.macros),
+    **_IF_MACROS,
 )
 _add(
     "preconditions",

@@ -10,7 +10,7 @@ import numpy as np
 from smz_jax.config.settings import Config
 from smz_jax.envs import GameFault
 from smz_jax.learning.learner import acting_params, over_updates
-from smz_jax.macros.mine.keys import MAX_ACTIONS
+from smz_jax.macros.mine.keys import why_no_macros
 from smz_jax.macros.mine.miner import mining_row
 from smz_jax.macros.precondition.updates import Known
 from smz_jax.run.devices import count_compilation
@@ -125,9 +125,8 @@ def tell_limits(parts: Parts, progress: Progress, stop: StopSignal) -> None:
         progress.message("not in the main thread: Ctrl-C and SIGTERM do not save this run")
     for line in getattr(parts.source, "notes", ()):
         progress.message(f"dataset: {line}")
-    if parts.miner.is_off:
-        count, most = parts.spec.num_actions, MAX_ACTIONS
-        progress.message(f"no macros: there are {count} actions, and they hold at most {most}")
+    if why := why_no_macros(parts.spec.action_space):
+        progress.message(f"no macros: {why}")
 
 
 def iterate(parts: Parts, state: RunState) -> tuple[RunState, dict[str, Any]]:

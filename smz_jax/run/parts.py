@@ -83,7 +83,7 @@ def make_parts(config: Config, timers: PhaseTimers) -> Parts:
     if config.dataset:
         stored = StoredPlay(config, spec, replay, refresh, timers)
         mined, refresh = replace(config, macro=stored.macro_settings), no_refresh
-    miner = Miner(mined, spec.num_actions, embedding.shape[1:], mesh)
+    miner = Miner(mined, spec.action_space, embedding.shape[1:], mesh)
     if stored:
         stored.watch = miner.watch
 

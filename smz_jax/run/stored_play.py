@@ -24,7 +24,7 @@ from smz_jax.envs.gym.observations import make_coder
 from smz_jax.envs.protocol import first_line
 from smz_jax.learning.refresh import Refreshed
 from smz_jax.learning.replay import Replay
-from smz_jax.storage.dataset import INFOS, Dataset
+from smz_jax.storage.dataset import INFOS, Dataset, check_recordable
 from smz_jax.storage.metrics import PhaseTimers
 from smz_jax.types import Array, EnvSpec, Experience, Params, Trajectory
 
@@ -221,6 +221,7 @@ def make_reader(
     Raises:
         ConfigError: in one line, if observations or actions are not those of the environment.
     """
+    check_recordable(spec)
     names, space = dataset.about.get("action_names"), dataset.action_space
     if names:
         allowed = f"among those of {spec.name}: {', '.join(spec.action_names)}"

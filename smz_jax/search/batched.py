@@ -51,9 +51,9 @@ def revisit(nodes: Nodes, index: Array, child: Array, is_new: Array) -> Nodes:
     """
     fields = {}
     for name in Nodes._fields:
-        if name in ("child", "state"):
-            continue
         array = getattr(nodes, name)
+        if name in ("child", "state", "actions") or array is None:
+            continue
         entry = jax.lax.dynamic_index_in_dim(array, index, axis=1, keepdims=False)
         empty = jnp.asarray(UNVISITED if name in ("parent", "edge") else 0, array.dtype)
         entry = jnp.where(is_new.reshape(-1, *(1,) * (entry.ndim - 1)), entry, empty)
@@ -125,7 +125,8 @@ def make_grow(
 
     def grow(params: Params, rng_key: Array, root: NewNode, root_score: Any) -> Nodes:
         def simulate(simulation: Array, loop: Loop) -> Loop:
-            rng_key, simulate_key, _ = jax.random.split(loop.rng_key, 3)  # mctx's order of splits
+            # mctx's order of splits.
+            rng_key, simulate_key, expand_key = jax.random.split(loop.rng_key, 3)
             nodes = loop.nodes
             walk = descend(
                 nodes,
@@ -140,7 +141,11 @@ def make_grow(
             )
             is_new, index = walk.child == UNVISITED, simulation + 1
             state, from_chance = (take(x, walk.parent) for x in (nodes.state, nodes.is_chance))
-            new = expand(params, state, walk.edge, from_chance, is_new, walk.depth < limit)
+            known = None if nodes.actions is None else take(nodes.actions, walk.parent)
+            may_collapse = walk.depth < limit
+            new = expand(
+                params, expand_key, state, known, walk.edge, from_chance, is_new, may_collapse
+            )
             nodes = add_node(nodes, walk, index, new, limited=max_depth is not None)
             leaf = jnp.where(is_new, index, walk.child)
             return Loop(rng_key, *back_up(nodes, loop.bounds, leaf, control, limit))

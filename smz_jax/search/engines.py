@@ -14,6 +14,7 @@ from smz_jax.config.settings import Config
 from smz_jax.search import gumbel as gumbel_rules
 from smz_jax.search import scores
 from smz_jax.search.batched import make_grow
+from smz_jax.search.candidates import EdgeActions
 from smz_jax.search.descent import Score
 from smz_jax.search.edges import Edges
 from smz_jax.search.expansion import make_expand
@@ -24,22 +25,23 @@ from smz_jax.search.selection import decision_view, make_action_selection
 from smz_jax.types import Array, Networks, Params
 
 GrowTree = Callable[..., Any]
-"""`(params, rng_key, mctx.RootFnOutput, invalid_actions [B, A], gumbel [B, A] or None) ->
-mctx.Tree` whose embeddings are `NodeEmbedding`."""
+"""`(params, rng_key, mctx.RootFnOutput, invalid_actions, gumbel, actions) -> mctx.Tree` whose
+embeddings are `NodeEmbedding`; `[B, K]` each, or None: see `candidates`."""
 
 
-def make_mctx_tree(networks: Networks, config: Config, edges: Edges) -> GrowTree:
+def make_mctx_tree(networks: Networks, config: Config, choices: EdgeActions) -> GrowTree:
     """The reference engine: `mctx.search` over decision and chance nodes.
 
     Agrees with `mctx.stochastic_muzero_policy` visit for visit, and keeps the whole tree.
     """
-    settings, select = config.search, make_action_selection(edges, config.search)
+    settings, edges = config.search, Edges(choices.count)
+    select = make_action_selection(edges, settings)
     recurrent_fn = make_recurrent_fn(networks, edges=edges, gamma=config.learner.gamma)
 
     def grow_tree(
-        params: Params, rng_key: Array, root: Any, invalid_actions: Array, gumbel: None
+        params: Params, rng_key: Array, root: Any, invalid_actions: Array, *unused: None
     ) -> Any:
-        del gumbel
+        del unused
         return mctx.search(
             params,
             rng_key,
@@ -55,9 +57,9 @@ def make_mctx_tree(networks: Networks, config: Config, edges: Edges) -> GrowTree
     return grow_tree
 
 
-def make_batched_tree(networks: Networks, config: Config, edges: Edges) -> GrowTree:
+def make_batched_tree(networks: Networks, config: Config, choices: EdgeActions) -> GrowTree:
     """The batched engine, see `batched.py`."""
-    settings = config.search
+    settings, edges = config.search, Edges(choices.count)
     puct, completed = make_puct(settings), make_completed(settings)
     is_gumbel = settings.root == "gumbel"
     considered = min(settings.gumbel_considered, edges.num_actions) if is_gumbel else 0
@@ -68,10 +70,16 @@ def make_batched_tree(networks: Networks, config: Config, edges: Edges) -> GrowT
         return gumbel_rules.interior_score(actions, completed(actions))
 
     interior_score = gumbel_interior if settings.interior == "gumbel" else puct
-    grow = make_grow(make_expand(networks, config, edges), settings, edges, interior_score)
+    expand = make_expand(networks, config, choices)
+    grow = make_grow(expand, settings, edges, interior_score)
 
     def grow_tree(
-        params: Params, rng_key: Array, root: Any, invalid_actions: Array, gumbel: Array | None
+        params: Params,
+        rng_key: Array,
+        root: Any,
+        invalid_actions: Array,
+        gumbel: Array | None,
+        actions: Array | None,
     ) -> Any:
         valid = jnp.sum(1 - invalid_actions, axis=-1).astype(jnp.int32)
         most_visits = jnp.asarray(table)[jnp.minimum(considered, valid)]
@@ -84,8 +92,9 @@ def make_batched_tree(networks: Networks, config: Config, edges: Edges) -> GrowT
                 score = gumbel_rules.root_score(actions, completed(actions), gumbel, visits)
             return jnp.where(invalid_actions > 0, -jnp.inf, score)
 
-        zeros, embedding = jnp.zeros_like(root.value), root.embedding._asdict()
-        node = NewNode(root.value, zeros, zeros, root.prior_logits, **embedding)
+        zeros, of = jnp.zeros_like(root.value), root.embedding
+        kind = of.is_chance, of.entropy, of.faults
+        node = NewNode(root.value, zeros, zeros, root.prior_logits, *kind, of.state, actions)
         nodes = grow(params, rng_key, node, root_score)
         return as_mctx_tree(nodes, invalid_actions, extra_data=gumbel)
 

@@ -18,6 +18,7 @@ from smz_jax.model.steps import (
     jump,
     one_hot_code,
 )
+from smz_jax.search.candidates import EdgeActions
 from smz_jax.search.control import Control, make_control
 from smz_jax.search.edges import Edges
 from smz_jax.search.nodes import NewNode
@@ -73,7 +74,7 @@ def on_rows(
     return jax.lax.switch((count + row_multiple - 1) // row_multiple, branches)
 
 
-def make_expand(networks: Networks, config: Config, edges: Edges) -> Callable[..., NewNode]:
+def make_expand(networks: Networks, config: Config, choices: EdgeActions) -> Callable[..., NewNode]:
     """The evaluation of one edge per row.
 
     From a decision node an action leads to a chance node. Where its normalised H(sigma) is strictly
@@ -82,10 +83,12 @@ def make_expand(networks: Networks, config: Config, edges: Edges) -> Callable[..
     of one action does that where it is foretold that it is certain.
 
     Returns:
-        `(params, state [B, ...], edge [B], from_chance [B], needed [B], may_collapse [B]) ->
-        NewNode`; rows that are not needed hold nothing of meaning.
+        `(params, rng_key, state [B, ...], actions [B, K] or None, edge [B], from_chance [B],
+        needed [B], may_collapse [B]) -> NewNode`; rows that are not needed hold nothing of meaning.
+        `actions` are those of the edges (see `candidates`); the key, of the new node's, is
+        consumed.
     """
-    settings = config.search
+    settings, edges = config.search, Edges(choices.count)
     threshold, gamma = settings.collapse_threshold, config.learner.gamma
     run = functools.partial(
         on_rows, row_multiple=settings.row_multiple, control=make_control(settings)
@@ -93,7 +96,9 @@ def make_expand(networks: Networks, config: Config, edges: Edges) -> Callable[..
 
     def expand(
         params: Params,
+        rng_key: Array,
         state: Array,
+        known: Array | None,
         edge: Array,
         from_chance: Array,
         needed: Array,
@@ -112,15 +117,16 @@ def make_expand(networks: Networks, config: Config, edges: Edges) -> Callable[..
             alone = jnp.full((len(action), config.network.jump_length - 1), -1, jnp.int32)
             return finite(jump(networks, params, start, jnp.column_stack([action, alone])))
 
-        num_outcomes = jax.eval_shape(to_afterstate, (state, edge))[0].logits.shape[-1]
+        action = choices.actions_at(known, edge)
+        num_outcomes = jax.eval_shape(to_afterstate, (state, action))[0].logits.shape[-1]
         zeros, no_faults = jnp.zeros(edge.shape, jnp.float32), jnp.zeros_like(edge)
         no_outcomes = jnp.zeros((*edge.shape, num_outcomes), jnp.float32)
         nothing = Afterstate(state, no_outcomes, zeros), no_faults
         from_decision, leaps = needed & ~from_chance, None
         if settings.jump_collapses:
-            leaps = from_decision & may_collapse & foretold_certain(networks, params, state, edge)
+            leaps = from_decision & may_collapse & foretold_certain(networks, params, state, action)
             from_decision &= ~leaps
-        afterstate, faults = run(to_afterstate, from_decision, (state, edge), nothing)
+        afterstate, faults = run(to_afterstate, from_decision, (state, action), nothing)
         # Of a chance node, or of the edge of a collapsed one.
         entropy = jnp.where(from_chance, 0.0, afterstate.entropy)
         collapsed = from_decision & may_collapse & (entropy < threshold)
@@ -128,16 +134,17 @@ def make_expand(networks: Networks, config: Config, edges: Edges) -> Callable[..
         if threshold > 0:
             outcome = jnp.where(collapsed, afterstate.likely, outcome)
         to_decision = from_chance | collapsed
-        no_actions = jnp.zeros((*edge.shape, edges.num_actions), jnp.float32)
-        nothing = Step(afterstate.state, no_actions, afterstate.value, zeros, zeros), no_faults
+        no_options = jnp.zeros((*edge.shape, sum(choices.space.sizes)), jnp.float32)
+        nothing = Step(afterstate.state, no_options, afterstate.value, zeros, zeros), no_faults
         reached = afterstate.state, outcome
         step, more_faults = run(to_state, needed & to_decision, reached, nothing)
         if leaps is not None:
-            step, more_faults = run(to_end, leaps, (state, edge), (step, more_faults))
+            step, more_faults = run(to_end, leaps, (state, action), (step, more_faults))
             to_decision, entropy = to_decision | leaps, jnp.where(leaps, LEAPT, entropy)
+        candidates = choices.of_node(rng_key, step.policy_logits)
         prior_logits = jnp.where(
             to_decision[:, None],
-            edges.of_decision(step.policy_logits, num_outcomes),
+            edges.of_decision(candidates.logits, num_outcomes),
             edges.of_chance(afterstate.logits),
         )
         return NewNode(
@@ -149,6 +156,7 @@ def make_expand(networks: Networks, config: Config, edges: Edges) -> Callable[..
             entropy=entropy,
             faults=faults + more_faults,
             state=step.state,
+            actions=candidates.actions,
         )
 
     return expand

@@ -39,9 +39,9 @@ def mask_invalid(logits: Array, invalid_actions: Array) -> Array:
 
 
 def check_model(
-    networks: Networks, params: Params, embedding: Array, invalid_actions: Array, num_actions: int
+    networks: Networks, params: Params, embedding: Array, invalid_actions: Array, num_options: int
 ) -> int:
-    """Checks, by shapes alone, that model, batch and number of actions fit each other.
+    """Checks, by shapes alone, that model, batch and the actions' O options fit each other.
 
     Returns:
         C, the number of chance outcomes.
@@ -51,7 +51,7 @@ def check_model(
     """
     batch_size = embedding.shape[0]
     require(batch_size >= 1, "search: batch size", batch_size, "at least 1")
-    shape = (batch_size, num_actions)
+    shape = (batch_size, num_options)
     given = invalid_actions.shape
     require(given == shape, "invalid_actions.shape", given, str(shape))
     expected = (embedding.shape, str(embedding.dtype))

@@ -39,6 +39,7 @@ class Nodes(NamedTuple):
     entropy: Array  # [B, N] float32, see `NodeEmbedding`
     faults: Array  # [B, N] int32, see `NodeEmbedding`
     state: Array  # [B, N, ...] embedding of a decision node, or afterstate of a chance node
+    actions: Any = None  # [B, N, K] int32, of a decision node's edges; None: edges are actions
 
 
 class NewNode(NamedTuple):
@@ -52,6 +53,7 @@ class NewNode(NamedTuple):
     entropy: Array  # [B] float32
     faults: Array  # [B] int32
     state: Array  # [B, ...]
+    actions: Any = None  # [B, K] int32, of its edges; None: edges are actions
 
 
 def take(array: Array, node: Array) -> Array:
@@ -97,7 +99,7 @@ def _entries(new: NewNode, *, parent: Array, edge: Array) -> dict[str, Array]:
         "parent": parent,
         "edge": edge,
         "prior_probs": jax.nn.softmax(new.prior_logits),
-        **new._asdict(),
+        **{name: entry for name, entry in new._asdict().items() if entry is not None},
     }
 
 
@@ -135,7 +137,19 @@ def as_mctx_tree(nodes: Nodes, invalid_actions: Array, extra_data: Any = None) -
         children_visits=of_child(nodes.visits),
         children_rewards=of_child(nodes.reward),
         children_discounts=of_child(nodes.discount),
-        embeddings=NodeEmbedding(nodes.state, nodes.is_chance, nodes.entropy, nodes.faults),
+        embeddings=NodeEmbedding(
+            nodes.state, nodes.is_chance, nodes.entropy, nodes.faults, _led_by(nodes)
+        ),
         root_invalid_actions=invalid_actions,
         extra_data=extra_data,
     )
+
+
+def _led_by(nodes: Nodes) -> Array | None:
+    """The action that led to each node `[B, N]`, -1 where none did; None where edges say so."""
+    if nodes.actions is None:
+        return None
+    parent = jnp.maximum(nodes.parent, ROOT)
+    edge = jnp.clip(nodes.edge, 0, nodes.actions.shape[-1] - 1)
+    action = jnp.take_along_axis(take(nodes.actions, parent), edge[..., None], axis=-1)[..., 0]
+    return jnp.where((nodes.parent < 0) | take(nodes.is_chance, parent), -1, action)

@@ -6,15 +6,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from smz_jax.config.search import SearchConfig
+from smz_jax.config.seeds import CANDIDATES_KEY
 from smz_jax.config.settings import Config
 from smz_jax.model import steps
 from smz_jax.model.lanes import own_rows
 from smz_jax.search import interface
+from smz_jax.search.candidates import make_edge_actions
 from smz_jax.search.edges import Edges
 from smz_jax.search.engines import gumbel_decision, make_batched_tree, make_mctx_tree
 from smz_jax.search.interface import check_model
 from smz_jax.search.selection import decision_view
-from smz_jax.types import Array, EnvSpec, Networks, Params, SearchOutput
+from smz_jax.types import Array, EnvSpec, Networks, Params, SearchOutput, Space
 
 
 def sample_by_temperature(rng_key: Array, action_weights: Array, temperature: Array) -> Array:
@@ -34,18 +37,21 @@ def make_search(networks: Networks, config: Config, spec: EnvSpec) -> Callable[.
     """The search of `config.search`, by its engine and root rule.
 
     Returns:
-        `(params, rng_key, embedding, invalid_actions [B, A], temperature, noise) -> SearchOutput`;
-        `noise` scales the root's noise (the Dirichlet fraction, or the Gumbel): 1 in training,
-        `eval.noise` in evaluation. A gumbel root acts by its own rule and ignores the temperature.
-        Values and logits that are not finite are replaced (by 0; by equal ones) and counted.
+        `(params, rng_key, embedding, invalid_actions [B, O], temperature, noise) -> SearchOutput`;
+        `noise` scales the root's noise (the Dirichlet fraction, or the Gumbel; and the share of
+        uniform candidates): 1 in training, `eval.noise` in evaluation. A gumbel root acts by its
+        own rule and ignores the temperature. Values and logits that are not finite are replaced (by
+        0; by equal ones) and counted.
 
     Raises:
-        ConfigError: at the first trace, if the model's outputs do not fit the number of actions or
-            each other, or the batch is empty.
+        ConfigError: if the engine cannot do it; at the first trace, if the model's outputs do not
+            fit the number of actions or each other, or the batch is empty.
     """
-    settings, edges = config.search, Edges(spec.num_actions)
+    settings = config.search
+    choices = make_edge_actions(settings, spec.action_space)
+    edges = Edges(choices.count)
     make_tree = make_mctx_tree if settings.engine == "mctx" else make_batched_tree
-    grow_tree = make_tree(networks, config, edges)
+    grow_tree = make_tree(networks, config, choices)
 
     def search(
         params: Params,
@@ -55,27 +61,35 @@ def make_search(networks: Networks, config: Config, spec: EnvSpec) -> Callable[.
         temperature: Array,
         noise: Array | float,
     ) -> SearchOutput:
-        num_outcomes = check_model(networks, params, embedding, invalid_actions, spec.num_actions)
+        num_outcomes = check_model(networks, params, embedding, invalid_actions, spec.num_options)
         (policy_logits, value), faults = steps.finite(steps.predict(networks, params, embedding))
+        all_invalid = jnp.all(invalid_actions > 0, axis=-1)
+        actions, policy_logits, noisy_logits, invalid_actions = choices.of_root(
+            jax.random.fold_in(rng_key, CANDIDATES_KEY),
+            policy_logits,
+            invalid_actions,
+            uniform=settings.uniform_candidates * noise,
+            fraction=settings.dirichlet_fraction * noise,
+        )
         if settings.root == "gumbel":
             # The order of splits is mctx's, so that the same key gives the same search.
             search_key, noise_key = jax.random.split(rng_key)
-            drawn = own_rows(
-                lambda n: jax.random.gumbel(noise_key, (n, spec.num_actions)), len(value)
-            )
+            drawn = own_rows(lambda n: jax.random.gumbel(noise_key, (n, choices.count)), len(value))
             gumbel = noise * drawn
             logits = interface.mask_invalid(policy_logits, invalid_actions)
         else:
             rng_key, noise_key, search_key = jax.random.split(rng_key, 3)
             gumbel, fraction = None, settings.dirichlet_fraction * noise
-            logits = interface.add_dirichlet_noise(
-                noise_key, policy_logits, fraction=fraction, alpha=settings.dirichlet_alpha
-            )
+            logits = noisy_logits
+            if logits is None:
+                logits = interface.add_dirichlet_noise(
+                    noise_key, policy_logits, fraction=fraction, alpha=settings.dirichlet_alpha
+                )
             masked = interface.mask_invalid(policy_logits, invalid_actions)
             logits = interface.mask_invalid(logits, invalid_actions)
         prior_logits = edges.of_decision(logits, num_outcomes)
         root = interface.make_root(embedding, prior_logits, value, faults)
-        tree = grow_tree(params, search_key, root, invalid_actions, gumbel)
+        tree = grow_tree(params, search_key, root, invalid_actions, gumbel, actions)
         if gumbel is not None:
             action, action_weights = gumbel_decision(tree, logits, gumbel, settings)
             value = mean_over_visited(tree, action_weights)
@@ -84,12 +98,12 @@ def make_search(networks: Networks, config: Config, spec: EnvSpec) -> Callable[.
             action = sample_by_temperature(rng_key, action_weights, temperature)
             value = mean_without_noise(tree, masked, logits)
         return SearchOutput(
-            action=action,
-            action_weights=action_weights,
+            action=choices.actions_at(actions, action),
+            action_weights=choices.weights_of_options(actions, action_weights),
             value=value,
             tree=tree,
             faults=jnp.sum(tree.embeddings.faults, axis=1),
-            all_invalid=jnp.all(invalid_actions > 0, axis=-1),
+            all_invalid=all_invalid,
         )
 
     return search
@@ -139,16 +153,19 @@ def visit_weights(tree: Any, logits: Array, num_simulations: int) -> Array:
     return decision_view(tree, Edges(logits.shape[-1])).summary().visit_probs
 
 
-def make_prior_policy(networks: Networks, q_epsilon: float) -> Callable[..., SearchOutput]:
+def make_prior_policy(
+    networks: Networks, settings: SearchConfig, space: Space
+) -> Callable[..., SearchOutput]:
     """The plain-policy mode: epsilon-greedy on the policy head, no search.
 
-    Spreads of action values from `q_epsilon` on are stretched to 1.
+    Spreads of action values from `settings.q_epsilon` on are stretched to 1.
 
     Returns:
-        `(params, rng_key, embedding, invalid_actions [B, A], temperature, epsilon)
+        `(params, rng_key, embedding, invalid_actions [B, O], temperature, epsilon)
         -> SearchOutput` without a tree; it acts by the prior, and its action weights (the policy
-        target) are the prior improved by one step.
+        target) are the prior improved by one step. Both are over the candidates of a search.
     """
+    choices = make_edge_actions(settings, space)
 
     def afterstate_value(params: Params, embedding: Array, action: Array) -> tuple[Array, Array]:
         actions = jnp.broadcast_to(action, embedding.shape[:1])
@@ -163,12 +180,22 @@ def make_prior_policy(networks: Networks, q_epsilon: float) -> Callable[..., Sea
         epsilon: Array,
     ) -> SearchOutput:
         (policy_logits, value), faults = steps.finite(steps.predict(networks, params, embedding))
+        all_invalid = jnp.all(invalid_actions > 0, axis=-1)
+        candidates, policy_logits, _, invalid_actions = choices.of_root(
+            jax.random.fold_in(rng_key, CANDIDATES_KEY),
+            policy_logits,
+            invalid_actions,
+            uniform=epsilon,
+            fraction=0.0,
+        )
         prior = jax.nn.softmax(interface.mask_invalid(policy_logits, invalid_actions))
         # What the policy learns: its own prior would teach it nothing, so one step of improvement
         # by the afterstate values, Q relative to the value in units of the actions' spread.
         actions = jnp.arange(prior.shape[-1], dtype=jnp.int32)
+        if candidates is not None:
+            actions = candidates.T
         q, bad_q = jax.vmap(lambda a: afterstate_value(params, embedding, a), out_axes=1)(actions)
-        spread = jnp.maximum(jnp.ptp(q, axis=-1, keepdims=True), q_epsilon)
+        spread = jnp.maximum(jnp.ptp(q, axis=-1, keepdims=True), settings.q_epsilon)
         improved = interface.mask_invalid(
             policy_logits + (q - value[:, None]) / spread, invalid_actions
         )
@@ -178,12 +205,12 @@ def make_prior_policy(networks: Networks, q_epsilon: float) -> Callable[..., Sea
         explored = sample_by_temperature(uniform_key, valid, jnp.float32(1.0))
         explores = own_rows(lambda n: jax.random.uniform(coin_key, (n,)), len(value)) < epsilon
         return SearchOutput(
-            action=jnp.where(explores, explored, chosen),
-            action_weights=jax.nn.softmax(improved),
+            action=choices.actions_at(candidates, jnp.where(explores, explored, chosen)),
+            action_weights=choices.weights_of_options(candidates, jax.nn.softmax(improved)),
             value=value,
             tree=None,
             faults=faults + jnp.sum(bad_q, axis=-1),
-            all_invalid=jnp.all(invalid_actions > 0, axis=-1),
+            all_invalid=all_invalid,
         )
 
     return act

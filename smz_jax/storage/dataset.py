@@ -29,7 +29,7 @@ from smz_jax.storage.checkpoint.sums import Damage, reason_of, sums_below, sync_
 from smz_jax.storage.documents.forms import every, fields, kind, number, optional
 from smz_jax.storage.export import check_new_folder
 from smz_jax.storage.files import atomic_write_text, read_json
-from smz_jax.types import Trajectory
+from smz_jax.types import EnvSpec, Trajectory
 
 FORMAT = 1
 SUMS, DATA, METADATA, MAIN = "SHA256SUMS", "data", "metadata.json", "main_data.hdf5"
@@ -56,6 +56,13 @@ def check_library() -> None:
     missing = [name for name in ("minari", "h5py") if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(f"not installed: {', '.join(missing)}; type pip install '.[data]'")
+
+
+def check_recordable(spec: EnvSpec) -> None:
+    """Raises ConfigError in one line where a dataset cannot hold an environment's actions."""
+    parts = f"{len(spec.action_space.sizes)} parts, {spec.num_actions} actions"
+    allowed = "one discrete choice: datasets hold no other actions"
+    require(not spec.action_space.parts, f"action space of {spec.name}", parts, allowed)
 
 
 class Dataset:

@@ -31,6 +31,7 @@ from smz_jax.envs import make_env, open_game
 from smz_jax.envs.atari.ale_backend import AleScreenPool
 from smz_jax.model.networks import make_networks
 from smz_jax.storage.export import Exported
+from smz_jax.types import Space
 
 
 @pytest.fixture(scope="module")
@@ -373,11 +374,11 @@ def moment(step, action=1, **changes):
 
 
 def test_each_part_of_the_panel_shows():
-    names = ("NOOP", "A", "B")
+    space = Space(3, ("NOOP", "A", "B"))
     screen = Image.new("RGB", (101, 77), (1, 2, 3))
 
     def drawn(**changes):
-        return np.asarray(Panel("title", names).draw(moment(3, **changes), screen))
+        return np.asarray(Panel("title", space).draw(moment(3, **changes), screen))
 
     plain = drawn()
     assert plain.shape == (360, 102 + WIDTH, 3)
@@ -398,7 +399,7 @@ def test_each_part_of_the_panel_shows():
 
 
 def test_panel_shows_the_course_of_one_game():
-    panel, screen = Panel("title", ("A", "B")), Image.new("RGB", (100, 360))
+    panel, screen = Panel("title", Space(2, ("A", "B"))), Image.new("RGB", (100, 360))
     pictures = [np.asarray(panel.draw(moment(i, value=float(i)), screen)) for i in range(4)]
     ink = [(picture[216:266] == (86, 180, 233)).all(axis=-1).sum() for picture in pictures]
     assert ink[0] == 0 and ink[3] > 40
@@ -418,11 +419,11 @@ def test_terminal_pictures_have_the_colours_of_both_halves():
 
 
 def test_terminal_tells_macro_and_end():
-    names = ("LEFT", "RIGHT")
-    text = words(moment(7, macro=MacroProgress((1, 0, 1), 2)), names)
+    space = Space(2, ("LEFT", "RIGHT"))
+    text = words(moment(7, macro=MacroProgress((1, 0, 1), 2)), space)
     assert "step 7" in text and "action RIGHT" in text and "value 0.500" in text
     assert text.endswith("macro [RIGHT] [LEFT] RIGHT")
-    assert "game over" in words(moment(8, action=None), names)
+    assert "game over" in words(moment(8, action=None), space)
 
 
 def test_play_in_the_terminal_shows_every_step(exported, capsys):

@@ -18,7 +18,7 @@ from smz_jax.macros.mine.miner import Miner, mining_row, slim
 from smz_jax.macros.mine.windows import PlayRows, tree_windows
 from smz_jax.model.networks import make_networks
 from smz_jax.storage.metrics import PhaseTimers
-from smz_jax.types import MacroStats
+from smz_jax.types import MacroStats, Space
 from tests.acting.test_rollout import random_params
 from tests.support import macro_twin as twin
 from tests.support.toy_env import CatchEnv
@@ -45,7 +45,7 @@ class Mining:
     """A miner and the state of a run that it mines for, from rollout to rollout."""
 
     def __init__(self, config):
-        self.miner, self.settings = Miner(config, 3, (8,)), config.macro
+        self.miner, self.settings = Miner(config, Space(3, ("a", "b", "c")), (8,)), config.macro
         self.state, self.steps = self.miner.init(jax.random.key(2)), 0
         self.totals = MacroStats(*[0] * len(MacroStats._fields))
         self.miner.begin(self.state, 0)

@@ -11,6 +11,7 @@ from smz_jax.config.search import SearchConfig
 from smz_jax.model.steps import normalised_entropy
 from smz_jax.search.root_search import make_prior_policy, sample_by_temperature
 from smz_jax.search.selection import select_chance_outcome
+from smz_jax.types import Space
 from tests.support.search_runs import GAMMA, compiled_search, run_mctx, run_search
 from tests.support.tabular import as_params, embed, make_tabular_networks, random_tables
 
@@ -156,6 +157,11 @@ def test_zero_simulations_act_from_the_masked_prior(engine):
     np.testing.assert_allclose(output.value, tables.value[[0, 1]], rtol=1e-5)
 
 
+def prior_policy(actions):
+    space = Space(actions, ("?",) * actions)
+    return make_prior_policy(make_tabular_networks(5, actions), SearchConfig(q_epsilon=0.1), space)
+
+
 @both_engines
 def test_invalid_actions_are_never_chosen(engine):
     tables = random_tables(6, actions=4)
@@ -165,7 +171,7 @@ def test_invalid_actions_are_never_chosen(engine):
     )
     assert set(np.unique(output.action)) <= {0, 3}
     assert np.all(np.asarray(output.action_weights)[:, 1:3] == 0)
-    policy = jax.jit(make_prior_policy(make_tabular_networks(5, 4), 0.1))
+    policy = jax.jit(prior_policy(4))
     acted = policy(as_params(tables), jax.random.key(0), embed(tables, [0] * 64), invalid, 1.0, 0.5)
     assert set(np.unique(acted.action)) == {0, 3}
 
@@ -173,7 +179,7 @@ def test_invalid_actions_are_never_chosen(engine):
 def test_epsilon_greedy_prior_rates():
     tables = random_tables(7)
     tables = tables._replace(prior=np.tile([5.0, 0.0, 0.0], (5, 1)))
-    policy = jax.jit(make_prior_policy(make_tabular_networks(5, 3), 0.1))
+    policy = jax.jit(prior_policy(3))
     batch = 6000
     invalid = np.zeros((batch, 3), np.float32)
     output = policy(

@@ -11,8 +11,8 @@ from smz_jax.config.check import ConfigError
 from smz_jax.config.search import SearchConfig
 from smz_jax.config.settings import Config, NetworkConfig
 from smz_jax.model.networks import make_networks
+from smz_jax.search.candidates import make_edge_actions
 from smz_jax.search.control import Control
-from smz_jax.search.edges import Edges
 from smz_jax.search.expansion import make_expand, on_rows
 from smz_jax.search.root_search import make_prior_policy, make_search
 from smz_jax.types import EnvSpec, Space
@@ -107,7 +107,9 @@ def test_a_row_without_valid_actions_under_a_gumbel_root():
 def test_the_plain_policy_counts_too():
     tables = random_tables(4)
     tables.prior[1] = np.nan
-    policy = jax.jit(make_prior_policy(make_tabular_networks(5, 3), 0.1))
+    settings = SearchConfig(q_epsilon=0.1)
+    policy = make_prior_policy(make_tabular_networks(5, 3), settings, SPEC.action_space)
+    policy = jax.jit(policy)
     invalid = np.array([[0, 0, 0], [0, 0, 0], [1, 1, 1]], np.float32)
     output = policy(
         as_params(tables), jax.random.key(0), embed(tables, [0, 1, 2]), invalid, 1.0, 0.0
@@ -312,12 +314,15 @@ def test_a_function_that_no_row_needs_is_not_run(kind, collapse, expected):
         dynamics=watched("dynamics", networks.dynamics),
     )
     search = SearchConfig(collapse_threshold=collapse, row_multiple=None)
-    expand = make_expand(networks, Config(search=search), Edges(3))
+    choices = make_edge_actions(search, SPEC.action_space)
+    expand = make_expand(networks, Config(search=search), choices)
     tables = deterministic(random_tables(7))
     from_chance = jnp.full((4,), kind == "chances")
     jax.jit(expand)(
         as_params(tables),
+        jax.random.key(0),
         embed(tables, [0, 1, 2, 3]),
+        None,
         jnp.where(from_chance, 3, 1),
         from_chance,
         jnp.ones(4, bool),

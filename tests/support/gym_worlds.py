@@ -57,7 +57,8 @@ class Odd(gymnasium.Env):
 
     def __init__(self, action: str = "box", observation: str = "box"):
         box = spaces.Box(-1, 1, (2,))
-        self.action_space = box if action == "box" else spaces.Discrete(2)
+        kinds = {"box": box, "text": spaces.Text(5), "open": spaces.Box(-np.inf, 1, (2,))}
+        self.action_space = kinds.get(action, spaces.Discrete(2))
         self.observation_space = box if observation == "box" else spaces.Text(5)
 
     def reset(self, *, seed=None, options=None):
@@ -212,6 +213,65 @@ class Masked(gymnasium.Env):
         return seen, 0.0, False, False, info
 
 
+class Composed(gymnasium.Env):
+    """Three steps whose actions have several parts, which only together are good.
+
+    Of `dials`, three numbers, each triple pays what a fixed random table says; of `mixed`, a choice
+    and a number, the choice says where the number pays most. What is done leads to the next of four
+    states.
+    """
+
+    STATES, STEPS = 4, 3
+
+    def __init__(self, kind: str = "dials"):
+        draw, self.kind = np.random.default_rng(7), kind
+        self.observation_space = spaces.Discrete(self.STATES)
+        if kind == "dials":
+            self.action_space = spaces.MultiDiscrete([4, 5, 3])
+            self.table = draw.random((self.STATES, 4, 5, 3))
+        else:
+            number = spaces.Box(-1, 1, (1,))
+            self.action_space = spaces.Tuple((spaces.Discrete(3, start=1), number))
+            self.most = draw.uniform(0.2, 1, (self.STATES, 3))
+            self.place = draw.uniform(-1, 1, (self.STATES, 3))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.state, self.done = int(self.np_random.integers(self.STATES)), 0
+        return self.state, {}
+
+    def result(self, state, action):
+        """Reward and next state; a pure function."""
+        if self.kind == "dials":
+            first = int(action[0])
+            return float(self.table[(state, *action)]), (state + first) % self.STATES
+        choice, number = int(action[0]) - 1, float(action[1][0])
+        paid = self.most[state, choice] - (number - self.place[state, choice]) ** 2
+        return float(paid), (state + choice) % self.STATES
+
+    def step(self, action):
+        assert self.action_space.contains(action), action
+        reward, self.state = self.result(self.state, action)
+        self.done += 1
+        return self.state, reward, self.done == self.STEPS, False, {}
+
+    def every_action(self):
+        """All of `dials`; of `mixed` a thousand numbers for each choice."""
+        if self.kind == "dials":
+            return [np.array(x) for x in np.ndindex(4, 5, 3)]
+        numbers = np.linspace(-1, 1, 1001, dtype=np.float32)
+        return [(np.int64(1 + i), x[None]) for i in range(3) for x in numbers]
+
+    def optimum(self):
+        """The best mean return, by enumeration of every action in every state."""
+        value = np.zeros(self.STATES)
+        for _ in range(self.STEPS):
+            found = [[self.result(s, a) for a in self.every_action()] for s in range(self.STATES)]
+            value = np.array([max(r + value[after] for r, after in row) for row in found])
+        return value.mean()
+
+
+gymnasium.register("Composed-v0", Composed)
 gymnasium.register("Agents-v0", Agents)
 gymnasium.register("Masked-v0", Masked)
 gymnasium.register("Views-v0", Views)

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from smz_jax.analysis.play.moments import MacroProgress, Moment
 from smz_jax.config.settings import EnvConfig
-from smz_jax.types import EnvSpec, Timestep
+from smz_jax.types import EnvSpec, Space, Timestep
 
 HEIGHT = 420
 """Pixels of a picture at most, unless the game's own screen is larger."""
@@ -184,8 +184,8 @@ def _bars_text(timestep: Timestep) -> str:
 class Panel:
     """Draws moments: the screen, and beside it action, macro, value and transition entropy."""
 
-    def __init__(self, title: str, action_names: Sequence[str]) -> None:
-        self._title, self._names = title, action_names
+    def __init__(self, title: str, space: Space) -> None:
+        self._title, self._name = title, space.name
         self._thoughts: deque[tuple[float, float]] = deque(maxlen=REMEMBERED)
         self._small, self._large = ImageFont.load_default(12), ImageFont.load_default(20)
 
@@ -200,7 +200,7 @@ class Panel:
         draw, left = ImageDraw.Draw(image), screen.width + MARGIN
         name, said = "game over", ("", "")
         if moment.action is not None:
-            name, now = self._names[moment.action], (moment.value, moment.transition_entropy)
+            name, now = self._name(moment.action), (moment.value, moment.transition_entropy)
             self._thoughts.append(now)
             said = tuple(f" {x:.3f}" for x in now)
         for top, text, ink, font in (
@@ -225,13 +225,13 @@ class Panel:
             return
         x, y, right = left, 148, left + WIDTH - 2 * MARGIN
         for i, action in enumerate(macro.actions):
-            width = int(draw.textlength(self._names[action], self._small)) + 8
+            width = int(draw.textlength(self._name(action), self._small)) + 8
             if x + width > right and x > left:
                 x, y = left, y + 20
             is_done = i < macro.done
             box, ink = (x, y, x + width, y + 16), BACKGROUND if is_done else FAINT
             draw.rectangle(box, FOLLOWED if is_done else None, FOLLOWED if is_done else FAINT)
-            draw.text((x + 4, y + 8), self._names[action], ink, self._small, "lm")
+            draw.text((x + 4, y + 8), self._name(action), ink, self._small, "lm")
             x += width + 4
 
     def _course(

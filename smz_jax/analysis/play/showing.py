@@ -4,7 +4,7 @@ import shutil
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from PIL import Image
@@ -15,6 +15,7 @@ from smz_jax.analysis.play.video import write_video
 from smz_jax.analysis.requests import PlayRequest
 from smz_jax.config.check import require
 from smz_jax.storage.export import Exported
+from smz_jax.types import Space
 
 HOME, CLEAR_LINE, CLEAR_BELOW, CLEAR_ALL = "\x1b[H", "\x1b[K", "\x1b[J", "\x1b[2J"
 ROOM = 5
@@ -48,9 +49,9 @@ def play_model(
         scene = make_scene(player.config.env, spec, game.screen) if draws else None
         rate, tell = request.fps or game.steps_per_second, scene and request.terminal and scene.text
         moments = play(player, request.games, model.macros, should_stop)
-        moments = _told(moments, scores, tell or None, spec.action_names, rate)
+        moments = _told(moments, scores, tell or None, spec.action_space, rate)
         if scene and request.out is not None:
-            panel = Panel(f"{name}: {spec.name}", spec.action_names)
+            panel = Panel(f"{name}: {spec.name}", spec.action_space)
             pictures = (panel.draw(x, scene.picture(x.timestep)) for x in moments)
             print(f"wrote {request.out}, {write_video(request.out, pictures, rate):,} pictures")
         else:
@@ -65,7 +66,7 @@ def _told(
     moments: Iterator[Moment],
     scores: list[float],
     tell: Tell | None,
-    action_names: Sequence[str],
+    space: Space,
     rate: float,
 ) -> Iterator[Moment]:
     """Hands moments on; prints each game's end, notes its score, and draws in the terminal.
@@ -80,7 +81,7 @@ def _told(
             seen = tell(moment.timestep)
             if isinstance(seen, Image.Image):
                 seen = picture_text(seen, min(columns, 80), max(min(lines - ROOM, 40), 4))
-            text = f"{seen}\n{words(moment, action_names)}"
+            text = f"{seen}\n{words(moment, space)}"
             if sys.stdout.isatty():
                 time.sleep(max(due - time.monotonic(), 0.0))
                 due = max(due, time.monotonic() - 1 / rate) + 1 / rate
@@ -109,7 +110,7 @@ def picture_text(image: Image.Image, columns: int, lines: int) -> str:
     return "\n".join(f"{row}\x1b[0m" for row in rows)
 
 
-def words(moment: Moment, action_names: Sequence[str]) -> str:
+def words(moment: Moment, space: Space) -> str:
     """What the panel of a video says, in two lines."""
     line = f"game {moment.game}  step {moment.step}  score {moment.score:g}  "
     if moment.action is None:
@@ -117,6 +118,6 @@ def words(moment: Moment, action_names: Sequence[str]) -> str:
     thoughts = f"value {moment.value:.3f}  entropy {moment.transition_entropy:.3f}"
     macro = "none"
     if moment.macro is not None:
-        names, done = [action_names[action] for action in moment.macro.actions], moment.macro.done
+        names, done = list(map(space.name, moment.macro.actions)), moment.macro.done
         macro = " ".join([*(f"[{name}]" for name in names[:done]), *names[done:]])
-    return f"{line}action {action_names[moment.action]}  {thoughts}\nmacro {macro}"
+    return f"{line}action {space.name(moment.action)}  {thoughts}\nmacro {macro}"

@@ -1,4 +1,4 @@
-"""Any Gymnasium environment with discrete actions, played by envpool or by Gymnasium.
+"""Any Gymnasium environment, played by envpool or by Gymnasium.
 
 Both reset a lane at the step after its end, ignore that step's action and give reward 0. In
 Gymnasium the lanes step one after the other in this process (`SyncVectorEnv`). Rewards are as the
@@ -23,7 +23,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from smz_jax.config.check import ConfigError
 from smz_jax.config.settings import EnvConfig
 from smz_jax.envs import make_env
-from smz_jax.envs.gym.gym_ids import Found, find, open_envpool, open_single
+from smz_jax.envs.gym.gym_ids import Found, find, for_envpool, open_envpool, open_single
 from smz_jax.envs.protocol import GameFault, OpenGame, error_text, lane_seeds
 from smz_jax.envs.undisturbed import IN_STEP, close, tell, undisturbed
 from smz_jax.envs.vector import Lanes, LaneStep, LanesVectorEnv, describe
@@ -33,8 +33,7 @@ from smz_jax.types import EnvSpec
 def spec_of(config: EnvConfig) -> EnvSpec:
     """Describes the environment of `config`; see `make_spec`."""
     found = find(config)
-    actions = range(found.first_action, found.first_action + found.num_actions)
-    return describe(config, found.coder.frame_shape, found.coder.frame_dtype, map(str, actions))
+    return describe(config, found.coder.frame_shape, found.coder.frame_dtype, found.actions.space)
 
 
 def open_lanes(config: EnvConfig, seed: int, lanes: range) -> Lanes:
@@ -49,7 +48,7 @@ def open_lanes(config: EnvConfig, seed: int, lanes: range) -> Lanes:
             mask = found.coder.mask(observation)
         return LaneStep(found.coder.encode(observation), valid_actions=mask)
 
-    return Lanes(open_envpool(config, found, seeds), seen, found.first_action)
+    return Lanes(open_envpool(config, found, seeds), seen, for_envpool(found.actions))
 
 
 class _GymnasiumLanes(Lanes):
@@ -84,7 +83,7 @@ class _GymnasiumLanes(Lanes):
         return LaneStep(frame, valid_actions=mask)
 
     def send(self, actions: np.ndarray, over: np.ndarray, resting: np.ndarray) -> None:
-        self._actions, self._over = actions.astype(np.int64) + self._found.first_action, over
+        self._actions, self._over = self._found.actions.rebuild(actions), over
         self._begins = over & ~self._ended & ~resting  # games that the libraries think are running
 
     def recv(self) -> LaneStep:
@@ -115,9 +114,13 @@ class _GymnasiumLanes(Lanes):
         """The lanes' masks; a lane that gives none in its info plays by its observation's."""
         seen = self._found.coder.mask
         name = "action_mask" if "action_mask" in info else "action_masks"
+        if self._found.actions.space.parts:
+            if name in info:
+                tell(f"env.id = {self._id!r}: info[{name!r}] is not used: masks are of Discrete")
+            return None
         if name not in info:
             return seen(observation) if seen else None
-        lanes, actions = len(self._seeds), self._found.num_actions
+        lanes, actions = len(self._seeds), self._found.actions.space.size
         mask = seen(observation) if seen else np.ones((lanes, actions), np.bool_)
         for lane in np.flatnonzero(info.get(f"_{name}", np.ones(lanes, np.bool_))):
             row = np.asarray(info[name][lane])

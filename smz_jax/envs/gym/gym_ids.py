@@ -13,20 +13,21 @@ import importlib
 import importlib.util
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.vector.utils import batch_space, iterate
 
 from smz_jax.config.check import ConfigError, require
 from smz_jax.config.settings import EnvConfig
+from smz_jax.envs.gym.actions import Actions, make_actions
 from smz_jax.envs.gym.observations import MASKS, Coder, check_shapes, make_coder
 from smz_jax.envs.protocol import error_text
 from smz_jax.envs.undisturbed import close, tell, undisturbed
 
-MAX_ACTIONS = 10_000
 OURS = {"id", "disable_env_checker"}
 ENVPOOLS = {
     "num_envs", "batch_size", "num_threads", "seed", "env_seed", "env_type", "max_num_players",
@@ -41,8 +42,7 @@ class Found(NamedTuple):
     library: Literal["envpool", "gymnasium"]
     name: str  # full id
     coder: Coder
-    num_actions: int
-    first_action: int  # the library's number of action 0
+    actions: Actions
     max_episode_steps: int  # its own limit, or the settings' if that is shorter
 
 
@@ -74,14 +74,18 @@ def find(config: EnvConfig) -> Found:
         library = "gymnasium"
         hint = "" if known else _near(config)
         require(known is not None, "env.id", config.id, f"an environment's id{hint}")
-        only = EnvConfig(suite="gym", backend="gymnasium", id=config.id, kwargs=config.kwargs)
+        only = EnvConfig(
+            suite="gym",
+            backend="gymnasium",
+            id=config.id,
+            kwargs=config.kwargs,
+            action_bins=config.action_bins,
+        )
         observation, action, seen = _try_gymnasium(only, name)
         limit, tried = gymnasium.spec(name).max_episode_steps, lambda: seen
-    fits = isinstance(action, spaces.Discrete) and action.n <= MAX_ACTIONS
-    allowed = f"Discrete, of at most {MAX_ACTIONS} actions"
-    require(fits, f"the action space of {config.id}", str(action), allowed)
-    assert isinstance(action, spaces.Discrete)
-    coder = make_coder(observation, config.frame_size, int(action.n), tried)
+    actions = make_actions(action, config.action_bins, config.id)
+    masked = actions.space.size if isinstance(action, spaces.Discrete) else 0
+    coder = make_coder(observation, config.frame_size, masked, tried)
     if coder.note:
         tell(f"env.id = {config.id!r}: {coder.note}")
     own_limit, limit = int(own_limit or limit or 0), config.max_episode_steps
@@ -89,8 +93,7 @@ def find(config: EnvConfig) -> Found:
         library=library,
         name=name,
         coder=coder,
-        num_actions=int(action.n),
-        first_action=int(action.start),
+        actions=actions,
         max_episode_steps=min(own_limit, limit) if own_limit > 0 else limit,
     )
 
@@ -122,16 +125,18 @@ def _try_gymnasium(config: EnvConfig, name: str) -> tuple[spaces.Space, spaces.S
     env, seen = open_single(config, name, None), []
     given: dict[str, Any] = {}
     space, action = env.observation_space, env.action_space
-    if isinstance(action, spaces.Discrete):
-        quiet = warnings.catch_warnings(action="ignore")
-        with contextlib.suppress(Exception, SystemExit), quiet, undisturbed(config.id):
-            first, info = env.reset(seed=1)
+    quiet = warnings.catch_warnings(action="ignore")
+    with contextlib.suppress(Exception, SystemExit), quiet, undisturbed(config.id):
+        actions, allowed = make_actions(action, config.action_bins, config.id), np.zeros(1)
+        first, info = env.reset(seed=1)
+        if isinstance(action, spaces.Discrete):
             inside = first if isinstance(first, dict) else {}
             masks = [x[name] for x in (info, inside) for name in MASKS if name in x]
-            masks = [x for x in masks if np.shape(x) == (action.n,)]
-            after, *results, _ = env.step(action.start + np.argmax(masks[0] if masks else 1))
-            given = dict(zip(("reward", "terminated", "truncated"), results, strict=False))
-            seen = [first, after]
+            allowed = next((x for x in masks if np.shape(x) == (action.n,)), allowed)
+        one = actions.rebuild(np.argmax(allowed)[None])
+        after, *results, _ = env.step(next(iter(iterate(batch_space(action, 1), one))))
+        given = dict(zip(("reward", "terminated", "truncated"), results, strict=False))
+        seen = [first, after]
     close(env, config.id)
     for name, value in given.items():
         count = 0  # of something that holds no numbers, such as a dict of agents
@@ -147,8 +152,8 @@ def _try_envpool(config: EnvConfig, name: str, action: spaces.Space) -> list[Any
     """What `Tried` gives of an environment of envpool's."""
     pool, seen = _envpool().make_gymnasium(name, num_envs=1, seed=1, **config.options), []
     with contextlib.suppress(Exception), warnings.catch_warnings(action="ignore"):
-        first = np.full(1, getattr(action, "start", 0), np.int32)
-        seen = [pool.reset()[0], pool.step(first)[0]]
+        rebuild = for_envpool(make_actions(action, config.action_bins, config.id))
+        seen = [pool.reset()[0], pool.step(rebuild(np.zeros(1, np.int32)))[0]]
     close(pool, config.id)
     return seen
 
@@ -173,6 +178,16 @@ def open_envpool(config: EnvConfig, found: Found, seeds: Any) -> Any:
         pool = _envpool().make_gymnasium(found.name, **options)
         _ = pool.observation_space  # made at its first use, with warnings
     return pool
+
+
+def for_envpool(actions: Actions) -> Callable[[np.ndarray], np.ndarray]:
+    """From actions `[B]` to what envpool takes, whose spaces say int64 where it takes int32."""
+
+    def rebuild(chosen: np.ndarray) -> np.ndarray:
+        values = actions.rebuild(chosen)
+        return values.astype(np.int32) if values.dtype == np.int64 else values
+
+    return rebuild
 
 
 @contextlib.contextmanager

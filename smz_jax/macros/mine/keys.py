@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from smz_jax.config.check import require
-from smz_jax.types import Array
+from smz_jax.types import Array, Space
 
 MAX_ACTIONS = 255
 MAX_LENGTH = 8
@@ -31,6 +31,14 @@ class PackedWindows(NamedTuple):
 def check_num_actions(num_actions: int) -> None:
     """Raises ConfigError in one line where an action would not fit into its byte of the key."""
     require(1 <= num_actions <= MAX_ACTIONS, "num_actions", num_actions, f"in 1..{MAX_ACTIONS}")
+
+
+def why_no_macros(space: Space) -> str:
+    """Why none are looked for among the actions of a space; empty: they are."""
+    if space.is_continuous:
+        return "actions have continuous parts"
+    most = f"there are {space.size} actions, and they hold at most {MAX_ACTIONS}"
+    return most if space.size > MAX_ACTIONS else ""
 
 
 def prepend(key_high: Array, key_low: Array, action: Array) -> tuple[Array, Array]:

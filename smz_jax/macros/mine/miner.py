@@ -19,7 +19,7 @@ from smz_jax.macros.mine.buckets import (
     init_buckets,
     update_buckets,
 )
-from smz_jax.macros.mine.keys import MAX_ACTIONS, PackedWindows
+from smz_jax.macros.mine.keys import MAX_ACTIONS, PackedWindows, why_no_macros
 from smz_jax.macros.mine.table import halve, init_table, merge
 from smz_jax.macros.mine.windows import PlayCarry, PlayRows, init_carry, play_windows, tree_windows
 from smz_jax.model.lanes import LANES, WHOLE, lay, over_lanes, own_sums
@@ -30,6 +30,7 @@ from smz_jax.types import (
     MacroStats,
     MacroTable,
     NodeEmbedding,
+    Space,
     Trajectory,
 )
 
@@ -71,22 +72,22 @@ class Miner:
     """Watches each `Decision` of a rollout, then merges what it saw into the table.
 
     `begin` with the state of the run, `watch` each step, then `end_rollout` gives the new state.
-    `embedding_shape` is that of one embedding. Of more actions than a key can hold, nothing is
-    certain: the search for macros is off. Each device of the `mesh` looks through the trees and the
+    `embedding_shape` is that of one embedding. Where `why_no_macros` says why, nothing is certain:
+    the search for macros is off. Each device of the `mesh` looks through the trees and the
     play of its own lanes; what all found is merged into one table, which every device has.
     """
 
     def __init__(
         self,
         config: Config,
-        num_actions: int,
+        space: Space,
         embedding_shape: tuple[int, ...],
         mesh: Mesh | None = None,
     ) -> None:
         self._mesh = mesh
-        self._settings, self._num_actions = config.macro, num_actions
-        self._key_actions, self.is_off = min(num_actions, MAX_ACTIONS), num_actions > MAX_ACTIONS
-        if self.is_off:
+        self._settings, self._num_actions = config.macro, space.size
+        self._key_actions = min(space.size, MAX_ACTIONS)
+        if why_no_macros(space):
             self._settings = replace(config.macro, tree_threshold=0.0, play_threshold=0.0)
         self._length, self._lanes = config.rollout.length, config.env.num_envs
         self._embedding_shape = embedding_shape
@@ -188,7 +189,8 @@ class Miner:
             windows, stats = tree_windows(tree, bucket_of, self._settings, self._key_actions)
             # A chance node, or the decision node at the end of a collapsed one: both follow an
             # action. What a jump led to has no entropy.
-            edge = tree.action_from_parent
+            named = tree.embeddings.action
+            edge = tree.action_from_parent if named is None else named
             followed = (tree.node_visits > 0) & (edge >= 0) & (edge < self._num_actions)
             followed &= tree.embeddings.entropy < LEAPT
             total, count = (

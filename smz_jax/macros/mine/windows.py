@@ -104,12 +104,14 @@ def _tree_steps(tree: Any, threshold: float) -> _Steps:
     index = jnp.arange(tree.parents.size, dtype=jnp.int32)
     first = index.reshape(tree.parents.shape)[:, :1]
     parent = (jnp.maximum(tree.parents, 0).astype(jnp.int32) + first).reshape(-1)
-    action = tree.action_from_parent.reshape(-1).astype(jnp.int32)
+    edge = tree.action_from_parent.reshape(-1).astype(jnp.int32)
+    named = tree.embeddings.action
+    action = edge if named is None else named.reshape(-1)
     is_chance = tree.embeddings.is_chance.reshape(-1)
     source = jnp.where(is_chance[parent], parent, index)
-    edge = parent * tree.children_rewards.shape[-1] + jnp.maximum(action, 0)
-    reward = tree.children_rewards.reshape(-1)[edge].astype(jnp.float32)
-    discount = tree.children_discounts.reshape(-1)[edge]
+    place = parent * tree.children_rewards.shape[-1] + jnp.maximum(edge, 0)
+    reward = tree.children_rewards.reshape(-1)[place].astype(jnp.float32)
+    discount = tree.children_discounts.reshape(-1)[place]
     entropy = tree.embeddings.entropy.reshape(-1)[source].astype(jnp.float32)
     # A leaf that is expanded again (max_depth) leaves other nodes unused: no visits, no parent.
     exists = ((tree.node_visits > 0) & (tree.parents >= 0)).reshape(-1) & ~is_chance

@@ -1,0 +1,72 @@
+"""Actions of several parts: numbers, encodings, and the factored policy, by enumeration."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from smz_jax.learning.losses import policy_loss
+from smz_jax.model import actions
+from smz_jax.types import Part, Space
+
+SIZES = (2, 3, 2)
+EVERY = list(itertools.product(*map(range, SIZES)))  # in the order of their numbers
+LOGITS = np.random.default_rng(0).normal(size=(3, 7)).astype(np.float32)
+
+
+def joint(row):
+    """pi of the 12 actions, by multiplication."""
+    parts = [np.exp(x) / np.exp(x).sum() for x in np.split(row, [2, 5])]
+    return np.array([np.prod([p[i] for p, i in zip(parts, a, strict=True)]) for a in EVERY])
+
+
+def test_numbers_count_the_last_part_fastest():
+    options = actions.options_of(np.arange(12), SIZES)
+    np.testing.assert_array_equal(options, EVERY)
+    np.testing.assert_array_equal(options @ actions.strides(SIZES), np.arange(12))
+    # The largest number there may be.
+    sizes, largest = (2**15, 2**16 - 1), jnp.array(2**15 * (2**16 - 1) - 1, jnp.int32)
+    found = np.asarray(actions.options_of(largest, sizes))
+    np.testing.assert_array_equal(found, [2**15 - 1, 2**16 - 2])
+
+
+def test_the_encoding_has_one_hots_and_the_values_of_numbers():
+    space = Space(6, (), (Part(("a", "b")), Part(("-2", "0", "2"), (-1.0, 0.0, 1.0))))
+    found = actions.encode(jnp.array([[0, 5]]), space)
+    np.testing.assert_array_equal(found, [[[1, 0, 1, 0, 0, -1], [0, 1, 0, 0, 1, 1]]])
+    plain = actions.encode(jnp.array([2]), Space(3, ("a", "b", "c")))
+    np.testing.assert_array_equal(plain, [[0, 0, 1]])
+
+
+def test_the_policy_is_the_product_of_its_parts():
+    every = jnp.broadcast_to(jnp.arange(12), (3, 12))
+    found = np.exp(actions.log_prob(jnp.asarray(LOGITS), every, SIZES))
+    np.testing.assert_allclose(found, [joint(row) for row in LOGITS], rtol=1e-5)
+
+
+def test_draws_follow_the_policy():
+    drawn = np.asarray(actions.draw(jax.random.key(0), jnp.asarray(LOGITS), 40_000, SIZES))
+    for row, found in zip(LOGITS, drawn, strict=True):
+        share = np.bincount(found, minlength=12) / 40_000
+        np.testing.assert_allclose(share, joint(row), atol=0.01)
+
+
+def test_options_without_probability_are_never_drawn():
+    least = np.finfo(np.float32).min
+    logits = jnp.array([[least, 0.0, 1.0, least, least], [0.0, 0.0, least, least, 0.0]])
+    drawn = np.asarray(actions.draw(jax.random.key(1), logits, 20_000, (5,)))
+    assert [set(x) for x in drawn.tolist()] == [{1, 2}, {0, 1, 4}]
+
+
+def test_the_loss_is_the_cross_entropy_of_the_joint_distribution():
+    """Of all that a factored policy can learn the weights of options tell."""
+    weights = np.random.default_rng(1).dirichlet(np.ones(12), 3).astype(np.float32)
+    every = jnp.broadcast_to(jnp.arange(12), (3, 12))
+    of_options = actions.weights_of_options(every, jnp.asarray(weights), SIZES)
+    found = policy_loss(jnp.asarray(LOGITS), of_options, SIZES)
+    wanted = [-(w * np.log(joint(row))).sum() for w, row in zip(weights, LOGITS, strict=True)]
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    table = weights.reshape(3, *SIZES)
+    by_hand = [table.sum((2, 3)), table.sum((1, 3)), table.sum((1, 2))]
+    np.testing.assert_allclose(of_options, np.concatenate(by_hand, axis=1), rtol=1e-5)

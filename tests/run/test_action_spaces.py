@@ -1,0 +1,56 @@
+"""Runs of worlds whose actions have several parts, against enumeration.
+
+python -m pytest -m slow tests/run/test_action_spaces.py      learns both worlds, minutes
+"""
+
+import json
+
+import pytest
+
+from experiments.gym import EXPERIMENT
+from smz_jax.config.check import ConfigError
+from smz_jax.config.cli import parse
+from smz_jax.envs import make_spec
+from smz_jax.run.loop import train
+from smz_jax.run.stored_play import make_reader
+from tests.support.gym_worlds import Composed
+
+ID = ("--env.id", "tests.support.gym_worlds:Composed-v0")
+
+
+def flags(kind, preset, **settings):
+    every = {"env.kwargs": json.dumps({"kind": kind}), "eval.no_check_model": None, **settings}
+    words = [f"--{name}" + (f"={x}" if x is not None else "") for name, x in every.items()]
+    return parse(["--preset", preset, *ID, *words], EXPERIMENT).config
+
+
+def test_a_run_of_a_choice_and_a_number(tmp_path, capsys):
+    """Sampled candidates, refreshed targets, a resume; and no macros, said in one line."""
+    settings = {"search.sampled_actions": 8, "replay.refresh_rows": 16, "total_env_steps": 96}
+    config = flags("mixed", "tiny", **settings)
+    spec = make_spec(config.env)
+    assert (spec.num_actions, spec.num_options, spec.action_names) == (33, 14, ())
+    outcome = train(config, tmp_path)
+    assert outcome.finished and outcome.learner_steps > 0
+    out = capsys.readouterr().out
+    assert out.count("no macros: actions have continuous parts") == 1
+    assert outcome.library["macros"] == [] and outcome.library["stats"]["certain_play"] == 0
+    assert outcome.baselines["random"] and outcome.baselines["constant"] == {}
+    longer = flags("mixed", "tiny", **settings | {"total_env_steps": 128})
+    assert train(longer, tmp_path, resume=True).env_steps == 128
+
+
+def test_what_composed_actions_are_not_for_is_refused_in_one_line():
+    config = flags("dials", "tiny")
+    spec = make_spec(config.env)
+    assert spec.num_actions == 60 and spec.action_names[:2] == ("0 0 0", "0 0 1")
+    with pytest.raises(ConfigError, match=r"^action space of Composed.* datasets"):
+        make_reader(None, config, spec)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["dials", "mixed"])
+def test_composed_actions_are_learned_within_five_percent_of_the_optimum(kind, tmp_path):
+    settings = {"total_env_steps": 8192, "eval.num_games": 100, "eval.no_baselines": None}
+    outcome = train(flags(kind, "smoke", **settings), tmp_path)
+    assert outcome.evaluation["mean"] > 0.95 * Composed(kind).optimum()
