@@ -26,7 +26,7 @@ from smz_jax.types import (
     is_end,
 )
 
-CONTRAST_TEMPERATURE = 0.2
+CONTRAST_TEMPERATURE = 0.07
 
 
 class Batch(NamedTuple):
@@ -92,22 +92,23 @@ def consistency_loss(predicted: Array, target: Array) -> Array:
 
 
 def contrast_loss(predicted: Array, seen: Array) -> Array:
-    """Cross-entropy of finding a foreseen end among real ones: `[K, B, D]` twice to `[K, B]`.
+    """Cross-entropy of finding a foreseen end `[K, B, D]` among real ones `[K+1, B, D]`: `[K, B]`.
 
-    InfoNCE (van den Oord et al. 2018) over cosines at `CONTRAST_TEMPERATURE`; `seen` is stopped.
-    The others are what the same window saw at its other steps, and what the other windows saw after
-    as many: what is the same in all of them, as walls are, finds nothing.
+    InfoNCE (van den Oord et al. 2018) over cosines at `CONTRAST_TEMPERATURE`; `seen` begins with
+    the root. The others are what the same window saw at its other times, and what the other windows
+    saw after as many steps: what is the same in all of them, as walls are, finds nothing.
     """
 
     def direction(x: Array) -> Array:
         return x / jnp.sqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-6)
 
-    foreseen, real = direction(predicted), direction(jax.lax.stop_gradient(seen))
-    in_time = jnp.einsum("kbd,jbd->kbj", foreseen, real) / CONTRAST_TEMPERATURE
+    foreseen, every = direction(predicted), direction(seen)
+    real, same = every[1:], jnp.eye(seen.shape[1], dtype=bool)
+    in_time = jnp.einsum("kbd,jbd->kbj", foreseen, every) / CONTRAST_TEMPERATURE
     elsewhere = jnp.einsum("kbd,kcd->kbc", foreseen, real) / CONTRAST_TEMPERATURE
-    elsewhere = jnp.where(jnp.eye(seen.shape[1], dtype=bool), -jnp.inf, elsewhere)
-    own = jnp.einsum("kbk->kb", in_time)
-    return jax.nn.logsumexp(jnp.concatenate([in_time, elsewhere], axis=-1), axis=-1) - own
+    rivals = jnp.concatenate([in_time, jnp.where(same, -jnp.inf, elsewhere)], axis=-1)
+    own = jnp.sum(foreseen * real, axis=-1) / CONTRAST_TEMPERATURE
+    return jax.nn.logsumexp(rivals, axis=-1) - own
 
 
 def reconstruction_loss(predicted: Array, target: Array) -> Array:
@@ -252,14 +253,19 @@ def consistency_term(x: Compared) -> Array:
 
 
 def contrast_term(x: Compared) -> Array:
-    """The unrolled embedding is nearer to that of what was really seen than to others."""
+    """The unrolled embedding is nearer to that of what was really seen than to others.
+
+    The projection learns on both sides: it has to tell apart what hardly differs, as a state and
+    the next one. The embeddings of what was seen are stopped.
+    """
 
     def project(embeddings: Array, predict: bool) -> Array:
         flat = embeddings.reshape(-1, *embeddings.shape[2:])
         return x.networks.project(x.params, flat, predict).reshape(*embeddings.shape[:2], -1)
 
-    seen = project(x.unrolled.after_embeddings, False)
-    return x.alive * contrast_loss(project(x.unrolled.embeddings[1:], True), seen)
+    states = x.unrolled.embeddings
+    seen = jnp.concatenate([jax.lax.stop_gradient(states[:1]), x.unrolled.after_embeddings])
+    return x.alive * contrast_loss(project(states[1:], True), project(seen, False))
 
 
 def reconstruction_term(x: Compared) -> Array:

@@ -96,20 +96,24 @@ def test_single_terms_by_hand():
 
 def test_contrast_finds_an_end_among_other_times_and_other_windows():
     rng = np.random.default_rng(0)
-    foreseen, seen = rng.normal(size=(2, 3, 4, 5)).astype(np.float32)
+    foreseen = rng.normal(size=(3, 4, 5)).astype(np.float32)
+    seen = rng.normal(size=(4, 4, 5)).astype(np.float32)  # of the root, and after each step
     expected = np.zeros((3, 4))
     for step, row in np.ndindex(3, 4):
-        rivals = [seen[other, row] for other in range(3)]
-        rivals += [seen[step, other] for other in range(4) if other != row]
+        rivals = [seen[other, row] for other in range(4)]
+        rivals += [seen[step + 1, other] for other in range(4) if other != row]
         cosines = [x @ foreseen[step, row] / np.linalg.norm(x) for x in rivals]
-        odds = np.exp(np.array(cosines) / np.linalg.norm(foreseen[step, row]) / 0.2)
-        expected[step, row] = -np.log(odds[step] / odds.sum())
+        odds = np.exp(np.array(cosines) / np.linalg.norm(foreseen[step, row]) / 0.07)
+        expected[step, row] = -np.log(odds[step + 1] / odds.sum())
     got = losses.contrast_loss(jnp.asarray(foreseen), jnp.asarray(seen))
     np.testing.assert_allclose(got, expected, rtol=1e-4)
-    # One step, two windows, ends at right angles: cosines 1 and 0.
-    ends = jnp.eye(2)[None]
+    # One step, two windows, ends at right angles to each other and to the roots: cosines 1 and 0.
+    ends = jnp.eye(3)[None, :2]
+    roots = jnp.eye(3)[None, [2, 2]]
     np.testing.assert_allclose(
-        losses.contrast_loss(ends, ends), [[np.log1p(np.exp(-5))] * 2], rtol=1e-4
+        losses.contrast_loss(ends, jnp.concatenate([roots, ends])),
+        [[np.log1p(2 * np.exp(-1 / 0.07))] * 2],
+        atol=1e-6,
     )
 
 
@@ -124,8 +128,6 @@ def test_targets_of_single_terms_get_no_gradient():
         first, second = jax.grad(lambda x, y, f=term: f(x, y).sum(), (0, 1))(one, two)
         assert float(jnp.abs(first).max()) > 1e-3, term.__name__
         np.testing.assert_array_equal(second, 0.0)
-    by_seen = jax.grad(lambda x: losses.contrast_loss(one[None], x).sum())(two[None])
-    np.testing.assert_array_equal(by_seen, 0.0)
     # Commitment: through q only, and there 2 (q - c).
     q, c = jax.nn.softmax(one), jax.nn.one_hot(jnp.arange(B), C)
     to_q, to_c = jax.grad(lambda x, y: losses.commitment_loss(x, y).sum(), (0, 1))(q, c)
