@@ -216,11 +216,7 @@ class Compared(NamedTuple):
 
     @property
     def alive(self) -> Array:
-        """Likewise `[K, B]`, but for those that led to an end.
-
-        What is seen after a lost life begins another one: the state past the end must not lie
-        near it.
-        """
+        """Likewise `[K, B]`, but for those that led to an end: another life is seen after it."""
         return self.transition * ~is_end(self.targets.discount)
 
 
@@ -253,11 +249,7 @@ def consistency_term(x: Compared) -> Array:
 
 
 def contrast_term(x: Compared) -> Array:
-    """The unrolled embedding is nearer to that of what was really seen than to others.
-
-    The projection learns on both sides: it has to tell apart what hardly differs, as a state and
-    the next one. The embeddings of what was seen are stopped.
-    """
+    """The unrolled embedding is nearest to that of what was seen; both projections learn."""
 
     def project(embeddings: Array, predict: bool) -> Array:
         flat = embeddings.reshape(-1, *embeddings.shape[2:])
