@@ -195,8 +195,14 @@ def test_spans_do_not_overlap_nor_reach_over_a_life():
     assert spans_of(played, [], 4) == []
 
 
-def test_a_run_of_too_many_actions_for_macros_says_so(tmp_path):
-    many = {**library([]), "action_names": [str(action) for action in range(300)]}
-    why = "no macros: there are 300 actions, and they hold at most 255"
+@pytest.mark.parametrize(
+    ("count", "why"),
+    [
+        (300, "no macros: there are 300 actions, and they hold at most 255"),
+        (0, "no macros: actions have continuous parts"),
+    ],
+)
+def test_a_run_of_actions_that_make_no_macros_says_so(count, why, tmp_path):
+    document = {**library([]), "action_names": [str(action) for action in range(count)]}
     with pytest.raises(ConfigError, match=why):
-        draw_library(MacrosRequest(tmp_path), many, Wanted(), is_run=True)
+        draw_library(MacrosRequest(tmp_path), document, Wanted(), is_run=True)

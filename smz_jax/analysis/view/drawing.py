@@ -54,9 +54,10 @@ def draw_library(
             there, or damaged, or a file cannot be written.
     """
     folder, out = request.folder, request.out or request.folder
-    if (count := len(library["action_names"])) > MAX_ACTIONS:
+    if not 0 < (count := len(library["action_names"])) <= MAX_ACTIONS:
         why = f"there are {count} actions, and they hold at most {MAX_ACTIONS}"
-        raise ConfigError(f"{folder} has no macros: {why}")
+        without = "actions have continuous parts, or there are too many"
+        raise ConfigError(f"{folder} has no macros: {why if count else without}")
     kinds = [kind for kind in ("last", "best") if any((folder / "checkpoints" / kind).glob("*"))]
     if is_run and not kinds:
         print_library(library, wanted)

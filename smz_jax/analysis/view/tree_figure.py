@@ -63,8 +63,10 @@ class TreeDecision(NamedTuple):
 
 def to_host(tree: Any, num_actions: int) -> SmallTree:
     """The first of a batch of `mctx.Tree`s as NumPy."""
+    named = tree.embeddings.action  # of candidates, whose edges are no actions
+    edge = tree.action_from_parent if named is None else named
     fields = (
-        *(tree.parents[0], tree.action_from_parent[0], tree.node_visits[0]),
+        *(tree.parents[0], edge[0], tree.node_visits[0]),
         *(tree.embeddings.is_chance[0], tree.embeddings.entropy[0]),
     )
     return SmallTree(*jax.device_get(fields), num_actions=num_actions)
