@@ -114,8 +114,7 @@ def test_the_noisy_prior_of_a_sampled_root():
     assert set(np.unique(actions)) == set(range(12))
 
 
-@pytest.mark.parametrize("root", ["puct", "gumbel"])
-@pytest.mark.parametrize("sampled", [3, 7])
+@pytest.mark.parametrize(("root", "sampled"), [("puct", 3), ("gumbel", 7)])
 def test_with_as_many_candidates_as_actions_it_is_the_plain_search(root, sampled):
     tables = random_tables(3)
     kind = {"simulations": 12, "root": root, "engine": "batched"}
@@ -125,9 +124,8 @@ def test_with_as_many_candidates_as_actions_it_is_the_plain_search(root, sampled
     assert other.tree.embeddings.action is None
 
 
-@pytest.mark.parametrize("root", ["puct", "gumbel"])
-def test_all_actions_of_several_parts_are_searched_as_one_choice_is(root):
-    tables, settings = random_tables(4, actions=12), {"num_simulations": 14, "root": root}
+def test_all_actions_of_several_parts_are_searched_as_one_choice_is():
+    tables, settings = random_tables(4, actions=12), {"num_simulations": 14, "root": "gumbel"}
     generator = np.random.default_rng(0)
     logits = generator.normal(size=(5, sum(SIZES)))
     every = np.broadcast_to(np.arange(12, dtype=np.int32), (5, 12))
@@ -142,8 +140,9 @@ def test_all_actions_of_several_parts_are_searched_as_one_choice_is(root):
     np.testing.assert_allclose(other.action_weights, np.concatenate(wanted, axis=1), atol=1e-6)
 
 
-@pytest.mark.parametrize("root", ["puct", "gumbel"])
-@pytest.mark.parametrize("space", [plain(12), MIXED], ids=["one", "parts"])
+@pytest.mark.parametrize(
+    ("root", "space"), [("puct", plain(12)), ("gumbel", MIXED)], ids=["one", "parts"]
+)
 def test_a_sampled_search(root, space):
     tables = random_tables(5, actions=12)
     generator, one = np.random.default_rng(2), len(space.sizes) == 1
@@ -192,7 +191,7 @@ def test_evaluation_draws_no_uniform_candidates():
 @pytest.mark.parametrize("root", ["puct", "gumbel"])
 def test_the_best_candidate_by_enumeration_is_chosen(root):
     """12 actions with two outcomes each, and nothing to be had after the first step."""
-    best = []
+    regret = []
     for seed in range(3):
         tables = random_tables(seed, states=7, actions=12, layered=True)
         tables.reward[1:] = 0.0
@@ -203,8 +202,9 @@ def test_the_best_candidate_by_enumeration_is_chosen(root):
         for row in range(16):
             candidates = tree.embeddings.action[row, tree.parents[row] == 0]
             assert 1 < len(candidates) < 9
-            best.append(exact[output.action[row]] > exact[candidates].max() - 1e-3)
-    assert np.mean(best) > 0.9
+            worth, best = exact[candidates], exact[candidates].max()
+            regret.append((best - exact[output.action[row]]) / (best - worth.min()))
+    assert np.mean(regret) < 0.05 and np.mean(np.array(regret) < 0.01) > 0.7
 
 
 def test_macros_are_mined_by_actions_and_not_by_edges():
