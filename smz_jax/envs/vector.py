@@ -114,13 +114,16 @@ def describe(
     `actions` are their names, where an action is one choice. Bits are numbers where a mark stands
     before them, which no bit can hold.
     """
-    names, is_bits = tuple(actions), np.dtype(dtype) == np.bool_
+    if not isinstance(actions, Space):
+        names = tuple(actions)
+        actions = Space(len(names), names)
+    is_bits = np.dtype(dtype) == np.bool_
     return EnvSpec(
         name=config.id,
         frame_shape=frame_shape,
         context=config.frame_stack,
         frame_dtype=np.dtype(np.int8 if is_bits and config.mark_start else dtype),
-        action_space=actions if isinstance(actions, Space) else Space(len(names), names),
+        action_space=actions,
         frames_per_step=config.frames_per_step,
         is_marked=config.mark_start,
     )

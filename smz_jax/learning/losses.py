@@ -69,7 +69,8 @@ def policy_loss(logits: Array, weights: Array, parts: tuple[int, ...]) -> Array:
     """
     if len(parts) <= 1:
         return categorical_loss(logits, weights)
-    return sum(categorical_loss(logits[..., x], weights[..., x]) for x in slices(parts))
+    each = [categorical_loss(logits[..., x], weights[..., x]) for x in slices(parts)]
+    return jnp.sum(jnp.stack(each), axis=0)
 
 
 def commitment_loss(code_probs: Array, code: Array) -> Array:

@@ -255,7 +255,7 @@ def test_every_term_of_a_window_equals_the_numpy_twin():
     config = make_config(steps, consistency=0.0, contrast=0.0, reconstruction=0.0)
     u = make_unrolled(steps, rng)
     batch = make_batch(steps)._replace(targets=targets)
-    networks: losses.Networks = SimpleNamespace(continuation=None)  # type: ignore[assignment]
+    networks: losses.Networks = SimpleNamespace(continuation=None, parts=())  # type: ignore[assignment]
     got = losses.loss_terms(networks, {}, u, batch, config)
     expected = twin_terms(u, targets, steps)
     assert set(got) == set(expected)

@@ -133,7 +133,7 @@ def _try_gymnasium(config: EnvConfig, name: str) -> tuple[spaces.Space, spaces.S
             inside = first if isinstance(first, dict) else {}
             masks = [x[name] for x in (info, inside) for name in MASKS if name in x]
             allowed = next((x for x in masks if np.shape(x) == (action.n,)), allowed)
-        one = actions.rebuild(np.argmax(allowed)[None])
+        one = actions.rebuild(np.array([np.argmax(allowed)]))
         after, *results, _ = env.step(next(iter(iterate(batch_space(action, 1), one))))
         given = dict(zip(("reward", "terminated", "truncated"), results, strict=False))
         seen = [first, after]
