@@ -13,8 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from smz_jax.config.settings import Config
-from smz_jax.model import steps
-from smz_jax.model.actions import slices
+from smz_jax.model import actions, steps
 from smz_jax.model.values import Transform, scalar_to_probs
 from smz_jax.types import (
     AfterstatePrediction,
@@ -60,17 +59,6 @@ def scalar_loss(logits: Array, target: Array, transform: Transform = "hyperbolic
         lambda x: scalar_to_probs(x, logits.shape[-1] // 2, transform), signature="()->(s)"
     )
     return categorical_loss(logits, code(target))
-
-
-def policy_loss(logits: Array, weights: Array, parts: tuple[int, ...]) -> Array:
-    """Cross-entropy of a factored policy's logits `[..., O]` with an action distribution; `[...]`.
-
-    The distribution is given by the weight of each option `[..., O]` (`model.actions`).
-    """
-    if len(parts) <= 1:
-        return categorical_loss(logits, weights)
-    each = [categorical_loss(logits[..., x], weights[..., x]) for x in slices(parts)]
-    return jnp.sum(jnp.stack(each), axis=0)
 
 
 def commitment_loss(code_probs: Array, code: Array) -> Array:
@@ -288,7 +276,9 @@ def continuation_term(x: Compared) -> Array:
 TERMS: dict[str, Callable[[Compared], Array]] = {
     # The policy head learns the search's action weights.
     "policy": lambda x: (
-        policy_loss(x.unrolled.predictions.policy_logits, x.targets.policy, x.networks.parts)
+        actions.policy_loss(
+            x.networks.parts, x.unrolled.predictions.policy_logits, x.targets.policy
+        )
         * x.targets.policy_mask
         * x.with_root
     ),

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from smz_jax.model.lanes import own_rows
 from smz_jax.types import Array, Space
@@ -75,6 +76,18 @@ def log_prob(logits: Array, actions: Array, sizes: tuple[int, ...]) -> Array:
     flat = places.reshape(len(actions), -1)
     found = jnp.take_along_axis(part_log_probs(logits, sizes), flat, axis=-1)
     return jnp.sum(found.reshape(places.shape), axis=-1)
+
+
+def policy_loss(sizes: tuple[int, ...], logits: Array, weights: Array) -> Array:
+    """Cross-entropy of a policy `[..., O]` with a distribution over actions, the latter stopped.
+
+    The sum of those of the parts, each with its own `weights_of_options [..., O]`; `[...]`.
+    """
+    target = jax.lax.stop_gradient(weights)
+    if len(sizes) <= 1:
+        return optax.softmax_cross_entropy(logits, target)
+    each = [optax.softmax_cross_entropy(logits[..., x], target[..., x]) for x in slices(sizes)]
+    return jnp.sum(jnp.stack(each), axis=0)
 
 
 def weights_of_options(actions: Array, weights: Array, sizes: tuple[int, ...]) -> Array:

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from smz_jax.learning.losses import policy_loss
 from smz_jax.model import actions
 from smz_jax.types import Part, Space
 
@@ -64,7 +63,7 @@ def test_the_loss_is_the_cross_entropy_of_the_joint_distribution():
     weights = np.random.default_rng(1).dirichlet(np.ones(12), 3).astype(np.float32)
     every = jnp.broadcast_to(jnp.arange(12), (3, 12))
     of_options = actions.weights_of_options(every, jnp.asarray(weights), SIZES)
-    found = policy_loss(jnp.asarray(LOGITS), of_options, SIZES)
+    found = actions.policy_loss(SIZES, jnp.asarray(LOGITS), of_options)
     wanted = [-(w * np.log(joint(row))).sum() for w, row in zip(weights, LOGITS, strict=True)]
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
     table = weights.reshape(3, *SIZES)
