@@ -11,6 +11,7 @@ from tests.support.house import (
     arrows_of,
     find_cycle,
     floors_of,
+    functions_of,
     imports_of,
     read_house,
     room_of,
@@ -77,6 +78,9 @@ def test_the_house_stays_small():
     assert len(arrows) <= MOST_ROOMS
     assert max(floors_of(arrows).values()) <= MOST_FLOORS
     assert sum(map(len, arrows.values())) <= MOST_ARROWS
+    sizes = {name: len(path.read_text().splitlines()) for name, path in HOUSE.paths.items()}
+    assert {name: size for name, size in sizes.items() if size > LONGEST_FILE} == {}
+    assert [found for found in functions_of(HOUSE) if found[0] > LONGEST_FUNCTION] == []
 
 
 def test_the_walk_sees_what_it_should():

@@ -10,7 +10,7 @@ import numpy as np
 from experiments.encoders.stored_frames import Transitions
 from smz_jax.analysis.rules.known_rules import mean_where, roc_area
 from smz_jax.config.settings import Config
-from smz_jax.learning.losses import consistency_loss, reconstruction_loss
+from smz_jax.learning.single_losses import consistency_loss, reconstruction_loss
 from smz_jax.model import steps
 from smz_jax.storage.estimate import bootstrap
 from smz_jax.types import Array, Networks, Params

@@ -23,8 +23,8 @@ import optax
 
 from smz_jax.config.seeds import JUMP_KEY
 from smz_jax.config.settings import Config
-from smz_jax.learning.losses import categorical_loss, scalar_loss
 from smz_jax.learning.replay import Replay
+from smz_jax.learning.single_losses import categorical_loss, scalar_loss
 from smz_jax.macros.judge.trials import relative_distance
 from smz_jax.macros.precondition.updates import HELD_OUT, held_out
 from smz_jax.model.jump import without_jump

@@ -74,6 +74,21 @@ def on_rows(
     return jax.lax.switch((count + row_multiple - 1) // row_multiple, branches)
 
 
+def _state_after(
+    networks: Networks, params: Params, num_outcomes: int, inputs: tuple[Array, Array]
+) -> tuple[Step, Array]:
+    afterstate, outcome = inputs
+    return finite(chance(networks, params, afterstate, one_hot_code(outcome, num_outcomes)))
+
+
+def _end_of_jump(
+    networks: Networks, params: Params, length: int, inputs: tuple[Array, Array]
+) -> tuple[Step, Array]:
+    start, action = inputs
+    alone = jnp.full((len(action), length - 1), -1, jnp.int32)
+    return finite(jump(networks, params, start, jnp.column_stack([action, alone])))
+
+
 def make_expand(networks: Networks, config: Config, choices: EdgeActions) -> Callable[..., NewNode]:
     """The evaluation of one edge per row.
 
@@ -107,16 +122,6 @@ def make_expand(networks: Networks, config: Config, choices: EdgeActions) -> Cal
         def to_afterstate(inputs: tuple[Array, Array]) -> tuple[Afterstate, Array]:
             return finite(decide(networks, params, *inputs))
 
-        def to_state(inputs: tuple[Array, Array]) -> tuple[Step, Array]:
-            afterstate, outcome = inputs
-            code = one_hot_code(outcome, num_outcomes)
-            return finite(chance(networks, params, afterstate, code))
-
-        def to_end(inputs: tuple[Array, Array]) -> tuple[Step, Array]:
-            start, action = inputs
-            alone = jnp.full((len(action), config.network.jump_length - 1), -1, jnp.int32)
-            return finite(jump(networks, params, start, jnp.column_stack([action, alone])))
-
         action = choices.actions_at(known, edge)
         num_outcomes = jax.eval_shape(to_afterstate, (state, action))[0].logits.shape[-1]
         zeros, no_faults = jnp.zeros(edge.shape, jnp.float32), jnp.zeros_like(edge)
@@ -137,8 +142,10 @@ def make_expand(networks: Networks, config: Config, choices: EdgeActions) -> Cal
         no_options = jnp.zeros((*edge.shape, sum(choices.space.sizes)), jnp.float32)
         nothing = Step(afterstate.state, no_options, afterstate.value, zeros, zeros), no_faults
         reached = afterstate.state, outcome
+        to_state = functools.partial(_state_after, networks, params, num_outcomes)
         step, more_faults = run(to_state, needed & to_decision, reached, nothing)
         if leaps is not None:
+            to_end = functools.partial(_end_of_jump, networks, params, config.network.jump_length)
             step, more_faults = run(to_end, leaps, (state, action), (step, more_faults))
             to_decision, entropy = to_decision | leaps, jnp.where(leaps, LEAPT, entropy)
         candidates = choices.of_node(rng_key, step.policy_logits)

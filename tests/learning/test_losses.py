@@ -11,6 +11,7 @@ import pytest
 from smz_jax.config.settings import Config, EnvConfig, NetworkConfig
 from smz_jax.config.training import LearnerConfig, LossConfig
 from smz_jax.learning import losses
+from smz_jax.learning import single_losses as single
 from smz_jax.learning.losses import Batch, Unrolled
 from smz_jax.model.networks import make_networks
 from smz_jax.model.steps import Followed
@@ -71,27 +72,27 @@ def test_single_terms_by_hand():
     logits = jnp.log(jnp.asarray([[0.5, 0.3, 0.2]]))
     cross_entropy = -(0.25 * np.log(0.5) + 0.75 * np.log(0.2))
     probs = jnp.asarray([[0.25, 0.0, 0.75]])
-    np.testing.assert_allclose(losses.categorical_loss(logits, probs), [cross_entropy], rtol=1e-5)
+    np.testing.assert_allclose(single.categorical_loss(logits, probs), [cross_entropy], rtol=1e-5)
     # h(0.5) = sqrt(1.5) - 1 + 0.0005 = 0.225245: that much on bin 1, the rest on bin 0.
     high = np.sqrt(1.5) - 1 + 0.0005
     expected = -(high * np.log(0.2) + (1 - high) * np.log(0.3))
-    got = losses.scalar_loss(logits, jnp.asarray([0.5]))
+    got = single.scalar_loss(logits, jnp.asarray([0.5]))
     np.testing.assert_allclose(got, [expected], rtol=1e-5)
     code = jnp.asarray([[0.0, 0.0, 1.0]])
-    np.testing.assert_allclose(losses.categorical_loss(logits, code), [-np.log(0.2)], rtol=1e-5)
+    np.testing.assert_allclose(single.categorical_loss(logits, code), [-np.log(0.2)], rtol=1e-5)
     q = jnp.asarray([[0.5, 0.3, 0.2]])
-    np.testing.assert_allclose(losses.commitment_loss(q, code), [0.25 + 0.09 + 0.64], rtol=1e-5)
+    np.testing.assert_allclose(single.commitment_loss(q, code), [0.25 + 0.09 + 0.64], rtol=1e-5)
     told = -(0.5 * np.log(0.25) + 0.3 * np.log(0.25) + 0.2 * np.log(0.5))
     sigma = jnp.log(jnp.asarray([[1.0, 1.0, 2.0]]))
-    np.testing.assert_allclose(losses.representation_loss(q, sigma), [told], rtol=1e-5)
-    cosine = losses.consistency_loss(jnp.asarray([[3.0, 4.0]]), jnp.asarray([[2.0, 0.0]]))
+    np.testing.assert_allclose(single.representation_loss(q, sigma), [told], rtol=1e-5)
+    cosine = single.consistency_loss(jnp.asarray([[3.0, 4.0]]), jnp.asarray([[2.0, 0.0]]))
     np.testing.assert_allclose(cosine, [-0.6], rtol=1e-5)
-    error = losses.reconstruction_loss(jnp.asarray([[1.0, 2.0]]), jnp.asarray([[0.0, 4.0]]))
+    error = single.reconstruction_loss(jnp.asarray([[1.0, 2.0]]), jnp.asarray([[0.0, 4.0]]))
     np.testing.assert_allclose(error, [2.5], rtol=1e-6)
     # Mean code over the two masked-in rows: (0.5, 0.5).
     codes = jnp.asarray([[[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]])
     mask = jnp.asarray([[1.0, 1.0, 0.0]])
-    np.testing.assert_allclose(losses.code_entropy(codes, mask), np.log(2), rtol=1e-5)
+    np.testing.assert_allclose(single.code_entropy(codes, mask), np.log(2), rtol=1e-5)
 
 
 def test_contrast_finds_an_end_among_other_times_and_other_windows():
@@ -105,13 +106,13 @@ def test_contrast_finds_an_end_among_other_times_and_other_windows():
         cosines = [x @ foreseen[step, row] / np.linalg.norm(x) for x in rivals]
         odds = np.exp(np.array(cosines) / np.linalg.norm(foreseen[step, row]) / 0.07)
         expected[step, row] = -np.log(odds[step + 1] / odds.sum())
-    got = losses.contrast_loss(jnp.asarray(foreseen), jnp.asarray(seen))
+    got = single.contrast_loss(jnp.asarray(foreseen), jnp.asarray(seen))
     np.testing.assert_allclose(got, expected, rtol=1e-4)
     # One step, two windows, ends at right angles to each other and to the roots: cosines 1 and 0.
     ends = jnp.eye(3)[None, :2]
     roots = jnp.eye(3)[None, [2, 2]]
     np.testing.assert_allclose(
-        losses.contrast_loss(ends, jnp.concatenate([roots, ends])),
+        single.contrast_loss(ends, jnp.concatenate([roots, ends])),
         [[np.log1p(2 * np.exp(-1 / 0.07))] * 2],
         atol=1e-6,
     )
@@ -121,20 +122,20 @@ def test_targets_of_single_terms_get_no_gradient():
     key = jax.random.key(0)
     one, two = jax.random.normal(key, (2, B, C))
     for term in (
-        losses.categorical_loss,
-        losses.consistency_loss,
-        losses.reconstruction_loss,
+        single.categorical_loss,
+        single.consistency_loss,
+        single.reconstruction_loss,
     ):
         first, second = jax.grad(lambda x, y, f=term: f(x, y).sum(), (0, 1))(one, two)
         assert float(jnp.abs(first).max()) > 1e-3, term.__name__
         np.testing.assert_array_equal(second, 0.0)
     # Commitment: through q only, and there 2 (q - c).
     q, c = jax.nn.softmax(one), jax.nn.one_hot(jnp.arange(B), C)
-    to_q, to_c = jax.grad(lambda x, y: losses.commitment_loss(x, y).sum(), (0, 1))(q, c)
+    to_q, to_c = jax.grad(lambda x, y: single.commitment_loss(x, y).sum(), (0, 1))(q, c)
     np.testing.assert_allclose(to_q, 2 * (q - c), rtol=1e-5)
     np.testing.assert_array_equal(to_c, 0.0)
     # The chance prior learns nothing from it; q is to be where sigma is.
-    to_q, to_sigma = jax.grad(lambda x, y: losses.representation_loss(x, y).sum(), (0, 1))(q, two)
+    to_q, to_sigma = jax.grad(lambda x, y: single.representation_loss(x, y).sum(), (0, 1))(q, two)
     np.testing.assert_allclose(to_q, -jax.nn.log_softmax(two), rtol=1e-5)
     np.testing.assert_array_equal(to_sigma, 0.0)
 
@@ -367,7 +368,7 @@ def one_step():
         p = {"params": trainable, "batch_stats": params["batch_stats"]}
         u = losses.unroll_model(apart, p, jax.random.key(0), batch, config, jnp.float32(0))
         per_sample = losses.loss_terms(apart, p, u, batch, config)
-        entropy = losses.code_entropy(u.followed.code_probs, batch.targets.transition_mask.T)
+        entropy = single.code_entropy(u.followed.code_probs, batch.targets.transition_mask.T)
         means = {name: x.mean() for name, x in per_sample.items()} | {"code_entropy": entropy}
         return means, per_sample
 
