@@ -175,7 +175,7 @@ class LanesVectorEnv(RestingEnv):
         lanes = self._open(not self._in_flight, "send() before the step sent was received")
         assert self._invalid is not None
         actions = check_actions(actions, self.num_envs, self.spec.num_actions)
-        if self.spec.num_options == self.spec.num_actions:  # else nothing is ever invalid
+        if len(self.spec.action_space.sizes) == 1:  # else nothing is ever invalid
             forbidden = self._invalid[np.arange(self.num_envs), actions] > 0
             actions = np.where(forbidden, self._invalid.argmin(axis=1), actions).astype(np.int32)
         lanes.send(actions, self._game_over, self._resting)

@@ -72,6 +72,12 @@ def test_values_of_a_box_reach_its_bounds_and_no_further(dtype):
     np.testing.assert_allclose(space.parts[0].values, places, atol=1e-3)
 
 
+def test_the_widest_box_has_finite_places():
+    most = np.finfo(np.float64).max
+    part = every_action(spaces.Box(-most, most, (1,), np.float64))[0].parts[0]
+    assert part.values == (-1.0, 0.0, 1.0)
+
+
 def test_whole_numbers_of_a_short_range_are_all_of_them():
     assert every_action(spaces.Box(0, 2, (1,), np.int64), bins=11)[0].sizes == (3,)
     assert every_action(spaces.Box(2, 2, (1,)), bins=11)[0].sizes == (1,)

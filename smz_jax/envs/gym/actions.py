@@ -125,15 +125,16 @@ def _of_box(space: spaces.Box, bins: int, what: str) -> _Leaf:
         allowed += f"{place} of it lies between {low[place]:g} and {high[place]:g}"
     require(bool(bounded.all()), what, _short(space), allowed)
     parts, options = [], []
-    for least, most in zip(low, high, strict=True):
+    for least, most in zip(low.tolist(), high.tolist(), strict=True):
         share = np.linspace(0.0, 1.0, bins)
         values = least * (1 - share) + most * share
         if space.dtype.kind in "iu":
             values = np.rint(values)
         values = np.unique(np.clip(values, least, most).astype(space.dtype))
-        span = (most - least) or 1.0
-        places = tuple(float(2 * (x - least) / span - 1) for x in values.astype(np.float64))
-        parts.append(Part(tuple(f"{x:g}" for x in values), places))
+        middle, half = most / 2 + least / 2, (most / 2 - least / 2) or 1.0
+        numbers = values.astype(np.float64).tolist()
+        places = tuple((x - middle) / half for x in numbers)
+        parts.append(Part(tuple(f"{x:g}" for x in numbers), places))
         options.append(values)
     return _Leaf(tuple(parts), tuple(options), space.shape)
 
