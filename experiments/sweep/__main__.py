@@ -62,8 +62,13 @@ class SweepRequest(Checked):
     """Of every run. Unset: as the file says, else laptop."""
     run_dir: Path | None = None
     """Unset: runs/sweeps/<name>."""
+    engine: Literal["local", "ray"] = "local"
+    """local: on cores of this machine. ray: as tasks of a Ray cluster."""
+    address: str | None = None
+    """Of the Ray cluster: auto (the one that this machine is part of), HOST:PORT, or local (one of
+    this machine's cores, for a try). Unset: auto."""
     jobs: Annotated[int | None, Between(1)] = None
-    """Cores to use. Unset: all; one run at preset gpu."""
+    """Runs at a time. Unset: as many as cores; one at presets tiny and gpu on this machine."""
     list: bool = False
     """Print what would run, run nothing."""
     report: bool = False
@@ -135,15 +140,16 @@ def run_sweep(request: SweepRequest) -> int:
     """Plans, runs and reports; gives the exit code."""
     sweep = find_sweep(request)
     folder = request.run_dir or RUNS_ROOT / "sweeps" / sweep.name
+    if request.engine == "ray":  # another node has other relative paths
+        folder = folder.absolute()
     check_folder(sweep, folder)
     jobs = plan_sweep(request, sweep, folder)
     from experiments.sweep import sweep_report as shown
-    from experiments.sweep.engines import LocalPool, this_machine
+    from experiments.sweep.open_engine import open_engine
     from experiments.sweep.runner import Result, carry_out
 
-    engine = LocalPool(this_machine(request.jobs, jobs[0].preset))
     if request.list:
-        show_plan(jobs, engine.slots)
+        show_plan(jobs, open_engine("local", None, request.jobs, jobs[0].preset).slots)
         return 0
 
     def write(results: list[Result]) -> None:
@@ -160,6 +166,7 @@ def run_sweep(request: SweepRequest) -> int:
     if request.report:
         write([])
         return 0
+    engine = open_engine(request.engine, request.address, request.jobs, jobs[0].preset)
     shown.write_document(shown.make_report(sweep, jobs), folder)
     return carry_out(jobs, engine, "sweep", write, retries=1)
 

@@ -70,8 +70,13 @@ class TuneRequest(Checked):
     """Of what is proposed."""
     run_dir: Path | None = None
     """Unset: runs/tune/<experiment>."""
+    engine: Literal["local", "ray"] = "local"
+    """local: on cores of this machine. ray: as tasks of a Ray cluster."""
+    address: str | None = None
+    """Of the Ray cluster: auto (the one that this machine is part of), HOST:PORT, or local (one of
+    this machine's cores, for a try). Unset: auto."""
     jobs: Annotated[int | None, Between(1)] = None
-    """Cores to use. Unset: all; one run at presets tiny and gpu."""
+    """Runs at a time. Unset: as many as cores; one at presets tiny and gpu on this machine."""
     report: bool = False
     """Run nothing, write the report."""
 
@@ -95,20 +100,23 @@ def check_request(request: TuneRequest) -> tuple[Space, Path, tuple[int, ...]]:
     require(apart, "fresh_seeds", fresh, f"named once each, and none of {space.seeds}")
     check_space(space)
     folder = request.run_dir or RUNS_ROOT / "tune" / request.experiment
+    if request.engine == "ray":  # another node has other relative paths
+        folder = folder.absolute()
     free = not (folder / CONFIG_NAME).exists()
     require(free, "run_dir", str(folder), "a folder of studies: this one holds a run")
     require(can_write(folder), "run_dir", str(folder), WRITABLE)
     return space, folder, fresh
 
 
-def run_trials(study: "Study", request: TuneRequest, space: Space, folder: Path) -> int:
+def run_trials(
+    study: "Study", engine: "Engine", request: TuneRequest, space: Space, folder: Path
+) -> int:
     """Runs trials until there are enough of them; gives the exit code."""
     from experiments.sweep.runner import LINE_SECONDS, Runner
     from experiments.tune.trials import Tuner
     from smz_jax.run.progress import Progress
     from smz_jax.run.signals import StopSignal
 
-    engine = open_pool(request, space)
     most = request.trials * len(space.seeds)
     progress = Progress(most, "tune", line_seconds=LINE_SECONDS)
     with StopSignal() as stop, progress:
@@ -124,15 +132,15 @@ def run_trials(study: "Study", request: TuneRequest, space: Space, folder: Path)
     return 0
 
 
-def open_pool(request: TuneRequest, space: Space) -> "Engine":
+def open_engine_of(request: TuneRequest, space: Space) -> "Engine":
     """Where the runs of a study go."""
-    from experiments.sweep.engines import LocalPool, this_machine
+    from experiments.sweep.open_engine import open_engine
 
-    return LocalPool(this_machine(request.jobs, space.preset))
+    return open_engine(request.engine, request.address, request.jobs, space.preset)
 
 
 def compare(
-    request: TuneRequest, space: Space, folder: Path, best: "Trial", seeds: Sequence[int]
+    engine: "Engine", space: Space, folder: Path, best: "Trial", seeds: Sequence[int]
 ) -> int:
     """Runs best and default on fresh seeds; gives the exit code."""
     from experiments.sweep import sweep_report
@@ -151,7 +159,7 @@ def compare(
         sweep_report.write_report(report, out, command, draw_all(report, out / "figures"))
 
     print(f"{best.name} is the best: it and the default are run on {len(seeds)} fresh seeds")
-    return carry_out(jobs, open_pool(request, space), "tune", write, retries=1)
+    return carry_out(jobs, engine, "tune", write, retries=1)
 
 
 def fresh_jobs(sweep: Sweep, folder: Path, preset: str) -> list[Job]:
@@ -163,50 +171,60 @@ def fresh_jobs(sweep: Sweep, folder: Path, preset: str) -> list[Job]:
 def run_tune(request: TuneRequest) -> int:
     """Tunes, compares and reports; gives the exit code."""
     space, folder, seeds = check_request(request)
-    from experiments.tune.study import JOURNAL, Study, best_of, held
+    from experiments.tune.study import JOURNAL, Study, held
 
-    if request.report:
-        there = (folder / JOURNAL).is_file()
-        require(there, "run_dir", str(folder), "the folder of a study, to report on it")
-    default = space.default()
+    there = (folder / JOURNAL).is_file() or not request.report
+    require(there, "run_dir", str(folder), "the folder of a study, to report on it")
     study = Study(folder, space, request.seed, request.pruner == "median")
+    if request.report:
+        return report(study, space, folder, seeds)
+    default = space.default()
     if missing := study.missing(default):
         shown = ", ".join(f"{name} = {default[name]}" for name in missing)
         print(f"note: the default is no trial, as it is outside of its range: {shown}")
-    code = 0
-    if not request.report:
-        with study:
-            code = run_trials(study, request, space, folder)
-            others = len(study.others())
-        if code:
-            return code
-        if others:
-            print(f"other workers are still at {others} trials: the last one compares and reports")
-            return 0
-    best = best_of(study.trials())
-    if best is None:
-        raise ConfigError("no trial has run on all of its seeds: nothing can be said yet")
-    from experiments.tune import tune_report
-    from experiments.tune.tune_figures import draw_all
-
-    sweep = fresh_sweep(space, best.chosen, seeds)
-    is_new = best.chosen != default
-    if not request.report and is_new:
+    engine = open_engine_of(request, space)
+    with study:
+        code = run_trials(study, engine, request, space, folder)
+        others = len(study.others())
+    if code:
+        return code
+    if others:
+        print(f"other workers are still at {others} trials: the last one compares and reports")
+        return 0
+    best = find_best(study)
+    if best.chosen != default:
         with held(folder / ".fresh.lock", wait=False) as is_mine:
             if not is_mine:
                 print("another worker compares the best with the default, and reports")
                 return 0
-            code = compare(request, space, folder, best, seeds)
-    if code > 1:  # stopped
-        return code
-    found = tune_report.Found(
-        space, study.trials(), best, default, study.importances(), folder, sweep,
-        fresh_jobs(sweep, folder, space.preset) if is_new else [],
-    )  # fmt: skip
+            code = compare(engine, space, folder, best, seeds)
+    return code if code > 1 else report(study, space, folder, seeds) or code  # above 1: stopped
+
+
+def find_best(study: "Study") -> "Trial":
+    """The best trial; raises ConfigError in one line where there is none."""
+    from experiments.tune.study import best_of
+
+    best = best_of(study.trials())
+    if best is None:
+        raise ConfigError("no trial has run on all of its seeds: nothing can be said yet")
+    return best
+
+
+def report(study: "Study", space: Space, folder: Path, seeds: Sequence[int]) -> int:
+    """Writes and prints what is known; gives the exit code."""
+    from experiments.tune import tune_report
+    from experiments.tune.tune_figures import draw_all
+
+    best, default = find_best(study), space.default()
+    sweep = fresh_sweep(space, best.chosen, seeds)
+    jobs = fresh_jobs(sweep, folder, space.preset) if best.chosen != default else []
+    parts = (space, study.trials(), best, default, study.importances(), folder, sweep, jobs)
+    found = tune_report.Found(*parts)
     command = shlex.join(["python", "-m", "experiments.tune", *sys.argv[1:]])
     paths = tune_report.write_all(found, command, [*draw_all(found, folder / "figures")])
     print(f"\n{tune_report.headline(found)}\nwrote " + ", ".join(map(str, paths)))
-    return code
+    return 0
 
 
 main = tool(run_tune, TuneRequest, HELP)

@@ -110,7 +110,7 @@ def tune(tmp_path, monkeypatch):
 
     def tuned(words, engine):
         words = ["gridworld", "--space", "space.yaml", "--run_dir", "out", *words]
-        monkeypatch.setattr(command_line, "open_pool", lambda *a: engine or Here())
+        monkeypatch.setattr(command_line, "open_engine_of", lambda *a: engine or Here())
         monkeypatch.setattr(sys, "argv", ["tune", *words])
         return command_line.main(words)
 
