@@ -14,11 +14,11 @@ from smz_jax.acting.actor import GameScores
 from smz_jax.acting.agent import ActFn, Agent, make_constant_policy, make_random_policy
 from smz_jax.config.check import ConfigError
 from smz_jax.config.settings import Config, EnvConfig
-from smz_jax.envs import GameFault, make_env
+from smz_jax.envs import GameFault, check_opponent, count_players, make_env, opponents_of
 from smz_jax.envs.protocol import first_line
 from smz_jax.envs.rebuilt import MAX_RESTARTS
 from smz_jax.storage.estimate import bootstrap
-from smz_jax.types import EnvSpec
+from smz_jax.types import EnvSpec, Timestep
 
 
 def summarise_games(
@@ -98,7 +98,9 @@ def evaluate(
     """Plays whole games and returns their statistics.
 
     Every lane plays the same number of games, so that short games are never preferred. A game
-    ends when the emulator says so, or is cut after `config.eval.max_steps` agent steps.
+    ends when the emulator says so, or is cut after `config.eval.max_steps` agent steps. Of two
+    players the agent is one and `eval.opponent` the other: half of the games are played from each
+    side, of the same seeds (the same dice), and a score is the agent's.
 
     Args:
         act: the policy.
@@ -118,12 +120,15 @@ def evaluate(
     """
     before = (act.faults, act.all_invalid) if isinstance(act, Agent) else (0, 0)
     num_games = config.eval.num_games if num_games is None else num_games
-    lanes = min(config.eval.num_envs, num_games)
-    settings = game_settings(config, sticky_prob)
+    settings, players = game_settings(config, sticky_prob), count_players(config.env)
+    lanes = min(config.eval.num_envs, -(-num_games // players))
+    count = -(-num_games // (lanes * players))
     played = None
     for attempt in range(1, MAX_RESTARTS + 2):
         try:
-            played = _play(act, settings, -(-num_games // lanes), lanes, seed, should_stop)
+            actors = [act] if players == 1 else take_seats(act, make_opponent(config, seed))
+            parts = [_play(x, settings, count, lanes, seed, should_stop) for x in actors]
+            played = None if None in parts else join_seats(parts)
             break
         except GameFault as error:  # the same games once more
             if attempt > MAX_RESTARTS:
@@ -137,6 +142,41 @@ def evaluate(
         result["search_faults"] = act.faults - before[0]
         result["search_all_invalid"] = act.all_invalid - before[1]
     return result
+
+
+def make_opponent(config: Config, seed: int) -> ActFn:
+    """Who plays against the agent: `eval.opponent`, which draws by `seed`.
+
+    Raises:
+        ConfigError: in one line, if the game has no such player.
+    """
+    name = config.eval.opponent
+    if name == "random":
+        return make_random_policy(seed + 1)  # a baseline is another one than its opponent
+    check_opponent(config.env, name)
+    choose = opponents_of(config.env)[name](seed)
+    return lambda timestep, _: choose(timestep.observation[:, -1])
+
+
+def take_seats(act: ActFn, opponent: ActFn) -> list[ActFn]:
+    """Two players of both sides of a game: the agent is player 0 of the first, 1 of the second."""
+
+    def both(first: ActFn, second: ActFn) -> ActFn:
+        def play(timestep: Timestep, count: int) -> np.ndarray:
+            actions = first(timestep, count), second(timestep, count)
+            return np.where(timestep.player == 0, *actions)
+
+        return play
+
+    return [both(act, opponent), both(opponent, act)]
+
+
+def join_seats(parts: list[Any]) -> list[list[tuple[float, int, bool]]]:
+    """The games of every seat, scored from the agent's side; those of one player as they are."""
+    turned = [
+        [(0.0 - score, *rest) for score, *rest in games] for part in parts[1:] for games in part
+    ]
+    return parts[0] + turned
 
 
 def _play(

@@ -29,10 +29,11 @@ MAX_BYTES = 10**12
 class EnvConfig(Checked, section="env"):
     """The environment and how its frames become observations."""
 
-    suite: Literal["atari", "gym", "pgx", "grid"] = "atari"
-    """atari: ALE's games. gym: any Gymnasium environment. pgx: 2048 and
-    MinAtar. grid: this project's world with known rules. Settings marked "Atari only" change
-    nothing in the others; the rewards of those are never clipped."""
+    suite: Literal["atari", "gym", "pgx", "grid", "turns"] = "atari"
+    """atari: ALE's games. gym: any Gymnasium environment. pgx: 2048, MinAtar, boards of two
+    players. grid: this project's world with known rules. turns: Pig, a game of two players whose
+    answers are known. Settings marked "Atari only" change nothing in the others; the rewards of
+    those are never clipped."""
     id: str = "Breakout"
     """Name of the game: as ALE spells it (Breakout, SpaceInvaders), a Gymnasium or envpool id
     (CartPole-v1), one of your own (my_module:MyEnv-v0), or pgx's (2048, minatar-breakout)."""

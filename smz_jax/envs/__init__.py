@@ -16,10 +16,13 @@ from smz_jax.envs.protocol import GameFault, OpenGame, RestingEnv, VectorEnv, ch
 from smz_jax.envs.undisturbed import undisturbed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from smz_jax.types import EnvSpec
 
 __all__ = ["SUITES", "GameFault", "OpenGame", "RestingEnv", "VectorEnv", "check_actions"]
-__all__ += ["check_env_id", "make_env", "make_spec", "open_game"]
+__all__ += ["check_env_id", "check_opponent", "count_players", "make_env", "make_spec", "open_game"]
+__all__ += ["opponents_of"]
 
 
 SUITES = {
@@ -27,10 +30,12 @@ SUITES = {
     "gym": ("smz_jax.envs.gym.gym_ids", "smz_jax.envs.gym.gym_env"),
     "pgx": ("smz_jax.envs.pgx.pgx_games", "smz_jax.envs.pgx.pgx_env"),
     "grid": ("smz_jax.envs.grid.map", "smz_jax.envs.grid.grid_env"),
+    "turns": ("smz_jax.envs.turns.pig_rules", "smz_jax.envs.turns.pig_env"),
 }
 """The two modules of each suite (`EnvConfig.suite`), which may be one. The first has
-`check_id(config)` and loads no JAX, the second `spec_of(config)`, `open_lanes(config, seed, lanes)`
-and, where a library draws, `open_game(config, seed, screen)`."""
+`check_id(config)`, where two play also `count_players` and `opponents_of`, and loads no JAX, the
+second `spec_of(config)`, `open_lanes(config, seed, lanes)` and, where a library draws,
+`open_game(config, seed, screen)`."""
 
 
 def check_env_id(config: EnvConfig) -> None:
@@ -41,6 +46,30 @@ def check_env_id(config: EnvConfig) -> None:
     """
     with undisturbed(config.id):
         importlib.import_module(SUITES[config.suite][0]).check_id(config)
+
+
+def count_players(config: EnvConfig) -> int:
+    """How many play the game of `config`; JAX is not loaded for it."""
+    suite = importlib.import_module(SUITES[config.suite][0])
+    return suite.count_players(config) if hasattr(suite, "count_players") else 1
+
+
+def opponents_of(config: EnvConfig) -> dict[str, Callable[[int], Callable[[Any], Any]]]:
+    """Who plays against the agent beside a random player: `seed -> (frames -> actions)` by name.
+
+    Frames `[B, *frame_shape]` are the newest ones that are seen by who moves.
+    """
+    suite = importlib.import_module(SUITES[config.suite][0])
+    return suite.opponents_of(config) if hasattr(suite, "opponents_of") else {}
+
+
+def check_opponent(config: EnvConfig, name: str) -> None:
+    """Raises ConfigError in one line where nobody of that name plays against the agent."""
+    if name != "random":
+        known = ", ".join(("random", *opponents_of(config)))
+        require(
+            name in opponents_of(config), "eval.opponent", name, f"one of {known} in {config.id}"
+        )
 
 
 def _games_of(config: EnvConfig) -> Any:

@@ -47,9 +47,10 @@ def launch(
 
 def _run(invocation: Invocation, **hooks: Any) -> int:
     """Prepares the folder, trains, writes the summary and the report; gives the exit code."""
-    from smz_jax.envs import check_env_id
+    from smz_jax.envs import check_env_id, check_opponent
 
     check_env_id(invocation.config.env)
+    check_opponent(invocation.config.env, invocation.config.eval.opponent)
     folders.check_run_dir(invocation)
     weights = folders.find_weights(invocation.init_from) if invocation.init_from else None
     if invocation.resume:  # needed where it was stopped before its first checkpoint

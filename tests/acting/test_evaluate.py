@@ -13,11 +13,13 @@ import pytest
 from smz_jax.acting import evaluate as module
 from smz_jax.acting.agent import Agent, make_constant_policy, make_decide, make_random_policy
 from smz_jax.acting.evaluate import evaluate, evaluate_baselines, evaluation_row, summarise_games
+from smz_jax.config.check import ConfigError
 from smz_jax.config.search import SearchConfig
 from smz_jax.config.seeds import FINAL_SEED, INTERIM_SEED
 from smz_jax.config.settings import Config, EnvConfig, NetworkConfig
 from smz_jax.config.training import EvalConfig
-from smz_jax.envs import GameFault
+from smz_jax.envs import GameFault, opponents_of
+from smz_jax.envs.turns import pig_rules
 from smz_jax.model.networks import make_networks
 from smz_jax.run.ending import format_summary
 from smz_jax.run.evaluate_and_save import FinalScores, evaluate_final, evaluate_interim
@@ -416,3 +418,42 @@ def test_the_agent_is_greedy_and_repeatable(monkeypatch):
     result = evaluate(agent(params, 1), config, seed=7)
     assert result["length_mean"] == 9.0 and set(result["scores"]) <= {1.0, -1.0}
     assert evaluate(agent(params, 1), config, seed=7) == result
+
+
+def pig_matches(opponent, num_games=64):
+    """Settings of matches of Pig, and the best player as the agent."""
+    env = EnvConfig(suite="turns", id="Pig", frame_stack=1)
+    settings = EvalConfig(num_games=num_games, num_envs=512, max_steps=2000, opponent=opponent)
+    config = Config(env=env, eval=settings)
+    best = opponents_of(env)["exact"](0)
+    return config, lambda timestep, count: best(timestep.observation[:, -1])
+
+
+def test_both_sides_of_a_match_are_played_with_the_same_dice():
+    """The best player against itself: a game lost from one side is won from the other."""
+    config, act = pig_matches("exact")
+    result = evaluate(act, config, seed=3)
+    assert result["games"] == 64 and result["mean"] == 0
+    scores = np.array(result["scores"])
+    np.testing.assert_array_equal(scores[:32], -scores[32:])  # as player 0, then as player 1
+    assert set(scores) == {-1, 1}
+
+
+def test_a_match_is_scored_from_the_agents_side():
+    """The best player against a random one, from both sides, by the exact table."""
+    rules, (_, action_value) = pig_rules.make_rules(20), pig_rules.optimal_values(20)
+    coin, best = np.full((4200, 2), 0.5), np.eye(2)[action_value.argmax(axis=1)]
+    config, act = pig_matches("random", 1000)
+    expected = pig_rules.expected_results(rules, best, coin)
+    result = evaluate(act, config, seed=3)
+    halves = np.reshape(result["scores"], (2, 500)).mean(axis=1)
+    np.testing.assert_allclose(halves, expected, atol=0.1)
+    # And the other way around: the random policy as the agent.
+    config, _ = pig_matches("exact", 1000)
+    result = evaluate(make_random_policy(0), config, seed=3)
+    halves = np.reshape(result["scores"], (2, 500)).mean(axis=1)
+    np.testing.assert_allclose(halves, pig_rules.expected_results(rules, coin, best), atol=0.1)
+    assert expected[0] > expected[1] + 0.05 > 0.3
+    config, _ = pig_matches("alpha_beta")
+    with pytest.raises(ConfigError, match="one of random, exact in Pig"):
+        evaluate(act, config, seed=3)

@@ -38,8 +38,10 @@ class GridCheck(NamedTuple):
     numbers: dict[str, Any]  # as `rules_check`, and more: see `check_grid`
 
 
-@functools.partial(jax.jit, static_argnums=0)  # compiled once: a run is checked again and again
-def _pair_entropies(networks: Networks, params: Params, seen: Array) -> tuple[Array, Array]:
+@functools.partial(jax.jit, static_argnums=(0, 3))  # compiled once: a run is checked often
+def pair_entropies(
+    networks: Networks, params: Params, seen: Array, num_actions: int
+) -> tuple[Array, Array]:
     """H(sigma) in nats and the likeliest code of each state, `seen [S, F, ...]`, and action."""
     embedding = networks.representation(params, seen)
 
@@ -48,7 +50,7 @@ def _pair_entropies(networks: Networks, params: Params, seen: Array) -> tuple[Ar
         afterstate = steps.decide(networks, params, embedding, actions)
         return steps.entropy_nats(afterstate.logits), afterstate.likely
 
-    entropy, code = jax.lax.map(of_action, jnp.arange(NUM_ACTIONS))
+    entropy, code = jax.lax.map(of_action, jnp.arange(num_actions))
     return entropy.T, code.T
 
 
@@ -79,7 +81,8 @@ def check_pairs(networks: Networks, config: Config, params: Params, replay_state
     played = replay_transitions(replay_state, frames)
     visits = np.zeros((rules.num_states, NUM_ACTIONS), np.int64)
     np.add.at(visits, tuple(played[:2]), 1)
-    entropy, likely = jax.device_get(_pair_entropies(networks, params, frames[:, None]))
+    found = pair_entropies(networks, params, frames[:, None], NUM_ACTIONS)
+    entropy, likely = jax.device_get(found)
     entropy = entropy.astype(np.float64)
     numbers = rules_check(
         entropy,

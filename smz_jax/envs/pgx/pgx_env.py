@@ -1,8 +1,11 @@
-"""2048 and MinAtar from pgx: B games stepped by one jitted call on the CPU.
+"""2048, MinAtar and boards from pgx: B games stepped by one jitted call on the CPU.
 
 pgx ends a game at an illegal move and keeps a game that is over as it is; here a lane resets at the
 step after its end, and illegal moves are masked. Each lane draws from a key of its own. Rewards are
 raw: in 2048 the sum of the tiles merged, so that the return is the game's score.
+
+pgx draws which of its players begins; here player 0 always does. It shows the board from the side
+of who moves, so that nothing is turned around here.
 """
 
 import functools
@@ -29,14 +32,17 @@ class Lane(NamedTuple):
     state: Any  # pgx's
     rng_key: Array
     count: Array  # [] int32, steps and resets since the lane was opened
+    first: Array  # [] int32, pgx's number of who began the game
+    mover: Array  # [] int32, and of who made the last move
 
 
 def spec_of(config: EnvConfig) -> EnvSpec:
     """Describes the game of `config`; see `make_spec`. A frame is a board `[H, W, planes]`."""
     game = pgx.make(config.id)  # pyright: ignore[reportArgumentType]
     state = jax.eval_shape(game.init, jax.random.key(0))  # pgx's own properties play a game
-    names = ACTIONS[config.id] or map(str, range(state.legal_action_mask.shape[0]))
-    return describe(config, state.observation.shape, state.observation.dtype, names)
+    names = ACTIONS.get(config.id) or map(str, range(state.legal_action_mask.shape[0]))
+    spec = describe(config, state.observation.shape, state.observation.dtype, names)
+    return spec._replace(players=game.num_players)
 
 
 @functools.cache
@@ -53,14 +59,16 @@ def _compiled_game(game_id: str) -> tuple[Callable[..., Any], Callable[..., Any]
         state = lane.state
         return LaneStep(
             frame=state.observation,  # pyright: ignore[reportArgumentType]
-            reward=state.rewards[0],
+            reward=state.rewards[lane.mover],
             terminated=state.terminated,
             valid_actions=state.legal_action_mask,
+            player=state.current_player ^ lane.first if game.num_players == 2 else None,
         )
 
     def begin(lane_id: Array, key: Array) -> tuple[Lane, LaneStep]:
         key = jax.random.fold_in(key, lane_id)
-        lane = Lane(game.init(jax.random.fold_in(key, 0)), key, jnp.int32(1))
+        state = game.init(jax.random.fold_in(key, 0))
+        lane = Lane(state, key, jnp.int32(1), state.current_player, state.current_player)
         return lane, seen(lane)
 
     def step(lane: Lane, action: Array, over: Array) -> tuple[Lane, LaneStep]:
@@ -68,7 +76,8 @@ def _compiled_game(game_id: str) -> tuple[Callable[..., Any], Callable[..., Any]
         # Both are computed for every lane under vmap in any case.
         first, after = game.init(key), game.step(lane.state, action, key)
         state = jax.tree.map(lambda a, b: jnp.where(over, a, b), first, after)
-        new = Lane(state, lane.rng_key, lane.count + 1)
+        began = jnp.where(over, first.current_player, lane.first)
+        new = Lane(state, lane.rng_key, lane.count + 1, began, lane.state.current_player)
         return new, seen(new)
 
     return jax.jit(jax.vmap(begin, in_axes=(0, None))), jax.jit(jax.vmap(step), donate_argnums=0)

@@ -1,7 +1,9 @@
-"""The games of pgx that one player plays, by name: known without loading pgx, which needs JAX."""
+"""The games of pgx for one player and for two: known without loading pgx, which needs JAX."""
 
 import difflib
 import importlib.util
+from collections.abc import Callable
+from typing import Any
 
 from smz_jax.config.check import ConfigError, require
 from smz_jax.config.settings import EnvConfig
@@ -14,7 +16,14 @@ ACTIONS: dict[str, tuple[str, ...]] = {
     "minatar-seaquest": (),
     "minatar-space_invaders": (),
 }
-"""Names of the actions; where there are none, their numbers."""
+"""Games for one player and the names of their actions; where there are none, their numbers."""
+BOARDS = (
+    *("animal_shogi", "backgammon", "chess", "connect_four", "gardner_chess", "go_9x9", "go_19x19"),
+    *("hex", "othello", "shogi", "tic_tac_toe"),
+)
+"""Games that two players play in turn, both seeing all there is."""
+OTHERS = ("bridge_bidding", "kuhn_poker", "leduc_holdem", "sparrow_mahjong")
+"""Games with hidden cards, or with more players."""
 
 
 def check_id(config: EnvConfig) -> None:
@@ -23,10 +32,29 @@ def check_id(config: EnvConfig) -> None:
     Raises:
         ConfigError: in one line, with near matches of an unknown name.
     """
-    close = difflib.get_close_matches(config.id, ACTIONS, n=1, cutoff=0.5)
+    known = (*ACTIONS, *BOARDS)
+    close = difflib.get_close_matches(config.id, known, n=1, cutoff=0.5)
     hint = f", did you mean {close[0]}?" if close else ""
-    allowed = f"one of pgx's games for one player, {', '.join(ACTIONS)}{hint}"
-    require(config.id in ACTIONS, "env.id", config.id, allowed)
+    allowed = f"one of pgx's games, {', '.join(known)}{hint}"
+    if config.id in OTHERS:
+        allowed = "a game for one player, or for two who see the whole board"
+    require(config.id in known, "env.id", config.id, allowed)
     require(config.kwargs == "{}", "env.kwargs", config.kwargs, "left out in suite pgx")
     if importlib.util.find_spec("pgx") is None:
         raise ConfigError("pgx is not installed: run `pip install pgx`")
+
+
+def count_players(config: EnvConfig) -> int:
+    """Players of the game."""
+    return 2 if config.id in BOARDS else 1
+
+
+def opponents_of(config: EnvConfig) -> dict[str, Callable[[int], Callable[[Any], Any]]]:
+    """Who plays against the agent beside chance: `seed -> (frames -> actions)` by name."""
+    from smz_jax.envs.pgx import board_players
+
+    makers = {
+        "tic_tac_toe": {"exact": board_players.make_tic_tac_toe_player},
+        "connect_four": {"alpha_beta": board_players.make_connect_four_player},
+    }
+    return makers.get(config.id, {})

@@ -1,0 +1,29 @@
+"""Stochastic MuZero on any of pgx's boards for two: `python -m experiments.board --env.id othello`.
+
+Boards are those of `smz_jax/envs/pgx/pgx_games.py`. Without `--env.id` it plays Othello.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from smz_jax.config.experiment import Experiment
+from smz_jax.run.launch import launch
+
+EXPERIMENT = Experiment(
+    name="board",
+    family="turns",
+    base={"env.suite": "pgx", "env.id": "othello"},
+    description="Stochastic MuZero on any of pgx's boards for two players, in self-play: --env.id "
+    "backgammon, hex, go_9x9. Scores are results against a random player.",
+)
+
+
+def at_the_end(parts: Any, state: Any, run_dir: Path) -> dict[str, Any]:
+    """Matches against who else plays the game, if anyone."""
+    from smz_jax.analysis.rules.matches import matches_at_the_end
+
+    return matches_at_the_end(parts, state, run_dir)
+
+
+if __name__ == "__main__":
+    launch(EXPERIMENT, on_finish=at_the_end)

@@ -1,0 +1,30 @@
+"""Stochastic MuZero on tic-tac-toe: `python -m experiments.tictactoe --help`.
+
+One network plays both sides. At the end it plays matches against a random player and against exact
+play, and all replies to it are tried: `docs/turns.md`.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from smz_jax.config.experiment import Experiment
+from smz_jax.run.launch import launch
+
+EXPERIMENT = Experiment(
+    name="tictactoe",
+    family="turns",
+    base={"env.suite": "pgx", "env.id": "tic_tac_toe"},
+    description="Stochastic MuZero on tic-tac-toe (pgx), in self-play; scores are results against "
+    "a random player.",
+)
+
+
+def at_the_end(parts: Any, state: Any, run_dir: Path) -> dict[str, Any]:
+    """Matches against exact play, and every line against the agent."""
+    from smz_jax.analysis.rules.matches import every_line_at_the_end
+
+    return every_line_at_the_end(parts, state, run_dir)
+
+
+if __name__ == "__main__":
+    launch(EXPERIMENT, on_finish=at_the_end)

@@ -1,0 +1,169 @@
+"""The rules of Pig as tables, and their exact answers; importing this loads no JAX.
+
+Two players in turn. Who moves rolls a die, or holds. A 1 loses the points of the turn and passes
+it; 2 to 6 add to them, and the same player moves on. To hold banks them and passes the turn. Who
+has the goal in points, banked and of the turn, has won: 1, and the other -1. (Knizia 1999, "Dice
+Games Properly Explained"; Neller and Presser 2004, "Optimal Play of the Dice Game Pig".)
+
+States are told from the mover's side; `env.kwargs` takes `goal`, the points to win with.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from smz_jax.config.check import require
+from smz_jax.config.settings import EnvConfig
+
+ACTION_NAMES = ("HOLD", "ROLL")
+HOLD, ROLL = 0, 1
+SIDES = 6
+TOLERANCE = 1e-10
+"""Of the values; each sweep comes nearer by a constant factor."""
+
+
+class PigRules(NamedTuple):
+    """Every state, and what each roll of the die makes of it."""
+
+    goal: int
+    points: np.ndarray  # [S, 3] int, banked by the mover, by the other one, and those of the turn
+    next_state: np.ndarray  # [S, 2, SIDES] int32; S once the game is won
+    reward: np.ndarray  # [S, 2, SIDES] float64, of who moves
+    discount: (
+        np.ndarray
+    )  # [S, 2, SIDES] float64, 0 once it is won, -1 where the turn passes, else 1
+
+    @property
+    def num_states(self) -> int:
+        """S; the game begins in state 0."""
+        return len(self.points)
+
+
+def check_id(config: EnvConfig) -> None:
+    """Raises ConfigError in one line unless `config` names the game."""
+    require(config.id == "Pig", "env.id", config.id, "Pig where env.suite is turns")
+    read_goal(config)
+
+
+def count_players(config: EnvConfig) -> int:
+    """Players of the game."""
+    del config
+    return 2
+
+
+def read_goal(config: EnvConfig) -> int:
+    """The goal of `env.kwargs`; raises ConfigError in one line if something is wrong with them."""
+    options = config.options
+    require(set(options) <= {"goal"}, "env.kwargs", config.kwargs, "'{\"goal\": 20}' at most")
+    goal = options.get("goal", 20)
+    fits = isinstance(goal, int) and not isinstance(goal, bool) and 2 <= goal <= 60
+    require(fits, "env.kwargs: goal", goal, "a whole number in 2..60")
+    return goal
+
+
+@functools.lru_cache(maxsize=4)
+def make_rules(goal: int) -> PigRules:
+    """The tables of a goal: goal^2 (goal + 1) / 2 states."""
+    points = np.argwhere(np.add.outer(np.arange(goal), np.arange(goal)) < goal)  # mover's, turn's
+    own, turn = (np.repeat(x, goal) for x in points.T)
+    other = np.tile(np.arange(goal), len(points))
+    number = np.full((goal, goal, goal), -1, np.int32)
+    number[own, other, turn] = states = np.arange(len(own), dtype=np.int32)
+    shape = (len(states), 2, SIDES)
+    next_state = np.full(shape, len(states), np.int32)
+    reward, discount = np.zeros(shape), np.zeros(shape)
+    next_state[:, HOLD] = number[other, own + turn, 0][:, None]
+    next_state[:, ROLL, 0] = number[other, own, 0]
+    discount[:, HOLD] = discount[:, ROLL, 0] = -1
+    for face in range(2, SIDES + 1):
+        wins, last = own + turn + face >= goal, face - 1
+        reward[wins, ROLL, last] = 1
+        on = ~wins
+        next_state[on, ROLL, last] = number[own[on], other[on], turn[on] + face]
+        discount[on, ROLL, last] = 1
+    return PigRules(goal, np.stack([own, other, turn], axis=1), next_state, reward, discount)
+
+
+def action_values(rules: PigRules, values: np.ndarray) -> np.ndarray:
+    """Q `[S, 2]` of who moves, given the values `[S + 1]` of those who move next."""
+    return (rules.reward + rules.discount * values[rules.next_state]).mean(axis=-1)
+
+
+@functools.lru_cache(maxsize=4)
+def optimal_values(goal: int) -> tuple[np.ndarray, np.ndarray]:
+    """V* `[S + 1]` and Q* `[S, 2]`: expected results in [-1, 1] of who moves, without discount."""
+    rules = make_rules(goal)
+    values = np.zeros(rules.num_states + 1)
+    while True:
+        action_value = action_values(rules, values)
+        before, values = values, np.append(action_value.max(axis=1), 0.0)
+        if np.abs(values - before).max() < TOLERANCE:
+            return values, action_value
+
+
+def expected_results(rules: PigRules, ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
+    """The expected results of a policy against another: as player 0, who begins, and as player 1.
+
+    Policies `[S, 2]` are chances of the actions. A game that never ends counts 0.
+    """
+
+    def moved(policy: np.ndarray, same: np.ndarray, other: np.ndarray) -> np.ndarray:
+        """Values of who moves by `policy`, by those in which the same one and the other moves."""
+        passes = rules.discount < 0
+        after = np.where(passes, other[rules.next_state], same[rules.next_state])
+        q = (rules.reward + rules.discount * after).mean(axis=-1)
+        return np.append((policy * q).sum(axis=1), 0.0)
+
+    first = second = np.zeros(rules.num_states + 1)  # of us to move, and of them to move
+    for _ in range(100_000):
+        old = first, second
+        first, second = moved(ours, first, second), moved(theirs, second, first)
+        if max(np.abs(x - y).max() for x, y in zip(old, (first, second), strict=True)) < TOLERANCE:
+            break
+    return float(first[0]), float(-second[0])
+
+
+def true_entropy(rules: PigRules) -> np.ndarray:
+    """H `[S, 2]` in nats of the next state: several rolls may win alike."""
+    ways = rules.next_state[..., None] == rules.next_state[..., None, :]
+    return np.log(SIDES / ways.sum(axis=-1)).mean(axis=-1)
+
+
+def reachable(rules: PigRules) -> np.ndarray:
+    """`[S]` bool, states that some play leads to."""
+    found = np.zeros(rules.num_states + 1, np.bool_)
+    found[0], count = True, 0
+    while count != found.sum():
+        count = found.sum()
+        found[rules.next_state[found[:-1]].ravel()] = True
+    return found[:-1]
+
+
+def observations(rules: PigRules) -> np.ndarray:
+    """What is seen in each state, `[S + 1, 3 goal]` uint8: three one-hots; all 0 once it is won."""
+    seen = np.eye(rules.goal, dtype=np.uint8)[rules.points].reshape(rules.num_states, -1)
+    return np.pad(seen * np.uint8(255), ((0, 1), (0, 0)))
+
+
+def states_of(rules: PigRules, frames: np.ndarray) -> np.ndarray:
+    """The states `[B]` that frames `[B, 3 goal]` show; S where the game is won."""
+    size = rules.goal
+    number = np.full((size, size, size), rules.num_states, np.int32)
+    number[tuple(rules.points.T)] = np.arange(rules.num_states)
+    own, other, turn = frames.reshape(len(frames), 3, size).argmax(axis=2).T
+    return np.where(frames.any(axis=1), number[own, other, turn], rules.num_states)
+
+
+def opponents_of(config: EnvConfig) -> dict[str, Callable[[int], Callable[..., np.ndarray]]]:
+    """The best player: `seed -> (frames [B, 3 goal] -> actions [B])`."""
+    goal = read_goal(config)
+
+    def make_exact_player(seed: int) -> Callable[..., np.ndarray]:
+        del seed
+        rules, (_, action_value) = make_rules(goal), optimal_values(goal)
+        best = np.append(action_value.argmax(axis=1), HOLD)
+        return lambda frames: best[states_of(rules, frames)]
+
+    return {"exact": make_exact_player}

@@ -1,0 +1,163 @@
+"""Pig: its tables against its rules in plain Python, the exact answers, the games."""
+
+import functools
+
+import numpy as np
+import pytest
+
+from smz_jax.config.check import ConfigError
+from smz_jax.config.settings import EnvConfig
+from smz_jax.envs import check_env_id, count_players, make_env, make_spec, opponents_of
+from smz_jax.envs.turns import pig_rules
+from smz_jax.envs.turns.pig_rules import HOLD, ROLL
+
+GOAL = 6
+
+
+def pig(goal=GOAL):
+    return EnvConfig(suite="turns", id="Pig", kwargs=f'{{"goal": {goal}}}', frame_stack=1)
+
+
+def move(own, other, turn, action, face, goal=GOAL):
+    """The rules: who moves next (1 or -1; 0: nobody, the mover won), and what that one sees."""
+    if action == HOLD:
+        return -1, (other, own + turn, 0)
+    if face == 1:
+        return -1, (other, own, 0)
+    if own + turn + face >= goal:
+        return 0, None
+    return 1, (own, other, turn + face)
+
+
+def test_the_tables_are_the_rules():
+    rules, found = pig_rules.make_rules(GOAL), {}
+    number = {tuple(points): state for state, points in enumerate(rules.points.tolist())}
+    assert number[0, 0, 0] == 0 and len(number) == GOAL**2 * (GOAL + 1) // 2
+    for points, state in number.items():
+        for action in (HOLD, ROLL):
+            outcomes = []
+            for face in range(1, 7):
+                turn, after = move(*points, action, face)
+                place = state, action, face - 1
+                assert rules.discount[place] == turn and rules.reward[place] == (turn == 0)
+                assert rules.next_state[place] == (number[after] if after else len(number))
+                outcomes.append(after)
+            shares = np.unique([str(x) for x in outcomes], return_counts=True)[1] / 6
+            found[state, action] = -(shares * np.log(shares)).sum()
+    entropy = pig_rules.true_entropy(rules)
+    np.testing.assert_allclose(entropy, [[found[s, a] for a in (0, 1)] for s in number.values()])
+
+
+def test_the_exact_answers():
+    """0.6156 for who begins at 20 points (Neller and Presser's equations, solved by others)."""
+    values, action_value = pig_rules.optimal_values(20)
+    assert (values[0] + 1) / 2 == pytest.approx(0.6156, abs=5e-5) and len(values) == 4201
+    rules = pig_rules.make_rules(20)
+    best, hold = np.eye(2)[action_value.argmax(axis=1)], np.eye(2)[np.zeros(4200, int)]
+    first, second = pig_rules.expected_results(rules, best, best)
+    assert first == pytest.approx(values[0]) and second == pytest.approx(-values[0])
+    assert pig_rules.expected_results(rules, best, hold) == pytest.approx((1, 1))
+    assert pig_rules.expected_results(rules, hold, best) == pytest.approx((-1, -1))
+    # Recursion over games of at most n moves: at 12 moves little of the value is left to come.
+    rules = pig_rules.make_rules(3)
+
+    @functools.cache
+    def worth(points, moves):
+        if moves == 0:
+            return 0.0
+        of_action = []
+        for action in (HOLD, ROLL):
+            turns = [move(*points, action, face, goal=3) for face in range(1, 7)]
+            of_action.append(
+                sum(1 if t == 0 else t * worth(after, moves - 1) for t, after in turns) / 6
+            )
+        return max(of_action)
+
+    own = pig_rules.optimal_values(3)[0]
+    expected = [worth(tuple(points), 60) for points in rules.points.tolist()]
+    np.testing.assert_allclose(own[:-1], expected, atol=1e-6)
+
+
+def test_a_player_against_another_by_simulation():
+    """A coin's play against the best one's, from both sides, by 4,000 games with other code."""
+    rules, (_, action_value) = pig_rules.make_rules(GOAL), pig_rules.optimal_values(GOAL)
+    best, coin = np.eye(2)[action_value.argmax(axis=1)], np.full((rules.num_states, 2), 0.5)
+    draw, wins = np.random.default_rng(0), np.zeros(2)
+    number = {tuple(points): state for state, points in enumerate(rules.points.tolist())}
+    for seat in (0, 1):
+        for _ in range(2000):
+            player, points = 0, (0, 0, 0)
+            while True:
+                policy = coin if player == seat else best
+                action = int(draw.random() < policy[number[points], ROLL])
+                turn, after = move(*points, action, int(draw.integers(1, 7)))
+                if turn == 0:
+                    wins[seat] += 1 if player == seat else -1
+                    break
+                player, points = player ^ (turn < 0), after
+    np.testing.assert_allclose(
+        pig_rules.expected_results(rules, coin, best), wins / 2000, atol=0.06
+    )
+
+
+def test_games_follow_the_rules_and_say_who_moves():
+    env, rules = make_env(pig(), seed=1, num_envs=16), pig_rules.make_rules(GOAL)
+    draw, last, faces, ends = np.random.default_rng(0), env.reset(), [], 0
+    assert env.spec == make_spec(pig()) and env.spec.players == 2
+    assert last.is_first.all() and not last.player.any()
+    for _ in range(300):
+        actions = draw.integers(0, 2, 16)
+        step, before = env.step(actions), pig_rules.states_of(rules, last.observation[:, 0])
+        after = pig_rules.states_of(rules, step.observation[:, 0])
+        for lane in range(16):
+            if last.game_over[lane]:
+                assert step.is_first[lane] and after[lane] == 0 and step.player[lane] == 0
+                assert step.reward[lane] == step.raw_reward[lane] == 0
+                continue
+            place = before[lane], actions[lane]
+            possible = rules.next_state[place].tolist()
+            assert after[lane] in possible
+            face = possible.index(after[lane])
+            turned = rules.discount[place][face] < 0
+            assert step.player[lane] == last.player[lane] ^ turned
+            assert step.terminated[lane] == (after[lane] == rules.num_states)
+            assert step.reward[lane] == rules.reward[place][face] == step.terminated[lane]
+            assert step.raw_reward[lane] == step.reward[lane] * (1, -1)[last.player[lane]]
+            ends += step.terminated[lane]
+            if actions[lane] == ROLL:
+                faces.append(face == 0)
+        last = step
+    assert ends > 50 and np.mean(faces) == pytest.approx(1 / 6, abs=0.03)
+    env.close()
+
+
+def test_the_same_dice_whatever_is_played():
+    """The die of a lane's step depends neither on the actions nor on the other lanes."""
+    whole, part = make_env(pig(20), seed=5, num_envs=4), make_env(pig(20), seed=5, num_envs=2)
+    first, second = whole.reset(), part.reset()
+    for _ in range(40):
+        first, second = whole.step(np.ones(4, int)), part.step(np.ones(2, int))
+        for name in ("observation", "player", "terminated"):
+            np.testing.assert_array_equal(getattr(first, name)[:2], getattr(second, name))
+
+
+def test_the_best_player_reads_what_is_seen():
+    rules, (_, action_value) = pig_rules.make_rules(42), pig_rules.optimal_values(42)
+    frames = pig_rules.observations(rules)
+    states = np.append(np.random.default_rng(0).integers(0, rules.num_states, 200), len(frames) - 1)
+    np.testing.assert_array_equal(pig_rules.states_of(rules, frames[states]), states)
+    act = opponents_of(pig(42))["exact"](0)
+    states[:100] = np.flatnonzero(action_value.argmax(axis=1) == HOLD)[:100]
+    np.testing.assert_array_equal(act(frames[states[:-1]]), action_value[states[:-1]].argmax(1))
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "what"),
+    [('{"goal": 1}', "goal"), ('{"goal": true}', "goal"), ('{"players": 3}', "env.kwargs")],
+)
+def test_wrong_options_are_refused(kwargs, what):
+    with pytest.raises(ConfigError, match=what):
+        check_env_id(EnvConfig(suite="turns", id="Pig", kwargs=kwargs))
+    with pytest.raises(ConfigError, match="Pig where"):
+        check_env_id(EnvConfig(suite="turns", id="Sow"))
+    assert count_players(pig()) == 2 and count_players(EnvConfig()) == 1
