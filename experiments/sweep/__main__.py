@@ -62,8 +62,9 @@ class SweepRequest(Checked):
     """Of every run. Unset: as the file says, else laptop."""
     run_dir: Path | None = None
     """Unset: runs/sweeps/<name>."""
-    engine: Literal["local", "ray"] = "local"
-    """local: on cores of this machine. ray: as tasks of a Ray cluster."""
+    engine: Literal["local", "ray", "slurm"] = "local"
+    """local: on cores of this machine. ray: as tasks of a Ray cluster. slurm: as an array job
+    that is submitted and not waited for; --report shows what is finished."""
     address: str | None = None
     """Of the Ray cluster: auto (the one that this machine is part of), HOST:PORT, or local (one of
     this machine's cores, for a try). Unset: auto."""
@@ -136,11 +137,26 @@ def check_folder(sweep: Sweep, folder: Path) -> None:
             )
 
 
+def hand_over(request: SweepRequest, sweep: Sweep, jobs: list[Job], folder: Path) -> int:
+    """Gives what is left of a sweep to Slurm; gives the exit code."""
+    from experiments.sweep.slurm import submit, write_script
+
+    require(request.address is None, "address", request.address, "left out but with --engine ray")
+    left = sum(job.command() is not None for job in jobs)
+    if not left:
+        print("all runs are finished: --report shows them")
+        return 0
+    number = submit(write_script(jobs, folder, sweep.name, request.jobs))
+    again = shlex.join(["python", "-m", "experiments.sweep", *sys.argv[1:]])
+    print(f"submitted {left} runs as job {number}. What is finished:\n  {again} --report")
+    return 0
+
+
 def run_sweep(request: SweepRequest) -> int:
     """Plans, runs and reports; gives the exit code."""
     sweep = find_sweep(request)
     folder = request.run_dir or RUNS_ROOT / "sweeps" / sweep.name
-    if request.engine == "ray":  # another node has other relative paths
+    if request.engine != "local":  # another node has other relative paths
         folder = folder.absolute()
     check_folder(sweep, folder)
     jobs = plan_sweep(request, sweep, folder)
@@ -166,6 +182,8 @@ def run_sweep(request: SweepRequest) -> int:
     if request.report:
         write([])
         return 0
+    if request.engine == "slurm":
+        return hand_over(request, sweep, jobs, folder)
     engine = open_engine(request.engine, request.address, request.jobs, jobs[0].preset)
     shown.write_document(shown.make_report(sweep, jobs), folder)
     return carry_out(jobs, engine, "sweep", write, retries=1)

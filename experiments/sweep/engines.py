@@ -1,7 +1,7 @@
 """Where the processes of jobs run: what the runner asks of an engine, and this machine's cores.
 
 An engine starts a process and tells of it. States, tries, the table and results are the runner's.
-Another engine is `ray_engine`; `slurm` hands a whole sweep over instead.
+Another engine is `ray_engine`.
 """
 
 import contextlib

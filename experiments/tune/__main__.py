@@ -38,9 +38,9 @@ examples:
     python -m experiments.cartpole --config runs/tune/cartpole/best.yaml
 
 Each trial is an ordinary run for each seed, in RUN_DIR/trials/<trial>/seed<seed>. Between two seeds
-a trial is given up if its mean so far is below the median of the complete ones. The same line
-continues a study that was stopped, and several workers may share one. At the end the best settings
-and the default are run on fresh seeds: the best of many trials is partly the luckiest.
+a trial is given up unless its mean so far is among the best third of the complete ones. The same
+line continues a study that was stopped, and several workers may share one. At the end the best
+settings and the default are run on fresh seeds: the best of many trials is partly the luckiest.
 
 RUN_DIR gets study.log (Optuna's journal), best.yaml (for --config), report.html and fresh/, a sweep
 of the two. Needs Optuna: pip install '.[tune]'. Exit code: 0; 1 if a run failed; 2 for a wrong
@@ -64,8 +64,8 @@ class TuneRequest(Checked):
     """Of the comparison at the end. Unset: the five after the largest of the seeds."""
     preset: Literal["tiny", "smoke", "laptop", "gpu"] | None = None
     """Of every run. Unset: as the file says, else laptop."""
-    pruner: Literal["median", "none"] = "median"
-    """none: every trial runs on all seeds."""
+    pruner: Literal["third", "none"] = "third"
+    """third: given up after a seed unless among the best third so far. none: all seeds are run."""
     seed: Annotated[int, Between(0, 2**31 - 1)] = 0
     """Of what is proposed."""
     run_dir: Path | None = None
@@ -175,7 +175,7 @@ def run_tune(request: TuneRequest) -> int:
 
     there = (folder / JOURNAL).is_file() or not request.report
     require(there, "run_dir", str(folder), "the folder of a study, to report on it")
-    study = Study(folder, space, request.seed, request.pruner == "median")
+    study = Study(folder, space, request.seed, request.pruner != "none")
     if request.report:
         return report(study, space, folder, seeds)
     default = space.default()

@@ -24,6 +24,8 @@ STARTUP_TRIALS = 8
 """Trials drawn at random, the default among them, before any is proposed."""
 FULL_TRIALS = 4
 """Trials that run on all seeds before one may be pruned."""
+BEST_PERCENT = 33.0
+"""A trial goes on after a seed if it is among this share of the complete ones after as many."""
 NAME = "tune"
 
 
@@ -91,8 +93,9 @@ class Study:
         self._open = contextlib.ExitStack()
         pruner = optuna.pruners.NopPruner()
         if prunes:
-            pruner = optuna.pruners.MedianPruner(n_startup_trials=FULL_TRIALS, n_warmup_steps=0)
-        document = json.dumps({**space.document(), "seed": seed, "pruner": prunes}, sort_keys=True)
+            pruner = optuna.pruners.PercentilePruner(BEST_PERCENT, n_startup_trials=FULL_TRIALS)
+        about = {**space.document(), "seed": seed, "pruner": "third" if prunes else "none"}
+        document = json.dumps(about, sort_keys=True)
         with self._locked():
             self._mend()
             # The lock of the file is a link to its path, which has to be absolute to be followed.

@@ -166,7 +166,7 @@ def test_the_whole_study(tune, capsys):
     assert engine.started[0] == "trial014 seed 0" and rows()[:14] == found
     with pytest.raises(ConfigError, match=r"seeds = \[4\] is not allowed: it must be that of the"):
         tune("--seeds", "4")
-    with pytest.raises(ConfigError, match="pruner = False is not allowed"):
+    with pytest.raises(ConfigError, match="pruner = 'none' is not allowed"):
         tune("--pruner", "none")
 
 
@@ -223,7 +223,7 @@ def test_several_workers_share_a_study(tune, tmp_path):
     assert len(Study(folder, space).trials()) == 6
 
 
-def test_a_trial_is_given_up_only_between_seeds_and_below_the_median(tune, tmp_path):
+def test_a_trial_is_given_up_only_between_seeds_and_below_the_best_third(tune, tmp_path):
     with Study(tmp_path / "out", read()) as study:
         trials = [study.ask(9) for _ in range(9)]
         for number, score in enumerate((10.0, 20.0, 30.0)):
@@ -231,10 +231,10 @@ def test_a_trial_is_given_up_only_between_seeds_and_below_the_median(tune, tmp_p
         assert study.report(3, [0.0]) == "running"  # of four complete trials there are three
         assert study.report(3, [0.0, 0.0, 40.0]) == "complete"
         assert study.trials()[3].means == (0.0, 0.0, 40 / 3)
-        # After one seed the four had 10, 20, 30 and 0: the median is 15.
-        assert study.report(4, [14.9]) == "pruned"
-        assert study.report(5, [15.1]) == "running"
-        assert study.report(5, [15.1, 13.1]) == "running"  # the best of its means counts
+        # After one seed the four had 0, 10, 20 and 30: the upper third begins at 20.1.
+        assert study.report(4, [20.0]) == "pruned"
+        assert study.report(5, [20.2]) == "running"
+        assert study.report(5, [20.2, 13.1]) == "running"  # the best of its means counts
         best = best_of(study.trials())
         assert best and best.number == 2 and len(trials) == 9
 
