@@ -111,7 +111,7 @@ def draw_contours(found: Found) -> Figure:
     figure.set_size_inches(max(style.WIDTH, 4.2 * len(pairs)), 4.4)
     trials = [x for state in _looks() for x in scored(found, state)]
     scores = np.array([x.means[-1] for x in trials])
-    low, high = float(scores.min(initial=0)), float(scores.max(initial=0))
+    low, high = (float(scores.min()), float(scores.max())) if len(scores) else (0.0, 1.0)
     levels = np.linspace(low, high if high > low else low + 1, LEVELS)
     colours: Any = {"cmap": "cividis", "vmin": levels[0], "vmax": levels[-1]}
     shown = None
@@ -129,6 +129,8 @@ def draw_contours(found: Found) -> Figure:
             label(style.plot_text(of.name))
             _scale(axes, of, which)
         axes.grid(visible=False)
+        axes.use_sticky_edges = False  # points at the ends of a range are seen whole
+        axes.margins(0.05)
     if shown is not None:
         figure.colorbar(shown, ax=panels, label="mean score", shrink=0.9)
     return figure
