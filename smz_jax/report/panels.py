@@ -153,7 +153,7 @@ _add(
     columns=2,
     legend=4,
     empty="not known",
-    shown=lambda runs: any(run.curve("macros/refusals")[0] for run in runs),
+    shown=lambda runs: any(x.can_have_macros and x.curve("macros/refusals")[0] for x in runs),
 )
 _add(
     "top_macros",
@@ -194,6 +194,7 @@ _add(
     ),
     legend=4,
     empty="not known yet",
+    **_IF_MACROS,
 )
 _add(
     "time",

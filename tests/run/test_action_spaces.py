@@ -11,6 +11,8 @@ from experiments.gym import EXPERIMENT
 from smz_jax.config.check import ConfigError
 from smz_jax.config.cli import parse
 from smz_jax.envs import make_spec
+from smz_jax.report.data import load_run
+from smz_jax.report.panels import PANELS
 from smz_jax.run.loop import train
 from smz_jax.run.stored_play import make_reader
 from tests.support.gym_worlds import Composed
@@ -36,6 +38,10 @@ def test_a_run_of_a_choice_and_a_number(tmp_path, capsys):
     out = capsys.readouterr().out
     assert out.count("no macros: actions have continuous parts") == 1
     assert outcome.library["macros"] == [] and outcome.library["stats"]["certain_play"] == 0
+    run = load_run(tmp_path)
+    hidden = {name for name, panel in PANELS.items() if not panel.shown([run])}
+    assert {"gates", "generality", "preconditions", "top_macros", "macros_found"} <= hidden
+    assert not hidden & {"score", "losses", "transition_entropy"}
     assert outcome.baselines["random"] and outcome.baselines["constant"] == {}
     longer = flags("mixed", "tiny", **settings | {"total_env_steps": 128})
     assert train(longer, tmp_path, resume=True).env_steps == 128
