@@ -81,9 +81,12 @@ class TuneRequest(Checked):
     """Run nothing, write the report."""
 
 
-def fresh_sweep(space: Space, best: dict[str, object], seeds: Sequence[int]) -> Sweep:
-    """The default beside the best settings, on seeds that no trial has seen."""
-    pair = [space.variant(DEFAULT), space.variant(BEST, best)]
+def fresh_sweep(space: Space, best: "Trial", seeds: Sequence[int]) -> Sweep:
+    """The default beside the best settings, on seeds that no trial has seen.
+
+    The folder of the best is named after its trial: a study that is continued may find another.
+    """
+    pair = [space.variant(DEFAULT), replace(space.variant(best.name, best.chosen), label=BEST)]
     variants = [replace(x, seeds=tuple(seeds)) for x in pair]
     return Sweep(f"{space.module}-tuned", variants, DEFAULT, space.preset)
 
@@ -147,7 +150,7 @@ def compare(
     from experiments.sweep.runner import carry_out
     from experiments.sweep.sweep_figures import draw_all
 
-    sweep, out = fresh_sweep(space, best.chosen, seeds), folder / "fresh"
+    sweep, out = fresh_sweep(space, best, seeds), folder / "fresh"
     jobs = make_plan([(x, seeds) for x in sweep.variants], space.preset, out)
     check_all(jobs)
     jobs.sort(key=lambda job: job.seed)
@@ -217,7 +220,7 @@ def report(study: "Study", space: Space, folder: Path, seeds: Sequence[int]) -> 
     from experiments.tune.tune_figures import draw_all
 
     best, default = find_best(study), space.default()
-    sweep = fresh_sweep(space, best.chosen, seeds)
+    sweep = fresh_sweep(space, best, seeds)
     jobs = fresh_jobs(sweep, folder, space.preset) if best.chosen != default else []
     parts = (space, study.trials(), best, default, study.importances(), folder, sweep, jobs)
     found = tune_report.Found(*parts)

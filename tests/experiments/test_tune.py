@@ -170,6 +170,17 @@ def test_the_whole_study(tune, capsys):
         tune("--pruner", "none")
 
 
+def test_a_study_that_is_continued_may_find_another_best(tune):
+    ends = []
+    for trials in ("3", "14"):
+        assert tune("--trials", trials, "--fresh_seeds", "9") == 0
+        ends.append({x.name for x in Path("out/fresh").iterdir() if x.is_dir()} - {"default"})
+    first, both = ends
+    assert len(first) == 1 and len(both) == 2 and first < both
+    (newest,) = both - first
+    assert f"{newest} has the highest mean score of 14" in Path("out/report.html").read_text()
+
+
 def test_without_pruning_all_seeds_run(tune):
     assert tune("--trials", "8", "--pruner", "none", "--fresh_seeds", "9") == 0
     assert [(x["state"], x["seeds"]) for x in rows()] == [("complete", "3")] * 8
