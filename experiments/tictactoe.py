@@ -16,8 +16,8 @@ EXPERIMENT = Experiment(
     base={"env.suite": "pgx", "env.id": "tic_tac_toe"},
     description="Stochastic MuZero on tic-tac-toe (pgx), in self-play; scores are results against "
     "a random player.",
-    expects="a mean result of 0.91 against a random player and -0.11 against exact play (one seed), "
-    "7.5 minutes on one core",
+    expects="a mean result of 0.91 against a random player and -0.11 against exact play (one "
+    "seed), 7.5 minutes on one core",
 )
 
 
