@@ -109,6 +109,7 @@ def _leaf(space: spaces.Space, bins: int, what: str) -> _Leaf:
             for first, count in zip(starts, space.nvec.ravel(), strict=True)
         ]
     else:
+        assert isinstance(space, spaces.MultiBinary)
         shape = (space.n,) if isinstance(space.n, int) else tuple(space.n)
         options = [np.arange(2)] * math.prod(shape)
     parts = tuple(Part(tuple(map(str, x.tolist()))) for x in options)
