@@ -57,6 +57,8 @@ def test_a_cancelled_task_saves_and_the_next_one_continues(made_up, node):  # no
     """Ray interrupts between two instructions of Python, as `interrupt_main` does."""
     (job,) = plan(made_up, (8,))
     job.run_dir.parent.mkdir(parents=True)
+    # As in a task: a shell ignores the signal for what it runs in the background.
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def cancel():
         wait_for(job.run_dir / "metrics.jsonl")
@@ -67,8 +69,11 @@ def test_a_cancelled_task_saves_and_the_next_one_continues(made_up, node):  # no
 
     thread = threading.Thread(target=cancel)
     thread.start()
-    assert run_job(job, {}, os.getcwd()) == 128 + signal.SIGTERM
-    thread.join()
+    try:
+        assert run_job(job, {}, os.getcwd()) == 128 + signal.SIGTERM
+    finally:
+        thread.join()
+        signal.signal(signal.SIGINT, former)
     assert (job.run_dir / "saved").exists() and not job.is_finished()
     assert run_job(job, {}, os.getcwd()) == 0 and job.is_finished()
     assert json.loads(job.record.read_text())["command"][-1] == "--resume"

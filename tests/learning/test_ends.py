@@ -43,7 +43,7 @@ def compared(config, networks, key=None):
 def test_the_continuation_term_equals_a_numpy_twin():
     """Cross-entropy of a sigmoid: 0 past the termination, unknown past the truncation."""
     config = make_config(STEPS, consistency=0.0, contrast=0.0, reconstruction=0.0)
-    networks = SimpleNamespace(continuation=lambda params, x: x[:, 0])
+    networks = SimpleNamespace(parts=(), continuation=lambda params, x: x[:, 0])
     got, batch, u = compared(config, networks)
     logits, expected = np.asarray(u.embeddings, np.float64)[1:, :, 0], np.zeros(B)
     for b in range(B):
@@ -52,14 +52,14 @@ def test_the_continuation_term_equals_a_numpy_twin():
             loss = -np.log(p if MASKS["discount"][b][k] else 1 - p)
             expected[b] += MASKS["value_mask"][b][k + 1] * loss / STEPS
     np.testing.assert_allclose(got["continuation"], expected, rtol=1e-5)
-    without = losses.loss_terms(SimpleNamespace(continuation=None), {}, u, batch, config)
+    without = losses.loss_terms(SimpleNamespace(parts=(), continuation=None), {}, u, batch, config)
     assert set(got) - set(without) == {"continuation"}
 
 
 def test_of_two_players_the_head_learns_whose_turn_it_is():
     """Cross-entropy of three kinds; the discount is the chance of +1 less that of -1."""
     config = make_config(STEPS, consistency=0.0, contrast=0.0, reconstruction=0.0)
-    networks = SimpleNamespace(continuation=lambda params, x: x[:, :3])
+    networks = SimpleNamespace(parts=(), continuation=lambda params, x: x[:, :3])
     batch, u = windows_with_ends(), make_unrolled(STEPS, np.random.default_rng(1))
     turns = np.array([[1, -1, -1], [0, 0, 0], [-1, 1, 0], [0, 0, 0]], np.float32)
     batch = batch._replace(targets=batch.targets._replace(discount=jnp.asarray(turns)))
@@ -90,6 +90,7 @@ def test_of_two_players_the_head_learns_whose_turn_it_is():
 def test_a_step_that_ends_is_neither_compared_nor_reconstructed():
     config = make_config(STEPS)
     networks = SimpleNamespace(
+        parts=(),
         continuation=None,
         project=lambda params, x, predict: x,
         frame_target=lambda params, after, before: jnp.zeros((len(after), 5)),
@@ -112,7 +113,7 @@ def test_frames_decoded_in_part_are_the_same_on_average(every):
         return state, afterstate
 
     networks = SimpleNamespace(
-        continuation=None, frame_target=lambda params, after, before: 0.0, decode=decode
+        parts=(), continuation=None, frame_target=lambda params, after, before: 0.0, decode=decode
     )
     whole = compared(config, networks)[0]["reconstruction"]
     config = dataclasses.replace(config, loss=part)
