@@ -85,10 +85,11 @@ def trained(step, state):
 
 def test_the_model_does_not_notice():
     """All that is the model's has the same bits, and each part of the jump learns."""
-    config, (*_, plain_step) = make_config(), toy.parts(1)
+    config, (plain_config, networks, _) = make_config(), toy.parts(1)
     jumping = make_networks(config.network, toy.SPEC)
+    plain_step = learner.TrainStep(networks, toy.stub_replay(), plain_config, toy.SPEC)
     step = learner.TrainStep(jumping, toy.stub_replay(), config, toy.SPEC)
-    step.program = plain_step.program  # compiled already, for other tests
+    step.program = plain_step.program  # one program; not that of other tests, which count theirs
     state = toy.start_state(step=50)
     jump = random_params(jumping)["jump"] | {"yes": jnp.float32(1), "false_yes": jnp.float32(1)}
     both = {name: {**getattr(state, name), "jump": jump} for name in ("params", "target_params")}
