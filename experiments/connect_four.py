@@ -4,9 +4,7 @@ One network plays both sides. At the end it plays matches against a random playe
 alpha-beta search of four moves: `docs/turns.md`.
 """
 
-from pathlib import Path
-from typing import Any
-
+from experiments.board import at_the_end
 from smz_jax.config.experiment import Experiment
 from smz_jax.run.launch import launch
 
@@ -17,13 +15,6 @@ EXPERIMENT = Experiment(
     description="Stochastic MuZero on connect four (pgx), in self-play; scores are results against "
     "a random player.",
 )
-
-
-def at_the_end(parts: Any, state: Any, run_dir: Path) -> dict[str, Any]:
-    """Matches against alpha-beta."""
-    from smz_jax.analysis.rules.matches import matches_at_the_end
-
-    return matches_at_the_end(parts, state, run_dir)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ if __name__ == "types":  # `python smz_jax` finds this file in place of Python's
     os.write(2, b"error: type `python -m smz_jax` in the folder above smz_jax\n")
     os._exit(2)
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -40,6 +41,16 @@ class Part(NamedTuple):
     names: tuple[str, ...]  # of its options
     values: tuple[float, ...] = ()  # of a number: its options' places in the range, from -1 to 1;
     #                                 empty where options have no order
+
+
+def strides(sizes: tuple[int, ...]) -> np.ndarray:
+    """What one more option of each part adds to an action's number: int32 `[parts]`."""
+    return np.array([math.prod(sizes[i + 1 :]) for i in range(len(sizes))], np.int32)
+
+
+def options_of(actions: Any, sizes: tuple[int, ...]) -> Any:
+    """Actions `[...]` to the options of their parts, int32 `[..., parts]`; NumPy's or JAX's."""
+    return actions[..., None] // strides(sizes) % np.array(sizes, np.int32)
 
 
 class Space(NamedTuple):
@@ -68,11 +79,8 @@ class Space(NamedTuple):
         """Of an action."""
         if self.names:
             return self.names[action]
-        found = []
-        for part in reversed(self.parts):
-            action, option = divmod(int(action), len(part.names))
-            found.append(part.names[option])
-        return " ".join(reversed(found))
+        options = options_of(np.int32(action), self.sizes)
+        return " ".join(x.names[i] for x, i in zip(self.parts, options, strict=True))
 
 
 class EnvSpec(NamedTuple):

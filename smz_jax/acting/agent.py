@@ -10,10 +10,10 @@ from jax.sharding import Mesh
 from smz_jax.config.settings import Config
 from smz_jax.config.training import RolloutConfig
 from smz_jax.model import steps
-from smz_jax.model.actions import slices, strides
+from smz_jax.model.actions import slices
 from smz_jax.model.lanes import LANES, WHOLE, count_devices, over_lanes
 from smz_jax.search.root_search import make_prior_policy, make_search
-from smz_jax.types import Array, Decision, EnvSpec, Networks, Params, Timestep
+from smz_jax.types import Array, Decision, EnvSpec, Networks, Params, Timestep, strides
 
 ActFn = Callable[[Timestep, int], np.ndarray]
 """`(timestep, step count) -> actions [B]`."""

@@ -66,10 +66,8 @@ def opponents_of(config: EnvConfig) -> dict[str, Callable[[int], Callable[[Any],
 def check_opponent(config: EnvConfig, name: str) -> None:
     """Raises ConfigError in one line where nobody of that name plays against the agent."""
     if name != "random":
-        known = ", ".join(("random", *opponents_of(config)))
-        require(
-            name in opponents_of(config), "eval.opponent", name, f"one of {known} in {config.id}"
-        )
+        known = ("random", *opponents_of(config))
+        require(name in known, "eval.opponent", name, f"one of {', '.join(known)} in {config.id}")
 
 
 def _games_of(config: EnvConfig) -> Any:

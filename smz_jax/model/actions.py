@@ -9,8 +9,6 @@ Where there is one part, O = A and this is the usual policy.
 """
 
 import itertools
-import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,17 +16,7 @@ import numpy as np
 import optax
 
 from smz_jax.model.lanes import own_rows
-from smz_jax.types import Array, Space
-
-
-def strides(sizes: tuple[int, ...]) -> np.ndarray:
-    """What one more option of each part adds to an action's number: int32 `[parts]`."""
-    return np.array([math.prod(sizes[i + 1 :]) for i in range(len(sizes))], np.int32)
-
-
-def options_of(actions: Any, sizes: tuple[int, ...]) -> Any:
-    """Actions `[...]` to the options of their parts, int32 `[..., parts]`; NumPy's or JAX's."""
-    return actions[..., None] // strides(sizes) % np.array(sizes, np.int32)
+from smz_jax.types import Array, Space, options_of, strides
 
 
 def slices(sizes: tuple[int, ...]) -> list[slice]:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from smz_jax.model import actions
-from smz_jax.types import Part, Space
+from smz_jax.types import Part, Space, options_of, strides
 
 SIZES = (2, 3, 2)
 EVERY = list(itertools.product(*map(range, SIZES)))  # in the order of their numbers
@@ -21,12 +21,12 @@ def joint(row):
 
 
 def test_numbers_count_the_last_part_fastest():
-    options = actions.options_of(np.arange(12), SIZES)
+    options = options_of(np.arange(12), SIZES)
     np.testing.assert_array_equal(options, EVERY)
-    np.testing.assert_array_equal(options @ actions.strides(SIZES), np.arange(12))
+    np.testing.assert_array_equal(options @ strides(SIZES), np.arange(12))
     # The largest number there may be.
     sizes, largest = (2**15, 2**16 - 1), jnp.array(2**15 * (2**16 - 1) - 1, jnp.int32)
-    found = np.asarray(actions.options_of(largest, sizes))
+    found = np.asarray(options_of(largest, sizes))
     np.testing.assert_array_equal(found, [2**15 - 1, 2**16 - 2])
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from gymnasium import spaces
 
 from smz_jax.config.check import require
-from smz_jax.types import Part, Space
+from smz_jax.types import Part, Space, options_of
 
 MAX_OPTIONS = 10_000
 """Most options of all parts: the width of a policy head."""
@@ -56,7 +56,7 @@ def make_actions(space: spaces.Space, bins: int, env_id: str) -> Actions:
     leaves = [_leaf(leaf, bins, what) for leaf in _leaves(space, what)]
     parts = tuple(part for leaf in leaves for part in leaf.parts)
     require(len(parts) > 0, what, str(space), "one that is not empty")
-    sizes = [len(part.names) for part in parts]
+    sizes = tuple(len(part.names) for part in parts)
     options, size = sum(sizes), math.prod(sizes)
     allowed = f"one of at most {MAX_OPTIONS} options, not {options}: fewer env.action_bins"
     if isinstance(space, spaces.Discrete):
@@ -65,11 +65,9 @@ def make_actions(space: spaces.Space, bins: int, env_id: str) -> Actions:
     allowed = f"one of at most 2^31-1 actions, not {size:.3g}: fewer env.action_bins"
     require(size < 2**31, what, _short(space), allowed)
     described = describe_actions(parts, size)
-    strides = np.array([math.prod(sizes[i + 1 :]) for i in range(len(sizes))], np.int64)
 
     def rebuild(actions: np.ndarray) -> Any:
-        chosen = actions[:, None] // strides % np.array(sizes)
-        return _build(space, iter(leaves), iter(chosen.T))
+        return _build(space, iter(leaves), iter(options_of(actions, sizes).T))
 
     return Actions(described, rebuild)
 
