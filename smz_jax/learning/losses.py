@@ -148,7 +148,11 @@ class Compared(NamedTuple):
 
     @property
     def alive(self) -> Array:
-        """Likewise `[K, B]`, but for those that led to an end: another life is seen after it."""
+        """Likewise `[K, B]`, but for those that led to an end.
+
+        What is seen after a lost life begins another one: the state past the end must not lie
+        near it.
+        """
         return self.transition * ~is_end(self.targets.discount)
 
 
