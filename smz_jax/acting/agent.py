@@ -97,7 +97,7 @@ def make_decide(
 
 
 class Agent:
-    """The searched policy, by default greedy; counts what its searches complain of.
+    """Plays by a decision, greedily unless told otherwise; counts what searches complain of.
 
     Args:
         decide: as `make_decide` gives it with policy `search`.

@@ -307,7 +307,6 @@ class Config(Checked):
         if self.dataset:
             factors = "learner.updates_per_env_step x env.num_envs x rollout.length"
             allowed = f"at least the {updates} updates of an iteration of a dataset ({factors})"
-            need("rollout.policy", self.rollout.policy == "search", "search with a dataset")
             need("learner.updates_per_env_step", updates >= 1, "above 0 with a dataset")
             need("devices", self.devices == 1, "1 with a dataset")
         need("total_env_steps", self.total_env_steps >= self.iteration_steps, allowed)

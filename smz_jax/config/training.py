@@ -11,7 +11,8 @@ class RolloutConfig(Checked, section="rollout"):
     """How games are played for training."""
 
     policy: Literal["search", "prior"] = "search"
-    """search: act by the tree's visits. prior: the bare policy head, epsilon-greedy."""
+    """search: act by the tree's visits. prior: the bare policy head, epsilon-greedy; of a dataset
+    nothing is searched anew, and the policy learns the actions that were played."""
     length: Annotated[int, Between(1, 10_000)] = 32
     """T: steps of every lane between two rounds of learning."""
     pools: Annotated[int, Between(1, 2, words="1 or 2")] = 1
@@ -218,8 +219,11 @@ class MacroConfig(Checked, section="macro"):
 
 @dataclass(frozen=True)
 class EvalConfig(Checked, section="eval"):
-    """Whole games, raw scores, by search at temperature 0."""
+    """Whole games, raw scores, at temperature 0."""
 
+    policy: Literal["search", "prior"] = "search"
+    """search: the most visited action. prior: the likeliest of the bare policy head, for models
+    that were never searched (behaviour cloning)."""
     num_games: Annotated[int, Between(1, 4096)] = 32
     """Games of the final evaluation, shared equally by the lanes."""
     num_envs: Annotated[int, Between(1, 4096)] = 32

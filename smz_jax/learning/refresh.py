@@ -23,7 +23,16 @@ from smz_jax.model.lanes import WHOLE, over_lanes, own_sums
 from smz_jax.model.observe import stack_windows
 from smz_jax.model.steps import decide, finite_logits, normalised_entropy
 from smz_jax.search.root_search import make_search
-from smz_jax.types import TARGETS, Array, Decision, EnvSpec, Networks, Params, Trajectory
+from smz_jax.types import (
+    TARGETS,
+    Array,
+    Decision,
+    EnvSpec,
+    Networks,
+    Params,
+    SearchOutput,
+    Trajectory,
+)
 
 LEAST_PROBABILITY = 1e-6
 """Probabilities below count as this in the divergence of policies: visits may be 0."""
@@ -96,6 +105,7 @@ def make_refresh_block(networks: Networks, config: Config, spec: EnvSpec) -> Cal
     """
     search = make_search(networks, config, spec)
     size, is_stored = config.refresh_block, config.dataset is not None
+    is_searched = config.rollout.policy == "search"
 
     def refresh_block(
         params: Params, state: Any, rng_key: Array, first: Array, step: Array
@@ -103,8 +113,13 @@ def make_refresh_block(networks: Networks, config: Config, spec: EnvSpec) -> Cal
         observation, old = read_flat(state, first, size, spec)
         embedding = networks.representation(params, observation)
         invalid = old.invalid_actions.astype(jnp.float32)
-        found = search(params, rng_key, embedding, invalid, jnp.float32(1.0), jnp.float32(1.0))
-        good = (found.faults == 0) & ~found.all_invalid
+        if is_searched:
+            found = search(params, rng_key, embedding, invalid, jnp.float32(1.0), jnp.float32(1.0))
+            good = (found.faults == 0) & ~found.all_invalid
+        else:  # of a dataset, all targets of which stay as they are
+            faults = jnp.zeros_like(old.action)
+            kept = old.action, old.action_weights, old.search_value, None, faults
+            found, good = SearchOutput(*kept, all_invalid=faults > 0), faults > 0
         values = (found.action_weights, found.value, step)
         fresh = {
             name: jnp.where(good.reshape(-1, *[1] * (x.ndim - 1)), new, x)

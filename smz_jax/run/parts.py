@@ -45,7 +45,7 @@ class Parts(NamedTuple):
     check: Callable[..., Any]  # as `make_check` gives it
     foresight: Callable[..., Any]  # as `make_foresight` gives it
     jump_check: Callable[..., Any] | None  # as `make_jump_check` gives it; None: there is no jump
-    decide: Callable[..., Decision]  # by the searched policy
+    decide: Callable[..., Decision]  # in evaluations
     agent: Callable[..., Agent]  # (params, seed, **options) -> who plays by the search
     settle: Callable[..., Any]  # (HeadState, MacroTable) -> both, of an iteration's evidence
     miner: Miner
@@ -69,10 +69,11 @@ def make_parts(config: Config, timers: PhaseTimers) -> Parts:
     check_memory(config, spec)
     networks = make_networks(config.network, spec)
     replay = make_replay(config, spec, mesh)
-    decide = make_decide(networks, config, spec, policy="search", mesh=mesh)
-    playing = decide
-    if config.rollout.policy == "prior":
-        playing = make_decide(networks, config, spec, policy="prior", mesh=mesh)
+    deciders = {
+        policy: make_decide(networks, config, spec, policy=policy, mesh=mesh)
+        for policy in (config.rollout.policy, config.eval.policy)
+    }
+    decide = deciders[config.eval.policy]
     embedding = jax.eval_shape(
         networks.representation,
         jax.eval_shape(networks.init, jax.random.key(0)),
@@ -111,7 +112,14 @@ def make_parts(config: Config, timers: PhaseTimers) -> Parts:
         settle=partial(_settle, config=config.macro),
         miner=miner,
         source=stored
-        or open_games(config, playing, acting_key, timers, miner.watch, replay.add_donated),
+        or open_games(
+            config,
+            deciders[config.rollout.policy],
+            acting_key,
+            timers,
+            miner.watch,
+            replay.add_donated,
+        ),
         init=init if mesh.size == 1 else made_on(mesh, init),
         timers=timers,
         mesh=mesh,

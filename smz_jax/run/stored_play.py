@@ -215,8 +215,9 @@ def make_reader(
 ) -> Callable[[dict[str, Any]], Trajectory]:
     """From an episode to its rows `[R, ...]`, NumPy; the last one is of the final observation.
 
-    Where the episode has no policy targets the first target is the action that was played, and the
-    value 0. Actions go by their names, where the dataset has them.
+    Where the episode has no policy targets, or they are not wanted (`rollout.policy` prior), the
+    first target is the action that was played; the value is 0 where there is none. Actions go by
+    their names, where the dataset has them.
 
     Raises:
         ConfigError: in one line, if observations or actions are not those of the environment.
@@ -260,23 +261,29 @@ def make_reader(
         if not all(np.isfinite(x).all() for x in rows.values() if x.dtype.kind == "f"):
             raise ConfigError("a number is not finite")
         rows["target_step"] = np.zeros(len(frame), np.int32)
+        if config.rollout.policy == "prior":
+            rows["action_weights"] = one_hot(rows["action"], spec.num_actions)
         return Trajectory._make(rows[name] for name in Trajectory._fields)
 
     return read
+
+
+def one_hot(action: np.ndarray, actions: int) -> np.ndarray:
+    """`[R]` to `[R, A]` float32."""
+    return (np.arange(actions) == action[:, None]).astype(np.float32)
 
 
 def plain_infos(episode: dict[str, Any], rows: int, actions: int, start: int) -> dict[str, Any]:
     """Fields of rows by what any Minari dataset has; the final observation's action is 0."""
     final = lambda x, kind: np.append(np.asarray(x), 0).astype(kind)  # noqa: E731
     action = final(np.asarray(episode["actions"]) - start, np.int32)
-    one_hot = (np.arange(actions) == action[:, None]).astype(np.float32)
     return {
         "action": action,
         "reward": final(episode["rewards"], np.float32),
         "discount": 1 - final(episode["terminations"], np.float32),
         "is_first": np.arange(rows) == 0,
         "invalid_actions": np.zeros((rows, actions), np.uint8),
-        "action_weights": one_hot,
+        "action_weights": one_hot(action, actions),
         "search_value": np.zeros(rows, np.float32),
         "transition_entropy": np.ones(rows, np.float32),
     }

@@ -115,6 +115,35 @@ def test_all_rows_are_searched_anew_and_steps_are_updates(stored):
     assert row["score/count"] == 0 and 0 < row["replay/target_age"] < 2 * 6
 
 
+def test_cloning_learns_the_actions_that_were_played(played, monkeypatch):
+    """Nothing is searched, no target changes, and the policy's loss is that of those actions."""
+    monkeypatch.setattr(parts_module, "make_env", None)
+    flags = ("--rollout.policy", "prior", "--eval.policy", "prior")
+    config = make_config(*flags, "--dataset", str(played[2] / "dataset"))
+    parts = make_parts(config, PhaseTimers())
+    state = fresh_state(parts)
+    before = jax.device_get(state.replay.experience)
+    wanted = np.arange(parts.spec.num_actions) == before.action[..., None]
+    np.testing.assert_array_equal(before.action_weights, wanted)
+    for _ in range(2):
+        state, row = iterate(parts, state)
+    for one, two in zip(before, state.replay.experience, strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert row["learner_steps"] == 4 and "refresh/rows" not in row
+    assert row["macros/transitions_tree"] == 0 < row["macros/transitions_play"]
+    # What an evaluation plays is the policy head's likeliest valid action.
+    frames = np.stack([before.frame[:, i : i + F] for i in range(3)], axis=1)[0]
+    invalid = np.zeros((len(frames), parts.spec.num_actions), np.float32)
+    greedy = (np.float32(0.0),) * 3
+    found = parts.decide(
+        state.train.params, jax.random.key(0), np.int32(0), frames, invalid, *greedy
+    )
+    embedding = parts.networks.representation(state.train.params, frames)
+    logits = parts.networks.prediction(state.train.params, embedding)[0]
+    assert found.search.tree is None
+    np.testing.assert_array_equal(found.search.action, np.argmax(logits, axis=-1))
+
+
 def test_macros_say_that_they_are_of_a_dataset(stored):
     state = fresh_state(stored)
     for _ in range(6):
@@ -259,7 +288,6 @@ def test_presets_are_as_long_as_the_updates_that_they_would_make():
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--rollout.policy", "prior"], "rollout.policy = 'prior' is not allowed: it must be sear"),
         (["--learner.updates_per_env_step", "0"], "learner.updates_per_env_step = 0.0 is not allo"),
         (["--total_env_steps", "1"], "total_env_steps = 1 is not allowed: it must be at least the"),
         (["--dataset", ""], "dataset = '' is not allowed: it must be a path"),
