@@ -9,14 +9,6 @@ from typing import Any
 from smz_jax.config.experiment import Experiment
 from smz_jax.run.launch import launch
 
-EXPERIMENT = Experiment(
-    name="board",
-    family="turns",
-    base={"env.suite": "pgx", "env.id": "othello"},
-    description="Stochastic MuZero on any of pgx's boards for two players, in self-play: --env.id "
-    "backgammon, hex, go_9x9. Scores are results against a random player.",
-)
-
 
 def at_the_end(parts: Any, state: Any, run_dir: Path) -> dict[str, Any]:
     """Matches against who else plays the game, if anyone."""
@@ -25,5 +17,14 @@ def at_the_end(parts: Any, state: Any, run_dir: Path) -> dict[str, Any]:
     return matches_at_the_end(parts, state, run_dir)
 
 
+EXPERIMENT = Experiment(
+    name="board",
+    family="turns",
+    base={"env.suite": "pgx", "env.id": "othello"},
+    description="Stochastic MuZero on any of pgx's boards for two players, in self-play: --env.id "
+    "backgammon, hex, go_9x9. Scores are results against a random player.",
+    on_finish=at_the_end,
+)
+
 if __name__ == "__main__":
-    launch(EXPERIMENT, on_finish=at_the_end)
+    launch(EXPERIMENT)

@@ -14,8 +14,8 @@ EXPERIMENT = Experiment(
     base={"env.suite": "pgx", "env.id": "connect_four"},
     description="Stochastic MuZero on connect four (pgx), in self-play; scores are results against "
     "a random player.",
+    on_finish=at_the_end,
 )
 
-
 if __name__ == "__main__":
-    launch(EXPERIMENT, on_finish=at_the_end)
+    launch(EXPERIMENT)

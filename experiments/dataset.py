@@ -19,7 +19,6 @@ newest frames, as the networks see them before they are stacked; rewards are tho
 which in Atari are their signs unless --env.no_clip_rewards is given. Needs `pip install '.[data]'`.
 """  # noqa: D405
 
-import importlib
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,8 +27,8 @@ from typing import Any
 
 from smz_jax.config.check import Checked, ConfigError, require
 from smz_jax.config.cli import RunRequest, choose_preset, parse, read_request
-from smz_jax.config.experiment import Experiment
-from smz_jax.config.process import command_names, run_main
+from smz_jax.config.experiment import Experiment, find_experiment
+from smz_jax.config.process import run_main
 from smz_jax.storage.run_dir import CONFIG_NAME, read_config
 
 
@@ -69,16 +68,6 @@ class RecordRequest(RunRequest):
     """folder of a run or of an export that plays, with its own settings (default: at random)"""
     out: Path | None = None
     """new or empty folder; must be given"""
-
-
-def find_experiment(name: str) -> Experiment:
-    """The experiment of a module of `experiments`; raises ConfigError where there is none."""
-    names = command_names(Path(__file__).parent)
-    module = importlib.import_module(f"experiments.{name}") if name in names else None
-    found = getattr(module, "EXPERIMENT", None)
-    require(isinstance(found, Experiment), "experiment", name, "an experiment of experiments/")
-    assert isinstance(found, Experiment)
-    return found
 
 
 def value_of(flag: str, argv: Sequence[str]) -> str | None:

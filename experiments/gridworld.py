@@ -21,17 +21,6 @@ from smz_jax.config.process import run_main
 from smz_jax.config.settings import Config
 from smz_jax.storage.run_dir import read_config
 
-EXPERIMENT = Experiment(
-    name="gridworld",
-    family="grid",
-    base={"env.suite": "grid", "env.id": "GridWorld"},
-    description="Stochastic MuZero on a grid world with known rules: slippery cells, pits, coins, "
-    'a goal. --env.kwargs \'{"map": "slippery"}\' picks the map: slippery, deterministic, '
-    "corridors, tiny, generated, or lines divided by /.",
-    expects="a mean return of 0.87 (five seeds, 0.76 to 0.97; optimum 0.92, random -0.71), 4.2 "
-    "minutes on one core",
-)
-
 
 @dataclass(frozen=True)
 class GridReportRequest(Checked):
@@ -146,6 +135,20 @@ def rules_at_the_end(parts: Any, state: Any, run_dir: Path) -> dict[str, Any]:
     return {"rules": summary}
 
 
+EXPERIMENT = Experiment(
+    name="gridworld",
+    family="grid",
+    base={"env.suite": "grid", "env.id": "GridWorld"},
+    description="Stochastic MuZero on a grid world with known rules: slippery cells, pits, coins, "
+    'a goal. --env.kwargs \'{"map": "slippery"}\' picks the map: slippery, deterministic, '
+    "corridors, tiny, generated, or lines divided by /.",
+    expects="a mean return of 0.87 (five seeds, 0.76 to 0.97; optimum 0.92, random -0.71), 4.2 "
+    "minutes on one core",
+    on_check=rules_course,
+    on_finish=rules_at_the_end,
+)
+
+
 def main() -> int:
     """Shows the map, or compares a run with the rules."""
     command, *words = sys.argv[1:]
@@ -157,4 +160,4 @@ if __name__ == "__main__":
         run_main(main)
     from smz_jax.run.launch import launch
 
-    launch(EXPERIMENT, on_check=rules_course, on_finish=rules_at_the_end)
+    launch(EXPERIMENT)

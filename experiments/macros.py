@@ -21,12 +21,15 @@ there is none, of games that the model plays. What is found goes into RUN_DIR/ma
 as it is, since its sum is kept: name another folder in --out to get one with the selection.
 """  # noqa: D405
 
+from dataclasses import replace
+
 from smz_jax.analysis.requests import MacrosRequest
 from smz_jax.analysis.view.command import print_library, read_library, write_listing
 from smz_jax.config.cli import tool
 from smz_jax.config.process import run_main
 from smz_jax.macros.library.listing import Wanted, listed
 from smz_jax.run.devices import prepare_jax
+from smz_jax.storage.pretrained import find_model, place_for
 
 
 def macros(request: MacrosRequest) -> int:
@@ -35,6 +38,7 @@ def macros(request: MacrosRequest) -> int:
     Raises:
         ConfigError: in one line, if an argument, the folder or a file in it cannot be used.
     """
+    request = replace(request, folder=find_model(request.folder))
     library, is_run = read_library(request)
     wanted = Wanted(**{name: getattr(request, name) for name in Wanted._fields})
     if request.json is not None:
@@ -44,6 +48,7 @@ def macros(request: MacrosRequest) -> int:
     if request.table:
         print_library(library, wanted)
     else:
+        place_for(request.folder, request.out)
         listed({**library, "selection": {}}, wanted)  # a wrong filter is answered before JAX loads
         prepare_jax()
         from smz_jax.analysis.view.drawing import draw_library

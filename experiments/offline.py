@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from experiments.dataset import find_experiment, value_of
+from experiments.dataset import value_of
 from smz_jax.config.check import ConfigError, require
 from smz_jax.config.cli import parse
-from smz_jax.config.experiment import Experiment
+from smz_jax.config.experiment import Experiment, find_experiment
 from smz_jax.config.process import run_main
 from smz_jax.config.sources import SETTINGS, read_file
 from smz_jax.run.launch import launch

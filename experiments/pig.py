@@ -10,14 +10,6 @@ from typing import Any
 from smz_jax.config.experiment import Experiment
 from smz_jax.run.launch import launch
 
-EXPERIMENT = Experiment(
-    name="pig",
-    family="pig",
-    base={"env.suite": "turns", "env.id": "Pig"},
-    description="Stochastic MuZero on Pig: two players in turn, a die that may pass the turn; "
-    "--env.kwargs '{\"goal\": 50}' makes it longer. Scores are results against a random player.",
-)
-
 
 def dice_course(parts: Any, state: Any) -> dict[str, float]:
     """What the model takes for chance, for the metrics: at each check of the model."""
@@ -41,5 +33,15 @@ def answers_at_the_end(parts: Any, state: Any, run_dir: Path) -> dict[str, Any]:
     return found | {"pig": check_dice(parts, state) | check_play(parts, state)}
 
 
+EXPERIMENT = Experiment(
+    name="pig",
+    family="pig",
+    base={"env.suite": "turns", "env.id": "Pig"},
+    description="Stochastic MuZero on Pig: two players in turn, a die that may pass the turn; "
+    "--env.kwargs '{\"goal\": 50}' makes it longer. Scores are results against a random player.",
+    on_check=dice_course,
+    on_finish=answers_at_the_end,
+)
+
 if __name__ == "__main__":
-    launch(EXPERIMENT, on_check=dice_course, on_finish=answers_at_the_end)
+    launch(EXPERIMENT)

@@ -10,16 +10,6 @@ from typing import Any
 from smz_jax.config.experiment import Experiment
 from smz_jax.run.launch import launch
 
-EXPERIMENT = Experiment(
-    name="tictactoe",
-    family="turns",
-    base={"env.suite": "pgx", "env.id": "tic_tac_toe"},
-    description="Stochastic MuZero on tic-tac-toe (pgx), in self-play; scores are results against "
-    "a random player.",
-    expects="a mean result of 0.91 against a random player and -0.11 against exact play (one "
-    "seed), 7.5 minutes on one core",
-)
-
 
 def at_the_end(parts: Any, state: Any, run_dir: Path) -> dict[str, Any]:
     """Matches against exact play, and every line against the agent."""
@@ -28,5 +18,16 @@ def at_the_end(parts: Any, state: Any, run_dir: Path) -> dict[str, Any]:
     return every_line_at_the_end(parts, state, run_dir)
 
 
+EXPERIMENT = Experiment(
+    name="tictactoe",
+    family="turns",
+    base={"env.suite": "pgx", "env.id": "tic_tac_toe"},
+    description="Stochastic MuZero on tic-tac-toe (pgx), in self-play; scores are results against "
+    "a random player.",
+    expects="a mean result of 0.91 against a random player and -0.11 against exact play (one "
+    "seed), 7.5 minutes on one core",
+    on_finish=at_the_end,
+)
+
 if __name__ == "__main__":
-    launch(EXPERIMENT, on_finish=at_the_end)
+    launch(EXPERIMENT)

@@ -20,17 +20,17 @@ if it owns a slot of the precondition head, the head agrees; it is also tried wi
 Sound macros without a slot are tried only where none has one. The same is done for as many macros
 from shuffled play, at random, and from the untrained network; none of the first two is among the
 run's own. Criteria compare them under the same condition. The tables, and which criteria are met,
-are printed and written to FOLDER/verify.md, all numbers to FOLDER/verify.json. Where no macro is
-sound the controls are tried all the same, and the tables say which gate closed.
+are printed and written to FOLDER/verify.md, all numbers to FOLDER/verify.json (or into --out).
+Where no macro is sound the controls are tried all the same, and the tables say which gate closed.
 """  # noqa: D405
-
-import os
 
 from smz_jax.analysis.requests import VerifyRequest, check_can_be_verified, check_folder
 from smz_jax.config.check import require
 from smz_jax.config.cli import tool
 from smz_jax.config.process import run_main
 from smz_jax.run.devices import prepare_jax
+from smz_jax.storage.pretrained import find_model, place_for
+from smz_jax.storage.run_dir import WRITABLE, can_write
 
 
 def verify(request: VerifyRequest) -> int:
@@ -40,8 +40,9 @@ def verify(request: VerifyRequest) -> int:
         ConfigError: in one line, if an argument, the folder or the game cannot be used.
     """
     check_can_be_verified(check_folder(request.folder, request.checkpoint))
-    allowed = "a folder that can be written: verify.json and verify.md go there"
-    require(os.access(request.folder, os.W_OK), "FOLDER", str(request.folder), allowed)
+    out = place_for(find_model(request.folder), request.out)
+    name = "FOLDER" if request.out is None else "out"
+    require(can_write(out), name, str(out), f"{WRITABLE}: verify.json and verify.md go there")
     prepare_jax()
     from smz_jax.analysis.verify.session import verify_folder
 

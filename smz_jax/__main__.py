@@ -9,27 +9,14 @@ import os
 import re
 import runpy
 import sys
-from importlib import metadata
-from pathlib import Path
 
+from smz_jax.config.experiment import experiments_root
 from smz_jax.config.process import command_names, run_main
-
-
-def find_experiments() -> Path | None:
-    """The folder that holds `experiments`: a checkout, or where pip put it."""
-    beside = Path(__file__).parents[1]
-    folders = [beside, beside / "share/smz_jax"]  # as with `pip install --target`
-    try:
-        files = [x.locate() for x in metadata.files("smz_jax") or [] if x.name == "breakout.py"]
-    except metadata.PackageNotFoundError:
-        files = []
-    folders += [Path(str(file)).resolve().parents[1] for file in files]
-    return next((x for x in folders if (x / "experiments/breakout.py").is_file()), None)
 
 
 def main() -> int:
     """Runs the command that the first argument names; without one lists them."""
-    root = find_experiments()
+    root = experiments_root()
     if root is None:
         print("error: the folder experiments/ is not installed", file=sys.stderr)
         return 2

@@ -34,7 +34,7 @@ FLOORS = {
 }
 SIDEWAYS: dict[tuple[str, str], str] = {}
 """Imports between rooms of one floor that are allowed: (room, other) -> the reason."""
-LIGHT = ("config", "storage.files", "storage.run_dir")
+LIGHT = ("config", "storage.files", "storage.pretrained", "storage.run_dir")
 ENVIRONMENT_LIBRARIES = {"envpool", "ale_py", "gymnasium", "pgx"}
 MOST_ROOMS, MOST_FLOORS, MOST_ARROWS = 13, 6, 60
 LONGEST_FILE, LONGEST_FUNCTION = 400, 80
@@ -134,8 +134,18 @@ def test_settings_import_only_light_things(room):
 
 def test_package_roots_import_nothing():
     """Importing smz_jax.config.settings runs smz_jax/__init__.py too."""
-    for name in ("smz_jax", "smz_jax.storage", "smz_jax.config", "experiments"):
+    for name in ("smz_jax.storage", "smz_jax.config", "experiments"):
         assert imports_of(ast.parse(HOUSE.paths[name].read_text()), name, HOUSE.paths) == set()
+    at_once = ast.parse(HOUSE.paths["smz_jax"].read_text())
+    at_once.body = [x for x in at_once.body if isinstance(x, (ast.Import, ast.ImportFrom))]
+    assert imports_of(at_once, "smz_jax", HOUSE.paths) == {"importlib", "typing"}
+
+
+def test_the_surface_is_above_every_room():
+    """`smz_jax/__init__.py` hands on what lies on the upper floors, so that no room may use it."""
+    users = {name for name, others in HOUSE.imports.items() if "smz_jax" in others}
+    assert {room_of(name) for name in users} <= {"experiments"}
+    assert max(FLOORS[room_of(x)] for x in HOUSE.imports["smz_jax"]) < FLOORS["experiments"]
 
 
 def test_only_envs_import_environment_libraries():

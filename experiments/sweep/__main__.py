@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from experiments.sweep.jobs import Job, check_all, make_plan, show_plan
-from experiments.sweep.variants import Sweep, choose, experiment_names, make_sweep, read_sweep
+from experiments.sweep.variants import Sweep, choose, make_sweep, read_sweep
 from smz_jax.config.check import Between, Checked, ConfigError, Several, require
 from smz_jax.config.cli import tool
+from smz_jax.config.experiment import experiment_names
 from smz_jax.config.process import run_main
 from smz_jax.config.sources import SETTINGS, coerce, require_known
 from smz_jax.storage.run_dir import CONFIG_NAME, RUNS_ROOT, WRITABLE, can_write

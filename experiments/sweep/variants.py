@@ -10,7 +10,6 @@ from typing import Any, NamedTuple, TypeVar
 
 from smz_jax.config.check import ConfigError, require
 from smz_jax.config.experiment import PRESET_NAMES
-from smz_jax.config.process import command_names
 from smz_jax.config.sources import flatten, read_tree, require_known
 from smz_jax.storage import files
 from smz_jax.storage.documents import forms
@@ -122,13 +121,6 @@ def read_json(path: Path) -> dict[str, Any]:
         return files.read_json(path)
     except ConfigError:
         return {}
-
-
-def experiment_names() -> list[str]:
-    """Modules of `experiments` that hold an EXPERIMENT."""
-    folder = Path(__file__).parents[1]
-    modules = [(x, folder / f"{x}.py") for x in command_names(folder)]
-    return [x for x, path in modules if path.is_file() and "EXPERIMENT = " in path.read_text()]
 
 
 def read_sweep(path: Path, given: Mapping[str, Any] | None = None) -> Sweep:

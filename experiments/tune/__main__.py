@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from experiments.sweep.jobs import Job, Result, check_all, make_plan
-from experiments.sweep.variants import Sweep, experiment_names
+from experiments.sweep.variants import Sweep
 from experiments.tune.space import BEST, DEFAULT, Space, check_space, read_space
 from smz_jax.config.check import Between, Checked, ConfigError, Several, require
 from smz_jax.config.cli import tool
+from smz_jax.config.experiment import experiment_names
 from smz_jax.config.process import run_main
 from smz_jax.config.sources import require_known
 from smz_jax.storage.run_dir import CONFIG_NAME, RUNS_ROOT, WRITABLE, can_write

@@ -1,12 +1,14 @@
 """A trained model from where it is: an export, or a checkpoint of a run."""
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from smz_jax.acting.agent import make_decide
 from smz_jax.analysis.requests import Checkpoint
 from smz_jax.config.check import require
 from smz_jax.config.settings import Config
@@ -20,10 +22,12 @@ from smz_jax.storage.documents.forms import Document
 from smz_jax.storage.documents.macro_form import LIBRARY
 from smz_jax.storage.documents.results_json import BASELINES, SUMMARY
 from smz_jax.storage.estimate import Estimate
-from smz_jax.storage.export import Exported, check_new_folder, is_export, read_export, write_export
+from smz_jax.storage.export import Exported, check_new_folder, read_export, write_export
 from smz_jax.storage.metrics import read_metrics
+from smz_jax.storage.pretrained import find_model, is_export
 from smz_jax.storage.run_dir import read_config, versions
-from smz_jax.types import EnvSpec, Networks, Params
+from smz_jax.storage.weights import fit, named_weights
+from smz_jax.types import Decision, EnvSpec, Networks, Params
 
 STATISTICS = (
     *("games", "distinct", "mean", "mean_low", "mean_high", "median", "iqm", "iqm_low", "iqm_high"),
@@ -34,9 +38,12 @@ STATISTICS = (
 def load_model(folder: Path, checkpoint: Checkpoint | None = None) -> Exported:
     """The model of an export, which holds one, or of a run's checkpoint, see `read_run`.
 
+    The folder may be the name of weights that come with the package.
+
     Raises:
         ConfigError: in one line, if there is none or it is damaged.
     """
+    folder = find_model(folder)
     return read_export(folder) if is_export(folder) else read_run(folder, checkpoint)
 
 
@@ -156,16 +163,6 @@ def abstract_params(networks: Networks) -> Params:
     return jax.eval_shape(networks.init, jax.random.key(0))
 
 
-def named_weights(params: Params) -> dict[str, np.ndarray]:
-    """Parameters as NumPy arrays by their path, e.g. `params/trunk/Dense_0/kernel`."""
-    return {name: np.asarray(leaf) for name, leaf in _named(jax.device_get(params)).items()}
-
-
-def _named(tree: Any) -> dict[str, Any]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
-
-
 def fit_params(networks: Networks, weights: dict[str, np.ndarray]) -> Params:
     """Weights as `named_weights` gives them as a model's parameters, on the device, bit for bit.
 
@@ -173,7 +170,7 @@ def fit_params(networks: Networks, weights: dict[str, np.ndarray]) -> Params:
         ConfigError: in one line naming the first entry that is missing, unknown or of another
             shape or type.
     """
-    return _fit(abstract_params(networks), weights)
+    return fit(abstract_params(networks), weights)
 
 
 def abstract_head(networks: Networks, config: Config, spec: EnvSpec) -> HeadState | None:
@@ -191,25 +188,36 @@ def fit_head(networks: Networks, spec: EnvSpec, model: Exported) -> HeadState | 
         ConfigError: as `fit_params`.
     """
     abstract = abstract_head(networks, model.config, spec)
-    return None if abstract is None or model.head is None else _fit(abstract, model.head)
+    return None if abstract is None or model.head is None else fit(abstract, model.head)
 
 
-def _fit(abstract: Any, weights: dict[str, np.ndarray]) -> Any:
-    """Named arrays in a given structure, on the device; raises ConfigError as `fit_params`."""
-    wanted, found = (
-        {name: (leaf.shape, str(leaf.dtype)) for name, leaf in leaves.items()}
-        for leaves in (_named(abstract), weights)
-    )
-    for name in {**wanted, **found}:
-        need, have = wanted.get(name, "absent"), found.get(name, "absent")
-        allowed = f"{need} in this version; export.json names the commit that reads it"
-        require(need == have, f"weights {name}", have, allowed)
-    arrays = [jax.device_put(weights[name]) for name in wanted]
-    return jax.tree.unflatten(jax.tree.structure(abstract), arrays)
-
-
-def check_actions_of(model: Exported, spec: EnvSpec) -> None:
-    """Raises ConfigError if the game as it is installed has other actions than the model's."""
-    names = model.about["action_names"]
-    allowed = f"those of the installed {spec.name}: {', '.join(spec.action_names)}"
+def check_layout(model: Exported, spec: EnvSpec) -> None:
+    """Raises ConfigError if the game as it is installed shows or takes other things than then."""
+    names, shape = model.about["action_names"], model.about.get("frame_shape")
+    installed = f"those of the installed {spec.name}"
+    allowed = f"{installed}: {', '.join(spec.action_names)}"
     require(names == list(spec.action_names), "the model's actions", names, allowed)
+    allowed = f"{installed}: {list(spec.frame_shape)}"
+    require(shape in (None, list(spec.frame_shape)), "the model's observations", shape, allowed)
+
+
+class Functions(NamedTuple):
+    """A trained model as functions: what acting with it and looking into it need."""
+
+    config: Config
+    spec: EnvSpec  # of its game, as it is installed
+    networks: Networks
+    params: Params
+    decide: Callable[..., Decision]  # by the searched policy, see `make_decide`
+
+
+def make_functions(model: Exported, spec: EnvSpec) -> Functions:
+    """A model's functions; `spec` is that of its game.
+
+    Raises:
+        ConfigError: in one line, if the model does not fit the game, or this version.
+    """
+    check_layout(model, spec)
+    config, networks = model.config, make_networks(model.config.network, spec)
+    decide = make_decide(networks, config, spec, policy="search")
+    return Functions(config, spec, networks, fit_params(networks, model.weights), decide)

@@ -11,7 +11,7 @@ import numpy as np
 
 from smz_jax.acting.actor import Actor
 from smz_jax.acting.agent import make_decide
-from smz_jax.analysis.load import check_actions_of, fit_params, load_model
+from smz_jax.analysis.load import check_layout, fit_params, load_model
 from smz_jax.config.check import ConfigError
 from smz_jax.config.settings import Config
 from smz_jax.envs import make_env, make_spec
@@ -107,7 +107,7 @@ def record(config: Config, folder: Path | None, should_stop: Callable[[], bool])
     check_recordable(spec)
     if folder is not None:
         model = load_model(folder)
-        check_actions_of(model, spec)
+        check_layout(model, spec)
         networks = make_networks(config.network, spec)
         params = fit_params(networks, model.weights)
         decide = make_decide(networks, config, spec, policy=config.rollout.policy)

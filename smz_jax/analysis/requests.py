@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from smz_jax.config.check import Alone, Between, Checked, require
 from smz_jax.config.settings import Config
 from smz_jax.config.sources import config_from_yaml
+from smz_jax.storage.pretrained import find_model, is_export
 from smz_jax.storage.run_dir import CONFIG_NAME, read_config
 
 Checkpoint = Literal["best", "last"]
@@ -20,11 +21,14 @@ Seed = Annotated[int | None, Between(0, 2**63 - 1, words="at least 0")]
 def check_folder(folder: Path, checkpoint: Checkpoint | None) -> Config:
     """The settings of a run or of an export whose sums are right; loads no JAX.
 
+    The folder may be the name of weights that come with the package.
+
     Raises:
         ConfigError: in one line, if the folder is neither, or a checkpoint of an export is named.
     """
-    from smz_jax.storage.export import is_export, read_files  # imports NumPy
+    from smz_jax.storage.export import read_files  # imports NumPy
 
+    folder = find_model(folder)
     if not is_export(folder):
         return read_config(folder)
     allowed = "left out for an export, which holds one"
@@ -47,7 +51,7 @@ class PlayRequest(Checked):
     """Games of a trained model, and how they are shown."""
 
     folder: Path
-    """folder of an export or of a run"""
+    """folder of an export or of a run, or the name of weights that come with the package"""
     checkpoint: Checkpoint | None = None
     """of a run: its best model (default) or its last one; an export holds one"""
     games: Annotated[int, Between(1, 100_000)] = 1
@@ -67,11 +71,31 @@ class PlayRequest(Checked):
 
 
 @dataclass(frozen=True)
+class EvaluateRequest(Checked):
+    """Games of a trained model that are counted."""
+
+    folder: Path
+    """folder of an export or of a run, or the name of weights that come with the package"""
+    checkpoint: Checkpoint | None = None
+    """of a run: its best model (default) or its last one; an export holds one"""
+    games: Annotated[int, Between(1, 100_000)] = 100
+    """to play, at least"""
+    seed: Seed = None
+    """of the games (default: that of the run's final evaluation)"""
+    noise: Annotated[float | None, Between(0.0, 1.0)] = None
+    """of the search's root; 0 is greedy (default: that of the run's evaluations)"""
+    sticky_prob: Annotated[float | None, Between(0.0, 1.0, "[)")] = None
+    """Atari: chance that the last action is repeated (default: as in training)"""
+    json: Path | None = None
+    """write all numbers there, the single scores included"""
+
+
+@dataclass(frozen=True)
 class MacrosRequest(Checked):
     """Which macros of a run or an export are listed, and what is played for the figures."""
 
     folder: Path
-    """folder of a run or of an export"""
+    """folder of a run or of an export, or the name of weights that come with the package"""
     sort: Literal["count", "entropy", "generality", "saving", "held", "trials"] = "count"
     """the best first"""
     status: Literal["candidate", "sound", "refuted"] | None = None
@@ -103,7 +127,7 @@ class MacrosRequest(Checked):
     """of a run: its last model (default, where it has one), which macros.json is of, or its best
     one"""
     out: Path | None = None
-    """for figures/ and macros.json (default: RUN_DIR)"""
+    """for figures/ and macros.json (default: RUN_DIR; must be given for weights of the package)"""
 
 
 @dataclass(frozen=True)
@@ -111,7 +135,7 @@ class VerifyRequest(Checked):
     """Sizes of a verification."""
 
     folder: Path
-    """folder of a run or of an export"""
+    """folder of a run or of an export, or the name of weights that come with the package"""
     checkpoint: Checkpoint | None = None
     """of a run: its last model (default), which macros.json is of, or its best one; an export holds
     one"""
@@ -129,6 +153,9 @@ class VerifyRequest(Checked):
     """of games, states and controls"""
     any_status: bool = False
     """also macros that are not sound"""
+    out: Path | None = None
+    """folder for verify.json and verify.md (default: FOLDER; must be given for weights of the
+    package)"""
 
 
 @dataclass(frozen=True)

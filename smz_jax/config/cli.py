@@ -89,7 +89,8 @@ class Invocation:
     experiment: Experiment
     command: str  # what was typed, for the records of the run
     init_from: str | None = None  # folder of a run, with @step or @best: weights to begin with
-    words: Sequence[str] = ()  # what is typed after `python`, without the flags
+    words: Sequence[str] = ()  # what is typed after `python`, without the flags; empty: the run was
+    #                            called from Python
     request: RunRequest = RunRequest()  # of a tool: its own flags too
 
 
@@ -269,29 +270,47 @@ def parse(
             typed[name] = str(Path(os.path.expanduser(value)))
             allowed = "a path without ~: there is no home folder of that name"
             require(not typed[name].startswith("~"), name, value, allowed)
-        wanted = _make(request, typed)
-        allowed = "left out with --resume: a run continues with its own weights"
-        weights = wanted.init_from
-        require(not (wanted.resume and weights), "init_from", weights, allowed)
-        from_file = {} if wanted.config is None else read_file(wanted.config)
-        named = from_file.pop("preset", None) or (wanted.config and _saved_preset(wanted.config))
-        preset = named if wanted.preset is None else wanted.preset
-        saved = wanted.run_dir / "config.yaml" if wanted.resume and wanted.run_dir else None
-        if preset is None and saved and os.path.isfile(saved):  # of a Path it may raise
-            from_file = {**read_file(saved), **from_file}
-            preset = _saved_preset(saved)
-        chosen = VALIDATION_PRESET if preset is None else preset
-        config = resolve(experiment, chosen, from_file, flags)
+        command = shlex.join(["python", *words, *(sys.argv[1:] if own else argv)])
+        called = invoke(experiment, _make(request, typed), flags, command=command, words=words)
     except ConfigError:
         if not wants_help:
             raise
-        chosen = VALIDATION_PRESET
-        config = resolve(experiment, chosen, {}, {})
+        called = invoke(experiment, RunRequest(), {}, command="")
     if wants_help:
-        _print_run_help(experiment, config, chosen, words)
-    command = shlex.join(["python", *words, *(sys.argv[1:] if own else argv)])
+        chosen = called.preset or VALIDATION_PRESET
+        _print_run_help(experiment, called.config, chosen, words)
+    return called
+
+
+def invoke(
+    experiment: Experiment,
+    wanted: RunRequest,
+    flags: Mapping[str, Any],
+    *,
+    command: str,
+    words: Sequence[str] = (),
+) -> Invocation:
+    """A run as it is described by a request and dotted settings over those of its file.
+
+    `command` is what was typed, for the records of the run; `words` what continues it when typed
+    after `python`, none where no command line does.
+
+    Raises:
+        ConfigError: in one line naming the field, its value and what is allowed.
+    """
+    allowed = "left out with --resume: a run continues with its own weights"
+    weights = wanted.init_from
+    require(not (wanted.resume and weights), "init_from", weights, allowed)
+    from_file = {} if wanted.config is None else read_file(wanted.config)
+    named = from_file.pop("preset", None) or (wanted.config and _saved_preset(wanted.config))
+    preset = named if wanted.preset is None else wanted.preset
+    saved = wanted.run_dir / "config.yaml" if wanted.resume and wanted.run_dir else None
+    if preset is None and saved and os.path.isfile(saved):  # of a Path it may raise
+        from_file = {**read_file(saved), **from_file}
+        preset = _saved_preset(saved)
+    chosen = VALIDATION_PRESET if preset is None else preset
     return Invocation(
-        config=config,
+        config=resolve(experiment, chosen, from_file, flags),
         preset=preset,
         run_dir=wanted.run_dir,
         resume=wanted.resume,

@@ -5,16 +5,27 @@ begin `like: [BLOCK, FAMILY/BLOCK]`: those come first, in this order, and its ow
 """
 
 import functools
-from collections.abc import Mapping
+import importlib
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from smz_jax.config.check import require
+from smz_jax.config.check import ConfigError, require
+from smz_jax.config.process import command_names
 from smz_jax.config.settings import Config
-from smz_jax.config.sources import SETTINGS, coerce, flat_dict, flatten, from_dict
+from smz_jax.config.sources import (
+    SETTINGS,
+    coerce,
+    flat_dict,
+    flatten,
+    from_dict,
+    require_known,
+)
 
 LENGTHS = ("total_env_steps", "checkpoint_every_env_steps", "eval.every_env_steps")
 """What presets give in environment steps."""
@@ -38,6 +49,55 @@ class Experiment:
     """Score and time of a run at the preset laptop, as measured; empty: not measured."""
     over: Mapping[str, Any] = field(default_factory=dict)
     """Dotted settings over the presets; file and flags win."""
+    on_check: Callable[[Any, Any], dict[str, float]] | None = None
+    """`(Parts, RunState) -> metrics`, called at each check of the model; they go into the same row
+    of metrics.jsonl."""
+    on_finish: Callable[[Any, Any, Path], dict[str, Any]] | None = None
+    """`(Parts, RunState, folder) -> entries`, called after the final evaluation; they go into
+    summary.json."""
+
+
+def experiments_root() -> Path | None:
+    """The folder that holds `experiments`: a checkout, or where pip put it."""
+    beside = Path(__file__).parents[2]
+    folders = [beside, beside / "share/smz_jax"]  # as with `pip install --target`
+    try:
+        files = [x.locate() for x in metadata.files("smz_jax") or [] if x.name == "breakout.py"]
+    except metadata.PackageNotFoundError:
+        files = []
+    folders += [Path(str(file)).resolve().parents[1] for file in files]
+    return next((x for x in folders if (x / "experiments/breakout.py").is_file()), None)
+
+
+def experiment_names() -> list[str]:
+    """Modules of `experiments` that hold an EXPERIMENT."""
+    folder = (experiments_root() or Path()) / "experiments"
+    modules = [(x, folder / f"{x}.py") for x in command_names(folder)]
+    return [x for x, path in modules if path.is_file() and "EXPERIMENT = " in path.read_text()]
+
+
+def find_experiment(name: str) -> Experiment:
+    """The experiment of a module of `experiments`, which need not be on the path of imports.
+
+    Raises:
+        ConfigError: in one line, if there is none of that name.
+    """
+    require_known("experiment", name, experiment_names())
+    root, is_there = str(experiments_root()), "experiments" in sys.modules
+    sys.path.insert(0, root)
+    try:
+        return importlib.import_module(f"experiments.{name}").EXPERIMENT
+    except ModuleNotFoundError as error:  # somebody's own `experiments` was imported before
+        raise ConfigError(f"experiment = {name!r} cannot be loaded: {error}") from None
+    finally:
+        sys.path.remove(root)
+        # A user's own folder of that name stays importable.
+        for module in [] if is_there else [x for x in sys.modules if _is_ours(x)]:
+            del sys.modules[module]
+
+
+def _is_ours(module: str) -> bool:
+    return module == "experiments" or module.startswith("experiments.")
 
 
 @functools.cache

@@ -35,7 +35,9 @@ def prepare_jax(fast: bool = False) -> None:
     keep_freed_memory()
     if fast:
         use_fast_compiler()
-        jax.config.update("jax_disable_most_optimizations", True)
+    if not os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS"):
+        # Also back: a process may have made a run of seconds before.
+        jax.config.update("jax_disable_most_optimizations", fast)
     for name, value in RESTS_ON.items():
         if (given := getattr(jax.config, name)) not in (value, None):
             print(f"{name.upper()} = {given!r} is not used: it must be {value!r}", flush=True)

@@ -119,7 +119,10 @@ def finish(invocation: Invocation, outcome: Outcome) -> int:
 
 
 def resume_command(invocation: Invocation, run_dir: Path) -> str:
-    """What to type to go on with a run."""
+    """What to type to go on with a run: in a shell, or in Python where it was called from there."""
+    if not invocation.words:
+        name = invocation.experiment.name
+        return f"smz_jax.train({name!r}, run_dir={str(run_dir)!r}, resume=True)"
     return shlex.join([sys.executable, *invocation.words, "--resume", "--run_dir", str(run_dir)])
 
 

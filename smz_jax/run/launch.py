@@ -7,10 +7,10 @@ about two seconds.
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from smz_jax.config.cli import Invocation, choose_preset, parse
 from smz_jax.config.experiment import Experiment
@@ -20,13 +20,15 @@ from smz_jax.run.signals import StopSignal
 from smz_jax.storage import run_dir as folders
 
 
-def launch(
-    experiment: Experiment,
-    argv: Sequence[str] | None = None,
-    *,
-    on_check: Callable[[Any, Any], dict[str, float]] | None = None,
-    on_finish: Callable[[Any, Any, Path], dict[str, Any]] | None = None,
-) -> None:
+class Ended(NamedTuple):
+    """How a run ended, as far as its folder does not say."""
+
+    run_dir: Path
+    code: int  # the exit code of `launch`
+    fault: str | None = None  # why it stopped by itself, in one line
+
+
+def launch(experiment: Experiment, argv: Sequence[str] | None = None) -> None:
     """Runs an experiment from the command line (unset: that of the process) and exits.
 
     Exit codes: 0 finished; 1 the last checkpoint could not be written, or too many updates were
@@ -36,17 +38,18 @@ def launch(
     Args:
         experiment: the value of the experiment's module.
         argv: its arguments.
-        on_check: `(Parts, RunState) -> metrics`, called at each check of the model; they go into
-            the same row of metrics.jsonl.
-        on_finish: `(Parts, RunState, folder) -> entries`, called after the final evaluation; they
-            go into summary.json.
     """
     own = own_words(sys._getframe(1).f_globals)
-    run_main(lambda: _run(parse(argv, experiment, own=own), on_check=on_check, on_finish=on_finish))
+    run_main(lambda: run(parse(argv, experiment, own=own)).code)
 
 
-def _run(invocation: Invocation, **hooks: Any) -> int:
-    """Prepares the folder, trains, writes the summary and the report; gives the exit code."""
+def run(invocation: Invocation) -> Ended:
+    """Prepares the folder, trains, writes the summary and the report.
+
+    Raises:
+        ConfigError: in one line, if something does not fit.
+        KeyboardInterrupt: if a second signal ended it at once.
+    """
     from smz_jax.envs import check_env_id, check_opponent
 
     check_env_id(invocation.config.env)
@@ -73,6 +76,8 @@ def _run(invocation: Invocation, **hooks: Any) -> int:
         from smz_jax.storage.checkpoint import CheckpointStore
 
         try:
+            experiment = invocation.experiment
+            hooks = {"on_check": experiment.on_check, "on_finish": experiment.on_finish}
             outcome = train(config, run_dir, resume=invocation.resume, weights=weights, **hooks)
         except KeyboardInterrupt:
             folders.forget_start(run_dir, before)
@@ -86,7 +91,7 @@ def _run(invocation: Invocation, **hooks: Any) -> int:
         if outcome.fault and not outcome.env_steps:
             folders.forget_start(run_dir, before)
             print(f"error: {outcome.fault}", file=sys.stderr)
-            return 1
+            return Ended(run_dir, 1, outcome.fault)
         # A second press at once is the same press still.
         with StopSignal() if outcome.signal_number else contextlib.nullcontext():
-            return finish(invocation, outcome)
+            return Ended(outcome.run_dir, finish(invocation, outcome), outcome.fault)

@@ -1,5 +1,11 @@
-"""What the user sees of a run while it goes: a live bar, or plain lines without a terminal."""
+"""What the user sees of a run while it goes: a live bar, or plain lines without a terminal.
 
+In a notebook the bar is text below the cell that is written anew in its place: it needs no widget,
+and a stored notebook keeps how it ended.
+"""
+
+import importlib
+import io
 import sys
 import time
 from collections import deque
@@ -44,11 +50,54 @@ def describe(row: Mapping[str, Any], steps_per_second: float | None, unit: str =
     return " · ".join(f"{name} {text}" for name, text in parts.items() if text is not None)
 
 
+def in_notebook() -> bool:
+    """Whether what is printed goes below a notebook's cell."""
+    return type(sys.stdout).__module__.partition(".")[0] == "ipykernel"
+
+
+class Cell:
+    """Shows a renderable below a notebook's cell, as plain text in one place.
+
+    Args:
+        shown: what rich renders.
+        clock: gives seconds.
+    """
+
+    COLUMNS, SECONDS = 100, 0.5
+    """Width of the text; least time between two drawings."""
+
+    def __init__(self, shown: Any, clock: Callable[[], float]) -> None:
+        self._shown, self._clock, self._due, self._handle = shown, clock, -float("inf"), None
+
+    def start(self) -> None:
+        """Shows it the first time."""
+        display = importlib.import_module("IPython.display").display
+        self._handle = display(self._text(), raw=True, display_id=True)
+
+    def refresh(self, now: bool = True) -> None:
+        """Shows it as it is; where that need not be `now`, seldom."""
+        if self._handle and (now or self._clock() >= self._due):
+            self._due = self._clock() + self.SECONDS
+            self._handle.update(self._text(), raw=True)
+
+    def stop(self) -> None:
+        """Shows it the last time."""
+        self.refresh()
+
+    def _text(self) -> dict[str, str]:
+        console = Console(file=io.StringIO(), width=self.COLUMNS, force_jupyter=False)
+        with console.capture() as captured:
+            console.print(self._shown)
+        lines = [line.rstrip() for line in captured.get().splitlines()]
+        return {"text/plain": "\n".join(lines).rstrip()}
+
+
 class Progress:
     """Shows how far a run is: `with Progress(100_000, "breakout") as progress: ...`.
 
-    With a terminal: a live bar, percentage, elapsed time and ETA, and a line of metrics. Without
-    one (a pipe, a log): plain lines, the first at once and then at most one each `line_seconds`.
+    With a terminal: a live bar, percentage, elapsed time and ETA, and a line of metrics; in a
+    notebook the same as text. Without one (a pipe, a log): plain lines, the first at once and then
+    at most one each `line_seconds`.
 
     Args:
         total_env_steps: environment steps of the whole run; or steps of whatever `step` counts.
@@ -71,7 +120,8 @@ class Progress:
         unit: str = "steps",
     ):
         if console is None:
-            console = Console(stderr=sys.stderr.isatty() and not sys.stdout.isatty())
+            is_stderr = sys.stderr.isatty() and not sys.stdout.isatty()
+            console = Console(stderr=is_stderr, force_jupyter=False)
         self._console = console
         self._total = max(int(total_env_steps), 1)
         self._name, self._unit = experiment, unit.split()[-1]
@@ -83,8 +133,8 @@ class Progress:
         self._pending: str | None = None
         self._last_line = -float("inf")
         self._text = Text("")
-        self._live: Live | None = None
-        if console.is_terminal:
+        self._live: Live | Cell | None = None
+        if console.is_terminal or in_notebook():
             self._bar = RichProgress(
                 SpinnerColumn(),
                 TextColumn("{task.description}", markup=False),
@@ -94,14 +144,19 @@ class Progress:
                 expand=True,
             )
             self._task = self._bar.add_task(experiment, total=self._total, note="")
+            shown = Group(self._bar, self._text)
             # Prints are redirected to the bar only where they would go to its terminal anyway.
-            self._live = Live(
-                Group(self._bar, self._text),
-                console=console,
-                refresh_per_second=4,
-                auto_refresh=redraws,
-                redirect_stdout=sys.stdout.isatty(),
-                redirect_stderr=sys.stderr.isatty(),
+            self._live = (
+                Cell(shown, clock)
+                if in_notebook()
+                else Live(
+                    shown,
+                    console=console,
+                    refresh_per_second=4,
+                    auto_refresh=redraws,
+                    redirect_stdout=sys.stdout.isatty(),
+                    redirect_stderr=sys.stderr.isatty(),
+                )
             )
 
     def __enter__(self) -> "Progress":
@@ -146,7 +201,7 @@ class Progress:
         if topic in self._topics:
             return
         self._topics |= {topic} - {""}
-        if self._live:
+        if isinstance(self._live, Live):
             self._console.print(Text(text))
         else:
             self._print(text)
@@ -176,6 +231,8 @@ class Progress:
         if self._live:
             self._bar.update(self._task, completed=env_steps, note=f"{steps} {note}")
             self._text.plain = text
+            if isinstance(self._live, Cell):
+                self._live.refresh(now=False)
             return
         share = f"{min(env_steps / self._total, 1.0):.0%}"
         self._pending = f"{self._name} {share} · {steps} · {text} · {note}"

@@ -19,9 +19,12 @@ from smz_jax.run.parts import Parts, laid
 from smz_jax.run.progress import Progress
 from smz_jax.storage.checkpoint import CheckpointStore, Kind, take_rows
 from smz_jax.storage.documents.macro_form import write_macros_json
+from smz_jax.storage.export import read_export
 from smz_jax.storage.files import plain
 from smz_jax.storage.metrics import METRICS_FILE, MetricsWriter, newest_games, read_metrics
+from smz_jax.storage.pretrained import is_export
 from smz_jax.storage.run_dir import MAY_DIFFER, Weights, versions
+from smz_jax.storage.weights import fit
 from smz_jax.types import TARGETS, MacroStats, TrainState, Trajectory
 
 
@@ -216,6 +219,8 @@ def load_weights(
 ) -> tuple[RunState, str]:
     """Begins a fresh state with the model of another run, of its newest good step if unset.
 
+    The folder may be an export, which holds one.
+
     Returns:
         The state, and a line for the user: the step whose weights were taken, and in what its game
         and its model were set otherwise.
@@ -223,9 +228,15 @@ def load_weights(
     Raises:
         ConfigError: in one line, if there is none, or its model is another one.
     """
-    store = CheckpointStore(run_dir)
     own = state.train.params
-    params, _, manifest = store.restore_model(kind, without_jump(own), step=step)
+    if is_export(run_dir):
+        found = read_export(run_dir)
+        named = {x: y for x, y in found.weights.items() if not x.startswith("jump/")}
+        params = fit(jax.eval_shape(lambda: without_jump(own)), named)
+        manifest = {"step": found.about["env_steps"] or 0, "config": flat_dict(found.config)}
+    else:
+        store = CheckpointStore(run_dir)
+        params, _, manifest = store.restore_model(kind, without_jump(own), step=step)
     params |= {name: own[name] for name in own if name not in params}  # a jump is learned anew
     target = jax.tree.map(jnp.copy, params)
     ours = flat_dict(parts.config)

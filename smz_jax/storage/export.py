@@ -31,13 +31,11 @@ from smz_jax.config.settings import Config
 from smz_jax.config.sources import config_from_yaml, config_to_yaml
 from smz_jax.storage.documents import macro_form, results_json
 from smz_jax.storage.files import atomic_write_bytes
+from smz_jax.storage.pretrained import ABOUT, SUMS, WEIGHTS
 from smz_jax.storage.run_dir import CONFIG_NAME, WRITABLE, can_write
 
 FORMAT = 1
-SUMS, ABOUT, WEIGHTS, SCORES, MACROS, HEAD = (
-    *("SHA256SUMS", "export.json", "weights.npz", "evaluation.json"),
-    *("macros.json", "precondition.npz"),
-)
+SCORES, MACROS, HEAD = "evaluation.json", "macros.json", "precondition.npz"
 REQUIRED = (CONFIG_NAME, SCORES, ABOUT, WEIGHTS)
 MAX_SUMS_BYTES = 10_000
 
@@ -55,16 +53,6 @@ class Exported(NamedTuple):
     scores: list[dict[str, Any]]  # rows of `smz_jax.analysis.load.score_table`
     macros: dict[str, Any] | None  # as macros.json
     head: dict[str, np.ndarray] | None = None  # the precondition head, likewise by path
-
-
-def is_export(folder: Path) -> bool:
-    """Whether `folder` is meant to be an export, whole or not: it holds a file that a run has not.
-
-    Raises:
-        ConfigError: if there is no such folder.
-    """
-    require(folder.is_dir(), "folder", str(folder), "the folder of an export or of a run")
-    return any((folder / name).exists() for name in (SUMS, ABOUT, WEIGHTS))
 
 
 def check_new_folder(out: Path) -> None:

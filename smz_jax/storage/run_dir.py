@@ -17,6 +17,7 @@ from smz_jax.config.cli import Invocation
 from smz_jax.config.settings import Config
 from smz_jax.config.sources import config_from_yaml, config_to_yaml, diff
 from smz_jax.storage.files import atomic_write_text, drop
+from smz_jax.storage.pretrained import find_model, is_export, pretrained
 
 CONFIG_NAME, LOCK_NAME = "config.yaml", ".lock"
 RUNS_ROOT = Path("runs")
@@ -211,11 +212,17 @@ def run_lock(run_dir: Path) -> Iterator[None]:
 def find_weights(init_from: str) -> Weights:
     """Where `--init_from` points to: folder, kind of checkpoint, and step if one was named.
 
+    The folder may be an export, or the name of weights that come with the package.
+
     Raises:
         ConfigError: in one line, if that is no folder of a run, or no such checkpoint is there.
     """
     folder, kind, step = split_init_from(init_from)
     read_config(folder)
+    if is_export(folder):
+        allowed = "named without @: an export holds one model"
+        require((kind, step) == ("last", None), "init_from", init_from, allowed)
+        return folder, kind, step
     there = folder / "checkpoints" / kind
     require(there.is_dir(), "init_from", init_from, f"a run with checkpoints in {str(there)!r}")
     return folder, kind, step
@@ -236,7 +243,10 @@ def split_init_from(init_from: str) -> Weights:
         name, which, is_step, is_which = init_from, "last", False, True
     require(is_which, "init_from", init_from, "RUN_DIR, RUN_DIR@STEP or RUN_DIR@best")
     kind: Literal["last", "best"] = "best" if which == "best" else "last"
-    return Path(os.path.expanduser(name)), kind, int(which) if is_step else None
+    folder = Path(os.path.expanduser(name))
+    if not os.path.exists(folder) and name in pretrained():
+        folder = find_model(folder)
+    return folder, kind, int(which) if is_step else None
 
 
 def began_with(run_dir: Path | None) -> str | None:

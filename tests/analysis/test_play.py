@@ -17,7 +17,7 @@ from PIL import Image
 from experiments import play as command
 from smz_jax.acting.agent import Agent, make_decide
 from smz_jax.acting.evaluate import evaluate
-from smz_jax.analysis.load import export_run, load_model, named_weights
+from smz_jax.analysis.load import export_run, load_model
 from smz_jax.analysis.play import video
 from smz_jax.analysis.play.moments import MacroFollower, MacroProgress, Moment
 from smz_jax.analysis.play.scenes import WIDTH, Panel, make_scene
@@ -31,6 +31,7 @@ from smz_jax.envs import make_env, open_game
 from smz_jax.envs.atari.ale_backend import AleScreenPool
 from smz_jax.model.networks import make_networks
 from smz_jax.storage.export import Exported
+from smz_jax.storage.weights import named_weights
 from smz_jax.types import Space
 
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from smz_jax.analysis.load import fit_params, named_weights
+from smz_jax.analysis.load import fit_params
 from smz_jax.analysis.requests import VerifyRequest
 from smz_jax.analysis.verify import emulator_world
 from smz_jax.analysis.verify.document import tally
@@ -32,6 +32,7 @@ from smz_jax.envs.atari.emulator import Emulator, play_sequence
 from smz_jax.model.networks import make_networks
 from smz_jax.storage.documents.verify_json import VERIFICATION
 from smz_jax.storage.export import Exported
+from smz_jax.storage.weights import named_weights
 from tests.support.verify_parts import library_of, macro_entry
 
 FIRE, RIGHT, LEFT = 1, 2, 3

@@ -52,12 +52,7 @@ def folders(tmp_path_factory):
     handler = signal.getsignal(signal.SIGTERM)
     try:
         with pytest.raises(SystemExit) as ended:
-            launch(
-                EXPERIMENT,
-                [*FLAGS, "--run_dir", str(checked)],
-                on_check=rules_course,
-                on_finish=rules_at_the_end,
-            )
+            launch(EXPERIMENT, [*FLAGS, "--run_dir", str(checked)])
         assert ended.value.code == 0
         config = read_config(checked)
         unchecked = dataclasses.replace(config.eval, check_model=False)
@@ -241,7 +236,8 @@ def test_a_run_whose_folder_is_deleted_says_so_and_makes_none(tmp_path, capfd, s
     handler = signal.getsignal(signal.SIGTERM)
     try:
         with pytest.raises(SystemExit) as ended:
-            launch(EXPERIMENT, [*FLAGS, "--run_dir", str(folder)], on_check=delete)
+            deleting = dataclasses.replace(EXPERIMENT, on_check=delete)
+            launch(deleting, [*FLAGS, "--run_dir", str(folder)])
     finally:
         signal.signal(signal.SIGTERM, handler)
     out, err = capfd.readouterr()

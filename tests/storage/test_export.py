@@ -36,10 +36,10 @@ from smz_jax.storage.export import (
     MACROS,
     REQUIRED,
     SUMS,
-    is_export,
     read_export,
     write_export,
 )
+from smz_jax.storage.pretrained import is_export
 from smz_jax.storage.run_dir import read_config
 
 FILES = (*REQUIRED, MACROS, HEAD, SUMS)

@@ -9,13 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from smz_jax.acting.actor import GameScores
-from smz_jax.acting.agent import Agent, make_decide
+from smz_jax.acting.agent import Agent
 from smz_jax.acting.evaluate import game_settings
-from smz_jax.analysis.load import check_actions_of, fit_params
+from smz_jax.analysis.load import Functions, check_layout, make_functions
 from smz_jax.config.seeds import FINAL_SEED
 from smz_jax.config.settings import Config
 from smz_jax.envs import OpenGame, open_game
-from smz_jax.model.networks import make_networks
 from smz_jax.storage.export import Exported
 from smz_jax.types import Timestep
 
@@ -83,11 +82,13 @@ def open_player(
     sticky_prob: float | None = None,
     *,
     screen: bool = False,
+    functions: Functions | None = None,
 ) -> Iterator[Player]:
     """Opens a game for a model, and closes it at the end.
 
     Seed and length of the games are by default those of the run's final evaluation, sticky actions
-    those of training. With `screen` the game's own picture is wanted.
+    those of training. With `screen` the game's own picture is wanted. The model's functions are
+    made where they are not given.
 
     Raises:
         ConfigError: in one line, if the model does not fit the game.
@@ -99,11 +100,9 @@ def open_player(
     seed = FINAL_SEED + config.seed if seed is None else seed
     game = open_game(game_settings(config, sticky_prob), seed=seed, screen=screen)
     with contextlib.closing(game.env):
-        spec = game.env.spec
-        check_actions_of(model, spec)
-        networks = make_networks(config.network, spec)
-        decide = make_decide(networks, config, spec, policy="search")
-        agent = Agent(decide, fit_params(networks, model.weights), config.seed)
+        check_layout(model, game.env.spec)  # its library may be another than that of training
+        functions = functions or make_functions(model, game.env.spec)
+        agent = Agent(functions.decide, functions.params, config.seed)
         yield Player(game, agent, config, seed)
 
 

@@ -5,10 +5,12 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from smz_jax.analysis.load import Functions
 from smz_jax.analysis.play.moments import Moment, open_player, play
 from smz_jax.analysis.play.scenes import Panel, Tell, make_scene
 from smz_jax.analysis.play.video import write_video
@@ -23,12 +25,15 @@ ROOM = 5
 
 
 def play_model(
-    model: Exported, request: PlayRequest, should_stop: Callable[[], bool] = lambda: False
+    model: Exported,
+    request: PlayRequest,
+    should_stop: Callable[[], bool] = lambda: False,
+    functions: Functions | None = None,
 ) -> list[float]:
     """Plays whole games, greedily and with search; prints what is played and each score.
 
     The request's folder is not read; `should_stop` is called before every action, and a video then
-    ends there.
+    ends there. The model's functions are made where they are not given.
 
     Returns:
         The scores of the games that ended.
@@ -42,7 +47,8 @@ def play_model(
     require(sticky is None or suite == "atari", "sticky_prob", sticky, allowed)
     draws = request.terminal or request.out is not None
     scores: list[float] = []
-    with open_player(model, request.seed, request.max_steps, sticky, screen=draws) as player:
+    options: Any = {"screen": draws, "functions": functions}
+    with open_player(model, request.seed, request.max_steps, sticky, **options) as player:
         game, spec, name = player.game, player.game.env.spec, player.config.experiment
         about = f"{model.about['checkpoint']} model, {game.note}, seed {player.seed}"
         print(f"{name}, {about}", flush=True)

@@ -35,8 +35,9 @@ from smz_jax.model.networks import make_networks
 from smz_jax.storage.checkpoint import CheckpointStore
 from smz_jax.storage.documents.macro_form import check_fits
 from smz_jax.storage.documents.verify_json import FILE, TABLE
-from smz_jax.storage.export import Exported, is_export
+from smz_jax.storage.export import Exported
 from smz_jax.storage.files import atomic_write_text, write_json
+from smz_jax.storage.pretrained import find_model, is_export, place_for
 from smz_jax.types import Decision, EnvSpec, Params
 
 GAMES_SEED = 5_000_003
@@ -61,12 +62,13 @@ def check_library_of(model: Exported) -> Mapping[str, Any]:
 
 
 def verify_folder(request: VerifyRequest) -> None:
-    """Verifies the model of a run or an export, prints the tables and writes them beside it.
+    """Verifies the model of a run or an export, prints the tables and writes them.
 
     Raises:
         ConfigError: in one line, if the folder has no such model, or as `verify`.
     """
-    folder, kind = request.folder, request.checkpoint or "last"
+    folder, kind = find_model(request.folder), request.checkpoint or "last"
+    out = place_for(folder, request.out)
     store = CheckpointStore(folder)
     there = [x for x in ("last", "best") if is_export(folder) or store.steps(x)]
     if not there:
@@ -78,11 +80,12 @@ def verify_folder(request: VerifyRequest) -> None:
     found["code_perplexity"] = document.code_perplexity(folder)
     print(to_text(found))
     try:
-        write_json(folder / FILE, found)
-        atomic_write_text(folder / TABLE, to_markdown(found))
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / FILE, found)
+        atomic_write_text(out / TABLE, to_markdown(found))
     except OSError as error:
-        raise ConfigError(f"{folder} cannot be written: {error.strerror}") from None
-    print(f"wrote {folder / FILE} and {folder / TABLE}")
+        raise ConfigError(f"{out} cannot be written: {error.strerror}") from None
+    print(f"wrote {out / FILE} and {out / TABLE}")
 
 
 def verify(
@@ -103,7 +106,7 @@ def verify(
     seed, chance = GAMES_SEED + request.seed, (GAMES_SEED, request.seed)
     emulator = Emulator(game_settings(config)) if config.env.suite == "atari" else None
     spec = make_spec(config.env) if emulator is None else emulator.spec
-    load.check_actions_of(model, spec)
+    load.check_layout(model, spec)
     trained, untrained, decide = make_models(model, spec)
 
     def play(who: str, params: Params, keep: int) -> PlayedGames:

@@ -10,15 +10,16 @@ from smz_jax.config.check import ConfigError, require
 from smz_jax.macros.library.gate import closed_gate, prefix_line
 from smz_jax.macros.library.listing import Wanted, listed
 from smz_jax.storage.documents.macro_form import LIBRARY
+from smz_jax.storage.pretrained import is_export
 
 
 def read_library(request: MacrosRequest) -> tuple[dict[str, Any], bool]:
-    """The library of a folder, and whether that is a run's; no JAX.
+    """The library of a folder that is there, and whether that is a run's; no JAX.
 
     Raises:
         ConfigError: in one line, for a folder or file that cannot be read.
     """
-    from smz_jax.storage.export import MACROS, is_export, read_files
+    from smz_jax.storage.export import MACROS, read_files
 
     folder, out = request.folder, request.out
     check_folder(folder, request.checkpoint)

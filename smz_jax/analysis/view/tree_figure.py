@@ -52,10 +52,14 @@ class Chain(NamedTuple):
     entropies: tuple[float, ...]  # of each action
 
 
+NO_CHAIN = Chain((0,), (), ())
+"""Of a tree whose every transition is uncertain: the root alone."""
+
+
 class TreeDecision(NamedTuple):
     """A decision whose tree is worth drawing."""
 
-    game: int
+    game: int | None  # None: it is of no game that was watched
     step: int
     tree: SmallTree
     chain: Chain
@@ -202,15 +206,19 @@ def tree_figure(
     figure = Figure(figsize=size, dpi=DPI, layout="constrained")
     axes = figure.subplots()
     words = fold([names[action] for action in chain.actions])
-    figure.suptitle(plot_text(f"A search tree and its certain chain: {words}"), x=0.01, ha="left")
+    title = f"A search tree and its certain chain: {words}" if words else "A search tree"
+    figure.suptitle(plot_text(title), x=0.01, ha="left")
     found = [x for x in library["macros"] if tuple(x["actions"]) == chain.actions]
     state = f"a {found[0]['status']} macro" if found else "not in the library"
     made = int((tree.visits > 0).sum())
     drawn = f"all {made} nodes" if made <= len(nodes) else f"{len(nodes)} of {made} nodes"
     longest = MacroConfig(**library["config"]).max_length
     why = why_it_ends(tree, chain, tree_threshold, longest)
-    about = f"game {decided.game}, step {decided.step}; {drawn}; the chain is {state}"
-    axes.set_title(plot_text(f"{about}\nthe chain ends: {why}"), loc="left", fontsize=10)
+    where = "" if decided.game is None else f"game {decided.game}, step {decided.step}; "
+    about = f"{where}{drawn}; the chain is {state}\nthe chain ends: {why}"
+    if not words:
+        about = f"{where}{drawn}; no transition is certain"
+    axes.set_title(plot_text(about), loc="left", fontsize=10)
     certain = certain_nodes(tree, tree_threshold)
     _draw_edges(axes, decided, places, certain, names)
     _draw_nodes(axes, decided, places, certain)
