@@ -230,6 +230,9 @@ class Config(Checked):
     """Folder of a Minari dataset that is learned from: nothing is played but evaluations. Steps of
     the run are then updates, and presets are as long as the updates that they would have made. Each
     iteration searches rollout.length rows of every lane anew, over and over. Unset: play."""
+    demonstrations: str | None = None
+    """Folder of a Minari dataset of good play that a share of every batch is drawn from
+    (replay.demonstration_share); it is never overwritten."""
     log_every: Annotated[int, Between(1)] = 1
     """Iterations between two rows of metrics.jsonl."""
     env: EnvConfig = field(default_factory=EnvConfig)
@@ -253,10 +256,10 @@ class Config(Checked):
         allowed = f"0 or a multiple of checkpoint_every_env_steps = {every}"
         fits = keep >= 0 and keep % every == 0
         self._require("keep_checkpoint_every_env_steps", fits, allowed)
-        is_path = self.dataset is None or (
-            0 < len(self.dataset) < 4096 and self.dataset.isprintable()
-        )
-        self._require("dataset", is_path, "a path")
+        for name in ("dataset", "demonstrations"):
+            path = getattr(self, name)
+            fits = path is None or (0 < len(path) < 4096 and path.isprintable())
+            self._require(name, fits, "a path")
         self._check_suite()
         self._check_devices()
         self._check_iteration()
@@ -295,6 +298,8 @@ class Config(Checked):
         need("env.num_envs", fits, f"a multiple of devices x rollout.pools = {parts}")
         fits = self.learner.batch_size % devices == 0
         need("learner.batch_size", fits, f"a multiple of devices = {devices}")
+        fits = self.demonstrations is None or (devices == 1 and self.dataset is None)
+        need("demonstrations", fits, "unset with a dataset or several devices")
         fits = devices == 1 or self.search.engine == "batched"
         need("search.engine", fits, "'batched' where devices is above 1")
 

@@ -51,6 +51,11 @@ class ReplayConfig(Checked, section="replay"):
     (MuZero Reanalyse, appendix H). 0, and always where rollout.policy is prior: targets stay as
     old as the play."""
 
+    demonstration_share: Annotated[float, Between(0.0, 1.0)] = 0.25
+    """Share of a batch that is drawn from `demonstrations`, at the start of the run."""
+    demonstration_share_end: Annotated[float, Between(0.0, 1.0)] = 0.0
+    """That share at the end of the run; it changes linearly over the updates."""
+
     def __post_init__(self) -> None:
         """Checks that the buffer can hold `min_size`, too."""
         super().__post_init__()

@@ -12,6 +12,7 @@ import optax
 
 from smz_jax.config.settings import Config, NetworkConfig
 from smz_jax.config.training import LossConfig
+from smz_jax.learning.demonstrations import demonstration_share, mix
 from smz_jax.learning.jump import make_jump_update
 from smz_jax.learning.losses import Batch, Unrolled, unrolled_loss
 from smz_jax.learning.replay import Replay
@@ -260,9 +261,17 @@ class TrainStep:
     change.
     """
 
-    def __init__(self, networks: Networks, replay: Replay, config: Config, spec: EnvSpec) -> None:
+    def __init__(
+        self,
+        networks: Networks,
+        replay: Replay,
+        config: Config,
+        spec: EnvSpec,
+        demonstrations: Replay | None = None,
+    ) -> None:
         self._config = config
-        self.program = jax.jit(_make_updates(networks, replay, config, spec), donate_argnums=(0, 1))
+        updates = _make_updates(networks, replay, config, spec, demonstrations)
+        self.program = jax.jit(updates, donate_argnums=(0, 1))
         head_update = make_head_update(networks, config, spec)
 
         def update_head(head: Any, params: Params, rng_key: Array, replay_state: Any, known: Any):
@@ -290,6 +299,7 @@ class TrainStep:
         replay_state: Any,
         known: Known | None = None,
         done: int | None = None,
+        shown: Any = None,
     ) -> tuple[TrainState, Any, dict[str, Array]]:
         """Learns.
 
@@ -301,6 +311,7 @@ class TrainStep:
                 every `learner.jump_every`-th, of what the parameters that play make of it.
             done: updates so far, which say whose turn it is; None: those of the state, for which
                 the host has to wait.
+            shown: state of the demonstrations' ring, if there is one; it stays as it is.
 
         Returns:
             Both states, and metrics as `over_updates` has them, but for `learner/skipped`, a count.
@@ -320,7 +331,7 @@ class TrainStep:
                 jump, found, beside = self._update_jump(jump, *given)
                 state = state._replace(params={**state.params, "jump": found})
         alone = state._replace(head=None, jump=None)
-        state, replay_state, metrics = self.program(alone, replay_state)
+        state, replay_state, metrics = self.program(alone, replay_state, shown)
         copies = after // learner.target_update_period
         if copies > done // learner.target_update_period:
             # The first ones are plain averages, so that the beginning leaves no trace.
@@ -332,16 +343,30 @@ class TrainStep:
         return state._replace(head=head, jump=jump), replay_state, metrics | beside
 
 
-def _make_updates(networks: Networks, replay: Replay, config: Config, spec: EnvSpec) -> Callable:
-    """`(TrainState, replay_state) -> (TrainState, replay_state, metrics)` of a dispatch."""
+def _make_updates(
+    networks: Networks,
+    replay: Replay,
+    config: Config,
+    spec: EnvSpec,
+    demonstrations: Replay | None,
+) -> Callable:
+    """`(TrainState, replay_state, shown) -> (TrainState, replay_state, metrics)` of a dispatch."""
     update, length = make_update(networks, config, spec), config.learner.updates_per_dispatch
+    total = total_learner_steps(config)
 
-    def train(state: TrainState, replay_state: Any):
+    def train(state: TrainState, replay_state: Any, shown: Any = None):
         def one(carry, _):
             state, replay_state = carry
             rng_key, sample_key = jax.random.split(state.rng_key)
-            sample = replay.sample(replay_state, sample_key)
+            sample, beside = replay.sample(replay_state, sample_key), {}
+            if demonstrations is not None:
+                draw_key, mix_key = jax.random.split(jax.random.fold_in(sample_key, 1))
+                share = demonstration_share(config.replay, state.step, total)
+                given = demonstrations.sample(shown, draw_key), mix_key, share
+                sample, is_shown = mix(sample, *given)
+                beside["learner/demonstrations"] = jnp.mean(is_shown, dtype=jnp.float32)
             state, priorities, metrics = update(state._replace(rng_key=rng_key), sample)
+            metrics |= beside
             replay_state = replay.set_priorities(replay_state, sample.indices, priorities)
             return (state, replay_state), metrics
 

@@ -151,7 +151,7 @@ def make_replay(config: Config, spec: EnvSpec, mesh: Mesh | None = None) -> Repl
         if indices is None:
             return state
         tree = state.sum_tree_state
-        keep = jnp.isfinite(priorities) & (sum_tree.get(tree, indices) > 0.0)
+        keep = jnp.isfinite(priorities) & (indices >= 0) & (sum_tree.get(tree, indices) > 0.0)
         # flashbax's own padding: an index past the tree with priority 0 changes nothing.
         indices = jnp.where(keep, indices, tree.nodes.shape[0] + 1)
         clipped = jnp.clip(priorities.astype(jnp.float32), PRIORITY_MIN, PRIORITY_MAX)

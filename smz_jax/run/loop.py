@@ -125,6 +125,8 @@ def tell_limits(parts: Parts, progress: Progress, stop: StopSignal) -> None:
         progress.message("not in the main thread: Ctrl-C and SIGTERM do not save this run")
     for line in getattr(parts.source, "notes", ()):
         progress.message(f"dataset: {line}")
+    if parts.demonstrations:
+        progress.message(f"demonstrations: {parts.demonstrations.note}")
     if why := why_no_macros(parts.spec.action_space):
         progress.message(f"no macros: {why}")
 
@@ -187,7 +189,18 @@ def refresh(parts: Parts, state: RunState) -> tuple[RunState, dict[str, float]]:
         iteration=at.iteration,
         step=state.train.step,
     )
-    return with_counters(state._replace(replay=replay), cursor=cursor), metrics
+    state = with_counters(state._replace(replay=replay), cursor=cursor)
+    if parts.demonstrations:
+        shown = parts.demonstrations.refresh(
+            acting_params(state.train, parts.config),
+            state.shown,
+            cursor=at.shown_cursor,
+            iteration=at.iteration,
+            step=state.train.step,
+        )
+        metrics |= shown.metrics
+        state = with_counters(state._replace(shown=shown.replay), shown_cursor=shown.cursor)
+    return state, metrics
 
 
 def learn(parts: Parts, state: RunState) -> tuple[RunState, dict[str, float]]:
@@ -197,7 +210,9 @@ def learn(parts: Parts, state: RunState) -> tuple[RunState, dict[str, float]]:
     train_state, replay, several = state.train, state.replay, []
     first = int(train_state.step)
     for number in range(0, config.updates_per_iteration, config.learner.updates_per_dispatch):
-        train_state, replay, metrics = parts.train_step(train_state, replay, known, first + number)
+        train_state, replay, metrics = parts.train_step(
+            train_state, replay, known, first + number, state.shown
+        )
         several.append(metrics)
     rows = jax.device_get(several)
     skipped = state.counters.skipped

@@ -25,6 +25,7 @@ from smz_jax.macros.mine.miner import MacroState, Miner
 from smz_jax.macros.precondition.updates import init_head, settle
 from smz_jax.model.lanes import LANES, WHOLE, shardings
 from smz_jax.model.networks import make_networks
+from smz_jax.run.demonstrations import Demonstrations
 from smz_jax.run.devices import make_mesh
 from smz_jax.run.stored_play import StoredPlay
 from smz_jax.storage.metrics import PhaseTimers
@@ -50,6 +51,7 @@ class Parts(NamedTuple):
     settle: Callable[..., Any]  # (HeadState, MacroTable) -> both, of an iteration's evidence
     miner: Miner
     source: Source
+    demonstrations: Demonstrations | None
     init: Callable[[], tuple[TrainState, Any, MacroState]]  # fresh arrays: learner, replay, macros
     mesh: Mesh  # of devices, also of one
     timers: PhaseTimers
@@ -84,6 +86,7 @@ def make_parts(config: Config, timers: PhaseTimers) -> Parts:
     if config.dataset:
         stored = StoredPlay(config, spec, replay, refresh, timers)
         mined, refresh = replace(config, macro=stored.macro_settings), no_refresh
+    shown = Demonstrations(config, spec, networks) if config.demonstrations else None
     miner = Miner(mined, spec.action_space, embedding.shape[1:], mesh)
     if stored:
         stored.watch = miner.watch
@@ -103,7 +106,7 @@ def make_parts(config: Config, timers: PhaseTimers) -> Parts:
         networks=networks,
         replay=replay,
         refresh=refresh,
-        train_step=TrainStep(networks, replay, config, spec),
+        train_step=TrainStep(networks, replay, config, spec, shown and shown.replay),
         check=make_check(networks, replay, config, spec),
         foresight=make_foresight(networks, replay, config, spec),
         jump_check=make_jump_check(networks, replay, config, spec) if networks.jump else None,
@@ -120,6 +123,7 @@ def make_parts(config: Config, timers: PhaseTimers) -> Parts:
             miner.watch,
             replay.add_donated,
         ),
+        demonstrations=shown,
         init=init if mesh.size == 1 else made_on(mesh, init),
         timers=timers,
         mesh=mesh,

@@ -15,6 +15,7 @@ from smz_jax.macros.mine.miner import MacroState
 from smz_jax.macros.precondition.quality import slot_entries
 from smz_jax.macros.precondition.updates import model_part
 from smz_jax.model.jump import without_jump
+from smz_jax.run.demonstrations import held, with_held
 from smz_jax.run.parts import Parts, laid
 from smz_jax.run.progress import Progress
 from smz_jax.storage.checkpoint import CheckpointStore, Kind, take_rows
@@ -34,6 +35,7 @@ class Counters(NamedTuple):
     count: int = 0  # steps of every lane; of a dataset, its rows
     iteration: int = 0
     cursor: int = 0  # the row whose targets are refreshed next, in steps of every lane
+    shown_cursor: int = 0  # likewise of the demonstrations
     best: float | None = None  # mean score of the best evaluation so far
     games: list[tuple[float, int]] | tuple[()] = ()  # score and length of the newest ones
     skipped: int = 0  # updates whose loss or gradient was not finite
@@ -46,7 +48,7 @@ class Counters(NamedTuple):
     @staticmethod
     def from_json(extra: dict[str, Any]) -> "Counters":
         """As saved; raises LookupError, TypeError or AttributeError where they were forged."""
-        extra = {"cpu_seconds": None, **extra}  # of November 2026 and before
+        extra = {"cpu_seconds": None, "shown_cursor": 0, **extra}  # of November 2026 and before
         found = Counters(**{name: extra[name] for name in Counters._fields})
         totals = MacroStats(*extra["macro_totals"])
         games = newest_games(extra["games"])
@@ -63,11 +65,13 @@ class RunState(NamedTuple):
     macros: MacroState
     games: Any  # where the source stands, as at the last save
     counters: Counters
+    shown: Any = None  # the demonstrations' ring, whose rows stay as they are; None: there are none
 
     @property
     def arrays(self) -> dict[str, Any]:
         """What a checkpoint holds beside the replay's rows and the counters."""
-        return {
+        beside = {} if self.shown is None else {"shown": held(self.shown)}
+        return beside | {
             "train": self.train,
             # Its rows are saved apart, in files written once, but for what a refresh changes.
             "replay": self.replay.replace(experience=None),
@@ -98,13 +102,15 @@ def fresh_state(parts: Parts) -> RunState:
     train, replay, macros = parts.init()
     replay = parts.source.begin(replay)
     counters = Counters(count=parts.source.count)
-    return RunState(train, replay, macros, games=parts.source.games, counters=counters)
+    shown = parts.demonstrations and parts.demonstrations.begin()
+    return RunState(train, replay, macros, parts.source.games, counters, shown)
 
 
 def abstract_state(parts: Parts) -> RunState:
     """The same in shapes and types; nothing is allocated, but what the source holds on the host."""
     arrays = jax.eval_shape(parts.init)
-    return RunState(*arrays, games=parts.source.games, counters=Counters())
+    shown = parts.demonstrations and parts.demonstrations.shapes
+    return RunState(*arrays, parts.source.games, Counters(), shown)
 
 
 def placed(parts: Parts, state: RunState) -> RunState:
@@ -210,7 +216,8 @@ def restore(parts: Parts, store: CheckpointStore) -> tuple[RunState, list[str]]:
         raise ConfigError(f"{what}: {text}") from None
     rows = found.rows and found.rows._replace(**arrays["targets"])
     replay = arrays["replay"].replace(experience=rows)
-    state = RunState(arrays["train"], replay, arrays["macros"], arrays["games"], counters)
+    shown = parts.demonstrations and with_held(parts.demonstrations.begin(), arrays["shown"])
+    state = RunState(arrays["train"], replay, arrays["macros"], arrays["games"], counters, shown)
     return state, notes
 
 

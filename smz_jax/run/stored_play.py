@@ -28,6 +28,8 @@ from smz_jax.storage.dataset import INFOS, Dataset, check_recordable
 from smz_jax.storage.metrics import PhaseTimers
 from smz_jax.types import Array, EnvSpec, Experience, Params, Trajectory
 
+SMOOTHING = 0.1
+"""Share of a target that is spread over the valid actions where an action was played unsearched."""
 PIECE_BYTES = 2**24
 """About so much is copied into the ring at once."""
 
@@ -106,41 +108,9 @@ class StoredPlay:
         """
         self._cursor = self._calls = 0
         with self._timers("replay"):
-            lanes, length = self._config.env.num_envs, self._config.rollout.length
-            rows = jax.tree.map(
-                lambda x: jnp.zeros((lanes, length, *x.shape[2:]), x.dtype), replay_state.experience
-            )
-            # Pointers and priorities as if that much had been played; then the rows themselves.
-            for _ in range(self.count // length):
-                replay_state = self._replay.add_donated(replay_state, rows)
-            if rest := self.count % length:
-                rows = jax.tree.map(lambda x: x[:, :rest], rows)
-                replay_state = self._replay.add_donated(replay_state, rows)
-            ring = replay_state.experience
-            row_bytes = sum(x.nbytes for x in ring) // ring.reward.size
-            piece = min(self.count, max(1, PIECE_BYTES // row_bytes))
-            starts = [
-                (lane, start) for lane in range(lanes) for start in range(0, self.count, piece)
-            ]
-            sizes = [min(piece, self.count - start) for _, start in starts]
-            for at, part in zip(starts, cut(self._episodes(ring), sizes), strict=True):
-                ring = _put(ring, part, *map(np.int32, at))
-        return replay_state.replace(experience=ring)
-
-    def _episodes(self, ring: Trajectory) -> Iterator[Trajectory]:
-        """The rows of each episode, which begins a game unless it begins a lane."""
-        at, wanted = 0, [(x.shape[2:], x.dtype) for x in ring]
-        for episode in self._dataset.read():
-            try:
-                rows = self._read(episode)
-            except (IndexError, TypeError, ValueError) as error:
-                reason = first_line(error)
-                raise ConfigError(f"the dataset cannot be used: {reason}") from None
-            if [(x.shape[1:], x.dtype) for x in rows] != wanted:
-                raise ConfigError("the dataset is damaged: its fields are not those of a replay")
-            rows.is_first[0] |= at % self.count > 0
-            at += len(rows.is_first)
-            yield rows
+            length = self._config.rollout.length
+            given = self._dataset, self._read, self.count, length
+            return fill(self._replay, replay_state, *given)
 
     def next(self, params: Params, learner_step: Array | int, replay_state: Any) -> Experience:
         """Searches the next T rows of every lane anew; the replay's state is consumed."""
@@ -182,6 +152,55 @@ class StoredPlay:
         """Nothing is open."""
 
 
+Reader = Callable[[dict[str, Any]], Trajectory]
+"""As `make_reader` gives it."""
+
+
+def fill(
+    replay: Replay, state: Any, dataset: Dataset, read: Reader, count: int, length: int
+) -> Any:
+    """A replay with `count` rows of a dataset in each lane; the state given is consumed.
+
+    `length` is that of a rollout, for which the replay's programs are compiled.
+
+    Raises:
+        ConfigError: in one line, if the dataset is damaged.
+    """
+    lanes = state.experience.reward.shape[0]
+    rows = jax.tree.map(
+        lambda x: jnp.zeros((lanes, length, *x.shape[2:]), x.dtype), state.experience
+    )
+    # Pointers and priorities as if that much had been played; then the rows themselves.
+    for _ in range(count // length):
+        state = replay.add_donated(state, rows)
+    if rest := count % length:
+        state = replay.add_donated(state, jax.tree.map(lambda x: x[:, :rest], rows))
+    ring = state.experience
+    row_bytes = sum(x.nbytes for x in ring) // ring.reward.size
+    piece = min(count, max(1, PIECE_BYTES // row_bytes))
+    starts = [(lane, start) for lane in range(lanes) for start in range(0, count, piece)]
+    sizes = [min(piece, count - start) for _, start in starts]
+    for at, part in zip(starts, cut(_episodes(dataset, read, ring, count), sizes), strict=True):
+        ring = _put(ring, part, *map(np.int32, at))
+    return state.replace(experience=ring)
+
+
+def _episodes(dataset: Dataset, read: Reader, ring: Trajectory, count: int) -> Iterator[Trajectory]:
+    """The rows of each episode, which begins a game unless it begins a lane."""
+    at, wanted = 0, [(x.shape[2:], x.dtype) for x in ring]
+    for episode in dataset.read():
+        try:
+            rows = read(episode)
+        except (IndexError, TypeError, ValueError) as error:
+            reason = first_line(error)
+            raise ConfigError(f"the dataset cannot be used: {reason}") from None
+        if [(x.shape[1:], x.dtype) for x in rows] != wanted:
+            raise ConfigError("the dataset is damaged: its fields are not those of a replay")
+        rows.is_first[0] |= at % count > 0
+        at += len(rows.is_first)
+        yield rows
+
+
 @partial(jax.jit, donate_argnums=0)
 def _put(ring: Trajectory, rows: Trajectory, lane: Array, start: Array) -> Trajectory:
     def put(into: Array, part: Array) -> Array:
@@ -210,14 +229,12 @@ def cut(parts: Iterator[Trajectory], sizes: Iterable[int]) -> Iterator[Trajector
         held = [Trajectory._make(x[size:] for x in rows)]
 
 
-def make_reader(
-    dataset: Dataset, config: Config, spec: EnvSpec
-) -> Callable[[dict[str, Any]], Trajectory]:
+def make_reader(dataset: Dataset, config: Config, spec: EnvSpec) -> Reader:
     """From an episode to its rows `[R, ...]`, NumPy; the last one is of the final observation.
 
-    Where the episode has no policy targets, or they are not wanted (`rollout.policy` prior), the
-    first target is the action that was played; the value is 0 where there is none. Actions go by
-    their names, where the dataset has them.
+    Of an episode that was never searched, whose stored values are all 0, targets are those of
+    `first_targets`; where none are wanted (`rollout.policy` prior) the policy's are the actions
+    that were played. Actions go by their names, where the dataset has them.
 
     Raises:
         ConfigError: in one line, if observations or actions are not those of the environment.
@@ -263,6 +280,8 @@ def make_reader(
         rows["target_step"] = np.zeros(len(frame), np.int32)
         if config.rollout.policy == "prior":
             rows["action_weights"] = one_hot(rows["action"], spec.num_actions)
+        elif not rows["search_value"].any():  # never searched
+            rows |= first_targets(rows, config.learner.gamma)
         return Trajectory._make(rows[name] for name in Trajectory._fields)
 
     return read
@@ -271,6 +290,25 @@ def make_reader(
 def one_hot(action: np.ndarray, actions: int) -> np.ndarray:
     """`[R]` to `[R, A]` float32."""
     return (np.arange(actions) == action[:, None]).astype(np.float32)
+
+
+def first_targets(rows: dict[str, np.ndarray], gamma: float) -> dict[str, np.ndarray]:
+    """Targets of an episode that was played but never searched, until it is.
+
+    The policy is what was played, a share `SMOOTHING` of it spread over the valid actions; the
+    value of a row is the discounted sum of the rewards after it.
+
+    Args:
+        rows: by name, `[R, ...]`: `reward`, `discount`, `action_weights`, `invalid_actions`.
+        gamma: the discount of a step.
+    """
+    valid = 1.0 - rows["invalid_actions"]
+    spread = valid / np.maximum(valid.sum(axis=1, keepdims=True), 1.0)
+    value = np.zeros_like(rows["reward"])
+    for t in range(len(value) - 2, -1, -1):
+        value[t] = rows["reward"][t] + gamma * rows["discount"][t] * value[t + 1]
+    weights = (1 - SMOOTHING) * rows["action_weights"] + SMOOTHING * spread
+    return {"action_weights": weights.astype(np.float32), "search_value": value}
 
 
 def plain_infos(episode: dict[str, Any], rows: int, actions: int, start: int) -> dict[str, Any]:

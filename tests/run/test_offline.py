@@ -246,7 +246,14 @@ def test_any_dataset_of_minari_whose_spaces_fit(tmp_path):
         np.testing.assert_array_equal(rows.frame, episode["observations"])
         np.testing.assert_array_equal(rows.action[:-1], episode["actions"])
         np.testing.assert_array_equal(rows.action_weights.argmax(axis=1)[:-1], episode["actions"])
-        assert rows.reward.tolist() == [0.5] * n + [0] and rows.action_weights.sum() == n + 1
+        assert rows.reward.tolist() == [0.5] * n + [0]
+        np.testing.assert_allclose(rows.action_weights.sum(axis=1), 1.0, rtol=1e-6)
+        assert set(rows.action_weights.flat) == {np.float32(0.95), np.float32(0.05)}
+        # By hand: what is paid after each row, discounted.
+        gamma, value = config.learner.gamma, [0.0, 0.5]
+        for _ in range(n - 1):
+            value.append(0.5 + gamma * value[-1])
+        np.testing.assert_allclose(rows.search_value, value[::-1], rtol=1e-6)
         assert rows.discount.tolist() == [1.0] * (n - 1) + [0, 1]
         assert rows.is_first.tolist() == [True] + [False] * n
     with pytest.raises(ConfigError, match=r"^observations of the dataset = 'float32 \(4,\)' "):

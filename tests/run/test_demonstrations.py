@@ -1,0 +1,110 @@
+"""Demonstrations beside the replay: drawn, searched anew, never overwritten, and continued with."""
+
+import jax
+import numpy as np
+import pytest
+
+from smz_jax.analysis.recording import record
+from smz_jax.config.check import ConfigError
+from smz_jax.run.demonstrations import ring_settings
+from smz_jax.run.loop import iterate
+from smz_jax.run.parts import make_parts
+from smz_jax.run.state import fresh_state, make_store, restore, save
+from smz_jax.storage.dataset import Dataset, write_dataset
+from smz_jax.storage.metrics import PhaseTimers
+from smz_jax.types import TARGETS
+from tests.run.test_offline import LANES, LENGTH, make_config
+
+pytest.importorskip("minari")
+SHARE = ("--replay.demonstration_share", "0.5", "--replay.demonstration_share_end", "0.5")
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory):
+    """The folder of a dataset of random play."""
+    folder = tmp_path_factory.mktemp("shown") / "dataset"
+    config = make_config("--total_env_steps", "96", "--seed", "3")
+    found = record(config, None, lambda: False)
+    write_dataset(folder, found.rows, found.about, found.oldest)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def parts(shown):
+    flags = (*SHARE, "--replay.refresh_rows", "32", "--demonstrations", str(shown))
+    return make_parts(make_config(*flags), PhaseTimers())
+
+
+def test_they_are_all_there_and_only_their_targets_change(parts, shown):
+    state = fresh_state(parts)
+    rows, dataset = state.shown.experience, Dataset(shown)
+    lanes, count = rows.reward.shape
+    assert (dataset.rows - lanes) < lanes * count <= dataset.rows
+    frames = np.concatenate([x["observations"] for x in dataset.read()])
+    np.testing.assert_array_equal(
+        rows.frame.reshape(-1, *frames.shape[1:]), frames[: rows.reward.size]
+    )
+    # Of random play nothing was searched: values are returns, and some are not 0.
+    before = jax.device_get(rows)
+    assert before.search_value.any() and not before.target_step.any()
+    shares = []
+    for _ in range(6):  # the replay's own ring wraps: 48 of 40 rows
+        state, row = iterate(parts, state)
+        shares.append(row.get("learner/demonstrations"))
+    assert 0.2 < np.mean(shares[2:]) < 0.8 and row["demonstrations/refresh/rows"] > 0
+    after = state.shown.experience
+    for name in before._fields:
+        same = np.array_equal(getattr(before, name), getattr(after, name))
+        assert same == (name not in TARGETS), name
+    assert state.counters.shown_cursor > 0
+
+
+def test_it_continues_bit_for_bit(parts, tmp_path):
+    state = fresh_state(parts)
+    for _ in range(4):
+        state, _ = iterate(parts, state)
+    store = make_store(parts.config, tmp_path)
+    save(parts, state, store, tmp_path)
+    before = jax.device_get(state.shown)
+    again, notes = restore(parts, make_store(parts.config, tmp_path))
+    assert notes == [] and again.counters.shown_cursor == state.counters.shown_cursor > 0
+    for one, two in zip(jax.tree.leaves(before), jax.tree.leaves(again.shown), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_without_any_share_it_is_the_run_without(parts, shown):
+    """The same games, updates and numbers: nothing else is drawn otherwise."""
+    none = ("--replay.demonstration_share", "0", "--replay.demonstration_share_end", "0")
+    flags = ("--demonstrations", str(shown)), ()
+    rows = []
+    for given in flags:
+        own = make_parts(make_config(*none, *given), PhaseTimers())
+        state = fresh_state(own)
+        for _ in range(3):
+            state, row = iterate(own, state)
+        rows.append((jax.device_get(state.train.params), row["learner_steps"]))
+        own.source.close()
+    assert rows[0][1] == rows[1][1] > 0
+    for one, two in zip(*(jax.tree.leaves(x[0]) for x in rows), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_few_rows_have_fewer_lanes():
+    config = make_config("--demonstrations", "x")
+    least = config.window_rows + 1
+    for rows, lanes in ((least, 1), (3 * least - 1, 2), (50 * least, LANES)):
+        found = ring_settings(config, rows)
+        assert found.env.num_envs == lanes and found.replay.capacity == rows // lanes * lanes
+    with pytest.raises(ConfigError, match=r"^demonstrations = 'x' is not allowed: it must be of "):
+        ring_settings(config, least - 1)
+
+
+@pytest.mark.parametrize(
+    "flags", [("--dataset", "y"), ("--devices", "2"), ("--demonstrations", "")]
+)
+def test_a_wrong_setting_is_one_line(flags):
+    with pytest.raises(
+        ConfigError, match=r"^demonstrations = '.?' is not allowed: it must be "
+    ) as x:
+        make_config("--demonstrations", "x", *flags)
+    assert "\n" not in str(x.value) and LENGTH
