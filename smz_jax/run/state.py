@@ -108,9 +108,9 @@ def fresh_state(parts: Parts) -> RunState:
 
 def abstract_state(parts: Parts) -> RunState:
     """The same in shapes and types; nothing is allocated, but what the source holds on the host."""
-    arrays = jax.eval_shape(parts.init)
+    train, replay, macros = jax.eval_shape(parts.init)
     shown = parts.demonstrations and parts.demonstrations.shapes
-    return RunState(*arrays, parts.source.games, Counters(), shown)
+    return RunState(train, replay, macros, parts.source.games, Counters(), shown)
 
 
 def placed(parts: Parts, state: RunState) -> RunState:
