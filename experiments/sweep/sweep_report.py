@@ -88,12 +88,13 @@ def make_report(sweep: Sweep, jobs: Sequence[Job], failed: Sequence[str] = ()) -
     for label, settings in {x.label: x.settings for x in sweep.variants}.items():
         trials, runs = [], {}
         for job in (job for job in jobs if job.variant.label == label):
+            run, state = None, "failed" if job.name in failed else STATES[job.state]
             try:
                 run = load_run(job.run_dir) if job.is_finished() else None
             except ConfigError as error:
                 problems.append(str(error))
-                continue
-            trials.append(_trial(job, run, "failed" if job.name in failed else STATES[job.state]))
+                state = "unreadable"
+            trials.append(_trial(job, run, state))
             if run:
                 runs.setdefault(job.variant.module, []).append(run)
         rows.append(Row(label, settings, trials, runs))

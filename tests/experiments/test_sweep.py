@@ -7,6 +7,7 @@ import csv
 import json
 import re
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -212,6 +213,17 @@ def test_a_failed_run_is_tried_once_more(sweep, made_up, capsys):  # noqa: F811
     states = {x["seed"]: x["state"] for x in SWEEP.read(made_up)["trials"]}
     assert states == {0: "finished", 7: "failed"}
     assert "not finished: base seed 7" in (made_up / "report.html").read_text()
+
+
+def test_a_run_that_cannot_be_read_is_a_line_of_the_report(sweep, made_up, capsys):  # noqa: F811
+    assert sweep("--seeds", "0") == 0
+    (folder,) = (Path(x["folder"]) for x in SWEEP.read(made_up)["trials"])
+    (folder / "metrics.jsonl").unlink()
+    assert sweep("--seeds", "0") == 0  # it is finished
+    found = SWEEP.read(made_up)
+    assert [x["state"] for x in found["trials"]] == ["unreadable"]
+    assert found["problems"][-1] == "not finished: base seed 0" and len(found["problems"]) == 2
+    assert "unreadable" in (made_up / "sweep.csv").read_text()
 
 
 def test_runs_wait_for_memory(made_up, monkeypatch):  # noqa: F811
