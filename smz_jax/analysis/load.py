@@ -14,6 +14,7 @@ from smz_jax.config.check import require
 from smz_jax.config.settings import Config
 from smz_jax.envs import make_spec
 from smz_jax.macros.library.summary import precondition_fields
+from smz_jax.macros.mine.keys import why_no_macros
 from smz_jax.macros.precondition.quality import slot_entries
 from smz_jax.macros.precondition.updates import HeadState, init_head, model_part
 from smz_jax.model.networks import make_networks
@@ -175,6 +176,8 @@ def fit_params(networks: Networks, weights: dict[str, np.ndarray]) -> Params:
 
 def abstract_head(networks: Networks, config: Config, spec: EnvSpec) -> HeadState | None:
     """Shapes and dtypes of a run's precondition head without its optimiser; None: it has none."""
+    if why_no_macros(spec.action_space):
+        return None
     observation = jax.ShapeDtypeStruct((1, *spec.observation_shape), spec.frame_dtype)
     embedding = jax.eval_shape(networks.representation, abstract_params(networks), observation)
     init = functools.partial(init_head, config.macro, embedding.shape[1:])

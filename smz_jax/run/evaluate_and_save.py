@@ -123,7 +123,7 @@ def check(parts: Parts, state: RunState) -> dict[str, np.ndarray]:
     key = jax.random.fold_in(key, counters.iteration)
     found = jax.device_get(parts.check(state.train, state.replay, key))
     head = state.train.head
-    if config.macro.head_learning_rate > 0:
+    if head is not None and config.macro.head_learning_rate > 0:
         known = jax.device_get(quality(head.slots, head.tally))
         found |= {f"precondition/{k}": x for k, x in known.items() if np.isfinite(x)}
     return found

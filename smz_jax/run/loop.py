@@ -158,10 +158,11 @@ def iterate(parts: Parts, state: RunState) -> tuple[RunState, dict[str, Any]]:
         with timers("learning"):
             state, learned = learn(parts, state)
         learned |= refreshed
-        with timers("macros"):  # what the updates showed of them goes into the table
-            head, table = parts.settle(state.train.head, macros.table)
-            train, macros = state.train._replace(head=head), macros._replace(table=table)
-            state = state._replace(train=train, macros=macros)
+        if state.train.head is not None:
+            with timers("macros"):  # what the updates showed of them goes into the table
+                head, table = parts.settle(state.train.head, macros.table)
+                train, macros = state.train._replace(head=head), macros._replace(table=table)
+                state = state._replace(train=train, macros=macros)
     return state, {
         "iteration": state.counters.iteration,
         "env_steps": env_steps,

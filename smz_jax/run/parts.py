@@ -21,6 +21,7 @@ from smz_jax.learning.learner import TrainStep, init_train_state
 from smz_jax.learning.refresh import Refreshed, make_refresh
 from smz_jax.learning.replay import Replay, check_memory, layout, make_replay
 from smz_jax.learning.sources import Source
+from smz_jax.macros.mine.keys import why_no_macros
 from smz_jax.macros.mine.miner import MacroState, Miner
 from smz_jax.macros.precondition.updates import init_head, settle
 from smz_jax.model.lanes import LANES, WHOLE, shardings
@@ -93,9 +94,10 @@ def make_parts(config: Config, timers: PhaseTimers) -> Parts:
 
     def init() -> tuple[TrainState, Any, MacroState]:
         train = init_train_state(networks, config, learner_key)
-        head_key = jax.random.fold_in(jax.random.key(config.seed), HEAD_KEY)
-        head = init_head(config.macro, embedding.shape[1:], head_key, spec.num_actions)
-        train = train._replace(head=head)
+        if not why_no_macros(spec.action_space):
+            head_key = jax.random.fold_in(jax.random.key(config.seed), HEAD_KEY)
+            head = init_head(config.macro, embedding.shape[1:], head_key, spec.num_actions)
+            train = train._replace(head=head)
         if networks.jump:
             train = train._replace(jump=init_jump(config, train.params["jump"]))
         return train, replay.init(), miner.init(macro_key)

@@ -125,12 +125,13 @@ def placed(parts: Parts, state: RunState) -> RunState:
 def library(parts: Parts, state: RunState) -> dict[str, Any]:
     """The macros found so far, as macros.json holds them."""
     head, config = state.train.head, parts.config.macro
+    is_learned = head is not None and config.head_learning_rate > 0
     return summarise(
         jax.device_get(state.macros.table),
         state.counters.macro_totals,
         config,
         parts.spec.action_names,
-        slot_entries(head.slots, head.tally) if config.head_learning_rate > 0 else None,
+        slot_entries(head.slots, head.tally) if is_learned else None,
         played="dataset" if parts.config.dataset else "play",
     )
 

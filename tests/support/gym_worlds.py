@@ -218,14 +218,14 @@ class Composed(gymnasium.Env):
 
     Of `dials`, three numbers, each triple pays what a fixed random table says; of `mixed`, a choice
     and a number, the choice says where the number pays most. What is done leads to the next of four
-    states.
+    states. How many steps are done is seen, too: enumeration's optimum depends on it.
     """
 
     STATES, STEPS = 4, 3
 
     def __init__(self, kind: str = "dials"):
         draw, self.kind = np.random.default_rng(7), kind
-        self.observation_space = spaces.Discrete(self.STATES)
+        self.observation_space = spaces.MultiDiscrete([self.STATES, self.STEPS + 1])
         if kind == "dials":
             self.action_space = spaces.MultiDiscrete([4, 5, 3])
             self.table = draw.random((self.STATES, 4, 5, 3))
@@ -238,7 +238,10 @@ class Composed(gymnasium.Env):
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         self.state, self.done = int(self.np_random.integers(self.STATES)), 0
-        return self.state, {}
+        return self._seen(), {}
+
+    def _seen(self):
+        return np.array([self.state, self.done])
 
     def result(self, state, action):
         """Reward and next state; a pure function."""
@@ -253,7 +256,7 @@ class Composed(gymnasium.Env):
         assert self.action_space.contains(action), action
         reward, self.state = self.result(self.state, action)
         self.done += 1
-        return self.state, reward, self.done == self.STEPS, False, {}
+        return self._seen(), reward, self.done == self.STEPS, False, {}
 
     def every_action(self):
         """All of `dials`; of `mixed` a thousand numbers for each choice."""

@@ -1,7 +1,6 @@
 """Macros of a run: the post-pass after every search, and the merge after every rollout."""
 
 import math
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -62,7 +61,7 @@ class TreePart(NamedTuple):
 class MinedWindows(NamedTuple):
     """What the post-pass found in S steps."""
 
-    windows: PackedWindows | None  # [P]; None in plain-policy mode, which grows no tree
+    windows: PackedWindows | None  # [P]; None where there is no tree, or no search for macros
     stats: MacroStats
     bucket: Array  # [S, B] start-state bucket of each root
     entropy: Array  # [S] mean normalised entropy of the trees' transitions
@@ -72,9 +71,10 @@ class Miner:
     """Watches each `Decision` of a rollout, then merges what it saw into the table.
 
     `begin` with the state of the run, `watch` each step, then `end_rollout` gives the new state.
-    `embedding_shape` is that of one embedding. Where `why_no_macros` says why, nothing is certain:
-    the search for macros is off. Each device of the `mesh` looks through the trees and the
-    play of its own lanes; what all found is merged into one table, which every device has.
+    `embedding_shape` is that of one embedding. Where `why_no_macros` says why, nothing is searched:
+    of the trees only the mean entropy is read. Each device of the `mesh` looks through the
+    trees and the play of its own lanes; what all found is merged into one table, which every device
+    has.
     """
 
     def __init__(
@@ -87,8 +87,7 @@ class Miner:
         self._mesh = mesh
         self._settings, self._num_actions = config.macro, space.size
         self._key_actions = min(space.size, MAX_ACTIONS)
-        if why_no_macros(space):
-            self._settings = replace(config.macro, tree_threshold=0.0, play_threshold=0.0)
+        self._is_off = bool(why_no_macros(space))
         self._length, self._lanes = config.rollout.length, config.env.num_envs
         self._embedding_shape = embedding_shape
         self._warmup_steps = self._settings.bucket_warmup_steps // self._lanes
@@ -164,9 +163,13 @@ class Miner:
             state = update_buckets(state, x[0], frozen=x[1])
             return state, (state.mean, assign_buckets(state, x[0]))
 
-        buckets, (means, bucket) = jax.lax.scan(step, buckets, (roots, frozen))
+        none = MacroStats(*[jnp.zeros((), jnp.int32)] * len(MacroStats._fields))
+        if self._is_off:
+            means = jnp.broadcast_to(buckets.mean, (len(steps), *buckets.mean.shape))
+            bucket = jnp.zeros(roots.shape[:2], jnp.int32)
+        else:
+            buckets, (means, bucket) = jax.lax.scan(step, buckets, (roots, frozen))
         if steps[0][0][0] is None:
-            none = MacroStats(*[jnp.zeros((), jnp.int32)] * len(MacroStats._fields))
             return buckets, MinedWindows(None, none, bucket, jnp.zeros(len(steps), jnp.float32))
 
         def search(trees: list[Any], roots: list[Array], state: BucketState) -> Any:
@@ -186,7 +189,9 @@ class Miner:
                 below = assign_wanted(state, states, wanted).reshape(tree.parents.shape)
                 return jnp.where(is_root, of_roots.T.reshape(-1, 1), below).reshape(-1)[starts]
 
-            windows, stats = tree_windows(tree, bucket_of, self._settings, self._key_actions)
+            windows, stats = None, none
+            if not self._is_off:
+                windows, stats = tree_windows(tree, bucket_of, self._settings, self._key_actions)
             # A chance node, or the decision node at the end of a collapsed one: both follow an
             # action. What a jump led to has no entropy.
             named = tree.embeddings.action
@@ -219,6 +224,9 @@ class Miner:
         Start states count only once the mean of the buckets is frozen. (The tree of a final
         observation, at most one a game, is mined like any other.)
         """
+        entropy = jnp.concatenate([x.entropy for x in found]).mean()
+        if self._is_off:
+            return state, found[0].stats, entropy
         fields = rows.action, rows.transition_entropy, rows.reward, rows.discount, rows.is_first
         joined = PlayRows(*fields, jnp.concatenate([x.bucket for x in found]).T)
 
@@ -242,7 +250,6 @@ class Miner:
         table = merge(table, windows, played=played, **kind)
         table = table._replace(buckets=table.buckets & frozen)
         counts = jax.tree.map(lambda *x: sum(x), stats, *(x.stats for x in found))
-        entropy = jnp.concatenate([x.entropy for x in found]).mean()
         return MacroState(table, state.buckets, carry), counts, entropy
 
 

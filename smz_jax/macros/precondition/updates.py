@@ -82,9 +82,9 @@ def init_head(
     )
 
 
-def model_part(head: HeadState, config: MacroConfig) -> HeadState | None:
+def model_part(head: HeadState | None, config: MacroConfig) -> HeadState | None:
     """What a saved model needs of a head (or of its shapes); None where none is learned."""
-    if config.head_learning_rate == 0:
+    if head is None or config.head_learning_rate == 0:
         return None
     return head._replace(opt_state=None, evidence=None)
 
