@@ -18,7 +18,7 @@ from smz_jax import types
 from smz_jax.config.check import require
 from smz_jax.config.seeds import JUMP_KEY
 from smz_jax.config.settings import SEQUENCES, NetworkConfig
-from smz_jax.model.actions import encode
+from smz_jax.model.actions import encode, head_sizes, policy_logits
 from smz_jax.model.heads import CodeHead, Heads, Projector, Transition
 from smz_jax.model.jump import Jump, fresh_jump, jump_functions
 from smz_jax.model.layers import SCALES, ChangeNorm, EmbeddingNorm, PixelNorm, as_float
@@ -43,7 +43,8 @@ class Model(nn.Module):
         self.pixel_norm = PixelNorm(self.spec.frame_shape, c.input_norm)
         self.representation_torso = family.torso(c, c.embedding_size, dtype, False)
         self.representation_norm = EmbeddingNorm(c.embedding_norm)
-        self.prediction_head = Heads(c.hidden_size, (self.spec.num_options, values), dtype)
+        outputs = sum(head_sizes(self.spec.action_space, c.number_policy))
+        self.prediction_head = Heads(c.hidden_size, (outputs, values), dtype)
         transition = functools.partial(
             *(Transition, c.hidden_size, c.num_blocks, dtype, family.has_lines),
             scale=c.embedding_scale,
@@ -100,7 +101,9 @@ class Model(nn.Module):
 
     def prediction(self, embedding: Array) -> types.Prediction:
         """f: what a state is worth, and what to do in it."""
-        return types.Prediction(*self.prediction_head(embedding))
+        outputs, value = self.prediction_head(embedding)
+        kind = self.spec.action_space, self.config.number_policy
+        return types.Prediction(policy_logits(outputs, *kind), value)
 
     def afterstate_dynamics(self, embedding: Array, action: Array) -> Array:
         """phi: `action [B]` enters as `encode` has it; gives the afterstate, scaled likewise."""
@@ -202,6 +205,9 @@ def make_networks(config: NetworkConfig, spec: EnvSpec) -> Networks:
     can_jump = len(spec.action_space.sizes) == 1 or not config.jump_length
     allowed = "0 where actions have several parts"
     require(can_jump, "network.jump_length", config.jump_length, allowed)
+    fits = config.number_policy == "bins" or spec.action_space.is_continuous
+    allowed = f"bins: no part of an action of {spec.name} is a number"
+    require(fits, "network.number_policy", config.number_policy, allowed)
     model = Model(config, spec)
     jump = Jump(config, spec.num_actions, FAMILIES[config.family].has_lines, model.dtype)
 

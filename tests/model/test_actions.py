@@ -5,6 +5,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import integrate, stats
 
 from smz_jax.model import actions
 from smz_jax.types import Part, Space, options_of, strides
@@ -69,3 +70,59 @@ def test_the_loss_is_the_cross_entropy_of_the_joint_distribution():
     table = weights.reshape(3, *SIZES)
     by_hand = [table.sum((2, 3)), table.sum((1, 3)), table.sum((1, 2))]
     np.testing.assert_allclose(of_options, np.concatenate(by_hand, axis=1), rtol=1e-5)
+
+
+def squashed_density(y, mean, deviation):
+    """Of tanh(x), x normal, by the change of variables."""
+    return stats.norm.pdf(np.arctanh(y), mean, deviation) / (1 - y**2)
+
+
+def deviation_of(width):
+    """Plain Python's: a logistic curve from 0.05 to 4, which is 1 at 0."""
+    share = 0.95 / 3.95
+    return 0.05 + 3.95 / (1 + (1 / share - 1) * np.exp(-width))
+
+
+def test_a_squashed_gaussian_has_its_density_summed_up_around_each_option():
+    places = (-1.0, -0.6, -0.1, 0.0, 0.3, 0.9, 1.0)
+    edges = [-1 + 1e-12, -0.8, -0.35, -0.05, 0.15, 0.6, 0.95, 1 - 1e-12]
+    outputs = [(0.0, 0.0), (1.5, -1.0), (-0.7, -3.0), (2.5, 2.0)]
+    found = np.exp(actions.gaussian_logits(jnp.array(outputs), places))
+    for (first, width), row in zip(outputs, found, strict=True):
+        mean, deviation = 6 * np.tanh(first / 6), deviation_of(width)
+        masses = [
+            integrate.quad(squashed_density, *ends, args=(mean, deviation), limit=500)[0]
+            for ends in itertools.pairwise(edges)
+        ]
+        np.testing.assert_allclose(row, 0.99 * np.array(masses) + 0.01 / 7, atol=2e-5)
+    np.testing.assert_allclose(found.sum(axis=-1), 1, rtol=1e-5)
+    # Between fine options it is the log-probability of the squashed number itself.
+    fine = tuple(np.linspace(-1, 1, 1001).tolist())
+    row = actions.gaussian_logits(jnp.array([0.4, -1.0]), fine)
+    mean = 6 * np.tanh(0.4 / 6)
+    for option in (300, 700, 900):
+        density = squashed_density(fine[option], mean, deviation_of(-1.0))
+        wanted = np.log(0.99 * density * 0.002 + 0.01 / 1001)
+        np.testing.assert_allclose(row[option], wanted, atol=2e-3)
+
+
+def test_a_gaussian_far_outside_is_finite_and_pulled_back():
+    outputs = jnp.array([[1e6, 1e6], [-1e6, -1e6], [40.0, -40.0], [0.0, -90.0]])
+    for places in ((0.0,), (-1.0, 1.0), tuple(np.linspace(-1, 1, 501).tolist())):
+        logits, grad = jax.vmap(
+            jax.value_and_grad(lambda x, places=places: actions.gaussian_logits(x, places).sum())
+        )(outputs)
+        assert np.isfinite(logits).all() and np.isfinite(grad).all()
+    toward = jax.grad(lambda x: actions.gaussian_logits(x, (-1.0, 0.0, 1.0))[0])
+    assert toward(jnp.array([3.0, -1.0]))[0] < 0
+
+
+def test_only_numbers_are_gaussian():
+    space = Space(6, (), (Part(("a", "b")), Part(("-2", "0", "2"), (-1.0, 0.0, 1.0))))
+    assert actions.head_sizes(space, "bins") == [2, 3]
+    assert actions.head_sizes(space, "gaussian") == [2, 2]
+    outputs = jnp.array([[0.5, -0.5, 1.0, 0.2]])
+    found = actions.policy_logits(outputs, space, "gaussian")
+    wanted = actions.gaussian_logits(outputs[:, 2:], (-1.0, 0.0, 1.0))
+    np.testing.assert_array_equal(found, np.concatenate([outputs[:, :2], wanted], axis=1))
+    assert actions.head_sizes(Space(3, ("a", "b", "c")), "gaussian") == [3]
