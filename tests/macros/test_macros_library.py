@@ -102,6 +102,15 @@ def test_statistics_of_an_empty_table_are_zero():
     assert nothing["macros"] == [] and format_rankings(nothing) == "no macros found"
 
 
+def test_sums_that_round_apart_are_no_share_above_one():
+    table = small_table()
+    more = table.windows * (1 + 1e-7)
+    assert (more > table.windows).any()
+    found = summarise(table._replace(trials=more, held=more * (1 + 1e-7)), TOTALS, CONFIG, NAMES)
+    LIBRARY.check(found, "here")
+    assert {macro["certain"] for macro in found["macros"]} == {0.0, 1.0}
+
+
 def test_macros_are_decoded_and_sorted_by_count():
     macros = document()["macros"]
     names = [macro["names"] for macro in macros]

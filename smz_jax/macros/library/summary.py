@@ -97,6 +97,11 @@ def _share(part: Any, whole: Any) -> np.ndarray:
     return part.astype(np.float64) / np.where(whole > 0, whole, 1)
 
 
+def _part(some: Any, whole: Any) -> np.ndarray:
+    """A share of what it is a part of; sums of floats, in another order, may say a little more."""
+    return np.minimum(_share(some, whole), 1.0)
+
+
 def summarise(
     table: MacroTable,
     totals: MacroStats,
@@ -144,11 +149,11 @@ def summarise(
         "deterministic": entropy < config.deterministic_threshold,
         "status": np.array(STATUS_NAMES)[judged.status],
         "windows": rows.windows,
-        "certain": _share(rows.trials, rows.windows),
+        "certain": _part(rows.trials, rows.windows),
         "certain_low": judged.certain_low,
         "trials": rows.trials,
         "effective": judged.effective,
-        **{name: _share(getattr(rows, name), rows.trials) for name in ("held", *GATES)},
+        **{name: _part(getattr(rows, name), rows.trials) for name in ("held", *GATES)},
         "held_low": judged.held_low,
         "held_high": judged.held_high,
         "p_value": judged.p_value,
