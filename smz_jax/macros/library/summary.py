@@ -60,8 +60,11 @@ def _table_stats(table: MacroTable, config: MacroConfig) -> Array:
     def share(part: Array, whole: Array) -> Array:
         return part / jnp.where(whole > 0, whole, 1.0)
 
+    def failed(passed: Array) -> Array:
+        return jnp.maximum(trials - of_macros(passed), 0.0)  # as in `_part`
+
     trials = of_macros(table.trials)
-    refused = trials - of_macros(table.held)
+    refused = failed(table.held)
     found = {
         "total": total,
         "play": play,
@@ -77,7 +80,7 @@ def _table_stats(table: MacroTable, config: MacroConfig) -> Array:
         "tested": judged.tested.sum(),
         "expected_false": expected_false(judged, config),
         "refusals": share(refused, trials),
-        **{f"refused_{x}": share(trials - of_macros(getattr(table, x)), refused) for x in GATES},
+        **{f"refused_{x}": share(failed(getattr(table, x)), refused) for x in GATES},
     }
     return jnp.stack([found[name].astype(jnp.float32) for name in _STATS])
 
