@@ -127,8 +127,13 @@ def tell_limits(parts: Parts, progress: Progress, stop: StopSignal) -> None:
         progress.message(f"dataset: {line}")
     if parts.demonstrations:
         progress.message(f"demonstrations: {parts.demonstrations.note}")
-    if why := why_no_macros(parts.spec.action_space):
+    space, wanted = parts.spec.action_space, parts.config.search.sampled_actions
+    if why := why_no_macros(space):
         progress.message(f"no macros: {why}")
+    if wanted is not None and wanted > space.size:
+        progress.message(
+            f"search.sampled_actions = {wanted}: all {space.size} actions are searched"
+        )
 
 
 def iterate(parts: Parts, state: RunState) -> tuple[RunState, dict[str, Any]]:

@@ -103,8 +103,10 @@ def test_discrete_choices_keep_their_names():
         (spaces.Box(0, 1, (0,)), ["not empty"]),
         (spaces.Box(-np.inf, 1, (2,)), ["bounded", "number 0 of it lies between -inf and 1"]),
         (spaces.Box(np.zeros(2), np.array([1, np.inf])), ["number 1", "0 and inf"]),
+        (spaces.Box(np.finfo(np.float32).min, 1, (1,)), ["bounded", "between -3.40282e+38 and 1"]),
         (spaces.Discrete(10_001), ["Discrete, of at most 10000 actions"]),
         (spaces.MultiDiscrete([6_000, 6_000]), ["at most 10000 options, not 12000"]),
+        (spaces.MultiDiscrete([900] * 4), ["at most 2^31-1 actions, not 6.56e+11"]),
         (spaces.Box(-1, 1, (20,)), ["at most 2^31-1 actions", "3.49e+09", "fewer env.action_bins"]),
     ],
 )
@@ -113,6 +115,7 @@ def test_other_spaces_are_refused_in_one_line(space, words):
         make_actions(space, 3, "Test-v0")
     line = str(raised.value)
     assert line.startswith("the action space of Test-v0 = ") and "\n" not in line
+    assert ("bins" in line) == isinstance(space, spaces.Box) * ("at most" in line)
     assert all(word in line for word in words), line
 
 

@@ -4,16 +4,18 @@ python -m pytest -m slow tests/run/test_action_spaces.py      learns both worlds
 """
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from experiments.gym import EXPERIMENT
+from smz_jax.analysis.load import load_model
 from smz_jax.config.check import ConfigError
 from smz_jax.config.cli import parse
 from smz_jax.envs import make_spec
 from smz_jax.report.data import load_run
 from smz_jax.report.panels import PANELS
-from smz_jax.run.loop import train
+from smz_jax.run.loop import tell_limits, train
 from smz_jax.run.stored_play import make_reader
 from tests.support.gym_worlds import Composed
 
@@ -30,6 +32,7 @@ def flags(kind, preset, **settings):
 def test_a_run_of_a_choice_and_a_number(tmp_path, capsys):
     """Sampled candidates, refreshed targets, a resume; and no macros, said in one line."""
     settings = {"search.sampled_actions": 8, "replay.refresh_rows": 16, "total_env_steps": 96}
+    settings |= {"network.number_policy": "gaussian", "macro.head_learning_rate": 0.002}
     config = flags("mixed", "tiny", **settings)
     spec = make_spec(config.env)
     assert (spec.num_actions, spec.num_options, spec.action_names) == (33, 14, ())
@@ -38,6 +41,8 @@ def test_a_run_of_a_choice_and_a_number(tmp_path, capsys):
     out = capsys.readouterr().out
     assert out.count("no macros: actions have continuous parts") == 1
     assert outcome.library["macros"] == [] and outcome.library["stats"]["certain_play"] == 0
+    assert outcome.library["stats"]["trees"] == 0  # nor does the search for them, or a head, run
+    assert load_model(tmp_path).head is None
     run = load_run(tmp_path)
     hidden = {name for name, panel in PANELS.items() if not panel.shown([run])}
     assert {"gates", "generality", "preconditions", "top_macros", "macros_found"} <= hidden
@@ -53,6 +58,17 @@ def test_what_composed_actions_are_not_for_is_refused_in_one_line():
     assert spec.num_actions == 60 and spec.action_names[:2] == ("0 0 0", "0 0 1")
     with pytest.raises(ConfigError, match=r"^action space of .*Composed-v0 = .* datasets"):
         make_reader(None, config, spec)
+
+
+def test_a_run_says_where_no_action_is_drawn():
+    lines = []
+    told = SimpleNamespace(message=lines.append)
+    for wanted in (None, 60, 61):
+        config = SimpleNamespace(search=SimpleNamespace(sampled_actions=wanted))
+        spec = make_spec(flags("dials", "tiny").env)
+        parts = SimpleNamespace(spec=spec, config=config, source=None, demonstrations=None)
+        tell_limits(parts, told, SimpleNamespace(is_handling=True))
+    assert lines == ["search.sampled_actions = 61: all 60 actions are searched"]
 
 
 @pytest.mark.slow

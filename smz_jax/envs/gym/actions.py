@@ -20,6 +20,8 @@ MAX_OPTIONS = 10_000
 """Most options of all parts: the width of a policy head."""
 MAX_NAMED = 255
 """Most actions that have names, where they are made of parts: as many as a macro's key holds."""
+FARTHEST = 1e30
+"""A bound beyond it says that there is none, as the largest float does."""
 KINDS = "Box, Discrete, MultiDiscrete, MultiBinary, Tuple or Dict"
 
 
@@ -58,11 +60,12 @@ def make_actions(space: spaces.Space, bins: int, env_id: str) -> Actions:
     require(len(parts) > 0, what, str(space), "one that is not empty")
     sizes = tuple(len(part.names) for part in parts)
     options, size = sum(sizes), math.prod(sizes)
-    allowed = f"one of at most {MAX_OPTIONS} options, not {options}: fewer env.action_bins"
+    fewer = ": fewer env.action_bins" if any(part.values for part in parts) else ""
+    allowed = f"one of at most {MAX_OPTIONS} options, not {options}{fewer}"
     if isinstance(space, spaces.Discrete):
         allowed = f"Discrete, of at most {MAX_OPTIONS} actions"
     require(options <= MAX_OPTIONS, what, _short(space), allowed)
-    allowed = f"one of at most 2^31-1 actions, not {size:.3g}: fewer env.action_bins"
+    allowed = f"one of at most 2^31-1 actions, not {size:.3g}{fewer}"
     require(size < 2**31, what, _short(space), allowed)
     described = describe_actions(parts, size)
 
@@ -117,7 +120,7 @@ def _leaf(space: spaces.Space, bins: int, what: str) -> _Leaf:
 def _of_box(space: spaces.Box, bins: int, what: str) -> _Leaf:
     """Whole numbers of a Box are each a value where there are no more than `bins`."""
     low, high = (np.asarray(x, np.float64).ravel() for x in (space.low, space.high))
-    bounded = np.isfinite(low) & np.isfinite(high) & (low <= high)
+    bounded = (np.abs(low) < FARTHEST) & (np.abs(high) < FARTHEST) & (low <= high)
     place = int(np.argmin(bounded)) if bounded.size else 0
     allowed = "bounded: number "
     if not bounded.all():
