@@ -1,4 +1,4 @@
-"""usage: python -m experiments.benchmark [search | rollout | soak] [flags]
+"""usage: python -m experiments.benchmark [search | rollout | torsos | soak] [flags]
 
   python -m experiments.benchmark [--preset NAME] [settings]
       each part of a run: the environment, the search, a rollout, the training step, the macro
@@ -7,6 +7,9 @@
       the search engines against stock mctx and against the networks alone: under 4 minutes
   python -m experiments.benchmark rollout [--preset NAME] [settings]
       environment alone, search alone, both in turn, both overlapped (two pools of lanes)
+  python -m experiments.benchmark torsos [--preset NAME] [settings]
+      the training step of an LSTM over 8 frames and a transformer over 16, beside an MLP of one, on
+      CartPole
   python -m experiments.benchmark soak [--seconds N] [--preset NAME] [settings]
       trains on Breakout at the sizes of smoke for half an hour, or N seconds: whether memory, open
       files, compilations and speed stay as they were
@@ -59,8 +62,14 @@ from smz_jax.storage.files import write_json
 from smz_jax.storage.run_dir import can_write
 
 EXPERIMENT = Experiment("benchmark", base={"env.id": "Breakout"})
-COMMANDS = ("search", "rollout", "soak")
-SECONDS = {"": (3.0, 0.1), "search": (0.4, 0.05), "rollout": (3.0, 0.1), "soak": (1800.0, 1800.0)}
+VECTORS = Experiment("benchmark", "vector", {"env.suite": "gym", "env.id": "CartPole-v1"})
+"""Of torsos."""
+COMMANDS = ("search", "rollout", "torsos", "soak")
+SECONDS = {
+    **dict.fromkeys(("", "rollout", "torsos"), (3.0, 0.1)),
+    "search": (0.4, 0.05),
+    "soak": (1800.0, 1800.0),
+}
 """For each part, each search, or in all; and the same at tiny."""
 Seconds = Annotated[float | None, Between(0, 3600, "(]", "a number above 0, at most 3600")]
 
@@ -86,7 +95,8 @@ def read_command(argv: list[str]) -> tuple[str, BenchmarkRequest, Invocation]:
         argv = argv[1:]
     if command == "soak" and not any(x.split("=")[0] == "--preset" for x in argv):
         argv = [*argv, "--preset", "smoke"]
-    invocation = parse(argv, EXPERIMENT, BenchmarkRequest)
+    experiment = VECTORS if command == "torsos" else EXPERIMENT
+    invocation = parse(argv, experiment, BenchmarkRequest)
     request = invocation.request
     assert isinstance(request, BenchmarkRequest)
     if command == "search":
@@ -115,7 +125,7 @@ def measure(command: str, request: BenchmarkRequest, invocation: Invocation) -> 
     import jax
     from rich.console import Console
 
-    from experiments.benchmark import parts, search, soak, tables, timing
+    from experiments.benchmark import parts, search, soak, tables, timing, torsos
 
     if command != "search":
         invocation = choose_preset(invocation, has_accelerator=jax.default_backend() != "cpu")
@@ -135,6 +145,9 @@ def measure(command: str, request: BenchmarkRequest, invocation: Invocation) -> 
         elif command == "rollout":
             result |= parts.measure_acting(config, each, str(preset))
             shown = [tables.acting_table, tables.figures_table]
+        elif command == "torsos":
+            result |= torsos.measure(config, each)
+            shown = [tables.torsos_table]
         elif command == "soak":
             result |= soak.measure(config, each)
             shown = [tables.soak_table]

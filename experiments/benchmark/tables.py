@@ -104,6 +104,27 @@ def acting_table(result: Document) -> Table:
     return Table(columns, rows, "acting without macros, all lanes", _caption(result), left=(0, 1))
 
 
+def torsos_table(result: Document) -> Table:
+    """The training step of each family, beside that of the first."""
+    rows = [
+        [
+            name,
+            str(x["frames"]),
+            f"{x['seconds'] * 1e3:,.1f} ms",
+            f"{x['times']:.1f}",
+            f"{x['compile_seconds']:.1f} s",
+        ]
+        for name, x in result["families"].items()
+    ]
+    first = next(iter(result["families"]))
+    form = (
+        "a training step of {learner[batch_size]} windows and {learner[unroll_steps]} unroll steps"
+    )
+    title = f"{form.format(**result['config'])}, preset {result['preset']}"
+    columns = ["family", "frames", "time", f"x {first}", "compile"]
+    return Table(columns, rows, title, _caption(result), left=(0,))
+
+
 def soak_table(result: Document) -> Table:
     """Memory, open files, compilations and speed in each third of a long run."""
     thirds = zip(("first", "second", "last"), result["thirds"], strict=True)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from experiments.benchmark import __main__ as command
-from experiments.benchmark import parts, search, soak, timing
+from experiments.benchmark import parts, search, soak, timing, torsos
 from experiments.benchmark.programs import (
     CODEBOOK_SIZE,
     NUM_ACTIONS,
@@ -351,6 +351,21 @@ def test_rollout_prints_and_writes(monkeypatch, capsys, tmp_path):
     ]
 
 
+def test_torsos_print_and_write(monkeypatch, capsys, tmp_path):
+    path, few = tmp_path / "torsos.json", {"mlp": 1, "lstm": 2}
+    monkeypatch.setattr(torsos.measure, "__defaults__", (few,))
+    out = run_main(monkeypatch, capsys, "torsos", "--preset", "tiny", "--json", str(path))
+    assert "a training step of 4 windows and 1 unroll steps, preset tiny" in out
+    result = json.loads(path.read_text())
+    assert_says_where_it_was_measured(result)
+    found = result["families"]
+    assert {name: x["frames"] for name, x in found.items()} == few
+    assert found["mlp"]["times"] == 1
+    assert found["lstm"]["times"] == pytest.approx(
+        found["lstm"]["seconds"] / found["mlp"]["seconds"]
+    )
+
+
 def test_parts_print_and_write(monkeypatch, capsys, tmp_path):
     path = tmp_path / "parts.json"
     words = ["--preset", "tiny", "--env.id", "Pong", "--seconds", "0.01", "--json", str(path)]
@@ -373,7 +388,7 @@ def test_help_teaches_each_command(monkeypatch, capsys):
 
 @pytest.mark.parametrize("argv,message", [
     (["serch"], "unknown command 'serch'; did you mean search?"),
-    (["tree"], "unknown command 'tree'; there are search, rollout, soak"),
+    (["tree"], "unknown command 'tree'; there are search, rollout, torsos, soak"),
     (["search", "--env.id", "Pong"], "--env.id does not go with search"),
     (["search", "--resume"], "--resume does not go with search"),
     (["search", "--fll"], "unknown flag --fll; did you mean --full?"),
