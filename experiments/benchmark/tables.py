@@ -117,10 +117,8 @@ def torsos_table(result: Document) -> Table:
         for name, x in result["families"].items()
     ]
     first = next(iter(result["families"]))
-    form = (
-        "a training step of {learner[batch_size]} windows and {learner[unroll_steps]} unroll steps"
-    )
-    title = f"{form.format(**result['config'])}, preset {result['preset']}"
+    form = "a training step of {batch_size} windows and {unroll_steps} unroll steps, preset "
+    title = form.format(**result["config"]["learner"]) + result["preset"]
     columns = ["family", "frames", "time", f"x {first}", "compile"]
     return Table(columns, rows, title, _caption(result), left=(0,))
 

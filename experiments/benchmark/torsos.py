@@ -21,8 +21,9 @@ beside."""
 
 
 def step_case(config: Config) -> tuple[Case, float]:
-    """An update on a batch whose every number is 0 (its time is that of any), and the seconds to
-    compile it.
+    """An update, and the seconds to compile it.
+
+    Its batch has zeros alone, whose time is that of any.
     """
     spec = make_spec(config.env)
     networks, replay = make_networks(config.network, spec), make_replay(config, spec)
