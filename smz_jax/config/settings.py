@@ -151,8 +151,8 @@ class NetworkConfig(Checked, section="network"):
     heads: Annotated[int, Between(1, 64)] = 4
     """Attention heads of a transformer; they divide its width, and the half of the encoder's."""
     number_policy: Literal["bins", "gaussian"] = "bins"
-    """How the policy weighs a number's values (`env.action_bins`). bins: a logit for each. gaussian:
-    a squashed Gaussian, summed up around each; for many values (docs/actions.md)."""
+    """How the policy weighs a number's values (`env.action_bins`). bins: a logit for each.
+    gaussian: a squashed Gaussian, summed up around each; for many values (docs/actions.md)."""
     codebook_size: Annotated[int, Between(1, 1024)] = 32
     """C: chance outcomes that the model distinguishes. 1 makes the model MuZero's, and its search
     as deep with `search.collapse_threshold` above 0."""
