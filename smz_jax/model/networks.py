@@ -186,12 +186,8 @@ class Model(nn.Module):
             self.frame_target(observation[:, -1], observation[:, 0])
 
 
-def make_networks(config: NetworkConfig, spec: EnvSpec) -> Networks:
-    """The model as pure functions.
-
-    Raises:
-        ConfigError: if the family is not for the kind of observation.
-    """
+def _check_fits(config: NetworkConfig, spec: EnvSpec) -> None:
+    """Raises ConfigError in one line where a network is not for an environment."""
     kind = {2: "images", 3: "boards"}.get(len(spec.frame_shape), "vectors")
     families = [name for name, family in FAMILIES.items() if kind in family.observations]
     allowed = f"{' or '.join(families)}: the observations of {spec.name} are {kind}"
@@ -208,6 +204,16 @@ def make_networks(config: NetworkConfig, spec: EnvSpec) -> Networks:
     fits = config.number_policy == "bins" or spec.action_space.is_continuous
     allowed = f"bins: no part of an action of {spec.name} is a number"
     require(fits, "network.number_policy", config.number_policy, allowed)
+
+
+def make_networks(config: NetworkConfig, spec: EnvSpec) -> Networks:
+    """The model as pure functions.
+
+    Raises:
+        ConfigError: if the family is not for the kind of observation, or another setting not for
+            the environment.
+    """
+    _check_fits(config, spec)
     model = Model(config, spec)
     jump = Jump(config, spec.num_actions, FAMILIES[config.family].has_lines, model.dtype)
 
