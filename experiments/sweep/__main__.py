@@ -17,6 +17,7 @@ from smz_jax.config.experiment import experiment_names
 from smz_jax.config.process import run_main
 from smz_jax.config.sources import SETTINGS, coerce, require_known
 from smz_jax.storage.run_dir import CONFIG_NAME, RUNS_ROOT, WRITABLE, can_write
+from smz_jax.storage.wandb_sink import require_wandb
 
 HELP = """\
 `python -m experiments.sweep` runs variants of an experiment over seeds and compares them.
@@ -71,6 +72,8 @@ class SweepRequest(Checked):
     this machine's cores, for a try). Unset: auto."""
     jobs: Annotated[int | None, Between(1)] = None
     """Runs at a time. Unset: as many as cores; one at presets tiny and gpu on this machine."""
+    track: Literal["none", "wandb"] | None = None
+    """wandb: mirror each run to Weights & Biases, in a group (docs/tracking.md). Unset: none."""
     list: bool = False
     """Print what would run, run nothing."""
     report: bool = False
@@ -123,6 +126,10 @@ def plan_sweep(request: SweepRequest, sweep: Sweep, folder: Path) -> list[Job]:
     pairs = [(x, x.seeds) for x in sweep.variants]
     jobs = make_plan(pairs, preset, folder, to_list=request.list or request.report)
     check_all(jobs)
+    if request.track == "wandb":
+        require_wandb("track = 'wandb'")
+    flags = ("--track", request.track) if request.track else ()
+    jobs = [replace(job, flags=flags) for job in jobs]
     return sorted(jobs, key=lambda job: job.seed)
 
 

@@ -41,6 +41,7 @@ class Job:
     run_dir: Path
     state: State
     cores: int
+    flags: tuple[str, ...] = ()  # of its process alone, beside the settings
 
     @property
     def name(self) -> str:
@@ -76,7 +77,7 @@ class Job:
         python = [sys.executable, "-m", f"experiments.{self.variant.module}"]
         if not self.is_finished():
             resumes = self.variant.is_run and (self.run_dir / CONFIG_NAME).exists()
-            return [*python, *self.arguments(), *(["--resume"] if resumes else [])]
+            return [*python, *self.arguments(), *self.flags, *(["--resume"] if resumes else [])]
         if self.variant.extra is None or (self.run_dir / self.variant.extra[0]).exists():
             return None
         words = self.variant.extra[1]

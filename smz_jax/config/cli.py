@@ -75,6 +75,9 @@ class RunRequest(Checked):
     and devices differ."""
     init_from: str | None = None
     """RUN_DIR, RUN_DIR@STEP or RUN_DIR@best: begin with these weights. Unset: at random."""
+    track: Literal["none", "wandb"] | None = None
+    """wandb: mirror the run to Weights & Biases, by a process beside it (docs/tracking.md).
+    Unset: none; where a run is resumed, as before."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from smz_jax.config.experiment import Experiment
 from smz_jax.config.process import own_words, run_main
 from smz_jax.run.devices import prepare_jax
 from smz_jax.run.signals import StopSignal
+from smz_jax.run.tracker import Tracker, chosen_service
 from smz_jax.storage import run_dir as folders
 
 
@@ -55,6 +56,7 @@ def run(invocation: Invocation) -> Ended:
     check_env_id(invocation.config.env)
     check_opponent(invocation.config.env, invocation.config.eval.opponent)
     folders.check_run_dir(invocation)
+    service = chosen_service(invocation)
     weights = folders.find_weights(invocation.init_from) if invocation.init_from else None
     if invocation.resume:  # needed where it was stopped before its first checkpoint
         invocation = replace(invocation, init_from=folders.began_with(invocation.run_dir))
@@ -75,6 +77,7 @@ def run(invocation: Invocation) -> Ended:
         from smz_jax.run.loop import train
         from smz_jax.storage.checkpoint import CheckpointStore
 
+        tracker = locks.enter_context(Tracker(run_dir)) if service else None
         try:
             experiment = invocation.experiment
             hooks = {"on_check": experiment.on_check, "on_finish": experiment.on_finish}
@@ -94,4 +97,7 @@ def run(invocation: Invocation) -> Ended:
             return Ended(run_dir, 1, outcome.fault)
         # A second press at once is the same press still.
         with StopSignal() if outcome.signal_number else contextlib.nullcontext():
-            return Ended(outcome.run_dir, finish(invocation, outcome), outcome.fault)
+            code = finish(invocation, outcome)
+            if tracker:
+                tracker.end(code)
+            return Ended(outcome.run_dir, code, outcome.fault)

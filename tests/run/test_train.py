@@ -1,5 +1,6 @@
 """Whole runs as a user starts them: what they leave, and that they go on after any stop."""
 
+import importlib.util
 import json
 import os
 import re
@@ -147,6 +148,9 @@ def test_sigterm_saves_and_the_printed_command_goes_on(environment, tmp_path):
     flags = ("--preset", "tiny", "--total_env_steps", str(steps), "--eval.no_baselines")
     # No save is under way when the folder is renamed: it would make the former one again.
     flags += ("--checkpoint_every_env_steps", "256")
+    mirrored = importlib.util.find_spec("wandb") is not None
+    environment = {**environment, "WANDB_MODE": "offline"}
+    flags += ("--track", "wandb") if mirrored else ()
     process = start(environment, folder, *flags, experiment="cartpole")
     path = folder / "metrics.jsonl"
     wait_for(process, lambda: path.exists() and b'"iteration": 2' in path.read_bytes())
@@ -178,6 +182,10 @@ def test_sigterm_saves_and_the_printed_command_goes_on(environment, tmp_path):
     rows = iterations(folder)
     assert [row["env_steps"] for row in rows] == list(range(32, steps + 1, LANES * LENGTH))
     assert json.loads((folder / "summary.json").read_text())["finished"]
+    if mirrored:  # in the moved folder too, and by the resumed run without being told
+        sent = json.loads((folder / "track.json").read_text())
+        assert sent["rows"] == len(read_metrics(path)) and sent["ended"], err + done.stderr
+        assert len(list(folder.glob(f"wandb/offline-run-*/run-{sent['id']}.wandb"))) == 2
 
 
 def test_ctrl_c_before_the_first_iteration_is_130(finished, environment, tmp_path):
