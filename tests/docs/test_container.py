@@ -70,7 +70,7 @@ def test_the_dockerfile_passes_hadolint():
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("buildah") is None, reason="apt-get install buildah debootstrap")
 def test_the_image_is_built_and_runs(tmp_path):
-    """`python -m pytest -m slow tests/docs/test_container.py`, as root; docs/container.md has times."""
+    """`python -m pytest -m slow tests/docs/test_container.py`, as root: docs/container.md."""
     folders = ("--root", tmp_path / "images", "--runroot", tmp_path / "state")
     more = shlex.split(os.environ.get("SMZ_BUILD_FLAGS", ""))  # e.g. --volume of certificates
 
