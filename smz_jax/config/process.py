@@ -14,6 +14,12 @@ from typing import Any, NoReturn, TextIO
 
 from smz_jax.config.check import ConfigError
 
+if not hasattr(signal, "SIGHUP"):  # Windows, which has no file locks of POSIX either
+    raise SystemExit(
+        "error: smz_jax needs Linux or macOS; on Windows it runs in WSL 2 or a container: "
+        "docs/systems.md"
+    )
+
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """No space, no quota, or a file that must not grow."""
 ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)

@@ -24,7 +24,7 @@ from smz_jax.run.signals import StopSignal
 from smz_jax.run.state import RunState, save, save_best
 from smz_jax.storage.checkpoint import CheckpointStore, Damage
 from smz_jax.storage.documents.results_json import BASELINES
-from smz_jax.storage.files import write_json
+from smz_jax.storage.files import by_descriptor, write_json
 from smz_jax.storage.metrics import METRICS_FILE, MetricsWriter, read_metrics
 
 GREEDY_GAMES = 32
@@ -88,7 +88,7 @@ class Session(NamedTuple):
     @property
     def place(self) -> Path:
         """A path to the folder, whatever its name is now."""
-        return Path(f"/proc/self/fd/{self.folder}")
+        return by_descriptor(self.folder, self.run_dir)
 
     def follow(self) -> "Session":
         """The session with its folder where that is now."""

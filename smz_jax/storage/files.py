@@ -72,6 +72,16 @@ def opened(path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
+def by_descriptor(descriptor: int, path: Path) -> Path:
+    """A path to what is open as `descriptor`, under any name that it has by now.
+
+    Where the system shows no descriptors of a process (outside of Linux) that is `path`, its name
+    when it was opened.
+    """
+    shown = Path("/proc/self/fd")
+    return shown / str(descriptor) if shown.is_dir() else path
+
+
 def drop(path: Path) -> None:
     """Deletes a folder, a file or a link, but not what a link points to."""
     if path.is_dir() and not path.is_symlink():

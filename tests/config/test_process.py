@@ -188,3 +188,11 @@ def test_a_script_of_the_users_is_recorded_as_it_was_typed(tmp_path, file, words
     typed, resumed = out.decode().splitlines()
     assert typed == f"python {words} --preset tiny"
     assert resumed == f"{sys.executable} {words} --resume --run_dir DIR"
+
+
+def test_a_system_without_its_signals_is_one_line():
+    """As on Windows."""
+    code = "import signal; del signal.SIGHUP; import smz_jax.config.process"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: smz_jax needs Linux or macOS")

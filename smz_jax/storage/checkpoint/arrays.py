@@ -19,7 +19,7 @@ import orbax.checkpoint as ocp
 
 from smz_jax.config.check import ConfigError
 from smz_jax.storage.checkpoint.sums import Damage, reason_of
-from smz_jax.storage.files import opened
+from smz_jax.storage.files import by_descriptor, opened
 
 CHUNK_BYTES = 32 * 2**20
 
@@ -66,7 +66,7 @@ def _plain(path: Path) -> Iterator[Path]:
     has a name, and it is there under any later one.
     """
     with opened(path.parent) as parent:
-        yield Path(f"/proc/self/fd/{parent}") / path.name
+        yield by_descriptor(parent, path.parent) / path.name
 
 
 def _checkpointer() -> ocp.Checkpointer:

@@ -28,7 +28,7 @@ from smz_jax.storage.checkpoint import arrays, sums
 from smz_jax.storage.checkpoint import rows as row_files
 from smz_jax.storage.checkpoint.rows import RowChunks, SavedRows
 from smz_jax.storage.checkpoint.sums import Damage, reason_of
-from smz_jax.storage.files import drop, opened
+from smz_jax.storage.files import by_descriptor, drop, opened
 from smz_jax.types import Params, TrainState, Trajectory
 
 Kind = Literal["last", "best"]
@@ -282,7 +282,7 @@ class CheckpointStore:
             if chunks:
                 self._rows_folder(turn).mkdir(exist_ok=True)
                 with opened(self._rows_folder(turn)) as there:
-                    folder = Path(f"/proc/self/fd/{there}")
+                    folder = by_descriptor(there, self._rows_folder(turn))
                     saved = row_files.write_rows(folder, chunks, former)
                 listed = {"set": turn, **saved.as_json()}
             partial = final.with_suffix(".partial")
