@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from smz_jax.acting.agent import Agent
+from smz_jax.acting.agent import Agent, make_decide
 from smz_jax.acting.evaluate import evaluate
 from smz_jax.analysis.load import Functions, format_scores, make_functions
 from smz_jax.analysis.look import Look, look
@@ -148,7 +148,7 @@ class Model:
         noise: float | None = None,
         sticky_prob: float | None = None,
     ) -> dict[str, Any]:
-        """Scores over whole games, raw, as a run's final evaluation measures them.
+        """Scores over whole games, raw, as a run's final evaluation measures them (`eval.policy`).
 
         Args:
             games: at least so many, as many in each lane; unset: as many as the run.
@@ -171,9 +171,11 @@ class Model:
         lanes = -(-games // (rounds * players))
         config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, num_envs=lanes))
         seed = FINAL_SEED + config.seed if seed is None else seed
+        _, spec, networks, params, decide = self.functions
+        if config.eval.policy != "search":
+            decide = make_decide(networks, config, spec, policy=config.eval.policy)
         # The noise, too, follows from the seed of the games.
-        search_seed = seed if noise else config.seed
-        agent = Agent(self.functions.decide, self.functions.params, search_seed, noise=noise)
+        agent = Agent(decide, params, seed if noise else config.seed, noise=noise)
         found = evaluate(agent, config, seed=seed, num_games=games, sticky_prob=sticky_prob)
         assert found is not None, "nothing stops it"
         return found
