@@ -1,16 +1,16 @@
-"""Stored play as a Minari dataset: `python -m experiments.dataset export|record|info|merge`.
+"""Stored play as a Minari dataset: `python -m experiments.dataset export|info|merge`.
 
 examples:
   the replay of a run's newest checkpoint, into RUN_DIR/dataset:
     python -m experiments.dataset export runs/cartpole/20260131-120000-seed0
-  40,000 steps of random play; any setting of a run may follow:
-    python -m experiments.dataset record --experiment gridworld --total_env_steps 40000 --out random
-  play of a trained model, of a run or of an export:
-    python -m experiments.dataset record --by runs/breakout/a --total_env_steps 20000 --out good
+  games of a person, of a trained model or of chance:
+    python -m experiments.record --help
   what is in a dataset, with every episode read once:
     python -m experiments.dataset info good
   several as one:
     python -m experiments.dataset merge random good --out mixed
+  the ten best games of one:
+    python -m experiments.dataset merge good --best 10 --out better
   training on it, without playing:
     python -m experiments.offline --dataset mixed
 
@@ -25,11 +25,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from smz_jax.analysis.requests import Kept
 from smz_jax.config.check import Checked, ConfigError, require
-from smz_jax.config.cli import RunRequest, choose_preset, parse, read_request
-from smz_jax.config.experiment import Experiment, find_experiment
+from smz_jax.config.cli import read_request
 from smz_jax.config.process import run_main
-from smz_jax.storage.run_dir import CONFIG_NAME, read_config
+from smz_jax.storage.run_dir import read_config
 
 
 @dataclass(frozen=True)
@@ -51,21 +51,17 @@ class InfoRequest(Checked):
 
 
 @dataclass(frozen=True)
-class MergeRequest(Checked):
-    """Datasets that become one."""
+class _Folders(Checked):
+    """Datasets."""
 
     folders: tuple[Path, ...]
     """of Minari datasets with the same spaces"""
-    out: Path | None = None
-    """new or empty folder; must be given"""
 
 
 @dataclass(frozen=True)
-class RecordRequest(RunRequest):
-    """What is recorded, beside the settings of a run."""
+class MergeRequest(Kept, _Folders):
+    """Datasets that become one, or the games of them that are kept."""
 
-    by: Path | None = None
-    """folder of a run or of an export that plays, with its own settings (default: at random)"""
     out: Path | None = None
     """new or empty folder; must be given"""
 
@@ -80,7 +76,7 @@ def value_of(flag: str, argv: Sequence[str]) -> str | None:
     return found
 
 
-def write(out: Path | None, make: Callable[[], Any]) -> None:
+def write(out: Path | None, make: Callable[[], Any], kept: Kept | None = None) -> None:
     """Writes the `Recording` that `make` gives, once it is clear that it can be written."""
     from smz_jax.run.devices import prepare_jax
     from smz_jax.storage.dataset import Dataset, check_library, write_dataset
@@ -92,14 +88,15 @@ def write(out: Path | None, make: Callable[[], Any]) -> None:
     check_library()
     prepare_jax()
     found = make()
-    if found.scores:
-        mean = sum(found.scores) / len(found.scores)
-        print(f"{len(found.scores)} games, mean score {mean:.2f}")
+    choose = (kept or Kept()).choose
     try:
-        write_dataset(out, found.rows, found.about, found.oldest)
+        write_dataset(out, *found, choose=choose)
     except OSError as error:
         raise ConfigError(f"out = {str(out)!r} cannot be written: {error.strerror}") from None
-    print(f"wrote {Dataset(out)}")
+    dataset = Dataset(out)
+    scores = dataset.scores()
+    mean = sum(scores) / len(scores)
+    print(f"wrote {dataset}; scores {min(scores):g} to {max(scores):g}, mean {mean:.2f}")
 
 
 def export(words: list[str]) -> None:
@@ -113,36 +110,6 @@ def export(words: list[str]) -> None:
         return read_replay(request.run_dir)
 
     write(request.out or request.run_dir / "dataset", make)
-
-
-def record(words: list[str]) -> None:
-    """Plays and writes what was played."""
-    experiment, by = Experiment("record"), value_of("--by", words)
-    if by is not None:
-        experiment = Experiment(read_config(Path(by)).experiment)
-        words = ["--config", str(Path(by) / CONFIG_NAME), *words]
-    elif name := value_of("--experiment", words):
-        experiment = find_experiment(name)
-    elif not {"-h", "--help"} & set(words):
-        require(False, "experiment", None, "given, or --by RUN_DIR: it says what is played")
-    command = ("-m", "experiments.dataset", "record")
-    invocation = parse(words, experiment, RecordRequest, own=command)
-    request: Any = invocation.request
-    from smz_jax.envs import check_env_id
-
-    check_env_id(invocation.config.env)
-
-    def make() -> Any:
-        import jax
-
-        from smz_jax.analysis import recording
-        from smz_jax.run.signals import StopSignal
-
-        config = choose_preset(invocation, jax.default_backend() != "cpu").config
-        with StopSignal() as stop:
-            return recording.record(config, request.by, lambda: bool(stop))
-
-    write(request.out, make)
 
 
 def describe(episode: dict[str, Any]) -> tuple[float, int, bool, bool]:
@@ -162,6 +129,7 @@ def info(words: list[str]) -> None:
     about, found = dataset.about, list(map(describe, dataset.read()))
     returns, lengths, ended, targets = map(sorted, zip(*found, strict=True))
     sums = "verified" if dataset.is_verified else "none, so that damage is not noticed"
+    scores = sorted(dataset.scores())
     lines = [str(dataset), f"id: {dataset.metadata.get('dataset_id')}; sums: {sums}"]
     if about:
         lines.append(f"experiment: {about.get('experiment')}, {about.get('env', {}).get('id')}")
@@ -171,6 +139,7 @@ def info(words: list[str]) -> None:
         f"observations: {dataset.observation_space}; actions: {dataset.action_space}",
         f"returns of episodes: {returns[0]:g} to {returns[-1]:g}, "
         f"median {returns[len(returns) // 2]:g}",
+        f"scores: {scores[0]:g} to {scores[-1]:g}, median {scores[len(scores) // 2]:g}",
         f"lengths: {lengths[0]} to {lengths[-1]}; {sum(ended):,} end in a termination",
         f"with policy targets and search values: {sum(targets):,} episodes",
     ]
@@ -184,11 +153,12 @@ def merge(words: list[str]) -> None:
     request = read_request(MergeRequest, words, __doc__ or "")
     require(request.out is not None, "out", None, "given: a new or an empty folder")
     assert request.out is not None
-    merge_datasets(request.out, [Dataset(folder) for folder in request.folders])
+    folders = [Dataset(folder) for folder in request.folders]
+    merge_datasets(request.out, folders, request.choose)
     print(f"wrote {Dataset(request.out)}")
 
 
-COMMANDS = {"export": export, "record": record, "info": info, "merge": merge}
+COMMANDS = {"export": export, "info": info, "merge": merge}
 
 
 def main() -> int:

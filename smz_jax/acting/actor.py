@@ -157,7 +157,7 @@ class Actor:
                 "search/faults": jnp.sum(played.search.faults),
                 "search/all_invalid": jnp.sum(played.search.all_invalid),
             }
-            rows = join_rows(pools, played, learner_step)
+            rows = join_rows([pool.steps for pool in pools], played, learner_step)
             replay = (
                 self._add(replay_state, rows) if self._add and replay_state is not None else None
             )
@@ -204,14 +204,16 @@ def _stack(pools: list[list[Decision]]) -> Decision:
     return jax.tree.map(lambda *x: jnp.concatenate(x), *stacked)
 
 
-def join_rows(pools: Sequence[_Pool], played: Decision, learner_step: Array | int) -> Trajectory:
-    """Joins the pools' T steps into rows: what was seen at t, and what followed the action at t.
+def join_rows(
+    pools: Sequence[Sequence[Timestep]], played: Decision, learner_step: Array | int
+) -> Trajectory:
+    """Joins the T + 1 steps of each pool into rows: what was seen, and what followed the action.
 
     The decisions `played` and the `Trajectory` are `[B, T, ...]`, lanes in the order of the pools.
     """
 
     def joined(steps: slice, read: Callable[[Timestep], np.ndarray]) -> np.ndarray:
-        parts = [np.stack([read(x) for x in pool.steps[steps]], axis=1) for pool in pools]
+        parts = [np.stack([read(x) for x in pool[steps]], axis=1) for pool in pools]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     seen, followed = slice(-1), slice(1, None)

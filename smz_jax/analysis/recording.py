@@ -1,5 +1,6 @@
-"""Rows of play for a data set: the replay of a run, or games played for it."""
+"""Rows of play for a data set: the replay of a run, or games played for it, also by a person."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -12,16 +13,30 @@ import numpy as np
 from smz_jax.acting.actor import Actor
 from smz_jax.acting.agent import make_decide
 from smz_jax.analysis.load import check_layout, fit_params, load_model
-from smz_jax.config.check import ConfigError
+from smz_jax.analysis.person.desk import make_desk
+from smz_jax.analysis.person.games import PersonGames, rows_of
+from smz_jax.analysis.person.terminal import Terminal, check_terminal
+from smz_jax.analysis.person.window import Window, check_window, own_driver
+from smz_jax.analysis.requests import PersonWay
+from smz_jax.config.check import ConfigError, require
 from smz_jax.config.settings import Config
-from smz_jax.envs import make_env, make_spec
+from smz_jax.envs import GameFault, make_env, make_spec, open_playable
 from smz_jax.learning.replay import make_replay
 from smz_jax.model.networks import make_networks
 from smz_jax.storage.checkpoint import CheckpointStore
 from smz_jax.storage.dataset import check_recordable
 from smz_jax.storage.metrics import PhaseTimers
 from smz_jax.storage.run_dir import git_commit, read_config
-from smz_jax.types import TARGETS, Array, Decision, EnvSpec, Params, SearchOutput, Trajectory
+from smz_jax.types import (
+    TARGETS,
+    Array,
+    Decision,
+    EnvSpec,
+    Params,
+    SearchOutput,
+    Timestep,
+    Trajectory,
+)
 
 
 class Recording(NamedTuple):
@@ -29,8 +44,8 @@ class Recording(NamedTuple):
 
     rows: Trajectory  # [B, T, ...] NumPy, a ring
     about: dict[str, Any]  # for the metadata
-    scores: list[float]  # raw, of the games that ended; of a replay none
     oldest: int = 0  # row that each lane begins with
+    raw: np.ndarray | None = None  # [B, T] float32, rewards as scored; None: unknown, of a replay
 
 
 def read_replay(run_dir: Path) -> Recording:
@@ -56,7 +71,7 @@ def read_replay(run_dir: Path) -> Recording:
     if count < size:
         rows = jax.tree.map(lambda x: x[:, :count], rows)
     about = _about(config, spec, f"{run_dir.absolute().name}, {found.step} {config.unit}")
-    return Recording(rows, about, [], count % size if count > size else 0)
+    return Recording(rows, about, count % size if count > size else 0)
 
 
 def _about(config: Config, spec: EnvSpec, played_by: str) -> dict[str, Any]:
@@ -89,6 +104,22 @@ def decide_at_random(
     return Decision(search, zeros, zeros + 1.0)
 
 
+class _Scored:
+    """A vector whose raw rewards are noted at each step."""
+
+    def __init__(self, env: Any) -> None:
+        self._env = env
+        self.raw: list[np.ndarray] = []  # [B] of each step
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._env, name)
+
+    def recv(self) -> Timestep:
+        step = self._env.recv()
+        self.raw.append(step.raw_reward)
+        return step
+
+
 def record(config: Config, folder: Path | None, should_stop: Callable[[], bool]) -> Recording:
     """Plays `config.total_env_steps` of training games, at random or by a model.
 
@@ -111,25 +142,54 @@ def record(config: Config, folder: Path | None, should_stop: Callable[[], bool])
         networks = make_networks(config.network, spec)
         params = fit_params(networks, model.weights)
         decide = make_decide(networks, config, spec, policy=config.rollout.policy)
-    env = make_env(config.env, seed=config.seed)
+    env = _Scored(make_env(config.env, seed=config.seed))
     key = jax.random.key(config.seed)
     actor = Actor([env], config, decide, key, PhaseTimers(), lambda *decisions: None)
-    length, rows, scores = config.rollout.length, None, []
+    length, rows = config.rollout.length, None
     rollouts = max(1, config.total_env_steps // (config.env.num_envs * length))
     done = 0
     try:
         while done < rollouts * length and not (done and should_stop()):
-            played = actor.next(params)
-            part = jax.tree.map(np.asarray, played.rows)
+            part = jax.tree.map(np.asarray, actor.next(params).rows)
             if rows is None:
                 size = (config.env.num_envs, rollouts * length)
                 rows = Trajectory._make(np.empty((*size, *x.shape[2:]), x.dtype) for x in part)
             for into, one in zip(rows, part, strict=True):
                 into[:, done : done + length] = one
             done += length
-            scores += [score for score, _ in played.games]
     finally:
         actor.close()
     rows = jax.tree.map(lambda x: x[:, :done], rows)
     who = f"the model of {folder.absolute().name}" if folder else "a random policy"
-    return Recording(rows, _about(config, spec, who), scores)
+    return Recording(rows, _about(config, spec, who), raw=np.stack(env.raw, axis=1))
+
+
+def record_person(config: Config, way: PersonWay, should_stop: Callable[[], bool]) -> Recording:
+    """A person plays games of training.
+
+    Args:
+        config: of games and seed; number i is the first game of lane i - 1.
+        way: how it is played.
+        should_stop: called again and again; what was played by then is recorded.
+
+    Raises:
+        ConfigError: in one line, if the game cannot be played so, or nothing was played.
+    """
+    (check_terminal if way.terminal else check_window)()
+    with own_driver():
+        playable = open_playable(config.env, seed=config.seed)
+    with contextlib.closing(playable.game.env):
+        check_recordable(playable.game.env.spec)
+        desk = make_desk(config, way, playable)
+        print(f"{desk.title}: {desk.note}", flush=True)
+        games = PersonGames(playable, max(1, round(desk.rate)))
+        try:
+            (Terminal if way.terminal else Window)(games, desk, should_stop).play()
+        except GameFault as fault:
+            print(f"the game failed, what was played is kept: {fault}")
+            games.finish(has_end=False)
+        else:
+            games.finish()
+    require(bool(games.done), "games", 0, "at least one: nothing was played, nothing is written")
+    rows, raw = rows_of(games.done)
+    return Recording(rows, _about(config, games.spec, "a person"), raw=raw)

@@ -12,17 +12,25 @@ from typing import TYPE_CHECKING, Any
 
 from smz_jax.config.check import require
 from smz_jax.config.settings import EnvConfig
-from smz_jax.envs.protocol import GameFault, OpenGame, RestingEnv, VectorEnv, check_actions
+from smz_jax.envs.protocol import (
+    GameFault,
+    OpenGame,
+    Playable,
+    RestingEnv,
+    VectorEnv,
+    check_actions,
+)
 from smz_jax.envs.undisturbed import undisturbed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from smz_jax.types import EnvSpec
+    from smz_jax.envs.vector import LanesVectorEnv
+    from smz_jax.types import EnvSpec, Timestep
 
 __all__ = ["SUITES", "GameFault", "OpenGame", "RestingEnv", "VectorEnv", "check_actions"]
 __all__ += ["check_env_id", "check_opponent", "count_players", "make_env", "make_spec", "open_game"]
-__all__ += ["opponents_of"]
+__all__ += ["Playable", "open_playable", "opponents_of"]
 
 
 SUITES = {
@@ -35,7 +43,7 @@ SUITES = {
 """The two modules of each suite (`EnvConfig.suite`), which may be one. The first has
 `check_id(config)`, where two play also `count_players` and `opponents_of`, and loads no JAX, the
 second `spec_of(config)`, `open_lanes(config, seed, lanes)` and, where a library draws,
-`open_game(config, seed, screen)`."""
+`open_game(config, seed, screen)` and `open_playable(config, seed)`."""
 
 
 def check_env_id(config: EnvConfig) -> None:
@@ -83,7 +91,7 @@ def make_env(
     num_envs: int | None = None,
     first_lane: int = 0,
     training: bool = True,
-) -> RestingEnv:
+) -> LanesVectorEnv:
     """Opens a vector of games.
 
     Args:
@@ -146,3 +154,22 @@ def open_game(config: EnvConfig, *, seed: int, screen: bool) -> OpenGame:
             return suite.open_game(config, seed, screen)
     env = make_env(config, seed=seed, num_envs=1, training=False)
     return OpenGame(env, None, 4.0, f"played by {getattr(suite, 'LIBRARY', 'smz_jax')}")
+
+
+def open_playable(config: EnvConfig, *, seed: int) -> Playable:
+    """Opens one lane of the games of training for a person, with its picture where it has one.
+
+    Raises:
+        ConfigError: as `make_env`.
+    """
+    games = _games_of(config)
+    if hasattr(games, "open_playable"):
+        with undisturbed(config.id):
+            return games.open_playable(config, seed)
+    env = make_env(config, seed=seed, num_envs=1)
+    game = OpenGame(env, None, 4.0, f"the game is that of {getattr(games, 'LIBRARY', 'smz_jax')}")
+
+    def begin(number: int) -> Timestep:
+        return env.restart(games.open_lanes(config, seed, range(number, number + 1)))
+
+    return Playable(game, begin)

@@ -9,7 +9,7 @@ import numpy as np
 from smz_jax.config.check import ConfigError, require
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from smz_jax.types import EnvSpec, Timestep
 
@@ -98,6 +98,19 @@ class OpenGame(NamedTuple):
     and what is seen can be drawn."""
     steps_per_second: float  # at which a game looks natural
     note: str  # who plays, and why there is no picture
+
+
+class Playable(NamedTuple):
+    """A game of training, lives, clipped rewards and all, that a person plays in one lane."""
+
+    game: OpenGame
+    begin: Callable[[int], Timestep]
+    """Starts the first game of a lane of the seed, by its number, also in the middle of another."""
+    bookmark: Callable[[], Callable[[], None]] | None = None
+    """Notes where the game stands, and gives a function that goes back there; None: the library
+    cannot, and a game has to be played again from its start."""
+    keys: Mapping[Any, int] | None = None
+    """Actions by their keys, as Gymnasium's `play` takes them, where the game has such a map."""
 
 
 def check_actions(actions: Any, num_envs: int, num_actions: int) -> np.ndarray:

@@ -135,6 +135,10 @@ def fire_index(config: EnvConfig, spec: EnvSpec) -> int | None:
     return names.index("FIRE") if config.fire_on_life_loss and "FIRE" in names else None
 
 
+_STANDING = ("_stack", "_elapsed", "_game_over", "_lives", "_invalid", "_player", "_in_flight")
+"""What a `LanesVectorEnv` knows of its games; each step makes new arrays."""
+
+
 class LanesVectorEnv(RestingEnv):
     """`Lanes` behind the protocol of `VectorEnv`.
 
@@ -168,6 +172,19 @@ class LanesVectorEnv(RestingEnv):
         with undisturbed(self.spec.name):
             first = lanes.reset()
         return self._timestep(first)
+
+    def restart(self, lanes: Lanes | None = None) -> Timestep:
+        """Resets also in the middle of a step; `lanes` take the place of those that were open."""
+        if lanes is not None:
+            former, self._lanes = self._lanes, lanes
+            close(former, self.spec.name)
+        self._in_flight = False
+        return self.reset()
+
+    def bookmark(self) -> Callable[[], None]:
+        """Gives a function that sets all but the lanes themselves to what it is now."""
+        now = {name: getattr(self, name) for name in _STANDING}
+        return lambda: vars(self).update(now)
 
     def send(self, actions: np.ndarray) -> None:
         """Starts a step of every lane; see `VectorEnv.send`."""

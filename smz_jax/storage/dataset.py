@@ -18,7 +18,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,10 @@ SUMS, DATA, METADATA, MAIN = "SHA256SUMS", "data", "metadata.json", "main_data.h
 OURS = "smz_jax"
 """Entry of the metadata: `format`, `experiment`, `env`, `action_names`, `played_by`."""
 INFOS = tuple(x for x in Trajectory._fields if x not in ("frame", "target_step"))
+SCORE = "smz_jax_score"
+"""Attribute of an episode: the sum of its rewards as they were scored."""
+Choose = Callable[[Sequence[float]], Sequence[int]]
+"""Which episodes are kept, in their order, by the scores of all."""
 FORM = fields(
     **dict.fromkeys(("total_episodes", "total_steps"), number(1, 2**40, whole=True)),
     # Without them Minari would import the environment's module, whatever that is.
@@ -49,6 +53,11 @@ CHUNK_BYTES = 2**19
 """Frames are compressed in pieces of about so many bytes."""
 LEAST_BYTES = 4096
 """Smaller arrays are not compressed: pieces cost more than they save."""
+
+
+def all_of(scores: Sequence[float]) -> Sequence[int]:
+    """Every episode."""
+    return range(len(scores))
 
 
 def check_library() -> None:
@@ -113,6 +122,24 @@ class Dataset:
             text = str(error) if isinstance(error, ConfigError) else reason_of(error)
             where = f"dataset {str(self.path)!r} is damaged or not as Minari's: "
             raise ConfigError(where + text) from None
+
+    def scores(self) -> list[float]:
+        """Score of each episode; where none was noted, the sum of its rewards.
+
+        Raises:
+            ConfigError: in one line, if the file of the episodes is not as Minari writes it.
+        """
+        import h5py
+
+        with self._readable(), h5py.File(self._data / MAIN, "r") as file:
+            found = []
+            for number in range(self.episodes):
+                group: Any = file[f"episode_{number}"]
+                score = group.attrs.get(SCORE)
+                found.append(float(np.sum(group["rewards"][:]) if score is None else score))
+            if not np.isfinite(found).all():
+                raise Damage("a score is not finite")
+            return found
 
     def read(self) -> Iterator[dict[str, Any]]:
         """The episodes as Minari gives them, one after the other; NumPy.
@@ -212,14 +239,22 @@ def _written(
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def write_dataset(out: Path, rows: Trajectory, about: Mapping[str, Any], oldest: int = 0) -> None:
+def write_dataset(
+    out: Path,
+    rows: Trajectory,
+    about: Mapping[str, Any],
+    oldest: int = 0,
+    raw: np.ndarray | None = None,
+    choose: Choose = all_of,
+) -> None:
     """Writes rows `[lanes, T, ...]` (NumPy) of a ring to a new or empty folder.
 
     Each lane begins with its row `oldest`. The episodes are in the order of the lanes, so that as
-    many lanes of as many rows are those rows again. `about` goes into the metadata.
+    many lanes of as many rows are those rows again, where all are kept. `about` goes into the
+    metadata. With raw rewards `[lanes, T]` each episode gets its score.
 
     Raises:
-        ConfigError: if `out` is no new or empty folder, or Minari is not installed.
+        ConfigError: if `out` is no new or empty folder, or Minari is not installed, or as `choose`.
         OSError: if it cannot be written; nothing is left then.
     """
     check_library()
@@ -236,18 +271,25 @@ def write_dataset(out: Path, rows: Trajectory, about: Mapping[str, Any], oldest:
     actions = {"type": "Discrete", "n": len(about["action_names"]), "start": 0}
     spaces = [deserialize_space(json.dumps(x)) for x in (box, actions)]
     rows = rows._replace(frame=rows.frame.astype(dtype, copy=False))
+    places = list(_places(np.asarray(rows.is_first), oldest))
+    earned = [rows.reward[x, at[:-1]] if raw is None else raw[x, at] for x, at in places]
+    scores = [float(x.sum(dtype=np.float64)) for x in earned]
+    chosen = choose(scores)
     with _written(out, spaces, {OURS: {"format": FORMAT, **about}}) as file:
-        for at, episode in enumerate(_episodes(rows, oldest)):
-            _write_episode(file.create_group(f"episode_{at}"), at, episode)
+        for at, number in enumerate(chosen):
+            group = file.create_group(f"episode_{at}")
+            if raw is not None:
+                group.attrs[SCORE] = scores[number]
+            _write_episode(group, at, Trajectory._make(x[places[number]] for x in rows))
 
 
-def _episodes(rows: Trajectory, oldest: int) -> Iterator[Trajectory]:
-    """The games of each lane, or what there is of them, `[R, ...]`."""
-    for lane in range(len(rows.is_first)):
-        own = Trajectory._make(np.roll(x[lane], -oldest, axis=0) for x in rows)
-        ends = sorted({0, *np.flatnonzero(own.is_first).tolist(), len(own.is_first)})
+def _places(is_first: np.ndarray, oldest: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Lane and rows of each game, or of what there is of it."""
+    for lane, firsts in enumerate(is_first):
+        order = np.roll(np.arange(len(firsts)), -oldest)
+        ends = sorted({0, *np.flatnonzero(firsts[order]).tolist(), len(firsts)})
         for start, end in itertools.pairwise(ends):
-            yield Trajectory._make(x[start:end] for x in own)
+            yield lane, order[start:end]
 
 
 def _write_episode(group: Any, number: int, rows: Trajectory) -> None:
@@ -274,12 +316,12 @@ def _write_episode(group: Any, number: int, rows: Trajectory) -> None:
         group.create_dataset(name, data=array, **options)
 
 
-def merge_datasets(out: Path, datasets: Sequence[Dataset]) -> None:
+def merge_datasets(out: Path, datasets: Sequence[Dataset], choose: Choose = all_of) -> None:
     """Writes the episodes of several datasets, in their order, to a new or empty folder.
 
     Raises:
         ConfigError: in one line, if they are of other spaces, actions or encodings, or `out` cannot
-            be used.
+            be used, or as `choose`.
         OSError: if it cannot be written; nothing is left then.
     """
     first, *others = datasets
@@ -295,10 +337,14 @@ def merge_datasets(out: Path, datasets: Sequence[Dataset]) -> None:
     more["combined_datasets"] = [str(x.metadata.get("dataset_id")) for x in datasets]
     spaces = first.observation_space, first.action_space
     jpeg = bool(first.metadata.get("jpeg_encoding", True))
+    kept = set(choose([score for dataset in datasets for score in dataset.scores()]))
+    numbers = itertools.count()
     with _written(out, spaces, more, jpeg=jpeg) as file:
         for dataset in datasets:
             with h5py.File(dataset._data / MAIN, "r") as source:
                 for episode in range(dataset.episodes):
+                    if next(numbers) not in kept:
+                        continue
                     at = len(file)
                     source.copy(f"episode_{episode}", file, f"episode_{at}")
                     file[f"episode_{at}"].attrs["id"] = at

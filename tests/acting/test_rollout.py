@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -220,7 +219,7 @@ def test_the_discount_of_a_row_says_whose_turn_follows():
         for t in range(6)
     ]
     search = SearchOutput(*(np.zeros((2, 5)),) * 6)._replace(tree=None)
-    rows = join_rows([SimpleNamespace(steps=steps)], Decision(search, None, np.zeros((2, 5))), 0)
+    rows = join_rows([steps], Decision(search, None, np.zeros((2, 5))), 0)
     # Lane 0: row 3 ends the game; row 4 is its final observation, whose action is ignored.
     np.testing.assert_array_equal(rows.discount[0, :4], [-1, 1, -1, 0])
     np.testing.assert_array_equal(rows.discount[1], [1, -1, 1, -1, 1])

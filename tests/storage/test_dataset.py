@@ -93,6 +93,39 @@ def test_a_merged_dataset_has_the_episodes_of_all(stored, tmp_path):
     assert not (tmp_path / "n").exists()
 
 
+def test_scores_are_noted_and_say_what_is_kept(stored, tmp_path):
+    """Against plain loops over the rows; rewards of Minari's lack those of the last row."""
+    rows, raw = make_rows(), np.random.default_rng(5).normal(size=(LANES, T)).astype(np.float32)
+    spans, oldest = [], 7
+    for lane in range(LANES):
+        order = [*range(oldest, T), *range(oldest)]
+        for place, row in enumerate(order):
+            if place == 0 or rows.is_first[lane, row]:
+                spans.append([])
+            spans[-1].append((lane, row))
+    wanted = [sum(float(raw[x]) for x in span) for span in spans]
+    seen = []
+
+    def some(scores):
+        seen.extend(scores)
+        return [1, 4]
+
+    write_dataset(tmp_path / "s", rows, ABOUT, oldest, raw, some)
+    np.testing.assert_allclose(seen, wanted, atol=1e-5)
+    found = Dataset(tmp_path / "s")
+    assert found.scores() == [seen[1], seen[4]]
+    for episode, number in zip(found.read(), (1, 4), strict=True):
+        frames = [rows.frame[x] for x in spans[number]]
+        np.testing.assert_array_equal(episode["observations"], frames)
+    plain = Dataset(stored)
+    sums = [float(x["rewards"].sum()) for x in plain.read()]
+    np.testing.assert_allclose(plain.scores(), sums, atol=1e-6)
+    merge_datasets(tmp_path / "k", [plain, found], lambda scores: [0, len(scores) - 1])
+    kept = Dataset(tmp_path / "k")
+    assert kept.scores() == [plain.scores()[0], seen[4]]
+    assert [int(x["id"]) for x in kept.read()] == [0, 1]
+
+
 def flip_byte(folder):
     path = folder / "data/main_data.hdf5"
     data = bytearray(path.read_bytes())

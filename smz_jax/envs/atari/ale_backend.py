@@ -1,6 +1,7 @@
 """Atari emulators from ale-py: its vector environment, and single ones."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import ale_py
@@ -9,7 +10,8 @@ from ale_py import roms
 
 from smz_jax.config.settings import EnvConfig
 from smz_jax.envs.atari.rom_files import games
-from smz_jax.envs.vector import Lanes, LaneStep
+from smz_jax.envs.vector import Lanes, LaneStep, describe
+from smz_jax.types import EnvSpec
 
 _NO_LIMIT = 10**9
 
@@ -132,3 +134,14 @@ def open_emulator(rom: str, sticky: float = 0.0, seed: int | None = None) -> ale
     ale.setInt("frame_skip", 1)
     ale.loadROM(str(roms.get_rom_path(rom)))
     return ale
+
+
+@functools.lru_cache(maxsize=16)
+def spec_of(config: EnvConfig) -> EnvSpec:
+    """Describes the game of `config`; see `make_spec`.
+
+    The actions are the game's minimal set, in the order in which both libraries index it.
+    """
+    actions = open_emulator(games(config.backend)[config.id]).getMinimalActionSet()
+    shape = (config.frame_size, config.frame_size)
+    return describe(config, shape, np.uint8, (action.name for action in actions))

@@ -22,18 +22,19 @@ others are the maximum of the last two of `frame_skip` frames. Where they differ
 """
 
 import dataclasses
-import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from smz_jax.config.settings import EnvConfig
 from smz_jax.envs import check_env_id
-from smz_jax.envs.atari.ale_backend import AlePool, AleScreenPool, open_emulator, seen
+from smz_jax.envs.atari.ale_backend import AlePool, AleScreenPool, seen, spec_of
+from smz_jax.envs.atari.emulator_lane import EmulatorLane
 from smz_jax.envs.atari.rom_files import games
-from smz_jax.envs.protocol import OpenGame, lane_seeds
-from smz_jax.envs.vector import Lanes, LanesVectorEnv, describe, fire_index
-from smz_jax.types import EnvSpec
+from smz_jax.envs.protocol import OpenGame, Playable, lane_seeds
+from smz_jax.envs.vector import Lanes, LanesVectorEnv, fire_index
+from smz_jax.types import Timestep
 
 EMULATOR_HZ = 60
 """Frames of an Atari 2600 in a second."""
@@ -79,12 +80,24 @@ def open_game(config: EnvConfig, seed: int, screen: bool) -> OpenGame:
     return OpenGame(env, shown, EMULATOR_HZ / config.frame_skip, "played by ale-py")
 
 
-@functools.lru_cache(maxsize=16)
-def spec_of(config: EnvConfig) -> EnvSpec:
-    """Describes the game of `config`; see `make_spec`.
+def open_playable(config: EnvConfig, seed: int) -> Playable:
+    """Opens a game for a person, in an emulator whose states can be cloned."""
+    lane = EmulatorLane(config, seed)
+    env = LanesVectorEnv(lane, lane.spec, config, 1, training=True)
+    rate = EMULATOR_HZ / config.frame_skip
+    game = OpenGame(env, lane.screen, rate, "the emulator is ale-py's")
 
-    The actions are the game's minimal set, in the order in which both libraries index it.
-    """
-    actions = open_emulator(games(config.backend)[config.id]).getMinimalActionSet()
-    shape = (config.frame_size, config.frame_size)
-    return describe(config, shape, np.uint8, (action.name for action in actions))
+    def begin(number: int) -> Timestep:
+        lane.number = number
+        return env.restart()
+
+    def bookmark() -> Callable[[], None]:
+        backs = lane.bookmark(), env.bookmark()
+
+        def go_back() -> None:
+            for back in backs:
+                back()
+
+        return go_back
+
+    return Playable(game, begin, bookmark)

@@ -22,8 +22,7 @@ import numpy as np
 
 from smz_jax.config.check import require
 from smz_jax.config.settings import EnvConfig
-from smz_jax.envs.atari.ale_backend import open_emulator
-from smz_jax.envs.atari.atari_env import spec_of
+from smz_jax.envs.atari.ale_backend import open_emulator, spec_of
 from smz_jax.envs.atari.rom_files import check_id, games
 from smz_jax.envs.frames import push_frame, resize_area
 from smz_jax.envs.protocol import check_actions
@@ -114,7 +113,7 @@ class Emulator:
             ConfigError: if the action is none; the emulator sees nothing of it.
             RuntimeError: before `reset`, or where the game is over.
         """
-        before, skip = self._now(), self._config.frame_skip
+        before, skip = self.now, self._config.frame_skip
         index = int(check_actions(np.asarray([action]), 1, self.spec.num_actions)[0])
         if before.terminated:
             raise RuntimeError("step() after the game's end: reset() or restore() first")
@@ -132,7 +131,7 @@ class Emulator:
 
     def clone(self) -> EmulatorState:
         """The state as it is, which later steps do not change."""
-        step, draws = self._now(), copy.deepcopy(self._draws)
+        step, draws = self.now, copy.deepcopy(self._draws)
         ale, screen = self._ale.cloneState(), self.screen()
         return EmulatorState(self._rom, ale, step, screen, self._merged, draws, self._last_action)
 
@@ -190,7 +189,9 @@ class Emulator:
         self._screen, self._step = None, Step(observation, reward, lives, over, frames, invalid)
         return self._step
 
-    def _now(self) -> Step:
+    @property
+    def now(self) -> Step:
+        """The last step; raises RuntimeError before `reset`."""
         if self._step is None:
             raise RuntimeError("the emulator has no game yet: reset() or restore() first")
         return self._step

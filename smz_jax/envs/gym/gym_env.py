@@ -24,10 +24,10 @@ from smz_jax.config.check import ConfigError
 from smz_jax.config.settings import EnvConfig
 from smz_jax.envs import make_env
 from smz_jax.envs.gym.gym_ids import Found, find, for_envpool, open_envpool, open_single
-from smz_jax.envs.protocol import GameFault, OpenGame, error_text, lane_seeds
+from smz_jax.envs.protocol import GameFault, OpenGame, Playable, error_text, lane_seeds
 from smz_jax.envs.undisturbed import IN_STEP, close, tell, undisturbed
 from smz_jax.envs.vector import Lanes, LaneStep, LanesVectorEnv, describe
-from smz_jax.types import EnvSpec
+from smz_jax.types import EnvSpec, Timestep
 
 
 def spec_of(config: EnvConfig) -> EnvSpec:
@@ -59,8 +59,20 @@ class _GymnasiumLanes(Lanes):
             return open_single(config, found.name, found.max_episode_steps)
 
         self._envs = SyncVectorEnv([make] * len(seeds), autoreset_mode=AutoresetMode.NEXT_STEP)
-        self._seeds: list[int | None] = seeds.tolist()
+        self.seed(seeds)
         self._found, self._id = found, config.id
+
+    def seed(self, seeds: np.ndarray) -> None:
+        """Gives the lanes the seeds `[B]` of their next reset."""
+        self._seeds: list[int | None] = seeds.tolist()
+
+    def keys(self) -> Any:
+        """The map of keys that the environment has for Gymnasium's `play`; None: it has none."""
+        env = self._envs.envs[0]
+        if not env.has_wrapper_attr("get_keys_to_action"):
+            return None
+        with self._faults():
+            return env.get_wrapper_attr("get_keys_to_action")()
 
     @contextlib.contextmanager
     def _faults(self) -> Iterator[None]:
@@ -140,21 +152,46 @@ class _GymnasiumLanes(Lanes):
 
 def open_game(config: EnvConfig, seed: int, screen: bool) -> OpenGame:
     """Opens a game to be watched, by Gymnasium where that has it with the same spaces."""
+    return _open(config, seed, screen, training=False)[0]
+
+
+def open_playable(config: EnvConfig, seed: int) -> Playable:
+    """Opens a game for a person, by Gymnasium where that has it with the same spaces."""
+    game, env, lanes = _open(config, seed, screen=True, training=True)
+    if lanes is None:
+
+        def reopen(number: int) -> Timestep:
+            return env.restart(open_lanes(config, seed, range(number, number + 1)))
+
+        return Playable(game, reopen)
+
+    def begin(number: int) -> Timestep:
+        # Seeded anew, not opened anew: an environment that is closed may close the window too.
+        lanes.seed(lane_seeds(seed, range(number, number + 1)))
+        return env.restart()
+
+    return Playable(game, begin, keys=lanes.keys())
+
+
+def _open(
+    config: EnvConfig, seed: int, screen: bool, training: bool
+) -> tuple[OpenGame, LanesVectorEnv, "_GymnasiumLanes | None"]:
+    """A game, its vector, and the lane that plays it where it is Gymnasium's."""
     drawn, note = dataclasses.replace(config, backend="gymnasium"), "played by Gymnasium"
     same = False
     with contextlib.suppress(ConfigError):
         same = spec_of(drawn) == spec_of(config)
     if not same:
-        env = make_env(config, seed=seed, num_envs=1, training=False)
-        return OpenGame(env, None, 25.0, "played by envpool, which draws nothing")
+        env = make_env(config, seed=seed, num_envs=1, training=training)
+        return OpenGame(env, None, 25.0, "played by envpool, which draws nothing"), env, None
     if screen:
         kwargs = json.dumps({**config.options, "render_mode": "rgb_array"})
         with_picture = dataclasses.replace(drawn, kwargs=kwargs)
         reason = _why_not_drawn(with_picture)
         drawn, note, screen = drawn if reason else with_picture, note + reason, not reason
     lanes = _GymnasiumLanes(drawn, find(drawn), lane_seeds(seed, range(1)))
-    env = LanesVectorEnv(lanes, spec_of(drawn), drawn, 1, training=False)
-    return OpenGame(env, lanes.render if screen else None, 25.0, note)
+    env = LanesVectorEnv(lanes, spec_of(drawn), drawn, 1, training)
+    return OpenGame(env, lanes.render if screen else None, 25.0, note), env, lanes
 
 
 def _why_not_drawn(config: EnvConfig) -> str:

@@ -1,0 +1,36 @@
+"""Which games are kept."""
+
+import pytest
+
+from smz_jax.analysis.requests import Kept
+from smz_jax.config.check import ConfigError
+
+SCORES = [3.0, 1.0, 4.0, 1.0, 5.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    ("limits", "kept"),
+    [
+        ({}, [0, 1, 2, 3, 4, 5]),
+        ({"best": 2}, [4, 5]),  # of the two of equal scores the newer one
+        ({"best": 3}, [2, 4, 5]),
+        ({"best": 5}, [0, 2, 3, 4, 5]),
+        ({"best": 99}, [0, 1, 2, 3, 4, 5]),
+        ({"newest": 2}, [4, 5]),
+        ({"newest": 99}, [0, 1, 2, 3, 4, 5]),
+        ({"min_score": 4.0}, [2, 4, 5]),
+        ({"min_score": 4.5, "newest": 3}, [4]),
+        ({"best": 3, "newest": 4}, [2, 4, 5]),
+        ({"best": 3, "newest": 3}, [4, 5]),
+        ({"min_score": -1e9}, [0, 1, 2, 3, 4, 5]),
+    ],
+)
+def test_a_game_passes_all_that_is_given(limits, kept):
+    assert Kept(**limits).choose(SCORES) == kept
+
+
+def test_nothing_kept_is_one_line():
+    with pytest.raises(ConfigError) as caught:
+        Kept(min_score=6.0, best=1).choose(SCORES)
+    assert "what is kept = 'best 1, min_score 6.0'" in str(caught.value)
+    assert "6 games, scores up to 5" in str(caught.value)
