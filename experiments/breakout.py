@@ -12,7 +12,7 @@ EXPERIMENT = Experiment(
     base={"env.id": "Breakout"},
     description="Stochastic MuZero on Breakout: plays, searches, learns, finds macros and reports.",
     expects="a mean score of 13.7 (three seeds, 5.4 to 21.9; random 1.42), 15 to 17 minutes on "
-    "one core beside other work",
+    "one core beside other work; 44.8 with --total_env_steps 917504, 74 minutes (one seed)",
 )
 
 if __name__ == "__main__":
