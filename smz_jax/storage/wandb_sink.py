@@ -125,7 +125,7 @@ class WandbSink:
 
         self._wandb, self._dir, self.sent = wandb, run_dir, read_sent(run_dir)
         config = read_config(run_dir)
-        of = place(run_dir)
+        of = place(run_dir.resolve())
         # Not what this process prints and uses, which says nothing of the run.
         quiet = {"console": "off", "silent": True, "x_disable_stats": True}
         self._run = wandb.init(
@@ -251,9 +251,10 @@ def main() -> NoReturn:
         signal.alarm(LAST_SECONDS)
         return int(text or b"1")
 
-    code = 0
+    # By this name wandb too finds the folder, and makes no other, when it is renamed meanwhile.
+    here, code = Path(f"/proc/{os.getpid()}/cwd"), 0
     try:
-        follow(Path.cwd(), ended)
+        follow(here if here.is_dir() else Path.cwd(), ended)
     except BaseException as error:  # whatever it was: the last line of track.log
         reason = " ".join(str(error).split())
         print(f"{time.strftime('%F %T')} {type(error).__name__}: {reason}", file=sys.stderr)

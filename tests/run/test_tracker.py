@@ -77,7 +77,7 @@ def test_a_run_is_mirrored_while_it_goes_and_to_its_end(tmp_path, fake, capfd):
     (begun,) = named(calls, "init")
     assert begun["config"]["env"]["id"] == "Breakout" and begun["config"]["seed"] == 0
     assert (begun["group"], begun["job_type"], begun["name"]) == ("lr", "a", "a-seed0")
-    assert begun["dir"] == str(run) and begun["project"] == "smz_jax"
+    assert begun["dir"].startswith("/proc/") and begun["project"] == "smz_jax"
     assert named(calls, "define_metric") == [{"name": "*", "step_metric": "env_steps"}]
     *logged, shown = [x["values"] for x in named(calls, "log")]
     assert logged == plain(read_metrics(run / "metrics.jsonl"))
@@ -149,6 +149,16 @@ def test_a_mirror_that_hangs_is_left_behind(tmp_path, fake, how, capfd, monkeypa
     assert f"process {mirror.process.pid} goes on by itself" in capfd.readouterr().err
     os.kill(mirror.process.pid, signal.SIGKILL)
     mirror.process.wait(MANY)
+
+
+def test_a_folder_that_is_renamed_is_followed(tmp_path, fake):
+    fake()
+    run = write_run(tmp_path / "run", iterations=1, finished=False)
+    with Tracker(run) as mirror:
+        moved = run.rename(tmp_path / "moved [a@b]")
+        mirror.end(0)
+    assert mirror.process is not None and mirror.process.wait(MANY) == 0
+    assert not run.exists() and json.loads((moved / "track.json").read_text())["rows"] == 2
 
 
 def test_a_run_that_is_killed_is_sent_as_one_that_failed(tmp_path, fake):
@@ -312,8 +322,11 @@ def test_wandb_itself_keeps_the_same_values_offline(tmp_path, monkeypatch):
     Image.new("RGB", (4, 4)).save(run / "figures/score.png")
     (run / "report.html").write_text("<p>report</p>")
     with Tracker(run) as mirror:
+        wait_for(lambda: list(run.glob("wandb/offline-run-*/run-*.wandb")))
+        run = run.rename(run.with_name("seed 0 [b]"))
         mirror.end(0)
         assert mirror.process is not None and mirror.process.wait(MANY) == 0
+    assert not (run.parent / "seed0").exists()
     (path,) = run.glob("wandb/offline-run-*/run-*.wandb")
     found = records(path)
     history = [
