@@ -33,7 +33,8 @@ def test_keys_are_held_together():
     assert names == [0, 1, 3, 3, 5, 5]
     assert found.action(["a", "d"]) == 3 and found.action(["d", "a"]) == 4  # the last one counts
     assert found.action(["z"]) == 0
-    assert found.shown(5) == "D + space or right + space" and found.shown(1) == "space"
+    assert found.shown(5) == "D + space" and found.shown(1) == "space"
+    assert found.shown(3) == "D or right"
 
 
 def test_a_game_without_a_pause_has_no_action_of_no_key():

@@ -98,7 +98,7 @@ def state_words(games: PersonGames, desk: Desk) -> list[str]:
 def told(games: PersonGames, is_paused: bool) -> str:
     """What the person should know or do now; empty: nothing."""
     if games.is_over:
-        return "game over"
+        return "game over: Enter begins the next"
     if is_paused:
         start = "a key of an action starts it" if not games.count else "paused: any action goes on"
         return f"{games.message}; {start}" if games.message else start

@@ -81,14 +81,11 @@ class KeyMap(NamedTuple):
         return self._replace(chords=tuple(chords[i] for i in range(len(chords))))
 
     def shown(self, action: int) -> str:
-        """The keys of an action as words."""
-        arrows = {letter: arrow for arrow, letter in self.aliases.items()}
+        """The keys of an action as words; of one key also the one that stands for it."""
         chord = sorted(self.chords[action], key=lambda key: (key == "space", key))
-        ways = dict.fromkeys(
-            " + ".join(key.upper() if len(key) == 1 else key for key in keys)
-            for keys in (chord, [arrows.get(key, key) for key in chord])
-        )
-        return " or ".join(ways)
+        text = " + ".join(key.upper() if len(key) == 1 else key for key in chord)
+        arrows = [arrow for arrow, letter in self.aliases.items() if chord == [letter]]
+        return " or ".join([text, *arrows])
 
 
 def make_keys(

@@ -14,6 +14,8 @@ from smz_jax.types import EnvSpec, Space, Timestep
 HEIGHT = 420
 """Pixels of a picture at most, unless the game's own screen is larger."""
 BACKGROUND, INK, FAINT, ACCENT = (24, 26, 32), (235, 235, 235), (130, 134, 142), (86, 180, 233)
+EDGE = (58, 62, 72)
+"""Of a board's cells."""
 BASE_COLOURS = (
     *((86, 180, 233), (230, 159, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66)),
     *((213, 94, 0), (0, 114, 178), (160, 160, 160), (120, 220, 160), (255, 150, 150)),
@@ -142,8 +144,14 @@ def _tiles_text(timestep: Timestep) -> str:
 
 
 def _last_planes(timestep: Timestep) -> np.ndarray:
-    """Of each cell of a board `[H, W]`: the last plane that is set, -1 where none is."""
+    """Of each cell of a board `[H, W]`: the last plane that is set, -1 where none is.
+
+    Of two planes, who moves has the first one: the second player's are turned round, so that each
+    player's pieces look alike all the time.
+    """
     planes = _newest(timestep) > 0
+    if planes.shape[-1] == 2 and timestep.player[0] == 1:
+        planes = planes[..., ::-1]
     return np.where(planes, np.arange(planes.shape[-1]), -1).max(axis=-1)
 
 
@@ -151,7 +159,14 @@ def _planes(timestep: Timestep) -> Image.Image:
     """A board of planes: each cell in the colour of its last plane that is set."""
     last = _last_planes(timestep)
     colours = np.array([*BASE_COLOURS, BACKGROUND], np.uint8)
-    return _enlarged(Image.fromarray(colours[np.where(last < 0, -1, last % len(BASE_COLOURS))]))
+    image = _enlarged(Image.fromarray(colours[np.where(last < 0, -1, last % len(BASE_COLOURS))]))
+    draw, (height, width) = ImageDraw.Draw(image), last.shape
+    for row, column in np.ndindex(height, width):
+        left, top = column * image.width // width, row * image.height // height
+        draw.rectangle(
+            (left, top, left + image.width // width, top + image.height // height), None, EDGE
+        )
+    return image
 
 
 def _planes_text(timestep: Timestep) -> str:
