@@ -54,6 +54,15 @@ def test_the_diff_applies_and_brings_a_test(page, tree):
     apply(diff, tree, "--check")
 
 
+def test_the_environment_of_the_guide_is_one():
+    import gymnasium
+    from gymnasium.utils.env_checker import check_env
+
+    (code,) = re.findall(r"^```python\n(.*?)^```$", PAGES[0].read_text("utf-8"), re.DOTALL | re.M)
+    exec(code, {})
+    check_env(gymnasium.make("MyEnv-v0").unwrapped, skip_render_check=True)
+
+
 def test_the_diffs_together_pass_their_tests(tmp_path):
     """One process for all of them, since starting JAX takes longer than the tests."""
     copy_tree(tmp_path)

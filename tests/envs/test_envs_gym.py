@@ -223,6 +223,7 @@ def test_kwargs_from_flags_and_files(tmp_path):
     [
         ({"env_id": "CartPol-v1"}, ["env.id = 'CartPol-v1'", "did you mean", "CartPole-v1"]),
         ({"env_id": "Qqqqqq-v1"}, ["Gymnasium or envpool knows", "CartPole-v1"]),
+        ({"env_id": "tests.support.house:Zz-v0"}, ["tests.support.house registers"]),
         ({"env_id": "no_such_module:X-v0"}, ["no_such_module:X-v0", "ModuleNotFoundError"]),
         (
             {"env_id": "tests.support.gym_worlds:Corido-v0"},

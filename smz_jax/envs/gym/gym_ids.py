@@ -247,6 +247,8 @@ def _near(config: EnvConfig) -> str:
     known = {*gymnasium.registry, *_envpool_ids(config)}
     plain = {_plain(name): module + colon + name for name in sorted(known)}
     close = difflib.get_close_matches(_plain(wanted), plain, n=3, cutoff=0.6)
+    if not close and colon:
+        return f" that the module {module} registers: gymnasium.register({wanted!r}, ...)"
     if not close:
         return " that Gymnasium or envpool knows, such as CartPole-v1"
     return f", did you mean {', '.join(plain[key] for key in close)}?"
