@@ -1,6 +1,7 @@
 """One observation searched: what the tree says at its root, and the chance that the model sees."""
 
 import dataclasses
+import io
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -49,6 +50,12 @@ class Look(NamedTuple):
             mark = "  played" if self.actions[k] == self.action else ""
             lines.append(f"{self.names[k]:{wide}}{self.visits[k]:8d}{value}{numbers}{mark}")
         return "\n".join([*lines, f"value of the root: {self.value:.3f}"])
+
+    def _repr_png_(self) -> bytes:
+        """A notebook shows the tree."""
+        stream = io.BytesIO()
+        self.figure().savefig(stream, format="png", dpi=80)
+        return stream.getvalue()
 
     def figure(self, most: int = tree_figure.NODES) -> Figure:
         """The tree, with the chain of certain transitions that shows a macro best, if any.

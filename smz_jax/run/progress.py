@@ -85,7 +85,8 @@ class Cell:
         self.refresh()
 
     def _text(self) -> dict[str, str]:
-        console = Console(file=io.StringIO(), width=self.COLUMNS, force_jupyter=False)
+        plain: Any = {"force_terminal": False, "force_jupyter": False, "color_system": None}
+        console = Console(file=io.StringIO(), width=self.COLUMNS, **plain)
         with console.capture() as captured:
             console.print(self._shown)
         lines = [line.rstrip() for line in captured.get().splitlines()]

@@ -22,6 +22,7 @@ MOST_BYTES = 8_000_000
 CHEAP = {
     "breakout": (4, {"eval.max_steps": 150}),
     "cartpole": (2, {}),
+    "gridworld": (64, {}),
 }
 """Games that are played in a few seconds, and their settings: cut short where they are long."""
 NAMES = tuple(CHEAP)
