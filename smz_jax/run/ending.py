@@ -106,7 +106,8 @@ def finish(invocation: Invocation, outcome: Outcome) -> int:
 
     report = build_report([run_dir])
     print("\n" + format_summary(summary, config))
-    print("\n" + format_rankings(outcome.library))
+    if outcome.library["stats"]["transitions"]:  # else none were looked for
+        print("\n" + format_rankings(outcome.library))
     print(f"\nreport: {report}")
     for what, count in TIMES.items():
         if count > 1:
@@ -198,9 +199,10 @@ def format_summary(summary: Mapping[str, Any], config: Config) -> str:
     phases = sorted(summary["seconds"].items(), key=lambda item: -item[1])
     lines.append("time: " + ", ".join(f"{k} {v:.0f} s ({v / total:.0%})" for k, v in phases if v))
     stats = summary["macros"]
-    lines.append(
-        f"macros: {stats['total']:.0f} ({stats['play']:.0f} played, {stats['tree']:.0f} only in "
-        f"trees), {stats['candidates']:.0f} candidates, certain transitions "
-        f"{stats['certain_rate_play']:.1%} of played, {stats['certain_rate_tree']:.1%} in trees"
-    )
+    if stats["transitions"]:
+        lines.append(
+            f"macros: {stats['total']:.0f} ({stats['play']:.0f} played, {stats['tree']:.0f} only "
+            f"in trees), {stats['candidates']:.0f} candidates, certain transitions "
+            f"{stats['certain_rate_play']:.1%} of played, {stats['certain_rate_tree']:.1%} in trees"
+        )
     return "\n".join(lines)

@@ -1,6 +1,6 @@
 """Runs of worlds whose actions have several parts, against enumeration.
 
-python -m pytest -m slow tests/run/test_action_spaces.py      learns both worlds, minutes
+python -m pytest -m slow tests/run/test_action_spaces.py      learns both worlds, 4 CPU minutes each
 """
 
 import json
@@ -21,6 +21,13 @@ from tests.support.gym_worlds import Composed
 
 pytestmark = pytest.mark.usefixtures("shared_by_all_lengths")
 ID = ("--env.id", "tests.support.gym_worlds:Composed-v0")
+LONGER = {
+    "total_env_steps": 8192, "learner.updates_per_env_step": 1, "learner.schedule_steps": 8000,
+    "network.hidden_size": 128, "network.reward_transform": "none", "network.reward_support": 5,
+    "network.value_support": 10, "network.reward_sees_afterstate": None, "loss.reward": 4,
+    "replay.refresh_rows": 256, "search.num_simulations": 32, "macro.head_learning_rate": 0,
+    "eval.num_games": 100, "eval.no_baselines": None,
+}  # fmt: skip
 
 
 def flags(kind, preset, **settings):
@@ -72,9 +79,8 @@ def test_a_run_says_where_no_action_is_drawn():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "share"), [("dials", 0.88), ("mixed", 0.77)])
-def test_composed_actions_are_learned_near_the_optimum_of_enumeration(kind, share, tmp_path):
-    """Shares of the optimum as measured (docs/results/actions.md), less the noise of 100 games."""
-    settings = {"total_env_steps": 8192, "eval.num_games": 100, "eval.no_baselines": None}
-    outcome = train(flags(kind, "smoke", **settings), tmp_path)
-    assert outcome.evaluation["mean"] > share * Composed(kind).optimum()
+@pytest.mark.parametrize("kind", ["dials", "mixed"])
+def test_composed_actions_are_learned_near_the_optimum_of_enumeration(kind, tmp_path):
+    """To 95 % of the optimum; docs/results/actions.md says why it takes these settings."""
+    outcome = train(flags(kind, "smoke", **LONGER), tmp_path)
+    assert outcome.evaluation["mean"] > 0.95 * Composed(kind).optimum()
