@@ -261,6 +261,7 @@ def test_games_that_repeat_each_other_are_counted_once():
     assert result["distinct"] == 3
     numbers = ("env_steps", "env_frames", "learner_steps", "seconds_total", "seed")
     rates = ("total", "play", "tree", "candidates", "certain_rate_play", "certain_rate_tree")
+    rates = (*rates, "transitions")
     summary = {
         **dict.fromkeys(numbers, 0),
         **dict.fromkeys(("baselines", "model_check", *FinalScores._fields)),
