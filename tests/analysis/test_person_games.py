@@ -78,6 +78,8 @@ def test_rows_are_those_of_the_rollout(experiment, flags, steps):
         for name, ours, theirs in zip(rows._fields, game.rows, rows, strict=True):
             assert ours.dtype == theirs.dtype, name
             np.testing.assert_array_equal(ours, theirs, err_msg=f"{name} of game {lane + 1}")
+    if "max_episode_steps" in flags:  # counted from the start, whatever was taken back
+        assert [game.raw.shape[1] for game in games.done] == [flags["max_episode_steps"] + 1] * 2
     if flags.get("mode"):
         assert (games.done[0].rows.discount == 0).sum() >= 2  # lost lives end the episode
     rows, raw = rows_of(games.done)
@@ -105,8 +107,11 @@ def test_a_lost_life_is_undone():
     playable.game.env.close()
 
 
-def test_the_end_of_a_game_is_undone():
-    playable = opened(settings("cartpole"))
+@pytest.mark.parametrize(
+    ("experiment", "flags"), [("cartpole", {}), ("breakout", {"max_episode_steps": 20})]
+)
+def test_the_end_of_a_game_is_undone(experiment, flags):
+    playable = opened(settings(experiment, **flags))
     games = PersonGames(playable)
     while not games.is_over:
         games.act(0)
@@ -116,19 +121,23 @@ def test_the_end_of_a_game_is_undone():
     assert not games.is_over and games.count == length - 3
     games.act(1)
     games.finish()
-    assert not games.done[0].is_whole and games.done[0].score == length - 2
+    (game,) = games.done
+    assert not game.is_whole and game.rows.action.tolist() == [[0] * (length - 3) + [1]]
+    assert game.rows.is_first.sum() == 1
     playable.game.env.close()
 
 
-def test_what_leads_elsewhere_is_kept():
+@pytest.mark.parametrize("place", [1, 2])
+def test_what_leads_elsewhere_is_kept(place):
     """A library that does not play the same game twice, or fails at it: the game ends there."""
     playable = opened(settings("gridworld"))
     games = PersonGames(playable)
-    games.act(0)
-    games._steps[1] = games._steps[1]._replace(reward=games._steps[1].reward + 1)
-    games.act(0)
+    for _ in range(3):
+        games.act(0)
+    there = games._steps[place]
+    games._steps[place] = there._replace(reward=there.reward + 1)
     games.undo(1)
-    assert [x.rows.action.tolist() for x in games.done] == [[[0, 0]]]
+    assert [x.rows.action.tolist() for x in games.done] == [[[0, 0, 0]]]
     assert (games.number, games.count) == (2, 0) and "it is kept" in games.message
     playable.game.env.close()
 

@@ -57,7 +57,7 @@ class KeyMap(NamedTuple):
         map is held, and there is no action of no key.
         """
         order = {self.aliases.get(key, key): place for place, key in enumerate(held)}
-        fits = [i for i, chord in enumerate(self.chords) if chord and chord <= order.keys()]
+        fits = [i for i, chord in enumerate(self.chords) if chord <= order.keys()]
         if not fits:
             return self.idle
 
