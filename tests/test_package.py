@@ -127,3 +127,24 @@ def test_all_commands_are_listed_once():
     named = command_names(ROOT / "experiments")
     assert {"breakout", "results", "macros"} <= set(named) and len(set(named)) == len(named)
     assert not {"smz_jax", "__main__", "__init__", "experiments"} & set(named)
+
+
+@pytest.mark.slow
+def test_an_sdist_becomes_a_wheel_that_runs_in_an_empty_environment(tmp_path):
+    """`python -m pytest -m slow tests/test_package.py`: minutes, and a network for pip."""
+    ignored = shutil.ignore_patterns(".*", "__pycache__", "build", "*.egg-info", "runs", "site")
+    shutil.copytree(ROOT, tmp_path / "source", ignore=ignored)
+    dist, elsewhere = tmp_path / "dist", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    build = f"from setuptools import build_meta; build_meta.build_sdist({str(dist)!r})"
+    assert python("-c", build, cwd=tmp_path / "source").returncode == 0
+    (sdist,) = dist.glob("*.tar.gz")
+    done = python("-m", "pip", "wheel", "-q", "--no-deps", "-w", dist, sdist, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "empty"], check=True)
+    own = tmp_path / "empty/bin/python"
+    subprocess.run([own, "-m", "pip", "install", "-q", *dist.glob("*.whl")], check=True)
+    command = [own, "-m", "smz_jax", "breakout", "--preset", "tiny"]
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    done = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and "report: runs/breakout/" in done.stdout, done.stderr
