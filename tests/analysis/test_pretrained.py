@@ -23,6 +23,7 @@ CHEAP = {
     "breakout": (4, {"eval.max_steps": 150}),
     "cartpole": (2, {}),
     "gridworld": (64, {}),
+    "twenty48": (4, {"eval.max_steps": 250}),
 }
 """Games that are played in a few seconds, and their settings: cut short where they are long."""
 NAMES = tuple(CHEAP)
