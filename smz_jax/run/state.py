@@ -125,13 +125,15 @@ def placed(parts: Parts, state: RunState) -> RunState:
 def library(parts: Parts, state: RunState) -> dict[str, Any]:
     """The macros found so far, as macros.json holds them."""
     head, config = state.train.head, parts.config.macro
-    is_learned = head is not None and config.head_learning_rate > 0
+    slots = None
+    if head is not None and config.head_learning_rate > 0:
+        slots = slot_entries(head.slots, head.tally)
     return summarise(
         jax.device_get(state.macros.table),
         state.counters.macro_totals,
         config,
         parts.spec.action_names,
-        slot_entries(head.slots, head.tally) if is_learned else None,
+        slots,
         played="dataset" if parts.config.dataset else "play",
     )
 
