@@ -18,14 +18,14 @@
 #
 # This notebook trains an agent, looks into one of its trees, compares its chance codes with the
 # rules of a world that are known, tries macros against these rules, and then uses an environment of
-# your own. The stored outputs are of the preset `tiny`: what is trained here has learned for
-# seconds, and knows nothing yet. The figures of trained agents are of weights that come along.
+# your own. The stored outputs are of the preset `smoke`: what is trained here has learned for half
+# a minute. The figures of well-trained agents are of weights that come along.
 #
 # Words are explained in the
 # glossary of the documentation (`docs/glossary.md`).
 #
 # Install it in a checkout with `pip install -r requirements.txt '.[notebook]'`, and open
-# `docs/tutorial.ipynb`. Running it takes about five minutes on two cores of a CPU.
+# `docs/tutorial.ipynb`. Running it takes about five minutes on one core of a CPU.
 
 # %%
 import os
