@@ -170,7 +170,10 @@ import sys
 from smz_jax.config.experiment import Experiment
 from smz_jax.run import launch as launching
 from smz_jax.run.ending import resume_command
-launching._run = lambda x, **_: print(x.command, resume_command(x, "DIR"), sep="\\n")
+def run(x):
+    print(x.command, resume_command(x, "DIR"), sep="\\n")
+    return launching.Ended("DIR", 0)
+launching.run = run
 launching.launch(Experiment("mine"), {})
 """
 

@@ -9,7 +9,7 @@ from gymnasium.vector.utils import batch_space, iterate
 from smz_jax.config.check import ConfigError
 from smz_jax.config.settings import EnvConfig
 from smz_jax.envs import check_env_id, make_env
-from smz_jax.envs.gym.actions import make_actions
+from smz_jax.envs.gym.actions import FARTHEST, make_actions
 
 NESTED = spaces.Dict(
     {
@@ -73,7 +73,7 @@ def test_values_of_a_box_reach_its_bounds_and_no_further(dtype):
 
 
 def test_the_widest_box_has_finite_places():
-    most = np.finfo(np.float64).max
+    most = np.nextafter(FARTHEST, 0.0)
     part = every_action(spaces.Box(-most, most, (1,), np.float64))[0].parts[0]
     assert part.values == (-1.0, 0.0, 1.0)
 
