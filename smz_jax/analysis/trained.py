@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -214,9 +213,10 @@ class Model:
         seen = seen if is_batch else seen[None]
         fits, allowed = seen.shape[1:] == own and len(seen) > 0, f"{own}, or a batch of these"
         require(fits, "observation.shape", np.shape(observation), allowed)
-        lanes, zeros = len(seen), partial(np.zeros, len(seen))
+        lanes = len(seen)
         invalid = np.zeros(spec.num_options) if invalid_actions is None else invalid_actions
         invalid = np.broadcast_to(np.asarray(invalid, np.float32), (lanes, spec.num_options))
-        flags, numbers = [zeros(np.bool_) for _ in range(4)], zeros(np.float32)
-        timestep = Timestep(seen, numbers, numbers, *flags, invalid, zeros(np.int32))
+        none, false = np.zeros(lanes, np.float32), np.zeros(lanes, np.bool_)
+        flags = false, false, false, false
+        timestep = Timestep(seen, none, none, *flags, invalid, np.zeros(lanes, np.int32))
         return timestep, is_batch
