@@ -24,8 +24,9 @@
 # Words are explained in the
 # glossary of the documentation (`docs/glossary.md`).
 #
-# Install it in a checkout with `pip install -r requirements.txt '.[notebook]'`, and open
-# `docs/tutorial.ipynb`. Running it takes about five minutes on one core of a CPU.
+# Install it in a checkout with `pip install -r requirements.txt '.[notebook]' jupyterlab`, and open
+# it with `jupyter lab docs/tutorial.ipynb` (an editor that shows notebooks needs no jupyterlab).
+# Running it takes about five minutes on one core of a CPU.
 
 # %%
 import os
