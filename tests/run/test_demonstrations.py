@@ -6,6 +6,7 @@ import pytest
 
 from smz_jax.analysis.recording import record
 from smz_jax.config.check import ConfigError
+from smz_jax.macros.precondition.updates import Known
 from smz_jax.run.demonstrations import ring_settings
 from smz_jax.run.loop import iterate
 from smz_jax.run.parts import make_parts
@@ -57,6 +58,17 @@ def test_they_are_all_there_and_only_their_targets_change(parts, shown):
         same = np.array_equal(getattr(before, name), getattr(after, name))
         assert same == (name not in TARGETS), name
     assert state.counters.shown_cursor > 0
+    # What is shown has no priority, so no more of them change than windows are the run's own.
+    (table, buckets, _), train, replay = state.macros, state.train, state.replay
+    known, batch = Known(table.actions, table.play_count, buckets), parts.config.learner.batch_size
+    own = changed = 0
+    for number in range(8):
+        nodes = np.array(replay.sum_tree_state.nodes)
+        train, replay, row = parts.train_step(train, replay, known, number, state.shown)
+        own += round(batch * (1 - float(row["learner/demonstrations"])))
+        leaves = np.array(replay.sum_tree_state.nodes) != nodes
+        changed += int(leaves[-(nodes.size // 2 + 1) :].sum())
+    assert 0 < changed <= own < 8 * batch
 
 
 def test_it_continues_bit_for_bit(parts, tmp_path):
