@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from smz_jax.config.settings import Config, NetworkConfig
+from smz_jax.config.network import NetworkConfig
+from smz_jax.config.settings import Config
 from smz_jax.config.training import LossConfig
 from smz_jax.learning.demonstrations import demonstration_share, mix
 from smz_jax.learning.jump import make_jump_update

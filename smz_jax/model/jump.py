@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from smz_jax.config.settings import NetworkConfig
+from smz_jax.config.network import NetworkConfig
 from smz_jax.model.heads import Heads, Transition
 from smz_jax.model.values import TRANSFORMS
 from smz_jax.types import Array, Params

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 
 from smz_jax import types
 from smz_jax.config.check import require
+from smz_jax.config.network import SEQUENCES, NetworkConfig
 from smz_jax.config.seeds import JUMP_KEY
-from smz_jax.config.settings import SEQUENCES, NetworkConfig
 from smz_jax.model.actions import encode, head_sizes, policy_logits
 from smz_jax.model.heads import CodeHead, Heads, Projector, Transition
 from smz_jax.model.jump import Jump, fresh_jump, jump_functions

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from smz_jax.config.settings import NetworkConfig
+from smz_jax.config.network import NetworkConfig
 from smz_jax.model.layers import ResidualConv, ResidualLines
 from smz_jax.model.sequences import Lstm, Transformer
 from smz_jax.types import Array

@@ -1,6 +1,6 @@
 """Numbers and durations as people read them."""
 
-from smz_jax.config.settings import MAX_SUPPORT
+from smz_jax.config.network import MAX_SUPPORT
 
 
 def short_count(number: float) -> str:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from smz_jax.config.settings import NetworkConfig
+from smz_jax.config.network import NetworkConfig
 from smz_jax.model.heads import Heads
 from smz_jax.model.layers import SCALES, PixelNorm, ResidualLines, highest, min_max_scale
 from smz_jax.model.networks import make_networks

@@ -7,7 +7,7 @@ import pytest
 from flax import linen as nn
 
 from smz_jax.config.check import ConfigError
-from smz_jax.config.settings import SEQUENCES
+from smz_jax.config.network import SEQUENCES
 from smz_jax.model.networks import make_networks
 from smz_jax.model.sequences import Lstm, Transformer
 from smz_jax.model.torsos import FAMILIES
