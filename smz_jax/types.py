@@ -257,7 +257,7 @@ class Trajectory(NamedTuple):
 
 
 TARGETS = ("action_weights", "search_value", "target_step")
-"""Fields of a `Trajectory` that a refresh writes anew; the others never change."""
+"""Fields of a `Trajectory` that a reanalysis writes anew; the others never change."""
 
 
 class Experience(NamedTuple):

@@ -6,8 +6,8 @@ CHECK_KEY = 3_000_003
 """Checks of the model have randomness of their own: a run is the same with and without them."""
 HEAD_KEY = 5_000_003
 """Of the precondition head: the rest of a run is the same with and without it."""
-REFRESH_KEY = 6_000_003
-"""Of searches that refresh stored targets: play draws what it would draw without them."""
+REANALYSE_KEY = 6_000_003
+"""Of searches that reanalyse stored targets: play draws what it would draw without them."""
 FORESIGHT_KEY = 7_000_003
 """Of the windows that a model's foresight is checked on."""
 JUMP_KEY = 8_000_003

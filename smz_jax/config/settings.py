@@ -1,8 +1,8 @@
 """Settings of a run: frozen dataclasses, one per part, each checked on construction.
 
-Those of the networks are in `network.py`, of the search in `search.py`, of play, replay, losses,
-updates, macros and evaluation in `training.py`. Standard library alone, so that a wrong setting is
-answered before JAX or an environment loads.
+Those of the networks are in `network.py`, of the search in `search.py`, of play, replay,
+reanalysis, losses, updates, macros and evaluation in `training.py`. Standard library alone, so that
+a wrong setting is answered before JAX or an environment loads.
 """
 
 import json
@@ -16,8 +16,8 @@ from smz_jax.config.check import Between, Checked, unique
 from smz_jax.config.network import SEQUENCES, NetworkConfig
 from smz_jax.config.search import SearchConfig
 
-REFRESH_ROOTS = 128
-"""Most roots of one search of `replay.refresh_rows`, where the lanes are no more."""
+REANALYSE_ROOTS = 128
+"""Most roots of one search of stored rows, where the lanes are no more."""
 MAX_BYTES = 10**12
 """More than any machine holds in one array; what this one holds is known when JAX has begun."""
 
@@ -154,6 +154,7 @@ class Config(Checked):
     search: SearchConfig = field(default_factory=SearchConfig)
     rollout: training.RolloutConfig = field(default_factory=training.RolloutConfig)
     replay: training.ReplayConfig = field(default_factory=training.ReplayConfig)
+    reanalyse: training.ReanalyseConfig = field(default_factory=training.ReanalyseConfig)
     loss: training.LossConfig = field(default_factory=training.LossConfig)
     learner: training.LearnerConfig = field(default_factory=training.LearnerConfig)
     macro: training.MacroConfig = field(default_factory=training.MacroConfig)
@@ -228,6 +229,7 @@ class Config(Checked):
             allowed = f"at least the {updates} updates of an iteration of a dataset ({factors})"
             need("learner.updates_per_env_step", updates >= 1, "above 0 with a dataset")
             need("devices", self.devices == 1, "1 with a dataset")
+            need("reanalyse.order", self.reanalyse.order == "sweep", "sweep with a dataset")
         need("total_env_steps", self.total_env_steps >= self.iteration_steps, allowed)
         allowed = f"a divisor of env.num_envs = {lanes}"
         need("rollout.pools", lanes % self.rollout.pools == 0, allowed)
@@ -286,24 +288,24 @@ class Config(Checked):
         return 0 if self.dataset else self.env.frames_per_step
 
     @property
-    def refresh_steps(self) -> int:
-        """Time steps of all lanes that are refreshed in an iteration: whole blocks."""
+    def reanalyse_steps(self) -> int:
+        """Time steps of all lanes that are reanalysed in an iteration: whole blocks."""
         if self.dataset:
             return self.rollout.length
-        wanted = math.ceil(self.replay.refresh_rows / self.env.num_envs)
+        wanted = math.ceil(self.reanalyse.ratio * self.rollout.length)
         wanted = wanted if self.rollout.policy == "search" else 0
-        return math.ceil(wanted / self.refresh_block) * self.refresh_block
+        return math.ceil(wanted / self.reanalyse_block) * self.reanalyse_block
 
     @property
-    def refresh_block(self) -> int:
-        """Time steps of all lanes in one search of `replay.refresh_rows`; the ring holds more."""
+    def reanalyse_block(self) -> int:
+        """Time steps of all lanes in one search of stored rows; the ring holds more."""
         lanes, history = self.env.num_envs, self.env.frame_stack - 1
         if self.dataset:
-            most, length = max(1, REFRESH_ROOTS // lanes), self.rollout.length
+            most, length = max(1, REANALYSE_ROOTS // lanes), self.rollout.length
             return max(x for x in range(1, most + 1) if length % x == 0)
         fits = self.replay.capacity // lanes - self.rollout.length - history
-        wanted = math.ceil(self.replay.refresh_rows / lanes)
-        return max(1, min(REFRESH_ROOTS // lanes, wanted, fits))
+        wanted = math.ceil(self.reanalyse.ratio * self.rollout.length)
+        return max(1, min(REANALYSE_ROOTS // lanes, wanted, fits))
 
     @property
     def window_rows(self) -> int:

@@ -45,12 +45,6 @@ class ReplayConfig(Checked, section="replay"):
     """Alpha of prioritised replay; 0 is uniform."""
     importance_exponent: Annotated[float, Between(0.0, 1.0)] = 0.4
     """Beta of prioritised replay: how far importance weights undo the bias."""
-    refresh_rows: Annotated[int, Between(0, 10**9, words="in 0..10^9")] = 0
-    """Environment steps over all lanes, rounded up to whole searches of about 128, whose stored
-    policy and value targets are searched anew in each iteration: the oldest first, over and over
-    (MuZero Reanalyse, appendix H). 0, and always where rollout.policy is prior: targets stay as
-    old as the play."""
-
     demonstration_share: Annotated[float, Between(0.0, 1.0)] = 0.25
     """Share of a batch that is drawn from `demonstrations`, at the start of the run."""
     demonstration_share_end: Annotated[float, Between(0.0, 1.0)] = 0.0
@@ -61,6 +55,31 @@ class ReplayConfig(Checked, section="replay"):
         super().__post_init__()
         allowed = f"in 1..{self.capacity} (replay.capacity)"
         self._require("replay.min_size", 1 <= self.min_size <= self.capacity, allowed)
+
+
+@dataclass(frozen=True)
+class ReanalyseConfig(Checked, section="reanalyse"):
+    """Stored targets that are searched anew (MuZero Reanalyse, appendix H) and written back."""
+
+    ratio: Annotated[float, Between(0.0, 10**6, words="in 0..10^6")] = 0.0
+    """Stored environment steps whose policy and value targets are searched anew, with the newest
+    parameters, for each one that is played; rounded up to whole searches of about 128 roots. 0, and
+    always where rollout.policy is prior: targets stay as old as the play. Of a dataset the rows of
+    each iteration are searched, whatever this is."""
+    mode: Literal["ratio", "chance"] = "ratio"
+    """ratio: as many in every iteration. chance: each search of an iteration's rows is made with
+    that chance, which is at most 1."""
+    order: Literal["sweep", "sampled"] = "sweep"
+    """sweep: from the oldest row to the newest, over and over. sampled: four times as many are
+    drawn as batches are, by priority, and those with the oldest targets are searched."""
+    num_simulations: Annotated[int | None, Between(1, 10_000, words="unset or in 1..10000")] = None
+    """Simulations of these searches; unset: search.num_simulations."""
+
+    def __post_init__(self) -> None:
+        """Checks the ratio as a chance, too."""
+        super().__post_init__()
+        fits = self.mode == "ratio" or self.ratio <= 1.0
+        self._require("reanalyse.ratio", fits, "at most 1 where reanalyse.mode is chance")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ PHASE_COLOURS = {
     "search": style.BLUE,
     "macros": style.VERMILLION,
     "replay": style.SKY,
-    "refresh": "#F0E442",
+    "reanalyse": "#F0E442",
     "learning": style.ORANGE,
     "evaluation": style.PURPLE,
     "compilation": style.BLACK,

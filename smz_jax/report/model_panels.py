@@ -66,15 +66,15 @@ _add(
     "targets",
     "Refresh of stored targets",
     "How old the policy and value targets in the replay are, in updates of the model, and what "
-    "changes in rows that are searched anew (replay.refresh_rows). A small divergence: the stored "
+    "changes in rows that are searched anew (reanalyse.ratio). A small divergence: the stored "
     "policies had not fallen behind.",
     Plot("mean age of the targets", [Line("replay/target_age")], "learner steps", "counts"),
-    Plot("best action is another one", [Line("refresh/policy_changed")], scale="share"),
-    Plot("KL(stored, new policy)", [Line("refresh/policy_kl")], "nats"),
-    Plot("change of the value", [Line("refresh/value_change")], scale="free"),
+    Plot("best action is another one", [Line("reanalyse/policy_changed")], scale="share"),
+    Plot("KL(stored, new policy)", [Line("reanalyse/policy_kl")], "nats"),
+    Plot("change of the value", [Line("reanalyse/value_change")], scale="free"),
     columns=2,
     given=True,
-    shown=lambda runs: any(run.curve("refresh/rows")[0] for run in runs),
+    shown=lambda runs: any(run.curve("reanalyse/rows")[0] for run in runs),
 )
 _UNROLLED = (
     ("value: mean absolute error", "zero", {"key": "check/value_error", "first": 0}),

@@ -1,6 +1,6 @@
 """Demonstrations: a dataset in a ring of its own, which a share of every batch is drawn from.
 
-Its rows are never overwritten. Where stored targets are searched anew (`replay.refresh_rows`), so
+Its rows are never overwritten. Where stored targets are searched anew (`reanalyse.ratio`), so
 are these, as many as their share of the batches asks for.
 """
 
@@ -14,7 +14,7 @@ import jax
 
 from smz_jax.config.check import require
 from smz_jax.config.settings import Config
-from smz_jax.learning.refresh import Refreshed, make_refresh
+from smz_jax.learning.reanalyse import Reanalysed, make_reanalyse
 from smz_jax.learning.replay import Replay, check_memory, make_replay
 from smz_jax.run.stored_play import fill, make_reader
 from smz_jax.storage.dataset import Dataset
@@ -30,7 +30,8 @@ def ring_settings(config: Config, rows: int) -> Config:
     least = config.window_rows + 1
     require(rows >= least, "demonstrations", config.demonstrations, f"of {least} rows or more")
     lanes = min(config.env.num_envs, rows // least)
-    wanted = math.ceil(config.replay.refresh_rows * config.replay.demonstration_share)
+    searched = math.ceil(config.reanalyse.ratio * config.env.num_envs * config.rollout.length)
+    searched = math.ceil(searched * config.replay.demonstration_share)
     return replace(
         config,
         env=replace(config.env, num_envs=lanes),
@@ -41,8 +42,9 @@ def ring_settings(config: Config, rows: int) -> Config:
             capacity=rows // lanes * lanes,
             min_size=lanes * config.window_rows,
             prioritised=False,
-            refresh_rows=wanted,
         ),
+        # Of one step of each lane, which is all that this ring's iteration has.
+        reanalyse=replace(config.reanalyse, ratio=searched / lanes, mode="ratio"),
     )
 
 
@@ -66,8 +68,8 @@ class Demonstrations:
         self._count = settings.replay.capacity // settings.env.num_envs
         self.replay: Replay = make_replay(settings, spec)
         """Draws windows of the ring."""
-        self._refresh = make_refresh(networks, settings, spec)
-        self._is_refreshed = settings.refresh_steps > 0
+        self._reanalyse = make_reanalyse(networks, settings, spec)
+        self._is_reanalysed = settings.reanalyse_steps > 0
 
     @property
     def note(self) -> str:
@@ -84,14 +86,14 @@ class Demonstrations:
         """The ring in shapes and types."""
         return jax.eval_shape(self.replay.init)
 
-    def refresh(
+    def reanalyse(
         self, params: Params, state: Any, *, cursor: int, iteration: int, step: Array
-    ) -> Refreshed:
+    ) -> Reanalysed:
         """Searches the next rows anew, from the row `cursor` on; the state is consumed."""
-        if not self._is_refreshed:
-            return Refreshed(state, cursor, {})
+        if not self._is_reanalysed:
+            return Reanalysed(state, cursor, {})
         at = {"cursor": cursor, "count": self._count, "iteration": iteration, "step": step}
-        found = self._refresh(params, state, **at)
+        found = self._reanalyse(params, state, **at)
         metrics = {f"demonstrations/{x}": y for x, y in found.metrics.items()}
         return found._replace(metrics=metrics)
 

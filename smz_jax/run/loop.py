@@ -158,11 +158,11 @@ def iterate(parts: Parts, state: RunState) -> tuple[RunState, dict[str, Any]]:
     )
     learned: dict[str, Any] = {}
     if learns(parts.config, env_steps):
-        with timers("refresh"):
-            state, refreshed = refresh(parts, state)
+        with timers("reanalyse"):
+            state, reanalysed = reanalyse(parts, state)
         with timers("learning"):
             state, learned = learn(parts, state)
-        learned |= refreshed
+        learned |= reanalysed
         if state.train.head is not None:
             with timers("macros"):  # what the updates showed of them goes into the table
                 head, table = parts.settle(state.train.head, macros.table)
@@ -184,10 +184,10 @@ def iterate(parts: Parts, state: RunState) -> tuple[RunState, dict[str, Any]]:
     }
 
 
-def refresh(parts: Parts, state: RunState) -> tuple[RunState, dict[str, float]]:
+def reanalyse(parts: Parts, state: RunState) -> tuple[RunState, dict[str, float]]:
     """Stored targets searched anew; how many, how they changed, and how old all of them are."""
     at = state.counters
-    replay, cursor, metrics, _ = parts.refresh(
+    replay, cursor, metrics, _ = parts.reanalyse(
         acting_params(state.train, parts.config),
         state.replay,
         cursor=at.cursor,
@@ -197,7 +197,7 @@ def refresh(parts: Parts, state: RunState) -> tuple[RunState, dict[str, float]]:
     )
     state = with_counters(state._replace(replay=replay), cursor=cursor)
     if parts.demonstrations:
-        shown = parts.demonstrations.refresh(
+        shown = parts.demonstrations.reanalyse(
             acting_params(state.train, parts.config),
             state.shown,
             cursor=at.shown_cursor,

@@ -18,7 +18,7 @@ from smz_jax.envs.rebuilt import RebuiltEnv
 from smz_jax.learning.diagnose import make_check, make_foresight
 from smz_jax.learning.jump import init_jump, make_jump_check
 from smz_jax.learning.learner import TrainStep, init_train_state
-from smz_jax.learning.refresh import Refreshed, make_refresh
+from smz_jax.learning.reanalyse import Reanalysed, make_reanalyse
 from smz_jax.learning.replay import Replay, check_memory, layout, make_replay
 from smz_jax.learning.sources import Source
 from smz_jax.macros.mine.keys import why_no_macros
@@ -42,7 +42,7 @@ class Parts(NamedTuple):
     spec: EnvSpec
     networks: Networks
     replay: Replay
-    refresh: Callable[..., Refreshed]  # as `make_refresh` gives it
+    reanalyse: Callable[..., Reanalysed]  # as `make_reanalyse` gives it
     train_step: TrainStep
     check: Callable[..., Any]  # as `make_check` gives it
     foresight: Callable[..., Any]  # as `make_foresight` gives it
@@ -83,10 +83,10 @@ def make_parts(config: Config, timers: PhaseTimers) -> Parts:
         np.zeros((1, *spec.observation_shape), spec.frame_dtype),
     )
     learner_key, macro_key, acting_key = jax.random.split(jax.random.key(config.seed), 3)
-    refresh, stored, mined = make_refresh(networks, config, spec, mesh), None, config
+    reanalyse, stored, mined = make_reanalyse(networks, config, spec, mesh), None, config
     if config.dataset:
-        stored = StoredPlay(config, spec, replay, refresh, timers)
-        mined, refresh = replace(config, macro=stored.macro_settings), no_refresh
+        stored = StoredPlay(config, spec, replay, reanalyse, timers)
+        mined, reanalyse = replace(config, macro=stored.macro_settings), no_reanalyse
     shown = Demonstrations(config, spec, networks) if config.demonstrations else None
     miner = Miner(mined, spec.action_space, embedding.shape[1:], mesh)
     if stored:
@@ -107,7 +107,7 @@ def make_parts(config: Config, timers: PhaseTimers) -> Parts:
         spec=spec,
         networks=networks,
         replay=replay,
-        refresh=refresh,
+        reanalyse=reanalyse,
         train_step=TrainStep(networks, replay, config, spec, shown and shown.replay),
         check=make_check(networks, replay, config, spec),
         foresight=make_foresight(networks, replay, config, spec),
@@ -168,6 +168,6 @@ def open_games(
     return Actor(envs, config, decide, rng_key, timers, watch, add)
 
 
-def no_refresh(params: Params, replay_state: Any, *, cursor: int, **at: Any) -> Refreshed:
+def no_reanalyse(params: Params, replay_state: Any, *, cursor: int, **at: Any) -> Reanalysed:
     """What the loop does to stored targets where the source makes them anew by itself."""
-    return Refreshed(replay_state, cursor, {})
+    return Reanalysed(replay_state, cursor, {})

@@ -34,7 +34,7 @@ class Counters(NamedTuple):
 
     count: int = 0  # steps of every lane; of a dataset, its rows
     iteration: int = 0
-    cursor: int = 0  # the row whose targets are refreshed next, in steps of every lane
+    cursor: int = 0  # the row whose targets are reanalysed next, in steps of every lane
     shown_cursor: int = 0  # likewise of the demonstrations
     best: float | None = None  # mean score of the best evaluation so far
     games: list[tuple[float, int]] | tuple[()] = ()  # score and length of the newest ones
@@ -73,7 +73,7 @@ class RunState(NamedTuple):
         beside = {} if self.shown is None else {"shown": held(self.shown)}
         return beside | {
             "train": self.train,
-            # Its rows are saved apart, in files written once, but for what a refresh changes.
+            # Its rows are saved apart, in files written once, but for what a reanalysis changes.
             "replay": self.replay.replace(experience=None),
             "targets": {name: getattr(self.replay.experience, name) for name in TARGETS},
             "macros": self.macros,

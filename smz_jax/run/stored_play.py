@@ -22,7 +22,7 @@ from smz_jax.config.settings import Config
 from smz_jax.config.training import MacroConfig
 from smz_jax.envs.gym.observations import make_coder
 from smz_jax.envs.protocol import first_line
-from smz_jax.learning.refresh import Refreshed
+from smz_jax.learning.reanalyse import Reanalysed
 from smz_jax.learning.replay import Replay
 from smz_jax.storage.dataset import INFOS, Dataset, check_recordable
 from smz_jax.storage.metrics import PhaseTimers
@@ -41,8 +41,8 @@ class StoredPlay:
         config: the run's settings.
         spec: of the environment that evaluations play.
         replay: the functions of the replay.
-        refresh: as `make_refresh` gives it.
-        timers: phases `replay`, `refresh` and `macros` are counted.
+        reanalyse: as `make_reanalyse` gives it.
+        timers: phases `replay`, `reanalyse` and `macros` are counted.
 
     Raises:
         ConfigError: in one line, if the dataset cannot be used with these settings.
@@ -53,11 +53,11 @@ class StoredPlay:
         config: Config,
         spec: EnvSpec,
         replay: Replay,
-        refresh: Callable[..., Refreshed],
+        reanalyse: Callable[..., Reanalysed],
         timers: PhaseTimers,
     ) -> None:
         self._config, self._replay = config, replay
-        self._refresh, self._timers = refresh, timers
+        self._reanalyse, self._timers = reanalyse, timers
         self._dataset = dataset = Dataset(Path(os.path.expanduser(config.dataset or "")))
         self._read = make_reader(dataset, config, spec)
         self.watch: Callable[..., None] = lambda *decisions: None
@@ -114,8 +114,8 @@ class StoredPlay:
 
     def next(self, params: Params, learner_step: Array | int, replay_state: Any) -> Experience:
         """Searches the next T rows of every lane anew; the replay's state is consumed."""
-        with self._timers("refresh"):
-            found = self._refresh(
+        with self._timers("reanalyse"):
+            found = self._reanalyse(
                 params,
                 replay_state,
                 cursor=self._cursor,

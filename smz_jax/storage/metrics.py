@@ -18,7 +18,7 @@ from smz_jax.config.check import ConfigError
 from smz_jax.storage.files import atomic_write_bytes, plain
 
 PHASES = (
-    *("environment", "search", "macros", "replay", "refresh", "learning"),
+    *("environment", "search", "macros", "replay", "reanalyse", "learning"),
     *("evaluation", "checkpoint", "compilation", "other"),
 )
 """Parts of a run whose seconds are counted by themselves."""

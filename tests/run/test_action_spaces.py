@@ -25,7 +25,7 @@ LONGER = {
     "total_env_steps": 8192, "learner.updates_per_env_step": 1, "learner.schedule_steps": 8000,
     "network.hidden_size": 128, "network.reward_transform": "none", "network.reward_support": 5,
     "network.value_support": 10, "network.reward_sees_afterstate": None, "loss.reward": 4,
-    "replay.refresh_rows": 256, "search.num_simulations": 32, "macro.head_learning_rate": 0,
+    "reanalyse.ratio": 1, "search.num_simulations": 32, "macro.head_learning_rate": 0,
     "eval.num_games": 100, "eval.no_baselines": None,
 }  # fmt: skip
 
@@ -37,9 +37,9 @@ def flags(kind, preset, **settings):
 
 
 def test_a_run_of_a_choice_and_a_number(tmp_path, capsys, monkeypatch):
-    """Sampled candidates, refreshed targets, a resume; and no macros, said in one line."""
+    """Sampled candidates, reanalysed targets, a resume; and no macros, said in one line."""
     monkeypatch.setattr(run_parts, "init_head", None)  # there is none to make
-    settings = {"search.sampled_actions": 8, "replay.refresh_rows": 16, "total_env_steps": 96}
+    settings = {"search.sampled_actions": 8, "reanalyse.ratio": 0.5, "total_env_steps": 96}
     settings |= {"network.number_policy": "gaussian", "macro.head_learning_rate": 0.002}
     config = flags("mixed", "tiny", **settings)
     spec = make_spec(config.env)

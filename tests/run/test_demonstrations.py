@@ -32,7 +32,7 @@ def shown(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def parts(shown):
-    flags = (*SHARE, "--replay.refresh_rows", "32", "--demonstrations", str(shown))
+    flags = (*SHARE, "--reanalyse.ratio", "1", "--demonstrations", str(shown))
     return make_parts(make_config(*flags), PhaseTimers())
 
 
@@ -52,7 +52,7 @@ def test_they_are_all_there_and_only_their_targets_change(parts, shown):
     for _ in range(6):  # the replay's own ring wraps: 48 of 40 rows
         state, row = iterate(parts, state)
         shares.append(row.get("learner/demonstrations"))
-    assert 0.2 < np.mean(shares[2:]) < 0.8 and row["demonstrations/refresh/rows"] > 0
+    assert 0.2 < np.mean(shares[2:]) < 0.8 and row["demonstrations/reanalyse/rows"] > 0
     after = state.shown.experience
     for name in before._fields:
         same = np.array_equal(getattr(before, name), getattr(after, name))

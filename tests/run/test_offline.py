@@ -12,12 +12,12 @@ from smz_jax.config.check import ConfigError
 from smz_jax.config.cli import parse
 from smz_jax.config.experiment import Experiment
 from smz_jax.config.sources import config_to_yaml
-from smz_jax.learning import refresh as rf
+from smz_jax.learning import reanalyse as rf
 from smz_jax.learning.replay import make_replay, read_block
 from smz_jax.model.observe import stack_windows
 from smz_jax.run import parts as parts_module
 from smz_jax.run.loop import iterate
-from smz_jax.run.parts import make_parts, no_refresh
+from smz_jax.run.parts import make_parts, no_reanalyse
 from smz_jax.run.state import fresh_state, library, make_store, restore, save
 from smz_jax.run.stored_play import StoredPlay, cut, make_reader
 from smz_jax.storage.dataset import Dataset, write_dataset
@@ -88,7 +88,7 @@ def test_other_lanes_join_what_was_cut_as_games_of_their_own(played):
     flags = ("--env.num_envs", "2", "--dataset", str(played[2] / "dataset"))
     config, spec, found = make_config(*flags), played[0].spec, read_replay(played[2])
     replay = make_replay(config, spec)
-    source = StoredPlay(config, spec, replay, no_refresh, PhaseTimers())
+    source = StoredPlay(config, spec, replay, no_reanalyse, PhaseTimers())
     rows = source.begin(replay.init()).experience
     assert source.count == 2 * RING
     for name, wanted in found.rows._asdict().items():
@@ -108,7 +108,7 @@ def test_all_rows_are_searched_anew_and_steps_are_updates(stored):
     for number in range(1, 7):
         state, row = iterate(stored, state)
         assert row["env_steps"] == row["learner_steps"] == 2 * number and row["env_frames"] == 0
-        assert row["refresh/rows"] == LENGTH * LANES and state.counters.count == RING
+        assert row["reanalyse/rows"] == LENGTH * LANES and state.counters.count == RING
         done = np.asarray(state.replay.experience.target_step) >= 0
         rows = np.arange(RING)
         assert (done == ((rows >= F - 1) & (rows < F - 1 + LENGTH * number))).all()
@@ -129,7 +129,7 @@ def test_cloning_learns_the_actions_that_were_played(played, monkeypatch):
         state, row = iterate(parts, state)
     for one, two in zip(before, state.replay.experience, strict=True):
         np.testing.assert_array_equal(one, two)
-    assert row["learner_steps"] == 4 and "refresh/rows" not in row
+    assert row["learner_steps"] == 4 and "reanalyse/rows" not in row
     assert row["macros/transitions_tree"] == 0 < row["macros/transitions_play"]
     # What an evaluation plays is the policy head's likeliest valid action.
     frames = np.stack([before.frame[:, i : i + F] for i in range(3)], axis=1)[0]
@@ -289,7 +289,7 @@ def test_presets_are_as_long_as_the_updates_that_they_would_make():
     assert of("--dataset", "x", "--total_env_steps", "5000").total_env_steps == 5000
     assert of("--dataset", "x", "--learner.updates_per_env_step", "0.5").total_env_steps == 20_480
     assert offline.iteration_steps == offline.updates_per_iteration == 128
-    assert (offline.refresh_steps, offline.refresh_block) == (32, 8)
+    assert (offline.reanalyse_steps, offline.reanalyse_block) == (32, 8)
 
 
 @pytest.mark.parametrize(

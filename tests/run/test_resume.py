@@ -53,13 +53,14 @@ def make_config(experiment="gridworld", *flags):
     return parse(argv, experiments[experiment]).config
 
 
-# Targets are refreshed in a ring that wraps in the fifth iteration.
+# Targets are reanalysed in a ring that wraps in the fifth iteration.
 GRID = make_config("gridworld", "--network.family", "mlp", "--network.no_input_norm",
-                   "--replay.refresh_rows", "16", "--replay.capacity", "128",
+                   "--reanalyse.ratio", "0.5", "--replay.capacity", "128",
                    "--network.jump_length", "2", "--learner.jump_every", "2",
                    "--search.collapse_threshold", "0.5", "--search.jump_collapses")  # fmt: skip
 STICKY = make_config("breakout", "--env.mode", "stochastic", "--eval.no_check_model",
-                     "--eval.no_baselines")  # fmt: skip
+                     "--eval.no_baselines", "--reanalyse.ratio", "0.5",
+                     "--reanalyse.order", "sampled", "--reanalyse.mode", "chance")  # fmt: skip
 
 
 def run_to(config, folder, monkeypatch, stop_after=None, *, resume=False):
@@ -137,11 +138,11 @@ def test_a_stopped_run_of_the_grid_goes_on_bit_for_bit(
 ):
     assert_goes_on(GRID, tmp_path, whole, monkeypatch, stops, forget=shared_programs)
     (_, counters), rows, _ = whole(GRID, monkeypatch)
-    assert [row["refresh/rows"] for row in rows if "refresh/rows" in row] == [16] * 9
+    assert [row["reanalyse/rows"] for row in rows if "reanalyse/rows" in row] == [16] * 9
     assert counters["cursor"] % 32 not in (0, counters["count"] % 32)
 
 
-def test_rows_that_were_refreshed_after_a_save_are_in_the_next(tmp_path):
+def test_rows_that_were_reanalysed_after_a_save_are_in_the_next(tmp_path):
     parts = make_parts(GRID, PhaseTimers())
     state, store, saved = fresh_state(parts), make_store(GRID, tmp_path), []
     for number in range(1, 6):

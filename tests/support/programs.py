@@ -13,7 +13,7 @@ FACTORIES = (
     "make_networks",
     "make_replay",
     "make_decide",
-    "make_refresh",
+    "make_reanalyse",
     "make_check",
     "make_foresight",
     "TrainStep",

@@ -27,7 +27,7 @@ ITERATIONS, LANES = 3, 8
 FLAGS = (
     *("--preset", "tiny", "--network.family", "mlp", "--learner.learning_rate", "1e-6"),
     *("--learner.learning_rate_end", "0", "--learner.batch_size", "8", "--env.num_envs", "8"),
-    *("--rollout.pools", "2", "--replay.capacity", "512", "--replay.refresh_rows", "16"),
+    *("--rollout.pools", "2", "--replay.capacity", "512", "--reanalyse.ratio", "0.25"),
     *("--macro.head_learning_rate", "0.002", "--macro.head_every", "2", "--macro.min_length", "1"),
     *("--macro.bucket_warmup_steps", "32", "--macro.tree_threshold", "1"),
     *("--macro.play_threshold", "1"),

@@ -1,21 +1,23 @@
 """Stored targets made anew: rows of the replay are searched again with the newest parameters.
 
 Source: MuZero Reanalyse (Schrittwieser et al. 2020, appendix H); EfficientZero (Ye et al. 2021)
-does so with 99 % of its policy targets. Here rows are rewritten in place, beside the training:
+does so with 99 % of its policy targets. Here rows are rewritten in place, between the updates:
 every draw of them sees the newer targets, and no update waits for a search.
 
 Times count the steps of every lane since the run began; row t of a ring of T rows is t mod T.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flashbax.buffers import sum_tree
 from jax.sharding import Mesh
 
-from smz_jax.config.seeds import REFRESH_KEY
+from smz_jax.config.seeds import REANALYSE_KEY
 from smz_jax.config.settings import Config
 from smz_jax.learning.replay import layout, mean_target_age, read_block, write_targets
 from smz_jax.macros.mine.miner import slim
@@ -36,6 +38,8 @@ from smz_jax.types import (
 
 LEAST_PROBABILITY = 1e-6
 """Probabilities below count as this in the divergence of policies: visits may be 0."""
+DRAWN = 4
+"""Blocks that are drawn for each that is searched, where `reanalyse.order` is sampled."""
 
 
 class Searched(NamedTuple):
@@ -46,8 +50,8 @@ class Searched(NamedTuple):
     rows: Trajectory  # [B, n, ...] without frames; entropies of the stored actions
 
 
-class Refreshed(NamedTuple):
-    """What one iteration's refresh gives."""
+class Reanalysed(NamedTuple):
+    """What one iteration's reanalysis gives."""
 
     replay: Any
     cursor: int  # the next one's first row, a time
@@ -80,6 +84,59 @@ def sweep(
     return starts, cursor
 
 
+def blocks_of(config: Config, iteration: int) -> int:
+    """How many blocks an iteration searches.
+
+    By `reanalyse.mode: chance` each block of a rollout's rows is searched with the chance
+    `reanalyse.ratio`, drawn anew from the run's seed and the iteration.
+    """
+    block = config.reanalyse_block
+    if config.dataset or config.reanalyse.mode == "ratio" or not config.reanalyse_steps:
+        return config.reanalyse_steps // block
+    drawn = np.random.default_rng((config.seed, REANALYSE_KEY, iteration))
+    return int(drawn.binomial(config.rollout.length // block, config.reanalyse.ratio))
+
+
+def make_draw(config: Config, spec: EnvSpec) -> Callable[..., Any]:
+    """Draws blocks as the updates draw windows: in proportion to the priorities, if there are any.
+
+    Returns:
+        `(replay_state, rng_key, count, oldest, newest, step) -> (first, age)`: the first rows of
+        `DRAWN` x as many blocks as an iteration searches at most, times `[n]` int32 in
+        `oldest..newest - block`, each the root of a window that was drawn; and the mean age of the
+        targets in each block, `[n]` float32 learner steps. `count` steps were played.
+    """
+    block, history = config.reanalyse_block, spec.context - 1
+    most = config.rollout.length if config.reanalyse.mode == "chance" else config.reanalyse_steps
+    number = DRAWN * (most // block)
+
+    def draw(
+        state: Any, rng_key: Array, count: Array, oldest: Array, newest: Array, step: Array
+    ) -> tuple[Array, Array]:
+        made = state.experience.target_step
+        ring = made.shape[1]
+        if config.replay.prioritised:
+            items = sum_tree.stratified_sample(state.sum_tree_state, number, rng_key)
+            place = items % ring + history
+            time = count - 1 - (count - 1 - place) % ring
+        else:
+            time = jax.random.randint(rng_key, (number,), oldest, newest - block + 1)
+        first = jnp.clip(time, oldest, newest - block)
+        own = (first[:, None] + jnp.arange(block)) % ring
+        return first, jnp.mean((step - made[:, own]).astype(jnp.float32), axis=(0, 2))
+
+    return draw
+
+
+def oldest_apart(first: np.ndarray, age: np.ndarray, *, number: int, block: int) -> list[int]:
+    """Of blocks that were drawn those with the oldest targets, at most `number`; none overlap."""
+    taken: list[int] = []
+    for at in first[np.argsort(-age, kind="stable")]:
+        if len(taken) < number and all(abs(at - other) >= block for other in taken):
+            taken.append(int(at))
+    return taken
+
+
 def read_flat(state: Any, first: Array, size: int, spec: EnvSpec) -> tuple[Array, Trajectory]:
     """Observations `[B n, F, ...]` of the `size` = n rows from the time `first` on, and the rows.
 
@@ -93,8 +150,8 @@ def read_flat(state: Any, first: Array, size: int, spec: EnvSpec) -> tuple[Array
     return stacks.reshape(-1, *stacks.shape[2:]), flat
 
 
-def make_refresh_block(networks: Networks, config: Config, spec: EnvSpec) -> Callable[..., Any]:
-    """Searches one block, `config.refresh_block` rows of all lanes, as play does; pure.
+def make_reanalyse_block(networks: Networks, config: Config, spec: EnvSpec) -> Callable[..., Any]:
+    """Searches one block, `config.reanalyse_block` rows of all lanes, as play does; pure.
 
     Returns:
         `(params, replay_state, rng_key, first, step) -> (replay_state, sums)`: `first` is the
@@ -103,11 +160,13 @@ def make_refresh_block(networks: Networks, config: Config, spec: EnvSpec) -> Cal
         number is `rows`; a row whose search had faults, or no valid action, keeps its old ones. Of
         a dataset the decisions and the rows of a `Searched` follow.
     """
-    search = make_search(networks, config, spec)
-    size, is_stored = config.refresh_block, config.dataset is not None
+    simulations = config.reanalyse.num_simulations or config.search.num_simulations
+    settings = replace(config, search=replace(config.search, num_simulations=simulations))
+    search = make_search(networks, settings, spec)
+    size, is_stored = config.reanalyse_block, config.dataset is not None
     is_searched = config.rollout.policy == "search"
 
-    def refresh_block(
+    def reanalyse_block(
         params: Params, state: Any, rng_key: Array, first: Array, step: Array
     ) -> tuple[Any, ...]:
         observation, old = read_flat(state, first, size, spec)
@@ -148,46 +207,56 @@ def make_refresh_block(networks: Networks, config: Config, spec: EnvSpec) -> Cal
         decisions = [jax.tree.map(lambda x, i=i: x[:, i], seen) for i in range(size)]
         return state, sums, decisions, by_lane(old._replace(transition_entropy=entropy, **fresh))
 
-    return refresh_block
+    return reanalyse_block
 
 
-def make_refresh(
+def make_reanalyse(
     networks: Networks, config: Config, spec: EnvSpec, mesh: Mesh | None = None
-) -> Callable[..., Refreshed]:
-    """The refresh of one iteration, `replay.refresh_rows` environment steps in jitted blocks.
+) -> Callable[..., Reanalysed]:
+    """The reanalysis of one iteration, in jitted blocks (`ReanalyseConfig`).
 
-    The rollout that was just played is left out: its targets are of the same parameters. Of a
-    dataset nothing is left out, and the blocks are given too. The
-    oldest F - 1 rows are, too: their observations are not known, and no window has them as a root.
+    The rollout that was just played is left out: its targets are of the same parameters. So are the
+    oldest F - 1 rows: their observations are not known, and no window has them as a root. Of a
+    dataset no row is left out but those, and the blocks are given too.
     Each device of the `mesh` searches for its own lanes.
 
     Returns:
-        `(params, replay_state, *, cursor, count, iteration, step) -> Refreshed`: `count` steps of
+        `(params, replay_state, *, cursor, count, iteration, step) -> Reanalysed`: `count` steps of
         every lane were played so far. The replay state is donated. The metrics are
         `replay/target_age`, the mean age of all stored targets in learner steps, and of the
-        refreshed rows the share whose best action is another one now, the means of
+        reanalysed rows the share whose best action is another one now, the means of
         KL(stored, new policy) and of the values' change, and their number.
     """
     history, is_stored = spec.context - 1, config.dataset is not None
     length = 0 if is_stored else config.rollout.length
     ring = config.replay.capacity // config.env.num_envs
-    rng_key = jax.random.fold_in(jax.random.key(config.seed), REFRESH_KEY)
-    one_block, age = make_refresh_block(networks, config, spec), jax.jit(mean_target_age)
+    rng_key = jax.random.fold_in(jax.random.key(config.seed), REANALYSE_KEY)
+    one_block, age = make_reanalyse_block(networks, config, spec), jax.jit(mean_target_age)
 
-    def refresh_at(params: Params, state: Any, iteration: Array, first: Array, step: Array) -> Any:
+    def search_at(params: Params, state: Any, iteration: Array, first: Array, step: Array) -> Any:
         key = jax.random.fold_in(jax.random.fold_in(rng_key, iteration), first)
         laid = layout(state)
         given = (WHOLE, laid, WHOLE, WHOLE, WHOLE)
         return over_lanes(one_block, mesh, given, (laid, WHOLE))(params, state, key, first, step)
 
-    jitted = jax.jit(refresh_at, donate_argnums=1)
+    jitted = jax.jit(search_at, donate_argnums=1)
+    draw, block = jax.jit(make_draw(config, spec)), config.reanalyse_block
 
-    def refresh(
+    def reanalyse(
         params: Params, replay_state: Any, *, cursor: int, count: int, iteration: int, step: Array
-    ) -> Refreshed:
+    ) -> Reanalysed:
         bounds = {"oldest": max(0, count - ring) + history, "newest": count - length}
-        sizes = {"steps": config.refresh_steps, "block": config.refresh_block}
-        starts, cursor = sweep(cursor, **bounds, **sizes, whole=is_stored)
+        number = blocks_of(config, iteration)
+        if config.reanalyse.order == "sweep":
+            sizes = {"steps": number * block, "block": block}
+            starts, cursor = sweep(cursor, **bounds, **sizes, whole=is_stored)
+        elif number and bounds["newest"] - bounds["oldest"] >= block:
+            key = jax.random.fold_in(rng_key, iteration)
+            at = {name: np.int32(x) for name, x in {**bounds, "count": count}.items()}
+            drawn = jax.device_get(draw(replay_state, key, **at, step=step))
+            starts = oldest_apart(*drawn, number=number, block=block)
+        else:
+            starts = []
         several, blocks = [], []
         for first in starts:
             at = np.int32(iteration), np.int32(first)
@@ -197,9 +266,9 @@ def make_refresh(
         several, old = jax.device_get((several, age(replay_state, step)))
         metrics = {"replay/target_age": float(old)}
         if rows := sum(float(sums["rows"]) for sums in several):
-            metrics["refresh/rows"] = rows
+            metrics["reanalyse/rows"] = rows
             for name in ("policy_changed", "policy_kl", "value_change"):
-                metrics[f"refresh/{name}"] = sum(float(sums[name]) for sums in several) / rows
-        return Refreshed(replay_state, cursor, metrics, blocks)
+                metrics[f"reanalyse/{name}"] = sum(float(sums[name]) for sums in several) / rows
+        return Reanalysed(replay_state, cursor, metrics, blocks)
 
-    return refresh
+    return reanalyse

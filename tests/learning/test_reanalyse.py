@@ -12,7 +12,8 @@ from smz_jax.config import settings
 from smz_jax.config.check import ConfigError
 from smz_jax.config.cli import parse
 from smz_jax.config.experiment import Experiment
-from smz_jax.learning import refresh as rf
+from smz_jax.config.training import ReanalyseConfig
+from smz_jax.learning import reanalyse as rf
 from smz_jax.learning.replay import mean_target_age
 from smz_jax.run.parts import make_parts
 from smz_jax.run.state import fresh_state
@@ -29,6 +30,13 @@ def make_config(*flags, root="gumbel"):
     argv = ["--preset", "tiny", "--replay.capacity", str(RING * LANES), "--replay.min_size", "64"]
     argv += ["--env.num_envs", str(LANES), "--rollout.length", str(LENGTH)]
     return parse([*argv, *flags], Experiment("gridworld", "grid", base)).config
+
+
+def of_settings(config, **settings):
+    """With other settings of the section `reanalyse`; `rows` are those of an iteration."""
+    if rows := settings.pop("rows", 0):
+        settings["ratio"] = rows / (LANES * LENGTH)
+    return dataclasses.replace(config, reanalyse=ReanalyseConfig(**settings))
 
 
 class Played:
@@ -52,22 +60,20 @@ class Played:
         source.close()
         self.rows = jax.tree.map(lambda *x: np.concatenate(x, axis=1), *self.rollouts)
 
-    def again(self, refresh_rows=0, rollouts=7):
-        """The same play in a new ring, and settings of a refresh."""
-        made, of = copy.copy(self), self.config.replay
-        made.config = dataclasses.replace(
-            self.config, replay=dataclasses.replace(of, refresh_rows=refresh_rows)
-        )
+    def again(self, rollouts=7, **settings):
+        """The same play in a new ring, and settings of a reanalysis."""
+        made = copy.copy(self)
+        made.config = of_settings(self.config, **settings)
         made.replay, made.count = self.parts.replay.init(), rollouts * LENGTH
         for rows in self.rollouts[:rollouts]:
             made.replay = self.parts.replay.add_donated(made.replay, rows)
         return made
 
     def block(self):
-        return rf.make_refresh_block(self.parts.networks, self.config, self.parts.spec)
+        return rf.make_reanalyse_block(self.parts.networks, self.config, self.parts.spec)
 
-    def refresh(self):
-        return rf.make_refresh(self.parts.networks, self.config, self.parts.spec)
+    def reanalyse(self):
+        return rf.make_reanalyse(self.parts.networks, self.config, self.parts.spec)
 
     def in_ring(self, name, time):
         return np.asarray(getattr(self.replay.experience, name))[:, np.asarray(time) % RING]
@@ -129,6 +135,71 @@ def test_nothing_is_taken_before_there_are_rows():
     assert rf.sweep(0, oldest=2, newest=6, steps=8, block=4) == ([2], 6)
 
 
+def test_blocks_are_drawn_by_priority_and_know_their_age(gumbel):
+    """Windows from three times alone have a priority: their roots' blocks are drawn as often."""
+    played = gumbel.again(rows=8, order="sampled")
+    size, history, count = played.config.reanalyse_block, F - 1, played.count
+    assert size == 2 and played.config.reanalyse_steps == 2
+    buffer = played.parts.replay
+    latest = count - (played.config.window_rows - history)  # the root of the newest window
+    assert latest > count - LENGTH
+    wanted = {count - RING + 3: 1.0, count - RING + 20: 3.0, latest: 4.0}  # by root
+    items = np.arange(LANES * RING)
+    low = buffer.set_priorities(played.replay, jnp.array(items), jnp.full(items.shape, 1e-3))
+    for time, priority in wanted.items():
+        places = (time - history) % RING + RING * np.arange(LANES)
+        priorities = jnp.full(LANES, priority ** (1 / played.config.replay.priority_exponent))
+        low = buffer.set_priorities(low, jnp.array(places), priorities)
+    rows = low.experience
+    rows = rows._replace(target_step=jnp.broadcast_to(jnp.arange(RING), rows.target_step.shape))
+    draw = jax.jit(rf.make_draw(played.config, played.parts.spec))
+    bounds = {"oldest": count - RING + history, "newest": count - LENGTH, "count": count}
+    drawn = [
+        draw(low.replace(experience=rows), jax.random.key(i), **bounds, step=jnp.int32(1000))
+        for i in range(500)
+    ]
+    first, age = (np.concatenate(x) for x in zip(*drawn, strict=True))
+    held = dict.fromkeys(wanted, 0)
+    newest = bounds["newest"] - size  # where a draw of what was just played goes
+    for at, old in zip(first, age, strict=True):
+        assert bounds["oldest"] <= at <= newest
+        assert old == np.mean([1000 - (at + i) % RING for i in range(size)])
+        at = latest if at == newest else int(at)
+        held[at] = held.get(at, 0) + 1
+    shares = [held[time] / len(first) for time in wanted]
+    # A priority of 1e-3 counts as its power, 0.016, and there are 28 of them that can be drawn.
+    np.testing.assert_allclose(shares, np.array([1, 3, 4]) / 8.4, atol=0.04)
+
+
+def test_the_oldest_of_the_blocks_that_were_drawn_are_searched(gumbel):
+    first, age = np.array([7, 3, 9, 20, 4]), np.array([5.0, 9.0, 5.0, 1.0, 8.0])
+    assert rf.oldest_apart(first, age, number=2, block=2) == [3, 7]  # 4 is next to 3
+    assert rf.oldest_apart(first, age, number=9, block=2) == [3, 7, 9, 20]
+    assert rf.oldest_apart(first, age, number=9, block=1) == [3, 4, 7, 9, 20]
+    assert rf.oldest_apart(first, age, number=0, block=1) == []
+    played = gumbel.again(rows=8, order="sampled")
+    played.forget()
+    at = {"cursor": 3, "count": played.count, "iteration": 4, "step": jnp.int32(50)}
+    found = played.reanalyse()(played.params, played.replay, **at)
+    assert found.cursor == 3 and found.metrics["reanalyse/rows"] == 2 * LANES
+    made = np.asarray(found.replay.experience.target_step)
+    assert ((made == 50).sum(axis=1) == 2).all()
+    few = dict(at, count=LENGTH + 1)  # nothing but the rollout that was just played
+    assert "reanalyse/rows" not in played.reanalyse()(played.params, found.replay, **few).metrics
+
+
+def test_by_chance_as_many_blocks_on_average(gumbel):
+    config = of_settings(gumbel.config, ratio=0.25, mode="chance")
+    assert config.reanalyse_block == 2
+    numbers = [rf.blocks_of(config, i) for i in range(2000)]
+    assert np.mean(numbers) == pytest.approx(0.25 * LENGTH / 2, abs=0.06)
+    assert {0, 1, 2, 3} <= set(numbers) <= set(range(5))
+    assert numbers[:9] == [rf.blocks_of(config, i) for i in range(9)]
+    assert numbers != [rf.blocks_of(dataclasses.replace(config, seed=1), i) for i in range(2000)]
+    assert rf.blocks_of(of_settings(gumbel.config, mode="chance"), 0) == 0
+    assert rf.blocks_of(of_settings(gumbel.config, rows=16), 0) == 1
+
+
 # --- observations ---
 
 
@@ -153,8 +224,8 @@ def test_observations_are_those_that_the_actor_saw(gumbel, size):
 
 def test_the_parameters_and_the_key_of_play_give_the_targets_of_play(either):
     """A block of one step has the batch of play, and so its noise."""
-    played = either.again(refresh_rows=LANES)
-    assert played.config.refresh_block == 1
+    played = either.again(rows=LANES)
+    assert played.config.reanalyse_block == 1
     jitted = jax.jit(played.block(), donate_argnums=1)
     played.forget()
     oldest = played.count - RING
@@ -173,10 +244,10 @@ def test_the_parameters_and_the_key_of_play_give_the_targets_of_play(either):
     assert (played.in_ring("target_step", others) == -1).all()
 
 
-def test_what_an_iteration_refreshes_and_what_it_says(gumbel, monkeypatch):
-    monkeypatch.setattr(settings, "REFRESH_ROOTS", 4 * LANES)
-    played = gumbel.again(refresh_rows=8 * LANES)
-    assert played.config.refresh_block == 4
+def test_what_an_iteration_reanalyses_and_what_it_says(gumbel, monkeypatch):
+    monkeypatch.setattr(settings, "REANALYSE_ROOTS", 4 * LANES)
+    played = gumbel.again(rows=8 * LANES)
+    assert played.config.reanalyse_block == 4
     traces, make_search = [], rf.make_search
 
     def counted(*args):
@@ -184,7 +255,7 @@ def test_what_an_iteration_refreshes_and_what_it_says(gumbel, monkeypatch):
         return lambda *args: traces.append(1) or search(*args)
 
     monkeypatch.setattr(rf, "make_search", counted)
-    refresh = played.refresh()
+    reanalyse = played.reanalyse()
     frames = played.replay.experience.frame.unsafe_buffer_pointer()
     priorities = np.asarray(played.replay.sum_tree_state.nodes)
     # Other parameters than those of play: else nothing would change.
@@ -195,7 +266,7 @@ def test_what_an_iteration_refreshes_and_what_it_says(gumbel, monkeypatch):
         before = {name: getattr(played.replay.experience, name) for name in TARGETS}
         before = {name: np.array(x) for name, x in before.items()}
         step = jnp.int32(100 + iteration)
-        played.replay, cursor, metrics, _ = refresh(
+        played.replay, cursor, metrics, _ = reanalyse(
             params,
             played.replay,
             **{"cursor": cursor, "count": played.count, "iteration": iteration, "step": step},
@@ -212,19 +283,19 @@ def test_what_an_iteration_refreshes_and_what_it_says(gumbel, monkeypatch):
         change = (after["search_value"] - before["search_value"])[:, times % RING].mean()
         assert metrics == {
             "replay/target_age": pytest.approx((100 + iteration - after["target_step"]).mean()),
-            "refresh/rows": len(times) * LANES,
-            "refresh/policy_changed": pytest.approx((old.argmax(-1) != new.argmax(-1)).mean()),
-            "refresh/policy_kl": pytest.approx((old * logs).sum(-1).mean(), rel=1e-4),
-            "refresh/value_change": pytest.approx(change, rel=1e-3, abs=1e-6),
+            "reanalyse/rows": len(times) * LANES,
+            "reanalyse/policy_changed": pytest.approx((old.argmax(-1) != new.argmax(-1)).mean()),
+            "reanalyse/policy_kl": pytest.approx((old * logs).sum(-1).mean(), rel=1e-4),
+            "reanalyse/value_change": pytest.approx(change, rel=1e-3, abs=1e-6),
         }
-        assert abs(change) > 1e-6 and metrics["refresh/policy_kl"] > 1e-6
+        assert abs(change) > 1e-6 and metrics["reanalyse/policy_kl"] > 1e-6
     assert len(traces) == 1
     assert played.replay.experience.frame.unsafe_buffer_pointer() == frames
     np.testing.assert_array_equal(played.replay.sum_tree_state.nodes, priorities)
 
 
 def test_a_search_with_faults_or_without_a_valid_action_changes_nothing(gumbel):
-    played = gumbel.again(refresh_rows=LANES)
+    played = gumbel.again(rows=LANES)
     played.forget()
     time, jitted = played.count - 2, jax.jit(played.block())
     args = (jax.random.key(0), np.int32(time), jnp.int32(5))
@@ -248,7 +319,7 @@ def test_the_age_counts_the_rows_that_are_there(gumbel):
     assert played.count == 24 < RING
     wanted = np.repeat([50 - 0, 50 - 1, 50 - 2], LENGTH).mean()
     assert float(mean_target_age(played.replay, jnp.int32(50))) == pytest.approx(wanted)
-    found = played.refresh()(
+    found = played.reanalyse()(
         *(played.params, played.replay),
         **{"cursor": 9, "count": 24, "iteration": 3, "step": jnp.int32(50)},
     )
@@ -258,18 +329,31 @@ def test_the_age_counts_the_rows_that_are_there(gumbel):
 # --- settings ---
 
 
-def test_steps_and_blocks_of_a_refresh():
-    """Four lanes, a ring of 40 rows, 30 of which may be refreshed."""
+def test_steps_and_blocks_of_an_iteration():
+    """Four lanes, a ring of 40 rows, 30 of which may be reanalysed."""
     config = make_config()
     sizes = {0: (0, 1), 1: (1, 1), 4: (1, 1), 5: (2, 2), 28: (7, 7), 140: (60, 30), 164: (60, 30)}
     for rows, wanted in sizes.items():
-        of = dataclasses.replace(config.replay, refresh_rows=rows)
-        found = dataclasses.replace(config, replay=of)
-        assert (found.refresh_steps, found.refresh_block) == wanted
-    wide = dataclasses.replace(config.replay, refresh_rows=300, capacity=10_000)
-    found = dataclasses.replace(config, replay=wide)
-    assert (found.refresh_steps, found.refresh_block) == (96, 32)  # of 75 rows; 128 roots a search
+        found = of_settings(config, rows=rows)
+        assert (found.reanalyse_steps, found.reanalyse_block) == wanted
+    wide = dataclasses.replace(config.replay, capacity=10_000)
+    found = of_settings(dataclasses.replace(config, replay=wide), rows=300)
+    assert (found.reanalyse_steps, found.reanalyse_block) == (96, 32)  # of 75, 128 at once
     prior = dataclasses.replace(config.rollout, policy="prior")
-    assert dataclasses.replace(found, rollout=prior).refresh_steps == 0
-    with pytest.raises(ConfigError, match=r"replay.refresh_rows = -4 is not allowed: it must be "):
-        make_config("--replay.refresh_rows", "-4")
+    assert dataclasses.replace(found, rollout=prior).reanalyse_steps == 0
+    with pytest.raises(ConfigError, match=r"reanalyse.ratio = -4.0 is not allowed: it must be in "):
+        make_config("--reanalyse.ratio", "-4")
+    with pytest.raises(ConfigError, match=r"reanalyse.ratio = 2.0 is not .* at most 1 where rean"):
+        make_config("--reanalyse.ratio", "2", "--reanalyse.mode", "chance")
+    sampled = ("--reanalyse.order", "sampled", "--dataset", "d", "--learner.updates_per_env_step=1")
+    with pytest.raises(ConfigError, match=r"reanalyse.order = 'sampled' .* sweep with a dataset"):
+        make_config(*sampled)
+
+
+def test_searches_have_their_own_number_of_simulations(gumbel, monkeypatch):
+    seen = []
+    monkeypatch.setattr(rf, "make_search", lambda _, config, __: seen.append(config.search))
+    for wanted in (None, 3):
+        gumbel.again(rows=LANES, num_simulations=wanted).block()
+    own = gumbel.config.search
+    assert seen == [own, dataclasses.replace(own, num_simulations=3)]
