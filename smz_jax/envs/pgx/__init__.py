@@ -1,1 +1,1 @@
-"""2048 and MinAtar through pgx."""
+"""2048, MinAtar and boards through pgx."""

@@ -5,7 +5,8 @@ step after its end, and illegal moves are masked. Each lane draws from a key of 
 raw: in 2048 the sum of the tiles merged, so that the return is the game's score.
 
 pgx draws which of its players begins; here player 0 always does. It shows the board from the side
-of who moves, so that nothing is turned around here.
+of who moves, so that nothing is turned around here. The dice of a turn depend on the seed, the
+lane, the game's number there and the turn's, whatever was played: two matches have the same dice.
 """
 
 import functools
@@ -18,12 +19,15 @@ import numpy as np
 import pgx
 
 from smz_jax.config.settings import EnvConfig
+from smz_jax.envs.pgx import backgammon
 from smz_jax.envs.pgx.pgx_games import ACTIONS
 from smz_jax.envs.vector import Lanes, LaneStep, describe
 from smz_jax.types import Array, EnvSpec
 
 LIBRARY = "pgx"
 """Who plays, for those who watch."""
+TURNS = 2**16
+"""Counted for each game of two players, more than any has."""
 
 
 class Lane(NamedTuple):
@@ -31,7 +35,8 @@ class Lane(NamedTuple):
 
     state: Any  # pgx's
     rng_key: Array
-    count: Array  # [] int32, steps and resets since the lane was opened
+    count: Array  # [] int32, steps and resets since the lane was opened; of two players, TURNS for
+    #               each game before and what was thrown in this one
     first: Array  # [] int32, pgx's number of who began the game
     mover: Array  # [] int32, and of who made the last move
 
@@ -41,8 +46,10 @@ def spec_of(config: EnvConfig) -> EnvSpec:
     game = pgx.make(config.id)  # pyright: ignore[reportArgumentType]
     state = jax.eval_shape(game.init, jax.random.key(0))  # pgx's own properties play a game
     names = ACTIONS.get(config.id) or map(str, range(state.legal_action_mask.shape[0]))
-    spec = describe(config, state.observation.shape, state.observation.dtype, names)
-    return spec._replace(players=game.num_players)
+    shape, dtype = state.observation.shape, state.observation.dtype
+    if config.id == "backgammon":
+        shape, dtype, names = (backgammon.SIZE,), np.uint8, backgammon.ACTION_NAMES
+    return describe(config, shape, dtype, names)._replace(players=game.num_players)
 
 
 @functools.cache
@@ -54,15 +61,19 @@ def _compiled_game(game_id: str) -> tuple[Callable[..., Any], Callable[..., Any]
         `(lanes, action [B], over [B]) -> lanes, LaneStep`.
     """
     game = pgx.make(game_id)  # pyright: ignore[reportArgumentType]
+    has_two = game.num_players == 2
 
     def seen(lane: Lane) -> LaneStep:
         state = lane.state
+        frame, valid = state.observation, state.legal_action_mask
+        if game_id == "backgammon":
+            frame, valid = backgammon.frame_of(frame, jnp), backgammon.only_one_skip(valid)
         return LaneStep(
-            frame=state.observation,  # pyright: ignore[reportArgumentType]
+            frame=frame,  # pyright: ignore[reportArgumentType]
             reward=state.rewards[lane.mover],
             terminated=state.terminated,
-            valid_actions=state.legal_action_mask,
-            player=state.current_player ^ lane.first if game.num_players == 2 else None,
+            valid_actions=valid,  # pyright: ignore[reportArgumentType]
+            player=state.current_player ^ lane.first if has_two else None,
         )
 
     def begin(lane_id: Array, key: Array) -> tuple[Lane, LaneStep]:
@@ -72,12 +83,15 @@ def _compiled_game(game_id: str) -> tuple[Callable[..., Any], Callable[..., Any]
         return lane, seen(lane)
 
     def step(lane: Lane, action: Array, over: Array) -> tuple[Lane, LaneStep]:
-        key = jax.random.fold_in(lane.rng_key, lane.count)
+        next_game = (lane.count // TURNS + 1) * TURNS
+        count = jnp.where(over, next_game, lane.count) if has_two else lane.count
+        key = jax.random.fold_in(lane.rng_key, count)
         # Both are computed for every lane under vmap in any case.
         first, after = game.init(key), game.step(lane.state, action, key)
         state = jax.tree.map(lambda a, b: jnp.where(over, a, b), first, after)
         began = jnp.where(over, first.current_player, lane.first)
-        new = Lane(state, lane.rng_key, lane.count + 1, began, lane.state.current_player)
+        moves_on = has_two & ~over & (state.current_player == lane.state.current_player)
+        new = Lane(state, lane.rng_key, count + ~moves_on, began, lane.state.current_player)
         return new, seen(new)
 
     return jax.jit(jax.vmap(begin, in_axes=(0, None))), jax.jit(jax.vmap(step), donate_argnums=0)
