@@ -14,7 +14,15 @@ from smz_jax.acting.actor import GameScores
 from smz_jax.acting.agent import ActFn, Agent, make_constant_policy, make_random_policy
 from smz_jax.config.check import ConfigError
 from smz_jax.config.settings import Config, EnvConfig
-from smz_jax.envs import GameFault, check_opponent, count_players, make_env, opponents_of
+from smz_jax.envs import (
+    GameFault,
+    OpponentFault,
+    Turn,
+    check_opponent,
+    count_players,
+    make_env,
+    opponents_of,
+)
 from smz_jax.envs.protocol import first_line
 from smz_jax.envs.rebuilt import MAX_RESTARTS
 from smz_jax.storage.estimate import bootstrap
@@ -112,7 +120,7 @@ def evaluate(
         should_stop: called at every step; evaluation then gives up.
 
     Raises:
-        GameFault: in one line, if the games fail again and again.
+        GameFault: in one line, if the games fail again and again, or the opponent.
 
     Returns:
         See `summarise_games`; of an `Agent` also `search_faults` and `search_all_invalid`, over all
@@ -126,10 +134,15 @@ def evaluate(
     played = None
     for attempt in range(1, MAX_RESTARTS + 2):
         try:
-            actors = [act] if players == 1 else take_seats(act, make_opponent(config, seed))
-            parts = [_play(x, settings, count, lanes, seed, should_stop) for x in actors]
+            with contextlib.ExitStack() as stack:
+                actors = [act]
+                if players > 1:
+                    actors = take_seats(act, make_reply(config, seed, stack))
+                parts = [_play(x, settings, count, lanes, seed, should_stop) for x in actors]
             played = None if None in parts else join_seats(parts)
             break
+        except OpponentFault:  # who was started anew before
+            raise
         except GameFault as error:  # the same games once more
             if attempt > MAX_RESTARTS:
                 what = f"the games of an evaluation failed {attempt} times"
@@ -144,31 +157,49 @@ def evaluate(
     return result
 
 
-def make_opponent(config: Config, seed: int) -> ActFn:
-    """Who plays against the agent: `eval.opponent`, which draws by `seed`.
+Reply = Callable[[Timestep, np.ndarray], np.ndarray]
+"""`(timestep, lanes in which it moves [B] bool) -> actions [B]`; the others' mean nothing."""
+
+
+def make_reply(config: Config, seed: int, stack: contextlib.ExitStack) -> Reply:
+    """The moves of who plays against the agent: `eval.opponent`, which draws by `seed`.
+
+    The opponent is closed with the `stack`.
 
     Raises:
         ConfigError: in one line, if the game has no such player.
+        OpponentFault: from the reply, in one line, if a program from outside cannot play on.
     """
     name = config.eval.opponent
     if name == "random":
-        return make_random_policy(seed + 1)  # a baseline is another one than its opponent
+        act = make_random_policy(seed + 1)  # a baseline is another one than its opponent
+        return lambda timestep, _: act(timestep, 0)
     check_opponent(config.env, name)
-    choose = opponents_of(config.env)[name](seed)
-    return lambda timestep, _: choose(timestep.observation[:, -1])
+    opponent = opponents_of(config.env)[name].make(seed)
+    stack.callback(opponent.close)
+
+    def reply(timestep: Timestep, moves: np.ndarray) -> np.ndarray:
+        actions, lanes = np.zeros(len(moves), np.int32), np.flatnonzero(moves)
+        if lanes.size:
+            frames, invalid = timestep.observation[lanes, -1], timestep.invalid_actions[lanes]
+            actions[lanes] = opponent.act(Turn(frames, invalid, lanes))
+        return actions
+
+    return reply
 
 
-def take_seats(act: ActFn, opponent: ActFn) -> list[ActFn]:
+def take_seats(act: ActFn, reply: Reply) -> list[ActFn]:
     """Two players of both sides of a game: the agent is player 0 of the first, 1 of the second."""
 
-    def both(first: ActFn, second: ActFn) -> ActFn:
+    def seated(seat: int) -> ActFn:
         def play(timestep: Timestep, count: int) -> np.ndarray:
-            actions = first(timestep, count), second(timestep, count)
-            return np.where(timestep.player == 0, *actions)
+            own = timestep.player == seat
+            moves = ~own & ~timestep.game_over
+            return np.where(own, act(timestep, count), reply(timestep, moves))
 
         return play
 
-    return [both(act, opponent), both(opponent, act)]
+    return [seated(0), seated(1)]
 
 
 def join_seats(parts: list[Any]) -> list[list[tuple[float, int, bool]]]:

@@ -264,10 +264,11 @@ class EvalConfig(Checked, section="eval"):
     """Environment steps between two evaluations during training; 0: at the end only."""
     interim_games: Annotated[int, Between(1, 4096)] = 16
     """Games of an evaluation during training."""
-    opponent: Literal["random", "exact", "alpha_beta"] = "random"
+    opponent: Literal["random", "exact", "alpha_beta", "gnubg0", "gnubg2"] = "random"
     """Games of two players: who plays against the agent, which begins in half of the games.
-    exact: the best play (Pig, tic_tac_toe). alpha_beta: four moves ahead (connect_four). A score is
-    then the mean result, 1 a game won and -1 a game lost."""
+    exact: the best play (Pig, tic_tac_toe). alpha_beta: four moves ahead (connect_four). gnubg0,
+    gnubg2: GNU Backgammon, if it is installed, looking so many rolls ahead. A score is then the
+    mean result, 1 a game won and -1 a game lost, or points."""
     sticky_column: bool = False
     """Whether the final evaluation is repeated with sticky actions 0.25."""
     baselines: bool = True

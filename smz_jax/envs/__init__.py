@@ -10,8 +10,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from smz_jax.config.check import require
+from smz_jax.config.check import ConfigError, require
 from smz_jax.config.settings import EnvConfig
+from smz_jax.envs.opponents import Contender, OpponentFault, Turn
 from smz_jax.envs.protocol import (
     GameFault,
     OpenGame,
@@ -23,14 +24,12 @@ from smz_jax.envs.protocol import (
 from smz_jax.envs.undisturbed import undisturbed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from smz_jax.envs.vector import LanesVectorEnv
     from smz_jax.types import EnvSpec, Timestep
 
 __all__ = ["SUITES", "GameFault", "OpenGame", "RestingEnv", "VectorEnv", "check_actions"]
 __all__ += ["check_env_id", "check_opponent", "count_players", "make_env", "make_spec", "open_game"]
-__all__ += ["Playable", "open_playable", "opponents_of"]
+__all__ += ["OpponentFault", "Playable", "Turn", "open_playable", "opponents_of"]
 
 
 SUITES = {
@@ -62,20 +61,20 @@ def count_players(config: EnvConfig) -> int:
     return suite.count_players(config) if hasattr(suite, "count_players") else 1
 
 
-def opponents_of(config: EnvConfig) -> dict[str, Callable[[int], Callable[[Any], Any]]]:
-    """Who plays against the agent beside a random player: `seed -> (frames -> actions)` by name.
-
-    Frames `[B, *frame_shape]` are the newest ones that are seen by who moves.
-    """
+def opponents_of(config: EnvConfig) -> dict[str, Contender]:
+    """Who plays against the agent beside a random player, by name."""
     suite = importlib.import_module(SUITES[config.suite][0])
     return suite.opponents_of(config) if hasattr(suite, "opponents_of") else {}
 
 
 def check_opponent(config: EnvConfig, name: str) -> None:
-    """Raises ConfigError in one line where nobody of that name plays against the agent."""
+    """Raises ConfigError in one line where nobody of that name can play against the agent."""
     if name != "random":
-        known = ("random", *opponents_of(config))
+        found = opponents_of(config)
+        known = ("random", *found)
         require(name in known, "eval.opponent", name, f"one of {', '.join(known)} in {config.id}")
+        if found[name].missing:
+            raise ConfigError(f"eval.opponent = {name!r}: {found[name].missing}")
 
 
 def _games_of(config: EnvConfig) -> Any:

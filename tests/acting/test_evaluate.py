@@ -18,7 +18,7 @@ from smz_jax.config.search import SearchConfig
 from smz_jax.config.seeds import FINAL_SEED, INTERIM_SEED
 from smz_jax.config.settings import Config, EnvConfig, NetworkConfig
 from smz_jax.config.training import EvalConfig
-from smz_jax.envs import GameFault, opponents_of
+from smz_jax.envs import GameFault, Turn, opponents_of
 from smz_jax.envs.turns import pig_rules
 from smz_jax.model.networks import make_networks
 from smz_jax.run.ending import format_summary
@@ -426,8 +426,13 @@ def pig_matches(opponent, num_games=64):
     env = EnvConfig(suite="turns", id="Pig", frame_stack=1)
     settings = EvalConfig(num_games=num_games, num_envs=512, max_steps=2000, opponent=opponent)
     config = Config(env=env, eval=settings)
-    best = opponents_of(env)["exact"](0)
-    return config, lambda timestep, count: best(timestep.observation[:, -1])
+    best = opponents_of(env)["exact"].make(0)
+
+    def act(timestep, count):
+        lanes = np.arange(len(timestep.player))
+        return best.act(Turn(timestep.observation[:, -1], timestep.invalid_actions, lanes))
+
+    return config, act
 
 
 def test_both_sides_of_a_match_are_played_with_the_same_dice():

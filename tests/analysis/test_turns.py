@@ -9,6 +9,7 @@ from smz_jax.analysis.rules.matches import every_line, make_choose
 from smz_jax.analysis.rules.pig_check import judge_policy, shares_of_states
 from smz_jax.config.settings import Config
 from smz_jax.config.training import EvalConfig
+from smz_jax.envs import Turn
 from smz_jax.envs.pgx.board_players import make_tic_tac_toe_player
 from smz_jax.envs.turns import pig_rules
 
@@ -16,7 +17,7 @@ from smz_jax.envs.turns import pig_rules
 def test_exact_play_loses_no_line_and_a_poor_one_does():
     """The lowest free cell, by recursion over all replies with other code."""
     exact = make_tic_tac_toe_player(0)
-    found = every_line(lambda frames, invalid: exact(frames))
+    found = every_line(lambda frames, invalid: exact.act(Turn(frames, invalid, np.arange(0))))
     assert found["lost"] == 0 and found["won"] > 0 and found["drawn"] > 0
     lines = [(0, 1, 2), (3, 4, 5), (6, 7, 8), (0, 3, 6), (1, 4, 7), (2, 5, 8), (0, 4, 8), (2, 4, 6)]
     counts, known = {"won": 0, "drawn": 0, "lost": 0}, set()

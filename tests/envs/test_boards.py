@@ -8,13 +8,19 @@ import pytest
 from smz_jax.acting.agent import make_random_policy
 from smz_jax.config.check import ConfigError
 from smz_jax.config.settings import EnvConfig
-from smz_jax.envs import check_env_id, count_players, make_env, opponents_of
+from smz_jax.envs import Turn, check_env_id, count_players, make_env, opponents_of
 from smz_jax.envs.pgx import board_players
 from smz_jax.envs.pgx.board_players import WON, best_moves, drop, look_ahead
 
 
 def board(env_id):
     return EnvConfig(suite="pgx", id=env_id, frame_stack=1)
+
+
+def player(env_id, name):
+    """An opponent as a function of frames."""
+    opponent = opponents_of(board(env_id))[name].make(0)
+    return lambda frames: opponent.act(Turn(frames, np.zeros((len(frames), 1)), np.arange(0)))
 
 
 def winner(cells):
@@ -68,7 +74,7 @@ def test_exact_play_is_minimax():
         after = ((*cells[:x], mover, *cells[x + 1 :]) for x in range(9) if not cells[x])
         return max(-value(x, 3 - mover) for x in after)
 
-    draw, act = np.random.default_rng(0), opponents_of(board("tic_tac_toe"))["exact"](0)
+    draw, act = np.random.default_rng(0), player("tic_tac_toe", "exact")
     assert best_moves(0, 0) == (0, tuple(range(9)))
     checked = 0
     while checked < 300:
@@ -131,7 +137,7 @@ def test_three_in_a_line_by_hand():
     row = [1 << 35 + x for x in range(7)]
     own, other = row[0] | row[1] | row[2], 1 << 28 | 1 << 29
     assert board_players._threes(own, other) == 1 and board_players._threes(own, row[3]) == 0
-    act = opponents_of(board("connect_four"))["alpha_beta"](0)
+    act = player("connect_four", "alpha_beta")
     frames = np.zeros((2, 42, 2), bool)
     for cell in (35, 36, 37):
         frames[0, cell, 0] = frames[1, cell, 1] = True

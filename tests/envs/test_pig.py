@@ -7,7 +7,7 @@ import pytest
 
 from smz_jax.config.check import ConfigError
 from smz_jax.config.settings import EnvConfig
-from smz_jax.envs import check_env_id, count_players, make_env, make_spec, opponents_of
+from smz_jax.envs import Turn, check_env_id, count_players, make_env, make_spec, opponents_of
 from smz_jax.envs.turns import pig_rules
 from smz_jax.envs.turns.pig_rules import HOLD, ROLL
 
@@ -146,9 +146,10 @@ def test_the_best_player_reads_what_is_seen():
     frames = pig_rules.observations(rules)
     states = np.append(np.random.default_rng(0).integers(0, rules.num_states, 200), len(frames) - 1)
     np.testing.assert_array_equal(pig_rules.states_of(rules, frames[states]), states)
-    act = opponents_of(pig(42))["exact"](0)
+    best = opponents_of(pig(42))["exact"].make(0)
     states[:100] = np.flatnonzero(action_value.argmax(axis=1) == HOLD)[:100]
-    np.testing.assert_array_equal(act(frames[states[:-1]]), action_value[states[:-1]].argmax(1))
+    turn = Turn(frames[states[:-1]], np.zeros((200, 2)), np.arange(200))
+    np.testing.assert_array_equal(best.act(turn), action_value[states[:-1]].argmax(1))
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,11 @@ They read what the agent sees: a frame `[H, W, 2]` of the mover's stones and of 
 """
 
 import functools
-from collections.abc import Callable
 
 import numpy as np
 
-Player = Callable[[np.ndarray], np.ndarray]
-"""Frames `[B, H, W, 2]` to actions `[B]` int32."""
+from smz_jax.envs.opponents import ByFrames, Opponent
+
 LINES = np.array(
     [(0, 1, 2), (3, 4, 5), (6, 7, 8), (0, 3, 6), (1, 4, 7), (2, 5, 8), (0, 4, 8), (2, 4, 6)]
 )
@@ -54,7 +53,7 @@ def bits_of(frames: np.ndarray) -> list[tuple[int, int]]:
     return [(int(own), int(other)) for own, other in (planes * places[:, None]).sum(axis=1)]
 
 
-def make_tic_tac_toe_player(seed: int) -> Player:
+def make_tic_tac_toe_player(seed: int) -> Opponent:
     """Exact play of tic-tac-toe; of moves that are as good, one at random."""
     generator = np.random.default_rng(seed)
 
@@ -65,7 +64,7 @@ def make_tic_tac_toe_player(seed: int) -> Player:
             actions.append(0 if over else generator.choice(best_moves(own, other)[1]))
         return np.array(actions, np.int32)
 
-    return act
+    return ByFrames(act)
 
 
 def _windows() -> tuple[int, ...]:
@@ -119,7 +118,7 @@ def look_ahead(own: int, other: int, depth: int, low: int, high: int) -> tuple[i
     return (best, chosen) if chosen >= 0 else (0, -1)
 
 
-def make_connect_four_player(seed: int) -> Player:
+def make_connect_four_player(seed: int) -> Opponent:
     """Connect four by alpha-beta of `DEPTH` moves; the first stone of each is dropped at random."""
     generator = np.random.default_rng(seed)
 
@@ -133,4 +132,4 @@ def make_connect_four_player(seed: int) -> Player:
             actions.append(max(column, 0))
         return np.array(actions, np.int32)
 
-    return act
+    return ByFrames(act)

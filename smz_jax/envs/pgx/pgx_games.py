@@ -2,11 +2,11 @@
 
 import difflib
 import importlib.util
-from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 from smz_jax.config.check import ConfigError, require
 from smz_jax.config.settings import EnvConfig
+from smz_jax.envs.opponents import Contender
 
 ACTIONS: dict[str, tuple[str, ...]] = {
     "2048": ("LEFT", "UP", "RIGHT", "DOWN"),
@@ -49,12 +49,18 @@ def count_players(config: EnvConfig) -> int:
     return 2 if config.id in BOARDS else 1
 
 
-def opponents_of(config: EnvConfig) -> dict[str, Callable[[int], Callable[[Any], Any]]]:
-    """Who plays against the agent beside chance: `seed -> (frames -> actions)` by name."""
-    from smz_jax.envs.pgx import board_players
+def opponents_of(config: EnvConfig) -> dict[str, Contender]:
+    """Who plays against the agent beside chance, by name."""
+    from smz_jax.envs.pgx import board_players, gnubg
 
-    makers = {
-        "tic_tac_toe": {"exact": board_players.make_tic_tac_toe_player},
-        "connect_four": {"alpha_beta": board_players.make_connect_four_player},
+    if config.id == "tic_tac_toe":
+        return {"exact": Contender(board_players.make_tic_tac_toe_player)}
+    if config.id == "connect_four":
+        return {"alpha_beta": Contender(board_players.make_connect_four_player)}
+    if config.id != "backgammon":
+        return {}
+    missing = "" if gnubg.find_program() else gnubg.HOW_TO
+    return {
+        f"gnubg{plies}": Contender(partial(gnubg.Gnubg, plies), missing, is_slow=plies > 0)
+        for plies in (0, 2)
     }
-    return makers.get(config.id, {})

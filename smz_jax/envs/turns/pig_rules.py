@@ -9,13 +9,13 @@ States are told from the mover's side; `env.kwargs` takes `goal`, the points to 
 """
 
 import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from smz_jax.config.check import require
 from smz_jax.config.settings import EnvConfig
+from smz_jax.envs.opponents import ByFrames, Contender, Opponent
 
 ACTION_NAMES = ("HOLD", "ROLL")
 HOLD, ROLL = 0, 1
@@ -156,14 +156,14 @@ def states_of(rules: PigRules, frames: np.ndarray) -> np.ndarray:
     return np.where(frames.any(axis=1), number[own, other, turn], rules.num_states)
 
 
-def opponents_of(config: EnvConfig) -> dict[str, Callable[[int], Callable[..., np.ndarray]]]:
-    """The best player: `seed -> (frames [B, 3 goal] -> actions [B])`."""
+def opponents_of(config: EnvConfig) -> dict[str, Contender]:
+    """The best player, by its name."""
     goal = read_goal(config)
 
-    def make_exact_player(seed: int) -> Callable[..., np.ndarray]:
+    def make_exact_player(seed: int) -> Opponent:
         del seed
         rules, (_, action_value) = make_rules(goal), optimal_values(goal)
         best = np.append(action_value.argmax(axis=1), HOLD)
-        return lambda frames: best[states_of(rules, frames)]
+        return ByFrames(lambda frames: best[states_of(rules, frames)])
 
-    return {"exact": make_exact_player}
+    return {"exact": Contender(make_exact_player)}
