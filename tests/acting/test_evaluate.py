@@ -13,12 +13,14 @@ import pytest
 from smz_jax.acting import evaluate as module
 from smz_jax.acting.agent import Agent, make_constant_policy, make_decide, make_random_policy
 from smz_jax.acting.evaluate import evaluate, evaluate_baselines, evaluation_row, summarise_games
+from smz_jax.analysis.rules import matches
 from smz_jax.config.check import ConfigError
 from smz_jax.config.search import SearchConfig
 from smz_jax.config.seeds import FINAL_SEED, INTERIM_SEED
 from smz_jax.config.settings import Config, EnvConfig, NetworkConfig
 from smz_jax.config.training import EvalConfig
-from smz_jax.envs import GameFault, Turn, opponents_of
+from smz_jax.envs import GameFault, OpponentFault, Turn, opponents_of
+from smz_jax.envs.opponents import Contender
 from smz_jax.envs.turns import pig_rules
 from smz_jax.model.networks import make_networks
 from smz_jax.run.ending import format_summary
@@ -463,3 +465,56 @@ def test_a_match_is_scored_from_the_agents_side():
     config, _ = pig_matches("alpha_beta")
     with pytest.raises(ConfigError, match="one of random, exact in Pig"):
         evaluate(act, config, seed=3)
+
+
+class Quitter:
+    """An opponent that cannot play on; counts."""
+
+    asked = closed = 0
+
+    def act(self, turn):
+        self.asked += 1
+        assert len(turn.frames) == len(turn.invalid) == len(turn.lanes) > 0
+        raise OpponentFault("it died")
+
+    def close(self):
+        self.closed += 1
+
+
+def test_an_opponent_that_fails_ends_the_match_and_not_the_run(monkeypatch, capsys):
+    """It is not asked for the same games again, it is closed, and the rest of a run goes on."""
+    config, act = pig_matches("exact")
+    quitter = Quitter()
+    for where in (module, matches):
+        monkeypatch.setattr(
+            where, "opponents_of", lambda env: {"exact": Contender(lambda seed: quitter)}
+        )
+    with pytest.raises(OpponentFault, match="it died"):
+        evaluate(act, config, seed=3)
+    assert quitter.asked == quitter.closed == 1
+    config, _ = pig_matches("random")
+    state = SimpleNamespace(train=SimpleNamespace(params=None))
+    parts = SimpleNamespace(config=config, agent=lambda params, seed: act)
+    assert matches.matches_at_the_end(parts, state, None) == {"matches": {}}
+    assert "no matches against exact: it died" in capsys.readouterr().out
+
+
+def test_an_opponent_is_shown_its_own_lanes_alone(monkeypatch):
+    config, act = pig_matches("exact", 16)
+    best, shown = opponents_of(config.env)["exact"].make(0), []
+
+    class Watched:
+        def act(self, turn):
+            shown.append(turn)
+            return best.act(turn)
+
+        def close(self):
+            pass
+
+    found = {"exact": Contender(lambda seed: Watched())}
+    monkeypatch.setattr(module, "opponents_of", lambda env: found)
+    evaluate(act, config, seed=3)
+    goal, lanes = 20, {lane for turn in shown for lane in turn.lanes.tolist()}
+    assert lanes == set(range(8)) and any(len(turn.lanes) < 8 for turn in shown)
+    # A game that is over shows nothing: nobody moves there.
+    assert all(turn.frames.reshape(-1, 3 * goal).any(axis=1).all() for turn in shown)
