@@ -59,4 +59,4 @@ class Contender(NamedTuple):
     missing: str = ""
     """Why it cannot play on this machine, in one line; empty: it can."""
     is_slow: bool = False
-    """It plays only where it is asked for, not at the end of every run."""
+    """It plays only by request, not at the end of every run."""

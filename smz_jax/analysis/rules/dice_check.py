@@ -13,7 +13,7 @@ from smz_jax.model import steps
 from smz_jax.types import Array, Params
 
 MOVES = 8192
-"""Newest stored moves that are looked at."""
+"""Newest stored moves of the check."""
 
 
 def stored_moves(replay_state: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
