@@ -45,6 +45,12 @@ class ReplayConfig(Checked, section="replay"):
     """Alpha of prioritised replay; 0 is uniform."""
     importance_exponent: Annotated[float, Between(0.0, 1.0)] = 0.4
     """Beta of prioritised replay: how far importance weights undo the bias."""
+    view: Literal["none", "recent", "best"] = "none"
+    """A second priority, by which the share `view_share` of each batch is drawn. recent: falls
+    linearly with a row's age. best: by how far the rewards of the row's game add up to more than
+    those of the mean row's."""
+    view_share: Annotated[float, Between(0.0, 1.0)] = 0.25
+    """Share of a batch that is drawn by `view`; no importance weight undoes it."""
     demonstration_share: Annotated[float, Between(0.0, 1.0)] = 0.25
     """Share of a batch that is drawn from `demonstrations`, at the start of the run."""
     demonstration_share_end: Annotated[float, Between(0.0, 1.0)] = 0.0

@@ -26,8 +26,8 @@ def mix(
 ) -> tuple[ReplaySample, Array]:
     """Puts each window of `shown` in the place of one of `own` with probability `share`.
 
-    A window that was shown has weight 1 and the index -1, which has no priority. `rng_key` is
-    consumed.
+    Windows keep their weights; one without an index in `shown` gets -1, which has no priority.
+    `rng_key` is consumed.
 
     Returns:
         The batch, and which of its windows were shown, `[B]` bool.
@@ -38,5 +38,6 @@ def mix(
         return jnp.where(is_shown.reshape(-1, *[1] * (one.ndim - 1)), two, one)
 
     rows = jax.tree.map(chosen, shown.rows, own.rows)
-    indices = None if own.indices is None else jnp.where(is_shown, -1, own.indices)
-    return ReplaySample(rows, indices, jnp.where(is_shown, 1.0, own.weights)), is_shown
+    other = -1 if shown.indices is None else shown.indices
+    indices = None if own.indices is None else jnp.where(is_shown, other, own.indices)
+    return ReplaySample(rows, indices, chosen(shown.weights, own.weights)), is_shown

@@ -21,7 +21,9 @@ from flashbax.buffers import sum_tree
 from jax.sharding import Mesh
 
 from smz_jax.config.check import ConfigError, require
+from smz_jax.config.seeds import VIEW_KEY
 from smz_jax.config.settings import Config
+from smz_jax.learning.demonstrations import mix
 from smz_jax.model.lanes import LANES, WHOLE, lay
 from smz_jax.types import Array, EnvSpec, ReplaySample, Trajectory
 
@@ -80,6 +82,48 @@ def _make_buffer(config: Config) -> Any:
     )
 
 
+def view_weights(state: Any, config: Config) -> Array:
+    """The second priority of each window, `replay.view`, `[lanes, ring]` float32 by first row.
+
+    0: there is no such window (unwritten, or across the write head). A game counts with the rewards
+    that are in the ring; where all games have the same, so have all windows.
+    """
+    rows, history = state.experience, config.env.frame_stack - 1
+    lanes, ring = rows.reward.shape
+    held = jnp.where(state.is_full, ring, state.current_index)
+    time = jnp.arange(ring)
+    place = (jnp.where(state.is_full, state.current_index, 0) + time) % ring  # oldest first
+    weights = jnp.broadcast_to(time + 1.0, (lanes, ring))
+    if config.replay.view == "best":
+        game = jnp.cumsum(rows.is_first[:, place], axis=1)  # of its lane; 0 began before the ring
+        total = jax.vmap(lambda x, i: jax.ops.segment_sum(x, i, ring + 1))
+        returns = jnp.take_along_axis(total(rows.reward[:, place], game), game, axis=1)
+        is_held = jnp.broadcast_to(time < held, returns.shape)
+        above = jnp.where(is_held, returns - jnp.mean(returns, where=is_held), 0.0)
+        same = jnp.max(above) <= 1e-6 * jnp.max(jnp.abs(returns), initial=1.0)
+        weights = jnp.where(same, 1.0, jnp.maximum(above, 0.0))
+    is_window = time <= held - config.window_rows
+    own = jnp.where(is_window, jnp.roll(weights, -history, axis=1), 0.0)  # of the window's root
+    return jnp.zeros_like(own).at[:, place].set(own).astype(jnp.float32)
+
+
+def _sample_view(state: Any, rng_key: Array, config: Config) -> ReplaySample:
+    """Draws windows in proportion to `view_weights`; their own weights are 1."""
+    batch_size = config.learner.batch_size
+    weights = view_weights(state, config).ravel()
+    items = jax.random.choice(rng_key, weights.size, (batch_size,), p=weights / jnp.sum(weights))
+    rows = _windows(state, items, config)
+    indices = items.astype(jnp.int32) if config.replay.prioritised else None
+    return ReplaySample(rows, indices, jnp.ones(batch_size, jnp.float32))
+
+
+def _windows(state: Any, items: Array, config: Config) -> Trajectory:
+    """Rows `[B, W, ...]` of the windows of these items (lane x ring + first row)."""
+    ring = state.experience.reward.shape[1]
+    time = ((items % ring)[:, None] + jnp.arange(config.window_rows)) % ring
+    return jax.tree.map(lambda x: x[(items // ring)[:, None], time], state.experience)
+
+
 def _sample_prioritised(state: Any, rng_key: Array, config: Config) -> ReplaySample:
     """Draws windows in proportion to priority^alpha; weights are (1 / (N p))^beta over their max.
 
@@ -95,10 +139,7 @@ def _sample_prioritised(state: Any, rng_key: Array, config: Config) -> ReplaySam
     pick = jnp.where(live, jnp.arange(batch_size), jnp.argmax(live))
     indices, probs = indices[pick], probs[pick]
 
-    ring_rows = state.experience.reward.shape[1]
-    lane, start = indices // ring_rows, indices % ring_rows
-    time = (start[:, None] + jnp.arange(config.window_rows)) % ring_rows
-    rows = jax.tree.map(lambda x: x[lane[:, None], time], state.experience)
+    rows = _windows(state, indices, config)
     weights = jnp.power(jnp.min(probs) / probs, config.replay.importance_exponent)
     return ReplaySample(rows=rows, indices=indices, weights=weights.astype(jnp.float32))
 
@@ -120,6 +161,8 @@ def make_replay(config: Config, spec: EnvSpec, mesh: Mesh | None = None) -> Repl
     sampling and setting, an item that was overwritten and is valid again takes the old item's
     priority; within one training step this cannot happen.)
 
+    With `replay.view` a share of each batch is drawn by a second priority (`view_weights`).
+
     Uniform mode: `indices` is None, `weights` are 1 and `set_priorities` changes nothing.
 
     On a `mesh` the same windows are drawn as on one device; each device gets its part of them.
@@ -140,12 +183,19 @@ def make_replay(config: Config, spec: EnvSpec, mesh: Mesh | None = None) -> Repl
         state = buffer.init(_empty_row(spec))
         return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), state)
 
-    def sample(state: Any, rng_key: Array) -> ReplaySample:
+    def own(state: Any, rng_key: Array) -> ReplaySample:
         if config.replay.prioritised:
-            return lay(_sample_prioritised(state, rng_key, config), mesh, LANES)
+            return _sample_prioritised(state, rng_key, config)
         rows = buffer.sample(state, rng_key).experience
-        weights = jnp.ones(config.learner.batch_size, jnp.float32)
-        return lay(ReplaySample(rows, None, weights), mesh, LANES)
+        return ReplaySample(rows, None, jnp.ones(config.learner.batch_size, jnp.float32))
+
+    def sample(state: Any, rng_key: Array) -> ReplaySample:
+        found = own(state, rng_key)
+        if config.replay.view != "none":
+            view_key, mix_key = jax.random.split(jax.random.fold_in(rng_key, VIEW_KEY))
+            viewed = _sample_view(state, view_key, config)
+            found, _ = mix(found, viewed, mix_key, jnp.float32(config.replay.view_share))
+        return lay(found, mesh, LANES)
 
     def set_priorities(state: Any, indices: Array | None, priorities: Array) -> Any:
         if indices is None:

@@ -31,6 +31,7 @@ def sample(first, size, indices):
 def test_a_window_is_whole_of_one_kind_or_the_other(is_uniform):
     size, indices = 4096, None if is_uniform else jnp.arange(4096, dtype=jnp.int32)
     own, shown = sample(0.0, size, indices), sample(1e6, size, None)
+    shown = shown._replace(weights=jnp.ones(size, jnp.float32))
     found, is_shown = jax.jit(mix)(own, shown, jax.random.key(0), jnp.float32(0.3))
     is_shown = np.asarray(is_shown)
     assert abs(is_shown.mean() - 0.3) < 0.03  # four deviations
@@ -42,5 +43,9 @@ def test_a_window_is_whole_of_one_kind_or_the_other(is_uniform):
         assert found.indices is None
     else:
         np.testing.assert_array_equal(found.indices, np.where(is_shown, -1, np.arange(size)))
+    if not is_uniform:  # windows of the same ring have an index, and learn of their priority
+        viewed, _ = mix(own, shown._replace(indices=-2 - indices), jax.random.key(0), 0.3)
+        wanted = np.where(is_shown, -2 - np.arange(size), np.arange(size))
+        np.testing.assert_array_equal(viewed.indices, wanted)
     for share, all_are in ((0.0, False), (1.0, True)):
         assert (mix(own, shown, jax.random.key(1), jnp.float32(share))[1] == all_are).all()

@@ -248,3 +248,89 @@ def test_memory_refusal_says_needed_and_free():
 def test_spec_and_config_must_stack_alike():
     with pytest.raises(ConfigError, match="frame_stack = 3 is not allowed"):
         rp.make_replay(make_config(), make_spec(stack=4))
+
+
+# --- a second priority ---
+
+
+def games_of(lanes, first, steps):
+    """Rows of games of 7 steps; the n-th game of a lane pays n + lane at each step."""
+    rows, time = rows_of(lanes, first, steps), np.arange(first, first + steps)
+    pays = time // 7 + np.arange(lanes)[:, None]
+    is_first = np.broadcast_to(time % 7 == 0, pays.shape)
+    reward = jnp.asarray(pays, jnp.float32)
+    return rows._replace(reward=reward, is_first=jnp.asarray(is_first), search_value=rows.reward)
+
+
+def view_twin(view, lanes, ring, steps, history, window):
+    """Row by row: weight of the window whose root a row is, by its lane and time."""
+    oldest = max(0, steps - ring)
+    rows = [(lane, time) for lane in range(lanes) for time in range(oldest, steps)]
+    returns = {
+        (lane, time): sum(
+            other // 7 + lane for other in range(oldest, steps) if other // 7 == time // 7
+        )
+        for lane, time in rows
+    }
+    mean = sum(returns.values()) / len(rows)
+    found = {}
+    for lane, time in rows:
+        if oldest <= time - history and time - history + window <= steps:
+            recent = time - oldest + 1.0
+            best = max(returns[lane, time] - mean, 0.0)
+            found[lane, time] = {"recent": recent, "best": best}[view]
+    return found
+
+
+@pytest.mark.parametrize("steps", [12, 28, 76])
+@pytest.mark.parametrize("view", ["recent", "best"])
+def test_the_second_priority_against_a_twin(view, steps):
+    config = make_config(lanes=2, capacity=60, min_size=16, view=view, view_share=1.0)
+    replay, lanes, ring, history = rp.make_replay(config, make_spec()), 2, 30, 2
+    state = replay.init()
+    for first in range(0, steps, 4):
+        state = replay.add_donated(state, games_of(lanes, first, 4))
+    wanted = view_twin(view, lanes, ring, steps, history, config.window_rows)
+    found = np.zeros((lanes, ring))
+    for (lane, time), weight in wanted.items():
+        found[lane, (time - history) % ring] = weight
+    weights = jax.jit(rp.view_weights, static_argnums=1)(state, config)
+    np.testing.assert_allclose(weights, found, rtol=1e-5, atol=1e-4)
+    drawn, sample = [], jax.jit(replay.sample)
+    for i in range(250):
+        batch = sample(state, jax.random.key(i))
+        root = np.asarray(batch.rows.search_value)[:, history].astype(int)
+        drawn += list(zip(root // 1000, root % 1000, strict=True))
+        assert (np.asarray(batch.weights) == 1).all()
+        items = (np.asarray(batch.indices) // ring, np.asarray(batch.indices) % ring)
+        np.testing.assert_array_equal(items, (root // 1000, (root % 1000 - history) % ring))
+    total = sum(wanted.values())
+    for at, weight in wanted.items():
+        share = weight / total
+        near = 5 * np.sqrt(share * (1 - share) / len(drawn)) + 1e-9
+        assert abs(drawn.count(at) / len(drawn) - share) <= near
+
+
+def test_where_all_games_are_the_same_so_are_all_windows():
+    config = make_config(lanes=3, capacity=90, view="best")
+    replay = rp.make_replay(config, make_spec())
+    state = replay.init()
+    for first in range(0, 40, 4):
+        rows = rows_of(3, first, 4)
+        state = replay.add_donated(state, rows._replace(reward=jnp.zeros_like(rows.reward)))
+    weights = np.asarray(rp.view_weights(state, config))
+    assert set(np.unique(weights)) == {0.0, 1.0} and (weights > 0).sum() == 3 * (31 - 7)
+
+
+@pytest.mark.parametrize("prioritised", [True, False])
+def test_a_share_of_a_batch_is_drawn_by_the_second_priority(prioritised):
+    """The rest is what the replay would draw without it, window for window."""
+    common = {"batch": 512, "prioritised": prioritised}
+    plain, viewed = (make_config(**common, **x) for x in ({}, {"view": "recent"}))
+    _, state, sample = filled(plain, 40)
+    both = sample(state, jax.random.key(3)), filled(viewed, 40)[2](state, jax.random.key(3))
+    ids = [np.asarray(x.rows.reward)[:, 2] for x in both]
+    assert 0.15 < (ids[0] != ids[1]).mean() < 0.3
+    assert (both[1].indices is None) == (not prioritised)
+    names = jax.tree.leaves(both[1].rows)[0].shape[0], plain.learner.batch_size
+    assert names[0] == names[1]
