@@ -141,7 +141,7 @@ EXPERIMENT = Experiment(
     base={"env.suite": "grid", "env.id": "GridWorld"},
     description="Stochastic MuZero on a grid world with known rules: slippery cells, pits, coins, "
     'a goal. --env.kwargs \'{"map": "slippery"}\' picks the map: slippery, deterministic, '
-    "corridors, tiny, generated, or lines divided by /.",
+    "corridors, tiny, generated, maze, or lines divided by /.",
     expects="a mean return of 0.87 (five seeds, 0.76 to 0.97; optimum 0.92, random -0.71), 4.2 "
     "minutes on one core",
     on_check=rules_course,

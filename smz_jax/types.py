@@ -197,6 +197,8 @@ class Networks(NamedTuple):
     certain: Callable[..., Array] | None = None  # (params, embedding) -> logits [B, A]: the model
     #        is certain of what an action leads to; None likewise
     reward_sum_of: Callable[..., Array] | None = None  # (logits [..., S]) -> scalar [...]
+    gains: Callable[..., tuple[Array, Array]] | None = None  # (params, embedding) -> what the macro
+    #        of each slot gains there, and logits that it is certain, [B, G] each; None: not learned
 
 
 LEAPT = 2.0
@@ -213,6 +215,8 @@ class NodeEmbedding(NamedTuple):
     faults: Any = None  # [B, N] int32, outputs of the networks that were not finite, replaced
     action: Any = None  # [B, N] int32, of a sampled search: the action that led to the node, -1
     #                     where none did; None: edges are actions
+    macro: Any = None  # [B, N, L] int32, of a search with macros: the actions of the node's one,
+    #                    padded with -1, whose edge comes after those of the actions
 
 
 class SearchOutput(NamedTuple):
@@ -224,6 +228,7 @@ class SearchOutput(NamedTuple):
     tree: Any  # mctx.Tree, embeddings are NodeEmbedding; None in plain-policy mode
     faults: Array  # [B] int32, outputs of the networks that were not finite and were replaced
     all_invalid: Array  # [B] bool, no action was valid (the action given is 0, or of the prior)
+    usage: Any = None  # what a search with jumps did, [B] float32 by name; None: it has none
 
 
 class Decision(NamedTuple):

@@ -157,6 +157,8 @@ class Actor:
                 "search/faults": jnp.sum(played.search.faults),
                 "search/all_invalid": jnp.sum(played.search.all_invalid),
             }
+            done = played.search.usage or {}
+            metrics |= {f"search/{name}": jnp.mean(x) for name, x in done.items()}
             rows = join_rows([pool.steps for pool in pools], played, learner_step)
             replay = (
                 self._add(replay_state, rows) if self._add and replay_state is not None else None

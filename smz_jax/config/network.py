@@ -86,6 +86,8 @@ class NetworkConfig(Checked, section="network"):
     jump_length: Annotated[int, Between(0, 8)] = 0
     """Actions of the longest sequence whose end the jump foresees in one call; it is learned beside
     the model (docs/planning.md). 0: there is no jump."""
+    gain_slots: Annotated[int, Between(0, 4096)] = 0
+    """Slots of macros whose gain is learned beside the jump (docs/planning.md). 0: none."""
     bfloat16: bool = False
     """Compute in bfloat16; parameters stay float32."""
 

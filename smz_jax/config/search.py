@@ -1,7 +1,8 @@
 """Settings of the tree search, checked on construction."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from smz_jax.config.check import Between, Checked
 
@@ -25,6 +26,14 @@ class SearchConfig(Checked, section="search"):
     jump_collapses: bool = False
     """Where the jump foretells that an action is certain, its one call stands for the two of a
     collapsed step (docs/planning.md). Needs network.jump_length and a collapse_threshold."""
+    macros: bool = False
+    """A decision node has one more edge, a macro that the jump foresees in one call: of those that
+    the gain head holds certain there the one that gains most (docs/planning.md). Needs
+    network.gain_slots."""
+    macro_share: Annotated[float, Between(0.0, 1.0)] = 0.5
+    """Prior of a node's macro where its first action was chosen; the rest is that action's own."""
+    macro_agreement: Annotated[float, Between(0.0)] = 0.1
+    """A jump whose return is further than this from the gain that was foretold is refused."""
     static: bool | None = None
     """Each way down has as many steps as `max_depth` allows, and nothing is skipped, so that an
     accelerator never waits for the host to read a condition. Unset: on accelerators. Changes the
@@ -74,6 +83,7 @@ class SearchConfig(Checked, section="search"):
         only_batched = (
             ("collapse_threshold", 0),
             ("jump_collapses", False),
+            ("macros", False),
             ("static", None),
             ("sampled_actions", None),
             ("root", "puct"),
@@ -89,3 +99,27 @@ class SearchConfig(Checked, section="search"):
         self._require("search.interior", puct or not plain, "'puct' where search.root is puct")
         allowed = "'siblings' where search.interior is gumbel"
         self._require("search.qtransform", puct or self.qtransform == "siblings", allowed)
+
+
+def check_planning(
+    need: Callable[[str, bool, str], None], network: Any, search: SearchConfig, macro: Any
+) -> None:
+    """Checks which settings of planning with jumps and macros go together.
+
+    `need(name, fits, allowed)` refuses the setting of that name where it does not fit; `network`
+    and `macro` are the settings of those names.
+    """
+    jumps, gains = network.jump_length > 0, network.gain_slots > 0
+    for name, wanted in (
+        ("search.jump_collapses is true", search.jump_collapses),
+        ("network.gain_slots is above 0", gains),
+    ):
+        need("network.jump_length", jumps or not wanted, f"above 0 where {name}")
+    allowed = f"at most macro.slots = {macro.slots}"
+    need("network.gain_slots", network.gain_slots <= macro.slots, allowed)
+    need("network.gain_slots", gains or not search.macros, "above 0 where search.macros is true")
+    learned = macro.head_learning_rate > 0 or not gains
+    allowed = "above 0 where network.gain_slots is: slots have no owners otherwise"
+    need("macro.head_learning_rate", learned, allowed)
+    every = search.sampled_actions is None or not search.macros
+    need("search.sampled_actions", every, "unset where search.macros is true")

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from smz_jax.config import training
 from smz_jax.config.check import Between, Checked, unique
 from smz_jax.config.network import SEQUENCES, NetworkConfig
-from smz_jax.config.search import SearchConfig
+from smz_jax.config.search import SearchConfig, check_planning
 
 REANALYSE_ROOTS = 128
 """Most roots of one search of stored rows, where the lanes are no more."""
@@ -200,8 +200,7 @@ class Config(Checked):
         fits = self.network.decoder_target != "balanced_difference" or self.env.frame_stack > 1
         need("network.decoder_target", fits, "another one while env.frame_stack is 1")
 
-        fits = self.network.jump_length > 0 or not self.search.jump_collapses
-        need("network.jump_length", fits, "above 0 where search.jump_collapses is true")
+        check_planning(need, self.network, self.search, self.macro)
         fits = self.network.embedding_scale != "simplex" or self.network.embedding_size % 8 == 0
         allowed = "a multiple of 8 where network.embedding_scale is simplex"
         need("network.embedding_size", fits, allowed)

@@ -8,13 +8,16 @@ Targets of J(s_t, a_t..a_(t+l-1)), s_t the embedding of what was seen:
     lasting   whether the game goes on, where the model has a head for it
     certain   whether H(sigma(s_t, a)) is below `search.collapse_threshold`, for a random action a
 
+A search goes on from what jumps foresaw. So half of the windows are cut into pieces, each a jump
+from where the one before it is foreseen to end, and past an end of a game any actions follow, which
+bring nothing, as the model learns it.
+
 All of the model is stopped: its parameters are the same, bit for bit, with and without. It learns
 from what happened and not from the model's own steps, whose errors it would repeat. An eighth of
 the windows is held out, the same as from the head of preconditions.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -23,21 +26,18 @@ import optax
 
 from smz_jax.config.seeds import JUMP_KEY
 from smz_jax.config.settings import Config
-from smz_jax.learning.replay import Replay
+from smz_jax.learning.gains import count_gains, gain_terms, judge_gains, owners_of, renew
 from smz_jax.learning.single_losses import categorical_loss, scalar_loss
 from smz_jax.macros.judge.trials import relative_distance
-from smz_jax.macros.precondition.updates import HELD_OUT, held_out
+from smz_jax.macros.precondition.updates import held_out
 from smz_jax.model.jump import without_jump
 from smz_jax.model.observe import stack_windows, unbroken
 from smz_jax.model.steps import (
     certainty,
     decide,
     embed,
-    imagine,
-    jump,
     make_place,
     over_time,
-    predict,
 )
 from smz_jax.types import Array, EnvSpec, Networks, Params, ReplaySample, Trajectory
 
@@ -48,11 +48,14 @@ WEIGHTS = {
     "end": 2.0,
     "lasting": 1.0,
     "certain": 1.0,
+    "gain": 1.0,
+    "sure": 1.0,
 }
 """Of the terms of the jump's loss."""
 MOMENTUM = 0.99
 """Of the running counts of what was foretold to be certain."""
-CHECK_BATCHES = 64
+GAIN_KEY = 1
+"""Of the draws of owners, beside those of cuts."""
 
 
 class JumpState(NamedTuple):
@@ -62,29 +65,83 @@ class JumpState(NamedTuple):
     updates: Array  # [] int32
 
 
+class Drawn(NamedTuple):
+    """What an update draws for each window."""
+
+    cuts: Array  # [L, B] bool, a piece ends after this action
+    actions: Array  # [L, B] int32, taken past an end; of the first the certainty is learned
+    length: Array  # [B] int32, after one action more: where that is learned beside the root
+
+
+class Told(NamedTuple):
+    """What is foretold of an action at roots and at foreseen states; and where windows end."""
+
+    logits: Array  # [2, B] float32
+    certain: Array  # [2, B] bool, the model is certain of it in the real state
+    known: Array  # [2, B] bool, there is such a state
+    ends: Array  # [L, B, E], places of the foreseen ends
+    seen: Array  # [L, B, E], of the real ones
+    rewards: Array  # [L, B] float32, foreseen
+
+
 class JumpWindows(NamedTuple):
-    """Windows by how many actions are taken of them, 1 to L; the time axis comes first."""
+    """Windows by how many actions are taken of them, 1 to L; the time axis comes first.
+
+    Actions and rewards are those of the last piece, if the window is cut.
+    """
 
     actions: Array  # [L, B, `network.jump_length`] int32, as played, and -1 after so many
     rewards: Array  # [L, B] float32, discounted sums
     real: Array  # [L, B] bool, all transitions are of one game, and none but the last ends it
     alive: Array  # [L, B] bool, nor does the last
+    over: Array  # [L, B] bool, an earlier one ended it
 
 
-def jump_windows(rows: Trajectory, history: int, config: Config) -> JumpWindows:
-    """What was played from the roots of windows `[B, W, ...]`, `history` rows after their first."""
+def jump_windows(
+    rows: Trajectory, history: int, config: Config, drawn: Drawn | None = None
+) -> JumpWindows:
+    """What was played from the roots of windows `[B, W, ...]`, `history` rows after their first.
+
+    They are cut where it is `drawn`; None: nowhere, and past an end actions have no meaning.
+    """
     longest, gamma = longest_jump(config), config.learner.gamma
     part = slice(history, history + longest)
-    discount, reward = rows.discount[:, part], rows.reward[:, part]
     real, ended = unbroken(rows, history, longest)
+    over = jnp.cumsum(real & ended, axis=1) - (real & ended) > 0
+    played, begins = rows.action[:, part], jnp.zeros((longest, len(real)), jnp.bool_)
+    if drawn is not None:
+        played = jnp.where(over, drawn.actions.T, played)
+        begins = begins.at[1:].set(drawn.cuts[:-1])
     # By the sign of the discounts: whose reward it is, where the player to move changes.
-    carried = jnp.cumprod(jnp.pad(gamma * discount[:, :-1], ((0, 0), (1, 0)), constant_values=1), 1)
-    sums = jnp.cumsum(jnp.where(real, carried * reward, 0.0), axis=1)
-    taken = jnp.tril(jnp.ones((longest, longest), jnp.bool_))[:, None]
-    actions = jnp.where(taken, rows.action[:, part], -1)
-    rest = config.network.jump_length - longest  # the network takes so many more
-    actions = jnp.pad(actions, ((0, 0), (0, 0), (0, rest)), constant_values=-1)
-    return JumpWindows(actions, sums.T, real.T, (real & ~ended).T)
+    steps = gamma * rows.discount[:, part].T, jnp.where(real, rows.reward[:, part], 0.0).T
+
+    def add(carry: tuple[Array, Array], step: tuple[Array, Array, Array]) -> Any:
+        discount, reward, begins = step
+        total, weight = jnp.where(begins, 0.0, carry[0]), jnp.where(begins, 1.0, carry[1])
+        total = total + weight * reward
+        return (total, weight * discount), total
+
+    nothing = jnp.zeros_like(steps[1][0])
+    _, sums = jax.lax.scan(add, (nothing, nothing + 1), (*steps, begins))
+    now = jnp.arange(longest)[:, None]
+    first = jax.lax.cummax(jnp.where(begins, now, 0), axis=0)
+    # The network takes as many as `jump_length`, of which the windows may not hold all.
+    at = first[..., None] + jnp.arange(config.network.jump_length)
+    index = jnp.minimum(at, longest - 1)
+    actions = jnp.take_along_axis(played[None], index, axis=2)
+    actions = jnp.where(at <= now[..., None], actions, -1)
+    return JumpWindows(actions, sums, real.T, (real & ~ended).T, over.T)
+
+
+def draw(rng_key: Array, shape: tuple[int, int], num_actions: int) -> Drawn:
+    """For windows of `shape` [L, B]: half of them have no cuts, each other a rate of its own."""
+    rate_key, cut_key, action_key, length_key = jax.random.split(rng_key, 4)
+    rate = jax.random.uniform(rate_key, shape[1:], minval=-1.0)
+    return Drawn(
+        cuts=jax.random.uniform(cut_key, shape) < rate,
+        actions=jax.random.randint(action_key, shape, 0, num_actions),
+        length=jax.random.randint(length_key, shape[1:], 0, shape[0]),
+    )
 
 
 def longest_jump(config: Config) -> int:
@@ -104,24 +161,30 @@ def jump_terms(
     params: Params,
     windows: JumpWindows,
     embeddings: Array,
-    action: Array,
-) -> tuple[dict[str, Array], Array]:
+    drawn: Drawn,
+) -> tuple[dict[str, Array], Told]:
     """Each term of the loss, unweighted, 0 where nothing is known; pure.
 
     The model is that of `params`, its jump too; no gradient passes into anything but the jump.
-    `embeddings [L+1, B, D]` are of the root and of what was seen after each step; `action [B]` is
-    any whose certainty is learned.
+    `embeddings [L+1, B, D]` are of the root and of what was seen after each step; `drawn` says
+    where the windows are cut, and of which action the certainty is learned.
 
     Returns:
-        `[L, B]` for every length, but `certain [B]`; whether the model is certain of the action,
-        `[B]` bool.
+        `[L, B]` for every length, but `certain [2, B]`, of the root and of a foreseen state; and
+        what was told of these.
     """
     frozen, embeddings = jax.lax.stop_gradient((without_jump(params), embeddings))
     params = {**frozen, "jump": params["jump"]}
     root, place = embeddings[0], make_place(networks, config)
-    assert networks.jump is not None
-    leap = partial(networks.jump, params, root)
-    end, reward_logits = jax.vmap(leap)(windows.actions)
+
+    def leap(start: Array, piece: tuple[Array, Array]) -> Any:
+        assert networks.jump is not None
+        actions, is_cut = piece
+        end, logits = networks.jump(params, start, actions)
+        is_cut = is_cut.reshape(-1, *[1] * (end.ndim - 1))
+        return jnp.where(is_cut, jax.lax.stop_gradient(end), start), (end, logits)
+
+    _, (end, reward_logits) = jax.lax.scan(leap, root, (windows.actions, drawn.cuts))
     foreseen = over_time(networks.prediction, frozen, end)
     real = over_time(networks.prediction, frozen, embeddings[1:])
 
@@ -141,149 +204,129 @@ def jump_terms(
     rewards = scalar_loss(reward_logits, windows.rewards, config.network.reward_transform)
     known = categorical_loss(foreseen.value_logits, jax.nn.softmax(real.value_logits))
     over = scalar_loss(foreseen.value_logits, jnp.zeros_like(windows.rewards))
-    terms["rewards"] = jnp.where(windows.real, rewards, 0.0)
-    terms["value"] = jnp.where(windows.real, jnp.where(windows.alive, known, over), 0.0)
+    known_of = windows.real | windows.over
+    terms["rewards"] = jnp.where(known_of, rewards, 0.0)
+    terms["value"] = jnp.where(known_of, jnp.where(windows.alive, known, over), 0.0)
     if networks.continuation is not None:
         logits = over_time(networks.continuation, frozen, end)
         lasting = optax.sigmoid_binary_cross_entropy(logits, windows.alive.astype(jnp.float32))
-        terms["lasting"] = jnp.where(windows.real, lasting, 0.0)
-    is_certain = decide(networks, frozen, root, action).entropy < config.search.collapse_threshold
-    told = certainty(networks, params, root, action)
-    certain = optax.sigmoid_binary_cross_entropy(told, is_certain.astype(jnp.float32))
-    terms["certain"] = jnp.where(windows.real[0], certain, 0.0)
-    return terms, is_certain
+        terms["lasting"] = jnp.where(known_of, lasting, 0.0)
+    logits, is_certain, known = _told(networks, config, params, windows, embeddings, end, drawn)
+    assert networks.reward_sum_of is not None
+    sums = networks.reward_sum_of(reward_logits)
+    told = Told(logits, is_certain, known, own, seen, sums)
+    certain = optax.sigmoid_binary_cross_entropy(told.logits, told.certain.astype(jnp.float32))
+    terms["certain"] = jnp.where(told.known, certain, 0.0)
+    return terms, told
+
+
+def _told(
+    networks: Networks,
+    config: Config,
+    params: Params,
+    windows: JumpWindows,
+    embeddings: Array,
+    end: Array,
+    drawn: Drawn,
+) -> tuple[Array, Array, Array]:
+    """`Told.logits`, `certain` and `known`, at roots and at the drawn of the ends `[L, B, D]`."""
+    root, row = embeddings[0], jnp.arange(embeddings.shape[1])
+    foreseen = jax.lax.stop_gradient(end[drawn.length, row])
+    real = jnp.stack([root, embeddings[drawn.length + 1, row]])
+    actions = drawn.actions[jnp.zeros(2, jnp.int32)]
+    entropy = jax.vmap(lambda *x: decide(networks, without_jump(params), *x).entropy)(real, actions)
+    logits = jax.vmap(lambda *x: certainty(networks, params, *x))(
+        jnp.stack([root, foreseen.astype(root.dtype)]), actions
+    )
+    known = jnp.stack([windows.real[0], windows.alive[drawn.length, row]])
+    return logits, entropy < config.search.collapse_threshold, known
+
+
+def right_jumps(
+    config: Config, told: Told, windows: JumpWindows, drawn: Drawn, apart: Array, owners: Array
+) -> tuple[Array, Array]:
+    """Of windows `apart [B]` that begin with an owner's actions: how many, and foreseen rightly.
+
+    The end near the real one, and the rewards as they came, by the thresholds of `macro`; both
+    `[G]` float32, for the owners `[G, jump_length]`.
+    """
+    away = jax.vmap(relative_distance)(told.ends, told.seen, windows.alive)
+    near = (away <= config.macro.distance_threshold) | ~windows.alive
+    paid = jnp.abs(told.rewards - windows.rewards) <= config.macro.reward_threshold
+    before = jnp.cumsum(drawn.cuts, axis=0) - drawn.cuts
+    whole = windows.real & apart & (before == 0)
+    same = jnp.all(windows.actions[:, :, None] == owners, axis=-1) & whole[..., None]
+    counts = jnp.stack([same, same & (near & paid)[..., None]])
+    trials, held = jnp.sum(counts, axis=(1, 2), dtype=jnp.float32)
+    return trials, held
 
 
 def make_jump_update(networks: Networks, config: Config, spec: EnvSpec) -> Callable[..., Any]:
     """One update of the jump on a batch of windows; pure, to be compiled by the caller.
 
     Returns:
-        `(JumpState, jump, params, sample) -> JumpState, jump, metrics`: `jump` is that of the
-        parameters that learn, `params` are those that play, whose jump the counts are of. Terms
-        are means over the batch.
+        `(JumpState, jump, params, sample, slots) -> JumpState, jump, metrics`: `jump` is that of
+        the parameters that learn, `params` are those that play, whose jump the counts are of. Terms
+        are means over the batch. `slots` are those of the head of preconditions, if there is one.
     """
     history, longest = spec.context - 1, longest_jump(config)
+    has_gains = config.network.gain_slots > 0
     optimizer = optax.adam(config.learner.jump_learning_rate)
 
-    def update(state: JumpState, jump: Params, params: Params, sample: ReplaySample):
+    def update(
+        state: JumpState, jump: Params, params: Params, sample: ReplaySample, slots: Any = None
+    ):
         rows, batch = sample.rows, len(sample.weights)
-        windows = jump_windows(rows, history, config)
+        if has_gains:
+            owners = owners_of(slots, config)
+            jump, opt_state = renew(jump, state.opt_state, owners)
+            state = state._replace(opt_state=opt_state)
+            own = params["jump"]
+            params = {**params, "jump": {**own, "gains": {**own["gains"], "actions": owners}}}
+        key = jax.random.fold_in(jax.random.key(config.seed), JUMP_KEY)
+        key = jax.random.fold_in(key, state.updates)
+        drawn = draw(key, (longest, batch), spec.num_actions)
+        windows = jump_windows(rows, history, config, drawn)
         seen = stack_windows(rows, spec, range(history, history + longest + 1))
         embeddings = embed(networks, params, jnp.swapaxes(seen, 0, 1))
         apart = held_out(sample, history)
-        key = jax.random.fold_in(jax.random.key(config.seed), JUMP_KEY)
-        key = jax.random.fold_in(key, state.updates)
-        action = jax.random.randint(key, (batch,), 0, spec.num_actions)
 
         def loss(weights: Params) -> tuple[Array, Any]:
             full = {**params, "jump": {**jump, "weights": weights}}
-            terms, is_certain = jump_terms(networks, config, full, windows, embeddings, action)
+            terms, _ = jump_terms(networks, config, full, windows, embeddings, drawn)
+            if has_gains:
+                given = {**without_jump(params), "jump": full["jump"]}, embeddings[0]
+                gain_key = jax.random.fold_in(key, GAIN_KEY)
+                terms |= gain_terms(networks, config, *given, windows.real[0], gain_key)
             means = {name: jnp.mean(x * sample.weights * ~apart) for name, x in terms.items()}
-            total = sum((WEIGHTS[name] * x for name, x in means.items()), jnp.float32(0))
-            return total, (means, is_certain)
+            return sum((WEIGHTS[name] * x for name, x in means.items()), jnp.float32(0)), means
 
         gradient_fn = jax.value_and_grad(loss, has_aux=True)
-        (total, (means, is_certain)), gradient = gradient_fn(jump["weights"])
+        (total, means), gradient = gradient_fn(jump["weights"])
         updates, opt_state = optimizer.update(gradient, state.opt_state, jump["weights"])
         finite = jnp.isfinite(total) & jnp.isfinite(optax.tree.norm(gradient))
         new = (optax.apply_updates(jump["weights"], updates), opt_state)
         old = (jump["weights"], state.opt_state)
         weights, opt_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, old)
-        told = certainty(networks, params, embeddings[0], action)
-        yes = (told > 0) & apart & windows.real[0]
-        counts = {"yes": yes, "false_yes": yes & ~is_certain}
+        # Of the jump that plays, at states that it foresees too.
+        _, told = jump_terms(networks, config, params, windows, embeddings, drawn)
+        yes = (told.logits > 0) & apart & told.known
+        counts = {"yes": yes, "false_yes": yes & ~told.certain}
         counts = {
             name: MOMENTUM * jump[name] + (1 - MOMENTUM) * jnp.sum(x, dtype=jnp.float32)
             for name, x in counts.items()
         }
         metrics = {f"loss/jump_{name}": x for name, x in means.items()}
         metrics["jump/false_yes"] = counts["false_yes"] / counts["yes"]
+        if has_gains:
+            right = right_jumps(config, told, windows, drawn, apart, owners)
+            held = apart & windows.real[0]
+            sums, related = judge_gains(networks, config, params, embeddings[0], held)
+            counts["gains"] = known = count_gains(jump["gains"], sums, *right)
+            metrics["gains/share"] = known["realised"] / known["best"]
+            metrics["gains/false_yes"] = known["false_yes"] / known["yes"]
+            metrics["gains/correlation"] = related
+            metrics["gains/usable"] = jnp.sum(known["usable"], dtype=jnp.float32)
         return JumpState(opt_state, state.updates + 1), {"weights": weights, **counts}, metrics
 
     return update
-
-
-class _Held(NamedTuple):
-    """Held-out windows of one batch."""
-
-    windows: JumpWindows
-    embeddings: Array  # [L+1, B, D]
-    held: Array  # [B] bool
-
-
-def make_jump_check(
-    networks: Networks, replay: Replay, config: Config, spec: EnvSpec
-) -> Callable[[Params, Any, Array], dict[str, Array]]:
-    """The jump beside stepping through the model, on windows that it was never trained on.
-
-    Returns:
-        `(params, replay_state, rng_key) -> findings`, jitted, each `[L]` by length, and with the
-        suffix `_stepped` of the model's own steps, open loop with the likeliest codes: `near`, the
-        share of ends within `macro.distance_threshold` of the real one; `paid`, of the windows with
-        rewards those whose sum is foreseen within `macro.reward_threshold`; `invented`, of those
-        without the share that is not; `reward_error` of windows with rewards and `value_error`
-        (from f of the real end), mean absolute. NaN where there are none.
-    """
-    history, longest = spec.context - 1, longest_jump(config)
-    place, gamma = make_place(networks, config), config.learner.gamma
-    distance, reward = config.macro.distance_threshold, config.macro.reward_threshold
-
-    def draw(params: Params, replay_state: Any, key: Array) -> _Held:
-        sample = replay.sample(replay_state, key)
-        held = held_out(sample, history)
-        few = jnp.argsort(~held)[: max(1, 2 * len(held) // HELD_OUT)]
-        rows = jax.tree.map(lambda x: x[few], sample.rows)
-        seen = stack_windows(rows, spec, range(history, history + longest + 1))
-        embeddings = embed(networks, params, jnp.swapaxes(seen, 0, 1))
-        return _Held(jump_windows(rows, history, config), embeddings, held[few])
-
-    def judge(real: Array, alive: Array, foreseen: dict[str, Array], came: dict[str, Array]):
-        """Of one length, rows `[N, ...]`."""
-
-        def mean(x: Array, of: Array) -> Array:
-            return jnp.sum(x * of) / jnp.sum(of)
-
-        error = jnp.abs(foreseen["rewards"] - came["rewards"])
-        some = real & (came["rewards"] != 0)
-        away = relative_distance(foreseen["place"], came["place"], alive)
-        value = jnp.abs(foreseen["value"] - came["value"])
-        return {
-            "near": mean(away <= distance, alive),
-            "paid": mean(error <= reward, some),
-            "invented": mean(error > reward, real & ~some),
-            "reward_error": mean(error, some),
-            "value_error": mean(value, alive),
-        }
-
-    def check(params: Params, replay_state: Any, rng_key: Array) -> dict[str, Array]:
-        keys = jax.random.split(rng_key, CHECK_BATCHES)
-        each = jax.lax.map(lambda key: draw(params, replay_state, key), keys)
-
-        def together(x: Array) -> Array:
-            """Batches `[CHECK_BATCHES, L, B, ...]` as one, `[L, N, ...]`."""
-            return jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, *x.shape[3:])
-
-        windows, embeddings = jax.tree.map(together, (each.windows, each.embeddings))
-        held, root = each.held.reshape(-1), embeddings[0]
-        steps = imagine(networks, params, root, windows.actions[-1, :, :longest].T).steps
-        carried = jnp.cumprod(gamma * steps.discount, axis=0)
-        before = jnp.concatenate([jnp.ones_like(carried[:1]), carried[:-1]])
-        stepped = jnp.cumsum(before * steps.reward, axis=0)
-
-        def one(x: tuple[JumpWindows, Array, Array, Array]) -> dict[str, Array]:
-            of_length, seen, end, summed = x
-            leap = jump(networks, params, root, of_length.actions)
-
-            def as_seen(end: Array, rewards: Array, foreseen: bool) -> dict[str, Array]:
-                found = {"place": place(params, end, foreseen), "rewards": rewards}
-                return found | {"value": predict(networks, params, end).value}
-
-            came = as_seen(seen, of_length.rewards, False)
-            of = partial(judge, of_length.real & held, of_length.alive & held, came=came)
-            by_steps = of(foreseen=as_seen(end, summed, True))
-            by_jump = of(foreseen=as_seen(leap.state, leap.reward, True))
-            return by_jump | {f"{name}_stepped": y for name, y in by_steps.items()}
-
-        return jax.lax.map(one, (windows, embeddings[1:], steps.state, stepped))
-
-    return jax.jit(check)

@@ -281,13 +281,16 @@ class TrainStep:
 
         def move(target: Params, params: Params, share: Array, skipped: Array) -> Params:
             learned = skipped < config.learner.updates_per_dispatch
-            return optax.incremental_update(params, target, jnp.where(learned, share, 0.0))
+            moved = optax.incremental_update(params, target, jnp.where(learned, share, 0.0))
+            # Owners of slots, and whether a search may take them, are no numbers to be averaged.
+            is_number = lambda x: jnp.issubdtype(x.dtype, jnp.inexact)  # noqa: E731
+            return jax.tree.map(lambda new, x: x if is_number(new) else new, params, moved)
 
         def update_jump(
-            jump: Any, own: Params, playing: Params, rng_key: Array, replay_state: Any
+            jump: Any, own: Params, playing: Params, rng_key: Array, replay_state: Any, slots: Any
         ) -> Any:
             sample = replay.sample(replay_state, jax.random.split(rng_key)[1])
-            return jump_update(jump, own, playing, sample)
+            return jump_update(jump, own, playing, sample, slots)
 
         jump_update = make_jump_update(networks, config, spec)
         self._update_jump = jax.jit(update_jump, donate_argnums=0)
@@ -329,7 +332,8 @@ class TrainStep:
                 head = self._update_head(head, state.params, own, replay_state, known)
             if jump is not None and number % learner.jump_every == 0:
                 given = state.params["jump"], acting_params(state, config), own, replay_state
-                jump, found, beside = self._update_jump(jump, *given)
+                slots = head.slots if head is not None and config.network.gain_slots else None
+                jump, found, beside = self._update_jump(jump, *given, slots)
                 state = state._replace(params={**state.params, "jump": found})
         alone = state._replace(head=None, jump=None)
         state, replay_state, metrics = self.program(alone, replay_state, shown)

@@ -21,6 +21,9 @@ from smz_jax.types import Array, Params
 CLOSED = {"yes": 1.0, "false_yes": 1.0}
 """Running counts, for a batch of held-out states, of what `certain` says of an action: yes, and yes
 where the model itself is not certain. As long as it is wrong too often, no search believes it."""
+GATES = {"best": 1.0, "realised": 0.0, "yes": 1.0, "false_yes": 1.0}
+"""Running sums, for a batch of held-out states, of what `gains` says of macros: the best gain above
+the mean one, and the chosen macro's; how many were held certain, and how many wrongly so."""
 MIN_BLOCKS = 2
 """Residual blocks of J: it does in one call what the model does in two for each action."""
 
@@ -40,6 +43,8 @@ class Jump(nn.Module):
         self.move = Transition(*sizes, scale=c.embedding_scale)
         self.reward_head = Heads(c.hidden_size, (2 * reward_sum_support(c) + 1,), self.dtype)
         self.certain_head = Heads(c.hidden_size, (self.num_actions,), self.dtype)
+        if c.gain_slots:
+            self.gain_head = Heads(c.hidden_size, (c.gain_slots,) * 2, self.dtype)
 
     def __call__(self, state: Array, actions: Array) -> tuple[Array, Array]:
         """`[B, D]`, `[B, L]` int32 padded with -1 to `[B, D]` and logits `[B, 2 support + 1]`."""
@@ -52,16 +57,33 @@ class Jump(nn.Module):
         """Logits `[B, A]` that the model holds what an action leads to for certain."""
         return self.certain_head(state)[0]
 
+    def gains(self, state: Array) -> tuple[Array, Array]:
+        """Of each slot's macro `[B, G]`: what it gains here, and logits that it is certain."""
+        return self.gain_head(state)
+
     def everything(self, state: Array) -> None:
         """Calls all of it once; used to initialise the parameters."""
         self(state, jnp.zeros((len(state), self.config.jump_length), jnp.int32))
         self.certain(state)
+        if self.config.gain_slots:
+            self.gains(state)
 
 
 def fresh_jump(jump: Jump, rng_key: Array, state: Array) -> Params:
     """Parameters of a jump from `state [B, D]`, which no search believes yet."""
     weights = jump.init(rng_key, state, method=Jump.everything)["params"]
-    return {"weights": weights, **jax.tree.map(jnp.float32, CLOSED)}
+    fresh = {"weights": weights, **jax.tree.map(jnp.float32, CLOSED)}
+    if jump.config.gain_slots:
+        slots = jump.config.gain_slots
+        fresh["gains"] = {
+            # A slot's owner, and what held-out windows with its actions say of the jump.
+            "actions": jnp.full((slots, jump.config.jump_length), -1, jnp.int32),
+            "trials": jnp.zeros((slots,), jnp.float32),
+            "held": jnp.zeros((slots,), jnp.float32),
+            "usable": jnp.zeros((slots,), jnp.bool_),  # a search may take it
+            **jax.tree.map(jnp.float32, GATES),
+        }
+    return fresh
 
 
 def jump_functions(jump: Jump, scalar_of: Callable[..., Any]) -> dict[str, Any]:
@@ -77,7 +99,9 @@ def jump_functions(jump: Jump, scalar_of: Callable[..., Any]) -> dict[str, Any]:
         return jax.jit(function, inline=True)
 
     sums = scalar_of(reward_sum_support(jump.config), jump.config.reward_transform)
-    return {"jump": pure(Jump.__call__), "certain": pure(Jump.certain), "reward_sum_of": sums}
+    gains = pure(Jump.gains) if jump.config.gain_slots else None
+    functions = {"jump": pure(Jump.__call__), "certain": pure(Jump.certain), "gains": gains}
+    return functions | {"reward_sum_of": sums}
 
 
 def without_jump(params: Params) -> Params:

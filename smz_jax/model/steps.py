@@ -21,6 +21,8 @@ from smz_jax.config.settings import Config
 from smz_jax.types import Array, Networks, Params
 
 MOST_FALSE = 0.01
+CERTAIN_AT = 2.1972246
+"""Logit of probability 0.9: from there on a macro is said to be certain."""
 
 
 class Judgement(NamedTuple):

@@ -16,7 +16,8 @@ from smz_jax.config.settings import Config
 from smz_jax.envs import RestingEnv, make_env, make_spec
 from smz_jax.envs.rebuilt import RebuiltEnv
 from smz_jax.learning.diagnose import make_check, make_foresight
-from smz_jax.learning.jump import init_jump, make_jump_check
+from smz_jax.learning.jump import init_jump
+from smz_jax.learning.jump_check import make_jump_check
 from smz_jax.learning.learner import TrainStep, init_train_state
 from smz_jax.learning.reanalyse import Reanalysed, make_reanalyse
 from smz_jax.learning.replay import Replay, check_memory, layout, make_replay

@@ -15,6 +15,8 @@ from smz_jax.config.search import SearchConfig
 from smz_jax.search.control import Control, make_control
 from smz_jax.search.descent import Bounds, Score, Walk, descend
 from smz_jax.search.edges import Edges
+from smz_jax.search.expansion import Place
+from smz_jax.search.macro_edges import make_second_stage, refuse
 from smz_jax.search.nodes import ROOT, UNVISITED, NewNode, Nodes, init_nodes, put, take, write_node
 from smz_jax.types import Array, Params
 
@@ -27,8 +29,10 @@ class Loop(NamedTuple):
     bounds: Bounds
 
 
-def add_node(nodes: Nodes, walk: Walk, index: Array, new: NewNode, *, limited: bool) -> Nodes:
-    """Adds `new` as node `index` at the edge where each row stands.
+def add_node(
+    nodes: Nodes, walk: Walk, index: Array, new: NewNode, *, limited: bool, refused: Array | None
+) -> Nodes:
+    """Adds `new` as node `index` at the edge where each row stands, but where it is `refused [B]`.
 
     It has no meaning in rows that stand at a known node; `limited` says whether any may, since a
     depth limit ended its walk there.
@@ -37,11 +41,28 @@ def add_node(nodes: Nodes, walk: Walk, index: Array, new: NewNode, *, limited: b
     is_new = walk.child == UNVISITED
     if limited:
         nodes = revisit(nodes, index, walk.child, is_new)
+    known = jnp.where(is_new, index, walk.child)
+    if refused is not None:
+        nodes, known = clear(nodes, index, ~refused), jnp.where(refused, UNVISITED, known)
     rows = jnp.arange(is_new.shape[0], dtype=jnp.int32)
     child = nodes.child.at[rows, walk.parent, walk.edge].set(
-        jnp.where(is_new, index, walk.child), unique_indices=True, mode="promise_in_bounds"
+        known, unique_indices=True, mode="promise_in_bounds"
     )
     return nodes._replace(child=child)
+
+
+def clear(nodes: Nodes, index: Array, kept: Array) -> Nodes:
+    """Node `index` as if it had never been written, but where it is `kept [B]`."""
+    fields = {}
+    for name in Nodes._fields:
+        array = getattr(nodes, name)
+        if name in ("child", "state", "actions") or array is None:
+            continue
+        entry = jax.lax.dynamic_index_in_dim(array, index, axis=1, keepdims=False)
+        empty = jnp.asarray(UNVISITED if name in ("parent", "edge", "macro") else 0, array.dtype)
+        entry = jnp.where(kept.reshape(-1, *(1,) * (entry.ndim - 1)), entry, empty)
+        fields[name] = jax.lax.dynamic_update_index_in_dim(array, entry, index, axis=1)
+    return nodes._replace(**fields)
 
 
 def revisit(nodes: Nodes, index: Array, child: Array, is_new: Array) -> Nodes:
@@ -49,16 +70,7 @@ def revisit(nodes: Nodes, index: Array, child: Array, is_new: Array) -> Nodes:
 
     mctx evaluates such a node once more, with the same result.
     """
-    fields = {}
-    for name in Nodes._fields:
-        array = getattr(nodes, name)
-        if name in ("child", "state", "actions") or array is None:
-            continue
-        entry = jax.lax.dynamic_index_in_dim(array, index, axis=1, keepdims=False)
-        empty = jnp.asarray(UNVISITED if name in ("parent", "edge") else 0, array.dtype)
-        entry = jnp.where(is_new.reshape(-1, *(1,) * (entry.ndim - 1)), entry, empty)
-        fields[name] = jax.lax.dynamic_update_index_in_dim(array, entry, index, axis=1)
-    nodes = nodes._replace(**fields)
+    nodes = clear(nodes, index, is_new)
     node = jnp.where(is_new, ROOT, child)
     visits = take(nodes.visits, node) + jnp.where(is_new, 0, 1)
     value = jnp.where(is_new, take(nodes.value, node), take(nodes.raw_value, node))
@@ -122,6 +134,7 @@ def make_grow(
     limit = 2 * num_simulations if max_depth is None else max_depth
     control = make_control(settings)
     breaks_ties = (settings.root == "puct", settings.interior == "puct")
+    second_stage = make_second_stage(settings, interior_score)
 
     def grow(params: Params, rng_key: Array, root: NewNode, root_score: Any) -> Nodes:
         def simulate(simulation: Array, loop: Loop) -> Loop:
@@ -134,6 +147,7 @@ def make_grow(
                 simulate_key,
                 root_score=lambda actions: root_score(actions, simulation),
                 interior_score=interior_score,
+                second_stage=second_stage,
                 breaks_ties=breaks_ties,
                 edges=edges,
                 limit=limit,
@@ -141,13 +155,19 @@ def make_grow(
             )
             is_new, index = walk.child == UNVISITED, simulation + 1
             state, from_chance = (take(x, walk.parent) for x in (nodes.state, nodes.is_chance))
-            known = None if nodes.actions is None else take(nodes.actions, walk.parent)
-            may_collapse = walk.depth < limit
-            new = expand(
-                params, expand_key, state, known, walk.edge, from_chance, is_new, may_collapse
+            known, macro = (
+                None if x is None else take(x, walk.parent) for x in (nodes.actions, nodes.macro)
             )
-            nodes = add_node(nodes, walk, index, new, limited=max_depth is not None)
-            leaf = jnp.where(is_new, index, walk.child)
+            place = Place(state, known, macro, walk.edge, from_chance)
+            new = expand(params, expand_key, place, is_new, walk.depth < limit)
+            refused, leaf = None, jnp.where(is_new, index, walk.child)
+            if macro is not None:
+                by_macro = is_new & ~from_chance & (walk.edge == edges.num_actions)
+                agreement = settings.macro_agreement
+                nodes, refused = refuse(nodes, walk.parent, by_macro, new, agreement)
+                leaf = jnp.where(refused, ROOT, leaf)
+            limited = max_depth is not None
+            nodes = add_node(nodes, walk, index, new, limited=limited, refused=refused)
             return Loop(rng_key, *back_up(nodes, loop.bounds, leaf, control, limit))
 
         infinite = jnp.full(root.value.shape, jnp.inf, jnp.float32)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from smz_jax.model.lanes import own_rows
 from smz_jax.search.control import Control
 from smz_jax.search.edges import Edges
+from smz_jax.search.macro_edges import folded, look_at_macro
 from smz_jax.search.nodes import ROOT, UNVISITED, Nodes, take
 from smz_jax.search.scores import Actions
 from smz_jax.types import Array
@@ -28,7 +29,8 @@ class Walk(NamedTuple):
     parent: Array  # [B] int32
     edge: Array  # [B] int32
     child: Array  # [B] int32, UNVISITED where the edge has no node yet
-    depth: Array  # [B] int32, edges from the root to the child; a collapsed one counts two
+    depth: Array  # [B] int32, edges from the root to the child; a collapsed one, or a macro's,
+    #               counts two
     walking: Array  # [B] bool, the child is a decision node to go on from
 
 
@@ -148,6 +150,7 @@ def descend(
     *,
     root_score: Score,
     interior_score: Score,
+    second_stage: Callable[..., Array],
     breaks_ties: tuple[bool, bool],
     edges: Edges,
     limit: int,
@@ -161,6 +164,7 @@ def descend(
         simulate_key: of this simulation, as mctx derives it.
         root_score: of the root's actions; -inf where invalid.
         interior_score: of all others.
+        second_stage: as `make_second_stage` gives it.
         breaks_ties: by noise, between root scores and between interior ones.
         edges: of every node.
         limit: longest path in edges.
@@ -171,11 +175,16 @@ def descend(
     walk = Walk(root, root, child=root, depth=jnp.zeros_like(root), walking=everyone)
 
     def go(walk: Walk, score: Score, with_noise: bool) -> Walk:
-        actions = look(nodes, jnp.maximum(walk.child, ROOT), bounds, edges)
+        node = jnp.maximum(walk.child, ROOT)
+        actions, macro = look(nodes, node, bounds, edges), look_at_macro(nodes, node, edges)
+        seen = actions if macro is None else folded(actions, macro)
         if with_noise:
-            action = choose(score(actions), walk.walking, simulate_key, walk.depth, control, limit)
+            action = choose(score(seen), walk.walking, simulate_key, walk.depth, control, limit)
         else:
-            action = jnp.argmax(score(actions), axis=-1).astype(jnp.int32)
+            action = jnp.argmax(score(seen), axis=-1).astype(jnp.int32)
+        if macro is not None:
+            by_macro = second_stage(actions, seen, action, macro)
+            action = jnp.where(by_macro, edges.num_actions, action)
         return advance(nodes, walk, action, edges=edges, limit=limit, control=control)
 
     at_root, below = breaks_ties

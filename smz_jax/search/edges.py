@@ -15,7 +15,7 @@ class Edges(NamedTuple):
     """
 
     num_actions: int  # A
-    num_macros: int = 0  # M, none so far
+    num_macros: int = 0  # M, 1 in a search with macros: each node's own
 
     @property
     def actions(self) -> slice:

@@ -19,6 +19,7 @@ from smz_jax.search.descent import Score
 from smz_jax.search.edges import Edges
 from smz_jax.search.expansion import make_expand
 from smz_jax.search.interface import make_recurrent_fn
+from smz_jax.search.macro_edges import best_macro
 from smz_jax.search.nodes import NewNode, as_mctx_tree
 from smz_jax.search.scores import Actions
 from smz_jax.search.selection import decision_view, make_action_selection
@@ -59,7 +60,7 @@ def make_mctx_tree(networks: Networks, config: Config, choices: EdgeActions) -> 
 
 def make_batched_tree(networks: Networks, config: Config, choices: EdgeActions) -> GrowTree:
     """The batched engine, see `batched.py`."""
-    settings, edges = config.search, Edges(choices.count)
+    settings, edges = config.search, Edges(choices.count, int(config.search.macros))
     puct, completed = make_puct(settings), make_completed(settings)
     is_gumbel = settings.root == "gumbel"
     considered = min(settings.gumbel_considered, edges.num_actions) if is_gumbel else 0
@@ -89,12 +90,18 @@ def make_batched_tree(networks: Networks, config: Config, choices: EdgeActions) 
                 score = puct(actions)
             else:
                 visits = most_visits[:, simulation]
+                if settings.macros:  # a refused jump is no simulation of its row
+                    done = actions.node_visits[:, None] - 1
+                    visits = jnp.take_along_axis(most_visits, done, axis=1)[:, 0]
                 score = gumbel_rules.root_score(actions, completed(actions), gumbel, visits)
             return jnp.where(invalid_actions > 0, -jnp.inf, score)
 
         zeros, of = jnp.zeros_like(root.value), root.embedding
         kind = of.is_chance, of.entropy, of.faults
         node = NewNode(root.value, zeros, zeros, root.prior_logits, *kind, of.state, actions)
+        if settings.macros:
+            macro, gain = best_macro(networks, params, of.state, invalid_actions)
+            node = node._replace(macro=macro, gain=gain)
         nodes = grow(params, rng_key, node, root_score)
         return as_mctx_tree(nodes, invalid_actions, extra_data=gumbel)
 

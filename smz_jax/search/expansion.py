@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from smz_jax.model.steps import (
 from smz_jax.search.candidates import EdgeActions
 from smz_jax.search.control import Control, make_control
 from smz_jax.search.edges import Edges
+from smz_jax.search.macro_edges import best_macro
 from smz_jax.search.nodes import NewNode
 from smz_jax.types import LEAPT, Array, Networks, Params
 
@@ -82,11 +83,19 @@ def _state_after(
 
 
 def _end_of_jump(
-    networks: Networks, params: Params, length: int, inputs: tuple[Array, Array]
+    networks: Networks, params: Params, inputs: tuple[Array, Array]
 ) -> tuple[Step, Array]:
-    start, action = inputs
-    alone = jnp.full((len(action), length - 1), -1, jnp.int32)
-    return finite(jump(networks, params, start, jnp.column_stack([action, alone])))
+    return finite(jump(networks, params, *inputs))
+
+
+class Place(NamedTuple):
+    """Where a new node of each tree comes: an edge of a node."""
+
+    state: Array  # [B, ...] of the node
+    actions: Array | None  # [B, K] int32, of the node's edges, see `candidates`
+    macro: Array | None  # [B, L] int32, of the node's macro; None: the search has none
+    edge: Array  # [B] int32
+    from_chance: Array  # [B] bool, the node is a chance node
 
 
 def make_expand(networks: Networks, config: Config, choices: EdgeActions) -> Callable[..., NewNode]:
@@ -95,30 +104,24 @@ def make_expand(networks: Networks, config: Config, choices: EdgeActions) -> Cal
     From a decision node an action leads to a chance node. Where its normalised H(sigma) is strictly
     below `search.collapse_threshold` (0: never), and the row may collapse, the same call continues
     through the most likely outcome to the next decision node. With `search.jump_collapses` a jump
-    of one action does that where it is foretold that it is certain.
+    of one action does that where it is foretold that it is certain; the edge of a macro is always
+    a jump.
 
     Returns:
-        `(params, rng_key, state [B, ...], actions [B, K] or None, edge [B], from_chance [B],
-        needed [B], may_collapse [B]) -> NewNode`; rows that are not needed hold nothing of meaning.
-        `actions` are those of the edges (see `candidates`); the key, of the new node's, is
-        consumed.
+        `(params, rng_key, Place, needed [B], may_collapse [B]) -> NewNode`; rows that are not
+        needed hold nothing of meaning. The key, of the new node's actions, is consumed.
     """
-    settings, edges = config.search, Edges(choices.count)
+    settings, edges = config.search, Edges(choices.count, int(config.search.macros))
     threshold, gamma = settings.collapse_threshold, config.learner.gamma
     run = functools.partial(
         on_rows, row_multiple=settings.row_multiple, control=make_control(settings)
     )
 
     def expand(
-        params: Params,
-        rng_key: Array,
-        state: Array,
-        known: Array | None,
-        edge: Array,
-        from_chance: Array,
-        needed: Array,
-        may_collapse: Array,
+        params: Params, rng_key: Array, place: Place, needed: Array, may_collapse: Array
     ) -> NewNode:
+        state, known, macro, edge, from_chance = place
+
         def to_afterstate(inputs: tuple[Array, Array]) -> tuple[Afterstate, Array]:
             return finite(decide(networks, params, *inputs))
 
@@ -127,9 +130,18 @@ def make_expand(networks: Networks, config: Config, choices: EdgeActions) -> Cal
         zeros, no_faults = jnp.zeros(edge.shape, jnp.float32), jnp.zeros_like(edge)
         no_outcomes = jnp.zeros((*edge.shape, num_outcomes), jnp.float32)
         nothing = Afterstate(state, no_outcomes, zeros), no_faults
-        from_decision, leaps = needed & ~from_chance, None
-        if settings.jump_collapses:
-            leaps = from_decision & may_collapse & foretold_certain(networks, params, state, action)
+        from_decision, leaps, discount = needed & ~from_chance, None, gamma
+        if settings.jump_collapses or settings.macros:
+            alone = jnp.full((len(edge), config.network.jump_length - 1), -1, jnp.int32)
+            sequence, leaps = jnp.column_stack([action, alone]), jnp.zeros_like(needed)
+            if settings.jump_collapses:
+                leaps = foretold_certain(networks, params, state, action) & may_collapse
+            if macro is not None:
+                by_macro = edge == edges.num_actions
+                sequence = jnp.where(by_macro[:, None], macro, sequence)
+                length = jnp.sum(macro >= 0, axis=1).astype(jnp.float32)
+                leaps, discount = leaps | by_macro, jnp.where(by_macro, gamma**length, gamma)
+            leaps &= from_decision
             from_decision &= ~leaps
         afterstate, faults = run(to_afterstate, from_decision, (state, action), nothing)
         # Of a chance node, or of the edge of a collapsed one.
@@ -145,9 +157,14 @@ def make_expand(networks: Networks, config: Config, choices: EdgeActions) -> Cal
         to_state = functools.partial(_state_after, networks, params, num_outcomes)
         step, more_faults = run(to_state, needed & to_decision, reached, nothing)
         if leaps is not None:
-            to_end = functools.partial(_end_of_jump, networks, params, config.network.jump_length)
-            step, more_faults = run(to_end, leaps, (state, action), (step, more_faults))
+            to_end = functools.partial(_end_of_jump, networks, params)
+            step, more_faults = run(to_end, leaps, (state, sequence), (step, more_faults))
             to_decision, entropy = to_decision | leaps, jnp.where(leaps, LEAPT, entropy)
+        macro, gain = None, None
+        if settings.macros:
+            none = jnp.full((len(edge), config.network.jump_length), -1, jnp.int32), zeros
+            to_macro = functools.partial(best_macro, networks, params)
+            macro, gain = run(to_macro, needed & to_decision, step.state, none)
         candidates = choices.of_node(rng_key, step.policy_logits)
         prior_logits = jnp.where(
             to_decision[:, None],
@@ -157,13 +174,15 @@ def make_expand(networks: Networks, config: Config, choices: EdgeActions) -> Cal
         return NewNode(
             value=step.value,
             reward=step.reward,
-            discount=jnp.where(to_decision, gamma * step.discount, 1.0),
+            discount=jnp.where(to_decision, discount * step.discount, 1.0),
             prior_logits=prior_logits,
             is_chance=~to_decision,
             entropy=entropy,
             faults=faults + more_faults,
             state=step.state,
             actions=candidates.actions,
+            macro=macro,
+            gain=gain,
         )
 
     return expand

@@ -40,6 +40,8 @@ class Nodes(NamedTuple):
     faults: Array  # [B, N] int32, see `NodeEmbedding`
     state: Array  # [B, N, ...] embedding of a decision node, or afterstate of a chance node
     actions: Any = None  # [B, N, K] int32, of a decision node's edges; None: edges are actions
+    macro: Any = None  # [B, N, L] int32, the actions of its macro, padded with -1; None: none is
+    gain: Any = None  # [B, N] float32, what that is foretold to gain
 
 
 class NewNode(NamedTuple):
@@ -54,6 +56,8 @@ class NewNode(NamedTuple):
     faults: Array  # [B] int32
     state: Array  # [B, ...]
     actions: Any = None  # [B, K] int32, of its edges; None: edges are actions
+    macro: Any = None  # [B, L] int32, of its macro; None: the search has none
+    gain: Any = None  # [B] float32, of its macro
 
 
 def take(array: Array, node: Array) -> Array:
@@ -83,7 +87,7 @@ def init_nodes(root: NewNode, num_nodes: int) -> Nodes:
     empty = {
         name: jnp.full(
             (batch_size, num_nodes, *entry.shape[1:]),
-            UNVISITED if name in ("parent", "edge", "child") else 0,
+            UNVISITED if name in ("parent", "edge", "child", "macro") else 0,
             entry.dtype,
         )
         for name, entry in entries.items()
@@ -138,7 +142,12 @@ def as_mctx_tree(nodes: Nodes, invalid_actions: Array, extra_data: Any = None) -
         children_rewards=of_child(nodes.reward),
         children_discounts=of_child(nodes.discount),
         embeddings=NodeEmbedding(
-            nodes.state, nodes.is_chance, nodes.entropy, nodes.faults, _led_by(nodes)
+            nodes.state,
+            nodes.is_chance,
+            nodes.entropy,
+            nodes.faults,
+            _led_by(nodes),
+            nodes.macro,
         ),
         root_invalid_actions=invalid_actions,
         extra_data=extra_data,

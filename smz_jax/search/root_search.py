@@ -16,7 +16,9 @@ from smz_jax.search.candidates import make_edge_actions
 from smz_jax.search.edges import Edges
 from smz_jax.search.engines import gumbel_decision, make_batched_tree, make_mctx_tree
 from smz_jax.search.interface import check_model
+from smz_jax.search.macro_edges import folded_root
 from smz_jax.search.selection import decision_view
+from smz_jax.search.usage import usage
 from smz_jax.types import Array, EnvSpec, Networks, Params, SearchOutput, Space
 
 
@@ -49,7 +51,7 @@ def make_search(networks: Networks, config: Config, spec: EnvSpec) -> Callable[.
     """
     settings = config.search
     choices = make_edge_actions(settings, spec.action_space)
-    edges = Edges(choices.count)
+    edges = Edges(choices.count, int(settings.macros))
     make_tree = make_mctx_tree if settings.engine == "mctx" else make_batched_tree
     grow_tree = make_tree(networks, config, choices)
 
@@ -90,13 +92,14 @@ def make_search(networks: Networks, config: Config, spec: EnvSpec) -> Callable[.
         prior_logits = edges.of_decision(logits, num_outcomes)
         root = interface.make_root(embedding, prior_logits, value, faults)
         tree = grow_tree(params, search_key, root, invalid_actions, gumbel, actions)
+        seen = folded_root(tree, edges)
         if gumbel is not None:
-            action, action_weights = gumbel_decision(tree, logits, gumbel, settings)
-            value = mean_over_visited(tree, action_weights)
+            action, action_weights = gumbel_decision(seen, logits, gumbel, settings)
+            value = mean_over_visited(seen, action_weights)
         else:
-            action_weights = visit_weights(tree, logits, settings.num_simulations)
+            action_weights = visit_weights(seen, logits, settings.num_simulations)
             action = sample_by_temperature(rng_key, action_weights, temperature)
-            value = mean_without_noise(tree, masked, logits)
+            value = mean_without_noise(seen, masked, logits)
         return SearchOutput(
             action=choices.actions_at(actions, action),
             action_weights=choices.weights_of_options(actions, action_weights),
@@ -104,6 +107,7 @@ def make_search(networks: Networks, config: Config, spec: EnvSpec) -> Callable[.
             tree=tree,
             faults=jnp.sum(tree.embeddings.faults, axis=1),
             all_invalid=all_invalid,
+            usage=usage(tree, edges) if settings.macros or settings.jump_collapses else None,
         )
 
     return search

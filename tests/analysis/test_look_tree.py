@@ -19,7 +19,8 @@ from smz_jax.analysis.view.tree_figure import (
     tree_figure,
     why_it_ends,
 )
-from smz_jax.report.style import GREEN, GREY
+from smz_jax.report.style import GREEN, GREY, plot_text
+from smz_jax.storage.documents.macro_form import fold
 from tests.macros.test_macro_listing import FOUR
 from tests.support.look_parts import texts
 
@@ -183,3 +184,19 @@ def test_the_tree_figure_marks_its_chain():
     assert certain_nodes(TREE, 0.4) == {1, 2, 3, 4, 5}
     few = tree_figure(TreeDecision(1, 0, TREE, chain), FOUR, tree_threshold=0.4, most=6)
     assert "6 of 8 nodes" in " ".join(texts(few)) and len(few.axes[0].lines) == 5
+
+
+def test_the_tree_figure_names_the_macro_on_its_edge():
+    """Edge 4 of a decision node is its macro's, of a chance node its first outcome."""
+    macro = np.full((8, 3), -1)
+    macro[2, :2] = 1, 1
+    edge = TREE.edge.copy()
+    edge[5] = 4  # from node 2
+    tree = TREE._replace(macro=macro, edge=edge, entropy=np.where(np.arange(8) == 5, 2.0, 0.5))
+    assert [tree.by_macro(node) for node in range(1, 8)] == [node == 5 for node in range(1, 8)]
+    figure = tree_figure(TreeDecision(0, 7, tree, Chain((0,), (), ())), FOUR, tree_threshold=0.4)
+    said = texts(figure)
+    assert plot_text(fold([FOUR["action_names"][1]] * 2)) in said, said
+    assert any("a macro, by one jump" in x for x in said)
+    plain = tree_figure(TreeDecision(0, 7, TREE, Chain((0,), (), ())), FOUR, tree_threshold=0.4)
+    assert not any("a macro, by one jump" in x for x in texts(plain))

@@ -7,11 +7,19 @@ import time
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from smz_jax.config.check import ConfigError
 from smz_jax.config.settings import EnvConfig
 from smz_jax.envs import check_env_id
-from smz_jax.envs.grid.map import MAPS, GridMap, generate_map, map_from_kwargs, read_map
+from smz_jax.envs.grid.map import (
+    MAPS,
+    GridMap,
+    generate_map,
+    generate_maze,
+    map_from_kwargs,
+    read_map,
+)
 from smz_jax.envs.grid.rules import (
     evaluation_returns,
     finite_horizon,
@@ -75,7 +83,7 @@ def test_deterministic_is_the_same_map_without_chance():
         ({"map": "../.G"}, "a map with a start S"),
         ({"map": "S#G"}, "open from (0, 0) to a goal"),
         ({"map": "SOG"}, "open from (0, 0) to a goal"),
-        ({"map": "slipery"}, "one of generated, slippery, deterministic"),
+        ({"map": "slipery"}, "one of generated, maze, slippery, deterministic"),
         ({"map": ""}, "lines of cells, or one of"),
         ({"map": "S" * 65 + "G"}, "at most 64 x 64 cells"),
         ({"map": 3}, "text"),
@@ -89,6 +97,9 @@ def test_deterministic_is_the_same_map_without_chance():
         ({"map": "generated", "seed": True}, "env.kwargs.seed = True"),
         ({"map": "generated", "size": 4, "walls": 1.0, "slippery": 0, "pits": 0}, "no map of seed"),
         ({"map": "generated", "slip": -1}, "in [0, 1]"),
+        ({"map": "maze", "size": 8}, "env.kwargs.size = 8 is not allowed: it must be an odd"),
+        ({"map": "maze", "loops": 2}, "env.kwargs.loops = 2"),
+        ({"map": "maze", "pits": 0.1}, "one of map, observation, slip"),
         ({"observation": "sound"}, "one of vector, image"),
     ],
 )
@@ -102,6 +113,24 @@ def test_what_cannot_be_played_is_answered_in_one_line(kwargs, message):
 def test_other_ids_are_refused():
     with pytest.raises(ConfigError, match="GridWorld"):
         check_env_id(EnvConfig(suite="grid", id="Breakout"))
+
+
+def test_mazes_join_all_rooms_and_follow_their_shares():
+    wanted = {"map": "maze", "seed": 3, "size": 15, "slip": 0.5}
+    assert generate_maze(3, 15, slip=0.5) == map_from_kwargs(wanted) != generate_maze(4, 15)
+    for seed in range(5):
+        plain = generate_maze(seed, 11, loops=0.0, starts=0.0)
+        cells = plain.cells != "#"
+        # A tree: 36 rooms, joined by 35 openings, and no way is closed.
+        assert np.all(cells[::2, ::2]) and cells.sum() == 71 and not np.any(cells[1::2, 1::2])
+        assert ndimage.label(cells)[1] == 1
+        assert plain.find("S") == [(0, 0)] and plain.find("G") == [(10, 10)]
+    texts = [generate_maze(s, 15, loops=0.3, slippery=0.2, starts=0.1).text for s in range(30)]
+    shares = [sum(text.count(cell) for text in texts) / 30 for cell in "#.~S"]
+    # 225 cells: 64 rooms, 63 openings and 0.3 of the other 49 walls between rooms.
+    floor = 64 + 63 + 0.3 * 49
+    expected = [225 - floor, 0.8 * 0.9 * floor, 0.2 * 0.9 * floor, 0.1 * floor]
+    np.testing.assert_allclose(shares, expected, atol=3)
 
 
 def test_generated_maps_follow_their_seed_and_shares():

@@ -12,10 +12,11 @@ import pytest
 from smz_jax.config.search import SearchConfig
 from smz_jax.config.training import LossConfig
 from smz_jax.learning import jump as jumps
-from smz_jax.learning import learner
+from smz_jax.learning import jump_check, learner
 from smz_jax.model import steps
 from smz_jax.model.jump import CLOSED, reward_sum_support
 from smz_jax.model.networks import make_networks
+from smz_jax.model.values import scalar_to_probs
 from smz_jax.types import AfterstatePrediction, DynamicsOutput, Prediction, ReplaySample
 from tests.learning import test_learner as toy
 from tests.model.test_networks import random_params
@@ -45,27 +46,69 @@ def windows(count=64, seed=0):
     )
 
 
-def test_windows_equal_plain_loops():
+def no_cuts(count=64, action=0):
+    nowhere = jnp.zeros((L, count), jnp.bool_), jnp.full((L, count), action, jnp.int32)
+    return jumps.Drawn(*nowhere, length=jnp.zeros(count, jnp.int32))
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_windows_equal_plain_loops(cut):
     rows = windows()
     config = make_config(jump_length=L + 1)  # the windows hold no more than L
-    got = jumps.jump_windows(jax.tree.map(jnp.asarray, rows), toy.ROOT, config)
+    drawn = no_cuts(action=toy.A)  # an action that is none
+    if cut:
+        drawn = drawn._replace(cuts=jax.random.bernoulli(jax.random.key(0), 0.4, (L, 64)))
+    got = jumps.jump_windows(jax.tree.map(jnp.asarray, rows), toy.ROOT, config, drawn)
+    pieces = 0
     for b in range(64):
-        total, factor, real, alive = 0.0, 1.0, True, True
+        total, factor, real, alive, over, taken = 0.0, 1.0, True, True, False, []
         for i in range(L):
             row = toy.ROOT + i
+            over = over or (real and not alive)
             real = real and alive and not rows.is_first[b, row + 1]
             if real:
                 total += factor * rows.reward[b, row]
+            taken.append(toy.A if over else rows.action[b, row])
             factor *= GAMMA * rows.discount[b, row]
             alive = real and rows.discount[b, row] != 0
             assert bool(got.real[i, b]) == real and bool(got.alive[i, b]) == alive
-            if real:
+            assert bool(got.over[i, b]) == over
+            if real or over:
                 assert float(got.rewards[i, b]) == pytest.approx(total, abs=1e-5)
-    for i in range(L):
-        expected = np.full((64, L + 1), -1)
-        expected[:, : i + 1] = rows.action[:, toy.ROOT : toy.ROOT + i + 1]
-        np.testing.assert_array_equal(got.actions[i], expected)
+                expected = taken + [-1] * (L + 1 - len(taken))
+                np.testing.assert_array_equal(got.actions[i, b], expected)
+            if drawn.cuts[i, b]:
+                total, factor, taken, pieces = 0.0, 1.0, [], pieces + 1
     assert 0.1 < float(jnp.mean(got.alive)) < float(jnp.mean(got.real)) < 0.9
+    assert float(jnp.mean(got.over)) > 0.05 and (pieces > 64) == cut
+
+
+def test_pieces_begin_where_the_one_before_them_is_foreseen_to_end():
+    config = make_config()
+    networks = make_networks(config.network, toy.SPEC)
+    key, params = jax.random.key(0), random_params(networks)
+    embeddings = jax.random.uniform(key, (L + 1, 64, 8))
+    drawn = jumps.draw(jax.random.key(1), (L, 64), toy.A)
+    share = np.mean(np.any(drawn.cuts, axis=0))
+    assert 0.3 < share < 0.6, share
+    rows = jax.tree.map(jnp.asarray, windows())
+    rows = jumps.jump_windows(rows, toy.ROOT, config, drawn)
+    terms, told = jumps.jump_terms(networks, config, params, rows, embeddings, drawn)
+    start = embeddings[0]
+    for i in range(L):
+        end, logits = networks.jump(params, start, rows.actions[i])
+        sums, half = rows.rewards[i], logits.shape[1] // 2
+        target = jax.vmap(scalar_to_probs, in_axes=(0, None))(sums, half)
+        wanted = -jnp.sum(target * jax.nn.log_softmax(logits), axis=1)
+        known = rows.real[i] | rows.over[i]
+        np.testing.assert_allclose(terms["rewards"][i], jnp.where(known, wanted, 0.0), atol=1e-5)
+        here, action = np.asarray(drawn.length == i), drawn.actions[0]
+        certain = steps.decide(networks, params, embeddings[i + 1], action).entropy < 0.5
+        foreseen = steps.certainty(networks, params, end, action)
+        np.testing.assert_array_equal(told.certain[1][here], certain[here])
+        np.testing.assert_allclose(told.logits[1][here], foreseen[here], atol=1e-5)
+        np.testing.assert_array_equal(told.known[1][here], rows.alive[i][here])
+        start = jnp.where(drawn.cuts[i][:, None], end, start)
 
 
 def test_the_support_holds_the_largest_sum():
@@ -115,9 +158,9 @@ def test_no_gradient_reaches_the_model():
     rows = jumps.jump_windows(jax.tree.map(jnp.asarray, windows()), toy.ROOT, config)
 
     def total(params, embeddings):
-        given = rows, embeddings, jnp.zeros(64, jnp.int32)
-        terms, is_certain = jumps.jump_terms(networks, config, params, *given)
-        assert is_certain.shape == (64,)
+        given = rows, embeddings, no_cuts()
+        terms, told = jumps.jump_terms(networks, config, params, *given)
+        assert told.certain.shape == (2, 64)
         return sum(jnp.sum(x) for x in terms.values())
 
     of_params, of_embeddings = jax.grad(total, argnums=(0, 1))(params, jnp.float32(embeddings))
@@ -132,11 +175,12 @@ def test_ends_are_worth_nothing_and_last_no_longer():
     networks = make_networks(config.network, toy.SPEC)
     params, embeddings = random_params(networks), np.random.default_rng(0).random((L + 1, 64, 8))
     rows = jumps.jump_windows(jax.tree.map(jnp.asarray, windows()), toy.ROOT, config)
-    given = rows, jnp.float32(embeddings), jnp.zeros(64, jnp.int32)
+    given = rows, jnp.float32(embeddings), no_cuts()
     terms, _ = jumps.jump_terms(networks, config, params, *given)
-    over = np.asarray(rows.real & ~rows.alive)
-    assert 5 < over.sum() < np.asarray(rows.real).sum() - 5
-    for step, window in zip(*np.nonzero(rows.real), strict=True):
+    known = np.asarray(rows.real | rows.over)
+    over = known & ~np.asarray(rows.alive)
+    assert 5 < over.sum() < np.asarray(rows.real).sum() - 5 and np.any(rows.over)
+    for step, window in zip(*np.nonzero(known), strict=True):
         taken = rows.actions[step, window][None]
         leap = networks.jump(params, jnp.float32(embeddings[:1, window]), taken)[0]
         chance = 1 / (1 + np.exp(-float(networks.continuation(params, leap)[0])))
@@ -149,7 +193,7 @@ def test_ends_are_worth_nothing_and_last_no_longer():
             assert float(terms["value"][step, window]) == pytest.approx(none, rel=1e-3)
             assert float(terms["end"][step, window]) == float(terms["policy"][step, window]) == 0
     for name in ("rewards", "value", "end", "policy", "lasting"):
-        assert not np.any(np.asarray(terms[name])[~np.asarray(rows.real)])
+        assert not np.any(np.asarray(terms[name])[~known])
 
 
 RING = 5
@@ -259,13 +303,13 @@ def scripted_check(wrong):
 
 @pytest.mark.parametrize("wrong", [0.0, 0.5])
 def test_the_check_equals_plain_loops(monkeypatch, wrong):
-    monkeypatch.setattr(jumps, "CHECK_BATCHES", 1)
-    monkeypatch.setattr(jumps, "HELD_OUT", 2)  # all rows of the batch
+    monkeypatch.setattr(jump_check, "CHECK_BATCHES", 1)
+    monkeypatch.setattr(jump_check, "HELD_OUT", 2)  # all rows of the batch
     config = make_config()
     rows, sample, networks, replay = scripted_check(wrong)
-    check = jumps.make_jump_check(networks, replay, config, toy.SPEC)
+    check = jump_check.make_jump_check(networks, replay, config, toy.SPEC)
     got = check({}, None, jax.random.key(0))
-    held = np.asarray(jumps.held_out(sample, toy.ROOT))
+    held = np.asarray(jump_check.held_out(sample, toy.ROOT))
     assert 5 < held.sum() < 40
     gamma = config.learner.gamma
     for length in range(1, L + 1):

@@ -13,7 +13,7 @@ from smz_jax.config.settings import Config, NetworkConfig
 from smz_jax.model.networks import make_networks
 from smz_jax.search.candidates import make_edge_actions
 from smz_jax.search.control import Control
-from smz_jax.search.expansion import make_expand, on_rows
+from smz_jax.search.expansion import Place, make_expand, on_rows
 from smz_jax.search.root_search import make_prior_policy, make_search
 from smz_jax.types import EnvSpec, Space
 from tests.support.search_runs import run_search
@@ -321,10 +321,7 @@ def test_a_function_that_no_row_needs_is_not_run(kind, collapse, expected):
     jax.jit(expand)(
         as_params(tables),
         jax.random.key(0),
-        embed(tables, [0, 1, 2, 3]),
-        None,
-        jnp.where(from_chance, 3, 1),
-        from_chance,
+        Place(embed(tables, [0, 1, 2, 3]), None, None, jnp.where(from_chance, 3, 1), from_chance),
         jnp.ones(4, bool),
         jnp.ones(4, bool),
     )

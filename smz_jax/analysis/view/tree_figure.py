@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from smz_jax.config.training import MacroConfig
-from smz_jax.report.style import DPI, GREEN, GREY, plot_text
+from smz_jax.report.style import BLUE, DPI, GREEN, GREY, plot_text
 from smz_jax.storage.documents.macro_form import fold
 from smz_jax.types import LEAPT
 
@@ -21,6 +21,7 @@ UNCERTAIN = ":"
 """Line of an uncertain transition."""
 PALE, DARK_GREEN, WHITE = "#B5B5B5", "#00694D", "#FFFFFF"
 LINE: Any = {"color": PALE, "linewidth": 1.4}
+MACRO_LINE: Any = {"color": BLUE, "linewidth": 2.4, "linestyle": "-"}
 
 Places = Mapping[int, tuple[float, float]]
 
@@ -34,6 +35,21 @@ class SmallTree(NamedTuple):
     is_chance: np.ndarray  # [N] bool
     entropy: np.ndarray  # [N] float, of a chance node, or of the collapsed edge to a decision node
     num_actions: int
+    macro: np.ndarray | None = None  # [N, L] int, actions of the node's macro, padded with -1; its
+    #                                  edge comes after those of the actions. None: none has one
+
+    def by_macro(self, node: int) -> bool:
+        """Whether a macro's edge leads to a node."""
+        above = int(self.parent[node])
+        on_edge = self.macro is not None and int(self.edge[node]) == self.num_actions
+        return on_edge and not bool(self.is_chance[above])
+
+    def words(self, node: int, names: Sequence[str]) -> str | None:
+        """What is played on the way to a node: an action, a macro's; None after a chance node."""
+        above, edge = int(self.parent[node]), int(self.edge[node])
+        if self.macro is not None and self.by_macro(node):
+            return fold([names[action] for action in self.macro[above].tolist() if action >= 0])
+        return None if self.is_chance[above] or edge >= self.num_actions else names[edge]
 
     def via(self, node: int) -> int:
         """The node that holds the entropy of the transition that leads to or through a node.
@@ -73,7 +89,9 @@ def to_host(tree: Any, num_actions: int) -> SmallTree:
         *(tree.parents[0], edge[0], tree.node_visits[0]),
         *(tree.embeddings.is_chance[0], tree.embeddings.entropy[0]),
     )
-    return SmallTree(*jax.device_get(fields), num_actions=num_actions)
+    macro = tree.embeddings.macro
+    macro = None if macro is None else jax.device_get(macro[0])
+    return SmallTree(*jax.device_get(fields), num_actions=num_actions, macro=macro)
 
 
 def chains(tree: SmallTree, threshold: float, max_length: int) -> list[Chain]:
@@ -225,7 +243,7 @@ def tree_figure(
     axes.set_ylim(leaves - 0.3, -0.7)
     axes.set_xlim(-0.4, max(x for x, _ in places.values()) + 0.6)
     axes.set_axis_off()
-    _legend(figure, tree_threshold)
+    _legend(figure, tree_threshold, tree.macro is not None)
     return figure
 
 
@@ -236,21 +254,23 @@ def _draw_edges(
     tree, chain = decided.tree, decided.chain.nodes
     labelled = {*chain, *most_visited_path(tree), *ways_on(tree, chain[-1])}
     for node in [*places][1:]:
-        above, edge, (x, y) = int(tree.parent[node]), int(tree.edge[node]), places[node]
+        above, (x, y) = int(tree.parent[node]), places[node]
         (left, top), drawn = places[above], node in chain[1:]
         bend = left + 0.2 * (x - left)  # early, so that there is room for a word
         line: Any = {"color": GREEN, "linewidth": 5.0} if drawn else dict(LINE)
         line |= {"linestyle": "-" if drawn or node in certain else UNCERTAIN}
+        if tree.by_macro(node) and not drawn:
+            line |= MACRO_LINE
         line |= {"zorder": 2 if drawn else 1, "solid_joinstyle": "round"}
         axes.plot([left, bend, bend, x], [top, top, y, y], **line)
-        if tree.is_chance[above] or edge >= tree.num_actions:
+        if (words := tree.words(node, names)) is None:
             continue
         style: Any = {"xy": (left + 0.6 * (x - left), y), "ha": "center", "zorder": 5}
         style |= {"textcoords": "offset points", "color": "#555555"}
         bold: Any = {"fontweight": "normal", "fontsize": 7}
         if node in chain:
             style["color"], bold = DARK_GREEN, {"fontweight": "bold", "fontsize": 9}
-        axes.annotate(plot_text(names[edge]), xytext=(0, 3), va="bottom", **bold, **style)
+        axes.annotate(plot_text(words), xytext=(0, 3), va="bottom", **bold, **style)
         if node in labelled:
             entropy = "jump" if tree.entropy[node] >= LEAPT else f"{float(tree.entropy[node]):.2f}"
             axes.annotate(entropy, xytext=(0, -4), va="top", fontsize=8, **style)
@@ -283,7 +303,7 @@ def _draw_nodes(axes: Axes, decided: TreeDecision, places: Places, certain: set[
     axes.annotate(f"root, {int(tree.visits[0])} visits", places[0], (0, -14), **style)
 
 
-def _legend(figure: Figure, threshold: float) -> None:
+def _legend(figure: Figure, threshold: float, has_macros: bool) -> None:
     square: Any = {"linestyle": "", "marker": "s", "color": GREY}
     hollow = {"markerfacecolor": WHITE, "markeredgecolor": GREY, "markersize": 5}
     ring = {"markerfacecolor": "none", "markeredgecolor": GREEN, "markeredgewidth": 2}
@@ -296,5 +316,7 @@ def _legend(figure: Figure, threshold: float) -> None:
         f"certain (entropy < {threshold:g})": LINE,
         "uncertain": LINE | {"linestyle": UNCERTAIN},
     }
+    if has_macros:
+        styles["a macro, by one jump"] = LINE | MACRO_LINE
     handles = [Line2D([], [], label=label, **style) for label, style in styles.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=9)

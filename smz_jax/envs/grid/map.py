@@ -202,16 +202,72 @@ def generate_map(
     raise ConfigError(f"env.kwargs: no map of seed {seed} in 1,000 has a way to the goal")
 
 
+def generate_maze(
+    seed: int,
+    size: int = 9,
+    *,
+    loops: float = 0.15,
+    slippery: float = 0.0,
+    starts: float = 0.1,
+    **rules: float,
+) -> GridMap:
+    """A square maze drawn from a seed: rooms at every second cell, joined by a depth-first search.
+
+    Start top left, goal bottom right.
+
+    Args:
+        seed: at least 0.
+        size: height and width in cells, an odd number.
+        loops: share of the walls between two rooms that are opened again.
+        slippery: share of slippery cells among those that are neither start nor goal.
+        starts: share of further starts among all cells but the goal.
+        rules: the other fields of `GridMap`.
+
+    Raises:
+        ConfigError: if a value is not allowed.
+    """
+    good = type(seed) is int and seed >= 0
+    require(good, "env.kwargs.seed", seed, "a whole number, at least 0")
+    good = type(size) is int and 3 <= size <= MAX_SIZE and size % 2 == 1
+    require(good, "env.kwargs.size", size, f"an odd number in 3..{MAX_SIZE - 1} for a maze")
+    for name, share in (("loops", loops), ("slippery", slippery), ("starts", starts)):
+        _require_number(name, share, 1)
+    generator = np.random.default_rng(seed)
+    cells = np.full((size, size), "#")
+    cells[0, 0], way = ".", [(0, 0)]
+    while way:
+        y, x = way[-1]
+        around = [(y + 2 * dy, x + 2 * dx) for dy, dx in MOVES]
+        closed = [(v, u) for v, u in around if min(v, u) >= 0 and max(v, u) < size]
+        closed = [room for room in closed if cells[room] == "#"]
+        if not closed:
+            way.pop()
+            continue
+        v, u = closed[generator.integers(len(closed))]
+        cells[(y + v) // 2, (x + u) // 2] = cells[v, u] = "."
+        way.append((v, u))
+    between = np.add.outer(np.arange(size), np.arange(size)) % 2 == 1
+    cells[(generator.random(cells.shape) < loops) & between & (cells == "#")] = "."
+    drawn = generator.random((2, *cells.shape))
+    cells[(drawn[0] < slippery) & (cells == ".")] = "~"
+    cells[(drawn[1] < starts) & (cells != "#")] = "S"
+    cells[0, 0], cells[-1, -1] = "S", "G"
+    return GridMap(rows=tuple("".join(row) for row in cells), **rules)
+
+
 _RULES = tuple(field.name for field in dataclasses.fields(GridMap) if field.name != "rows")
-_SHARES = ("size", "slippery", "pits", "walls", "coins")
+_DRAWN = {
+    "generated": ("seed", "size", "slippery", "pits", "walls", "coins"),
+    "maze": ("seed", "size", "loops", "slippery", "starts"),
+}
 
 
 def map_from_kwargs(kwargs: Mapping[str, Any]) -> GridMap:
     """The map of `env.kwargs`.
 
     Args:
-        kwargs: `map` (a name of `MAPS`, text, or `generated`; unset: `slippery`), the fields of
-            `GridMap`, and for a generated one the arguments of `generate_map`.
+        kwargs: `map` (a name of `MAPS`, text, `generated` or `maze`; unset: `slippery`), the fields
+            of `GridMap`, and for a drawn one the arguments of `generate_map` or `generate_maze`.
 
     Raises:
         ConfigError: in one line, for an unknown name or a value that is not allowed.
@@ -219,14 +275,14 @@ def map_from_kwargs(kwargs: Mapping[str, Any]) -> GridMap:
     given = dict(kwargs)
     text = given.pop("map", "slippery")
     require(isinstance(text, str), "env.kwargs.map", text, "text")
-    is_generated = text == "generated"
-    known = (*_RULES, *(("seed", *_SHARES) if is_generated else ()))
+    known = (*_RULES, *_DRAWN.get(text, ()))
     for name in given:
         require(name in known, "env.kwargs", name, "one of map, observation, " + ", ".join(known))
-    if is_generated:
-        return generate_map(given.pop("seed", 0), **given)
+    if text in _DRAWN:
+        draw = generate_maze if text == "maze" else generate_map
+        return draw(given.pop("seed", 0), **given)
     looks_like_map = text in MAPS or "/" in text or "\n" in text or set(text) <= set(CELLS)
-    names = "generated, " + ", ".join(MAPS)
+    names = ", ".join((*_DRAWN, *MAPS))
     require(looks_like_map, "env.kwargs.map", text, f"one of {names}, or lines divided by /")
     return read_map(text, **given)
 

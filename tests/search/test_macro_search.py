@@ -1,0 +1,222 @@
+"""Macro edges: the tree of a plain-Python twin, and with no macro that may be used none."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from smz_jax.config.check import ConfigError
+from smz_jax.config.search import SearchConfig
+from smz_jax.config.settings import Config, NetworkConfig
+from smz_jax.config.training import LearnerConfig, MacroConfig
+from smz_jax.macros.mine.windows import tree_windows
+from smz_jax.search.root_search import make_search
+from smz_jax.types import LEAPT, EnvSpec, Space
+from tests.search.test_jump_search import ENDED, GAMMA, THRESHOLD, half_certain, jumping_networks
+from tests.support import tabular
+from tests.support.macro_search_twin import MACRO, MacroTwin
+
+STATES, ACTIONS, OUTCOMES, SLOTS, LONGEST = 5, 3, 4, 6, 3
+MACROS = [(0, 1), (1, 1, 1), (2, 0), (0, 2, 1), (2, 2), (1, 0)]
+SIMULATIONS, AGREEMENT = 24, 0.3
+RULES = [("puct", "puct", "siblings"), ("puct", "puct", "tree"), ("gumbel", "puct", "siblings"),
+         ("gumbel", "gumbel", "siblings")]  # fmt: skip
+
+
+def networks_with_gains():
+    """The tabular model with a right jump, and a head that reads a table."""
+
+    def gains(params, state):
+        row = jnp.argmax(state, axis=-1) // ACTIONS
+        return params["gain"][row], jnp.where(params["certain"][row], 9.0, 2.0)
+
+    return jumping_networks()._replace(gains=gains)
+
+
+@functools.cache
+def compiled(rules, macros=True):
+    root, interior, qtransform = rules
+    config = Config(
+        search=SearchConfig(
+            num_simulations=SIMULATIONS, collapse_threshold=THRESHOLD, root=root,
+            interior=interior, qtransform=qtransform, macros=macros, macro_agreement=AGREEMENT,
+        ),
+        network=NetworkConfig(jump_length=LONGEST, gain_slots=SLOTS),
+        learner=LearnerConfig(gamma=GAMMA),
+    )  # fmt: skip
+    spec = EnvSpec("tabular", (1,), 1, np.dtype("float32"), Space(ACTIONS, ("?",) * ACTIONS), 1)
+    search = make_search(networks_with_gains(), config, spec)
+    return jax.jit(functools.partial(search, noise=0.0))
+
+
+def run(tables, gain, certain, invalid, rules, usable=True, macros=True):
+    owners = np.full((SLOTS, LONGEST), -1, np.int32)
+    for slot, actions in enumerate(MACROS):
+        owners[slot, : len(actions)] = actions
+    known = {"actions": jnp.asarray(owners), "usable": jnp.full((SLOTS,), usable)}
+    params = {
+        "tables": tabular.as_params(tables),
+        "gain": jnp.float32(gain),
+        "certain": jnp.asarray(certain),
+        "jump": {"gains": known},
+    }
+    state = tabular.embed(tables, range(STATES))
+    given = jax.random.key(3), state, np.float32(invalid), jnp.float32(0.0)
+    return compiled(rules, macros)(params, *given)
+
+
+def jumps_of(tables):
+    def jump(state, actions):
+        total, factor = 0.0, 1.0
+        for action in actions:
+            place = state, action, int(tables.chance[state, action].argmax())
+            total, factor = total + factor * tables.reward[place], factor * GAMMA
+            state = int(tables.successor[place])
+        return state, total, factor * (1 - ENDED[state])
+
+    return jump
+
+
+def drawn(seed, off):
+    """Tables, some of whose pairs are certain, and what is foretold of macros: `off` by so much."""
+    rng = np.random.default_rng(seed)
+    tables = tabular.random_tables(seed, states=STATES, actions=ACTIONS, outcomes=OUTCOMES)
+    certain = tabular.deterministic(tables, seed).chance
+    tables = tables._replace(chance=certain if seed % 2 else half_certain(tables).chance)
+    gain, jump = np.zeros((STATES, SLOTS)), jumps_of(tables)
+    for state in range(STATES):
+        for slot, actions in enumerate(MACROS):
+            end, total, discount = jump(state, actions)
+            gain[state, slot] = total + discount * tables.value[end] - tables.value[state]
+    gain += off * rng.normal(size=gain.shape)
+    invalid = np.arange(ACTIONS) == rng.integers(0, ACTIONS, (STATES, 1))
+    invalid &= rng.random((STATES, 1)) < 0.5
+    return tables, gain, rng.random(gain.shape) < 0.7, invalid
+
+
+def check_usage(twin, usage):
+    """The calls by function, and the ways of the simulations, by walking up from each node."""
+    calls = {"calls_afterstate": 0, "calls_dynamics": 0, "calls_jump": twin.refused}
+    through = depth = 0
+    made = [entry for entry in twin.nodes[1:] if entry]
+    for node, parent, edge in made:
+        from_chance = twin.nodes[parent][0].is_chance
+        calls["calls_jump"] += edge == MACRO
+        calls["calls_afterstate"] += edge != MACRO and not from_chance
+        calls["calls_dynamics"] += edge != MACRO and not node.is_chance
+        on_macro, steps = False, 0
+        while parent >= 0:
+            above = twin.nodes[parent][0]
+            on_macro |= edge == MACRO
+            length = len(MACROS[above.macro]) if edge == MACRO else 1
+            steps += 0 if node.is_chance else length
+            node, parent, edge = twin.nodes[parent]
+        through, depth = through + on_macro, depth + steps
+    expected = calls | {"macro_simulations": through / len(made), "depth": depth / len(made)}
+    assert usage == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("rules", RULES)
+def test_the_tree_is_that_of_plain_python(rules):
+    root, interior, qtransform = rules
+    seen = macros = refused = 0
+    for seed in range(12):
+        tables, gain, certain, invalid = drawn(seed, off=0.25)
+        found = run(tables, gain, certain, invalid, rules)
+        for state in range(STATES):
+            twin = MacroTwin(
+                tables, state, macros=MACROS, gains=gain, certain=certain, jump=jumps_of(tables),
+                agreement=AGREEMENT, root=root, interior=interior, qtransform=qtransform,
+                simulations=SIMULATIONS, gamma=GAMMA, invalid=invalid[state], threshold=THRESHOLD,
+                ended=ENDED,
+            )  # fmt: skip
+            if twin.margin < 1e-4:
+                continue
+            seen, refused = seen + 1, refused + twin.refused
+            tree = jax.tree.map(lambda x, row=state: np.asarray(x[row]), found.tree)
+            for index, entry in enumerate(twin.nodes):
+                if entry is None:
+                    assert tree.node_visits[index] == 0 and tree.parents[index] == -1
+                    continue
+                node, parent, edge = entry
+                assert tree.node_visits[index] == node.visits
+                assert tree.node_values[index] == pytest.approx(node.value, abs=1e-4)
+                if parent < 0:
+                    continue
+                assert tree.parents[index] == parent
+                from_chance = twin.nodes[parent][0].is_chance
+                if edge == MACRO:
+                    macros += 1
+                    edge = ACTIONS
+                    assert tree.embeddings.entropy[index] == LEAPT
+                elif from_chance:
+                    edge += ACTIONS + 1
+                assert tree.action_from_parent[index] == edge
+                place = parent, edge
+                assert tree.children_rewards[place] == pytest.approx(node.reward, abs=1e-5)
+                assert tree.children_discounts[place] == pytest.approx(node.discount, abs=1e-6)
+            check_usage(twin, {name: float(x[state]) for name, x in found.usage.items()})
+            weights = np.asarray(found.action_weights[state])
+            np.testing.assert_allclose(weights, twin.decide(), atol=1e-4)
+            assert not weights[invalid[state]].any()
+    assert compiled(rules, True)._cache_size() == 1
+    assert seen > 40 and macros > 40 and refused > 20, (seen, macros, refused)
+
+
+@pytest.mark.parametrize("rules", RULES)
+def test_where_no_macro_may_be_used_it_is_the_search_without(rules):
+    tables, gain, certain, invalid = drawn(1, off=9.0)
+    ours = run(tables, gain, certain, invalid, rules, usable=False)
+    theirs = run(tables, gain, certain, invalid, rules, macros=False)
+    assert np.all(ours.tree.embeddings.macro == -1)
+    for name in ("children_index", "children_visits", "children_values", "children_prior_logits"):
+        without = np.delete(np.asarray(getattr(ours.tree, name)), ACTIONS, axis=-1)
+        np.testing.assert_array_equal(without, getattr(theirs.tree, name))
+    for name in ("node_visits", "node_values", "parents"):
+        np.testing.assert_array_equal(getattr(ours.tree, name), getattr(theirs.tree, name))
+    for name in ("action", "action_weights", "value"):
+        np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
+
+
+def test_what_is_refused_leaves_nothing_behind():
+    """All jumps are refused: no mean knows of them, and each row has as many simulations fewer."""
+    tables, gain, certain, invalid = drawn(1, off=0.0)
+    rules = RULES[-1]
+    found = run(tables, gain + 10.0, certain, invalid, rules)
+    assert not np.any(np.asarray(found.tree.action_from_parent) == ACTIONS)
+    done = np.asarray(found.tree.node_visits[:, 0]) - 1
+    empty = np.sum(np.asarray(found.tree.node_visits) == 0, axis=1)
+    np.testing.assert_array_equal(done + empty, SIMULATIONS)
+    assert empty.sum() > 0
+
+
+def test_nothing_is_mined_of_a_macro():
+    tables, gain, certain, invalid = drawn(1, off=0.0)
+    tree = run(tables, gain, certain, invalid, RULES[-1]).tree
+    by_macro = np.asarray(tree.action_from_parent) == ACTIONS
+    settings = MacroConfig(min_length=1, max_length=3, tree_threshold=1.0)
+    _, stats = tree_windows(tree, lambda nodes, _: 0 * nodes, settings, ACTIONS)
+    known = np.asarray(tree.node_visits > 0) & (np.asarray(tree.parents) >= 0)
+    assert by_macro.sum() > 5
+    assert int(stats.transitions_tree) == (known & ~by_macro).sum()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"network": NetworkConfig(jump_length=3)}, "network.gain_slots"),
+        ({"network": NetworkConfig(gain_slots=3)}, "network.jump_length"),
+        ({"macro": MacroConfig(head_learning_rate=0.0)}, "macro.head_learning_rate"),
+        ({"macro": MacroConfig(slots=2)}, "network.gain_slots"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(changed, message):
+    good = {
+        "search": SearchConfig(macros=True),
+        "network": NetworkConfig(jump_length=3, gain_slots=3),
+    }
+    Config(**good)
+    with pytest.raises(ConfigError, match=message):
+        Config(**(good | changed))
