@@ -161,6 +161,40 @@ _add(
     shown=lambda runs: any(run.vectors("jump/near") for run in runs),
 )
 _add(
+    "planning",
+    "Planning with jumps and macros",
+    "What a search did, on average: which share of its simulations went through a macro, how "
+    "many steps of the game deep they ended, and how often it called the model's functions and the "
+    "jump. And how good the head is that says what macros gain, on held-out states: of the best "
+    "gain the share that its choice realises, and the share of what it holds certain that is not. "
+    "Marked: from where on a search may use macros.",
+    Plot("simulations through a macro", [Line("search/macro_simulations")], scale="share"),
+    Plot("depth in steps of the game", [Line("search/depth")]),
+    Plot(
+        "calls of a search",
+        [
+            Line("search/calls_jump", "jump", style.BLUE),
+            Line("search/calls_afterstate", "phi, psi", style.GREEN, "--"),
+            Line("search/calls_dynamics", "g", style.GREEN, ":"),
+        ],
+    ),
+    Plot(
+        "gain realised",
+        [Line("gains/share")],
+        scale="share",
+        marks=[Mark(0.85, "at least 0.85", style.GREY, ":")],
+    ),
+    Plot(
+        "falsely certain",
+        [Line("gains/false_yes")],
+        marks=[Mark(0.03, "at most 0.03", style.GREY, ":")],
+    ),
+    Plot("slots that a search may use", [Line("gains/usable")]),
+    shown=lambda runs: any(
+        run.curve(key)[0] for run in runs for key in ("search/depth", "gains/share")
+    ),
+)
+_add(
     "entropy_hist",
     "Transition entropy, at the last check",
     "How random replayed transitions are to the model. All at 0: it takes everything for certain. "

@@ -149,6 +149,18 @@ def test_the_jump_stands_beside_the_steps_of_the_model(run, several, tmp_path):
     assert len(draw("jump", [load_run(path), load_run(other)]).axes[0].lines) == 2
 
 
+def test_what_searches_did_with_jumps_is_shown_where_it_was_measured(run, tmp_path):
+    path = write_run(tmp_path / "breakout" / "macros", iterations=20)
+    for name in ("search/macro_simulations", "search/depth", "search/calls_jump", "gains/share"):
+        append_row(path, {"env_steps": 100, name: 0.5})
+    plots = draw("planning", [load_run(path)]).axes
+    assert [axes.get_title() for axes in plots if axes.lines][:2] == [
+        "simulations through a macro",
+        "depth in steps of the game",
+    ]
+    assert not panels.PANELS["planning"].shown([run])
+
+
 def test_runs_with_other_unroll_steps_share_no_mean(run, tmp_path):
     other = write_run(tmp_path / "breakout" / "other", iterations=20)
     append_row(other, {f"check/value_error_{i}": 9.0 for i in range(6)})
