@@ -98,6 +98,30 @@ class Place(NamedTuple):
     from_chance: Array  # [B] bool, the node is a chance node
 
 
+def _choose_jumps(
+    networks: Networks,
+    config: Config,
+    edges: Edges,
+    params: Params,
+    place: Place,
+    action: Array,
+    may_collapse: Array,
+) -> tuple[Array, Array, Array]:
+    """Which edges are jumps `[B]`, of which actions `[B, L]`, and their discounts `[B]`."""
+    settings, gamma = config.search, config.learner.gamma
+    alone = jnp.full((len(action), config.network.jump_length - 1), -1, jnp.int32)
+    sequence, leaps = jnp.column_stack([action, alone]), jnp.zeros_like(may_collapse)
+    discount = jnp.full(action.shape, gamma, jnp.float32)
+    if settings.jump_collapses:
+        leaps = foretold_certain(networks, params, place.state, action) & may_collapse
+    if place.macro is not None:
+        by_macro = place.edge == edges.num_actions
+        sequence = jnp.where(by_macro[:, None], place.macro, sequence)
+        length = jnp.sum(place.macro >= 0, axis=1).astype(jnp.float32)
+        leaps, discount = leaps | by_macro, jnp.where(by_macro, gamma**length, discount)
+    return leaps, sequence, discount
+
+
 def make_expand(networks: Networks, config: Config, choices: EdgeActions) -> Callable[..., NewNode]:
     """The evaluation of one edge per row.
 
@@ -112,6 +136,7 @@ def make_expand(networks: Networks, config: Config, choices: EdgeActions) -> Cal
         needed hold nothing of meaning. The key, of the new node's actions, is consumed.
     """
     settings, edges = config.search, Edges(choices.count, int(config.search.macros))
+    choose_jumps = functools.partial(_choose_jumps, networks, config, edges)
     threshold, gamma = settings.collapse_threshold, config.learner.gamma
     run = functools.partial(
         on_rows, row_multiple=settings.row_multiple, control=make_control(settings)
@@ -132,17 +157,8 @@ def make_expand(networks: Networks, config: Config, choices: EdgeActions) -> Cal
         nothing = Afterstate(state, no_outcomes, zeros), no_faults
         from_decision, leaps, discount = needed & ~from_chance, None, gamma
         if settings.jump_collapses or settings.macros:
-            alone = jnp.full((len(edge), config.network.jump_length - 1), -1, jnp.int32)
-            sequence, leaps = jnp.column_stack([action, alone]), jnp.zeros_like(needed)
-            if settings.jump_collapses:
-                leaps = foretold_certain(networks, params, state, action) & may_collapse
-            if macro is not None:
-                by_macro = edge == edges.num_actions
-                sequence = jnp.where(by_macro[:, None], macro, sequence)
-                length = jnp.sum(macro >= 0, axis=1).astype(jnp.float32)
-                leaps, discount = leaps | by_macro, jnp.where(by_macro, gamma**length, gamma)
-            leaps &= from_decision
-            from_decision &= ~leaps
+            leaps, sequence, discount = choose_jumps(params, place, action, may_collapse)
+            leaps, from_decision = leaps & from_decision, from_decision & ~leaps
         afterstate, faults = run(to_afterstate, from_decision, (state, action), nothing)
         # Of a chance node, or of the edge of a collapsed one.
         entropy = jnp.where(from_chance, 0.0, afterstate.entropy)
@@ -163,8 +179,8 @@ def make_expand(networks: Networks, config: Config, choices: EdgeActions) -> Cal
         macro, gain = None, None
         if settings.macros:
             none = jnp.full((len(edge), config.network.jump_length), -1, jnp.int32), zeros
-            to_macro = functools.partial(best_macro, networks, params)
-            macro, gain = run(to_macro, needed & to_decision, step.state, none)
+            best = functools.partial(best_macro, networks, params)
+            macro, gain = run(best, needed & to_decision, step.state, none)
         candidates = choices.of_node(rng_key, step.policy_logits)
         prior_logits = jnp.where(
             to_decision[:, None],
