@@ -7,28 +7,44 @@ examples:
     python -m experiments.evaluate runs/breakout/a --checkpoint last --noise 0 --sticky_prob 0.25 \
         --json scores.json
 
+  a run of backgammon against GNU Backgammon, and every two of its kept checkpoints:
+    python -m experiments.evaluate runs/backgammon/a --opponent gnubg0 --games 1000
+    python -m experiments.evaluate runs/backgammon/a --ladder --games 200
+
 Games are whole and rewards raw; lanes play side by side, each as many games as the others, so that
 short games are not preferred. Seed and noise are those of the run's final evaluation, unless they
-are given: the same games again give the same score. Intervals are of 95 % (bootstrap over games).
+are given: the same games again give the same score. Intervals are of 95 % (bootstrap over games;
+of two players over pairs of games, from both sides with the same dice).
 """  # noqa: D405
+
+from pathlib import Path
+from typing import Any
 
 from smz_jax.analysis.requests import EvaluateRequest, check_folder
 from smz_jax.config.check import ConfigError, require
 from smz_jax.config.cli import tool
 from smz_jax.config.process import run_main
+from smz_jax.envs import check_opponent, count_players
 
 
 def evaluate(request: EvaluateRequest) -> int:
     """Plays, prints the score, and writes the numbers; raises ConfigError in one line."""
-    suite = check_folder(request.folder, request.checkpoint).env.suite
+    env = check_folder(request.folder, request.checkpoint).env
+    suite, players = env.suite, count_players(env)
+    if request.opponent is not None:
+        require(players == 2, "opponent", request.opponent, f"left out in {env.id}, for one player")
+        check_opponent(env, request.opponent)
+    if request.ladder:
+        return climb(request)
     sticky, allowed = request.sticky_prob, f"left out in suite {suite}: only Atari has them"
     require(sticky is None or suite == "atari", "sticky_prob", sticky, allowed)
     import smz_jax
     from smz_jax.storage.estimate import Estimate
-    from smz_jax.storage.files import write_json
 
     model = smz_jax.load(request.folder, request.checkpoint)
-    options = {name: getattr(request, name) for name in ("seed", "noise", "sticky_prob")}
+    options = {
+        name: getattr(request, name) for name in ("seed", "noise", "sticky_prob", "opponent")
+    }
     found = model.evaluate(request.games, **options)
     score = Estimate(*(found[f"mean{end}"] for end in ("", "_low", "_high")))
     print(
@@ -37,13 +53,41 @@ def evaluate(request: EvaluateRequest) -> int:
         f"{found['max']:g}; {found['length_mean']:.0f} steps long, {found['cut_share']:.0%} cut off"
     )
     if request.json is not None:
-        try:
-            write_json(request.json, found)
-        except OSError as error:
-            reason = f"cannot be written: {error.strerror}"
-            raise ConfigError(f"json = {str(request.json)!r} {reason}") from None
-        print(f"wrote {request.json}")
+        keep(request.json, found)
     return 0
+
+
+def climb(request: EvaluateRequest) -> int:
+    """Plays the ladder of a run, prints it, and writes it beside the run; as `evaluate`."""
+    from smz_jax.run.devices import prepare_jax
+
+    prepare_jax()
+    from smz_jax.analysis.rules.ladder import play_ladder
+    from smz_jax.report.build import build_report
+    from smz_jax.storage.documents.results_json import LADDER
+    from smz_jax.storage.estimate import Estimate
+
+    found = play_ladder(request.folder, games=request.games, seed=request.seed)
+    rows = zip(*(found[x] for x in ("env_steps", "elo", "elo_low", "elo_high")), strict=True)
+    for steps, *elo in rows:
+        print(f"{steps:>12,} steps: Elo {Estimate(*elo).text('{:.0f}'.format)}")
+    keep(request.folder / LADDER.file, found)
+    if request.json is not None:
+        keep(request.json, found)
+    print(f"report: {build_report([request.folder])}")
+    return 0
+
+
+def keep(path: Path, found: dict[str, Any]) -> None:
+    """Writes the numbers; raises ConfigError in one line if they cannot be written."""
+    from smz_jax.storage.files import write_json
+
+    try:
+        write_json(path, found)
+    except OSError as error:
+        reason = f"cannot be written: {error.strerror}"
+        raise ConfigError(f"json = {str(path)!r} {reason}") from None
+    print(f"wrote {path}")
 
 
 main = tool(evaluate, EvaluateRequest, __doc__)

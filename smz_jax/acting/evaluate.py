@@ -28,9 +28,13 @@ from smz_jax.envs.rebuilt import MAX_RESTARTS
 from smz_jax.storage.estimate import bootstrap
 from smz_jax.types import EnvSpec, Timestep
 
+Reply = Callable[[Timestep, int, np.ndarray], np.ndarray]
+"""`(timestep, step count, lanes in which it moves [B] bool) -> actions [B]`; the others' mean
+nothing."""
+
 
 def summarise_games(
-    games: list[tuple[float, int, bool]], seed: int = 0, *, copies: bool = False
+    games: list[tuple[float, int, bool]], seed: int = 0, *, copies: bool = False, seats: int = 1
 ) -> dict[str, Any]:
     """Statistics of finished games, with 95 % bootstrap intervals (percentile, 2,000 resamples).
 
@@ -42,16 +46,18 @@ def summarise_games(
         seed: of the bootstrap.
         copies: equal games are one that was repeated. An interval then resamples the distinct ones,
             each with all of its copies (the cluster bootstrap, Field and Welsh 2007).
+        seats: sides that the same games were played from, one after the other. An interval then
+            resamples the games, each with its scores from all sides: the dice are shared.
     """
     scores = np.array([game[0] for game in games], np.float64)
     distinct = Counter(game[:2] for game in games)
-    values, counts = scores, np.ones(len(scores), np.int64)
+    values, counts = scores.reshape(seats, -1).T, np.ones(len(scores), np.int64)
     if copies:
         values, counts = np.array([score for score, _ in distinct]), np.array([*distinct.values()])
 
     def resampled(statistic: Callable[..., Any], drawn: np.ndarray) -> np.ndarray:
-        if len(values) == len(scores):
-            return statistic(values[drawn])
+        if values.size == len(scores):
+            return statistic(values[drawn].reshape(len(drawn), -1))
         return np.array([statistic(np.repeat(values[row], counts[row])) for row in drawn])
 
     def interval(name: str, statistic: Callable[..., Any]) -> dict[str, float]:
@@ -101,6 +107,7 @@ def evaluate(
     num_games: int | None = None,
     sticky_prob: float | None = None,
     draws_actions: bool = False,
+    reply: Reply | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any] | None:
     """Plays whole games and returns their statistics.
@@ -117,6 +124,7 @@ def evaluate(
         num_games: at least so many.
         sticky_prob: overrides the environment's sticky actions.
         draws_actions: `act` draws every action: equal games are no copies, see `summarise_games`.
+        reply: of two players the other one, in place of `eval.opponent`.
         should_stop: called at every step; evaluation then gives up.
 
     Raises:
@@ -137,7 +145,7 @@ def evaluate(
             with contextlib.ExitStack() as stack:
                 actors = [act]
                 if players > 1:
-                    actors = take_seats(act, make_reply(config, seed, stack))
+                    actors = take_seats(act, reply or make_reply(config, seed, stack))
                 parts = [_play(x, settings, count, lanes, seed, should_stop) for x in actors]
             played = None if None in parts else join_seats(parts)
             break
@@ -150,15 +158,12 @@ def evaluate(
     if played is None:
         return None
     games = [game for games in played for game in games]
-    result = summarise_games(games, seed, copies=repeats(settings) and not draws_actions)
+    copies = repeats(settings) and not draws_actions
+    result = summarise_games(games, seed, copies=copies, seats=players)
     if isinstance(act, Agent):
         result["search_faults"] = act.faults - before[0]
         result["search_all_invalid"] = act.all_invalid - before[1]
     return result
-
-
-Reply = Callable[[Timestep, np.ndarray], np.ndarray]
-"""`(timestep, lanes in which it moves [B] bool) -> actions [B]`; the others' mean nothing."""
 
 
 def make_reply(config: Config, seed: int, stack: contextlib.ExitStack) -> Reply:
@@ -173,12 +178,12 @@ def make_reply(config: Config, seed: int, stack: contextlib.ExitStack) -> Reply:
     name = config.eval.opponent
     if name == "random":
         act = make_random_policy(seed + 1)  # a baseline is another one than its opponent
-        return lambda timestep, _: act(timestep, 0)
+        return lambda timestep, count, _: act(timestep, count)
     check_opponent(config.env, name)
     opponent = opponents_of(config.env)[name].make(seed)
     stack.callback(opponent.close)
 
-    def reply(timestep: Timestep, moves: np.ndarray) -> np.ndarray:
+    def reply(timestep: Timestep, count: int, moves: np.ndarray) -> np.ndarray:
         actions, lanes = np.zeros(len(moves), np.int32), np.flatnonzero(moves)
         if lanes.size:
             frames, invalid = timestep.observation[lanes, -1], timestep.invalid_actions[lanes]
@@ -195,7 +200,7 @@ def take_seats(act: ActFn, reply: Reply) -> list[ActFn]:
         def play(timestep: Timestep, count: int) -> np.ndarray:
             own = timestep.player == seat
             moves = ~own & ~timestep.game_over
-            return np.where(own, act(timestep, count), reply(timestep, moves))
+            return np.where(own, act(timestep, count), reply(timestep, count, moves))
 
         return play
 

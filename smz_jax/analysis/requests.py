@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from smz_jax.config.check import Alone, Between, Checked, require
 from smz_jax.config.settings import Config
 from smz_jax.config.sources import config_from_yaml
+from smz_jax.config.training import Opponents
 from smz_jax.storage.pretrained import find_model, is_export
 from smz_jax.storage.run_dir import CONFIG_NAME, read_config
 
@@ -141,8 +142,20 @@ class EvaluateRequest(Checked):
     """of the search's root; 0 is greedy (default: that of the run's evaluations)"""
     sticky_prob: Annotated[float | None, Between(0.0, 1.0, "[)")] = None
     """Atari: chance that the last action is repeated (default: as in training)"""
+    opponent: Opponents | None = None
+    """of two players: who plays the other side (default: as in the run's evaluations)"""
+    ladder: bool = False
+    """of two players: every two of the run's kept checkpoints play `games` against each other; it
+    goes into RUN_DIR/ladder.json and the report"""
     json: Path | None = None
     """write all numbers there, the single scores included"""
+
+    def __post_init__(self) -> None:
+        """Checks what goes together, too."""
+        super().__post_init__()
+        for name in ("checkpoint", "noise", "opponent"):
+            fits = not self.ladder or getattr(self, name) is None
+            require(fits, name, getattr(self, name), "left out with --ladder")
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from smz_jax.config.check import require
 from smz_jax.config.seeds import FINAL_SEED
 from smz_jax.config.settings import Config
 from smz_jax.config.sources import flat_dict, flatten, from_dict
+from smz_jax.config.training import Opponents
 from smz_jax.envs import count_players, make_spec
 from smz_jax.macros.library.listing import Wanted, listed
 from smz_jax.storage.export import Exported, write_export
@@ -146,6 +147,7 @@ class Model:
         seed: int | None = None,
         noise: float | None = None,
         sticky_prob: float | None = None,
+        opponent: Opponents | None = None,
     ) -> dict[str, Any]:
         """Scores over whole games, raw, as a run's final evaluation measures them (`eval.policy`).
 
@@ -154,6 +156,7 @@ class Model:
             seed: of the games and of the search's noise; unset: that of the run's final evaluation.
             noise: scale of the noise at the root; 0 is greedy; unset: `eval.noise` of the run.
             sticky_prob: Atari: chance that the last action is repeated; unset: as in training.
+            opponent: of two players: who plays the other side; unset: `eval.opponent` of the run.
 
         Returns:
             `mean`, `mean_low`, `mean_high` (95 % bootstrap), `median`, `iqm`, `scores` and more:
@@ -168,7 +171,8 @@ class Model:
         players = count_players(config.env)
         rounds = -(-games // (config.eval.num_envs * players))
         lanes = -(-games // (rounds * players))
-        config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, num_envs=lanes))
+        sizes = {"num_envs": lanes, "opponent": opponent or config.eval.opponent}
+        config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, **sizes))
         seed = FINAL_SEED + config.seed if seed is None else seed
         _, spec, networks, params, decide = self.functions
         if config.eval.policy != "search":

@@ -2,6 +2,8 @@
 
 INTERIM_SEED, FINAL_SEED = 1_000_003, 2_000_003
 """Of evaluations: never a training seed, nor the final ones those that chose the best."""
+LADDER_SEED = 4_000_003
+"""Of matches between checkpoints of one run."""
 CHECK_KEY = 3_000_003
 """Checks of the model have randomness of their own: a run is the same with and without them."""
 HEAD_KEY = 5_000_003

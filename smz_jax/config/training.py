@@ -5,6 +5,9 @@ from typing import Annotated, Literal
 
 from smz_jax.config.check import Between, Checked
 
+Opponents = Literal["random", "exact", "alpha_beta", "gnubg0", "gnubg2"]
+"""Who plays against an agent in games of two players, see `EvalConfig.opponent`."""
+
 
 @dataclass(frozen=True)
 class RolloutConfig(Checked, section="rollout"):
@@ -270,7 +273,7 @@ class EvalConfig(Checked, section="eval"):
     """Environment steps between two evaluations during training; 0: at the end only."""
     interim_games: Annotated[int, Between(1, 4096)] = 16
     """Games of an evaluation during training."""
-    opponent: Literal["random", "exact", "alpha_beta", "gnubg0", "gnubg2"] = "random"
+    opponent: Opponents = "random"
     """Games of two players: who plays against the agent, which begins in half of the games.
     exact: the best play (Pig, tic_tac_toe). alpha_beta: four moves ahead (connect_four). gnubg0,
     gnubg2: GNU Backgammon, if it is installed, looking so many rolls ahead. A score is then the

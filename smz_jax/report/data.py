@@ -13,7 +13,7 @@ import yaml
 from smz_jax.config.check import ConfigError, require
 from smz_jax.storage.documents.forms import Document, is_number
 from smz_jax.storage.documents.macro_form import LIBRARY, fold, is_macro_list
-from smz_jax.storage.documents.results_json import GRID, SUMMARY
+from smz_jax.storage.documents.results_json import GRID, LADDER, SUMMARY
 from smz_jax.storage.documents.verify_json import VERIFICATION
 from smz_jax.storage.estimate import Estimate, read_estimate
 from smz_jax.storage.metrics import METRICS_FILE, read_metrics
@@ -34,6 +34,7 @@ class RunData:
     macros: list[dict[str, Any]] = field(default_factory=list)  # of `macros.json` of any schema
     library: dict[str, Any] = field(default_factory=dict)  # `macros.json` if all of it is right
     grid: dict[str, Any] = field(default_factory=dict)
+    ladder: dict[str, Any] = field(default_factory=dict)
     verification: dict[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
@@ -177,6 +178,7 @@ def load_run(path: Path) -> RunData:
     advice = ". Only counts, entropies and rewards of macros are shown"
     run.library = _checked(run, found, LIBRARY, advice)
     run.grid = _read(run, "grid.json", lambda found: not GRID.wrong_parts(found))
+    run.ladder = _read(run, "ladder.json", lambda found: not LADDER.wrong_parts(found))
     advice, tried = ": left out; experiments.verify writes it anew", _read(run, "verify.json")
     run.verification = _checked(run, tried, VERIFICATION, advice)
     run.config = _read(run, "config.yaml")

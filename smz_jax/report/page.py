@@ -10,6 +10,7 @@ from typing import Any
 from smz_jax.report import verification
 from smz_jax.report.data import RunData, group_seeds
 from smz_jax.report.macro_tables import MACRO_NOTE, macro_lines, macro_tables, precondition_lines
+from smz_jax.report.matches import has_matches, match_tables
 from smz_jax.report.tables import Table
 from smz_jax.report.text import short_count
 from smz_jax.report.verdict import find_warnings, meaning, number_text, progress_text, score_text
@@ -54,6 +55,8 @@ def render_page(runs: Sequence[RunData], figures: Sequence[str]) -> str:
         parts.append(warnings_html(found))
     parts += [_comparison(runs)] if len(runs) > 1 else []
     parts += _section("Evaluation", runs, _evaluation)
+    if any(map(has_matches, runs)):
+        parts += _section("Matches", runs, match_tables)
     if any(run.grid for run in runs):
         parts += ["<h2>Known rules</h2>", _rules(runs)]
     parts += ["<h2>Figures</h2>", *figures]

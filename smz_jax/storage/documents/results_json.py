@@ -1,4 +1,4 @@
-"""summary.json, grid.json, baselines.json, peer.json, sweep.json; export.json, evaluation.json.
+"""summary, grid, ladder, baselines, peer, sweep; export, evaluation: a JSON document each.
 
 A part that is left out, or null, is not known. They are written by `run.ending`,
 `run.evaluate_and_save`, `experiments.gridworld`, `experiments.peer`, `experiments.sweep` and
@@ -94,3 +94,17 @@ def _same_shape(grid: dict[str, Any]) -> str | None:
 
 _PAIRS = ("entropy_errors", "true_entropy", "visits")
 GRID = forms.Document("grid.json", _same_shape, returns=_OBJECT, **dict.fromkeys(_PAIRS, _pairs))
+
+
+def _same_length(ladder: dict[str, Any]) -> str | None:
+    lengths = {len(ladder[x]) for x in ("env_steps", "elo", "elo_low", "elo_high")}
+    return f"lists of {len(lengths)} lengths" if len(lengths) > 1 else None
+
+
+LADDER = forms.Document(
+    "ladder.json",
+    _same_length,
+    env_steps=every(COUNTS),
+    **dict.fromkeys(("elo", "elo_low", "elo_high"), every(number())),
+    matches=every(fields(first=COUNTS, second=COUNTS, mean=number(), games=COUNTS)),
+)
