@@ -13,7 +13,7 @@ from smz_jax.run.launch import launch
 
 def dice_course(parts: Any, state: Any) -> dict[str, float]:
     """What the model takes for chance, for the metrics: at each check of the model."""
-    if parts.config.env.suite != "turns":
+    if parts.config.env.suite != "turns" or parts.spec.players > 2:
         return {}
     from smz_jax.analysis.rules.pig_check import check_dice
 
@@ -26,7 +26,7 @@ def answers_at_the_end(parts: Any, state: Any, run_dir: Path) -> dict[str, Any]:
     from smz_jax.analysis.rules.matches import matches_at_the_end
 
     found = matches_at_the_end(parts, state, run_dir)
-    if parts.config.env.suite != "turns":
+    if parts.config.env.suite != "turns" or parts.spec.players > 2:
         return found
     from smz_jax.analysis.rules.pig_check import check_dice, check_play
 

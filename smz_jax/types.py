@@ -93,12 +93,18 @@ class EnvSpec(NamedTuple):
     action_space: Space
     frames_per_step: int  # emulator frames for one agent step (4 in Atari)
     is_marked: bool = False  # observations begin with a row of the number of the game's frames
-    players: int = 1  # 2: they move in turn, and what one gains the other loses
+    players: int = 1  # 2: they move in turn, and what one gains the other loses; of more than two
+    #                   each has gains of its own
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
         """Shape of one observation without its batch axis: `(F, *frame_shape)`; marked, F + 1."""
         return (self.context + self.is_marked, *self.frame_shape)
+
+    @property
+    def sides(self) -> int:
+        """Numbers in a value: of more than two players one of each, else the mover's."""
+        return self.players if self.players > 2 else 1
 
     @property
     def num_actions(self) -> int:
@@ -125,9 +131,9 @@ class Timestep(NamedTuple):
     life) `terminated` is set without `game_over`, and the game continues without a reset.
     """
 
-    observation: np.ndarray  # [B, F, ...] stack, newest last; of two players, as the mover sees it
+    observation: np.ndarray  # [B, F, ...] stack, newest last; as the mover sees it
     reward: np.ndarray  # [B] float32, as trained on (clipped if configured): of who just moved
-    raw_reward: np.ndarray  # [B] float32, as scored: of player 0
+    raw_reward: np.ndarray  # [B] float32, as scored: of player 0; of P > 2 players [B, P] by seat
     terminated: np.ndarray  # [B] bool, true end: the value after it is 0
     truncated: np.ndarray  # [B] bool, cut off: the value after it is unknown
     game_over: np.ndarray  # [B] bool, the whole game ended (terminated or truncated)
@@ -140,21 +146,21 @@ class Prediction(NamedTuple):
     """What f says of a state."""
 
     policy_logits: Array  # [B, O]
-    value_logits: Array  # [B, S]
+    value_logits: Array  # [B, S], of P > 2 players [B, P, S] from the mover on
 
 
 class AfterstatePrediction(NamedTuple):
     """What psi says of an afterstate."""
 
     chance_logits: Array  # [B, C]
-    value_logits: Array  # [B, S]
+    value_logits: Array  # [B, S], of P > 2 players [B, P, S] from who moved on
 
 
 class DynamicsOutput(NamedTuple):
     """What g makes of an afterstate and a code."""
 
     embedding: Array  # [B, D]
-    reward_logits: Array  # [B, S]
+    reward_logits: Array  # [B, S], of P > 2 players [B, P, S] from who moved on
 
 
 class DecodedFrames(NamedTuple):
@@ -167,7 +173,8 @@ class DecodedFrames(NamedTuple):
 class Networks(NamedTuple):
     """The model as pure functions of `(params, ...)`; holds no arrays.
 
-    Categorical heads return logits `[B, S]`; `value_of` and `reward_of` turn them into scalars.
+    Categorical heads return logits `[B, S]`; `value_of` and `reward_of` turn them into scalars. Of
+    more than two players they return those of each, and the scalars are the mover's.
     `smz_jax.model.steps` puts them together.
     """
 
@@ -191,7 +198,8 @@ class Networks(NamedTuple):
     #        the game has ended; multiplies gamma in search; None: a model without ends, all 1
     continuation: Callable[..., Array] | None = None  # (params, embedding) -> logits [B] that the
     #        game goes on, or of two players [B, 3]: the other one moves now, the game is over, the
-    #        same one moves; None: there is no such head
+    #        same one moves; of P > 2 [B, P + 1]: who moves now is so many seats on, or it is over;
+    #        None: there is no such head
     jump: Callable[..., Any] | None = None  # (params, embedding, actions [B, L] padded with -1)
     #        -> (embedding, logits of the discounted sum of rewards); None: there is no jump
     certain: Callable[..., Array] | None = None  # (params, embedding) -> logits [B, A]: the model
@@ -199,6 +207,11 @@ class Networks(NamedTuple):
     reward_sum_of: Callable[..., Array] | None = None  # (logits [..., S]) -> scalar [...]
     gains: Callable[..., tuple[Array, Array]] | None = None  # (params, embedding) -> what the macro
     #        of each slot gains there, and logits that it is certain, [B, G] each; None: not learned
+    all_values: Callable[..., Array] | None = None  # (logits [..., P, S]) -> [..., P]; None: there
+    #        are no more than two players
+    all_rewards: Callable[..., Array] | None = None  # likewise
+    turn: Callable[..., Array] | None = None  # (params, embedding) -> [B] int32, how many seats on
+    #        from who moved before the mover sits; None likewise
 
 
 LEAPT = 2.0
@@ -217,6 +230,8 @@ class NodeEmbedding(NamedTuple):
     #                     where none did; None: edges are actions
     macro: Any = None  # [B, N, L] int32, of a search with macros: the actions of the node's one,
     #                    padded with -1, whose edge comes after those of the actions
+    worth: Any = None  # [B, N, P] float32, of P > 2 players: what the edge to a node is worth to
+    #                    each, from the root's mover on; the root's is the network's value
 
 
 class SearchOutput(NamedTuple):
@@ -229,6 +244,7 @@ class SearchOutput(NamedTuple):
     faults: Array  # [B] int32, outputs of the networks that were not finite and were replaced
     all_invalid: Array  # [B] bool, no action was valid (the action given is 0, or of the prior)
     usage: Any = None  # what a search with jumps did, [B] float32 by name; None: it has none
+    values: Any = None  # [B, P] float32, of P > 2 players, from the mover on; else None
 
 
 class Decision(NamedTuple):
@@ -243,25 +259,26 @@ class Trajectory(NamedTuple):
     """Rows of experience; row t holds what was seen at t and what followed the action at t.
 
     The row before one with `is_first` is a final observation: its action was ignored, its
-    transition is not real. `discount` is 0 where the action led to a true end. Of two players, all
-    is told from the side of who moves in the row.
+    transition is not real. `discount` is 0 where the action led to a true end. Of several players
+    all is told from the side of who moves in the row, but for `rewards`.
     """
 
     frame: Array  # [B, T, *frame_shape] newest frame only
     action: Array  # [B, T] int32
     reward: Array  # [B, T] float32, r_{t+1}
-    discount: (
-        Array  # [B, T] float32, 0 at termination, -1 where the other player moves next, else 1
-    )
+    discount: Array  # [B, T] float32, 0 at termination, -1 where another player moves next, else 1
     is_first: Array  # [B, T] bool
     invalid_actions: Array  # [B, T, O] uint8
     action_weights: Array  # [B, T, O] float32
     search_value: Array  # [B, T] float32
     transition_entropy: Array  # [B, T] float32, normalised H(sigma) of the played action
     target_step: Array  # [B, T] int32, learner step of the parameters that made the targets
+    player: Any = None  # [B, T] int32, of P > 2 players: who moves; None: no more than two play
+    rewards: Any = None  # [B, T, P] float32, r_{t+1} by seat; None likewise
+    values: Any = None  # [B, T, P] float32, searched, from the mover on; None likewise
 
 
-TARGETS = ("action_weights", "search_value", "target_step")
+TARGETS = ("action_weights", "search_value", "target_step", "values")
 """Fields of a `Trajectory` that a reanalysis writes anew; the others never change."""
 
 
@@ -299,6 +316,26 @@ class UnrollTargets(NamedTuple):
     value_mask: Array  # [K+1] float32, 1 up to and past a termination, 0 past a truncation
     policy_mask: Array  # [K+1] float32, 1 while the window's own episode lasts
     transition_mask: Array  # [K] float32, 1 where the transition really happened in it
+    decision_value: Any = None  # [K], or of P > 2 players [K, P] float32, Q of what was done, from
+    #                             who did it on; None: the value of the state
+    values: Any = None  # [K+1, P] float32, of P > 2 players, from the mover on; else None
+    rewards: Any = None  # [K, P] float32, likewise
+    turn: Any = None  # [K] int32, likewise: how many seats on the next mover sits; P: it is over
+
+    @property
+    def of_states(self) -> Array:
+        """Targets `[K+1, ...]` of the states' values, the time axis first."""
+        return self.value if self.values is None else self.values
+
+    @property
+    def of_decisions(self) -> Array:
+        """Targets `[K, ...]` of the afterstates' values, likewise."""
+        return self.of_states[:-1] if self.decision_value is None else self.decision_value
+
+    @property
+    def of_rewards(self) -> Array:
+        """Targets `[K, ...]` of the rewards, likewise."""
+        return self.reward if self.rewards is None else self.rewards
 
 
 class TrainState(NamedTuple):

@@ -24,9 +24,13 @@ from smz_jax.types import Array, Decision, Experience, Params, Timestep, Traject
 
 
 class GameScores:
-    """Raw scores and lengths of the games in progress and of those that ended."""
+    """Raw scores and lengths of the games in progress and of those that ended.
 
-    def __init__(self, num_envs: int) -> None:
+    Of more than two players the scores are those of one `seat`.
+    """
+
+    def __init__(self, num_envs: int, seat: int = 0) -> None:
+        self._seat = seat
         self.score = np.zeros(num_envs, np.float64)
         self.length = np.zeros(num_envs, np.int64)
 
@@ -37,8 +41,8 @@ class GameScores:
 
         But for those of `cut` `[B]` bool, which ended for no reason of their own (`RebuiltEnv`).
         """
-        counts = ~timestep.is_first
-        self.score += np.where(counts, timestep.raw_reward, 0.0)
+        counts, raw = ~timestep.is_first, timestep.raw_reward
+        self.score += np.where(counts, raw if raw.ndim == 1 else raw[:, self._seat], 0.0)
         self.length += counts
         ended = np.flatnonzero(timestep.game_over)
         games = [
@@ -223,6 +227,10 @@ def join_rows(
     same = joined(followed, lambda step: step.player) == joined(seen, lambda step: step.player)
     turn = np.where(same, np.float32(1), np.float32(-1))
     invalid = joined(seen, lambda step: step.invalid_actions)
+    player = rewards = None
+    if played.search.values is not None:
+        player = jnp.asarray(joined(seen, lambda step: step.player))
+        rewards = jnp.asarray(joined(followed, lambda step: step.raw_reward))
     return Trajectory(
         frame=jnp.asarray(joined(seen, lambda step: step.observation[:, -1])),
         action=played.search.action,
@@ -234,4 +242,7 @@ def join_rows(
         search_value=played.search.value,
         transition_entropy=played.transition_entropy,
         target_step=jnp.full(played.search.action.shape, learner_step, jnp.int32),
+        player=player,
+        rewards=rewards,
+        values=played.search.values,
     )

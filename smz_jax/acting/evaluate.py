@@ -145,8 +145,9 @@ def evaluate(
             with contextlib.ExitStack() as stack:
                 actors = [act]
                 if players > 1:
-                    actors = take_seats(act, reply or make_reply(config, seed, stack))
-                parts = [_play(x, settings, count, lanes, seed, should_stop) for x in actors]
+                    actors = take_seats(act, reply or make_reply(config, seed, stack), players)
+                given = settings, count, lanes, seed, should_stop
+                parts = [_play(x, *given, seat) for seat, x in enumerate(actors)]
             played = None if None in parts else join_seats(parts)
             break
         except OpponentFault:  # who was started anew before
@@ -193,8 +194,8 @@ def make_reply(config: Config, seed: int, stack: contextlib.ExitStack) -> Reply:
     return reply
 
 
-def take_seats(act: ActFn, reply: Reply) -> list[ActFn]:
-    """Two players of both sides of a game: the agent is player 0 of the first, 1 of the second."""
+def take_seats(act: ActFn, reply: Reply, players: int = 2) -> list[ActFn]:
+    """Who plays in games with the agent in each seat, and its opponent in all others."""
 
     def seated(seat: int) -> ActFn:
         def play(timestep: Timestep, count: int) -> np.ndarray:
@@ -204,15 +205,18 @@ def take_seats(act: ActFn, reply: Reply) -> list[ActFn]:
 
         return play
 
-    return [seated(0), seated(1)]
+    return [seated(seat) for seat in range(players)]
 
 
 def join_seats(parts: list[Any]) -> list[list[tuple[float, int, bool]]]:
-    """The games of every seat, scored from the agent's side; those of one player as they are."""
-    turned = [
-        [(0.0 - score, *rest) for score, *rest in games] for part in parts[1:] for games in part
-    ]
-    return parts[0] + turned
+    """The games of every seat, scored from the agent's side; those of one player as they are.
+
+    Of two players a score is the first one's, of more that of the agent's seat.
+    """
+    first, *others = parts
+    sign = -1.0 if len(parts) == 2 else 1.0
+    turned = [[(0.0 + sign * score, *rest) for score, *rest in x] for part in others for x in part]
+    return first + turned
 
 
 def _play(
@@ -222,6 +226,7 @@ def _play(
     lanes: int,
     seed: int,
     should_stop: Callable[[], bool],
+    seat: int = 0,
 ) -> list[list[tuple[float, int, bool]]] | None:
     """Score, length and whether it was cut, of each lane's games; None if it was stopped.
 
@@ -232,7 +237,7 @@ def _play(
         env = make_env(settings, seed=seed, num_envs=lanes, training=False)
     try:
         played: list[list[tuple[float, int, bool]]] = [[] for _ in range(lanes)]
-        running = GameScores(lanes)
+        running = GameScores(lanes, seat)
         with _faults():
             timestep = env.reset()
         count = 0

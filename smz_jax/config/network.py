@@ -60,6 +60,9 @@ class NetworkConfig(Checked, section="network"):
     """The value's support has 2 x this + 1 bins, over the transformed value. Targets beyond it
     are cut to its end and counted (`learner/values_cut`): 10 holds 117, 60 holds 3,325, 300
     holds 58,706."""
+    value_transform: Literal["hyperbolic", "none"] = "hyperbolic"
+    """hyperbolic: large values are squeezed (MuZero, appendix F). none: values as they are, so that
+    a win, a draw and a loss are classes."""
     reward_support: Annotated[int, Between(1, MAX_SUPPORT)] = 300
     """Likewise for the reward, as `reward_transform` leaves it."""
     reward_transform: Literal["hyperbolic", "none"] = "hyperbolic"

@@ -28,8 +28,8 @@ class EnvConfig(Checked, section="env"):
 
     suite: Literal["atari", "gym", "pgx", "grid", "turns"] = "atari"
     """atari: ALE's games. gym: any Gymnasium environment. pgx: 2048, MinAtar, boards of two
-    players. grid: this project's world with known rules. turns: Pig, a game of two players whose
-    answers are known. Settings marked "Atari only" change nothing in the others; the rewards of
+    players. grid: this project's world with known rules. turns: Pig, a game of two to four players
+    with a die. Settings marked "Atari only" change nothing in the others; the rewards of
     those are never clipped."""
     id: str = "Breakout"
     """Name of the game: as ALE spells it (Breakout, SpaceInvaders), a Gymnasium or envpool id

@@ -141,6 +141,10 @@ class LearnerConfig(Checked, section="learner"):
     """K: model steps unrolled from the root of each window."""
     td_steps: Annotated[int, Between(1, 1_000)] = 10
     """n of the n-step value target."""
+    cut_below: Annotated[float, Between(0.0, 1.0)] = 0.0
+    """A value target looks no further than to an action with less than this share of the best
+    one's weight in the policy target: there the stored value stands in, so that moves played to
+    explore count neither for nor against. 0: what was played counts, whatever it was."""
     gamma: Annotated[float, Between(0.0, 1.0)] = 0.997
     """Discount per agent step (not per frame)."""
     bootstrap: Literal["search", "target"] = "search"
@@ -274,7 +278,7 @@ class EvalConfig(Checked, section="eval"):
     interim_games: Annotated[int, Between(1, 4096)] = 16
     """Games of an evaluation during training."""
     opponent: Opponents = "random"
-    """Games of two players: who plays against the agent, which begins in half of the games.
+    """Games of several players: who plays against the agent, which has each seat in turn.
     exact: the best play (Pig, tic_tac_toe). alpha_beta: four moves ahead (connect_four). gnubg0,
     gnubg2: GNU Backgammon, if it is installed, looking so many rolls ahead. A score is then the
     mean result, 1 a game won and -1 a game lost, or points."""

@@ -217,11 +217,11 @@ class RebuiltEnv(VectorEnv):
         last = self._last
         assert last is not None
         if self._failed:  # nothing came of the actions: the games end where they were seen last
-            nothing, every = np.zeros_like(last.reward), np.ones_like(last.game_over)
+            every = np.ones_like(last.game_over)
             self._is_told, self.cut = True, every
             last = last._replace(
-                reward=nothing,
-                raw_reward=nothing,
+                reward=np.zeros_like(last.reward),
+                raw_reward=np.zeros_like(last.raw_reward),
                 terminated=~every,
                 truncated=every,
                 game_over=every,

@@ -19,7 +19,7 @@ class LaneStep(NamedTuple):
     """
 
     frame: np.ndarray  # [B, *frame_shape] newest frame, not written to later
-    reward: np.ndarray = np.zeros(1, np.float32)  # [B] raw
+    reward: np.ndarray = np.zeros(1, np.float32)  # [B] raw; of P > 2 players [B, P] by seat
     terminated: np.ndarray = np.zeros(1, np.bool_)  # [B] bool, the game is over
     truncated: np.ndarray | None = None  # [B] bool, its time limit is reached; None: it has none,
     #                                      and the settings' is counted by `LanesVectorEnv`
@@ -223,9 +223,15 @@ class LanesVectorEnv(RestingEnv):
         is_first = self._game_over
         self._check_finite("observation", step.frame)
         self._check_finite("reward", step.reward)
-        raw = reward = np.where(is_first, np.float32(0), step.reward.astype(np.float32))
+        given = step.reward.astype(np.float32)
+        raw = reward = np.where(
+            is_first if given.ndim == 1 else is_first[:, None], np.float32(0), given
+        )
         if step.player is not None:
-            raw = np.where(self._player == 0, reward, -reward)
+            if reward.ndim == 2:
+                reward = reward[np.arange(self.num_envs), self._player]
+            else:
+                raw = np.where(self._player == 0, reward, -reward)
             self._player = step.player.astype(np.int32)
         self._elapsed = np.where(is_first, 0, self._elapsed + 1)
         terminated = step.terminated & ~is_first

@@ -94,7 +94,7 @@ def support_metrics(targets: UnrollTargets, network: NetworkConfig) -> dict[str,
     """
     found = {}
     reward = TRANSFORMS[network.reward_transform].forward(targets.reward)
-    value = TRANSFORMS["hyperbolic"].forward(targets.value)
+    value = TRANSFORMS[network.value_transform].forward(targets.value)
     for name, target, mask, support in (
         ("reward", reward, targets.transition_mask, network.reward_support),
         ("value", value, targets.value_mask, network.value_support),
@@ -130,17 +130,25 @@ def make_batch_builder(
     def build(target_params: Params, rng_key: Array, sample: ReplaySample) -> Batch:
         rows = sample.rows
         tail = jax.tree.map(lambda x: x[:, history:], rows._replace(frame=()))
-        values = tail.search_value
+        values = tail.search_value if spec.sides == 1 else tail.values
         observations = stack_windows(rows, spec, range(history, history + steps + 1))
         if learner.bootstrap == "target":
             # Of the rows that end the n steps alone; a truncation's last row keeps its own value.
             ends = range(history + learner.td_steps, rows.reward.shape[1])
             seen = stack_windows(rows, spec, ends)
             embeddings = networks.representation(target_params, seen.reshape(-1, *seen.shape[2:]))
-            found = predict(networks, target_params, embeddings).value
-            values = values.at[:, learner.td_steps :].set(found.reshape(len(values), -1))
+            judged = predict(networks, target_params, embeddings)
+            found = judged.value if judged.values is None else judged.values
+            found = found.reshape(len(values), -1, *values.shape[2:])
+            values = values.at[:, learner.td_steps :].set(found)
         lengths = {"unroll_steps": steps, "td_steps": learner.td_steps}
-        make_targets = functools.partial(make_unroll_targets, **lengths, gamma=learner.gamma)
+        make_targets = functools.partial(
+            make_unroll_targets,
+            **lengths,
+            gamma=learner.gamma,
+            cut_below=learner.cut_below,
+            sizes=spec.action_space.sizes,
+        )
         targets = jax.vmap(make_targets)(tail, values)
         keys = jax.random.split(rng_key, rows.action.shape[0])
         actions = jax.vmap(random_actions_past_end, in_axes=(0, 0, 0, None))(

@@ -209,15 +209,26 @@ def reconstruction_term(x: Compared) -> Array:
 
 
 def continuation_term(x: Compared) -> Array:
-    """Whether the game goes on, of two players with whom; past a truncation who knows."""
+    """Whether the game goes on, of several players with whom; past a truncation who knows."""
     assert x.networks.continuation is not None
     logits = steps.over_time(x.networks.continuation, x.params, x.unrolled.embeddings[1:])
     discount, known = x.targets.discount, x.targets.value_mask[1:] * x.unroll
     if logits.ndim > discount.ndim:
-        kind = jnp.sign(discount).astype(jnp.int32) + 1
+        turn = x.targets.turn
+        kind = jnp.sign(discount).astype(jnp.int32) + 1 if turn is None else turn
         return optax.softmax_cross_entropy_with_integer_labels(logits, kind) * known
     target = (~is_end(discount)).astype(jnp.float32)
     return optax.sigmoid_binary_cross_entropy(logits, target) * known
+
+
+def of_all(losses: Array) -> Array:
+    """Losses `[K, B]` as they are, those `[K, B, P]` of each player as their mean."""
+    return losses if losses.ndim == 2 else losses.mean(axis=-1)
+
+
+def value_loss(x: Compared, logits: Array, target: Array) -> Array:
+    """Cross-entropy `[K, B]` of value logits `[K, B, S]`, or `[K, B, P, S]`, with their targets."""
+    return of_all(scalar_loss(logits, target, x.config.network.value_transform))
 
 
 TERMS: dict[str, Callable[[Compared], Array]] = {
@@ -231,22 +242,24 @@ TERMS: dict[str, Callable[[Compared], Array]] = {
     ),
     # The value head learns the n-step returns.
     "value": lambda x: (
-        scalar_loss(x.unrolled.predictions.value_logits, x.targets.value)
+        value_loss(x, x.unrolled.predictions.value_logits, x.targets.of_states)
         * x.targets.value_mask
         * x.with_root
     ),
     "reward": lambda x: (
-        scalar_loss(
-            x.unrolled.followed.reward_logits,
-            x.targets.reward,
-            x.config.network.reward_transform,
+        of_all(
+            scalar_loss(
+                x.unrolled.followed.reward_logits,
+                x.targets.of_rewards,
+                x.config.network.reward_transform,
+            )
         )
         * x.targets.value_mask[1:]
         * x.unroll
     ),
     # Q of action k learns the value target of the state that the action is taken in.
     "afterstate_value": lambda x: (
-        scalar_loss(x.unrolled.judged.value_logits, x.targets.value[:-1])
+        value_loss(x, x.unrolled.judged.value_logits, x.targets.of_decisions)
         * x.targets.value_mask[:-1]
         * x.targets.value_mask[1:]
         * x.unroll

@@ -179,11 +179,12 @@ def make_reanalyse_block(networks: Networks, config: Config, spec: EnvSpec) -> C
             faults = jnp.zeros_like(old.action)
             kept = old.action, old.action_weights, old.search_value, None, faults
             found, good = SearchOutput(*kept, all_invalid=faults > 0), faults > 0
-        values = (found.action_weights, found.value, step)
+        values = (found.action_weights, found.value, step, found.values)
         fresh = {
             name: jnp.where(good.reshape(-1, *[1] * (x.ndim - 1)), new, x)
             for name, new in zip(TARGETS, values, strict=True)
             for x in [getattr(old, name)]
+            if x is not None
         }
         policy, stored = fresh["action_weights"], old.action_weights
         logs = [jnp.log(jnp.maximum(x, LEAST_PROBABILITY)) for x in (stored, policy)]

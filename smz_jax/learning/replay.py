@@ -46,6 +46,7 @@ class Replay(NamedTuple):
 
 def _empty_row(spec: EnvSpec) -> Trajectory:
     """One row of experience (no batch or time axis) with the stored dtypes."""
+    of_all = None if spec.sides == 1 else jnp.zeros((spec.sides,), jnp.float32)
     return Trajectory(
         frame=jnp.zeros(spec.frame_shape, spec.frame_dtype),
         action=jnp.zeros((), jnp.int32),
@@ -57,6 +58,9 @@ def _empty_row(spec: EnvSpec) -> Trajectory:
         search_value=jnp.zeros((), jnp.float32),
         transition_entropy=jnp.zeros((), jnp.float32),
         target_step=jnp.zeros((), jnp.int32),
+        player=None if spec.sides == 1 else jnp.zeros((), jnp.int32),
+        rewards=of_all,
+        values=of_all,
     )
 
 
@@ -229,14 +233,16 @@ def read_block(state: Any, first: Array, length: int) -> Trajectory:
     return jax.tree.map(lambda x: x[:, time], state.experience)
 
 
-def write_targets(state: Any, first: Array, targets: Mapping[str, Array]) -> Any:
+def write_targets(state: Any, first: Array, targets: Mapping[str, Array | None]) -> Any:
     """The state with `TARGETS` `[lanes, n, ...]` at the times from `first` on; priorities stay.
 
     To be jitted with the state donated.
     """
     rows = state.experience
-    time = (first + jnp.arange(targets["search_value"].shape[1])) % rows.reward.shape[1]
-    new = {name: getattr(rows, name).at[:, time].set(x) for name, x in targets.items()}
+    time = (first + jnp.arange(targets["target_step"].shape[1])) % rows.reward.shape[1]
+    new = {
+        name: getattr(rows, name).at[:, time].set(x) for name, x in targets.items() if x is not None
+    }
     return state.replace(experience=rows._replace(**new))
 
 

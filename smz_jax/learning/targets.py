@@ -10,10 +10,14 @@ episode. An episode ends in one of two ways:
   the final observation's own value stands in for everything after it.
 """
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
 
+from smz_jax.model.actions import one_hots, slices
+from smz_jax.model.turns import beside, by_seat, turned
 from smz_jax.types import Array, Trajectory, UnrollTargets, is_end
 
 
@@ -51,8 +55,70 @@ def n_step_targets(
     return jnp.sum(jnp.where(reach != 0.0, reach * gain, 0.0), axis=1)
 
 
+def all_returns(
+    reward: Array, discount: Array, stops: Array, values: Array, *, td_steps: int, gamma: float
+) -> Array:
+    """`n_step_targets` of rewards and values `[R]`, or of those of each player `[R, P]` by seat.
+
+    By seat a return turns nowhere: the discounts `[R]` count without their sign.
+    """
+    run = functools.partial(n_step_targets, td_steps=td_steps, gamma=gamma)
+    if reward.ndim == 1:
+        return run(reward, discount, stops, values)
+    each = jax.vmap(run, in_axes=(1, None, None, 1), out_axes=1)
+    return each(reward, jnp.abs(discount), stops, values)
+
+
+def is_astray(action: Array, weights: Array, sizes: tuple[int, ...], share: float) -> Array:
+    """Where play left the policy that is learned, `[R]` bool.
+
+    There the action `[R]` has, in one of its parts, less than `share` of the weight that the best
+    option has; `weights [R, O]` are the policy's target, `sizes` those of the parts.
+    """
+    own = jnp.where(one_hots(action, sizes) > 0, weights, 0.0)
+    each = [own[:, x].max(axis=1) < share * weights[:, x].max(axis=1) for x in slices(sizes)]
+    return jnp.any(jnp.stack(each), axis=0)
+
+
+def window_returns(
+    rows: Trajectory,
+    values: Array,
+    final: Array,
+    *,
+    td_steps: int,
+    gamma: float,
+    cut_below: float,
+    sizes: tuple[int, ...],
+) -> tuple[Array, Array | None]:
+    """The returns z of all rows that have n after them, and what was done there is worth, or None.
+
+    Arguments as those of `make_unroll_targets`; `final [R]` are final observations. `[R - n]` and
+    one fewer, of more than two players `[R - n, P]` from each row's mover on.
+    """
+    gains, told = rows.reward, lambda x: x
+    if rows.player is not None:
+        gains, values = rows.rewards, by_seat(values, rows.player)
+        told = lambda x: turned(x, rows.player[: len(x)])  # noqa: E731
+    stops, done = final, None
+    if cut_below > 0:
+        sizes = sizes or rows.action_weights.shape[1:]
+        stops = final | is_astray(rows.action, rows.action_weights, sizes, cut_below)
+    z = all_returns(gains, rows.discount, stops, values, td_steps=td_steps, gamma=gamma)
+    if cut_below > 0:
+        own_step = (x[: len(z)] for x in (gains, rows.discount, final))
+        done = told(all_returns(*own_step, z, td_steps=1, gamma=gamma))
+    return told(z), done
+
+
 def make_unroll_targets(
-    rows: Trajectory, values: Array, *, unroll_steps: int, td_steps: int, gamma: float
+    rows: Trajectory,
+    values: Array,
+    *,
+    unroll_steps: int,
+    td_steps: int,
+    gamma: float,
+    cut_below: float = 0.0,
+    sizes: tuple[int, ...] = (),
 ) -> UnrollTargets:
     """Targets and masks of K unrolled steps from the root, row 0.
 
@@ -76,21 +142,29 @@ def make_unroll_targets(
     Args:
         rows: R = K + n + 1 of them, from the root on; `reward`, `discount`, `is_first` and
             `action_weights` (the policy's target) are read.
-        values: [R] float32, bootstrap values: stored search values or the target network's.
+        values: [R] float32, bootstrap values: stored search values or the target network's; of
+            more than two players [R, P], each row's from its mover on.
         unroll_steps: K.
         td_steps: n, at least 1.
         gamma: discount per agent step.
+        cut_below: above 0 a return goes no further than to a row where play left the policy
+            (`is_astray`), whose own value stands in (Watkins 1989; Munos et al. 2016), and what was
+            done in a row is worth r_{k+1} + gamma z_{k+1}.
+        sizes: options of an action's parts; none: an action is one choice.
 
     Returns:
         `UnrollTargets` without a batch axis, float32.
     """
     reward, discount, is_first = rows.reward, rows.discount, rows.is_first
     size = unroll_steps + td_steps + 1
-    chex.assert_shape([reward, discount, is_first, values], (size,))
+    chex.assert_shape([reward, discount, is_first], (size,))
+    chex.assert_shape(values, (size, *values.shape[1:]))
     chex.assert_rank(rows.action_weights, 2)
     # The last row's successor is not in the window, but its action is not used either.
     final = jnp.pad(is_first[1:], (0, 1))
-    z = n_step_targets(reward, discount, final, values, td_steps=td_steps, gamma=gamma)
+    z, done = window_returns(
+        rows, values, final, td_steps=td_steps, gamma=gamma, cut_below=cut_below, sizes=sizes
+    )
 
     continues = ~final & ~is_end(discount)
     # own[k]: every transition from the root to row k is real and none of them is a true end.
@@ -99,15 +173,35 @@ def make_unroll_targets(
     past_cut = jnp.cumsum(cut) - cut > 0
     known = ~(past_cut | final[0])
 
-    policy = rows.action_weights[: unroll_steps + 1].astype(jnp.float32)
-    return UnrollTargets(
-        policy=jnp.where(acting[:, None], policy, 0.0),
-        value=jnp.where(own & known, z, 0.0),
-        reward=jnp.where(acting[:-1], reward[:unroll_steps], 0.0).astype(jnp.float32),
-        discount=jnp.where(acting[:-1], discount[:unroll_steps], 0.0).astype(jnp.float32),
+    is_known, real = own & known, acting[:-1]
+    found = UnrollTargets(
+        policy=_masked(acting, rows.action_weights[: unroll_steps + 1]),
+        value=_masked(is_known, z if z.ndim == 1 else z[:, 0]),
+        reward=_masked(real, reward[:unroll_steps]),
+        discount=_masked(real, discount[:unroll_steps]),
         value_mask=known.astype(jnp.float32),
         policy_mask=acting.astype(jnp.float32),
-        transition_mask=acting[:-1].astype(jnp.float32),
+        transition_mask=real.astype(jnp.float32),
+        decision_value=None if done is None else _masked(is_known[:-1], done),
+    )
+    return found if rows.player is None else _of_players(found, rows, z, is_known, real)
+
+
+def _masked(mask: Array, target: Array) -> Array:
+    return jnp.where(beside(mask, target), target, 0.0).astype(jnp.float32)
+
+
+def _of_players(
+    found: UnrollTargets, rows: Trajectory, z: Array, is_known: Array, real: Array
+) -> UnrollTargets:
+    """The targets with those of more than two players; `real [K]` transitions of its own game."""
+    steps, players = len(real), rows.rewards.shape[-1]
+    mover, discount = rows.player[:steps], rows.discount[:steps]
+    turn = (rows.player[1 : steps + 1] - mover) % players
+    return found._replace(
+        values=_masked(is_known, z),
+        rewards=_masked(real, turned(rows.rewards[:steps], mover)),
+        turn=jnp.where(real & ~is_end(discount), turn, players),
     )
 
 

@@ -37,7 +37,9 @@ class Model(nn.Module):
         """Makes the sub-modules; their names are the parameter tree's top level."""
         c = self.config
         dtype = self.dtype
-        values, rewards = 2 * c.value_support + 1, 2 * c.reward_support + 1
+        values, rewards = (
+            self.spec.sides * (2 * support + 1) for support in (c.value_support, c.reward_support)
+        )
         pixels = self.decoded_pixels
         family = FAMILIES[c.family]
         self.pixel_norm = PixelNorm(self.spec.frame_shape, c.input_norm)
@@ -54,7 +56,7 @@ class Model(nn.Module):
         self.dynamics_transition = transition()
         self.reward_head = Heads(c.hidden_size, (rewards,), dtype)
         if c.continuation:
-            kinds = 1 if self.spec.players == 1 else 3
+            kinds = {1: 1, 2: 3}.get(self.spec.players, self.spec.players + 1)
             self.continuation_head = Heads(c.hidden_size, (kinds,), dtype)
         if c.encoder_input == "frames":
             features = c.embedding_size if family.is_spatial else c.hidden_size
@@ -103,7 +105,12 @@ class Model(nn.Module):
         """f: what a state is worth, and what to do in it."""
         outputs, value = self.prediction_head(embedding)
         kind = self.spec.action_space, self.config.number_policy
-        return types.Prediction(policy_logits(outputs, *kind), value)
+        return types.Prediction(policy_logits(outputs, *kind), self.by_side(value))
+
+    def by_side(self, logits: Array) -> Array:
+        """Logits `[B, P S]` of more than two players as `[B, P, S]`; of fewer they stay."""
+        sides = self.spec.sides
+        return logits if sides == 1 else logits.reshape(len(logits), sides, -1)
 
     def afterstate_dynamics(self, embedding: Array, action: Array) -> Array:
         """phi: `action [B]` enters as `encode` has it; gives the afterstate, scaled likewise."""
@@ -111,19 +118,21 @@ class Model(nn.Module):
 
     def afterstate_prediction(self, afterstate: Array) -> types.AfterstatePrediction:
         """psi: what may happen, and what the decision is worth."""
-        return types.AfterstatePrediction(*self.afterstate_head(afterstate))
+        chance, value = self.afterstate_head(afterstate)
+        return types.AfterstatePrediction(chance, self.by_side(value))
 
     def dynamics(self, afterstate: Array, chance_code: Array) -> types.DynamicsOutput:
         """g: `chance_code [B, C]` is the one-hot that carries the straight-through gradient."""
         embedding = rewarded = self.dynamics_transition(afterstate, chance_code)
         if self.config.reward_sees_afterstate:
             rewarded = jnp.concatenate([embedding, afterstate], axis=-1)
-        return types.DynamicsOutput(embedding, *self.reward_head(rewarded))
+        return types.DynamicsOutput(embedding, self.by_side(self.reward_head(rewarded)[0]))
 
     def continuation(self, embedding: Array) -> Array:
         """Logits `[B]` that the game goes on in a state (as in Hafner et al. 2023, DreamerV3).
 
-        Of two players `[B, 3]`: by the discount of the step to it, which is -1, 0 or 1.
+        Of two players `[B, 3]`: by the discount of the step to it, which is -1, 0 or 1. Of P > 2
+        `[B, P + 1]`: by the seats from who moved to who moves now; the last one: it is over.
         """
         logits = self.continuation_head(embedding)[0]
         return logits[:, 0] if self.spec.players == 1 else logits
@@ -194,7 +203,8 @@ def _check_fits(config: NetworkConfig, spec: EnvSpec) -> None:
     require(config.family in families, "network.family", config.family, allowed)
     fits = (config.family in SEQUENCES) == spec.is_marked
     require(fits, "env.mark_start", spec.is_marked, f"{not spec.is_marked} with {config.family}")
-    fits, where = spec.players == 1 or config.continuation, f"in {spec.name}, a game of two players"
+    where = f"in {spec.name}, a game of {spec.players} players"
+    fits = spec.players == 1 or config.continuation
     require(fits, "network.continuation", config.continuation, f"true {where}")
     fits = spec.players == 1 or config.jump_length == 0
     require(fits, "network.jump_length", config.jump_length, f"0 {where}")
@@ -204,6 +214,33 @@ def _check_fits(config: NetworkConfig, spec: EnvSpec) -> None:
     fits = config.number_policy == "bins" or spec.action_space.is_continuous
     allowed = f"bins: no part of an action of {spec.name} is a number"
     require(fits, "network.number_policy", config.number_policy, allowed)
+
+
+def of_mover(scalar: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """What `scalar` makes of the mover's logits: of `[..., P, S]` the first of the players'."""
+    return lambda logits: scalar(logits[..., 0, :])
+
+
+def _turns(spec: EnvSpec, continuation: Callable[..., Array]) -> dict[str, Any]:
+    """`Networks.discount`, and of more than two players `turn`, by the head of what follows."""
+
+    def next_seat(logits: Array) -> Array:
+        return jnp.argmax(logits[:, :-1], axis=-1).astype(jnp.int32)
+
+    def discount(params: Params, embedding: Array) -> Array:
+        logits = continuation(params, embedding)
+        if spec.players == 1:
+            return jax.nn.sigmoid(logits)
+        chances = jax.nn.softmax(logits)
+        if spec.players == 2:
+            return chances[:, 2] - chances[:, 0]
+        goes_on = 1.0 - chances[:, -1]
+        return jnp.where(next_seat(logits) == 0, goes_on, -goes_on)
+
+    def turn(params: Params, embedding: Array) -> Array:
+        return next_seat(continuation(params, embedding))
+
+    return {"discount": discount} | ({"turn": turn} if spec.sides > 1 else {})
 
 
 def make_networks(config: NetworkConfig, spec: EnvSpec) -> Networks:
@@ -241,12 +278,12 @@ def make_networks(config: NetworkConfig, spec: EnvSpec) -> Networks:
 
     continuation = pure(Model.continuation) if config.continuation else None
 
-    def discount(params: Params, embedding: Array) -> Array:
-        logits = continuation(params, embedding)  # type: ignore[misc]
-        if spec.players == 1:
-            return jax.nn.sigmoid(logits)
-        chances = jax.nn.softmax(logits)
-        return chances[:, 2] - chances[:, 0]
+    value_of = scalar_of(config.value_support, config.value_transform)
+    reward_of = scalar_of(config.reward_support, config.reward_transform)
+    of_all: dict[str, Any] = {}
+    if spec.sides > 1:
+        of_all = {"all_values": value_of, "all_rewards": reward_of}
+        value_of, reward_of = of_mover(value_of), of_mover(reward_of)
 
     def representation_train(params: Params, observation: Array):
         embedding, updated = model.apply(
@@ -266,11 +303,12 @@ def make_networks(config: NetworkConfig, spec: EnvSpec) -> Networks:
         project=pure(Model.project, 2),
         decode=pure(Model.decode),
         frame_target=pure(Model.frame_target),
-        value_of=scalar_of(config.value_support, "hyperbolic"),
-        reward_of=scalar_of(config.reward_support, config.reward_transform),
+        value_of=value_of,
+        reward_of=reward_of,
         parts=spec.action_space.sizes,
         encoder_input=config.encoder_input,
-        discount=discount if config.continuation else None,
+        **(_turns(spec, continuation) if continuation else {}),
         continuation=continuation,
+        **of_all,
         **(jump_functions(jump, scalar_of) if config.jump_length else {}),
     )

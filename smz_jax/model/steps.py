@@ -30,6 +30,7 @@ class Judgement(NamedTuple):
 
     policy_logits: Array  # [B, A]
     value: Array  # [B]
+    values: Any = None  # [B, P] of P > 2 players, from the mover on; None: there are no more
 
 
 class Afterstate(NamedTuple):
@@ -38,6 +39,7 @@ class Afterstate(NamedTuple):
     state: Array  # [B, D]
     logits: Array  # [B, C] of sigma, over the chance outcomes
     value: Array  # [B] Q of the decision
+    values: Any = None  # [B, P] of P > 2 players, from who decided on
 
     @property
     def entropy(self) -> Array:
@@ -57,7 +59,10 @@ class Step(NamedTuple):
     policy_logits: Array  # [B, A]
     value: Array  # [B]
     reward: Array  # [B]
-    discount: Array  # [B] in [-1, 1]: 0 past an end, below 0 where the other player moves next
+    discount: Array  # [B] in [-1, 1]: 0 past an end, below 0 where another player moves next
+    values: Any = None  # [B, P] of P > 2 players, from who moves now on
+    rewards: Any = None  # [B, P] likewise, from who moved on
+    turn: Any = None  # [B] int32 likewise, how many seats on from there the mover sits
 
 
 class Imagined(NamedTuple):
@@ -123,10 +128,10 @@ def finite(output: Output) -> tuple[Output, Array]:
     """
     fields, faults = {}, jnp.zeros((), jnp.int32)
     for name, array in output._asdict().items():
-        if name != "state":
+        if name not in ("state", "turn") and array is not None:
             replace = finite_logits if name.endswith("logits") else finite_scalars
             fields[name], bad = replace(array)
-            faults = faults + bad
+            faults = faults + (jnp.sum(bad, axis=-1) if name in ("values", "rewards") else bad)
     return output._replace(**fields), faults
 
 
@@ -138,14 +143,19 @@ def one_hot_code(outcome: Array, codebook_size: int) -> Array:
 def predict(networks: Networks, params: Params, state: Array) -> Judgement:
     """What to do in `state [B, D]`, and what it is worth."""
     policy_logits, value_logits = networks.prediction(params, state)
-    return Judgement(policy_logits, networks.value_of(value_logits))
+    return Judgement(policy_logits, networks.value_of(value_logits), _all(networks, value_logits))
+
+
+def _all(networks: Networks, value_logits: Array) -> Array | None:
+    return None if networks.all_values is None else networks.all_values(value_logits)
 
 
 def decide(networks: Networks, params: Params, state: Array, action: Array) -> Afterstate:
     """A decision: `state [B, D]` and `action [B]` to its afterstate."""
     after = networks.afterstate_dynamics(params, state, action)
     logits, value_logits = networks.afterstate_prediction(params, after)
-    return Afterstate(after, logits, networks.value_of(value_logits))
+    value = networks.value_of(value_logits)
+    return Afterstate(after, logits, value, _all(networks, value_logits))
 
 
 def chance(networks: Networks, params: Params, afterstate: Array, code: Array) -> Step:
@@ -154,8 +164,12 @@ def chance(networks: Networks, params: Params, afterstate: Array, code: Array) -
     discount = jnp.ones(code.shape[:1], jnp.float32)
     if networks.discount is not None:
         discount = networks.discount(params, state)
-    reward = networks.reward_of(reward_logits)
-    return Step(state, *predict(networks, params, state), reward, discount)
+    reward, judged = networks.reward_of(reward_logits), predict(networks, params, state)
+    step = Step(state, judged.policy_logits, judged.value, reward, discount)
+    if networks.all_rewards is None or networks.turn is None:
+        return step
+    rewards, turn = networks.all_rewards(reward_logits), networks.turn(params, state)
+    return step._replace(values=judged.values, rewards=rewards, turn=turn)
 
 
 def jump(networks: Networks, params: Params, state: Array, actions: Array) -> Step:
@@ -170,7 +184,8 @@ def jump(networks: Networks, params: Params, state: Array, actions: Array) -> St
     if networks.discount is not None:
         discount = networks.discount(params, end)
     reward = networks.reward_sum_of(reward_logits)
-    return Step(end, *predict(networks, params, end), reward, discount)
+    judged = predict(networks, params, end)
+    return Step(end, judged.policy_logits, judged.value, reward, discount)
 
 
 def foretold_certain(networks: Networks, params: Params, state: Array, action: Array) -> Array:

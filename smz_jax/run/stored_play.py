@@ -282,7 +282,7 @@ def make_reader(dataset: Dataset, config: Config, spec: EnvSpec) -> Reader:
             rows["action_weights"] = one_hot(rows["action"], spec.num_actions)
         elif not rows["search_value"].any():  # never searched
             rows |= first_targets(rows, config.learner.gamma)
-        return Trajectory._make(rows[name] for name in Trajectory._fields)
+        return Trajectory(**{name: rows[name] for name in ("frame", "target_step", *INFOS)})
 
     return read
 

@@ -12,12 +12,23 @@ import jax
 import jax.numpy as jnp
 
 from smz_jax.config.search import SearchConfig
+from smz_jax.model.turns import beside, of_seat
 from smz_jax.search.control import Control, make_control
 from smz_jax.search.descent import Bounds, Score, Walk, descend
 from smz_jax.search.edges import Edges
 from smz_jax.search.expansion import Place
 from smz_jax.search.macro_edges import make_second_stage, refuse
-from smz_jax.search.nodes import ROOT, UNVISITED, NewNode, Nodes, init_nodes, put, take, write_node
+from smz_jax.search.nodes import (
+    ROOT,
+    UNVISITED,
+    NewNode,
+    Nodes,
+    init_nodes,
+    put,
+    seat_of,
+    take,
+    write_node,
+)
 from smz_jax.types import Array, Params
 
 
@@ -73,7 +84,8 @@ def revisit(nodes: Nodes, index: Array, child: Array, is_new: Array) -> Nodes:
     nodes = clear(nodes, index, is_new)
     node = jnp.where(is_new, ROOT, child)
     visits = take(nodes.visits, node) + jnp.where(is_new, 0, 1)
-    value = jnp.where(is_new, take(nodes.value, node), take(nodes.raw_value, node))
+    mean, raw = take(nodes.value, node), take(nodes.raw_value, node)
+    value = jnp.where(beside(is_new, mean), mean, raw)
     return nodes._replace(
         visits=put(nodes.visits, node, visits), value=put(nodes.value, node, value)
     )
@@ -85,7 +97,8 @@ def back_up(
     """Averages the return from each row's `leaf [B]` into every node above it.
 
     As mctx: value <- (value * visits + return) / (visits + 1), return <- reward + discount * return
-    on each edge. The bounds take in Q of every action on the way, as it is then.
+    on each edge. The bounds take in Q of every action on the way, as it is then. Vectors of more
+    than two players are by seat: each has a backup of its own; Q is that of who acts.
     """
 
     def level(carry: tuple[Array, Array, Array, Array, Bounds]):
@@ -93,7 +106,8 @@ def back_up(
         below_root = node != ROOT
         parent = jnp.maximum(take(nodes.parent, node), ROOT)
         reward, discount = take(nodes.reward, node), take(nodes.discount, node)
-        q = reward + discount * take(value, node)
+        discount = beside(discount, reward)
+        q = of_seat(reward + discount * take(value, node), seat_of(nodes, parent))
         is_action = below_root & ~take(nodes.is_chance, parent)
         bounds = Bounds(
             low=jnp.where(is_action, jnp.minimum(bounds.low, q), bounds.low),
@@ -101,8 +115,9 @@ def back_up(
         )
         returned = reward + discount * returned
         count, mean = take(visits, parent), take(value, parent)
-        updated = (mean * count + returned) / (count + 1.0)
-        value = put(value, parent, jnp.where(below_root, updated, mean))
+        before = beside(count, mean)
+        updated = (mean * before + returned) / (before + 1.0)
+        value = put(value, parent, jnp.where(beside(below_root, mean), updated, mean))
         visits = put(visits, parent, jnp.where(below_root, count + 1, count))
         return parent, returned, value, visits, bounds
 
@@ -158,7 +173,8 @@ def make_grow(
             known, macro = (
                 None if x is None else take(x, walk.parent) for x in (nodes.actions, nodes.macro)
             )
-            place = Place(state, known, macro, walk.edge, from_chance)
+            mover = seat_of(nodes, walk.parent)
+            place = Place(state, known, macro, walk.edge, from_chance, mover)
             new = expand(params, expand_key, place, is_new, walk.depth < limit)
             refused, leaf = None, jnp.where(is_new, index, walk.child)
             if macro is not None:
@@ -170,7 +186,7 @@ def make_grow(
             nodes = add_node(nodes, walk, index, new, limited=limited, refused=refused)
             return Loop(rng_key, *back_up(nodes, loop.bounds, leaf, control, limit))
 
-        infinite = jnp.full(root.value.shape, jnp.inf, jnp.float32)
+        infinite = jnp.full(root.value.shape[:1], jnp.inf, jnp.float32)
         start = Loop(rng_key, init_nodes(root, num_simulations + 1), Bounds(infinite, -infinite))
         return jax.lax.fori_loop(0, num_simulations, simulate, start).nodes
 

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from smz_jax.model.lanes import own_rows
+from smz_jax.model.turns import beside, of_seat
 from smz_jax.search.control import Control
 from smz_jax.search.edges import Edges
 from smz_jax.search.macro_edges import folded, look_at_macro
-from smz_jax.search.nodes import ROOT, UNVISITED, Nodes, take
+from smz_jax.search.nodes import ROOT, UNVISITED, Nodes, seat_of, take
 from smz_jax.search.scores import Actions
 from smz_jax.types import Array
 
@@ -82,14 +83,17 @@ def look(nodes: Nodes, node: Array, bounds: Bounds, edges: Edges) -> Actions:
     children = take(nodes.child, node)[:, edges.actions]
     index = jnp.maximum(children, 0)
     reward, discount = take(nodes.reward, index), take(nodes.discount, index)
+    qvalues = reward + beside(discount, reward) * take(nodes.value, index)
+    mover = seat_of(nodes, node)
+    of_actions = None if mover is None else jnp.broadcast_to(mover[:, None], index.shape)
     return Actions(
         node_visits=take(nodes.visits, node),
-        node_value=take(nodes.value, node),
-        raw_value=take(nodes.raw_value, node),
+        node_value=of_seat(take(nodes.value, node), mover),
+        raw_value=of_seat(take(nodes.raw_value, node), mover),
         prior_logits=take(nodes.prior_logits, node)[:, edges.actions],
         prior_probs=take(nodes.prior_probs, node)[:, edges.actions],
         visits=jnp.where(children == UNVISITED, 0, take(nodes.visits, index)),
-        qvalues=reward + discount * take(nodes.value, index),
+        qvalues=of_seat(qvalues, of_actions),
         low=bounds.low,
         high=bounds.high,
     )

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import mctx
 import numpy as np
 
+from smz_jax.config.check import require
 from smz_jax.config.search import SearchConfig
 from smz_jax.config.settings import Config
 from smz_jax.search import gumbel as gumbel_rules
@@ -26,8 +27,9 @@ from smz_jax.search.selection import decision_view, make_action_selection
 from smz_jax.types import Array, Networks, Params
 
 GrowTree = Callable[..., Any]
-"""`(params, rng_key, mctx.RootFnOutput, invalid_actions, gumbel, actions) -> mctx.Tree` whose
-embeddings are `NodeEmbedding`; `[B, K]` each, or None: see `candidates`."""
+"""`(params, rng_key, mctx.RootFnOutput, invalid_actions, gumbel, actions, values) -> mctx.Tree`
+whose embeddings are `NodeEmbedding`; `[B, K]` each, or None: see `candidates`. `values [B, P]` are
+the root's of more than two players, else None."""
 
 
 def make_mctx_tree(networks: Networks, config: Config, choices: EdgeActions) -> GrowTree:
@@ -36,6 +38,8 @@ def make_mctx_tree(networks: Networks, config: Config, choices: EdgeActions) -> 
     Agrees with `mctx.stochastic_muzero_policy` visit for visit, and keeps the whole tree.
     """
     settings, edges = config.search, Edges(choices.count)
+    allowed = "batched in a game of more than two players"
+    require(networks.turn is None, "search.engine", settings.engine, allowed)
     select = make_action_selection(edges, settings)
     recurrent_fn = make_recurrent_fn(networks, edges=edges, gamma=config.learner.gamma)
 
@@ -81,6 +85,7 @@ def make_batched_tree(networks: Networks, config: Config, choices: EdgeActions) 
         invalid_actions: Array,
         gumbel: Array | None,
         actions: Array | None,
+        values: Array | None,
     ) -> Any:
         valid = jnp.sum(1 - invalid_actions, axis=-1).astype(jnp.int32)
         most_visits = jnp.asarray(table)[jnp.minimum(considered, valid)]
@@ -97,8 +102,11 @@ def make_batched_tree(networks: Networks, config: Config, choices: EdgeActions) 
             return jnp.where(invalid_actions > 0, -jnp.inf, score)
 
         zeros, of = jnp.zeros_like(root.value), root.embedding
-        kind = of.is_chance, of.entropy, of.faults
-        node = NewNode(root.value, zeros, zeros, root.prior_logits, *kind, of.state, actions)
+        kind, value, reward, mover = (of.is_chance, of.entropy, of.faults), root.value, zeros, None
+        if values is not None:
+            value, reward, mover = values, jnp.zeros_like(values), zeros.astype(jnp.int32)
+        edge = value, reward, zeros, root.prior_logits
+        node = NewNode(*edge, *kind, of.state, actions, mover=mover)
         if settings.macros:
             macro, gain = best_macro(networks, params, of.state, invalid_actions)
             node = node._replace(macro=macro, gain=gain)

@@ -18,6 +18,7 @@ from smz_jax.model.steps import (
     jump,
     one_hot_code,
 )
+from smz_jax.model.turns import by_seat
 from smz_jax.search.candidates import EdgeActions
 from smz_jax.search.control import Control, make_control
 from smz_jax.search.edges import Edges
@@ -96,6 +97,7 @@ class Place(NamedTuple):
     macro: Array | None  # [B, L] int32, of the node's macro; None: the search has none
     edge: Array  # [B] int32
     from_chance: Array  # [B] bool, the node is a chance node
+    mover: Any = None  # [B] int32, of more than two players: who moves at the node, see `Nodes`
 
 
 def _choose_jumps(
@@ -122,6 +124,37 @@ def _choose_jumps(
     return leaps, sequence, discount
 
 
+def _no_step(afterstate: Afterstate, options: int, of_all: Array | None) -> Step:
+    """What stands in rows that take no step of chance: the afterstate as it is."""
+    zeros = jnp.zeros_like(afterstate.value)
+    no_options = jnp.zeros((len(zeros), options), jnp.float32)
+    turn = None if of_all is None else jnp.zeros(zeros.shape, jnp.int32)
+    worth = afterstate.value, zeros, zeros, afterstate.values, of_all, turn
+    return Step(afterstate.state, no_options, *worth)
+
+
+class Worth(NamedTuple):
+    """What a new node is worth, and to whom; see `NewNode`."""
+
+    value: Array  # [B] or [B, P]
+    reward: Array  # [B] or [B, P]
+    discount: Array  # [B]
+    mover: Array | None  # [B] int32
+
+
+def _worth_of_all(step: Step, to_decision: Array, discount: Array, mover: Array | None) -> Worth:
+    """The step as a node has it: the mover's numbers, of more than two players all by seat.
+
+    `to_decision [B]`: a decision node follows, else a chance node, which is of who moved.
+    """
+    discount = jnp.where(to_decision, discount, 1.0)
+    if mover is None:
+        return Worth(step.value, step.reward, discount, None)
+    after = jnp.where(to_decision, (mover + step.turn) % step.values.shape[-1], mover)
+    values, rewards = by_seat(step.values, after), by_seat(step.rewards, mover)
+    return Worth(values, rewards, jnp.abs(discount), after)
+
+
 def make_expand(networks: Networks, config: Config, choices: EdgeActions) -> Callable[..., NewNode]:
     """The evaluation of one edge per row.
 
@@ -145,16 +178,18 @@ def make_expand(networks: Networks, config: Config, choices: EdgeActions) -> Cal
     def expand(
         params: Params, rng_key: Array, place: Place, needed: Array, may_collapse: Array
     ) -> NewNode:
-        state, known, macro, edge, from_chance = place
+        state, known, macro, edge, from_chance, mover = place
 
         def to_afterstate(inputs: tuple[Array, Array]) -> tuple[Afterstate, Array]:
             return finite(decide(networks, params, *inputs))
 
         action = choices.actions_at(known, edge)
-        num_outcomes = jax.eval_shape(to_afterstate, (state, action))[0].logits.shape[-1]
+        shapes = jax.eval_shape(to_afterstate, (state, action))[0]
+        num_outcomes = shapes.logits.shape[-1]
         zeros, no_faults = jnp.zeros(edge.shape, jnp.float32), jnp.zeros_like(edge)
         no_outcomes = jnp.zeros((*edge.shape, num_outcomes), jnp.float32)
-        nothing = Afterstate(state, no_outcomes, zeros), no_faults
+        of_all = None if mover is None else jnp.zeros(shapes.values.shape, jnp.float32)
+        nothing = Afterstate(state, no_outcomes, zeros, of_all), no_faults
         from_decision, leaps, discount = needed & ~from_chance, None, gamma
         if settings.jump_collapses or settings.macros:
             leaps, sequence, discount = choose_jumps(params, place, action, may_collapse)
@@ -167,8 +202,7 @@ def make_expand(networks: Networks, config: Config, choices: EdgeActions) -> Cal
         if threshold > 0:
             outcome = jnp.where(collapsed, afterstate.likely, outcome)
         to_decision = from_chance | collapsed
-        no_options = jnp.zeros((*edge.shape, sum(choices.space.sizes)), jnp.float32)
-        nothing = Step(afterstate.state, no_options, afterstate.value, zeros, zeros), no_faults
+        nothing = _no_step(afterstate, sum(choices.space.sizes), of_all), no_faults
         reached = afterstate.state, outcome
         to_state = functools.partial(_state_after, networks, params, num_outcomes)
         step, more_faults = run(to_state, needed & to_decision, reached, nothing)
@@ -187,10 +221,9 @@ def make_expand(networks: Networks, config: Config, choices: EdgeActions) -> Cal
             edges.of_decision(candidates.logits, num_outcomes),
             edges.of_chance(afterstate.logits),
         )
+        worth = _worth_of_all(step, to_decision, discount * step.discount, mover)
         return NewNode(
-            value=step.value,
-            reward=step.reward,
-            discount=jnp.where(to_decision, discount * step.discount, 1.0),
+            **worth._asdict(),
             prior_logits=prior_logits,
             is_chance=~to_decision,
             entropy=entropy,

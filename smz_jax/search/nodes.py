@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import mctx
 
+from smz_jax.model.turns import beside, of_seat
 from smz_jax.types import Array, NodeEmbedding
 
 UNVISITED = -1
@@ -26,7 +27,8 @@ class Nodes(NamedTuple):
     """
 
     visits: Array  # [B, N] int32
-    value: Array  # [B, N] float32, mean of the returns seen through the node
+    value: Array  # [B, N] float32, mean of the returns seen through the node; where there are more
+    #               than two players this, and the next two, are [B, N, P] by seat
     raw_value: Array  # [B, N] float32, as the network gave it
     reward: Array  # [B, N] float32, of the edge that leads to the node
     discount: Array  # [B, N] float32, of that edge
@@ -42,12 +44,14 @@ class Nodes(NamedTuple):
     actions: Any = None  # [B, N, K] int32, of a decision node's edges; None: edges are actions
     macro: Any = None  # [B, N, L] int32, the actions of its macro, padded with -1; None: none is
     gain: Any = None  # [B, N] float32, what that is foretold to gain
+    mover: Any = None  # [B, N] int32, of more than two players: the seat of who moves, or moved
+    #                    before chance does, from the root's mover on; None: there are no more
 
 
 class NewNode(NamedTuple):
     """One new node of each tree."""
 
-    value: Array  # [B] float32
+    value: Array  # [B] float32, of more than two players [B, P] by seat; the reward likewise
     reward: Array  # [B] float32, of the edge that leads to it
     discount: Array  # [B] float32
     prior_logits: Array  # [B, A + C] float32, -inf on the edges of the other kind
@@ -58,6 +62,7 @@ class NewNode(NamedTuple):
     actions: Any = None  # [B, K] int32, of its edges; None: edges are actions
     macro: Any = None  # [B, L] int32, of its macro; None: the search has none
     gain: Any = None  # [B] float32, of its macro
+    mover: Any = None  # [B] int32, see `Nodes`
 
 
 def take(array: Array, node: Array) -> Array:
@@ -72,8 +77,13 @@ def take(array: Array, node: Array) -> Array:
     return flat.at[index].get(mode="promise_in_bounds")
 
 
+def seat_of(nodes: Nodes, node: Array) -> Array | None:
+    """Who moves at `node [B]`, int32 `[B]`; None where there are no more than two players."""
+    return None if nodes.mover is None else take(nodes.mover, node)
+
+
 def put(array: Array, node: Array, entries: Array) -> Array:
-    """`array [B, N]` with `entries [B]` at `node [B]`."""
+    """`array [B, N, ...]` with `entries [B, ...]` at `node [B]`."""
     rows = jnp.arange(array.shape[0], dtype=jnp.int32)
     return array.at[rows, node].set(entries, unique_indices=True, mode="promise_in_bounds")
 
@@ -120,7 +130,15 @@ def write_node(nodes: Nodes, index: Array, new: NewNode, *, parent: Array, edge:
 
 
 def as_mctx_tree(nodes: Nodes, invalid_actions: Array, extra_data: Any = None) -> Any:
-    """The `mctx.Tree` of the same trees, children's statistics on the parents' edges."""
+    """The `mctx.Tree` of the same trees, children's statistics on the parents' edges.
+
+    Of more than two players a node is told from the side of its mover, and its children too: where
+    the turn passes both the discount and the child's value are turned around, so that Q of an edge
+    is what it always is, reward + discount * value.
+    """
+    own, seen, worth = nodes, nodes, None
+    if nodes.mover is not None:
+        own, seen, worth = _from_movers(nodes)
     has_child = nodes.child != UNVISITED
 
     def of_child(array: Array) -> Array:
@@ -131,16 +149,16 @@ def as_mctx_tree(nodes: Nodes, invalid_actions: Array, extra_data: Any = None) -
 
     return mctx.Tree(
         node_visits=nodes.visits,
-        raw_values=nodes.raw_value,
-        node_values=nodes.value,
+        raw_values=own.raw_value,
+        node_values=own.value,
         parents=nodes.parent,
         action_from_parent=nodes.edge,
         children_index=nodes.child,
         children_prior_logits=nodes.prior_logits,
-        children_values=of_child(nodes.value),
+        children_values=of_child(seen.value),
         children_visits=of_child(nodes.visits),
-        children_rewards=of_child(nodes.reward),
-        children_discounts=of_child(nodes.discount),
+        children_rewards=of_child(seen.reward),
+        children_discounts=of_child(seen.discount),
         embeddings=NodeEmbedding(
             nodes.state,
             nodes.is_chance,
@@ -148,10 +166,29 @@ def as_mctx_tree(nodes: Nodes, invalid_actions: Array, extra_data: Any = None) -
             nodes.faults,
             _led_by(nodes),
             nodes.macro,
+            worth,
         ),
         root_invalid_actions=invalid_actions,
         extra_data=extra_data,
     )
+
+
+def _from_movers(nodes: Nodes) -> tuple[Nodes, Nodes, Array]:
+    """Trees of more than two players from the side of each node's mover, and of its parent's.
+
+    The third is `NodeEmbedding.worth`.
+    """
+    before = take(nodes.mover, jnp.maximum(nodes.parent, ROOT))
+    sign = jnp.where(before == nodes.mover, 1.0, -1.0)
+    values = of_seat(nodes.value, nodes.mover), of_seat(nodes.raw_value, nodes.mover)
+    own = nodes._replace(value=values[0], raw_value=values[1])
+    seen = nodes._replace(
+        value=sign * of_seat(nodes.value, before),
+        reward=of_seat(nodes.reward, before),
+        discount=sign * nodes.discount,
+    )
+    worth = nodes.reward + beside(nodes.discount, nodes.value) * nodes.value
+    return own, seen, worth.at[:, ROOT].set(nodes.raw_value[:, ROOT])
 
 
 def _led_by(nodes: Nodes) -> Array | None:

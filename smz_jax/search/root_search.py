@@ -64,11 +64,11 @@ def make_search(networks: Networks, config: Config, spec: EnvSpec) -> Callable[.
         noise: Array | float,
     ) -> SearchOutput:
         num_outcomes = check_model(networks, params, embedding, invalid_actions, spec.num_options)
-        (policy_logits, value), faults = steps.finite(steps.predict(networks, params, embedding))
-        all_invalid = jnp.all(invalid_actions > 0, axis=-1)
+        judged, faults = steps.finite(steps.predict(networks, params, embedding))
+        value, all_invalid = judged.value, jnp.all(invalid_actions > 0, axis=-1)
         actions, policy_logits, noisy_logits, invalid_actions = choices.of_root(
             jax.random.fold_in(rng_key, CANDIDATES_KEY),
-            policy_logits,
+            judged.policy_logits,
             invalid_actions,
             uniform=settings.uniform_candidates * noise,
             fraction=settings.dirichlet_fraction * noise,
@@ -91,15 +91,16 @@ def make_search(networks: Networks, config: Config, spec: EnvSpec) -> Callable[.
             logits = interface.mask_invalid(logits, invalid_actions)
         prior_logits = edges.of_decision(logits, num_outcomes)
         root = interface.make_root(embedding, prior_logits, value, faults)
-        tree = grow_tree(params, search_key, root, invalid_actions, gumbel, actions)
+        of_root = invalid_actions, gumbel, actions, judged.values
+        tree = grow_tree(params, search_key, root, *of_root)
         seen = folded_root(tree, edges)
         if gumbel is not None:
             action, action_weights = gumbel_decision(seen, logits, gumbel, settings)
-            value = mean_over_visited(seen, action_weights)
+            value, values = mean_over_visited(seen, action_weights)
         else:
             action_weights = visit_weights(seen, logits, settings.num_simulations)
             action = sample_by_temperature(rng_key, action_weights, temperature)
-            value = mean_without_noise(seen, masked, logits)
+            value, values = mean_without_noise(seen, masked, logits)
         return SearchOutput(
             action=choices.actions_at(actions, action),
             action_weights=choices.weights_of_options(actions, action_weights),
@@ -108,12 +109,13 @@ def make_search(networks: Networks, config: Config, spec: EnvSpec) -> Callable[.
             faults=jnp.sum(tree.embeddings.faults, axis=1),
             all_invalid=all_invalid,
             usage=usage(tree, edges) if settings.macros or settings.jump_collapses else None,
+            values=values,
         )
 
     return search
 
 
-def mean_over_visited(tree: Any, weights: Array) -> Array:
+def mean_over_visited(tree: Any, weights: Array) -> tuple[Array, Array | None]:
     """The root's value `[B]` under the improved policy `weights [B, A]`.
 
         v = sum_a pi'(a) Q(a) / sum_a pi'(a),  over visited actions
@@ -127,7 +129,7 @@ def mean_over_visited(tree: Any, weights: Array) -> Array:
     return _weighted(weights, root, 0.0)
 
 
-def mean_without_noise(tree: Any, logits: Array, noisy_logits: Array) -> Array:
+def mean_without_noise(tree: Any, logits: Array, noisy_logits: Array) -> tuple[Array, Array | None]:
     """The root's value `[B]`: the mean over its visits, as if its prior had had no noise.
 
     PUCT's visits are proportional to the prior, at given Q (Grill et al. 2020, "Monte-Carlo Tree
@@ -140,14 +142,26 @@ def mean_without_noise(tree: Any, logits: Array, noisy_logits: Array) -> Array:
     return _weighted(jnp.where(visits > 0, visits * ratio, 0.0), root, 1.0)
 
 
-def _weighted(weights: Array, root: Any, own: float) -> Array:
-    """Mean of Q by `weights [B, A]`, with the value head's for `own`; that alone if all are 0."""
+def _weighted(weights: Array, root: Any, own: float) -> tuple[Array, Array | None]:
+    """Mean of Q by `weights [B, A]`, with the value head's for `own`; that alone if all are 0.
+
+    The second is that of all players `[B, P]`, where there are more than two.
+    """
     qvalues = (
         root.children_rewards[:, 0] + root.children_discounts[:, 0] * root.children_values[:, 0]
     )
-    total, raw = jnp.sum(weights, axis=-1) + own, root.raw_values[:, 0]
-    mean = (jnp.sum(weights * qvalues, axis=-1) + own * raw) / jnp.where(total > 0, total, 1.0)
-    return jnp.where(total > 0, mean, raw)
+    total = jnp.sum(weights, axis=-1) + own
+
+    def mean(qvalues: Array, raw: Array) -> Array:
+        found = (jnp.sum(weights * qvalues, axis=-1) + own * raw) / jnp.where(total > 0, total, 1.0)
+        return jnp.where(total > 0, found, raw)
+
+    value, worth = mean(qvalues, root.raw_values[:, 0]), root.embeddings.worth
+    if worth is None:
+        return value, None
+    child = jnp.maximum(root.children_index[:, 0], 0)
+    of_each = jnp.take_along_axis(worth, child[:, :, None], axis=1)
+    return value, jax.vmap(mean, in_axes=-1, out_axes=-1)(of_each, worth[:, 0])
 
 
 def visit_weights(tree: Any, logits: Array, num_simulations: int) -> Array:
@@ -183,7 +197,8 @@ def make_prior_policy(
         temperature: Array,
         epsilon: Array,
     ) -> SearchOutput:
-        (policy_logits, value), faults = steps.finite(steps.predict(networks, params, embedding))
+        judged, faults = steps.finite(steps.predict(networks, params, embedding))
+        policy_logits, value = judged.policy_logits, judged.value
         all_invalid = jnp.all(invalid_actions > 0, axis=-1)
         candidates, policy_logits, _, invalid_actions = choices.of_root(
             jax.random.fold_in(rng_key, CANDIDATES_KEY),
@@ -215,6 +230,7 @@ def make_prior_policy(
             tree=None,
             faults=faults + jnp.sum(bad_q, axis=-1),
             all_invalid=all_invalid,
+            values=judged.values,
         )
 
     return act

@@ -35,7 +35,8 @@ FORMAT = 1
 SUMS, DATA, METADATA, MAIN = "SHA256SUMS", "data", "metadata.json", "main_data.hdf5"
 OURS = "smz_jax"
 """Entry of the metadata: `format`, `experiment`, `env`, `action_names`, `played_by`."""
-INFOS = tuple(x for x in Trajectory._fields if x not in ("frame", "target_step"))
+_NOT_KEPT = ("frame", "target_step", "player", "rewards", "values")
+INFOS = tuple(x for x in Trajectory._fields if x not in _NOT_KEPT)
 SCORE = "smz_jax_score"
 """Attribute of an episode: the sum of its rewards as they were scored."""
 Choose = Callable[[Sequence[float]], Sequence[int]]
@@ -72,6 +73,8 @@ def check_recordable(spec: EnvSpec) -> None:
     parts = f"{len(spec.action_space.sizes)} parts, {spec.num_actions} actions"
     allowed = "one discrete choice: datasets hold no other actions"
     require(not spec.action_space.parts, f"action space of {spec.name}", parts, allowed)
+    allowed = "1 or 2: a dataset says what one player gains"
+    require(spec.sides == 1, f"players of {spec.name}", spec.players, allowed)
 
 
 class Dataset:

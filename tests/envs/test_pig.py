@@ -131,6 +131,74 @@ def test_games_follow_the_rules_and_say_who_moves():
     env.close()
 
 
+def test_three_players_by_the_rules():
+    """Each frame by points kept here; the winner has 1, each other one has lost a half."""
+    config = EnvConfig(suite="turns", id="Pig", kwargs='{"goal": 9, "players": 3}', frame_stack=1)
+    env, draw, ends = make_env(config, seed=1, num_envs=8), np.random.default_rng(0), 0
+    assert env.spec.players == env.spec.sides == count_players(config) == 3
+    assert not opponents_of(config)
+    last, banked, turn = env.reset(), np.zeros((8, 3), int), np.zeros(8, int)
+    for _ in range(200):
+        actions = draw.integers(0, 2, 8)
+        step = env.step(actions)
+        for lane, mover in enumerate(last.player):
+            now = step.player[lane]
+            if last.game_over[lane]:
+                assert step.is_first[lane] and now == 0 and not step.raw_reward[lane].any()
+                banked[lane], turn[lane] = 0, 0
+                continue
+            passed = (now - mover) % 3
+            assert passed in (0, 1) and (passed == 1 or actions[lane] == ROLL)
+            if step.terminated[lane]:
+                ends, own = ends + 1, banked[lane, mover] + turn[lane]
+                assert actions[lane] == ROLL and own + 6 >= 9 and passed == 0
+                expected = np.where(np.arange(3) == mover, 1, -0.5)
+                np.testing.assert_array_equal(step.raw_reward[lane], expected)
+                assert step.reward[lane] == 1 and not step.observation[lane].any()
+                continue
+            shown = step.observation[lane, 0].reshape(4, 9).argmax(axis=1)
+            if actions[lane] == HOLD:
+                banked[lane, mover] += turn[lane]
+                turn[lane] = 0
+            else:
+                rolled = shown[3] - turn[lane]
+                assert passed or 2 <= rolled <= 6
+                turn[lane] = 0 if passed else shown[3]
+            assert list(shown) == [*np.roll(banked[lane], -now), turn[lane]]
+        last = step
+    assert ends > 10
+    env.close()
+
+
+def test_what_three_players_are_worth():
+    """Max-n of the tables, by recursion over games of at most so many moves."""
+    rules = pig_rules.make_rules(3, players=3)
+    number = {tuple(points): state for state, points in enumerate(rules.points.tolist())}
+    assert len(number) == 3**3 * 2
+
+    @functools.cache
+    def worth(points, moves):
+        if moves == 0:
+            return np.zeros(3)
+        own, *others, turn = points
+        of_action = []
+        for action in (HOLD, ROLL):
+            found = []
+            for face in range(1, 7):
+                if action == HOLD or face == 1:
+                    kept = own + turn * (action == HOLD)
+                    found.append(np.roll(worth((*others, kept, 0), moves - 1), 1))
+                elif own + turn + face >= 3:
+                    found.append(np.array([1, -0.5, -0.5]))
+                else:
+                    found.append(worth((own, *others, turn + face), moves - 1))
+            of_action.append(np.mean(found, axis=0))
+        return max(of_action, key=lambda x: x[0])
+
+    expected = [worth(points, 45) for points in number]
+    np.testing.assert_allclose(pig_rules.values_of_all(rules), expected, atol=1e-4)
+
+
 def test_the_same_dice_whatever_is_played():
     """The die of a lane's step depends neither on the actions nor on the other lanes."""
     whole, part = make_env(pig(20), seed=5, num_envs=4), make_env(pig(20), seed=5, num_envs=2)
@@ -154,7 +222,12 @@ def test_the_best_player_reads_what_is_seen():
 
 @pytest.mark.parametrize(
     ("kwargs", "what"),
-    [('{"goal": 1}', "goal"), ('{"goal": true}', "goal"), ('{"players": 3}', "env.kwargs")],
+    [
+        ('{"goal": 1}', "goal"),
+        ('{"goal": true}', "goal"),
+        ('{"players": 5}', "players"),
+        ('{"dice": 2}', "env.kwargs"),
+    ],
 )
 def test_wrong_options_are_refused(kwargs, what):
     with pytest.raises(ConfigError, match=what):

@@ -112,11 +112,12 @@ def test_a_negative_discount_turns_a_return_around():
     np.testing.assert_allclose(got, expected, rtol=1e-6)
 
 
-@functools.partial(jax.jit, static_argnums=(5, 6, 7))
-def targets_of(reward, discount, is_first, action_weights, values, K, n, gamma):
-    fields = None, None, reward, discount, is_first, None, action_weights, None, None, None
+@functools.partial(jax.jit, static_argnames=("K", "n", "gamma", "cut"))
+def targets_of(reward, discount, is_first, action_weights, values, K, n, gamma, action=None, cut=0):
+    fields = None, action, reward, discount, is_first, None, action_weights, None, None, None
     rows = Trajectory(*fields)  # type: ignore[arg-type]
-    return targets.make_unroll_targets(rows, values, unroll_steps=K, td_steps=n, gamma=gamma)
+    lengths = {"unroll_steps": K, "td_steps": n}
+    return targets.make_unroll_targets(rows, values, **lengths, gamma=gamma, cut_below=cut)
 
 
 def make(window, K, n, gamma):
@@ -190,6 +191,114 @@ def test_by_hand_players_in_turn():
     check(got, value=[10, -20, 40, 0], value_mask=[1, 1, 1, 0], discount=[-1, -1, 0])
 
 
+def of_three(rows, K, n, gamma, action=None, cut=0):
+    """Targets of rows (player, rewards by seat, discount, is_first, values from the mover on)."""
+    rows = rows[: K + n + 1]
+    player, rewards, discount, first, values = (np.array(c) for c in zip(*rows, strict=True))
+    mine = rewards[np.arange(len(rows)), player]
+    fields = {"reward": mine, "rewards": rewards, "discount": discount}
+    fields |= {"action_weights": np.tile([0.8, 0.2, 0.0], (len(rows), 1))}
+    arrays = {name: jnp.asarray(x, jnp.float32) for name, x in fields.items()}
+    rest = dict.fromkeys(set(Trajectory._fields) - set(arrays))
+    rest |= {"player": jnp.asarray(player, jnp.int32), "is_first": jnp.asarray(first) > 0}
+    rest |= {"action": None if action is None else jnp.asarray(action, jnp.int32)}
+    run = functools.partial(
+        targets.make_unroll_targets, unroll_steps=K, td_steps=n, gamma=gamma, cut_below=cut
+    )
+    return jax.jit(run)(Trajectory(**arrays, **rest), jnp.asarray(values, jnp.float32))
+
+
+LAST = (-0.5, -0.5, 1.0)
+
+
+def test_by_hand_three_players():
+    """Player 0 moves, 1 moves twice, 2 wins; then the same game drawn, and cut off."""
+    none = (0, 0, 0)
+    moves = [(0, none, -1, 1, (1, 2, 3)), (1, none, 1, 0, (4, 5, 6)), (1, none, -1, 0, (7, 8, 9))]
+    after = [(2, none, 1, 0, (0, 0, 0)), (0, none, -1, 1, (1, 1, 1))] * 3
+    won = [*moves, (2, LAST, 0, 0, (7, 7, 7)), *after]
+    got = of_three(won, K=3, n=4, gamma=0.5)
+    # By seat z_3 = (-1/2, -1/2, 1), each row before half of it; told from the mover on.
+    expected = [(-1 / 16, -1 / 16, 1 / 8), (-1 / 8, 1 / 4, -1 / 8), (-1 / 4, 1 / 2, -1 / 4)]
+    check(got, values=[*expected, (1, -0.5, -0.5)], value=[-1 / 16, -1 / 8, -1 / 4, 1])
+    check(got, turn=[1, 0, 1], discount=[-1, 1, -1], rewards=np.zeros((3, 3)))
+    got = of_three(won, K=4, n=4, gamma=0.5)
+    check(got, turn=[1, 0, 1, 3], reward=[0, 0, 0, 1], value_mask=[1, 1, 1, 1, 1])
+    check(got, rewards=[*[none] * 3, (1, -0.5, -0.5)], values=[*expected, (1, -0.5, -0.5), none])
+    # Two steps ahead stands player 1, who says 7 of itself, 8 of player 2 and 9 of player 0.
+    got = of_three(won, K=1, n=2, gamma=0.5)
+    check(got, values=[(9 / 4, 7 / 4, 8 / 4), (7 / 4, 7 / 4, 7 / 4)])
+    got = of_three([*moves, (2, none, 0, 0, (7, 7, 7)), *after], K=3, n=4, gamma=0.5)
+    check(got, values=np.zeros((4, 3)), value_mask=[1, 1, 1, 1], turn=[1, 0, 1])
+    # Cut off when player 2 is to move: row 3 is the final observation.
+    cut = [*moves, (2, none, 1, 0, (1, 2, 4)), (0, none, -1, 1, (9, 9, 9)), *after]
+    got = of_three(cut, K=4, n=4, gamma=0.5)
+    check(got, values=[(2 / 8, 4 / 8, 1 / 8), (4 / 4, 1 / 4, 2 / 4), (4 / 2, 1 / 2, 2 / 2),
+                       (1, 2, 4), none], turn=[1, 0, 1, 3])  # fmt: skip
+    check(got, value_mask=[1, 1, 1, 1, 0], transition_mask=[1, 1, 1, 0])
+    # Player 1's first move was played to explore: there its own values end player 0's return.
+    got = of_three(won, K=1, n=2, gamma=0.5, action=[0, 1, 0, 0], cut=0.5)
+    check(got, values=[(6 / 2, 4 / 2, 5 / 2), (4, 5, 6)])
+    check(got, decision_value=[(6 / 2, 4 / 2, 5 / 2)])
+
+
+def test_three_players_equal_the_twin_seat_by_seat():
+    rng, K, n, gamma = np.random.default_rng(2), 3, 4, Fraction(7, 8)
+    ends = [(int(rng.integers(2, 6)), ("turns", "truncation in turns")[i % 2]) for i in range(12)]
+    rows, players = random_game_rows(rng, ends), [0]
+    for _, discount, *_ in rows:
+        players.append((players[-1] + int(rng.integers(1, 3)) * (discount < 0)) % 3)
+    gains, values = rng.integers(-9, 9, (2, len(rows), 3))
+    never = np.zeros(len(rows), bool)
+    for root in range(len(rows) - K - n - 2):
+        window = slice(root, root + K + n + 1)
+        given = [
+            (player, gains[t], rows[t][1], rows[t][2], np.roll(values[t], -player))
+            for t, player in enumerate(players[:-1])
+        ]
+        got = of_three(given[window], K, n, float(gamma))
+        by_seat = []
+        for seat in range(3):
+            own = [
+                (int(gains[t, seat]), abs(row[1]), row[2], int(values[t, seat]))
+                for t, row in enumerate(rows)
+            ]
+            by_seat.append(twin(own, root, K, n, gamma, never)["value"])
+        for k, value in enumerate(np.transpose(by_seat)):
+            np.testing.assert_allclose(
+                got.values[k], np.roll(value, -players[root + k]), rtol=1e-5, atol=1e-6
+            )
+
+
+def test_by_hand_what_was_played_to_explore_does_not_count():
+    """Row 1's action has a quarter of the best one's weight: there the row's own value stands in.
+
+    What was done in it is told by what came of it all the same.
+    """
+    window = [(1, 1, 1, 10), (2, -1, 0, 20), (4, 1, 0, 40), (8, 0, 0, 80), (16, 1, 0, 160)]
+    columns = [jnp.asarray(c, jnp.float32) for c in zip(*window, strict=True)]
+    weights = jnp.asarray([[0.2, 0.8, 0.0]] * 5)
+    action = jnp.asarray([1, 0, 1, 1, 0], jnp.int32)
+    reward, discount, first, value = columns
+    given = reward, discount, first > 0, weights, value
+    run = functools.partial(targets_of, *given, K=2, n=2, gamma=0.5, action=action)
+    got = run(cut=0.5)
+    # z_0 = 1 + 20/2, z_1 = 20, z_2 = 4 + 8/2; and done: 1 + 20/2, 2 - 8/2.
+    check(got, value=[11, 20, 8], decision_value=[11, -2], discount=[1, -1])
+    # A quarter is no less than a quarter.
+    check(run(cut=0.25), value=[1 + 2 / 2 - 40 / 4, 2 - 4 / 2 - 80 / 4, 8])
+    assert run().decision_value is None
+
+
+def test_play_is_astray_where_one_part_is():
+    weights = jnp.asarray([[0.9, 0.1, 0.3, 0.3, 0.4]] * 4)
+    action = jnp.asarray([0, 2, 3, 5], jnp.int32)  # options (0, 0), (0, 2), (1, 0), (1, 2)
+    astray = targets.is_astray(action, weights, (2, 3), 0.5)
+    np.testing.assert_array_equal(astray, [False, False, True, True])
+    astray = targets.is_astray(action, weights, (2, 3), 0.8)
+    np.testing.assert_array_equal(astray, [True, False, True, True])
+
+
 def test_by_hand_root_is_a_final_observation():
     for discount in (0, 1):
         window = [(0, discount, 0, 10), (2, 1, 1, 20), (4, 1, 0, 40), (8, 1, 0, 80)]
@@ -198,8 +307,11 @@ def test_by_hand_root_is_a_final_observation():
             assert not np.asarray(field).any()
 
 
-def twin(episode, root, K, n, gamma):
-    """What `make_unroll_targets` should give, row by row, in exact arithmetic."""
+def twin(episode, root, K, n, gamma, astray):
+    """What `make_unroll_targets` should give, row by row, in exact arithmetic.
+
+    Returns end at rows that are `astray`.
+    """
 
     def is_final(t):
         return bool(episode[t + 1][2])
@@ -208,7 +320,7 @@ def twin(episode, root, K, n, gamma):
         total, factor = Fraction(0), Fraction(1)
         for _ in range(n):
             reward, discount, _, value = episode[t]
-            if is_final(t):
+            if is_final(t) or astray[t]:
                 return total + factor * value
             total += factor * reward
             if discount == 0:
@@ -217,7 +329,7 @@ def twin(episode, root, K, n, gamma):
             t += 1
         return total + factor * episode[t][3]
 
-    value, vmask, pmask, reward, tmask, turn = [], [], [], [], [], []
+    value, vmask, pmask, reward, tmask, turn, done = [], [], [], [], [], [], []
     state = "final root" if is_final(root) else "own"
     for k in range(K + 1):
         t = root + k
@@ -228,6 +340,7 @@ def twin(episode, root, K, n, gamma):
         reward.append(episode[t][0] if acting else 0)
         turn.append(episode[t][1] if acting else 0)
         tmask.append(int(acting))
+        done.append(episode[t][0] + gamma * episode[t][1] * z(t + 1) if acting else 0)
         if state == "own" and is_final(t):
             state = "truncated"
         elif acting and episode[t][1] == 0:
@@ -239,6 +352,7 @@ def twin(episode, root, K, n, gamma):
         "reward": reward[:K],
         "discount": turn[:K],
         "transition_mask": tmask[:K],
+        "decision_value": [float(v) for v in done[:K]],
     }
 
 
@@ -263,17 +377,28 @@ def test_every_offset_of_many_games_equals_the_twin():
     rng = np.random.default_rng(1)
     kinds = ("termination", "truncation", "lives", "turns", "truncation in turns")
     seen = set()
-    for K, n, gamma in ((3, 2, Fraction(1, 2)), (5, 4, Fraction(7, 8)), (1, 1, Fraction(1))):
+    cases = [(3, 2, Fraction(1, 2), 0), (5, 4, Fraction(7, 8), 0.5), (1, 1, Fraction(1), 0)]
+    for K, n, gamma, cut in cases:
         ends = [(3 * int(rng.integers(1, 4)) - i % 2, kinds[i % 5]) for i in range(15)]
         rows = random_game_rows(rng, ends)
         roots = range(len(rows) - K - n - 2)
         windows = np.asarray([rows[root : root + K + n + 1] for root in roots], np.float32)
         reward, discount, first, value = (jnp.asarray(c) for c in np.moveaxis(windows, 2, 0))
-        weights = jnp.ones((*reward.shape, A), jnp.float32) / A
-        run = jax.vmap(functools.partial(targets_of, K=K, n=n, gamma=float(gamma)))
-        got = run(reward, discount, first > 0, weights, value)
+        astray = rng.random(len(rows)) < 0.3 * (cut > 0)
+        weights = np.where(astray[:, None], [0.2, 0.8, 0.0], [0.8, 0.2, 0.0])
+        weights = jnp.asarray([weights[root : root + K + n + 1] for root in roots], jnp.float32)
+        run = jax.vmap(functools.partial(targets_of, K=K, n=n, gamma=float(gamma), cut=cut))
+        action = jnp.zeros(reward.shape, jnp.int32)
+        got = run(reward, discount, first > 0, weights, value, action=action)
         for i, root in enumerate(roots):
-            want = twin(rows, root, K, n, gamma)
+            want = twin(rows, root, K, n, gamma, astray)
+            mask = want["transition_mask"]
+            if not cut:
+                del want["decision_value"]
+            else:
+                got = got._replace(
+                    decision_value=got.decision_value.at[i].multiply(jnp.array(mask))
+                )
             seen.add(tuple(want["value_mask"]))
             for name, expected in want.items():
                 np.testing.assert_allclose(

@@ -1,1 +1,1 @@
-"""Pig: a game of two players in turn, with a die, whose exact answers are known."""
+"""Pig: a game of two to four players in turn, with a die, whose exact answers are known."""

@@ -1,11 +1,13 @@
 """The rules of Pig as tables, and their exact answers; importing this loads no JAX.
 
-Two players in turn. Who moves rolls a die, or holds. A 1 loses the points of the turn and passes
-it; 2 to 6 add to them, and the same player moves on. To hold banks them and passes the turn. Who
-has the goal in points, banked and of the turn, has won: 1, and the other -1. (Knizia 1999, "Dice
-Games Properly Explained"; Neller and Presser 2004, "Optimal Play of the Dice Game Pig".)
+Two to four players in turn. Who moves rolls a die, or holds. A 1 loses the points of the turn and
+passes it; 2 to 6 add to them, and the same player moves on. To hold banks them and passes the turn.
+Who has the goal in points, banked and of the turn, has won: 1, and the others share a loss of 1.
+(Knizia 1999, "Dice Games Properly Explained"; Neller and Presser 2004, "Optimal Play of the Dice
+Game Pig".)
 
-States are told from the mover's side; `env.kwargs` takes `goal`, the points to win with.
+States are told from the mover's side; `env.kwargs` takes `goal`, the points to win with, and
+`players`. Tables are for games of two players, and for small ones of three.
 """
 
 import functools
@@ -22,13 +24,14 @@ HOLD, ROLL = 0, 1
 SIDES = 6
 TOLERANCE = 1e-10
 """Of the values; each sweep comes nearer by a constant factor."""
+MOST_PLAYERS = 4
 
 
 class PigRules(NamedTuple):
     """Every state, and what each roll of the die makes of it."""
 
     goal: int
-    points: np.ndarray  # [S, 3] int, banked by the mover, by the other one, and those of the turn
+    points: np.ndarray  # [S, P + 1] int, banked by the mover and by those after, and of the turn
     next_state: np.ndarray  # [S, 2, SIDES] int32; S once the game is won
     reward: np.ndarray  # [S, 2, SIDES] float64, of who moves
     discount: (
@@ -40,6 +43,11 @@ class PigRules(NamedTuple):
         """S; the game begins in state 0."""
         return len(self.points)
 
+    @property
+    def players(self) -> int:
+        """P."""
+        return self.points.shape[1] - 1
+
 
 def check_id(config: EnvConfig) -> None:
     """Raises ConfigError in one line unless `config` names the game."""
@@ -48,47 +56,70 @@ def check_id(config: EnvConfig) -> None:
 
 
 def count_players(config: EnvConfig) -> int:
-    """Players of the game."""
-    del config
-    return 2
+    """Players of the game, of `env.kwargs`."""
+    return config.options.get("players", 2)
 
 
 def read_goal(config: EnvConfig) -> int:
     """The goal of `env.kwargs`; raises ConfigError in one line if something is wrong with them."""
     options = config.options
-    require(set(options) <= {"goal"}, "env.kwargs", config.kwargs, "'{\"goal\": 20}' at most")
-    goal = options.get("goal", 20)
-    fits = isinstance(goal, int) and not isinstance(goal, bool) and 2 <= goal <= 60
-    require(fits, "env.kwargs: goal", goal, "a whole number in 2..60")
-    return goal
+    allowed = '\'{"goal": 20, "players": 2}\' at most'
+    require(set(options) <= {"goal", "players"}, "env.kwargs", config.kwargs, allowed)
+    for name, usual, low, high in (("goal", 20, 2, 60), ("players", 2, 2, MOST_PLAYERS)):
+        value = options.get(name, usual)
+        fits = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+        require(fits, f"env.kwargs: {name}", value, f"a whole number in {low}..{high}")
+    return options.get("goal", 20)
 
 
 @functools.lru_cache(maxsize=4)
-def make_rules(goal: int) -> PigRules:
-    """The tables of a goal: goal^2 (goal + 1) / 2 states."""
-    points = np.argwhere(np.add.outer(np.arange(goal), np.arange(goal)) < goal)  # mover's, turn's
-    own, turn = (np.repeat(x, goal) for x in points.T)
-    other = np.tile(np.arange(goal), len(points))
-    number = np.full((goal, goal, goal), -1, np.int32)
-    number[own, other, turn] = states = np.arange(len(own), dtype=np.int32)
+def make_rules(goal: int, players: int = 2) -> PigRules:
+    """The tables of a goal: (goal + 1) / 2 * goal^P states."""
+    pairs = np.argwhere(np.add.outer(np.arange(goal), np.arange(goal)) < goal)  # mover's, turn's
+    rest = np.array([*np.ndindex((goal,) * (players - 1))])
+    own, turn = (np.repeat(x, len(rest)) for x in pairs.T)
+    others = np.tile(rest.T, len(pairs))  # [P - 1, S]
+    number = np.full((goal,) * (players + 1), -1, np.int32)
+    number[(own, *others, turn)] = states = np.arange(len(own), dtype=np.int32)
     shape = (len(states), 2, SIDES)
     next_state = np.full(shape, len(states), np.int32)
     reward, discount = np.zeros(shape), np.zeros(shape)
-    next_state[:, HOLD] = number[other, own + turn, 0][:, None]
-    next_state[:, ROLL, 0] = number[other, own, 0]
+    next_state[:, HOLD] = number[(*others, own + turn, 0)][:, None]
+    next_state[:, ROLL, 0] = number[(*others, own, 0)]
     discount[:, HOLD] = discount[:, ROLL, 0] = -1
     for face in range(2, SIDES + 1):
         wins, last = own + turn + face >= goal, face - 1
         reward[wins, ROLL, last] = 1
         on = ~wins
-        next_state[on, ROLL, last] = number[own[on], other[on], turn[on] + face]
+        next_state[on, ROLL, last] = number[(own[on], *others[:, on], turn[on] + face)]
         discount[on, ROLL, last] = 1
-    return PigRules(goal, np.stack([own, other, turn], axis=1), next_state, reward, discount)
+    return PigRules(goal, np.stack([own, *others, turn], axis=1), next_state, reward, discount)
 
 
 def action_values(rules: PigRules, values: np.ndarray) -> np.ndarray:
     """Q `[S, 2]` of who moves, given the values `[S + 1]` of those who move next."""
     return (rules.reward + rules.discount * values[rules.next_state]).mean(axis=-1)
+
+
+def values_of_all(rules: PigRules) -> np.ndarray:
+    """Expected results of all players `[S, P]` from the mover on, where each plays for itself.
+
+    Max-n (Luckhardt and Irani 1986): who moves takes the action that is best for it, the first of
+    two that are as good. By sweeps over all states until no value changes.
+    """
+    players, passes = rules.players, rules.discount < 0
+    values = np.zeros((rules.num_states + 1, players))
+    gains = np.where(np.arange(players) == 0, 1.0, -1.0 / (players - 1)) * rules.reward[..., None]
+    while True:
+        after = values[rules.next_state]
+        # Entry i is of who sits i seats on: after a pass the next one's entry P - 1 is the mover's.
+        after = np.where(passes[..., None], np.roll(after, 1, axis=-1), after)
+        action_value = (gains + after).mean(axis=2)
+        best = action_value[..., 0].argmax(axis=1)
+        before, values = values, np.zeros_like(values)
+        values[:-1] = action_value[np.arange(rules.num_states), best]
+        if np.abs(values - before).max() < TOLERANCE:
+            return values[:-1]
 
 
 @functools.lru_cache(maxsize=4)
@@ -141,10 +172,14 @@ def reachable(rules: PigRules) -> np.ndarray:
     return found[:-1]
 
 
+def show(points: np.ndarray, goal: int) -> np.ndarray:
+    """What is seen of points `[B, P + 1]`, from the mover's side: one-hots, `[B, (P + 1) goal]`."""
+    return np.eye(goal, dtype=np.uint8)[points].reshape(len(points), -1) * np.uint8(255)
+
+
 def observations(rules: PigRules) -> np.ndarray:
-    """What is seen in each state, `[S + 1, 3 goal]` uint8: three one-hots; all 0 once it is won."""
-    seen = np.eye(rules.goal, dtype=np.uint8)[rules.points].reshape(rules.num_states, -1)
-    return np.pad(seen * np.uint8(255), ((0, 1), (0, 0)))
+    """What is seen in each state, uint8 `[S + 1, (P + 1) goal]`; all 0 once it is won."""
+    return np.pad(show(rules.points, rules.goal), ((0, 1), (0, 0)))
 
 
 def states_of(rules: PigRules, frames: np.ndarray) -> np.ndarray:
@@ -157,8 +192,10 @@ def states_of(rules: PigRules, frames: np.ndarray) -> np.ndarray:
 
 
 def opponents_of(config: EnvConfig) -> dict[str, Contender]:
-    """The best player, by its name."""
+    """The best of two players, by its name."""
     goal = read_goal(config)
+    if count_players(config) > 2:
+        return {}
 
     def make_exact_player(seed: int) -> Opponent:
         del seed
