@@ -7,6 +7,8 @@ examples:
     python -m experiments.play runs/gridworld/a --terminal --fps 2
   an export as a gif of the game's own screen, at first 300 steps of it:
     python -m experiments.play breakout-a --out game.gif --max_steps 300
+  two games against it yourself, typing your moves:
+    python -m experiments.play runs/backgammon/a --against me --games 2
   ten games under sticky actions:
     python -m experiments.play breakout-a --games 10 --sticky_prob 0.25
 
@@ -20,12 +22,14 @@ pygame-ce`, an mp4 needs ffmpeg or `pip install imageio-ffmpeg`. Ctrl-C ends the
 video.
 """  # noqa: D405
 
+import contextlib
 import sys
 
 from smz_jax.analysis.requests import PlayRequest, check_folder
-from smz_jax.config.check import ConfigError
+from smz_jax.config.check import ConfigError, require
 from smz_jax.config.cli import tool
 from smz_jax.config.process import run_main
+from smz_jax.envs import count_players
 
 
 def play(request: PlayRequest) -> int:
@@ -34,7 +38,9 @@ def play(request: PlayRequest) -> int:
     Raises:
         ConfigError: in one line, if an argument or the folder cannot be used.
     """
-    check_folder(request.folder, request.checkpoint)
+    env = check_folder(request.folder, request.checkpoint).env
+    fits = request.against is None or count_players(env) == 2
+    require(fits, "against", request.against, f"left out in {env.id}, for one player")
     if request.out is not None:
         from smz_jax.analysis.play.video import check_video
 
@@ -47,6 +53,12 @@ def play(request: PlayRequest) -> int:
     from smz_jax.run.signals import StopSignal
 
     model = load_model(request.folder, request.checkpoint)
+    if request.against is not None:
+        from smz_jax.analysis.person.match import play_match
+
+        with contextlib.suppress(KeyboardInterrupt):
+            play_match(model, request)
+        return 0
     with StopSignal() as stop:
         try:
             play_model(model, request, lambda: bool(stop))

@@ -120,10 +120,19 @@ class PlayRequest(Checked):
     """cut each game after so many steps (default: as in the run's evaluations)"""
     terminal: bool = False
     """draw the game in the terminal"""
+    against: Literal["me"] | None = None
+    """of two players: you play the other side in the terminal, and begin in every second game"""
     out: Path | None = None
     """write a .gif or .mp4"""
     fps: Annotated[float | None, Between(0.1, 1000.0)] = None
     """steps shown in a second (default: as the game is natural)"""
+
+    def __post_init__(self) -> None:
+        """Checks what goes together, too."""
+        super().__post_init__()
+        for name in ("terminal", "out", "fps", "sticky_prob"):
+            fits = self.against is None or getattr(self, name) in (None, False)
+            require(fits, name, getattr(self, name), "left out with --against")
 
 
 @dataclass(frozen=True)
