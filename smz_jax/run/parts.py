@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from smz_jax.acting.actor import Actor
 from smz_jax.acting.agent import Agent, make_decide
+from smz_jax.config.check import require
 from smz_jax.config.seeds import HEAD_KEY
 from smz_jax.config.settings import Config
 from smz_jax.envs import RestingEnv, make_env, make_spec
@@ -71,6 +72,8 @@ def make_parts(config: Config, timers: PhaseTimers) -> Parts:
     """
     mesh, spec = make_mesh(config.devices), make_spec(config.env)
     check_memory(config, spec)
+    slots, why = config.network.gain_slots, why_no_macros(spec.action_space)
+    require(not slots or not why, "network.gain_slots", slots, f"0, for {why}")
     networks = make_networks(config.network, spec)
     replay = make_replay(config, spec, mesh)
     deciders = {
@@ -95,7 +98,7 @@ def make_parts(config: Config, timers: PhaseTimers) -> Parts:
 
     def init() -> tuple[TrainState, Any, MacroState]:
         train = init_train_state(networks, config, learner_key)
-        if not why_no_macros(spec.action_space):
+        if not why:
             head_key = jax.random.fold_in(jax.random.key(config.seed), HEAD_KEY)
             head = init_head(config.macro, embedding.shape[1:], head_key, spec.num_actions)
             train = train._replace(head=head)

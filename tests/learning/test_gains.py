@@ -215,3 +215,16 @@ def test_right_jumps_equal_plain_loops():
                     expected[:, slot] += 1, away and paid
     np.testing.assert_array_equal([trials, held], expected)
     assert expected[0].sum() > 10 and expected[1].sum() < expected[0].sum()
+
+
+def test_owners_are_not_averaged():
+    """The parameters that play may be an average: of numbers, not of whose slots they are."""
+    step = toy.parts(1)[2]
+    old = {"weight": jnp.float32(0), "owner": jnp.int32(1), "usable": jnp.array(True)}
+    new = {"weight": jnp.float32(1), "owner": jnp.int32(4), "usable": jnp.array(False)}
+    moved = step._move(old, new, np.float32(0.25), np.int32(0))
+    assert {name: x.item() for name, x in moved.items()} == {
+        "weight": 0.25,
+        "owner": 4,
+        "usable": False,
+    }

@@ -17,6 +17,7 @@ from smz_jax.report.panels import PANELS
 from smz_jax.run import parts as run_parts
 from smz_jax.run.loop import tell_limits, train
 from smz_jax.run.stored_play import make_reader
+from smz_jax.storage.metrics import PhaseTimers
 from tests.support.gym_worlds import Composed
 
 pytestmark = pytest.mark.usefixtures("shared_by_all_lengths")
@@ -84,3 +85,11 @@ def test_composed_actions_are_learned_near_the_optimum_of_enumeration(kind, shar
     """Shares of the optimum as measured; docs/results/actions.md says why by these settings."""
     outcome = train(flags(kind, "smoke", **LONGER), tmp_path)
     assert outcome.evaluation["mean"] > share * Composed(kind).optimum()
+
+
+def test_gains_of_macros_that_cannot_be_are_refused_in_one_line():
+    """An action of one part, so that there may be a jump; but a number."""
+    words = ["--env.id", "Pendulum-v1", "--preset", "tiny", "--macro.head_learning_rate", "1e-3"]
+    config = parse([*words, "--network.jump_length", "2", "--network.gain_slots", "2"], EXPERIMENT)
+    with pytest.raises(ConfigError, match=r"network.gain_slots = 2 .* 0, for actions"):
+        run_parts.make_parts(config.config, PhaseTimers())

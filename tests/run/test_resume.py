@@ -57,7 +57,9 @@ def make_config(experiment="gridworld", *flags):
 GRID = make_config("gridworld", "--network.family", "mlp", "--network.no_input_norm",
                    "--reanalyse.ratio", "0.5", "--replay.capacity", "128",
                    "--network.jump_length", "2", "--learner.jump_every", "2",
-                   "--search.collapse_threshold", "0.5", "--search.jump_collapses")  # fmt: skip
+                   "--search.collapse_threshold", "0.5", "--search.jump_collapses",
+                   "--network.gain_slots", "4", "--search.macros",
+                   "--macro.head_learning_rate", "1e-3")  # fmt: skip
 STICKY = make_config("breakout", "--env.mode", "stochastic", "--eval.no_check_model",
                      "--eval.no_baselines", "--reanalyse.ratio", "0.5",
                      "--reanalyse.order", "sampled", "--reanalyse.mode", "chance")  # fmt: skip
