@@ -9,6 +9,7 @@ Standard library alone, so that a mistake is answered before JAX or an environme
 
 import dataclasses
 import functools
+import json
 import math
 import types
 import typing
@@ -39,6 +40,16 @@ def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if count > 1:
             raise ValueError(f"{shorten(key)} is given twice")
     return dict(pairs)
+
+
+def json_object(text: str) -> tuple[dict[str, Any] | None, str]:
+    """A JSON object that a setting holds, and its text in one spelling; None and "": it is none."""
+    try:
+        found = json.loads(text, object_pairs_hook=unique)
+        plain = json.dumps(found, sort_keys=True, allow_nan=False)
+    except (ValueError, RecursionError):
+        return None, ""
+    return (found, plain) if isinstance(found, dict) and len(plain) <= 10_000 else (None, "")
 
 
 def require(condition: bool, field_name: str, value: Any, allowed: str) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from smz_jax.config import training
-from smz_jax.config.check import Between, Checked, unique
+from smz_jax.config.check import Between, Checked, json_object
 from smz_jax.config.network import SEQUENCES, NetworkConfig
 from smz_jax.config.search import SearchConfig, check_planning
 
@@ -83,13 +83,9 @@ class EnvConfig(Checked, section="env"):
         super().__post_init__()
         is_name = 0 < len(self.id) <= 200 and self.id.isprintable()
         self._require("env.id", is_name, "the name of a game")
-        try:
-            options = json.loads(self.kwargs, object_pairs_hook=unique)
-            plain = json.dumps(options, sort_keys=True, allow_nan=False)
-        except (ValueError, RecursionError):
-            options, plain = None, ""
+        options, plain = json_object(self.kwargs)
         allowed = "a JSON object, e.g. '{\"is_slippery\": true}', of at most 10,000 characters"
-        self._require("env.kwargs", isinstance(options, dict) and len(plain) <= 10_000, allowed)
+        self._require("env.kwargs", options is not None, allowed)
         object.__setattr__(self, "kwargs", plain)
         atari = self.suite == "atari"
         other = "gymnasium" if atari else "ale"
@@ -147,6 +143,12 @@ class Config(Checked):
     demonstrations: str | None = None
     """Folder of a Minari dataset of good play that a share of every batch is drawn from
     (replay.demonstration_share); it is never overwritten."""
+    macros_from: str | None = None
+    """Folder of a run or of an export, maybe of another game, or the name of weights that come with
+    the package: its macros begin as candidates of this run, by the names of their actions."""
+    macros_map: str = "{}"
+    """Names of actions here for those there that do the same, a JSON object:
+    '{"LEFT": "DOWN"}'. Other actions have the same name, or their macros are left out."""
     log_every: Annotated[int, Between(1)] = 1
     """Iterations between two rows of metrics.jsonl."""
     env: EnvConfig = field(default_factory=EnvConfig)
@@ -171,10 +173,14 @@ class Config(Checked):
         allowed = f"0 or a multiple of checkpoint_every_env_steps = {every}"
         fits = keep >= 0 and keep % every == 0
         self._require("keep_checkpoint_every_env_steps", fits, allowed)
-        for name in ("dataset", "demonstrations"):
+        for name in ("dataset", "demonstrations", "macros_from"):
             path = getattr(self, name)
             fits = path is None or (0 < len(path) < 4096 and path.isprintable())
             self._require(name, fits, "a path")
+        meanings, plain = json_object(self.macros_map)
+        fits = meanings is not None and all(isinstance(x, str) for x in meanings.values())
+        self._require("macros_map", fits, 'a JSON object of names, e.g. \'{"LEFT": "DOWN"}\'')
+        object.__setattr__(self, "macros_map", plain)
         self._check_suite()
         self._check_devices()
         self._check_iteration()
@@ -214,6 +220,7 @@ class Config(Checked):
         need("learner.batch_size", fits, f"a multiple of devices = {devices}")
         fits = self.demonstrations is None or (devices == 1 and self.dataset is None)
         need("demonstrations", fits, "unset with a dataset or several devices")
+        need("macros_from", devices == 1 or not self.macros_from, "unset with several devices")
         fits = devices == 1 or self.search.engine == "batched"
         need("search.engine", fits, "'batched' where devices is above 1")
 
@@ -264,6 +271,11 @@ class Config(Checked):
         ):
             allowed = f"smaller: times {factors} it is {needed:,} of at most {MAX_BYTES:,} bytes"
             self._require(name, needed <= MAX_BYTES, allowed)
+
+    @property
+    def meanings(self) -> dict[str, str]:
+        """`macros_map` as a dictionary."""
+        return json.loads(self.macros_map)
 
     @property
     def updates_per_iteration(self) -> int:

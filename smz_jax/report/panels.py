@@ -65,6 +65,30 @@ _add(
     splits=True,
     **_IF_MACROS,
 )
+_FOLLOWED = {
+    "given": style.GREEN,
+    "shuffled": style.ORANGE,
+    "random": style.VERMILLION,
+    "native": style.BLUE,
+}
+_add(
+    "transfer",
+    "Macros that were given from elsewhere",
+    "Of the macros of macros_from, which begin as candidates: the share that is sound here, and "
+    "the share with trials enough to tell. Beside them their actions in another order, random "
+    "sequences of the same lengths, and as many of the run's own that it saw most often.",
+    *(
+        Plot(
+            title,
+            [Line(f"transfer/{x}_{key}", x, colour) for x, colour in _FOLLOWED.items()],
+            scale="share",
+        )
+        for title, key in (("sound", "sound"), ("tried often enough", "tested"))
+    ),
+    columns=2,
+    legend=4,
+    shown=lambda runs: any(run.curve("transfer/given_sound")[0] for run in runs),
+)
 _add(
     "transition_entropy",
     "Transition entropy of played actions",

@@ -127,6 +127,8 @@ def tell_limits(parts: Parts, progress: Progress, stop: StopSignal) -> None:
         progress.message(f"dataset: {line}")
     if parts.demonstrations:
         progress.message(f"demonstrations: {parts.demonstrations.note}")
+    if parts.transfer:
+        progress.message(f"macros: {parts.transfer.note}")
     space, wanted = parts.spec.action_space, parts.config.search.sampled_actions
     if why := why_no_macros(space):
         progress.message(f"no macros: {why}")
@@ -179,6 +181,7 @@ def iterate(parts: Parts, state: RunState) -> tuple[RunState, dict[str, Any]]:
         **searched(played.rows),
         **{name: np.asarray(x).item() for name, x in jax.device_get(played.metrics).items()},
         **found,
+        **(parts.transfer.row(macros.table) if parts.transfer else {}),
         "search/tree_entropy": entropy,
         **learned,
     }

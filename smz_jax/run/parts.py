@@ -31,6 +31,7 @@ from smz_jax.model.networks import make_networks
 from smz_jax.run.demonstrations import Demonstrations
 from smz_jax.run.devices import make_mesh
 from smz_jax.run.stored_play import StoredPlay
+from smz_jax.run.transfer import Transfer
 from smz_jax.storage.metrics import PhaseTimers
 from smz_jax.types import Array, Decision, EnvSpec, Networks, Params, TrainState
 
@@ -55,6 +56,7 @@ class Parts(NamedTuple):
     miner: Miner
     source: Source
     demonstrations: Demonstrations | None
+    transfer: Transfer | None
     init: Callable[[], tuple[TrainState, Any, MacroState]]  # fresh arrays: learner, replay, macros
     mesh: Mesh  # of devices, also of one
     timers: PhaseTimers
@@ -130,6 +132,7 @@ def make_parts(config: Config, timers: PhaseTimers) -> Parts:
             replay.add_donated,
         ),
         demonstrations=shown,
+        transfer=Transfer(mined, spec) if config.macros_from else None,
         init=init if mesh.size == 1 else made_on(mesh, init),
         timers=timers,
         mesh=mesh,

@@ -100,6 +100,8 @@ def make_store(config: Config, run_dir: Path) -> CheckpointStore:
 def fresh_state(parts: Parts) -> RunState:
     """The state of a run that begins."""
     train, replay, macros = parts.init()
+    if parts.transfer:
+        train, macros = parts.transfer.begin(train, macros)
     replay = parts.source.begin(replay)
     counters = Counters(count=parts.source.count)
     shown = parts.demonstrations and parts.demonstrations.begin()
