@@ -20,7 +20,7 @@ def at_the_end(parts: Any, state: Any, run_dir: Path) -> dict[str, Any]:
 
 EXPERIMENT = Experiment(
     name="tictactoe",
-    family="turns",
+    family="tictactoe",
     base={"env.suite": "pgx", "env.id": "tic_tac_toe"},
     description="Stochastic MuZero on tic-tac-toe (pgx), in self-play; scores are results against "
     "a random player.",

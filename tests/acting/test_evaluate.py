@@ -518,3 +518,20 @@ def test_an_opponent_is_shown_its_own_lanes_alone(monkeypatch):
     assert lanes == set(range(8)) and any(len(turn.lanes) < 8 for turn in shown)
     # A game that is over shows nothing: nobody moves there.
     assert all(turn.frames.reshape(-1, 3 * goal).any(axis=1).all() for turn in shown)
+
+
+def test_the_agent_has_each_of_three_seats():
+    """Who always rolls wins more than a third of the games to 12 against two who toss coins."""
+    env = EnvConfig(suite="turns", id="Pig", kwargs='{"goal": 12, "players": 3}', frame_stack=1)
+    settings = EvalConfig(num_games=90, num_envs=30)
+    seats = set()
+
+    def roll(timestep, count):
+        seats.update(np.unique(timestep.player))
+        return np.ones(len(timestep.player), np.int32)
+
+    result = evaluate(roll, Config(env=env, eval=settings), seed=3)
+    assert result is not None and result["games"] == 90 and seats == {0, 1, 2}
+    assert set(result["scores"]) == {1.0, -0.5} and result["mean"] > 0.25
+    idle = evaluate(lambda timestep, _: 0 * timestep.player, Config(env=env, eval=settings), seed=3)
+    assert idle is not None and set(idle["scores"]) == {-0.5}

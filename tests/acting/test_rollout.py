@@ -225,6 +225,25 @@ def test_the_discount_of_a_row_says_whose_turn_follows():
     np.testing.assert_array_equal(rows.discount[1], [1, -1, 1, -1, 1])
 
 
+def test_rows_of_three_players_keep_the_rewards_of_all():
+    blank = Timestep(*(np.zeros((1, 1), np.float32),) * 9)
+    blank = blank._replace(terminated=np.zeros(1, bool), is_first=np.zeros(1, bool))
+    gains = np.arange(12, dtype=np.float32).reshape(4, 1, 3)
+    steps = [
+        blank._replace(
+            player=np.array([mover], np.int32), raw_reward=gains[t], reward=gains[t, :, 0]
+        )
+        for t, mover in enumerate((0, 2, 2, 1))
+    ]
+    search = SearchOutput(*(np.zeros((1, 3)),) * 6)._replace(tree=None)
+    search = search._replace(values=np.full((1, 3, 3), 7.0))
+    rows = join_rows([steps], Decision(search, None, np.zeros((1, 3))), 0)
+    np.testing.assert_array_equal(rows.player, [[0, 2, 2]])
+    np.testing.assert_array_equal(rows.rewards[0], gains[1:, 0])
+    np.testing.assert_array_equal(rows.discount, [[-1, 1, -1]])
+    np.testing.assert_array_equal(rows.values, search.values)
+
+
 def test_plain_policy_plays_the_prior():
     """No tree; greedy at temperature 0 without epsilon; uniform at epsilon 1."""
     greedy = toy_config(

@@ -87,6 +87,41 @@ def test_of_two_players_the_head_learns_whose_turn_it_is():
         make_networks(dataclasses.replace(network, jump_length=1), spec)
 
 
+def test_of_three_players_heads_are_vectors_and_the_next_seat_is_foreseen():
+    config, spec = toy.make_config(), toy.SPEC._replace(players=3)
+    network = dataclasses.replace(config.network, continuation=True, value_transform="none")
+    networks = make_networks(network, spec)
+    params, state = toy.random_params(networks, 0), jax.random.uniform(jax.random.key(0), (5, 8))
+    logits = networks.continuation(params, state)
+    assert logits.shape == (5, 4)
+    p, seat = np.asarray(jax.nn.softmax(logits)), np.asarray(logits)[:, :3].argmax(axis=1)
+    np.testing.assert_array_equal(networks.turn(params, state), seat)
+    expected = (1 - p[:, 3]) * np.where(seat == 0, 1, -1)
+    np.testing.assert_allclose(networks.discount(params, state), expected, rtol=1e-5)
+    value_logits = networks.prediction(params, state).value_logits
+    bins = 2 * network.value_support + 1
+    assert value_logits.shape == (5, 3, bins)
+    values = networks.all_values(value_logits)
+    means = jax.nn.softmax(value_logits) @ (jnp.arange(bins) - network.value_support)
+    np.testing.assert_allclose(values, means, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(networks.value_of(value_logits), values[:, 0])
+    # The loss of a vector is the mean of its entries', and the kind is the target's seat.
+    alone = losses.of_all(jnp.asarray([[[1.0, 2.0, 6.0]], [[0.0, 0.0, 3.0]]]))
+    np.testing.assert_allclose(alone, [[3.0], [1.0]])
+    batch, u = windows_with_ends(), make_unrolled(STEPS, np.random.default_rng(1))
+    turn = np.random.default_rng(2).integers(0, 4, (B, STEPS))
+    batch = batch._replace(targets=batch.targets._replace(turn=jnp.asarray(turn)))
+    toy_networks = SimpleNamespace(parts=(), continuation=lambda params, x: x[:, :4])
+    plain = make_config(STEPS, consistency=0.0, contrast=0.0, reconstruction=0.0)
+    got = losses.loss_terms(toy_networks, {}, u, batch, plain, None)["continuation"]
+    scores, expected = np.asarray(u.embeddings, np.float64)[1:, :, :4], np.zeros(B)
+    for k, b in np.ndindex(STEPS, B):
+        chances = np.exp(scores[k, b]) / np.exp(scores[k, b]).sum()
+        known = MASKS["value_mask"][b][k + 1]
+        expected[b] -= known * np.log(chances[turn[b, k]]) / STEPS
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
 def test_a_step_that_ends_is_neither_compared_nor_reconstructed():
     config = make_config(STEPS)
     networks = SimpleNamespace(

@@ -200,6 +200,13 @@ def test_scalars_follow_the_logits():
     np.testing.assert_allclose(networks.value_of(logits), [7.95235, 0.0], rtol=1e-4, atol=1e-6)
 
 
+def test_values_may_be_classes():
+    """A half of a win and a half of a draw is a half; hyperbolic it would be h^-1(1/2) = 1.2486."""
+    networks = make_networks(make_config("mlp", value_transform="none"), make_spec((13,)))
+    logits = jnp.full((VALUE_BINS,), -60.0).at[jnp.array([4, 5])].set(60.0)
+    np.testing.assert_allclose(networks.value_of(logits), 0.5, rtol=1e-6)
+
+
 def test_frame_targets_are_standardised_and_averaged():
     config = make_config("light", decoder_size=3)
     networks = make_networks(config, make_spec((12, 12)))
