@@ -1,4 +1,4 @@
-"""usage: python -m experiments.benchmark [search | rollout | torsos | soak] [flags]
+"""usage: python -m experiments.benchmark [search | rollout | torsos | turns | soak] [flags]
 
   python -m experiments.benchmark [--preset NAME] [settings]
       each part of a run: the environment, the search, a rollout, the training step, the macro
@@ -10,6 +10,9 @@
   python -m experiments.benchmark torsos [--preset NAME] [settings]
       the training step of an LSTM over 8 frames and a transformer over 16, beside an MLP of one, on
       CartPole
+  python -m experiments.benchmark turns [--preset NAME] [settings]
+      boards of two players: a search beside one of the same sizes for one player; random games
+      stepped from the host, and under one scan on the device
   python -m experiments.benchmark soak [--seconds N] [--preset NAME] [settings]
       trains on Breakout at the sizes of smoke for half an hour, or N seconds: whether memory, open
       files, compilations and speed stay as they were
@@ -64,9 +67,11 @@ from smz_jax.storage.run_dir import can_write
 EXPERIMENT = Experiment("benchmark", base={"env.id": "Breakout"})
 VECTORS = Experiment("benchmark", "vector", {"env.suite": "gym", "env.id": "CartPole-v1"})
 """Of torsos."""
-COMMANDS = ("search", "rollout", "torsos", "soak")
+BOARDS = Experiment("benchmark", "backgammon", {"env.suite": "pgx", "env.id": "backgammon"})
+"""Of turns."""
+COMMANDS = ("search", "rollout", "torsos", "turns", "soak")
 SECONDS = {
-    **dict.fromkeys(("", "rollout", "torsos"), (3.0, 0.1)),
+    **dict.fromkeys(("", "rollout", "torsos", "turns"), (3.0, 0.1)),
     "search": (0.4, 0.05),
     "soak": (1800.0, 1800.0),
 }
@@ -95,7 +100,7 @@ def read_command(argv: list[str]) -> tuple[str, BenchmarkRequest, Invocation]:
         argv = argv[1:]
     if command == "soak" and not any(x.split("=")[0] == "--preset" for x in argv):
         argv = [*argv, "--preset", "smoke"]
-    experiment = VECTORS if command == "torsos" else EXPERIMENT
+    experiment = {"torsos": VECTORS, "turns": BOARDS}.get(command, EXPERIMENT)
     invocation = parse(argv, experiment, BenchmarkRequest)
     request = invocation.request
     assert isinstance(request, BenchmarkRequest)
@@ -125,7 +130,7 @@ def measure(command: str, request: BenchmarkRequest, invocation: Invocation) -> 
     import jax
     from rich.console import Console
 
-    from experiments.benchmark import parts, search, soak, tables, timing, torsos
+    from experiments.benchmark import parts, search, soak, tables, timing, torsos, turns
 
     if command != "search":
         invocation = choose_preset(invocation, has_accelerator=jax.default_backend() != "cpu")
@@ -148,6 +153,9 @@ def measure(command: str, request: BenchmarkRequest, invocation: Invocation) -> 
         elif command == "torsos":
             result |= torsos.measure(config, each)
             shown = [tables.torsos_table]
+        elif command == "turns":
+            result |= turns.measure(config, each)
+            shown = [tables.turns_table]
         elif command == "soak":
             result |= soak.measure(config, each)
             shown = [tables.soak_table]

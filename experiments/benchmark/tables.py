@@ -123,6 +123,23 @@ def torsos_table(result: Document) -> Table:
     return Table(columns, rows, title, _caption(result), left=(0,))
 
 
+def turns_table(result: Document) -> Table:
+    """Searches and steps of games of two players, in microseconds of a lane."""
+    lanes = result["config"]["env"]["num_envs"]
+    rows = []
+    for name, x in result["boards"].items():
+        one, two, host, device = (
+            x[key] / lanes * 1e6 for key in ("one_player", "two_players", "host", "device")
+        )
+        cells = [f"{one:,.0f} us", f"{two:,.0f} us", f"{two / one:.2f}"]
+        cells += [f"{host:,.1f} us", f"{device:,.1f} us", f"{host / device:.2f}"]
+        rows.append([name, str(x["actions"]), *cells])
+    columns = ["board", "A", "search, one player", "two", "x", "step, host", "device", "x"]
+    form = "of one of {num_envs} lanes, {num_simulations} simulations"
+    title = form.format(**result["config"]["env"], **result["config"]["search"])
+    return Table(columns, rows, title, _caption(result), left=(0,))
+
+
 def soak_table(result: Document) -> Table:
     """Memory, open files, compilations and speed in each third of a long run."""
     thirds = zip(("first", "second", "last"), result["thirds"], strict=True)

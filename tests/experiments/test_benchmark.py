@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from experiments.benchmark import __main__ as command
-from experiments.benchmark import parts, search, soak, timing, torsos
+from experiments.benchmark import parts, search, soak, timing, torsos, turns
 from experiments.benchmark.programs import (
     CODEBOOK_SIZE,
     NUM_ACTIONS,
@@ -367,6 +367,23 @@ def test_torsos_print_and_write(monkeypatch, capsys, tmp_path):
     )
 
 
+def test_turns_print_and_write(monkeypatch, capsys, tmp_path):
+    path, few = tmp_path / "turns.json", {"tic_tac_toe": 3}
+    monkeypatch.setattr(turns.measure, "__defaults__", (few,))
+    out = run_main(monkeypatch, capsys, "turns", "--preset", "tiny", "--json", str(path))
+    assert "of one of 4 lanes, 4 simulations" in " ".join(out.split())
+    result = json.loads(path.read_text())
+    assert_says_where_it_was_measured(result)
+    (found,) = result["boards"].values()
+    assert found.pop("actions") == 9 and set(found) == {
+        "one_player",
+        "two_players",
+        "host",
+        "device",
+    }
+    assert all(seconds > 0 for seconds in found.values())
+
+
 def test_parts_print_and_write(monkeypatch, capsys, tmp_path):
     path = tmp_path / "parts.json"
     words = ["--preset", "tiny", "--env.id", "Pong", "--seconds", "0.01", "--json", str(path)]
@@ -389,7 +406,7 @@ def test_help_teaches_each_command(monkeypatch, capsys):
 
 @pytest.mark.parametrize("argv,message", [
     (["serch"], "unknown command 'serch'; did you mean search?"),
-    (["tree"], "unknown command 'tree'; there are search, rollout, torsos, soak"),
+    (["tree"], "unknown command 'tree'; there are search, rollout, torsos, turns, soak"),
     (["search", "--env.id", "Pong"], "--env.id does not go with search"),
     (["search", "--resume"], "--resume does not go with search"),
     (["search", "--fll"], "unknown flag --fll; did you mean --full?"),
