@@ -7,13 +7,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pgx
 
 from experiments.benchmark import timing
 from experiments.benchmark.timing import ROUNDS, Case, make_case
 from smz_jax.acting.agent import make_random_policy
 from smz_jax.config.settings import Config, EnvConfig
 from smz_jax.envs import make_env, make_spec
+from smz_jax.envs.pgx.pgx_env import lane_functions
 from smz_jax.model.networks import make_networks
 from smz_jax.search.root_search import make_search
 from smz_jax.types import EnvSpec
@@ -53,23 +53,21 @@ def host_case(env: EnvConfig, steps: int) -> Case:
 
 def device_case(env: EnvConfig, steps: int) -> Case:
     """The same games under one `lax.scan`, with nothing that leaves the device."""
-    game = pgx.make(env.id)  # pyright: ignore[reportArgumentType]
-
-    def one(state: Any, key: Any) -> Any:
-        drawn, thrown, begun = jax.random.split(key, 3)
-        action = jax.random.categorical(drawn, jnp.log(state.legal_action_mask + 1e-30))
-        after, first = game.step(state, action, thrown), game.init(begun)
-        return jax.tree.map(lambda a, b: jnp.where(state.terminated, a, b), first, after)
+    begin, advance = lane_functions(env.id)
 
     @jax.jit
-    def play(states: Any, key: Any) -> Any:
-        def step(states: Any, key: Any) -> tuple[Any, None]:
-            return jax.vmap(one)(states, jax.random.split(key, env.num_envs)), None
+    def play(lanes: Any, seen: Any, key: Any) -> Any:
+        def step(carry: Any, key: Any) -> tuple[Any, None]:
+            lanes, seen = carry
+            scores = jnp.where(seen.valid_actions, 0.0, -jnp.inf)
+            actions = jax.random.categorical(key, scores)
+            return jax.vmap(advance)(lanes, actions, seen.terminated), None
 
-        return jax.lax.scan(step, states, jax.random.split(key, steps))[0]
+        return jax.lax.scan(step, (lanes, seen), jax.random.split(key, steps))[0]
 
-    states = jax.jit(jax.vmap(game.init))(jax.random.split(jax.random.key(0), env.num_envs))
-    return make_case(lambda: play(states, jax.random.key(1)).rewards, steps)
+    start = jax.jit(jax.vmap(begin, in_axes=(0, None)))
+    lanes, seen = start(jnp.arange(env.num_envs), jax.random.key(0))
+    return make_case(lambda: play(lanes, seen, jax.random.key(1))[1].reward, steps)
 
 
 def measure(config: Config, seconds: float, games: Mapping[str, int] = GAMES) -> dict[str, Any]:

@@ -52,13 +52,12 @@ def spec_of(config: EnvConfig) -> EnvSpec:
     return describe(config, shape, dtype, names)._replace(players=game.num_players)
 
 
-@functools.cache
-def _compiled_game(game_id: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """The jitted start and step of a whole vector, shared by all vectors of a game.
+def lane_functions(game_id: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The start and the step of one game as pure functions, which `jax.lax.scan` takes, too.
 
     Returns:
-        `(lane ids [B], key) -> lanes, LaneStep` and
-        `(lanes, action [B], over [B]) -> lanes, LaneStep`.
+        `(lane id [], key) -> lane, LaneStep` and
+        `(lane, action [], over []) -> lane, LaneStep`, both without a batch axis.
     """
     game = pgx.make(game_id)  # pyright: ignore[reportArgumentType]
     has_two = game.num_players == 2
@@ -94,6 +93,18 @@ def _compiled_game(game_id: str) -> tuple[Callable[..., Any], Callable[..., Any]
         new = Lane(state, lane.rng_key, count + ~moves_on, began, lane.state.current_player)
         return new, seen(new)
 
+    return begin, step
+
+
+@functools.cache
+def _compiled_game(game_id: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The jitted start and step of a whole vector, shared by all vectors of a game.
+
+    Returns:
+        `(lane ids [B], key) -> lanes, LaneStep` and
+        `(lanes, action [B], over [B]) -> lanes, LaneStep`.
+    """
+    begin, step = lane_functions(game_id)
     return jax.jit(jax.vmap(begin, in_axes=(0, None))), jax.jit(jax.vmap(step), donate_argnums=0)
 
 
