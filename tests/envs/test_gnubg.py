@@ -1,8 +1,12 @@
 """GNU Backgammon as an opponent: its language by hand, a program that fails, whole games."""
 
+import shutil
+import subprocess
 import sys
+import time
 
 import numpy as np
+import psutil
 import pytest
 
 from smz_jax.acting.agent import make_random_policy
@@ -121,6 +125,32 @@ def test_a_move_that_the_rules_do_not_have_is_a_fault(fake):
     opponent, _ = fake("24/18 13/11 ")
     with pytest.raises(OpponentFault, match="no move in pgx's rules"):
         opponent.act(roll(3, 1))
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs util-linux")
+def test_the_program_ends_with_a_process_that_is_killed(tmp_path):
+    """gnubg waits for the next connection when one is closed."""
+    program, text = tmp_path / "gnubg", FAKE.format(python=sys.executable)
+    text = text.replace("for line in", "print('ready', file=lines, flush=True)\nfor line in")
+    program.write_text(text + "import time\ntime.sleep(30)\n")
+    program.chmod(0o755)
+    (tmp_path / "answers").write_text("SILENT")
+    script = (
+        "import pathlib, sys; from smz_jax.envs.pgx.gnubg import Process;"
+        "process = Process(pathlib.Path(sys.argv[1]), 'external {place}');"
+        "process.ask('x'); print(process._program.pid, flush=True); sys.stdin.read()"
+    )
+    words = [sys.executable, "-c", script, str(program)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        pid = int(run.stdout.readline())
+        assert psutil.pid_exists(pid)
+        run.kill()
+    for _ in range(100):
+        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{pid} still runs")
 
 
 def test_a_missing_program_is_a_line(monkeypatch):

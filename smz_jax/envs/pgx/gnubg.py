@@ -89,7 +89,9 @@ class Process:
         silent: Any = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
         silent |= {"stderr": subprocess.DEVNULL, "start_new_session": True}  # Ctrl-C is not for it
         environment = {**os.environ, "HOME": self._folder.name}  # it would leave its settings there
-        words = [str(program), "-t", "-q", "-r", "-c", str(commands)]
+        # Where util-linux is: it ends with this process, also if that is killed.
+        ends_too = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+        words = [*ends_too, str(program), "-t", "-q", "-r", "-c", str(commands)]
         self._socket = socket.socket(socket.AF_UNIX)
         self._program = subprocess.Popen(words, env=environment, cwd=self._folder.name, **silent)
         try:
