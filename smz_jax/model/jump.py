@@ -59,7 +59,8 @@ class Jump(nn.Module):
 
     def gains(self, state: Array) -> tuple[Array, Array]:
         """Of each slot's macro `[B, G]`: what it gains here, and logits that it is certain."""
-        return self.gain_head(state)
+        gain, certain = self.gain_head(state)
+        return gain, certain
 
     def everything(self, state: Array) -> None:
         """Calls all of it once; used to initialise the parameters."""

@@ -48,7 +48,7 @@ class SmallTree(NamedTuple):
         """What is played on the way to a node: an action, a macro's; None after a chance node."""
         above, edge = int(self.parent[node]), int(self.edge[node])
         if self.macro is not None and self.by_macro(node):
-            return fold([names[action] for action in self.macro[above].tolist() if action >= 0])
+            return fold([names[int(action)] for action in self.macro[above] if action >= 0])
         return None if self.is_chance[above] or edge >= self.num_actions else names[edge]
 
     def via(self, node: int) -> int:
