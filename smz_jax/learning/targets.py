@@ -105,7 +105,8 @@ def window_returns(
         stops = final | is_astray(rows.action, rows.action_weights, sizes, cut_below)
     z = all_returns(gains, rows.discount, stops, values, td_steps=td_steps, gamma=gamma)
     if cut_below > 0:
-        own_step = (x[: len(z)] for x in (gains, rows.discount, final))
+        size = len(z)
+        own_step = gains[:size], rows.discount[:size], final[:size]
         done = told(all_returns(*own_step, z, td_steps=1, gamma=gamma))
     return told(z), done
 
