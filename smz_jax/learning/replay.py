@@ -233,7 +233,7 @@ def read_block(state: Any, first: Array, length: int) -> Trajectory:
     return jax.tree.map(lambda x: x[:, time], state.experience)
 
 
-def write_targets(state: Any, first: Array, targets: Mapping[str, Array | None]) -> Any:
+def write_targets(state: Any, first: Array, targets: Mapping[str, Any]) -> Any:
     """The state with `TARGETS` `[lanes, n, ...]` at the times from `first` on; priorities stay.
 
     To be jitted with the state donated.
