@@ -51,7 +51,7 @@ class ReplayConfig(Checked, section="replay"):
     view: Literal["none", "recent", "best"] = "none"
     """A second priority, by which the share `view_share` of each batch is drawn. recent: falls
     linearly with a row's age. best: by how far the rewards of the row's game add up to more than
-    those of the mean row's."""
+    the mean, of games that are whole in the replay."""
     view_share: Annotated[float, Between(0.0, 1.0)] = 0.25
     """Share of a batch that is drawn by `view`; no importance weight undoes it."""
     demonstration_share: Annotated[float, Between(0.0, 1.0)] = 0.25
@@ -76,8 +76,8 @@ class ReanalyseConfig(Checked, section="reanalyse"):
     always where rollout.policy is prior: targets stay as old as the play. Of a dataset the rows of
     each iteration are searched, whatever this is."""
     mode: Literal["ratio", "chance"] = "ratio"
-    """ratio: as many in every iteration. chance: each search of an iteration's rows is made with
-    that chance, which is at most 1."""
+    """ratio: as many in every iteration. chance: as many on average; how many is drawn, as if each
+    search of a rollout's rows were made by that chance, which is at most 1."""
     order: Literal["sweep", "sampled"] = "sweep"
     """sweep: from the oldest row to the newest, over and over. sampled: four times as many are
     drawn as batches are, by priority, and those with the oldest targets are searched."""

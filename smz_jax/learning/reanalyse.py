@@ -7,6 +7,7 @@ every draw of them sees the newer targets, and no update waits for a search.
 Times count the steps of every lane since the run began; row t of a ring of T rows is t mod T.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -87,14 +88,17 @@ def sweep(
 def blocks_of(config: Config, iteration: int) -> int:
     """How many blocks an iteration searches.
 
-    By `reanalyse.mode: chance` each block of a rollout's rows is searched with the chance
-    `reanalyse.ratio`, drawn anew from the run's seed and the iteration.
+    By `reanalyse.mode: chance` their number is drawn from the run's seed and the iteration: each
+    block that a rollout's rows fill is searched by a chance which makes it `reanalyse.ratio` of
+    these rows on average.
     """
     block = config.reanalyse_block
     if config.dataset or config.reanalyse.mode == "ratio" or not config.reanalyse_steps:
         return config.reanalyse_steps // block
     drawn = np.random.default_rng((config.seed, REANALYSE_KEY, iteration))
-    return int(drawn.binomial(config.rollout.length // block, config.reanalyse.ratio))
+    length = config.rollout.length
+    blocks = math.ceil(length / block)
+    return int(drawn.binomial(blocks, config.reanalyse.ratio * length / (block * blocks)))
 
 
 def make_draw(config: Config, spec: EnvSpec) -> Callable[..., Any]:
@@ -108,7 +112,7 @@ def make_draw(config: Config, spec: EnvSpec) -> Callable[..., Any]:
     """
     block, history = config.reanalyse_block, spec.context - 1
     most = config.rollout.length if config.reanalyse.mode == "chance" else config.reanalyse_steps
-    number = DRAWN * (most // block)
+    number = DRAWN * math.ceil(most / block)
 
     def draw(
         state: Any, rng_key: Array, count: Array, oldest: Array, newest: Array, step: Array

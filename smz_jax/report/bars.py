@@ -70,7 +70,7 @@ def _by_kind(run: RunData, key: str) -> list[Any]:
     """Random and certain pairs, or macros of play and of trees; nothing where no pair is known."""
     if key != "pairs":
         return [
-            [m[key] for m in run.macros if (m["source"] == "tree") == (source == "tree")]
+            [m[key] for m in run.macros if (m["source"] in ("tree", "given")) == (source == "tree")]
             for source in style.SOURCE_LABELS
         ]
     errors, random = pair_errors(run)

@@ -42,6 +42,7 @@ def ring_settings(config: Config, rows: int) -> Config:
             capacity=rows // lanes * lanes,
             min_size=lanes * config.window_rows,
             prioritised=False,
+            view="none",
         ),
         # Of one step of each lane, which is all that this ring's iteration has.
         reanalyse=replace(config.reanalyse, ratio=searched / lanes, mode="ratio"),

@@ -76,6 +76,7 @@ def make_parts(config: Config, timers: PhaseTimers) -> Parts:
     check_memory(config, spec)
     slots, why = config.network.gain_slots, why_no_macros(spec.action_space)
     require(not slots or not why, "network.gain_slots", slots, f"0, for {why}")
+    transfer = Transfer(config, spec) if config.macros_from else None
     networks = make_networks(config.network, spec)
     replay = make_replay(config, spec, mesh)
     deciders = {
@@ -132,7 +133,7 @@ def make_parts(config: Config, timers: PhaseTimers) -> Parts:
             replay.add_donated,
         ),
         demonstrations=shown,
-        transfer=Transfer(mined, spec) if config.macros_from else None,
+        transfer=transfer,
         init=init if mesh.size == 1 else made_on(mesh, init),
         timers=timers,
         mesh=mesh,

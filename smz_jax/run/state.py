@@ -130,7 +130,7 @@ def library(parts: Parts, state: RunState) -> dict[str, Any]:
     slots = None
     if head is not None and config.head_learning_rate > 0:
         slots = slot_entries(head.slots, head.tally)
-    return summarise(
+    document = summarise(
         jax.device_get(state.macros.table),
         state.counters.macro_totals,
         config,
@@ -138,6 +138,9 @@ def library(parts: Parts, state: RunState) -> dict[str, Any]:
         slots,
         played="dataset" if parts.config.dataset else "play",
     )
+    if parts.transfer:
+        parts.transfer.mark(document)
+    return document
 
 
 def save(

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from smz_jax.config.check import ConfigError, require
+from smz_jax.config.check import ConfigError, require, shorten
 
 ROOT = Path(__file__).parents[1] / "pretrained"
 SCORES = ROOT / "scores.json"
@@ -22,22 +22,25 @@ def pretrained() -> dict[str, dict[str, Any]]:
     return json.loads(SCORES.read_text(encoding="utf-8"))
 
 
-def find_model(folder: Path) -> Path:
+def find_model(folder: Path, name: str = "folder") -> Path:
     """The folder of a model: that of this path if there is one, else the weights of this name.
 
     So a folder in the working directory wins over weights that come with the package.
 
     Raises:
-        ConfigError: in one line that names the weights there are, if it is neither.
+        ConfigError: in one line with the `name` of the setting and the weights there are, if it is
+            neither.
     """
     if os.path.exists(folder):  # of a Path it may raise
         return folder
     names = sorted(pretrained())
     if str(folder) in names:
         return ROOT / folder
+    allowed = (
+        "the folder of an export or of a run, or the name of weights that come with the package"
+    )
     raise ConfigError(
-        f"folder = {str(folder)!r} is not allowed: it must be the folder of an export or of a run, "
-        f"or the name of weights that come with the package: {', '.join(names)}"
+        f"{name} = {shorten(str(folder))} is not allowed: it must be {allowed}: {', '.join(names)}"
     )
 
 

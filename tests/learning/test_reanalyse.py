@@ -195,6 +195,10 @@ def test_by_chance_as_many_blocks_on_average(gumbel):
     numbers = [rf.blocks_of(config, i) for i in range(2000)]
     assert np.mean(numbers) == pytest.approx(0.25 * LENGTH / 2, abs=0.06)
     assert {0, 1, 2, 3} <= set(numbers) <= set(range(5))
+    uneven = of_settings(gumbel.config, ratio=0.6, mode="chance")
+    assert LENGTH % uneven.reanalyse_block
+    rows = [uneven.reanalyse_block * rf.blocks_of(uneven, i) for i in range(2000)]
+    assert np.mean(rows) == pytest.approx(0.6 * LENGTH, abs=0.25)
     assert numbers[:9] == [rf.blocks_of(config, i) for i in range(9)]
     assert numbers != [rf.blocks_of(dataclasses.replace(config, seed=1), i) for i in range(2000)]
     assert rf.blocks_of(of_settings(gumbel.config, mode="chance"), 0) == 0

@@ -272,14 +272,17 @@ def view_twin(view, lanes, ring, steps, history, window):
         )
         for lane, time in rows
     }
-    mean = sum(returns.values()) / len(rows)
+    ends = {lane: max(time // 7 for _, time in rows) for lane in range(lanes)}
+    whole = [at for at in rows if at[1] // 7 * 7 >= oldest and at[1] // 7 < ends[at[0]]]
+    mean = sum(returns[at] for at in whole) / max(1, len(whole))
     found = {}
     for lane, time in rows:
         if oldest <= time - history and time - history + window <= steps:
             recent = time - oldest + 1.0
-            best = max(returns[lane, time] - mean, 0.0)
+            best = max(returns[lane, time] - mean, 0.0) if (lane, time) in whole else 0.0
             found[lane, time] = {"recent": recent, "best": best}[view]
-    return found
+    none = not any(found.values())
+    return dict.fromkeys(found, 1.0) if none else found
 
 
 @pytest.mark.parametrize("steps", [12, 28, 76])
@@ -309,6 +312,21 @@ def test_the_second_priority_against_a_twin(view, steps):
         share = weight / total
         near = 5 * np.sqrt(share * (1 - share) / len(drawn)) + 1e-9
         assert abs(drawn.count(at) / len(drawn) - share) <= near
+
+
+def test_the_best_are_no_pieces_of_games_and_no_side_of_two():
+    """Each step costs: what is left of a cut game, or was played of one, is not better for it."""
+    config = make_config(lanes=2, capacity=60, min_size=16, view="best")
+    replay, state = rp.make_replay(config, make_spec()), None
+    state = replay.init()
+    for first in range(0, 80, 4):
+        rows = games_of(2, first, 4)
+        state = replay.add_donated(state, rows._replace(reward=jnp.full_like(rows.reward, -1.0)))
+    weights = np.asarray(rp.view_weights(state, config))
+    assert set(np.unique(weights)) == {0.0, 1.0} and (weights > 0).sum() == 2 * (31 - 7)
+    two = make_spec()._replace(players=2)
+    with pytest.raises(ConfigError, match=r"replay.view = 'best' is not allowed: .* move in turn"):
+        rp.make_replay(config, two)
 
 
 def test_where_all_games_are_the_same_so_are_all_windows():

@@ -16,6 +16,7 @@ from smz_jax.run.parts import make_parts
 from smz_jax.run.state import fresh_state
 from smz_jax.run.state import library as library_of
 from smz_jax.run.transfer import KINDS
+from smz_jax.storage.documents.macro_form import LIBRARY as LIBRARY_FORM
 from smz_jax.storage.metrics import PhaseTimers
 from tests.run.test_offline import make_config
 
@@ -54,6 +55,11 @@ def test_what_the_game_has_not_is_counted_and_left_out():
     found = translate(LIBRARY, ("NOOP", "RIGHT", "LEFT"), {}, range(2, 7))
     assert found.macros == [(2, 2), (1, 1), (1,) * 5]
     assert found.unknown == {"FIRE": 1} and found.too_long == 0
+
+
+def test_repeats_are_left_out_where_they_are_not_looked_for():
+    found = translate(LIBRARY, BREAKOUT, {}, range(2, 7), with_repeats=False)
+    assert found.macros == [(1, 3, 1)] and found.too_long == 0
 
 
 def test_an_explicit_map_names_what_does_the_same():
@@ -97,6 +103,16 @@ def test_a_map_that_is_none_is_one_line(text):
         Config(macros_map=text)
 
 
+def test_a_map_without_a_library_is_one_line():
+    with pytest.raises(ConfigError, match=r"macros_map = .* left out without macros_from"):
+        Config(macros_map='{"LEFT": "DOWN"}')
+
+
+def test_a_folder_that_is_none_is_one_line(tmp_path):
+    with pytest.raises(ConfigError, match=r"macros_from = '.* the folder of an export or of a run"):
+        begun(tmp_path / "none")
+
+
 def test_it_goes_with_one_device_only():
     with pytest.raises(ConfigError, match=r"macros_from = 'x' is not allowed: .* several devices"):
         Config(macros_from="x", devices=2, env=EnvConfig(num_envs=32))
@@ -129,17 +145,28 @@ def test_they_begin_as_candidates_with_slots_and_without_evidence(first):
     settings, table = parts.config.macro, jax.device_get(state.macros.table)
     wanted = [tuple(x["actions"]) for x in document["macros"]][: settings.slots // 2]
     held = {tuple(row[row >= 0].tolist()): i for i, row in enumerate(table.actions) if row[0] >= 0}
-    assert set(held) == set(wanted)
-    rows = [held[macro] for macro in wanted]
+    assert set(wanted) < set(held) == parts.transfer._seeded
+    rows = list(held.values())
     assert (table.count[rows] == settings.min_occurrences).all()
     assert not table.play_count.any() and not table.buckets.any() and not table.trials.any()
     entropy = table.entropy_sum[rows] / table.count[rows]
     np.testing.assert_allclose(entropy, settings.play_threshold, rtol=1e-6)
-    owners = np.asarray(state.train.head.slots.actions)[: len(wanted)]
+    owners = np.asarray(state.train.head.slots.actions)[1 : 2 * len(wanted) : 2]
     assert [tuple(row[row >= 0].tolist()) for row in owners] == wanted
     fresh = library_of(parts, state)["macros"]
     assert {x["status"] for x in fresh} == {"candidate"} and not any(x["trials"] for x in fresh)
+    assert {x["source"] for x in fresh} == {"given"} and len(fresh) == len(held)
+    LIBRARY_FORM.check({**first[1], "macros": fresh}, "macros.json")
     assert f"{len(wanted)} of the {len(document['macros'])} macros" in parts.transfer.note
+
+
+def test_what_came_up_here_is_no_longer_given(first):
+    parts, state = begun(first[0])
+    before = {tuple(x["actions"]): x["count"] for x in library_of(parts, state)["macros"]}
+    state, _ = iterate(parts, state)
+    for macro in library_of(parts, state)["macros"]:
+        seen = macro["count"] > before.get(tuple(macro["actions"]), 0)
+        assert (macro["source"] == "given") == (not seen)
 
 
 def test_without_them_the_run_is_the_same(first):
@@ -168,7 +195,7 @@ def test_shares_are_those_of_the_table(first):
     at = {tuple(row[row >= 0].tolist()): i for i, row in enumerate(table.actions) if row[0] >= 0}
     given = [tuple(row[row >= 0].tolist()) for row in np.asarray(followed["given"])]
     sound, tested = at[given[0]], at[given[1]]
-    own = [i for macro, i in at.items() if macro not in set(given)]
+    own = [i for macro, i in at.items() if macro not in parts.transfer._seeded]
     native = sorted(own, key=lambda i: (-table.count[i], i))[: len(given)]
     evidence = {name: np.zeros_like(table.trials) for name in ("windows", "squares", "trials")}
     for i, trials in ((sound, 2000.0), (native[-1], 2000.0), (tested, 26.0)):

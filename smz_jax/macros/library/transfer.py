@@ -20,7 +20,7 @@ class Translated(NamedTuple):
 
     macros: list[tuple[int, ...]]  # sound ones first, then the most frequent
     unknown: dict[str, int]  # actions that the game has not: macros left out for each
-    too_long: int  # macros left out for their length
+    too_long: int  # macros that mean something here, left out for their length
 
 
 def translate(
@@ -28,6 +28,7 @@ def translate(
     names: Sequence[str],
     meanings: Mapping[str, str],
     lengths: range,
+    with_repeats: bool = True,
 ) -> Translated:
     """The macros of a `macros.json` that are not refuted, as actions of the game with these names.
 
@@ -36,6 +37,7 @@ def translate(
         names: those of the game's actions.
         meanings: names here for names there, where they differ.
         lengths: of macros that are taken.
+        with_repeats: whether those of one repeated action are.
 
     Raises:
         ConfigError: in one line, if a meaning names an action that there is not, here or there.
@@ -53,17 +55,23 @@ def translate(
         words = [known[there[action]] for action in macro["actions"]]
         missing = {word for word in words if word not in names}
         unknown.update(missing)
-        if len(words) not in lengths:
-            too_long += 1
-        elif not missing:
+        if missing or (len(set(words)) == 1 and not with_repeats):
+            continue
+        if len(words) in lengths:
             found[tuple(names.index(word) for word in words)] = None
+        else:
+            too_long += 1
     return Translated(list(found), dict(unknown), too_long)
 
 
 def compared_with(
     macros: Sequence[tuple[int, ...]], num_actions: int, seed: int
 ) -> dict[str, list[tuple[int, ...]]]:
-    """Two libraries of the same lengths, without the macros themselves: `shuffled`, `random`."""
+    """Two libraries without the macros themselves: `shuffled`, `random`.
+
+    The lengths are the same, as far as there are other sequences of them: fewer are shuffled where
+    many macros repeat one action.
+    """
     rng, lengths = np.random.default_rng(seed), [len(macro) for macro in macros]
     drawn = random_macros(lengths + lengths, num_actions, rng)
     others = [macro for macro in drawn if macro not in set(macros)]

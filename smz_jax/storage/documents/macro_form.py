@@ -185,7 +185,7 @@ def _of_macro(macro: Mapping[str, Any], config: MacroConfig) -> Claims:
     yield macro["generality"] == len(buckets), ".generality is wrong"
     played, count = macro["play_count"], macro["count"]
     yield played <= count, f".play_count = {played}, allowed is 0 to count = {count}"
-    sources = ("play", "dataset") if played else ("tree",)
+    sources = ("play", "dataset") if played else ("tree", "given")
     allowed = f"allowed is {sources[0]}, by play_count = {played}"
     yield macro["source"] in sources, f".source = {shorten(macro['source'])}, {allowed}"
     sure = macro["mean_entropy"] < config.deterministic_threshold
