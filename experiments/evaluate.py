@@ -24,12 +24,13 @@ from smz_jax.analysis.requests import EvaluateRequest, check_folder
 from smz_jax.config.check import ConfigError, require
 from smz_jax.config.cli import tool
 from smz_jax.config.process import run_main
-from smz_jax.envs import check_opponent, count_players
 
 
 def evaluate(request: EvaluateRequest) -> int:
     """Plays, prints the score, and writes the numbers; raises ConfigError in one line."""
     env = check_folder(request.folder, request.checkpoint).env
+    from smz_jax.envs import check_opponent, count_players
+
     suite, players = env.suite, count_players(env)
     if request.opponent is not None:
         require(players == 2, "opponent", request.opponent, f"left out in {env.id}, for one player")

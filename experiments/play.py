@@ -29,7 +29,6 @@ from smz_jax.analysis.requests import PlayRequest, check_folder
 from smz_jax.config.check import ConfigError, require
 from smz_jax.config.cli import tool
 from smz_jax.config.process import run_main
-from smz_jax.envs import count_players
 
 
 def play(request: PlayRequest) -> int:
@@ -39,6 +38,8 @@ def play(request: PlayRequest) -> int:
         ConfigError: in one line, if an argument or the folder cannot be used.
     """
     env = check_folder(request.folder, request.checkpoint).env
+    from smz_jax.envs import count_players
+
     fits = request.against is None or count_players(env) == 2
     require(fits, "against", request.against, f"left out in {env.id}, for one player")
     if request.out is not None:

@@ -118,7 +118,8 @@ def stored_frames(path: Path, config: Config, num_rows: int, held_out: int) -> S
     }
     if not path.exists():
         stored = collect(config, num_rows, held_out)
-        buffer, arrays = io.BytesIO(), stored.rows._asdict()
+        buffer, fields = io.BytesIO(), stored.rows._asdict()
+        arrays = {name: x for name, x in fields.items() if x is not None}
         arrays |= {f"truth_{name}": value for name, value in stored.truth._asdict().items()}
         np.savez_compressed(buffer, description=np.array(json.dumps(wanted)), **arrays)
         atomic_write_bytes(path, buffer.getvalue())
@@ -127,7 +128,8 @@ def stored_frames(path: Path, config: Config, num_rows: int, held_out: int) -> S
         with np.load(path, allow_pickle=False) as file:
             found = json.loads(str(file["description"]))
             if found == wanted:
-                rows = Trajectory(**{name: file[name] for name in Trajectory._fields})
+                fields = set(Trajectory._fields) - set(Trajectory._field_defaults)
+                rows = Trajectory(**{name: file[name] for name in fields})
                 truth = StickyTruth(**{x: file[f"truth_{x}"] for x in StickyTruth._fields})
                 return Stored(rows, truth)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
@@ -139,7 +141,7 @@ def stored_frames(path: Path, config: Config, num_rows: int, held_out: int) -> S
 
 def training_rows(stored: Stored, held_out: int) -> Trajectory:
     """The rows to learn from, on the device."""
-    return Trajectory(*(jnp.asarray(x[:, : x.shape[1] - held_out]) for x in stored.rows))
+    return jax.tree.map(lambda x: jnp.asarray(x[:, : x.shape[1] - held_out]), stored.rows)
 
 
 def held_out_transitions(

@@ -152,9 +152,8 @@ def record(config: Config, folder: Path | None, should_stop: Callable[[], bool])
         while done < rollouts * length and not (done and should_stop()):
             part = jax.tree.map(np.asarray, actor.next(params).rows)
             if rows is None:
-                size = (config.env.num_envs, rollouts * length)
-                rows = Trajectory._make(np.empty((*size, *x.shape[2:]), x.dtype) for x in part)
-            for into, one in zip(rows, part, strict=True):
+                rows = jax.tree.map(lambda x: np.repeat(x, rollouts, axis=1), part)
+            for into, one in zip(jax.tree.leaves(rows), jax.tree.leaves(part), strict=True):
                 into[:, done : done + length] = one
             done += length
     finally:

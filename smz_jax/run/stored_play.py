@@ -176,7 +176,7 @@ def fill(
     if rest := count % length:
         state = replay.add_donated(state, jax.tree.map(lambda x: x[:, :rest], rows))
     ring = state.experience
-    row_bytes = sum(x.nbytes for x in ring) // ring.reward.size
+    row_bytes = sum(x.nbytes for x in jax.tree.leaves(ring)) // ring.reward.size
     piece = min(count, max(1, PIECE_BYTES // row_bytes))
     starts = [(lane, start) for lane in range(lanes) for start in range(0, count, piece)]
     sizes = [min(piece, count - start) for _, start in starts]
@@ -187,14 +187,14 @@ def fill(
 
 def _episodes(dataset: Dataset, read: Reader, ring: Trajectory, count: int) -> Iterator[Trajectory]:
     """The rows of each episode, which begins a game unless it begins a lane."""
-    at, wanted = 0, [(x.shape[2:], x.dtype) for x in ring]
+    at, wanted = 0, [(x.shape[2:], x.dtype) for x in jax.tree.leaves(ring)]
     for episode in dataset.read():
         try:
             rows = read(episode)
         except (IndexError, TypeError, ValueError) as error:
             reason = first_line(error)
             raise ConfigError(f"the dataset cannot be used: {reason}") from None
-        if [(x.shape[1:], x.dtype) for x in rows] != wanted:
+        if [(x.shape[1:], x.dtype) for x in jax.tree.leaves(rows)] != wanted:
             raise ConfigError("the dataset is damaged: its fields are not those of a replay")
         rows.is_first[0] |= at % count > 0
         at += len(rows.is_first)
@@ -224,9 +224,9 @@ def cut(parts: Iterator[Trajectory], sizes: Iterable[int]) -> Iterator[Trajector
             held.append(part)
         rows = held[0]
         if len(held) > 1:
-            rows = Trajectory._make(np.concatenate(x) for x in zip(*held, strict=True))
-        yield Trajectory._make(x[:size] for x in rows)
-        held = [Trajectory._make(x[size:] for x in rows)]
+            rows = jax.tree.map(lambda *x: np.concatenate(x), *held)
+        yield jax.tree.map(lambda x, end=size: x[:end], rows)
+        held = [jax.tree.map(lambda x, end=size: x[end:], rows)]
 
 
 def make_reader(dataset: Dataset, config: Config, spec: EnvSpec) -> Reader:

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from smz_jax.config.check import ConfigError, require
@@ -283,7 +284,7 @@ def write_dataset(
             group = file.create_group(f"episode_{at}")
             if raw is not None:
                 group.attrs[SCORE] = scores[number]
-            _write_episode(group, at, Trajectory._make(x[places[number]] for x in rows))
+            _write_episode(group, at, jax.tree.map(lambda x, i=number: x[places[i]], rows))
 
 
 def _places(is_first: np.ndarray, oldest: int) -> Iterator[tuple[int, np.ndarray]]:

@@ -47,6 +47,7 @@ def model(of_roll, of_certain):
     """A model whose chance logits are those of a roll where the frame is odd."""
     networks = SimpleNamespace(
         representation=lambda params, seen: seen[:, -1],
+        all_values=None,
         afterstate_dynamics=lambda params, state, action: state + 0 * action[:, None],
         afterstate_prediction=lambda params, after: (
             jnp.where(after % 2 == 1, of_roll, of_certain),

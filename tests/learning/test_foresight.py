@@ -24,6 +24,8 @@ def scripted() -> Any:
         return table[state[:, 0].astype(jnp.int32), state[:, 1].astype(jnp.int32)]
 
     return SimpleNamespace(
+        all_values=None,
+        all_rewards=None,
         representation=lambda p, o: jnp.stack([o[:, -1, 0], jnp.zeros(len(o))], axis=1),
         prediction=lambda p, s: Prediction(jnp.zeros((len(s), toy.A)), at(p["value"], s)),
         afterstate_dynamics=lambda p, s, action: s,
@@ -95,6 +97,8 @@ def counting(mistaken: float) -> Any:
     """Embeddings turn by the sum of the actions; the model is right, or takes minus that sum."""
     turned = lambda angle: jnp.stack([jnp.cos(angle), jnp.sin(angle), angle], axis=1)  # noqa: E731
     return SimpleNamespace(
+        all_values=None,
+        all_rewards=None,
         representation=lambda p, o: turned(o[:, -1, 0]),
         prediction=lambda p, s: Prediction(jnp.zeros((len(s), toy.A)), s[:, 0]),
         afterstate_dynamics=lambda p, s, action: turned(s[:, 2] + mistaken * action * 0.1),

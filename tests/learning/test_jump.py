@@ -283,6 +283,8 @@ def scripted_check(wrong):
     frame = rows.frame.at[..., 0].set(total.astype(jnp.float32))
     rows = rows._replace(frame=frame, discount=jnp.abs(rows.discount))
     networks: Any = SimpleNamespace(
+        all_values=None,
+        all_rewards=None,
         representation=lambda p, o: turned(o[:, -1, 0]),
         prediction=lambda p, s: Prediction(jnp.zeros((len(s), toy.A)), s[:, 2]),
         afterstate_dynamics=lambda p, s, action: turned(s[:, 2] + action),

@@ -179,6 +179,7 @@ def toy_networks():
         representation=lambda p, o: p * o[:, -1, :1],
         prediction=lambda p, x: (None, x),
         value_of=lambda logits: logits[..., 0],
+        all_values=None,
     )
 
 

@@ -74,7 +74,9 @@ def test_a_run_says_where_no_action_is_drawn():
     for wanted in (None, 60, 61):
         config = SimpleNamespace(search=SimpleNamespace(sampled_actions=wanted))
         spec = make_spec(flags("dials", "tiny").env)
-        parts = SimpleNamespace(spec=spec, config=config, source=None, demonstrations=None)
+        parts = SimpleNamespace(
+            spec=spec, config=config, source=None, demonstrations=None, transfer=None
+        )
         tell_limits(parts, told, SimpleNamespace(is_handling=True))
     assert lines == ["search.sampled_actions = 61: all 60 actions are searched"]
 
