@@ -180,9 +180,8 @@ class Config(Checked):
         meanings, plain = json_object(self.macros_map)
         fits = meanings is not None and all(isinstance(x, str) for x in meanings.values())
         self._require("macros_map", fits, 'a JSON object of names, e.g. \'{"LEFT": "DOWN"}\'')
-        self._require(
-            "macros_map", plain == "{}" or self.macros_from, "left out without macros_from"
-        )
+        fits = plain == "{}" or self.macros_from is not None
+        self._require("macros_map", fits, "left out without macros_from")
         object.__setattr__(self, "macros_map", plain)
         self._check_suite()
         self._check_devices()
