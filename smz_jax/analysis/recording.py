@@ -147,12 +147,16 @@ def record(config: Config, folder: Path | None, should_stop: Callable[[], bool])
     actor = Actor([env], config, decide, key, PhaseTimers(), lambda *decisions: None)
     length, rows = config.rollout.length, None
     rollouts = max(1, config.total_env_steps // (config.env.num_envs * length))
+
+    def room(x: np.ndarray) -> np.ndarray:
+        return np.empty((x.shape[0], rollouts * length, *x.shape[2:]), x.dtype)
+
     done = 0
     try:
         while done < rollouts * length and not (done and should_stop()):
             part = jax.tree.map(np.asarray, actor.next(params).rows)
             if rows is None:
-                rows = jax.tree.map(lambda x: np.repeat(x, rollouts, axis=1), part)
+                rows = jax.tree.map(room, part)
             for into, one in zip(jax.tree.leaves(rows), jax.tree.leaves(part), strict=True):
                 into[:, done : done + length] = one
             done += length

@@ -14,7 +14,7 @@ FORESIGHT_KEY = 7_000_003
 """Of the windows that a model's foresight is checked on."""
 JUMP_KEY = 8_000_003
 """Of the jump's parameters: the rest of a run is the same with and without it."""
-VIEW_KEY = 4_000_003
-"""Of windows that are drawn by a second priority: the others are those of a run without."""
 CANDIDATES_KEY = 9_000_003
 """Of the actions that a root's search is over: all else is drawn as where it is over all."""
+VIEW_KEY = 10_000_003
+"""Of windows that are drawn by a second priority: the others are those of a run without."""

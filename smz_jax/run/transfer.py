@@ -18,7 +18,7 @@ from smz_jax.config.check import require
 from smz_jax.config.settings import Config
 from smz_jax.macros.judge.evidence import SOUND, judge
 from smz_jax.macros.library.transfer import compared_with, translate
-from smz_jax.macros.mine.keys import PackedWindows, pack, why_no_macros
+from smz_jax.macros.mine.keys import PackedWindows, pack, same_keys, why_no_macros
 from smz_jax.macros.mine.table import merge, table_size
 from smz_jax.macros.precondition.slots import MacroSlots
 from smz_jax.storage.documents.macro_form import LIBRARY
@@ -86,7 +86,7 @@ class Transfer:
         slots: MacroSlots = train.head.slots
         given = self._followed["given"]
         # Every second one: what reads the first slots alone finds the game's own there, too.
-        owners = slots.actions.at[1 : 2 * len(given) : 2].set(given)
+        owners = slots.actions.at[1 + 2 * np.arange(len(given))].set(given, mode="drop")
         owned = MacroSlots(owners, jnp.sum(owners >= 0, axis=1, dtype=jnp.int32))
         head = train.head._replace(slots=owned)
         return train._replace(head=head), macros._replace(table=table)
@@ -106,17 +106,10 @@ class Transfer:
     def _shares(self, table: MacroTable) -> dict[str, Array]:
         sound = judge(table, self._settings).status == SOUND
         tested = table.trials >= self._settings.min_trials
-        high, low = pack(table.actions)
-        exists = table.length > 0
-        shares = {}
-
-        def owners(actions: Array) -> Array:
-            one, two = pack(actions)
-            return (one[:, None] == high) & (two[:, None] == low) & exists
-
-        places = {name: owners(actions) for name, actions in self._followed.items()}
+        keys, shares = pack(table.actions), {}
+        places = {name: same_keys(actions, *keys) for name, actions in self._followed.items()}
         is_other = jnp.any(jnp.concatenate(list(places.values())), axis=0)
-        count = jnp.where(exists & ~is_other, table.count, 0)
+        count = jnp.where(is_other, 0, table.count)  # that of an empty place is 0
         most, native = jax.lax.top_k(count, min(len(places["given"]), len(count)))
         places["native"] = (native[:, None] == np.arange(len(count))) & (most > 0)[:, None]
         for name, place in places.items():

@@ -158,6 +158,13 @@ def read_map(text: str, **rules: float) -> GridMap:
     return GridMap(rows=tuple(line.strip() for line in lines if line.strip()), **rules)
 
 
+def _check_drawn(seed: Any, size: Any, sizes: range, allowed: str) -> None:
+    """Raises ConfigError unless a map can be drawn from this seed, of this size."""
+    good = type(seed) is int and seed >= 0
+    require(good, "env.kwargs.seed", seed, "a whole number, at least 0")
+    require(type(size) is int and size in sizes, "env.kwargs.size", size, allowed)
+
+
 def generate_map(
     seed: int,
     size: int = 8,
@@ -182,10 +189,8 @@ def generate_map(
     Raises:
         ConfigError: if a value is not allowed, or no such map with a way to the goal is found.
     """
-    good = type(seed) is int and seed >= 0
-    require(good, "env.kwargs.seed", seed, "a whole number, at least 0")
-    good = type(size) is int and 2 <= size <= MAX_SIZE
-    require(good, "env.kwargs.size", size, f"a whole number in 2..{MAX_SIZE}")
+    sizes = range(2, MAX_SIZE + 1)
+    _check_drawn(seed, size, sizes, f"a whole number in 2..{MAX_SIZE}")
     shares = {"slippery": slippery, "pits": pits, "walls": walls, "coins": coins}
     for name, share in shares.items():
         _require_number(name, share, 1)
@@ -226,10 +231,8 @@ def generate_maze(
     Raises:
         ConfigError: if a value is not allowed.
     """
-    good = type(seed) is int and seed >= 0
-    require(good, "env.kwargs.seed", seed, "a whole number, at least 0")
-    good = type(size) is int and 3 <= size <= MAX_SIZE and size % 2 == 1
-    require(good, "env.kwargs.size", size, f"an odd number in 3..{MAX_SIZE - 1} for a maze")
+    sizes = range(3, MAX_SIZE + 1, 2)
+    _check_drawn(seed, size, sizes, f"an odd number in 3..{MAX_SIZE - 1} for a maze")
     for name, share in (("loops", loops), ("slippery", slippery), ("starts", starts)):
         _require_number(name, share, 1)
     generator = np.random.default_rng(seed)

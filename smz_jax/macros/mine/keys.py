@@ -64,6 +64,12 @@ def pack(actions: Array) -> tuple[Array, Array]:
     return words[..., 0], words[..., 1]
 
 
+def same_keys(actions: Array, key_high: Array, key_low: Array) -> Array:
+    """Whether each of [N] keys is that of each of the sequences [S, L], [S, N]; no empty one is."""
+    high, low = pack(actions)
+    return (high[:, None] == key_high) & (low[:, None] == key_low) & (high > 0)[:, None]
+
+
 def unpack(key_high: Array, key_low: Array, max_length: int) -> Array:
     """Actions [..., max_length] int32 of the given keys, padded with -1; inverse of `pack`."""
     shifts = jnp.array([24, 16, 8, 0], jnp.uint32)

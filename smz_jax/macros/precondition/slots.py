@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from smz_jax.config.training import MacroConfig
 from smz_jax.macros.judge.evidence import REFUTED, SOUND, Trials, matching, outcomes
-from smz_jax.macros.mine.keys import pack
+from smz_jax.macros.mine.keys import pack, same_keys
 from smz_jax.types import Array, MacroTable
 
 
@@ -28,13 +28,6 @@ def init_slots(config: MacroConfig) -> MacroSlots:
     """All slots free."""
     actions = jnp.full((config.slots, config.max_length), -1, jnp.int32)
     return MacroSlots(actions, length=jnp.zeros((config.slots,), jnp.int32))
-
-
-def _same(slots: MacroSlots, high: Array, low: Array) -> Array:
-    """Whether each of [N] keys is an owner's, [slots, N]; free slots own nothing."""
-    own_high, own_low = pack(slots.actions)
-    same = (own_high[:, None] == high) & (own_low[:, None] == low)
-    return same & (slots.length > 0)[:, None]
 
 
 def assign_slots(
@@ -55,7 +48,7 @@ def assign_slots(
     size = slots.length.shape[0]
     entries = jnp.arange(table.length.shape[0], dtype=jnp.int32)
     fit = (table.length > 0) & (table.count >= config.min_occurrences) & (status != REFUTED)
-    match = _same(slots, *pack(table.actions)) & fit
+    match = same_keys(slots.actions, *pack(table.actions)) & fit
     owns = jnp.any(match, axis=0)
     order = jnp.where(status == SOUND, 0, 2) + jnp.where(owns, 0, 1)
     order = jnp.where(fit, order, 4).astype(jnp.int32)
