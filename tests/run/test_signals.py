@@ -85,9 +85,10 @@ from smz_jax.run.signals import StopSignal
 answered = []
 with StopSignal(lambda: answered.append(time.monotonic())) as stop:
     print("ready", flush=True)
+    began = time.monotonic()
     hashlib.pbkdf2_hmac("sha256", b"", b"", 3_000_000)  # no Python in between, as a compilation
     end = time.monotonic()
-print(stop.number, end - answered[0])
+print(stop.number, (end - answered[0]) / (end - began))
 """
 
 
@@ -101,8 +102,9 @@ def test_the_answer_does_not_wait_for_a_compilation():
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGINT)
         number, left = process.communicate(timeout=60)[0].split()
-    # Most of the computation was still to come when the answer was given.
-    assert int(number) == signal.SIGINT and float(left) > 0.5
+    # A part of the computation was still to come when the answer was given; an answer that waits
+    # for it comes a hundred-thousandth of it before its end at most.
+    assert int(number) == signal.SIGINT and float(left) > 0.05
 
 
 def test_a_library_that_takes_the_descriptor_loses_no_signal(monkeypatch):
