@@ -2,7 +2,7 @@
 
 import dataclasses
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,7 +17,23 @@ from smz_jax.analysis.view import tree_figure
 from smz_jax.analysis.view.tree_figure import SmallTree
 from smz_jax.config.check import require
 from smz_jax.model import steps
-from smz_jax.types import Array, Networks, Params, Timestep
+from smz_jax.types import Array, Networks, Params, Space, Timestep
+
+
+class ActionNames(Sequence[str]):
+    """Names of all actions of a space, made when they are asked for: there may be millions."""
+
+    def __init__(self, space: Space) -> None:
+        """Takes the space."""
+        self._space = space
+
+    def __len__(self) -> int:
+        """A."""
+        return self._space.size
+
+    def __getitem__(self, action: Any) -> Any:
+        """Of an action."""
+        return self._space.name(range(len(self))[action])
 
 
 class Look(NamedTuple):
@@ -99,8 +115,7 @@ def look(
     weights = visits[edges] / max(visits[edges].sum(), 1)
     if len(spec.action_space.sizes) == 1:
         weights = np.asarray(found.action_weights[0])[actions]
-    empty = {"action_names": [spec.action_space.name(x) for x in range(spec.num_actions)]}
-    empty |= {"config": dataclasses.asdict(config.macro), "macros": []}
+    known: Mapping[str, Any] = library or {"config": dataclasses.asdict(config.macro), "macros": []}
     return Look(
         action=int(found.action[0]),
         value=float(found.value[0]),
@@ -113,7 +128,7 @@ def look(
         chance=chance,
         entropy=np.asarray(steps.normalised_entropy(jnp.log(chance))),
         tree=tree_figure.to_host(found.tree, spec.num_actions),
-        library=library or empty,
+        library={**known, "action_names": ActionNames(spec.action_space)},
     )
 
 

@@ -1,15 +1,16 @@
 """Action spaces as numbered actions, and these as the library's own again."""
 
+import collections
+
 import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
-from gymnasium.vector.utils import batch_space, iterate
 
 from smz_jax.config.check import ConfigError
 from smz_jax.config.settings import EnvConfig
 from smz_jax.envs import check_env_id, make_env
-from smz_jax.envs.gym.actions import FARTHEST, make_actions
+from smz_jax.envs.gym.actions import FARTHEST, each_lane, make_actions
 
 NESTED = spaces.Dict(
     {
@@ -29,7 +30,7 @@ NESTED = spaces.Dict(
 def every_action(space, bins=3):
     found = make_actions(space, bins, "Test-v0")
     batch = found.rebuild(np.arange(found.space.size, dtype=np.int32))
-    return found.space, list(iterate(batch_space(space, found.space.size), batch))
+    return found.space, each_lane(space, batch)
 
 
 def leaves(value):
@@ -78,6 +79,18 @@ def test_the_widest_box_has_finite_places():
     assert part.values == (-1.0, 0.0, 1.0)
 
 
+def test_whole_numbers_too_large_for_a_float_are_exact():
+    ends = np.iinfo(np.int64)
+    space, rebuilt = every_action(spaces.Box(ends.min, ends.max, (1,), np.int64), bins=2)
+    assert np.concatenate(rebuilt).tolist() == [ends.min, ends.max]
+    assert space.parts[0].values == (-1, 1)
+    most = np.iinfo(np.uint64).max
+    assert np.concatenate(every_action(spaces.Box(0, most, (1,), np.uint64))[1])[-1] == most
+    box = spaces.Box(2**60, 2**60 + 2, (1,), np.int64)
+    assert every_action(box, bins=9)[0].names == () and every_action(box, bins=9)[0].sizes == (3,)
+    assert every_action(box)[0].name(1) == str(2**60 + 1)
+
+
 def test_whole_numbers_of_a_short_range_are_all_of_them():
     assert every_action(spaces.Box(0, 2, (1,), np.int64), bins=11)[0].sizes == (3,)
     # Between equal bounds, where rounding would leave them.
@@ -101,10 +114,17 @@ def test_discrete_choices_keep_their_names():
         (spaces.Tuple(()), ["not empty"]),
         (spaces.Dict({}), ["not empty"]),
         (spaces.Box(0, 1, (0,)), ["not empty"]),
+        (spaces.Tuple((spaces.Discrete(2), spaces.Box(0, 1, (2, 0)))), ["not empty"]),
+        (spaces.Dict({"a": spaces.Discrete(2), "b": spaces.Tuple(())}), ["not empty"]),
         (spaces.Box(-np.inf, 1, (2,)), ["bounded", "number 0 of it lies between -inf and 1"]),
         (spaces.Box(np.zeros(2), np.array([1, np.inf])), ["number 1", "0 and inf"]),
         (spaces.Box(np.finfo(np.float32).min, 1, (1,)), ["bounded", "between -3.40282e+38 and 1"]),
+        (spaces.Box(-np.inf, 1, (1,), np.int8), ["bounded", "between -inf and 1"]),
+        (spaces.Box(0, np.inf, (1,), np.int64), ["bounded", "between 0 and inf"]),
         (spaces.Discrete(10_001), ["Discrete, of at most 10000 actions"]),
+        # Of these no list could be held.
+        (spaces.Discrete(2**60), ["Discrete, of at most 10000 actions"]),
+        (spaces.MultiDiscrete([2**60, 2]), ["at most 10000 options, not 1152921504606846978"]),
         (spaces.MultiDiscrete([6_000, 6_000]), ["at most 10000 options, not 12000"]),
         (spaces.MultiDiscrete([900] * 4), ["at most 2^31-1 actions, not 6.56e+11"]),
         (spaces.Box(-1, 1, (20,)), ["at most 2^31-1 actions", "3.49e+09", "fewer env.action_bins"]),
@@ -145,6 +165,36 @@ def test_both_libraries_play_what_was_chosen(backend):
     del cos
 
 
+class Ordered(gymnasium.Env):
+    """Pays what the last key of an action says, and takes nothing but its space's own kinds."""
+
+    observation_space = spaces.Box(0, 1, (1,))
+    action_space = spaces.Dict(
+        collections.OrderedDict(
+            z=spaces.Discrete(2), a=spaces.Tuple((spaces.Box(0, 1, ()), spaces.Discrete(3)))
+        )
+    )
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        first, last = action.values()
+        assert list(action) == ["z", "a"] and type(first) is type(last[1]) is np.int64
+        assert type(last) is tuple and type(last[0]) is np.ndarray and last[0].shape == ()
+        return np.zeros(1, np.float32), 100 * first + 10 * last[0] + last[1], False, False, {}
+
+
+def test_keys_of_an_action_keep_their_order():
+    settings = EnvConfig(suite="gym", id=f"{__name__}:Ordered-v0", frame_stack=1, action_bins=2)
+    check_env_id(settings)
+    env = make_env(settings, seed=0, num_envs=12)
+    env.reset()
+    wanted = [100 * z + 10 * x + y for z in (0, 1) for x in (0, 1) for y in (0, 1, 2)]
+    np.testing.assert_array_equal(env.step(np.arange(12)).reward, wanted)
+    env.close()
+
+
 class Refuses(gymnasium.Env):
     """Takes nested actions, and none whose box is at its upper bound."""
 
@@ -174,4 +224,5 @@ def test_what_an_environment_refuses_is_told_in_its_own_words():
     env.close()
 
 
+gymnasium.register("Ordered-v0", Ordered)
 gymnasium.register("Refuses-v0", Refuses)

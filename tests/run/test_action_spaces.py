@@ -6,11 +6,15 @@ python -m pytest -m slow tests/run/test_action_spaces.py      learns both worlds
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from matplotlib.text import Text
 
 from experiments.gym import EXPERIMENT
+from smz_jax import load
 from smz_jax.config.check import ConfigError
 from smz_jax.config.cli import parse
+from smz_jax.config.sources import config_to_yaml
 from smz_jax.envs import make_spec
 from smz_jax.report.data import load_run
 from smz_jax.report.panels import PANELS
@@ -56,6 +60,10 @@ def test_a_run_of_a_choice_and_a_number(tmp_path, capsys, monkeypatch):
     assert {"gates", "generality", "preconditions", "top_macros", "macros_found"} <= hidden
     assert not hidden & {"score", "losses", "transition_entropy"}
     assert outcome.baselines["random"] and outcome.baselines["constant"] == {}
+    (tmp_path / "config.yaml").write_text(config_to_yaml(config))
+    seen = load(tmp_path).search(np.zeros(spec.observation_shape, spec.frame_dtype))
+    assert seen.visits.sum() == 4 and len(seen.library["action_names"]) == 33
+    assert seen.names[0] in {text.get_text() for text in seen.figure().findobj(Text)}
     longer = flags("mixed", "tiny", **settings | {"total_env_steps": 128})
     assert train(longer, tmp_path, resume=True).env_steps == 128
 

@@ -8,10 +8,12 @@ dicts have the parts of what is in them, in the space's own order.
 
 import math
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
+from gymnasium.vector.utils import iterate
 
 from smz_jax.config.check import require
 from smz_jax.types import Part, Space, options_of
@@ -32,6 +34,20 @@ class Actions(NamedTuple):
     rebuild: Callable[[np.ndarray], Any]
     """From actions `[B]` to what the library takes for B lanes: arrays with a batch axis, in dicts
     and tuples where the space is one."""
+
+
+class Listed(spaces.Space):
+    """Of a vector of Gymnasium's: it takes a list of actions, one for each lane.
+
+    Its own space of several lanes sorts the keys of a dict, and gives numbers for arrays without
+    an axis.
+    """
+
+
+@iterate.register(Listed)
+def _each(space: Listed, items: list[Any]) -> Iterator[Any]:
+    del space
+    return iter(items)
 
 
 class _Leaf(NamedTuple):
@@ -55,15 +71,18 @@ def make_actions(space: spaces.Space, bins: int, env_id: str) -> Actions:
             unbounded, or has too many options or actions.
     """
     what = f"the action space of {env_id}"
-    leaves = [_leaf(leaf, bins, what) for leaf in _leaves(space, what)]
+    inside = list(_leaves(space, what))
+    least = sum(_least_options(leaf) for leaf in inside)
+    allowed = f"one of at most {MAX_OPTIONS} options, not {least} or more"
+    if isinstance(space, spaces.Discrete):
+        allowed = f"Discrete, of at most {MAX_OPTIONS} actions"
+    require(least <= MAX_OPTIONS, what, _short(space), allowed)  # before any is written out
+    leaves = [_leaf(leaf, bins, what) for leaf in inside]
     parts = tuple(part for leaf in leaves for part in leaf.parts)
-    require(len(parts) > 0, what, str(space), "one that is not empty")
     sizes = tuple(len(part.names) for part in parts)
     options, size = sum(sizes), math.prod(sizes)
     fewer = ": fewer env.action_bins" if any(part.values for part in parts) else ""
     allowed = f"one of at most {MAX_OPTIONS} options, not {options}{fewer}"
-    if isinstance(space, spaces.Discrete):
-        allowed = f"Discrete, of at most {MAX_OPTIONS} actions"
     require(options <= MAX_OPTIONS, what, _short(space), allowed)
     allowed = f"one of at most 2^31-1 actions, not {size:.3g}{fewer}"
     require(size < 2**31, what, _short(space), allowed)
@@ -85,16 +104,38 @@ def describe_actions(parts: tuple[Part, ...], size: int) -> Space:
     return plain._replace(names=tuple(map(plain.name, range(size))))
 
 
+def each_lane(space: spaces.Space, batch: Any) -> list[Any]:
+    """Actions of B lanes, as `Actions.rebuild` gives them, as the space itself has each."""
+    if isinstance(space, spaces.Tuple):
+        inside = [each_lane(part, x) for part, x in zip(space.spaces, batch, strict=True)]
+        return list(zip(*inside, strict=True))
+    if isinstance(space, spaces.Dict):
+        inside = [each_lane(part, batch[key]) for key, part in space.spaces.items()]
+        return [dict(zip(space.spaces, x, strict=True)) for x in zip(*inside, strict=True)]
+    return list(batch) if isinstance(space, spaces.Discrete) else [np.asarray(x) for x in batch]
+
+
 def _leaves(space: spaces.Space, what: str) -> Iterator[spaces.Space]:
-    """The spaces that hold no others, in the space's own order."""
+    """The spaces that hold no others, in the space's own order; none is empty."""
     if isinstance(space, spaces.Tuple | spaces.Dict):
         inside = space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces
+        require(len(inside) > 0, what, _short(space), "one that is not empty")
         for part in inside:
             yield from _leaves(part, what)
         return
     known = spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary
     require(isinstance(space, known), what, _short(space), f"{KINDS} of such spaces")
+    require(0 not in (space.shape or ()), what, _short(space), "one that is not empty")
     yield space
+
+
+def _least_options(space: spaces.Space) -> int:
+    """Of a space that holds no others: its options; of numbers a least one each."""
+    if isinstance(space, spaces.Discrete):
+        return int(space.n)
+    if isinstance(space, spaces.MultiDiscrete):
+        return sum(map(int, space.nvec.ravel()))
+    return math.prod(space.shape or ()) * (2 if isinstance(space, spaces.MultiBinary) else 1)
 
 
 def _leaf(space: spaces.Space, bins: int, what: str) -> _Leaf:
@@ -121,24 +162,42 @@ def _of_box(space: spaces.Box, bins: int, what: str) -> _Leaf:
     """Whole numbers of a Box are each a value where there are no more than `bins`."""
     low, high = (np.asarray(x, np.float64).ravel() for x in (space.low, space.high))
     bounded = (np.abs(low) < FARTHEST) & (np.abs(high) < FARTHEST) & (low <= high)
-    place = int(np.argmin(bounded)) if bounded.size else 0
-    allowed = "bounded: number "
-    if not bounded.all():
-        allowed += f"{place} of it lies between {low[place]:g} and {high[place]:g}"
+    # Infinite bounds of whole numbers are the ends of their type.
+    below, above = space.bounded_below.ravel(), space.bounded_above.ravel()
+    bounded &= below & above
+    place = int(np.argmin(bounded))
+    low, high = np.where(below, low, -np.inf), np.where(above, high, np.inf)
+    allowed = f"bounded: number {place} of it lies between {low[place]:g} and {high[place]:g}"
     require(bool(bounded.all()), what, _short(space), allowed)
+    values_of = _whole_values if space.dtype.kind in "iu" else _real_values
     parts, options = [], []
-    for least, most in zip(low.tolist(), high.tolist(), strict=True):
-        share = np.linspace(0.0, 1.0, bins)
-        values = least * (1 - share) + most * share
-        if space.dtype.kind in "iu":
-            values = np.rint(values)
-        values = np.unique(np.clip(values, least, most).astype(space.dtype))
-        middle, half = most / 2 + least / 2, (most / 2 - least / 2) or 1.0
-        numbers = values.astype(np.float64).tolist()
-        places = tuple((x - middle) / half for x in numbers)
-        parts.append(Part(tuple(f"{x:g}" for x in numbers), places))
+    for least, most in zip(space.low.ravel().tolist(), space.high.ravel().tolist(), strict=True):
+        values, places = values_of(least, most, bins, space.dtype)
+        names = [str(x) if space.dtype.kind in "iu" else f"{x:g}" for x in values.tolist()]
+        parts.append(Part(tuple(names), places))
         options.append(values)
     return _Leaf(tuple(parts), tuple(options), space.shape)
+
+
+def _real_values(
+    least: float, most: float, bins: int, dtype: np.dtype
+) -> tuple[np.ndarray, tuple[float, ...]]:
+    """Values of a number from bound to bound, in its type, and their places from -1 to 1."""
+    least, most, share = float(least), float(most), np.linspace(0.0, 1.0, bins)
+    values = np.clip(least * (1 - share) + most * share, least, most)
+    values = np.unique(values.astype(dtype))
+    middle, half = most / 2 + least / 2, (most / 2 - least / 2) or 1.0
+    return values, tuple((x - middle) / half for x in values.astype(np.float64).tolist())
+
+
+def _whole_values(
+    least: int, most: int, bins: int, dtype: np.dtype
+) -> tuple[np.ndarray, tuple[float, ...]]:
+    """The same of a whole number; exact, since 64 bits do not fit into a float."""
+    steps = bins - 1
+    found = {round(Fraction(least * (steps - i) + most * i, steps)) for i in range(bins)}
+    values, span = sorted(found), (most - least) or 1
+    return np.array(values, dtype), tuple((2 * x - least - most) / span for x in values)
 
 
 def _build(space: spaces.Space, leaves: Iterator[_Leaf], chosen: Iterator[np.ndarray]) -> Any:

@@ -23,6 +23,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from smz_jax.config.check import ConfigError
 from smz_jax.config.settings import EnvConfig
 from smz_jax.envs import make_env
+from smz_jax.envs.gym.actions import Listed, each_lane
 from smz_jax.envs.gym.gym_ids import Found, find, for_envpool, open_envpool, open_single
 from smz_jax.envs.protocol import GameFault, OpenGame, Playable, error_text, lane_seeds
 from smz_jax.envs.undisturbed import IN_STEP, close, tell, undisturbed
@@ -59,6 +60,7 @@ class _GymnasiumLanes(Lanes):
             return open_single(config, found.name, found.max_episode_steps)
 
         self._envs = SyncVectorEnv([make] * len(seeds), autoreset_mode=AutoresetMode.NEXT_STEP)
+        self._envs.action_space = Listed()
         self.seed(seeds)
         self._found, self._id = found, config.id
 
@@ -95,7 +97,8 @@ class _GymnasiumLanes(Lanes):
         return LaneStep(frame, valid_actions=mask)
 
     def send(self, actions: np.ndarray, over: np.ndarray, resting: np.ndarray) -> None:
-        self._actions, self._over = self._found.actions.rebuild(actions), over
+        batch, self._over = self._found.actions.rebuild(actions), over
+        self._actions = each_lane(self._envs.single_action_space, batch)
         self._begins = over & ~self._ended & ~resting  # games that the libraries think are running
 
     def recv(self) -> LaneStep:

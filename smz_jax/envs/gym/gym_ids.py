@@ -19,11 +19,10 @@ from typing import Any, Literal, NamedTuple
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-from gymnasium.vector.utils import batch_space, iterate
 
 from smz_jax.config.check import ConfigError, require
 from smz_jax.config.settings import EnvConfig
-from smz_jax.envs.gym.actions import Actions, make_actions
+from smz_jax.envs.gym.actions import Actions, each_lane, make_actions
 from smz_jax.envs.gym.observations import MASKS, Coder, check_shapes, make_coder
 from smz_jax.envs.protocol import error_text
 from smz_jax.envs.undisturbed import close, tell, undisturbed
@@ -134,7 +133,7 @@ def _try_gymnasium(config: EnvConfig, name: str) -> tuple[spaces.Space, spaces.S
             masks = [x[name] for x in (info, inside) for name in MASKS if name in x]
             allowed = next((x for x in masks if np.shape(x) == (action.n,)), allowed)
         one = actions.rebuild(np.array([np.argmax(allowed)]))
-        after, *results, _ = env.step(next(iter(iterate(batch_space(action, 1), one))))
+        after, *results, _ = env.step(each_lane(action, one)[0])
         given = dict(zip(("reward", "terminated", "truncated"), results, strict=False))
         seen = [first, after]
     close(env, config.id)
