@@ -11,10 +11,10 @@ from smz_jax.run.launch import launch
 
 
 def at_the_end(parts: Any, state: Any, run_dir: Path) -> dict[str, Any]:
-    """Matches against who else plays the game, if anyone."""
-    from smz_jax.analysis.rules.matches import matches_at_the_end
+    """Matches against who else plays the game, if anyone; of connect four also solved positions."""
+    from smz_jax.analysis.rules.positions import positions_at_the_end
 
-    return matches_at_the_end(parts, state, run_dir)
+    return positions_at_the_end(parts, state, run_dir)
 
 
 EXPERIMENT = Experiment(

@@ -1,7 +1,8 @@
 """Stochastic MuZero on connect four: `python -m experiments.connect_four --help`.
 
 One network plays both sides. At the end it plays matches against a random player and against an
-alpha-beta search of four moves: `docs/turns.md`.
+alpha-beta search of four moves, and its moves are judged in positions that are solved exactly
+(`positions` in summary.json): `docs/turns.md`.
 """
 
 from experiments.board import at_the_end

@@ -10,6 +10,8 @@ examples:
   a run of backgammon against GNU Backgammon, and every two of its kept checkpoints:
     python -m experiments.evaluate runs/backgammon/a --opponent gnubg0 --games 1000
     python -m experiments.evaluate runs/backgammon/a --ladder --games 200
+  the moves of a run of connect four in positions that are solved exactly:
+    python -m experiments.evaluate runs/connect_four/a --positions
 
 Games are whole and rewards raw; lanes play side by side, each as many games as the others, so that
 short games are not preferred. Seed and noise are those of the run's final evaluation, unless they
@@ -37,6 +39,10 @@ def evaluate(request: EvaluateRequest) -> int:
         check_opponent(env, request.opponent)
     if request.ladder:
         return climb(request)
+    if request.positions:
+        require(env.id == "connect_four", "positions", env.id, "left out but for connect_four")
+        require(env.frame_stack == 1, "env.frame_stack", env.frame_stack, "1 for --positions")
+        return solve(request)
     sticky, allowed = request.sticky_prob, f"left out in suite {suite}: only Atari has them"
     require(sticky is None or suite == "atari", "sticky_prob", sticky, allowed)
     import smz_jax
@@ -76,6 +82,29 @@ def climb(request: EvaluateRequest) -> int:
     if request.json is not None:
         keep(request.json, found)
     print(f"report: {build_report([request.folder])}")
+    return 0
+
+
+def solve(request: EvaluateRequest) -> int:
+    """Prints the share of a model's moves that keep the outcome in connect four; as `evaluate`."""
+    import smz_jax
+    from smz_jax.analysis.rules.positions import check_positions
+    from smz_jax.storage.estimate import read_estimate
+
+    model = smz_jax.load(request.folder, request.checkpoint)
+    functions = model.functions
+    found = check_positions(functions.networks, functions.params, model.act)
+    print(f"moves that keep the outcome of best play, in {found['count']} positions:")
+    for player, judged in found["moves"].items():
+        share = read_estimate(judged)
+        assert share is not None
+        print(
+            f"{player:>12}: {share.text('{:.3f}'.format)}, in won positions "
+            f"{judged['wins_kept']:.3f}"
+        )
+    print(f"won positions with a value below 0: {found['wins_taken_for_losses']:.3f}")
+    if request.json is not None:
+        keep(request.json, found)
     return 0
 
 

@@ -156,6 +156,9 @@ class EvaluateRequest(Checked):
     ladder: bool = False
     """of two players: every two of the run's kept checkpoints play `games` against each other; it
     goes into RUN_DIR/ladder.json and the report"""
+    positions: bool = False
+    """connect four: no games; which of its moves are as good as any, in 500 positions solved
+    exactly"""
     json: Path | None = None
     """write all numbers there, the single scores included"""
 
@@ -165,6 +168,9 @@ class EvaluateRequest(Checked):
         for name in ("checkpoint", "noise", "opponent"):
             fits = not self.ladder or getattr(self, name) is None
             require(fits, name, getattr(self, name), "left out with --ladder")
+        for name in ("seed", "noise", "sticky_prob", "opponent", "ladder"):
+            fits = not self.positions or getattr(self, name) in (None, False)
+            require(fits, name, getattr(self, name), "left out with --positions")
 
 
 @dataclass(frozen=True)

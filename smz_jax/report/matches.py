@@ -12,6 +12,11 @@ MATCH_NOTE = (
     "Half of the games from each side, with the same dice. A mean is of the results: 1 a game won, "
     "-1 a game lost, or points. Intervals are over pairs of games."
 )
+POSITIONS = ("connect four", "moves that keep the outcome (95 %)", "of wins")
+POSITIONS_NOTE = (
+    "In stored positions that are solved exactly, in each of which some moves are worse than "
+    "others: the share of a player's moves that keep the outcome of best play."
+)
 LADDER_NOTE = (
     "Checkpoints of this run, each against each. Elo: 200 more win three games of four against a "
     "player of 0, which is the first one; drawn games are halves, points do not count."
@@ -20,11 +25,13 @@ LADDER_NOTE = (
 
 def has_matches(run: RunData) -> bool:
     """Whether there is something to show."""
-    return bool(run.ladder) or isinstance(run.summary.get("matches"), dict)
+    return bool(run.ladder) or any(
+        isinstance(run.summary.get(x), dict) for x in ("matches", "positions")
+    )
 
 
 def match_tables(run: RunData) -> str:
-    """Both tables in HTML, as far as there is something for them."""
+    """All tables in HTML, as far as there is something for them."""
     rows = []
     matches = run.summary.get("matches")
     for name, found in matches.items() if isinstance(matches, dict) else ():
@@ -33,6 +40,17 @@ def match_tables(run: RunData) -> str:
         games = f"{known['games']:.0f}" if is_number(known.get("games")) else "-"
         rows.append((name, games, score_text(read_estimate(known)), *counts))
     tables = [Table(MATCHES, rows, note=MATCH_NOTE).to_html()] if rows else []
+    positions = run.summary.get("positions")
+    moves = positions.get("moves") if isinstance(positions, dict) else None
+    if isinstance(moves, dict):
+        judged = [
+            (
+                name.replace("_", " "),
+                *(score_text(read_estimate(x, y)) for y in ("mean", "wins_kept")),
+            )
+            for name, x in moves.items()
+        ]
+        tables.append(Table(POSITIONS, judged, note=POSITIONS_NOTE).to_html())
     if ladder := run.ladder:
         columns = (ladder[x] for x in ("env_steps", "elo", "elo_low", "elo_high"))
         steps = [
