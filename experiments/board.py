@@ -1,6 +1,7 @@
 """Stochastic MuZero on any of pgx's boards for two: `python -m experiments.board --env.id othello`.
 
-Boards are those of `smz_jax/envs/pgx/pgx_games.py`. Without `--env.id` it plays Othello.
+Boards are those of `smz_jax/envs/pgx/pgx_games.py`; without `--env.id` it is Othello. The model has
+one chance code, as fits boards without dice; backgammon has an experiment of its own.
 """
 
 from pathlib import Path
@@ -19,10 +20,10 @@ def at_the_end(parts: Any, state: Any, run_dir: Path) -> dict[str, Any]:
 
 EXPERIMENT = Experiment(
     name="board",
-    family="turns",
+    family="certain",
     base={"env.suite": "pgx", "env.id": "othello"},
     description="Stochastic MuZero on any of pgx's boards for two players, in self-play: --env.id "
-    "backgammon, hex, go_9x9. Scores are results against a random player.",
+    "hex, go_9x9, chess. Scores are results against a random player.",
     on_finish=at_the_end,
 )
 

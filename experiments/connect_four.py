@@ -11,7 +11,7 @@ from smz_jax.run.launch import launch
 
 EXPERIMENT = Experiment(
     name="connect_four",
-    family="turns",
+    family="connect_four",
     base={"env.suite": "pgx", "env.id": "connect_four"},
     description="Stochastic MuZero on connect four (pgx), in self-play; scores are results against "
     "a random player.",
