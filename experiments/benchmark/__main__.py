@@ -1,4 +1,4 @@
-"""usage: python -m experiments.benchmark [search | rollout | torsos | turns | soak] [flags]
+"""usage: python -m experiments.benchmark [search | rollout | torsos | drawn | turns | soak] [flags]
 
   python -m experiments.benchmark [--preset NAME] [settings]
       each part of a run: the environment, the search, a rollout, the training step, the macro
@@ -10,6 +10,8 @@
   python -m experiments.benchmark torsos [--preset NAME] [settings]
       the training step of an LSTM over 8 frames and a transformer over 16, beside an MLP of one, on
       CartPole
+  python -m experiments.benchmark drawn [--preset NAME] [settings]
+      a search over 20 drawn actions of six numbers, beside one over 20 plain actions
   python -m experiments.benchmark turns [--preset NAME] [settings]
       boards of two players: a search beside one of the same sizes for one player; random games
       stepped from the host, and under one scan on the device
@@ -66,12 +68,12 @@ from smz_jax.storage.run_dir import can_write
 
 EXPERIMENT = Experiment("benchmark", base={"env.id": "Breakout"})
 VECTORS = Experiment("benchmark", "vector", {"env.suite": "gym", "env.id": "CartPole-v1"})
-"""Of torsos."""
+"""Of torsos and drawn."""
 BOARDS = Experiment("benchmark", "backgammon", {"env.suite": "pgx", "env.id": "backgammon"})
 """Of turns."""
-COMMANDS = ("search", "rollout", "torsos", "turns", "soak")
+COMMANDS = ("search", "rollout", "torsos", "drawn", "turns", "soak")
 SECONDS = {
-    **dict.fromkeys(("", "rollout", "torsos", "turns"), (3.0, 0.1)),
+    **dict.fromkeys(("", "rollout", "torsos", "drawn", "turns"), (3.0, 0.1)),
     "search": (0.4, 0.05),
     "soak": (1800.0, 1800.0),
 }
@@ -100,7 +102,8 @@ def read_command(argv: list[str]) -> tuple[str, BenchmarkRequest, Invocation]:
         argv = argv[1:]
     if command == "soak" and not any(x.split("=")[0] == "--preset" for x in argv):
         argv = [*argv, "--preset", "smoke"]
-    experiment = {"torsos": VECTORS, "turns": BOARDS}.get(command, EXPERIMENT)
+    own = {"torsos": VECTORS, "drawn": VECTORS, "turns": BOARDS}
+    experiment = own.get(command, EXPERIMENT)
     invocation = parse(argv, experiment, BenchmarkRequest)
     request = invocation.request
     assert isinstance(request, BenchmarkRequest)
@@ -130,7 +133,7 @@ def measure(command: str, request: BenchmarkRequest, invocation: Invocation) -> 
     import jax
     from rich.console import Console
 
-    from experiments.benchmark import parts, search, soak, tables, timing, torsos, turns
+    from experiments.benchmark import drawn, parts, search, soak, tables, timing, torsos, turns
 
     if command != "search":
         invocation = choose_preset(invocation, has_accelerator=jax.default_backend() != "cpu")
@@ -153,6 +156,9 @@ def measure(command: str, request: BenchmarkRequest, invocation: Invocation) -> 
         elif command == "torsos":
             result |= torsos.measure(config, each)
             shown = [tables.torsos_table]
+        elif command == "drawn":
+            result |= drawn.measure(config, each)
+            shown = [tables.drawn_table, tables.figures_table]
         elif command == "turns":
             result |= turns.measure(config, each)
             shown = [tables.turns_table]

@@ -123,6 +123,19 @@ def torsos_table(result: Document) -> Table:
     return Table(columns, rows, title, _caption(result), left=(0,))
 
 
+def drawn_table(result: Document) -> Table:
+    """The time of a search of all lanes, by root rule and by what a node's edges are."""
+    rows = [
+        [root, actions, f"{seconds * 1e3:,.2f} ms"]
+        for root, found in result["searches"].items()
+        for actions, seconds in found.items()
+    ]
+    form = "a search of {num_envs} lanes, {num_simulations} simulations, preset "
+    config = result["config"]
+    title = form.format(**config["env"], **config["search"]) + result["preset"]
+    return Table(["root", "actions", "time"], rows, title, _caption(result), left=(0, 1))
+
+
 def turns_table(result: Document) -> Table:
     """Searches and steps of games of two players, in microseconds of a lane."""
     lanes = result["config"]["env"]["num_envs"]

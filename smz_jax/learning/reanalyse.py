@@ -22,6 +22,7 @@ from smz_jax.config.seeds import REANALYSE_KEY
 from smz_jax.config.settings import Config
 from smz_jax.learning.replay import layout, mean_target_age, read_block, write_targets
 from smz_jax.macros.mine.miner import slim
+from smz_jax.model.actions import likeliest
 from smz_jax.model.lanes import WHOLE, over_lanes, own_sums
 from smz_jax.model.observe import stack_windows
 from smz_jax.model.steps import decide, finite_logits, normalised_entropy
@@ -192,9 +193,10 @@ def make_reanalyse_block(networks: Networks, config: Config, spec: EnvSpec) -> C
         }
         policy, stored = fresh["action_weights"], old.action_weights
         logs = [jnp.log(jnp.maximum(x, LEAST_PROBABILITY)) for x in (stored, policy)]
+        was, now = (likeliest(x, spec.action_space.sizes) for x in (stored, policy))
         sums = {
             "rows": good,
-            "policy_changed": jnp.argmax(policy, axis=-1) != jnp.argmax(stored, axis=-1),
+            "policy_changed": jnp.any(now != was, axis=-1),
             "policy_kl": jnp.sum(stored * (logs[0] - logs[1]), axis=-1),
             "value_change": fresh["search_value"] - old.search_value,
         }

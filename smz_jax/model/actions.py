@@ -149,6 +149,12 @@ def weights_of_options(actions: Array, weights: Array, sizes: tuple[int, ...]) -
     return jnp.einsum("bk,bko->bo", weights, one_hots(actions, sizes))
 
 
+def likeliest(policy: Array, sizes: tuple[int, ...]) -> Array:
+    """The likeliest option of each part, int32 `[..., parts]`, by a policy `[..., O]`."""
+    each = [jnp.argmax(policy[..., where], axis=-1) for where in slices(sizes)]
+    return jnp.stack(each, axis=-1).astype(jnp.int32)
+
+
 def draw(rng_key: Array, logits: Array, count: int, sizes: tuple[int, ...]) -> Array:
     """Actions `[B, count]` int32 drawn from the policy of `logits [B, O]`, independently."""
     uniform = own_rows(lambda n: jax.random.uniform(rng_key, (n, count, len(sizes))), len(logits))

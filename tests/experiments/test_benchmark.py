@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from experiments.benchmark import __main__ as command
-from experiments.benchmark import parts, search, soak, timing, torsos, turns
+from experiments.benchmark import drawn, parts, search, soak, timing, torsos, turns
 from experiments.benchmark.programs import (
     CODEBOOK_SIZE,
     NUM_ACTIONS,
@@ -367,6 +367,19 @@ def test_torsos_print_and_write(monkeypatch, capsys, tmp_path):
     )
 
 
+def test_drawn_actions_print_and_write(monkeypatch, capsys, tmp_path):
+    path = tmp_path / "drawn.json"
+    monkeypatch.setattr(drawn.measure, "__defaults__", (("gumbel",),))
+    words = ["drawn", "--preset", "tiny", "--json", str(path)]
+    out = " ".join(run_main(monkeypatch, capsys, *words).split())
+    assert "a search of 4 lanes, 4 simulations, preset tiny" in out and "at most 1.5" in out
+    result = json.loads(path.read_text())
+    assert_says_where_it_was_measured(result)
+    found = result["searches"]["gumbel"]
+    assert set(found) == {"all 20", "20 of 1,771,561"}
+    assert result["figures"][0]["value"] == found["20 of 1,771,561"] / found["all 20"]
+
+
 def test_turns_print_and_write(monkeypatch, capsys, tmp_path):
     path, few = tmp_path / "turns.json", {"tic_tac_toe": 3}
     monkeypatch.setattr(turns.measure, "__defaults__", (few,))
@@ -406,7 +419,7 @@ def test_help_teaches_each_command(monkeypatch, capsys):
 
 @pytest.mark.parametrize("argv,message", [
     (["serch"], "unknown command 'serch'; did you mean search?"),
-    (["tree"], "unknown command 'tree'; there are search, rollout, torsos, turns, soak"),
+    (["tree"], "unknown command 'tree'; there are search, rollout, torsos, drawn, turns, soak"),
     (["search", "--env.id", "Pong"], "--env.id does not go with search"),
     (["search", "--resume"], "--resume does not go with search"),
     (["search", "--fll"], "unknown flag --fll; did you mean --full?"),

@@ -45,6 +45,11 @@ def test_the_policy_is_the_product_of_its_parts():
     np.testing.assert_allclose(found, [joint(row) for row in LOGITS], rtol=1e-5)
 
 
+def test_the_likeliest_action_has_the_likeliest_option_of_each_part():
+    wanted = [EVERY[joint(row).argmax()] for row in LOGITS]
+    np.testing.assert_array_equal(actions.likeliest(jnp.asarray(LOGITS), SIZES), wanted)
+
+
 def test_draws_follow_the_policy():
     drawn = np.asarray(actions.draw(jax.random.key(0), jnp.asarray(LOGITS), 40_000, SIZES))
     for row, found in zip(LOGITS, drawn, strict=True):

@@ -171,7 +171,8 @@ def _of_box(space: spaces.Box, bins: int, what: str) -> _Leaf:
     require(bool(bounded.all()), what, _short(space), allowed)
     values_of = _whole_values if space.dtype.kind in "iu" else _real_values
     parts, options = [], []
-    for least, most in zip(space.low.ravel().tolist(), space.high.ravel().tolist(), strict=True):
+    ends: list[list[Any]] = [space.low.ravel().tolist(), space.high.ravel().tolist()]
+    for least, most in zip(*ends, strict=True):
         values, places = values_of(least, most, bins, space.dtype)
         names = [str(x) if space.dtype.kind in "iu" else f"{x:g}" for x in values.tolist()]
         parts.append(Part(tuple(names), places))
