@@ -72,7 +72,7 @@ def show(argv: Sequence[str]) -> int:
 def report(request: GridReportRequest) -> int:
     """Compares the last model of a run with the rules; raises ConfigError if there is none."""
     run_dir = request.run_dir
-    config = replace(read_config(run_dir), devices=1)
+    config = replace(read_config(run_dir), devices=1, processes=1)
     require(config.env.suite == "grid", "env.suite", config.env.suite, "grid for this report")
     stack = config.env.frame_stack
     require(stack == 1, "env.frame_stack", stack, "1 for this report")

@@ -9,16 +9,19 @@ Actions are sent before the next search is dispatched, since an accelerator may 
 a search with loops of unknown length is done.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from smz_jax.acting.agent import exploration
 from smz_jax.config.settings import Config
-from smz_jax.envs.rebuilt import GamesState
+from smz_jax.envs.rebuilt import GamesState, join_states, own_state
+from smz_jax.model.lanes import count_processes, from_own, of_all_processes, to_own
 from smz_jax.storage.metrics import PhaseTimers
 from smz_jax.types import Array, Decision, Experience, Params, Timestep, Trajectory
 
@@ -86,6 +89,8 @@ class Actor:
             held up by it: with two pools, what the other one hides does not count.
         watch: called with the `Decision` of each pool after each step (the macro post-pass).
         add: `Replay.add_donated`; None: rows are given and not kept, and so without a replay.
+        mesh: of the run's devices; if they are of several processes, `envs` have the lanes of this
+            one, and all processes play together.
     """
 
     def __init__(
@@ -97,12 +102,14 @@ class Actor:
         timers: PhaseTimers,
         watch: Callable[..., None],
         add: Callable[[Any, Trajectory], Any] | None = None,
+        mesh: Mesh | None = None,
     ) -> None:
+        self._mesh, self._shares = mesh, count_processes(mesh)
         self.envs, self._config, self._decide, self._add = envs, config, decide, add
         self._timers, self._watch = timers, watch
         keys = [rng_key] if len(envs) == 1 else jax.random.split(rng_key, len(envs))
         self._pools = [_Pool(env, key) for env, key in zip(envs, keys, strict=True)]
-        self._num_lanes = sum(env.num_envs for env in envs)
+        self._num_lanes = sum(env.num_envs for env in envs) * self._shares
         self.count = 0  # steps of every lane so far; a resumed run sets it
 
     def begin(self, replay_state: Any) -> Any:
@@ -137,14 +144,14 @@ class Actor:
                         params,
                         pool.rng_key,
                         np.int32(self.count),
-                        now.observation,
-                        now.invalid_actions,
+                        from_own([now.observation], self._mesh),
+                        from_own([now.invalid_actions], self._mesh),
                         *settings,
                         np.float32(1.0),
                     )
                 self._receive(other, games)
                 with timers("search"):
-                    action = np.asarray(decision.search.action)
+                    action = to_own(decision.search.action, self._mesh)
                 with timers("environment"):
                     pool.env.send(action)
                 search = decision.search._replace(tree=None)
@@ -163,7 +170,8 @@ class Actor:
             }
             done = played.search.usage or {}
             metrics |= {f"search/{name}": jnp.mean(x) for name, x in done.items()}
-            rows = join_rows([pool.steps for pool in pools], played, learner_step)
+            steps = [pool.steps for pool in pools]
+            rows = join_rows(steps, played, learner_step, self._mesh)
             replay = (
                 self._add(replay_state, rows) if self._add and replay_state is not None else None
             )
@@ -180,18 +188,33 @@ class Actor:
 
     @property
     def games(self) -> list[PoolState]:
-        """Where the games of each pool stand between two rollouts: NumPy arrays of fixed shapes."""
-        return [
+        """Where the games of each pool stand between two rollouts: NumPy arrays of fixed shapes.
+
+        Those of all processes, who all ask for it.
+        """
+        own = [
             PoolState(pool.env.state, pool.scores.score.copy(), pool.scores.length.copy())
             for pool in self._pools
         ]
+        if self._shares == 1:
+            return own
+        every = self._config.env.rebuild_every
+        return [_join_pool(jax.tree.map(of_all_processes, pool), every) for pool in own]
 
     def restore(self, games: Sequence[PoolState], count: int) -> None:
         """Continues `games` as the property gave them, of as many pools, after `count` steps."""
+        if self._shares > 1:
+            games = [self._own_part(state) for state in games]
         for pool, state in zip(self._pools, games, strict=True):
             pool.steps = [pool.env.restore(state.env)]
             pool.scores.score, pool.scores.length = state.score.copy(), state.length.copy()
         self.count = count
+
+    def _own_part(self, pool: PoolState) -> PoolState:
+        """What this process continues of a pool of all processes."""
+        size = len(pool.score) // self._shares
+        own = slice(jax.process_index() * size, (jax.process_index() + 1) * size)
+        return PoolState(own_state(pool.env, own), pool.score[own], pool.length[own])
 
     def _receive(self, pool: _Pool, games: list[tuple[float, int]]) -> None:
         """Waits for a pool's step, if one is on its way; at first, starts its games."""
@@ -204,6 +227,12 @@ class Actor:
                 games += [game[1:3] for game in pool.scores.add(pool.steps[-1], cut)]
 
 
+def _join_pool(parts: PoolState, every: int) -> PoolState:
+    """A pool of all processes of its parts, whose arrays are `[processes, ...]`."""
+    env = join_states(parts.env, every)
+    return PoolState(env, parts.score.reshape(-1), parts.length.reshape(-1))
+
+
 @jax.jit
 def _stack(pools: list[list[Decision]]) -> Decision:
     stacked = [jax.tree.map(lambda *x: jnp.stack(x, axis=1), *played) for played in pools]
@@ -211,33 +240,37 @@ def _stack(pools: list[list[Decision]]) -> Decision:
 
 
 def join_rows(
-    pools: Sequence[Sequence[Timestep]], played: Decision, learner_step: Array | int
+    pools: Sequence[Sequence[Timestep]],
+    played: Decision,
+    learner_step: Array | int,
+    mesh: Mesh | None = None,
 ) -> Trajectory:
     """Joins the T + 1 steps of each pool into rows: what was seen, and what followed the action.
 
-    The decisions `played` and the `Trajectory` are `[B, T, ...]`, lanes in the order of the pools.
+    The decisions `played` and the `Trajectory` are `[B, T, ...]`, lanes in the order of the pools;
+    on a `mesh` of several processes those of all, of which each gives the steps of its own.
     """
 
-    def joined(steps: slice, read: Callable[[Timestep], np.ndarray]) -> np.ndarray:
-        parts = [np.stack([read(x) for x in pool[steps]], axis=1) for pool in pools]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    def joined(read: Callable[[Timestep, Timestep], np.ndarray]) -> Array:
+        pairs = [list(itertools.pairwise(pool)) for pool in pools]
+        parts = [np.stack([read(*pair) for pair in pool], axis=1) for pool in pairs]
+        return jnp.asarray(from_own(parts, mesh))
 
-    seen, followed = slice(-1), slice(1, None)
-    over = joined(followed, lambda step: step.terminated)
-    same = joined(followed, lambda step: step.player) == joined(seen, lambda step: step.player)
-    turn = np.where(same, np.float32(1), np.float32(-1))
-    invalid = joined(seen, lambda step: step.invalid_actions)
+    def discount(seen: Timestep, followed: Timestep) -> np.ndarray:
+        same = followed.player == seen.player
+        return np.where(followed.terminated, 0, np.where(same, 1, -1)).astype(np.float32)
+
     player = rewards = None
     if played.search.values is not None:
-        player = jnp.asarray(joined(seen, lambda step: step.player))
-        rewards = jnp.asarray(joined(followed, lambda step: step.raw_reward))
+        player = joined(lambda seen, _: seen.player)
+        rewards = joined(lambda _, followed: followed.raw_reward)
     return Trajectory(
-        frame=jnp.asarray(joined(seen, lambda step: step.observation[:, -1])),
+        frame=joined(lambda seen, _: seen.observation[:, -1]),
         action=played.search.action,
-        reward=jnp.asarray(joined(followed, lambda step: step.reward)),
-        discount=jnp.asarray(np.where(over, np.float32(0), turn)),
-        is_first=jnp.asarray(joined(seen, lambda step: step.is_first)),
-        invalid_actions=jnp.asarray(invalid.astype(np.uint8)),
+        reward=joined(lambda _, followed: followed.reward),
+        discount=joined(discount),
+        is_first=joined(lambda seen, _: seen.is_first),
+        invalid_actions=joined(lambda seen, _: seen.invalid_actions.astype(np.uint8)),
         action_weights=played.search.action_weights,
         search_value=played.search.value,
         transition_entropy=played.transition_entropy,

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, TypeVar, cast, get_origin
 
 from smz_jax.config.check import (
     Alone,
+    Between,
     Checked,
     ConfigError,
     Several,
@@ -71,13 +72,18 @@ class RunRequest(Checked):
     run_dir: Path | None = None
     """Folder of the run. Unset: runs/<experiment>/<time>-seed<seed>."""
     resume: bool = False
-    """Continue the run in --run_dir. Its settings stay; total_env_steps may be raised
-    and devices differ."""
+    """Continue the run in --run_dir. Its settings stay; total_env_steps may be raised,
+    devices and processes differ."""
     init_from: str | None = None
     """RUN_DIR, RUN_DIR@STEP or RUN_DIR@best: begin with these weights. Unset: at random."""
     track: Literal["none", "wandb"] | None = None
     """wandb: mirror the run to Weights & Biases, by a process beside it (docs/tracking.md).
     Unset: none; where a run is resumed, as before."""
+    coordinator: str | None = None
+    """HOST:PORT of the first of several processes that are started by hand (docs/devices.md).
+    Unset: $JAX_COORDINATOR_ADDRESS, or the processes are found or started."""
+    process_id: Annotated[int | None, Between(0, 1023)] = None
+    """Which of these processes this one is, from 0 on. Unset: $JAX_PROCESS_ID."""
 
 
 @dataclass(frozen=True)

@@ -128,9 +128,12 @@ class Config(Checked):
     total_env_steps: int = 100_000
     """Agent steps over all lanes; the run's whole length (in Atari 4 emulator frames each)."""
     devices: Annotated[int, Between(1, 1024)] = 1
-    """Devices of this process over which lanes, replay and batches are divided. What is played and
-    drawn is the same as on one; env.num_envs is a multiple of devices x rollout.pools,
-    learner.batch_size one of devices."""
+    """Devices of each process over which lanes, replay and batches are divided. What is played and
+    drawn is the same as on one; env.num_envs is a multiple of processes x devices x rollout.pools,
+    learner.batch_size one of processes x devices."""
+    processes: Annotated[int, Between(1, 1024)] = 1
+    """Processes that make the run together, each with its lanes, replay and devices. They are
+    started on this machine, unless a launcher (Slurm, Open MPI) or --coordinator brings them."""
     checkpoint_every_env_steps: Annotated[int, Between(1)] = 50_000
     """Environment steps between two checkpoints; one is always written at the end."""
     keep_checkpoint_every_env_steps: int = 0
@@ -215,16 +218,20 @@ class Config(Checked):
 
     def _check_devices(self) -> None:
         """Each device has as many lanes of each pool, and windows of a batch, as any other."""
-        need, devices, parts = self._require, self.devices, self.devices * self.rollout.pools
+        need, devices, what = self._require, self.devices * self.processes, "devices"
+        if self.processes > 1:
+            what = "processes" if self.devices == 1 else "processes x devices"
+        parts = devices * self.rollout.pools
         fits = devices == 1 or self.env.num_envs % parts == 0
-        need("env.num_envs", fits, f"a multiple of devices x rollout.pools = {parts}")
+        need("env.num_envs", fits, f"a multiple of {what} x rollout.pools = {parts}")
         fits = self.learner.batch_size % devices == 0
-        need("learner.batch_size", fits, f"a multiple of devices = {devices}")
+        need("learner.batch_size", fits, f"a multiple of {what} = {devices}")
+        several = f"several {what.partition(' ')[0]}"
         fits = self.demonstrations is None or (devices == 1 and self.dataset is None)
-        need("demonstrations", fits, "unset with a dataset or several devices")
-        need("macros_from", devices == 1 or not self.macros_from, "unset with several devices")
+        need("demonstrations", fits, f"unset with a dataset or {several}")
+        need("macros_from", devices == 1 or not self.macros_from, f"unset with {several}")
         fits = devices == 1 or self.search.engine == "batched"
-        need("search.engine", fits, "'batched' where devices is above 1")
+        need("search.engine", fits, f"'batched' where {what} is above 1")
 
     def _check_iteration(self) -> None:
         """A rollout of every lane and the updates after it, of windows that the replay holds."""
@@ -237,6 +244,7 @@ class Config(Checked):
             allowed = f"at least the {updates} updates of an iteration of a dataset ({factors})"
             need("learner.updates_per_env_step", updates >= 1, "above 0 with a dataset")
             need("devices", self.devices == 1, "1 with a dataset")
+            need("processes", self.processes == 1, "1 with a dataset")
             need("reanalyse.order", self.reanalyse.order == "sweep", "sweep with a dataset")
         need("total_env_steps", self.total_env_steps >= self.iteration_steps, allowed)
         allowed = f"a divisor of env.num_envs = {lanes}"

@@ -35,6 +35,34 @@ class GamesState(NamedTuple):
     actions: np.ndarray  # [(EXTRA_PERIODS + 1) (every + 1) - 1, B] uint8 or wider, the first n
 
 
+def join_states(parts: GamesState, every: int) -> GamesState:
+    """The state of all lanes of the states of some, whose arrays are `[parts, ...]`.
+
+    Their vectors are opened every `every` + 1 steps, at the same ones. The oldest vector is that
+    of all; actions of a lane before it came to its own one are 0, and are not played again.
+    """
+    number = parts.number.min()
+    later = (parts.number - number) * (every + 1)
+    count, rows = later + parts.count, parts.actions.shape[1]
+    assert (count == count[0]).all() and not parts.failed.any(), "the parts are not at one step"
+    actions = np.zeros_like(parts.actions)
+    for part, (shift, own) in enumerate(zip(later, parts.actions, strict=True)):
+        actions[part, shift:] = own[: rows - shift]
+    return GamesState(
+        number=np.array(number),
+        failures=np.array(parts.failures.max()),
+        failed=np.array(False),
+        count=np.array(count[0]),
+        entered=(parts.entered + later[:, None]).reshape(-1),
+        actions=np.moveaxis(actions, 0, 1).reshape(rows, -1),
+    )
+
+
+def own_state(state: GamesState, lanes: slice) -> GamesState:
+    """The state of some of the lanes."""
+    return state._replace(entered=state.entered[lanes], actions=state.actions[:, lanes])
+
+
 class RebuiltEnv(VectorEnv):
     """A `VectorEnv` whose games move from one vector to the next.
 

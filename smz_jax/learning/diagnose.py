@@ -14,6 +14,7 @@ from smz_jax.learning.learner import make_batch_builder, model_metrics
 from smz_jax.learning.losses import Batch, loss_terms, unroll_model
 from smz_jax.learning.replay import Replay
 from smz_jax.learning.single_losses import code_entropy
+from smz_jax.model.lanes import brought_home
 from smz_jax.model.observe import stack_windows
 from smz_jax.model.steps import embed, imagine, make_place, normalised_entropy
 from smz_jax.types import Array, EnvSpec, Networks, Params, TrainState, Trajectory, is_end
@@ -302,7 +303,7 @@ def calibration(replay_state: Any, gamma: float) -> dict[str, np.ndarray]:
     ring, at = rows.reward.shape[1], int(replay_state.current_index)
     order = (at + np.arange(ring)) % ring if replay_state.is_full else np.arange(at)
     names = ("reward", "discount", "is_first", "search_value", "action_weights")
-    fields = jax.device_get([getattr(rows, name) for name in names])
+    fields = jax.device_get(brought_home([getattr(rows, name) for name in names]))
     reward, discount, is_first, value, weights = (np.asarray(x)[:, order] for x in fields)
     real = real_returns(reward, discount, is_first, gamma)
     known, pairs = np.isfinite(real), np.stack([value, real], axis=-1)

@@ -23,7 +23,7 @@ from smz_jax.config.settings import Config
 from smz_jax.learning.replay import layout, mean_target_age, read_block, write_targets
 from smz_jax.macros.mine.miner import slim
 from smz_jax.model.actions import likeliest
-from smz_jax.model.lanes import WHOLE, over_lanes, own_sums
+from smz_jax.model.lanes import WHOLE, brought_home, over_lanes, own_sums
 from smz_jax.model.observe import stack_windows
 from smz_jax.model.steps import decide, finite_logits, normalised_entropy
 from smz_jax.search.root_search import make_search
@@ -260,7 +260,7 @@ def make_reanalyse(
         elif number and bounds["newest"] - bounds["oldest"] >= block:
             key = jax.random.fold_in(rng_key, iteration)
             at = {name: np.int32(x) for name, x in {**bounds, "count": count}.items()}
-            drawn = jax.device_get(draw(replay_state, key, **at, step=step))
+            drawn = jax.device_get(brought_home(draw(replay_state, key, **at, step=step)))
             starts = oldest_apart(*drawn, number=number, block=block)
         else:
             starts = []

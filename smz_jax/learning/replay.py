@@ -280,7 +280,9 @@ def check_memory(config: Config, spec: EnvSpec, available_bytes: int | None = No
         ConfigError: in one line, with the GB (1e9 bytes) needed and free.
     """
     needed = required_bytes(config, spec)
-    free = _available_bytes(config.devices) if available_bytes is None else available_bytes
+    free = available_bytes
+    if free is None:
+        free = _available_bytes(config.devices * config.processes)
     if needed > free:
         raise ConfigError(
             f"replay.capacity = {config.replay.capacity} needs {needed / 1e9:.2f} GB, "

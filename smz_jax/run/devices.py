@@ -61,13 +61,16 @@ def prepare_jax(fast: bool = False) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
-def make_mesh(devices: int) -> Any:
+def make_mesh(devices: int, processes: int = 1) -> Any:
     """A `jax.sharding.Mesh` of the first so many devices, also of one; its axis is `data`.
 
+    Of several processes it has so many of each, those of a process after each other.
+
     Raises:
-        ConfigError: in one line, if JAX finds fewer.
+        ConfigError: in one line, if JAX finds fewer, or other processes.
     """
     import jax
+    import numpy as np
 
     from smz_jax.model.lanes import AXIS
 
@@ -75,6 +78,14 @@ def make_mesh(devices: int) -> Any:
     kind = found[0].platform
     require(devices <= len(found), "devices", devices, f"at most {len(found)}: JAX finds {kind}")
     types = (jax.sharding.AxisType.Auto,)
+    if processes > 1:
+        joined = jax.process_count()
+        require(processes == joined, "processes", processes, f"{joined}, as many as are joined")
+        fits = kind != "cpu" or devices == 1  # exchanges of two devices of a CPU may wait forever
+        require(fits, "devices", devices, "1 where several processes have CPUs")
+        every = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+        own = [[x for x in every if x.process_index == i][:devices] for i in range(processes)]
+        return jax.sharding.Mesh(np.array(own).ravel(), (AXIS,), axis_types=types)
     return jax.make_mesh((devices,), (AXIS,), axis_types=types, devices=found[:devices])
 
 

@@ -14,6 +14,7 @@ from smz_jax.envs import GameFault
 from smz_jax.envs.undisturbed import TIMES
 from smz_jax.report.macro_tables import format_rankings
 from smz_jax.run import evaluate_and_save
+from smz_jax.run.processes import alone
 from smz_jax.run.state import RunState, library
 from smz_jax.storage.estimate import Estimate
 from smz_jax.storage.files import write_json
@@ -57,16 +58,17 @@ def conclude(session: evaluate_and_save.Session, state: RunState, fault: str | N
         model, row = evaluate_and_save.check_model(session, state)
         if row:
             writer.write({"env_steps": env_steps, **row})
-        if not session.store.steps("best"):
+        if not alone(lambda: session.store.steps("best")):
             evaluate_and_save.keep_best(session, state)
         try:
             scores = evaluate_and_save.evaluate_final(session, state)
         except GameFault as error:
             fault = str(error)
         session = session.follow()
-        if scores.evaluation is not None and session.on_finish and not (stop or session.lost()):
+        hook, folder = session.on_finish, session.run_dir
+        if scores.evaluation is not None and hook and not (stop or alone(session.lost)):
             with parts.timers("evaluation"):
-                findings = session.on_finish(parts, state, session.run_dir)
+                findings = evaluate_and_save.by_hook(lambda x: hook(parts, x, folder), state)
     writer.close()
     parts.source.close()
     return Outcome(

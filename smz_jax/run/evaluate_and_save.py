@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -17,8 +17,10 @@ from smz_jax.envs import GameFault
 from smz_jax.learning.diagnose import calibration, check_row
 from smz_jax.learning.learner import acting_params
 from smz_jax.macros.precondition.quality import quality
+from smz_jax.model.lanes import brought_home
 from smz_jax.report.text import cut_line
 from smz_jax.run.parts import Parts
+from smz_jax.run.processes import alone, cpu_seconds
 from smz_jax.run.progress import Progress
 from smz_jax.run.signals import StopSignal
 from smz_jax.run.state import RunState, save, save_best
@@ -26,6 +28,8 @@ from smz_jax.storage.checkpoint import CheckpointStore, Damage
 from smz_jax.storage.documents.results_json import BASELINES
 from smz_jax.storage.files import by_descriptor, write_json
 from smz_jax.storage.metrics import METRICS_FILE, MetricsWriter, read_metrics
+
+T = TypeVar("T")
 
 GREEDY_GAMES = 32
 """At most so many beside an evaluation with noise."""
@@ -107,7 +111,7 @@ class Session(NamedTuple):
 
     def stopped(self) -> bool:
         """Whether a signal came."""
-        return bool(self.stop)
+        return self.stop.number is not None
 
 
 def check(parts: Parts, state: RunState) -> dict[str, np.ndarray]:
@@ -121,7 +125,7 @@ def check(parts: Parts, state: RunState) -> dict[str, np.ndarray]:
         return {}
     key = jax.random.fold_in(jax.random.key(config.seed), CHECK_KEY)
     key = jax.random.fold_in(key, counters.iteration)
-    found = jax.device_get(parts.check(state.train, state.replay, key))
+    found = jax.device_get(brought_home(parts.check(state.train, state.replay, key)))
     head = state.train.head
     if head is not None and config.macro.head_learning_rate > 0:
         known = jax.device_get(quality(head.slots, head.tally))
@@ -134,9 +138,10 @@ def foresight(parts: Parts, state: RunState) -> dict[str, float]:
     key = jax.random.fold_in(jax.random.key(parts.config.seed), FORESIGHT_KEY)
     key = jax.random.fold_in(key, state.counters.iteration)
     params = acting_params(state.train, parts.config)
-    row = check_row(jax.device_get(parts.foresight(params, state.replay, key)), "foresight")
+    found = brought_home(parts.foresight(params, state.replay, key))
+    row = check_row(jax.device_get(found), "foresight")
     if parts.jump_check:
-        found = parts.jump_check(params, state.replay, jax.random.fold_in(key, 1))
+        found = brought_home(parts.jump_check(params, state.replay, jax.random.fold_in(key, 1)))
         row |= check_row(jax.device_get(found), "jump")
     return row
 
@@ -157,7 +162,7 @@ def check_model(session: Session, state: RunState) -> tuple[dict[str, Any], dict
         return {}, {}
     with parts.timers("evaluation"):
         found = check(parts, state)
-        own = on_check(parts, state) if found and on_check else {}
+        own = by_hook(lambda known: on_check(parts, known), state) if found and on_check else {}
         row = check_row(found) | own
         if found:
             values = calibration(state.replay, parts.config.learner.gamma)
@@ -182,22 +187,26 @@ def make_player(session: Session, state: RunState, noise: float, seed: int) -> A
     """
     parts = session.parts
     own = parts.config.seed
-    params = acting_params(state.train, parts.config)
+    params = brought_home(acting_params(state.train, parts.config))
     return parts.agent(params, own + seed if noise else own, noise=noise)
+
+
+def by_hook(hook: Callable[[RunState], T], state: RunState) -> T:
+    """What an experiment's own hook makes of a state, in one process that has all of it."""
+    arrays = brought_home((state.train, state.replay, state.macros))
+    known = state._replace(**dict(zip(("train", "replay", "macros"), arrays, strict=True)))
+    return alone(lambda: hook(known))
 
 
 def evaluate_interim(session: Session, state: RunState) -> tuple[RunState, dict[str, Any]]:
     """An evaluation during training; keeps the best parameters so far."""
     parts, config, result = session.parts, session.parts.config, None
     with parts.timers("evaluation"):
+        act = make_player(session, state, config.eval.noise, INTERIM_SEED)
+        seed, games = INTERIM_SEED + config.seed, config.eval.interim_games
+        options: Any = {"seed": seed, "num_games": games, "should_stop": session.stopped}
         try:
-            result = evaluate(
-                make_player(session, state, config.eval.noise, INTERIM_SEED),
-                config,
-                seed=INTERIM_SEED + config.seed,
-                num_games=config.eval.interim_games,
-                should_stop=session.stopped,
-            )
+            result = alone(lambda: evaluate(act, config, **options))
         except GameFault as error:
             session.progress.message(f"an evaluation is left out: {error}")
     if result is None:
@@ -213,17 +222,18 @@ def evaluate_final(session: Session, state: RunState) -> FinalScores:
     """The score of the last parameters, with the columns beside it that are set."""
     parts, config = session.parts, session.parts.config
     noise, greedy, sticky = config.eval.noise, None, None
-    trained = {"cpu_seconds": parts.timers.cpu_seconds}  # without this evaluation
+    trained = {"cpu_seconds": cpu_seconds(parts.timers)}  # without this evaluation
     options: Any = {"seed": FINAL_SEED + config.seed, "should_stop": session.stopped}
     with parts.timers("evaluation"):
         act = make_player(session, state, noise, FINAL_SEED)
-        final = evaluate(act, config, **options)
+        final = alone(lambda: evaluate(act, config, **options))
         if noise > 0:
             games = min(GREEDY_GAMES, config.eval.num_games)
             act_greedily = make_player(session, state, 0.0, FINAL_SEED)
-            greedy = evaluate(act_greedily, config, num_games=games, **options)
+            fewer = {"num_games": games, **options}
+            greedy = alone(lambda: evaluate(act_greedily, config, **fewer))
         if config.eval.sticky_column:
-            sticky = evaluate(act, config, sticky_prob=0.25, **options)
+            sticky = alone(lambda: evaluate(act, config, sticky_prob=0.25, **options))
     if final is not None:
         env_steps = parts.steps(state.counters.iteration)
         session.writer.write({"env_steps": env_steps, **trained, **evaluation_row(final)})
@@ -255,7 +265,7 @@ def measure_baselines(session: Session, *, resume: bool) -> dict[str, Any] | Non
         except GameFault as error:
             session.progress.message(f"no baselines: {error}")
             return {"random": None, "constant": {}}
-    if not session.stop and not session.lost():
+    if not session.stopped() and not session.lost():
         write_json(session.place / BASELINES.file, baselines)
         # Of the first iteration, whenever they are measured: a resumed run writes the same row.
         writer.write({"env_steps": first, **baseline_row(baselines)})

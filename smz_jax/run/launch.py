@@ -10,12 +10,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from smz_jax.config.cli import Invocation, choose_preset, parse
 from smz_jax.config.experiment import Experiment
 from smz_jax.config.process import own_words, run_main
-from smz_jax.run.devices import prepare_jax
+from smz_jax.run.joining import joined
+from smz_jax.run.processes import alone, is_first
 from smz_jax.run.signals import StopSignal
 from smz_jax.run.tracker import Tracker, chosen_service
 from smz_jax.storage import run_dir as folders
@@ -61,27 +62,33 @@ def run(invocation: Invocation) -> Ended:
     if invocation.resume:  # needed where it was stopped before its first checkpoint
         invocation = replace(invocation, init_from=folders.began_with(invocation.run_dir))
         weights = folders.split_init_from(invocation.init_from) if invocation.init_from else None
-    print(f"{invocation.config.experiment}: starting JAX", flush=True)
-    prepare_jax(fast=invocation.preset == "tiny")
-    import jax
-
-    invocation = choose_preset(invocation, has_accelerator=jax.default_backend() != "cpu")
     with contextlib.ExitStack() as locks:
+        print(f"{invocation.config.experiment}: starting JAX", flush=True)
+        locks.enter_context(joined(invocation))
+        import jax
+
+        invocation = choose_preset(invocation, has_accelerator=jax.default_backend() != "cpu")
         named = invocation.run_dir
         before = os.listdir(named) if named and named.is_dir() else []
-        lock = folders.run_lock
-        run_dir = folders.prepare_run_dir(invocation, lambda x: locks.enter_context(lock(x)))
-        config = invocation.config
-        print(f"preset {invocation.preset}, seed {config.seed}, folder {run_dir}", flush=True)
+        lock, prepare = folders.run_lock, folders.prepare_run_dir
+        made = alone(lambda: str(prepare(invocation, lambda x: locks.enter_context(lock(x)))))
+        run_dir, config = Path(made), invocation.config
+        joint = f", {config.processes} processes" if config.processes > 1 else ""
+        line = f"preset {invocation.preset}, seed {config.seed}, folder {run_dir}{joint}"
+        print(line, flush=True)
         from smz_jax.run.ending import finish, resume_command
         from smz_jax.run.loop import train
         from smz_jax.storage.checkpoint import CheckpointStore
 
+        experiment = invocation.experiment
+        hooks = {"on_check": experiment.on_check, "on_finish": experiment.on_finish}
+        begins: dict[str, Any] = {"resume": invocation.resume, "weights": weights, **hooks}
+        if not is_first():  # it computes its part, and writes nothing
+            train(config, run_dir, **begins)
+            return Ended(run_dir, 0)
         tracker = locks.enter_context(Tracker(run_dir)) if service else None
         try:
-            experiment = invocation.experiment
-            hooks = {"on_check": experiment.on_check, "on_finish": experiment.on_finish}
-            outcome = train(config, run_dir, resume=invocation.resume, weights=weights, **hooks)
+            outcome = train(config, run_dir, **begins)
         except KeyboardInterrupt:
             folders.forget_start(run_dir, before)
             if CheckpointStore(run_dir).steps("last"):

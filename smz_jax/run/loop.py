@@ -1,18 +1,22 @@
 """The loop of a run: play, look for macros, remember, learn, report; then evaluate."""
 
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from smz_jax.config.check import ConfigError
 from smz_jax.config.settings import Config
 from smz_jax.envs import GameFault
 from smz_jax.learning.learner import acting_params, over_updates
 from smz_jax.macros.mine.keys import why_no_macros
 from smz_jax.macros.mine.miner import mining_row
 from smz_jax.macros.precondition.updates import Known
+from smz_jax.model.lanes import brought_home
 from smz_jax.run.devices import count_compilation
 from smz_jax.run.ending import Outcome, conclude
 from smz_jax.run.evaluate_and_save import (
@@ -28,13 +32,14 @@ from smz_jax.run.evaluate_and_save import (
     save_last,
 )
 from smz_jax.run.parts import Parts, make_parts
+from smz_jax.run.processes import AgreedStop, alone, cpu_seconds, gather
 from smz_jax.run.progress import Progress
 from smz_jax.run.signals import StopSignal
 from smz_jax.run.state import RunState, begin, check_unused, make_store, open_metrics
 from smz_jax.storage.files import opened
 from smz_jax.storage.metrics import PhaseTimers, newest_games, score_row
 from smz_jax.storage.run_dir import Weights
-from smz_jax.types import MacroStats, Trajectory
+from smz_jax.types import Experience, MacroStats, Trajectory
 
 
 def train(
@@ -62,12 +67,12 @@ def train(
     """
     timers, start, run_dir = PhaseTimers(), time.perf_counter(), Path(run_dir)
     if not resume:
-        check_unused(run_dir)
+        alone(lambda: check_unused(run_dir))
     run_dir.mkdir(parents=True, exist_ok=True)
     count_compilation(timers)
     with (
         Progress(config.total_env_steps, config.experiment, unit=config.unit) as progress,
-        StopSignal(progress.stopping) as stop,
+        AgreedStop(progress.stopping) as stop,
         opened(run_dir) as folder,
     ):
         progress.status("opening the games and making the networks")
@@ -89,7 +94,7 @@ def train(
             fault = skipped_too_many(config, state)
             report_cuts(session, row)
             row["wall_seconds"] = time.perf_counter() - start
-            row["cpu_seconds"] = timers.cpu_seconds
+            row["cpu_seconds"] = cpu_seconds(timers)
             row |= {f"time/{phase}": seconds for phase, seconds in timers.seconds.items()}
             due = find_due(config, row)
             if due.check and not stop:
@@ -104,19 +109,19 @@ def train(
                 writer.write(row)
             progress.update(row["env_steps"], row)
             if baselines is None and not stop:  # after the first sign of life, for the user's sake
-                baselines = measure_baselines(session, resume=resume)
+                baselines = alone(partial(measure_baselines, session, resume=resume))
             session = session.follow()
-            if session.lost():
+            if alone(session.lost):
                 break
             if due.save:
                 writer.flush()
                 save_last(session, state, block=False)
         if baselines is None and not stop:  # a finished run, resumed
-            baselines = measure_baselines(session, resume=resume)
+            baselines = alone(partial(measure_baselines, session, resume=resume))
         session = session.follow()
-        outcome = conclude(session, state, fault or session.lost())._replace(baselines=baselines)
+        outcome = conclude(session, state, fault or alone(session.lost))
     timers.add("other", time.perf_counter() - start - timers.total)
-    return outcome._replace(seconds=timers.seconds)
+    return outcome._replace(seconds=timers.seconds, baselines=baselines)
 
 
 def tell_limits(parts: Parts, progress: Progress, stop: StopSignal) -> None:
@@ -143,7 +148,7 @@ def iterate(parts: Parts, state: RunState) -> tuple[RunState, dict[str, Any]]:
     counters, timers, start = state.counters, parts.timers, time.perf_counter()
     parts.miner.begin(state.macros, counters.iteration * parts.config.rollout.length)
     params = acting_params(state.train, parts.config)
-    played = parts.source.next(params, state.train.step, state.replay)
+    played = together(lambda: parts.source.next(params, state.train.step, state.replay))
     with timers("macros"):
         macros, counts, entropy = parts.miner.end_rollout(played.rows)
         totals = MacroStats(*map(sum, zip(counters.macro_totals, counts, strict=True)))
@@ -185,6 +190,28 @@ def iterate(parts: Parts, state: RunState) -> tuple[RunState, dict[str, Any]]:
         "search/tree_entropy": entropy,
         **learned,
     }
+
+
+def together(play: Callable[[], Experience]) -> Experience:
+    """A rollout with the games of all processes.
+
+    Raises:
+        GameFault: in one line, if there can be no more; of several processes in all of them, if the
+            games of one had to be opened anew: it is not where the others are.
+        ConfigError: in the process of several whose games fail: it cannot go on with the others.
+    """
+    try:
+        played = play()
+    except GameFault as error:
+        if jax.process_count() == 1:
+            raise
+        kept = "the last good checkpoint is kept"
+        raise ConfigError(f"process {jax.process_index()}: {error}; {kept}") from error
+    found = gather([played.games, played.restarts])
+    for index, (_, restarts) in enumerate(found):
+        if restarts and len(found) > 1:
+            raise GameFault(f"the games of process {index} failed")
+    return played._replace(games=[game for games, _ in found for game in games])
 
 
 def reanalyse(parts: Parts, state: RunState) -> tuple[RunState, dict[str, float]]:
@@ -235,9 +262,8 @@ def learn(parts: Parts, state: RunState) -> tuple[RunState, dict[str, float]]:
 
 def searched(rows: Trajectory) -> dict[str, float]:
     """What the rollout's searches say, averaged over it."""
-    entropy, value, weights, reward = jax.device_get(
-        (rows.transition_entropy, rows.search_value, rows.action_weights, rows.reward)
-    )
+    fields = rows.transition_entropy, rows.search_value, rows.action_weights, rows.reward
+    entropy, value, weights, reward = jax.device_get(brought_home(fields))
     spread = -np.sum(weights * np.log(np.maximum(weights, 1e-9)), axis=-1)
     return {
         "search/transition_entropy": float(entropy.mean()),

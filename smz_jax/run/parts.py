@@ -26,7 +26,7 @@ from smz_jax.learning.sources import Source
 from smz_jax.macros.mine.keys import why_no_macros
 from smz_jax.macros.mine.miner import MacroState, Miner
 from smz_jax.macros.precondition.updates import init_head, settle
-from smz_jax.model.lanes import LANES, WHOLE, shardings
+from smz_jax.model.lanes import LANES, WHOLE, count_processes, shardings
 from smz_jax.model.networks import make_networks
 from smz_jax.run.demonstrations import Demonstrations
 from smz_jax.run.devices import make_mesh
@@ -72,18 +72,20 @@ def make_parts(config: Config, timers: PhaseTimers) -> Parts:
     Raises:
         ConfigError: in one line, if something does not fit: memory, an unknown game.
     """
-    mesh, spec = make_mesh(config.devices), make_spec(config.env)
+    mesh, spec = make_mesh(config.devices, config.processes), make_spec(config.env)
     check_memory(config, spec)
     slots, why = config.network.gain_slots, why_no_macros(spec.action_space)
     require(not slots or not why, "network.gain_slots", slots, f"0, for {why}")
     transfer = Transfer(config, spec) if config.macros_from else None
     networks = make_networks(config.network, spec)
     replay = make_replay(config, spec, mesh)
+    # Where there are several processes, one alone plays evaluations, on a device of its own.
+    home = None if mesh.is_multi_process else mesh
     deciders = {
-        policy: make_decide(networks, config, spec, policy=policy, mesh=mesh)
-        for policy in (config.rollout.policy, config.eval.policy)
+        pair: make_decide(networks, config, spec, policy=pair[0], mesh=pair[1])
+        for pair in ((config.rollout.policy, mesh), (config.eval.policy, home))
     }
-    decide = deciders[config.eval.policy]
+    decide = deciders[config.eval.policy, home]
     embedding = jax.eval_shape(
         networks.representation,
         jax.eval_shape(networks.init, jax.random.key(0)),
@@ -126,11 +128,12 @@ def make_parts(config: Config, timers: PhaseTimers) -> Parts:
         source=stored
         or open_games(
             config,
-            deciders[config.rollout.policy],
+            deciders[config.rollout.policy, mesh],
             acting_key,
             timers,
             miner.watch,
             replay.add_donated,
+            mesh,
         ),
         demonstrations=shown,
         transfer=transfer,
@@ -158,9 +161,12 @@ def open_games(
     timers: PhaseTimers,
     watch: Callable[..., None],
     add: Callable[..., Any] | None = None,
+    mesh: Mesh | None = None,
 ) -> Actor:
     """Opens the training games, one vector for each pool, and who plays them; see `Actor`."""
-    lanes = config.env.num_envs // config.rollout.pools
+    of_pool = config.env.num_envs // config.rollout.pools
+    lanes = of_pool // count_processes(mesh)
+    first = lanes * jax.process_index()
 
     def pool(first_lane: int) -> RebuiltEnv:
         def make(number: int) -> RestingEnv:
@@ -172,8 +178,8 @@ def open_games(
 
         return RebuiltEnv(make, config.env.rebuild_every)
 
-    envs = [pool(lane) for lane in range(0, config.env.num_envs, lanes)]
-    return Actor(envs, config, decide, rng_key, timers, watch, add)
+    envs = [pool(first + lane) for lane in range(0, config.env.num_envs, of_pool)]
+    return Actor(envs, config, decide, rng_key, timers, watch, add, mesh)
 
 
 def no_reanalyse(params: Params, replay_state: Any, *, cursor: int, **at: Any) -> Reanalysed:

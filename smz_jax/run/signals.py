@@ -90,7 +90,7 @@ class StopSignal:
             # With a timeout, for a handler may have taken what would have woken it.
             select.select([self._read], [], [], POLL_SECONDS)
             self._take()
-            if self and not is_answered:
+            if self.number is not None and not is_answered:
                 is_answered = True
                 self._answer()
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
 
 from smz_jax.config.check import ConfigError, require
 from smz_jax.config.settings import Config
@@ -14,15 +15,24 @@ from smz_jax.macros.library.summary import summarise
 from smz_jax.macros.mine.miner import MacroState
 from smz_jax.macros.precondition.quality import slot_entries
 from smz_jax.macros.precondition.updates import model_part
+from smz_jax.model import lanes
 from smz_jax.model.jump import without_jump
+from smz_jax.model.lanes import LANES, brought_home
 from smz_jax.run.demonstrations import held, with_held
 from smz_jax.run.parts import Parts, laid
+from smz_jax.run.processes import alone, cpu_seconds, gather, is_first
 from smz_jax.run.progress import Progress
-from smz_jax.storage.checkpoint import CheckpointStore, Kind, take_rows
+from smz_jax.storage.checkpoint import CheckpointStore, Kind, SavedRows, take_rows
 from smz_jax.storage.documents.macro_form import write_macros_json
 from smz_jax.storage.export import read_export
 from smz_jax.storage.files import plain
-from smz_jax.storage.metrics import METRICS_FILE, MetricsWriter, newest_games, read_metrics
+from smz_jax.storage.metrics import (
+    METRICS_FILE,
+    MetricsWriter,
+    NoMetrics,
+    newest_games,
+    read_metrics,
+)
 from smz_jax.storage.pretrained import is_export
 from smz_jax.storage.run_dir import MAY_DIFFER, Weights, versions
 from smz_jax.storage.weights import fit
@@ -109,8 +119,17 @@ def fresh_state(parts: Parts) -> RunState:
 
 
 def abstract_state(parts: Parts) -> RunState:
-    """The same in shapes and types; nothing is allocated, but what the source holds on the host."""
+    """The same in shapes and types; nothing is allocated, but what the source holds on the host.
+
+    Of several processes the rows of the replay lie with those who play them.
+    """
     train, replay, macros = jax.eval_shape(parts.init)
+    if parts.mesh.is_multi_process:
+        cut = NamedSharding(parts.mesh, LANES)
+        rows = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=cut), replay.experience
+        )
+        replay = replay.replace(experience=rows)
     shown = parts.demonstrations and parts.demonstrations.shapes
     return RunState(train, replay, macros, parts.source.games, Counters(), shown)
 
@@ -120,7 +139,7 @@ def placed(parts: Parts, state: RunState) -> RunState:
     if parts.mesh.size == 1:
         return state
     arrays = state.train, state.replay, state.macros
-    train, replay, macros = jax.device_put(arrays, laid(parts.mesh, *arrays))
+    train, replay, macros = lanes.placed(arrays, laid(parts.mesh, *arrays), parts.mesh)
     return state._replace(train=train, replay=replay, macros=macros)
 
 
@@ -159,17 +178,22 @@ def save(
         count = state.counters.count
         step = parts.steps(state.counters.iteration)
         state = state._replace(games=parts.source.games)
-        rows = take_rows(played_part(state.replay.experience), count, store.saved_rows(step))
-        store.save("last", step, state.arrays, _counters_json(parts, state), rows, block=block)
-        write_macros_json(run_dir, library(parts, state))
+        saved = alone(lambda: (former := store.saved_rows(step)) and former.as_json())
+        former = saved and SavedRows.from_json(saved)
+        rows = take_rows(played_part(state.replay.experience), count, former, brought_home)
+        arrays, counters = brought_home(state.arrays), _counters_json(parts, state)
+        if is_first():
+            store.save("last", step, arrays, counters, rows, block=block)
+            write_macros_json(run_dir, library(parts, state))
 
 
 def save_best(parts: Parts, state: RunState, store: CheckpointStore) -> None:
     """Saves the parameters as the best so far, with what is known of preconditions."""
-    params = acting_params(state.train, parts.config)
-    saved = {"params": params, "head": model_part(state.train.head, parts.config.macro)}
-    step = parts.steps(state.counters.iteration)
-    store.save("best", step, saved, _counters_json(parts, state))
+    train, counters = brought_home(state.train), _counters_json(parts, state)
+    params = acting_params(train, parts.config)
+    saved = {"params": params, "head": model_part(train.head, parts.config.macro)}
+    if is_first():
+        store.save("best", parts.steps(state.counters.iteration), saved, counters)
 
 
 def _counters_json(parts: Parts, state: RunState) -> dict[str, Any]:
@@ -177,7 +201,7 @@ def _counters_json(parts: Parts, state: RunState) -> dict[str, Any]:
     counters = counters._replace(
         unfinished=plain(counters.unfinished),
         seconds=parts.timers.seconds,
-        cpu_seconds=parts.timers.cpu_seconds,
+        cpu_seconds=cpu_seconds(parts.timers),
     )
     return {**counters._asdict(), "macro_totals": list(counters.macro_totals)}
 
@@ -211,12 +235,16 @@ def restore(parts: Parts, store: CheckpointStore) -> tuple[RunState, list[str]]:
     notes = [f"{line}: going on from the one before it" for line in found.damaged]
     if other := differing(found.manifest.get("versions"), versions()):
         notes.append(f"not bit for bit, the checkpoint is of other versions: {other}")
+    known = found.manifest.get("config")
+    dealt = known.get("processes", 1) if isinstance(known, dict) else 1
+    if dealt != parts.config.processes:
+        notes.append(f"lanes and rings of {dealt} processes are dealt to {parts.config.processes}")
     arrays = found.state
     try:
         counters = Counters.from_json(found.extra)
         for phase, seconds in (counters.seconds or {}).items():
             parts.timers.add(phase, seconds)
-        parts.timers.cpu_before = counters.cpu_seconds
+        parts.timers.cpu_before = counters.cpu_seconds if is_first() else 0.0
         parts.source.restore(arrays["games"], counters.count)
     except (LookupError, TypeError, AttributeError) as error:  # its sums are right: forged
         what = f"the counters of checkpoint {found.step} are wrong"
@@ -243,7 +271,7 @@ def load_weights(
     Raises:
         ConfigError: in one line, if there is none, or its model is another one.
     """
-    own = state.train.params
+    own = brought_home(state.train.params)
     if is_export(run_dir):
         found = read_export(run_dir)
         named = {x: y for x, y in found.weights.items() if not x.startswith("jump/")}
@@ -290,10 +318,14 @@ def begin(
     weights: Weights | None,
 ) -> RunState:
     """The state that a run begins or continues with; see `train`."""
-    if resume and store.steps("last"):
+    if resume and alone(lambda: store.steps("last")):
         state, notes = restore(parts, store)
         env_steps = parts.steps(state.counters.iteration)
-        store.set_aside("last", env_steps)
+        steps = gather(env_steps)
+        allowed = f"the same on all processes, which find checkpoints {steps}"
+        require(len(set(steps)) == 1, "run_dir", str(run_dir), allowed)
+        if is_first():
+            store.set_aside("last", env_steps)
         for line in [*notes, f"resumed at {env_steps:,} {parts.config.unit}"]:
             progress.message(line)
         return placed(parts, state)
@@ -322,6 +354,8 @@ def check_nothing_lost(config: Config, run_dir: Path) -> None:
 
 def open_metrics(parts: Parts, state: RunState, run_dir: Path, *, resume: bool) -> MetricsWriter:
     """The run's metrics, cut to where it stands; a summary tells of an end that was none."""
+    if not is_first():
+        return NoMetrics()
     at = parts.steps(state.counters.iteration)
     ended = resume and at >= parts.config.total_env_steps
     writer = MetricsWriter(run_dir, at if resume else None, end_comes_again=ended)

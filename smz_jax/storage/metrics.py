@@ -127,6 +127,22 @@ class MetricsWriter:
             self._events.close()
 
 
+class NoMetrics(MetricsWriter):
+    """Writes nothing: of a process beside the one that writes."""
+
+    def __init__(self) -> None:
+        pass
+
+    def write(self, row: Mapping[str, float | int | str | None]) -> None:
+        """Does nothing."""
+
+    def flush(self) -> None:
+        """Does nothing."""
+
+    def close(self) -> None:
+        """Does nothing."""
+
+
 def _cut(path: Path, env_steps: int | None, end_comes_again: bool) -> None:
     """Rewrites the file without a torn last line, rows beyond `env_steps`, and the end's own."""
     limit = math.inf if env_steps is None else env_steps

@@ -25,7 +25,7 @@ WRITABLE = "a folder that can be written"
 _INIT_FROM = "# init_from: "
 Weights = tuple[Path, Literal["last", "best"], int | None]
 """Folder, kind of checkpoint and step (None: the newest good one) of another run."""
-MAY_DIFFER = ("total_env_steps", "devices")
+MAY_DIFFER = ("total_env_steps", "devices", "processes")
 """Settings that a run may be resumed with other values of."""
 LIBRARIES = (
     *("jax", "jaxlib", "flax", "optax", "mctx", "chex", "numpy", "flashbax", "orbax-checkpoint"),
@@ -96,7 +96,7 @@ def _needed(run_dir: Path, invocation: Invocation) -> str | None:
         longer = invocation.config.total_env_steps >= saved.total_env_steps
         may_differ = MAY_DIFFER if longer else MAY_DIFFER[1:]
         changes = [x for x in changes if x.partition(":")[0] not in may_differ]
-        allowed = "resumed with its own settings (devices may differ, total_env_steps be raised)"
+        allowed = "resumed with its own settings (total_env_steps may be raised, devices differ)"
     if changes:
         more = f" and {len(changes) - 5} more" if len(changes) > 5 else ""
         return f"{allowed}: {', '.join(changes[:5])}{more}"
@@ -129,9 +129,9 @@ def prepare_run_dir(
 ) -> Path:
     """Makes or checks the folder of the run and writes `config.yaml` into it.
 
-    A resumed run keeps its settings, except that `devices` may differ and `total_env_steps` be
-    raised; schedules over the run's length then stretch. The invocation comes after
-    `choose_preset`, so that what is written is what runs; `before_writing` is called with the
+    A resumed run keeps its settings, except that `devices` and `processes` may differ and
+    `total_env_steps` be raised; schedules over the run's length then stretch. The invocation comes
+    after `choose_preset`, so that what is written is what runs; `before_writing` is called with the
     folder, e.g. to lock it.
 
     Raises:

@@ -206,7 +206,7 @@ def test_the_schedule_is_fixed(monkeypatch, names, expected):
         return Decision(search, None, None)
 
     monkeypatch.setattr(rollout, "_stack", lambda pools: pools[0][0])
-    monkeypatch.setattr(rollout, "join_rows", lambda pools, rows, step: None)
+    monkeypatch.setattr(rollout, "join_rows", lambda *_: None)
     actor = Actor(
         [Recorder(events, name) for name in names],
         toy.toy_config(length=2),

@@ -11,7 +11,13 @@ from smz_jax.config.check import ConfigError
 from smz_jax.config.settings import EnvConfig
 from smz_jax.envs import make_env
 from smz_jax.envs.protocol import GameFault
-from smz_jax.envs.rebuilt import MAX_RESTARTS, RebuiltEnv
+from smz_jax.envs.rebuilt import (
+    MAX_RESTARTS,
+    GamesState,
+    RebuiltEnv,
+    join_states,
+    own_state,
+)
 from smz_jax.envs.vector import LaneStep, LanesVectorEnv
 from smz_jax.types import EnvSpec, Space, Timestep
 from tests.support.toy_env import CatchEnv
@@ -258,6 +264,45 @@ def test_games_of_every_suite_are_whole_and_restored(suite):
     assert_same([other.step(row) for row in actions[stop:]], seen[stop + 1 :])
     for games in (env, alone, other):
         games.close()
+
+
+def test_the_lanes_of_several_processes_are_one_vector_and_are_dealt_again():
+    config, every = EnvConfig(suite="grid", id="GridWorld"), 5
+
+    def rebuilt(first, lanes):
+        def open_games(number):
+            return make_env(config, seed=number, num_envs=lanes, first_lane=first)
+
+        return RebuiltEnv(open_games, every)
+
+    whole, parts = rebuilt(0, 4), [rebuilt(0, 2), rebuilt(2, 2)]
+    actions = np.random.default_rng(0).integers(0, whole.spec.num_actions, (60, 4))
+    for env in (whole, *parts):
+        env.reset()
+    oldest, last = set(), None
+    for row in actions:
+        last = whole.step(row)
+        for env, own in zip(parts, (row[:2], row[2:]), strict=True):
+            env.step(own)
+        states = [env.state for env in parts]
+        oldest.add(int(states[0].number) - int(states[1].number))
+        joined = join_states(GamesState(*(np.stack(x) for x in zip(*states, strict=True))), every)
+        for name in ("number", "failures", "failed", "count", "entered"):
+            np.testing.assert_array_equal(getattr(joined, name), getattr(whole.state, name), name)
+        assert [x.dtype for x in joined] == [x.dtype for x in whole.state]
+    assert len(oldest) > 1, "one of them had closed a vector that the other still played"
+    other, own = rebuilt(0, 4), rebuilt(1, 2)
+    assert_same([other.restore(joined)], [last])
+    mid = Timestep(*(field[1:3] for field in last))
+    assert_same([own.restore(own_state(joined, slice(1, 3)))], [mid])
+    more = play_rows(whole, actions)
+    assert_same(play_rows(other, actions), more)
+    mids = [Timestep(*(field[1:3] for field in step)) for step in more]
+    assert_same(play_rows(own, actions[:, 1:3]), mids)
+
+
+def play_rows(env, actions):
+    return [env.step(row) for row in actions]
 
 
 class Failing:

@@ -70,8 +70,14 @@ def _plain(path: Path) -> Iterator[Path]:
 
 
 def _checkpointer() -> ocp.Checkpointer:
-    """Orbax's blocking checkpointer for a flat dict of arrays."""
-    return ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=False))
+    """Orbax's blocking checkpointer for a flat dict of arrays, which this process alone calls."""
+    own = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        own, active_processes={own} if jax.process_count() > 1 else None
+    )
+    options = {"multiprocessing_options": alone}
+    handler = ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=False, **options)
+    return ocp.Checkpointer(handler, **options)
 
 
 def write_arrays(path: Path, arrays: list[np.ndarray]) -> None:

@@ -11,7 +11,7 @@ import io
 import math
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -82,13 +82,19 @@ def _put(ring: Trajectory, rows: Trajectory, start: jax.Array) -> Trajectory:
     )
 
 
-def take_rows(experience: Trajectory, total: int, former: SavedRows | None) -> RowChunks:
+def take_rows(
+    experience: Trajectory,
+    total: int,
+    former: SavedRows | None,
+    whole: Callable[[Trajectory], Trajectory] = lambda cut: cut,
+) -> RowChunks:
     """Copies to the host the ranges that hold a row played since `former`.
 
     Args:
         experience: rows on the device, `[lanes, T, ...]`; fields that are None are left out.
         total: rows that each lane has played, ever.
         former: the last save that this run knows of, with this ring; None: everything is taken.
+        whole: gives a range of the rows of all processes to this one.
     """
     ring_rows = experience.reward.shape[1]
     row_bytes = sum(x.nbytes for x in jax.tree.leaves(experience)) // ring_rows
@@ -101,7 +107,7 @@ def take_rows(experience: Trajectory, total: int, former: SavedRows | None) -> R
         start = range_start(number, ring_rows, range_rows)
         if is_new[start : start + range_rows].any():
             cut = _cut(experience, np.int32(start), range_rows)
-            ranges[number] = jax.tree.map(np.asarray, cut)
+            ranges[number] = jax.tree.map(np.asarray, whole(cut))
     return RowChunks(ring_rows, range_rows, total, ranges)
 
 

@@ -1,0 +1,100 @@
+"""What the processes of one run know together, and what one of them does for all.
+
+All make the same run with the same numbers, in step: each steps its own lanes and holds its own
+rings, and the devices of all are one mesh (`docs/devices.md`). The first one alone evaluates and
+writes. `smz_jax/run/joining.py` starts and ends them. JAX is imported within the functions:
+processes are joined before it starts.
+"""
+
+import itertools
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from smz_jax.config.check import ConfigError
+from smz_jax.run.signals import StopSignal
+from smz_jax.storage.files import plain
+from smz_jax.storage.metrics import PhaseTimers
+
+T = TypeVar("T")
+
+_rounds = itertools.count()
+
+
+def is_first() -> bool:
+    """Whether this is the process that evaluates and writes."""
+    import jax
+
+    return jax.process_index() == 0
+
+
+def gather(value: T) -> list[T]:
+    """`value` of every process, in their order; what JSON can hold. All call this, and wait."""
+    import jax
+
+    if (count := jax.process_count()) == 1:
+        return [value]
+    from jax._src.distributed import global_state
+
+    client: Any = global_state.client
+    number, own = next(_rounds), jax.process_index()
+    client.key_value_set(f"smz/{number}/{own}", json.dumps(plain(value)))
+    found = [json.loads(_wait_for(client, f"smz/{number}/{one}")) for one in range(count)]
+    if number:  # all have read what was said before
+        client.key_value_delete(f"smz/{number - 1}/{own}")
+    found[own] = value
+    return found
+
+
+def _wait_for(client: Any, key: str) -> str:
+    """A value that another process gives, however late; a second signal ends the waiting."""
+    import jax
+
+    while True:
+        try:
+            return client.blocking_key_value_get(key, 1000)
+        except jax.errors.JaxRuntimeError as error:
+            if "DEADLINE_EXCEEDED" not in str(error):
+                raise
+
+
+def alone(make: Callable[[], T]) -> T:
+    """What `make` gives in the first process, to all: the others wait. All call this.
+
+    Raises:
+        ConfigError, GameFault: in all processes, as `make` does.
+    """
+    import jax
+
+    if jax.process_count() == 1:
+        return make()
+    told, fault = None, None
+    if is_first():
+        try:
+            told = make()
+        except ConfigError as error:
+            fault = [type(error).__name__, str(error)]
+    told, fault = gather([told, fault])[0]
+    if fault:
+        from smz_jax.envs import GameFault
+
+        raise (GameFault if fault[0] == "GameFault" else ConfigError)(fault[1])
+    return told  # pyright: ignore[reportReturnType]
+
+
+def cpu_seconds(timers: PhaseTimers) -> float | None:
+    """CPU seconds of all processes so far; None: not known. All call this."""
+    found = gather(timers.cpu_seconds)
+    return None if None in found else sum(found)  # pyright: ignore[reportArgumentType]
+
+
+class AgreedStop(StopSignal):
+    """A signal to any of the processes, seen by all at the same question `bool(stop)`."""
+
+    _agreed: int | None = None
+
+    def __bool__(self) -> bool:
+        if self._agreed is None:
+            self._agreed = next((x for x in gather(self.number) if x is not None), None)
+            self.number = self._agreed if self.number is None else self.number
+        return self._agreed is not None

@@ -1,0 +1,149 @@
+"""Several processes: how they are joined, agree and end; a whole run in them is slow."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from experiments.gridworld import EXPERIMENT
+from smz_jax.config.check import ConfigError
+from smz_jax.config.cli import parse
+from smz_jax.run.from_python import train
+from smz_jax.run.joining import Helper, joined, shares
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def start(*words, **environment):
+    return subprocess.Popen(
+        [sys.executable, "-m", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", **environment},
+    )
+
+
+def is_alive(number):
+    try:
+        return "Z" not in Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+
+
+def test_what_processes_know_together():
+    process = start("tests.support.joined_processes", "agree")
+    out, err = process.communicate(timeout=200)
+    assert (process.returncode, out) == (0, "agreed\n"), err[-2000:]
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")
+@pytest.mark.parametrize("dies", [0, 1])
+def test_a_process_that_dies_ends_all_and_is_named(dies):
+    process = start("tests.support.joined_processes", "wait")
+    numbers = [int(x) for x in process.stdout.readline().split()]
+    assert numbers[0] == process.pid and all(map(is_alive, numbers))
+    os.kill(numbers[dies], signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    deadline = time.monotonic() + 60
+    while any(map(is_alive, numbers)):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    if dies:
+        line = "error: process 1 was ended by SIGKILL, and the run with it; go on with --resume"
+        assert process.returncode == 1 and err.startswith(line) and err.count("\n") == 1, err
+
+
+def test_a_signal_to_the_first_process_stops_all():
+    process = start("tests.support.joined_processes", "stop")
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (0, "stopped\n"), err[-2000:]
+
+
+def test_shares_of_the_cores():
+    assert shares([2, 3, 5, 7, 8], 2) == [[2, 3], [5, 7, 8]]
+    assert shares([2, 3, 5, 7], 4) == [[2], [3], [5], [7]]
+    assert shares([4, 6], 3) == [[4], [6], [4]]
+
+
+def test_how_a_process_ended():
+    def fate(code):
+        helper = Helper(3, [sys.executable, "-c", code], [])
+        helper.process.wait()
+        return helper.fate()
+
+    assert fate("pass") is None
+    line = "process 3 ended with 2: no such game"
+    assert fate(
+        "import sys; sys.stderr.write('warning\\nerror: no such game\\n'); sys.exit(2)"
+    ) == (line)
+    killed = "import os; os.kill(os.getpid(), 9)"
+    assert fate(killed) == "process 3 was ended by SIGKILL"
+
+
+def refusal(*flags, **environment):
+    with (
+        pytest.raises(ConfigError) as error,
+        joined(parse(["--preset", "tiny", *flags], EXPERIMENT)),
+    ):
+        pass
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_what_does_not_fit_is_refused_before_jax_starts(monkeypatch, tmp_path):
+    for name in ("JAX_COORDINATOR_ADDRESS", "JAX_PROCESS_ID", "SLURM_STEP_NUM_TASKS"):
+        monkeypatch.delenv(name, raising=False)
+    of_16 = ("--env.num_envs", "16", "--learner.batch_size", "16")
+    for flags, says in (
+        (("--processes", "0"), "processes = 0 is not allowed"),
+        (("--processes", "3", *of_16), "a multiple of processes x rollout.pools = 3"),
+        (
+            ("--processes", "2", "--devices", "2", *of_16, "--learner.batch_size", "6"),
+            "batch_size = 6 is not allowed: it must be a multiple of processes x devices = 4",
+        ),
+        (("--processes", "2", "--search.engine", "mctx"), "search.engine = 'mctx'"),
+        (("--processes", "2", "--dataset", "x"), "processes = 2 is not allowed: it must be 1 with"),
+        (("--processes", "2", "--macros_from", "x"), "macros_from = 'x' is not allowed"),
+        (("--coordinator", "a:1"), "coordinator = 'a:1' is not allowed: it must be left out"),
+        (("--process_id", "0"), "process_id = 0 is not allowed: it must be left out"),
+        (("--processes", "2", "--coordinator", "a:1"), "process_id = None is not allowed"),
+        (("--processes", "2", "--coordinator", "a:1", "--process_id", "2"), "0 to 1 with"),
+        (("--processes", "2", "--coordinator", "a", "--process_id", "1"), "HOST:PORT"),
+    ):
+        assert says in refusal(*flags), flags
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    assert "it must be 4, as many as were launched" in refusal("--processes", "2")
+    monkeypatch.setenv("JAX_PROCESS_ID", "x")
+    assert "process_id = None" in refusal("--processes", "2", "--coordinator", "a:1")
+    monkeypatch.delenv("SLURM_STEP_NUM_TASKS")
+    with pytest.raises(ConfigError, match=r"processes = 2 is .* 1 where a run is called from Pyth"):
+        train("gridworld", preset="tiny", run_dir=tmp_path / "run", processes=2)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_port_that_is_taken_is_refused():
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        says = refusal("--processes", "2", "--coordinator", address, "--process_id", "0")
+    assert "it must be HOST:PORT with a free port of the first process" in says
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", ["2", "4"])
+def test_a_run_in_processes_is_that_in_one_and_goes_on_in_others(tmp_path, processes):
+    words = ("tests.support.several_processes", processes, str(tmp_path))
+    process = start(*words)
+    out, err = process.communicate(timeout=3000)
+    assert process.returncode == 0 and out.endswith("the same\n"), err[-2000:]

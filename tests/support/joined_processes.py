@@ -1,0 +1,102 @@
+"""Two processes that are joined as those of a run: `python -m tests.support.joined_processes MODE`.
+
+MODE says what they do: `agree` on values, errors, arrays and a signal; `wait` for each other until
+one is killed; `stop` at a signal to the first.
+"""
+
+import os
+import signal
+import sys
+import time
+
+import numpy as np
+
+from experiments.gridworld import EXPERIMENT
+from smz_jax.config.cli import parse
+from smz_jax.config.process import run_main
+from smz_jax.envs import GameFault
+from smz_jax.run.joining import joined
+from smz_jax.run.processes import AgreedStop, alone, gather, is_first
+
+
+def agree() -> None:
+    """What both know, or one alone."""
+    import jax
+    import jax.numpy as jnp
+
+    from smz_jax.model.lanes import (
+        brought_home,
+        count_processes,
+        from_own,
+        of_all_processes,
+        to_own,
+    )
+    from smz_jax.run.devices import make_mesh
+
+    own, mesh = jax.process_index(), make_mesh(1, 2)
+    assert (is_first(), count_processes(mesh)) == (own == 0, 2)
+    assert gather({"own": own, "none": float("nan")})[1 - own] == {"own": 1 - own, "none": None}
+    calls = []
+    assert alone(lambda: calls.append(own) or (1.5, own)) in ((1.5, 0), [1.5, 0])
+    assert calls == [0][own:]
+
+    def fail() -> None:
+        raise GameFault("no game")
+
+    for _ in range(2):
+        try:
+            alone(fail)
+        except GameFault as error:
+            assert str(error) == "no game"
+        else:
+            raise AssertionError
+    stop = AgreedStop()
+    assert not stop
+    stop.number = signal.SIGINT if own else None
+    assert stop and stop and stop.number == signal.SIGINT
+
+    # Lanes 0, 1 of the first pool and 4, 5 of the second are the first process's own.
+    lanes = np.array([[0, 1], [4, 5]]) + 2 * own
+    array = from_own([*lanes], mesh)
+    assert not array.is_fully_addressable and array.dtype == np.int32
+    whole = brought_home({"array": array, "sum": jnp.sum(array), "here": 7})
+    assert whole["array"].is_fully_addressable and whole["here"] == 7
+    np.testing.assert_array_equal(whole["array"], [0, 1, 2, 3, 4, 5, 6, 7])
+    assert int(whole["sum"]) == 28 and whole["sum"].is_fully_addressable
+    np.testing.assert_array_equal(to_own(from_own([lanes[0]], mesh), mesh), lanes[0])
+    large = np.array([[2**40 + own, -1]])
+    np.testing.assert_array_equal(of_all_processes(large)[:, 0, 0], [2**40, 2**40 + 1])
+    assert of_all_processes(np.array(own == 1)).tolist() == [False, True]
+
+
+def wait() -> None:
+    """The processes tell who they are, and wait for each other."""
+    print(*gather(os.getpid()), flush=True)
+    while True:
+        gather(None)
+        time.sleep(0.05)
+
+
+def stop() -> None:
+    """A signal to the first process is seen by both."""
+    with AgreedStop() as stopped:
+        print(*gather(os.getpid()), flush=True)
+        while not stopped:
+            time.sleep(0.05)
+        assert gather(stopped.number) == [signal.SIGINT] * 2
+    print("stopped", flush=True)
+
+
+def main() -> int:
+    mode, *flags = sys.argv[1:]
+    words = ["-m", "tests.support.joined_processes"]
+    count = ["--preset", "tiny", "--processes", "2"]
+    with joined(parse([*count, *flags], EXPERIMENT, own=words)):
+        {"agree": agree, "wait": wait, "stop": stop}[mode]()
+        if mode == "agree":
+            print("agreed")  # of the second process nothing is seen
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)
