@@ -3,7 +3,7 @@
 The cue is shown at the start and asked for at the end, so that a player has to look back:
 `env.frame_stack` must be above the delay. The other such world is CartPole
 without velocities: `python -m experiments.cartpole --env.id
-smz_jax.envs.gym.memory:CartPolePositions-v1 --network.family lstm --env.frame_stack 8`.
+smz_jax.envs.gym.memory:CartPolePositions-v1 --network.family lstm --env.frame_stack 4`.
 """
 
 from smz_jax.config.experiment import Experiment

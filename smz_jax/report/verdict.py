@@ -149,7 +149,7 @@ def _warnings(run: RunData) -> Iterator[str]:
     # As `experiments.macros` says them too.
     if run.library and (prefixes := prefix_line(run.library)):
         yield prefixes
-    if run.library and (gate := closed_gate(run.library)):
+    if run.library and run.can_have_macros and (gate := closed_gate(run.library)):
         yield f"No macro is sound. The gate that closed: {gate}."
     found = run.summary.get("evaluation") or {}
     names = ("cut_share", "search_faults", "games", "distinct")

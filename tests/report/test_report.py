@@ -276,6 +276,14 @@ def test_plain_muzero_has_no_dead_codebook(tmp_path):
     assert not [text for text in find_warnings([load_run(path)]) if "collapsed" in text]
 
 
+def test_no_gate_of_macros_is_told_of_where_there_can_be_none(tmp_path):
+    path, told = write_run(tmp_path / "breakout" / "a", iterations=5), []
+    for names in (["NOOP", "FIRE"], []):
+        edit(path, "macros.json", lambda x, names=names: x.update(macros=[], action_names=names))
+        told.append([x for x in find_warnings([load_run(path)]) if "No macro is sound" in x])
+    assert told[0] and not told[1]
+
+
 def test_cut_games_are_told(tmp_path):
     path = write_run(tmp_path / "breakout" / "a", iterations=40)
     edit(path, "summary.json", lambda s: s["evaluation"].update(cut_share=0.125, games=8))
