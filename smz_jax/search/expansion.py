@@ -19,7 +19,7 @@ from smz_jax.model.steps import (
     one_hot_code,
 )
 from smz_jax.model.turns import by_seat
-from smz_jax.search.candidates import EdgeActions
+from smz_jax.search.candidates import Candidates, EdgeActions
 from smz_jax.search.control import Control, make_control
 from smz_jax.search.edges import Edges
 from smz_jax.search.macro_edges import best_macro
@@ -133,6 +133,25 @@ def _no_step(afterstate: Afterstate, options: int, of_all: Array | None) -> Step
     return Step(afterstate.state, no_options, *worth)
 
 
+def _draw(
+    choices: EdgeActions, control: Control, rng_key: Array, policy_logits: Array, needed: Array
+) -> Candidates:
+    """The edges of new decision nodes; of drawn ones those of rows `needed [B]` alone.
+
+    All rows often meet a chance node at once, which has no candidates: then nothing is drawn.
+    """
+    if not choices.is_sampled:
+        return choices.of_node(rng_key, policy_logits)
+
+    def compute() -> Candidates:
+        found = choices.of_node(rng_key, policy_logits)
+        return jax.tree.map(lambda x: jnp.where(needed[:, None], x, 0), found)
+
+    shapes = jax.eval_shape(compute)
+    none = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    return control.branch(jnp.any(needed), compute, lambda: none)
+
+
 class Worth(NamedTuple):
     """What a new node is worth, and to whom; see `NewNode`."""
 
@@ -171,9 +190,8 @@ def make_expand(networks: Networks, config: Config, choices: EdgeActions) -> Cal
     settings, edges = config.search, Edges(choices.count, int(config.search.macros))
     choose_jumps = functools.partial(_choose_jumps, networks, config, edges)
     threshold, gamma = settings.collapse_threshold, config.learner.gamma
-    run = functools.partial(
-        on_rows, row_multiple=settings.row_multiple, control=make_control(settings)
-    )
+    control = make_control(settings)
+    run = functools.partial(on_rows, row_multiple=settings.row_multiple, control=control)
 
     def expand(
         params: Params, rng_key: Array, place: Place, needed: Array, may_collapse: Array
@@ -215,7 +233,8 @@ def make_expand(networks: Networks, config: Config, choices: EdgeActions) -> Cal
             none = jnp.full((len(edge), config.network.jump_length), -1, jnp.int32), zeros
             best = functools.partial(best_macro, networks, params)
             macro, gain = run(best, needed & to_decision, step.state, none)
-        candidates = choices.of_node(rng_key, step.policy_logits)
+        at_decision = needed & to_decision
+        candidates = _draw(choices, control, rng_key, step.policy_logits, at_decision)
         prior_logits = jnp.where(
             to_decision[:, None],
             edges.of_decision(candidates.logits, num_outcomes),
