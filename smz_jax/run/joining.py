@@ -224,7 +224,7 @@ def _spawned(invocation: Invocation, address: str, helpers: list[Helper]) -> Ite
             helpers.append(Helper(index, words, own[index] if can_pin else []))
         if can_pin:
             os.sched_setaffinity(0, own[0])
-        with _watched(lambda: _fates(helpers), POLL_SECONDS):
+        with _watched(lambda: _fates(helpers), POLL_SECONDS, patience=5.0):
             yield
     finally:
         for helper in helpers:
@@ -246,8 +246,11 @@ def _fates(helpers: list[Helper]) -> str | None:
 
 
 @contextlib.contextmanager
-def _watched(fault: Callable[[], str | None], every: float) -> Iterator[None]:
-    """Ends this process in one line when `fault` says that another one died."""
+def _watched(fault: Callable[[], str | None], every: float, patience: float) -> Iterator[None]:
+    """Ends this process in one line when `fault` says that another one died.
+
+    An error waits for so many seconds whether it comes of that.
+    """
     is_over = threading.Event()
 
     def watch() -> None:
@@ -264,7 +267,7 @@ def _watched(fault: Callable[[], str | None], every: float) -> Iterator[None]:
         yield
     except Exception as error:
         if not isinstance(error, ConfigError):  # an exchange with one that died, which it names
-            thread.join(SILENCE_SECONDS + 5 * every)
+            thread.join(patience)
         raise
     finally:
         is_over.set()
@@ -293,7 +296,7 @@ def _listening() -> contextlib.AbstractContextManager[None]:
                 return f"process {one} was not heard of for {SILENCE_SECONDS:.0f} s"
         return None
 
-    return _watched(beat, BEAT_SECONDS)
+    return _watched(beat, BEAT_SECONDS, patience=SILENCE_SECONDS + 2 * BEAT_SECONDS)
 
 
 def _end_with(parent: int) -> None:
