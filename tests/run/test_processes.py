@@ -18,15 +18,27 @@ from smz_jax.run.joining import Helper, joined, shares
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def start(*words, **environment):
-    return subprocess.Popen(
-        [sys.executable, "-m", *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "JAX_PLATFORMS": "cpu", **environment},
-    )
+@pytest.fixture
+def start():
+    """Starts a module as a process of its own, which ends with the test."""
+    started = []
+
+    def run(*words):
+        process = subprocess.Popen(
+            [sys.executable, "-m", *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()  # its helpers see that it is gone
+        process.communicate()
 
 
 def is_alive(number):
@@ -36,7 +48,7 @@ def is_alive(number):
         return False
 
 
-def test_what_processes_know_together():
+def test_what_processes_know_together(start):
     process = start("tests.support.joined_processes", "agree")
     out, err = process.communicate(timeout=200)
     assert (process.returncode, out) == (0, "agreed\n"), err[-2000:]
@@ -44,7 +56,7 @@ def test_what_processes_know_together():
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")
 @pytest.mark.parametrize("dies", [0, 1])
-def test_a_process_that_dies_ends_all_and_is_named(dies):
+def test_a_process_that_dies_ends_all_and_is_named(start, dies):
     process = start("tests.support.joined_processes", "wait")
     numbers = [int(x) for x in process.stdout.readline().split()]
     assert numbers[0] == process.pid and all(map(is_alive, numbers))
@@ -59,7 +71,7 @@ def test_a_process_that_dies_ends_all_and_is_named(dies):
         assert process.returncode == 1 and err.startswith(line) and err.count("\n") == 1, err
 
 
-def test_a_signal_to_the_first_process_stops_all():
+def test_a_signal_to_the_first_process_stops_all(start):
     process = start("tests.support.joined_processes", "stop")
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
@@ -142,8 +154,41 @@ def test_a_port_that_is_taken_is_refused():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", ["2", "4"])
-def test_a_run_in_processes_is_that_in_one_and_goes_on_in_others(tmp_path, processes):
+def test_a_run_in_processes_is_that_in_one_and_goes_on_in_others(start, tmp_path, processes):
     words = ("tests.support.several_processes", processes, str(tmp_path))
     process = start(*words)
     out, err = process.communicate(timeout=3000)
     assert process.returncode == 0 and out.endswith("the same\n"), err[-2000:]
+
+
+@pytest.mark.slow
+def test_a_run_that_loses_a_process_keeps_its_checkpoint_and_a_signal_saves(start, tmp_path):
+    words = ["experiments.gridworld", "--run_dir", str(tmp_path / "run"), "--processes", "2"]
+    flags = ("--preset", "tiny", "--checkpoint_every_env_steps", "32", "--eval.no_baselines")
+    folder = tmp_path / "run" / "checkpoints" / "last"
+
+    def wait_for_a_step(process, known):
+        while not (
+            new := [x for x in folder.glob("*") if x.name not in known and x.name.isdigit()]
+        ):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.2)
+        return {x.name for x in new} | known
+
+    process = start(*words, *flags, "--total_env_steps", "64000")
+    known = wait_for_a_step(process, set())
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    (helper,) = [int(x) for x in children]
+    os.kill(helper, signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1 and "error: process 1 was ended by SIGKILL" in err, err
+    assert "Traceback" not in err and any(folder.iterdir())
+
+    process = start(*words, "--resume")
+    known = wait_for_a_step(process, known)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 130 and "a checkpoint is saved. Go on with:" in out, err
+    assert "resumed at" in out and "--processes" in (tmp_path / "run/config.yaml").read_text()
+    steps = [x for x in folder.iterdir() if x.name.isdigit()]
+    assert max(steps).joinpath("manifest.json").is_file()
