@@ -153,9 +153,10 @@ def test_a_port_that_is_taken_is_refused():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", ["2", "4"])
-def test_a_run_in_processes_is_that_in_one_and_goes_on_in_others(start, tmp_path, processes):
-    words = ("tests.support.several_processes", processes, str(tmp_path))
+@pytest.mark.parametrize(("processes", "steps"), [("2", "1152"), ("4", "128")])
+def test_a_run_in_processes_is_that_in_one_and_goes_on_in_others(start, tmp_path, processes, steps):
+    """After 108 updates of two processes, and 12 of four: minutes."""
+    words = ("tests.support.several_processes", processes, str(tmp_path), steps)
     process = start(*words)
     out, err = process.communicate(timeout=3000)
     assert process.returncode == 0 and out.endswith("the same\n"), err[-2000:]

@@ -68,7 +68,8 @@ def check_equal(one: RunState, other: RunState) -> None:
         rows = (getattr(x.replay.experience, name) for x in (one, other))
         np.testing.assert_array_equal(*rows, err_msg=name)
     trees = (x.replay.sum_tree_state.nodes for x in (one, other))
-    np.testing.assert_allclose(*trees, rtol=1e-3)
+    # What is left of a priority that was taken back is rounding.
+    np.testing.assert_allclose(*trees, rtol=1e-3, atol=1e-6)
     for name in ("actions", "count", "play_count", "dropped", "buckets"):
         tables = (getattr(x.macros.table, name) for x in (one, other))
         np.testing.assert_array_equal(*tables, err_msg=name)

@@ -1,6 +1,6 @@
 """A run in several processes of this machine, compared with one; for a process of its own.
 
-`python -m tests.support.several_processes PROCESSES FOLDER [UPDATES]`: the grid world is trained in
+`python -m tests.support.several_processes PROCESSES FOLDER STEPS`: the grid world is trained in
 one process and in several; what both saved is the same. Each then goes on as the other began.
 """
 
@@ -9,10 +9,9 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 PLAIN = dict(os.environ)  # without the devices that `several_devices` asks for
-from tests.support.several_devices import FLAGS, check_equal  # noqa: E402 # isort: skip
+from tests.support.several_devices import FLAGS, check_equal, difference  # noqa: E402 # isort: skip
 
 import jax  # noqa: E402
 
@@ -42,7 +41,7 @@ def comparable(state: RunState) -> RunState:
     return jax.device_get(state._replace(counters=counters))
 
 
-def main(processes: str, folder: Path, steps: int = 128) -> None:
+def main(processes: str, folder: Path, steps: int) -> None:
     one, several = folder / "one", folder / "several"
     length = ("--total_env_steps", str(steps))
     printed = [
@@ -56,7 +55,8 @@ def main(processes: str, folder: Path, steps: int = 128) -> None:
         return comparable(restore(parts, make_store(parts.config, place))[0])
 
     check_equal(state_of(one), state_of(several))
-    print(f"{state_of(one).train.step} updates")
+    apart = difference(*(state_of(place).train.params for place in (one, several)))
+    print(f"{state_of(one).train.step} updates: parameters differ by {apart:.1e}")
     longer = ("--resume", "--total_env_steps", str(steps + 64))
     for place, begun, count in ((one, "1", processes), (several, processes, "1")):
         text = run(place, *longer, "--processes", count)
@@ -69,5 +69,4 @@ def main(processes: str, folder: Path, steps: int = 128) -> None:
 
 if __name__ == "__main__":
     prepare_jax(fast=True)
-    rest: list[Any] = sys.argv[3:]
-    main(sys.argv[1], Path(sys.argv[2]), *map(int, rest))
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))
