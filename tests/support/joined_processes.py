@@ -35,7 +35,9 @@ def agree() -> None:
 
     own, mesh = jax.process_index(), make_mesh(1, 2)
     assert (is_first(), count_processes(mesh)) == (own == 0, 2)
-    assert gather({"own": own, "none": float("nan")})[1 - own] == {"own": 1 - own, "none": None}
+    value = {"own": own, "none": float("nan")}
+    found = gather(value)
+    assert found[own] is value and found[1 - own] == {"own": 1 - own, "none": None}
     calls = []
     assert alone(lambda: calls.append(own) or (1.5, own)) in ((1.5, 0), [1.5, 0])
     assert calls == [0][own:]
