@@ -97,7 +97,7 @@ def make_parts(config: Config, timers: PhaseTimers) -> Parts:
         stored = StoredPlay(config, spec, replay, reanalyse, timers)
         mined, reanalyse = replace(config, macro=stored.macro_settings), no_reanalyse
     shown = Demonstrations(config, spec, networks) if config.demonstrations else None
-    miner = Miner(mined, spec.action_space, embedding.shape[1:], mesh)
+    miner = Miner(mined, spec.action_space, embedding.shape[1:], mesh, spec.players)
     if stored:
         stored.watch = miner.watch
 

@@ -119,6 +119,28 @@ def random_rows(rng, num_rows):
     )
 
 
+def test_of_several_players_a_window_goes_on_where_the_same_one_is_sure_to_move():
+    """A new model expects a discount of about 0: its trees then hold no window over a turn."""
+    config = CONFIGS[0]
+    windows_of = jax.jit(
+        lambda tree, buckets: tree_windows(
+            tree, lambda nodes, _: buckets.reshape(-1)[nodes], config, A, players=2
+        )
+    )
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        tree, buckets = random_tree(rng), rng.integers(0, 16, (B, N)).astype(np.int32)
+        shape = tree.children_discounts.shape
+        tree = tree.replace(children_discounts=rng.choice(np.float32([1, 0.6, 0.4, -1]), shape))
+        windows, stats = windows_of(tree, buckets)
+        found, _, _ = twin.tree_windows(tree, buckets, config, least_discount=0.5)
+        assert twin.as_sorted(windows) == twin.rounded(found)
+        unsure = len(twin.tree_windows(tree, buckets, config)[0])
+        assert 0 < len(found) == int(stats.candidates_tree) < unsure
+    silent = tree.replace(children_discounts=np.full(shape, 0.01, np.float32))
+    assert not windows_of(silent, buckets)[0].key_high.any()
+
+
 @pytest.mark.parametrize("config", CONFIGS)
 def test_trees_and_games_give_the_twins_table(config):
     of_tree, of_play, merge_tree, merge_play = jitted(config)

@@ -23,7 +23,7 @@ def windows_ending_at(path, config, threshold):
         yield actions, entropy, float(sum(float(reward) for *_, reward in window)), window[0][0]
 
 
-def tree_windows(tree, buckets, config):
+def tree_windows(tree, buckets, config, least_discount=0):
     """Windows of a batch of trees by descent over the children; and the counts of transitions."""
     children = np.asarray(tree.children_index)
     rewards, discounts = map(np.asarray, (tree.children_rewards, tree.children_discounts))
@@ -53,7 +53,7 @@ def tree_windows(tree, buckets, config):
             weight = int(visits[lane, child]) if config.tree_weight == "visits" else 1
             for window in windows_ending_at(longer, config, config.tree_threshold):
                 found.append((*window, weight))
-            theirs = discounts[lane, node, edge] < 0  # the other player's turn
+            theirs = discounts[lane, node, edge] < least_discount  # the other player's turn
             descend(lane, child, [] if theirs else longer, None)
 
     for lane in range(children.shape[0]):

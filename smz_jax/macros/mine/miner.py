@@ -74,7 +74,7 @@ class Miner:
     `embedding_shape` is that of one embedding. Where `why_no_macros` says why, nothing is searched:
     of the trees only the mean entropy is read. Each device of the `mesh` looks through the
     trees and the play of its own lanes; what all found is merged into one table, which every device
-    has.
+    has. `players` are those of the game.
     """
 
     def __init__(
@@ -83,8 +83,9 @@ class Miner:
         space: Space,
         embedding_shape: tuple[int, ...],
         mesh: Mesh | None = None,
+        players: int = 1,
     ) -> None:
-        self._mesh = mesh
+        self._mesh, self._players = mesh, players
         self._settings, self._num_actions = config.macro, space.size
         self._key_actions = min(space.size, MAX_ACTIONS)
         self._is_off = bool(why_no_macros(space))
@@ -191,7 +192,8 @@ class Miner:
 
             windows, stats = None, none
             if not self._is_off:
-                windows, stats = tree_windows(tree, bucket_of, self._settings, self._key_actions)
+                sizes = self._key_actions, self._players
+                windows, stats = tree_windows(tree, bucket_of, self._settings, *sizes)
             # A chance node, or the decision node at the end of a collapsed one: both follow an
             # action. What a jump led to has no entropy.
             named = tree.embeddings.action

@@ -6,7 +6,8 @@ a candidate where every transition's entropy is strictly under the threshold of 
 played game is a tree without branches, so that both sources share the climb.
 
 A window holds one player's actions: what the other one will do is not certain, however certain each
-of their transitions is. So it may end where the turn passes, and never goes on from there.
+of their transitions is. So it may end where the turn passes, and never goes on from there. Of a
+tree the model says so, which may not have learned it yet: see `SAME_PLAYER`.
 """
 
 from collections.abc import Callable
@@ -19,6 +20,9 @@ from smz_jax.config.training import MacroConfig
 from smz_jax.macros.mine.keys import PackedWindows, check_num_actions, prepend
 from smz_jax.types import LEAPT, Array, MacroStats
 
+SAME_PLAYER = 0.5
+"""Of several players: least discount with which a window of a tree goes on. It is expected, the
+chance that the same player moves again less that of another one; a new model has about 0."""
 BucketOf = Callable[[Array, Array], Array]
 """`(states, exists) -> buckets`, all [P]: of states that windows start at; any where none does."""
 
@@ -93,7 +97,7 @@ def _stats(
     return MacroStats(**{**zeros, **counts})
 
 
-def _tree_steps(tree: Any, threshold: float) -> _Steps:
+def _tree_steps(tree: Any, threshold: float, least_discount: float) -> _Steps:
     """Transitions of all trees as one forest of B x N nodes.
 
     An uncollapsed transition is decision -a-> chance -c-> decision: the entropy lies on the chance
@@ -123,12 +127,12 @@ def _tree_steps(tree: Any, threshold: float) -> _Steps:
         reward=reward,
         exists=exists,
         certain=exists & (entropy < threshold) & jnp.isfinite(reward),
-        final=discount < 0,
+        final=discount < least_discount,
     )
 
 
 def tree_windows(
-    tree: Any, bucket_of: BucketOf, config: MacroConfig, num_actions: int
+    tree: Any, bucket_of: BucketOf, config: MacroConfig, num_actions: int, players: int = 1
 ) -> tuple[PackedWindows, MacroStats]:
     """Certain windows of a batch of search trees.
 
@@ -137,6 +141,7 @@ def tree_windows(
         bucket_of: of nodes, numbered over B x N.
         config: lengths, `tree_threshold`, `tree_weight`, `include_repeats`.
         num_actions: A.
+        players: of the game.
 
     Returns:
         Windows flat over lengths x B x N, each tree path once per root, and the counts.
@@ -145,7 +150,8 @@ def tree_windows(
         ConfigError: if A does not fit the keys.
     """
     check_num_actions(num_actions)
-    steps = _tree_steps(tree, config.tree_threshold)
+    least_discount = SAME_PLAYER if players > 1 else 0.0
+    steps = _tree_steps(tree, config.tree_threshold, least_discount)
     visits = tree.node_visits.reshape(-1).astype(jnp.int32)
     weight = visits if config.tree_weight == "visits" else jnp.ones_like(visits)
     ends = jnp.arange(visits.shape[0], dtype=jnp.int32)
