@@ -95,6 +95,7 @@ class EnvSpec(NamedTuple):
     is_marked: bool = False  # observations begin with a row of the number of the game's frames
     players: int = 1  # 2: they move in turn, and what one gains the other loses; of more than two
     #                   each has gains of its own
+    has_dice: bool = False  # of several players: no game of greedy players is like another
 
     @property
     def observation_shape(self) -> tuple[int, ...]:

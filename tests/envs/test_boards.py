@@ -8,7 +8,7 @@ import pytest
 from smz_jax.acting.agent import make_random_policy
 from smz_jax.config.check import ConfigError
 from smz_jax.config.settings import EnvConfig
-from smz_jax.envs import Turn, check_env_id, count_players, make_env, opponents_of
+from smz_jax.envs import Turn, check_env_id, count_players, make_env, make_spec, opponents_of
 from smz_jax.envs.pgx import board_players
 from smz_jax.envs.pgx.board_players import WON, best_moves, drop, look_ahead
 
@@ -157,3 +157,7 @@ def test_other_games_are_refused(env_id, message):
     with pytest.raises(ConfigError, match=message):
         check_env_id(board(env_id))
     assert count_players(board("backgammon")) == 2 and count_players(board("2048")) == 1
+
+
+def test_a_game_says_whether_it_has_dice():
+    assert make_spec(board("backgammon")).has_dice and not make_spec(board("connect_four")).has_dice

@@ -112,7 +112,10 @@ def test_a_program_that_fails_is_started_anew_once(fake, first):
 
 @pytest.mark.parametrize(
     ("answer", "what"),
-    [("DIES", "closed"), ("ENDS", "exit code 3"), ("SILENT", "timed out"), ("no", "answered 'no'")],
+    [
+        *(("DIES", "closed"), ("ENDS", "exit code 3"), ("SILENT", "timed out")),
+        *(("no", "answered 'no'"), ("8/5 " * 400, "1000 letters has no end")),
+    ],
 )
 def test_then_it_ends_in_a_line(fake, answer, what):
     opponent, starts = fake(answer)

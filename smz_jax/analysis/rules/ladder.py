@@ -18,8 +18,6 @@ from smz_jax.storage.checkpoint import CheckpointStore
 from smz_jax.storage.estimate import percentile_interval, stratified_draws
 from smz_jax.types import Timestep
 
-WITH_DICE = ("Pig", "backgammon")
-"""Games that never repeat themselves."""
 OPENING = 2
 """Moves at the start of each game that are drawn at random where there are no dice: greedy players
 would play one game over and over."""
@@ -111,7 +109,8 @@ def play_ladder(
     model = load_model(folder, "last")
     config, players = model.config, count_players(model.config.env)
     require(players == 2, "ladder", config.env.id, "a run of a game of two players")
-    functions = make_functions(model, make_spec(config.env))
+    spec = make_spec(config.env)
+    functions = make_functions(model, spec)
     store = CheckpointStore(folder)
     steps = store.steps("last")
     allowed = "of a run that kept two checkpoints (--keep_checkpoint_every_env_steps)"
@@ -120,7 +119,7 @@ def play_ladder(
     config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, num_envs=lanes))
     agents = [_agent(functions, store, step) for step in steps]
     seed = LADDER_SEED + config.seed if seed is None else seed
-    opening = 0 if config.env.id in WITH_DICE else OPENING
+    opening = 0 if spec.has_dice else OPENING
     matches, scores = [], []
     for i, j in itertools.combinations(range(len(steps)), 2):
         first, second = (opened(agents[x], opening, seed) for x in (i, j))

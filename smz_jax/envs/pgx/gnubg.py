@@ -124,7 +124,8 @@ class Process:
         self._lines.flush()
         answer = self._lines.readline(1000)
         if not answer.endswith("\n"):
-            raise OSError("it closed the connection")
+            reason = f"its answer of {len(answer)} letters has no end" if answer else ""
+            raise OSError(reason or "it closed the connection")
         return answer[:-1]
 
     def close(self) -> None:

@@ -47,9 +47,11 @@ def spec_of(config: EnvConfig) -> EnvSpec:
     state = jax.eval_shape(game.init, jax.random.key(0))  # pgx's own properties play a game
     names = ACTIONS.get(config.id) or map(str, range(state.legal_action_mask.shape[0]))
     shape, dtype = state.observation.shape, state.observation.dtype
-    if config.id == "backgammon":
+    has_dice = config.id == "backgammon"
+    if has_dice:
         shape, dtype, names = (backgammon.SIZE,), np.uint8, backgammon.ACTION_NAMES
-    return describe(config, shape, dtype, names)._replace(players=game.num_players)
+    spec = describe(config, shape, dtype, names)
+    return spec._replace(players=game.num_players, has_dice=has_dice)
 
 
 def lane_functions(game_id: str) -> tuple[Callable[..., Any], Callable[..., Any]]:

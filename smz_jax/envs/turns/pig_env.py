@@ -67,7 +67,7 @@ def spec_of(config: EnvConfig) -> EnvSpec:
     """Describes the game of `config`; see `make_spec`."""
     players = count_players(config)
     shape = ((players + 1) * read_goal(config),)
-    return describe(config, shape, np.uint8, ACTION_NAMES)._replace(players=players)
+    return describe(config, shape, np.uint8, ACTION_NAMES)._replace(players=players, has_dice=True)
 
 
 open_lanes = _PigLanes
