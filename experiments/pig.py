@@ -30,7 +30,14 @@ def answers_at_the_end(parts: Any, state: Any, run_dir: Path) -> dict[str, Any]:
         return found
     from smz_jax.analysis.rules.pig_check import check_dice, check_play
 
-    return found | {"pig": check_dice(parts, state) | check_play(parts, state)}
+    pig = check_dice(parts, state) | check_play(parts, state)
+    print(
+        f"pig: a move loses {pig['regret']:.4f} of the chance to win; {pig['against_best']:.3f} "
+        f"against the best player, whose equal has 0.5; the die's entropy is off by "
+        f"{pig['entropy_error']:.3f} nats",
+        flush=True,
+    )
+    return found | {"pig": pig}
 
 
 EXPERIMENT = Experiment(

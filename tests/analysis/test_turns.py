@@ -2,16 +2,19 @@
 
 from types import SimpleNamespace
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from smz_jax.analysis.rules.matches import every_line, make_choose
-from smz_jax.analysis.rules.pig_check import judge_policy, shares_of_states
+from smz_jax.analysis.rules.pig_check import check_outcomes, judge_policy, shares_of_states
 from smz_jax.config.settings import Config
 from smz_jax.config.training import EvalConfig
 from smz_jax.envs import Turn
 from smz_jax.envs.pgx.board_players import make_tic_tac_toe_player
 from smz_jax.envs.turns import pig_rules
+from smz_jax.types import Networks
 
 
 def test_exact_play_loses_no_line_and_a_poor_one_does():
@@ -61,6 +64,53 @@ def test_a_choice_is_of_its_own_row_whatever_the_batch():
     invalid[4, 0] = 1
     expected = np.arange(0, 33, 3) + (np.arange(11) == 4)
     np.testing.assert_array_equal(choose(frames, invalid), expected)
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_chances_of_the_dies_outcomes_by_hand(tells):
+    """An encoder that tells the next turn's points, or nothing; a model that is right, or not."""
+    rules, codes = pig_rules.make_rules(6), 8
+    states = np.array([0, 5, 17, 40, 125])
+    number = np.zeros((6, 6, 6), int)
+    number[tuple(rules.points.T)] = np.arange(rules.num_states)
+
+    def code_of(frames):  # the other one's turn, or one's own points of the turn; 7: it is won
+        points = frames.reshape(*frames.shape[:-1], 3, 6).argmax(axis=-1)[..., 2]
+        return jnp.where(frames.any(axis=-1), points, 7) * tells
+
+    def state_of(frames):
+        own, other, turn = jnp.moveaxis(frames.reshape(-1, 3, 6).argmax(axis=-1), -1, 0)
+        return jnp.asarray(number)[own, other, turn]
+
+    networks = Networks(**dict.fromkeys(Networks._fields))._replace(
+        representation=lambda table, seen: seen[:, -1],
+        afterstate_dynamics=lambda table, state, action: state + 0 * action[:, None],
+        afterstate_prediction=lambda table, after: (
+            table[state_of(after)], jnp.zeros((len(after), 1))
+        ),
+        value_of=lambda logits: logits[:, 0],
+        encoder=lambda table, after, afterstate: jax.nn.one_hot(code_of(after), codes),
+        encoder_input="embedding",
+    )  # fmt: skip
+    true = np.zeros((rules.num_states, codes))
+    entropy, of_outcomes = [], []
+    for state, (own, _, turn) in enumerate(rules.points.tolist()):
+        ends = [0] + [7 if own + turn + face >= 6 else turn + face for face in range(2, 7)]
+        for end in ends:
+            true[state, end * tells] += 1 / 6
+        if state in states:
+            shares = np.array([x for x in true[state] if x])
+            entropy.append(-(shares * np.log(shares)).sum())
+            shares = np.unique(ends, return_counts=True)[1] / 6
+            of_outcomes.append(-(shares * np.log(shares)).sum())
+    right = jnp.asarray(np.log(true + 1e-30), jnp.float32)
+    found = check_outcomes(networks, right, rules, states)
+    assert found["die_distance"] == pytest.approx(0, abs=1e-5)
+    assert found["die_told"] == pytest.approx(np.mean(entropy) / np.mean(of_outcomes))
+    assert found["die_told"] == pytest.approx(float(tells), abs=1e-6)
+    found = check_outcomes(networks, jnp.zeros_like(right), rules, states)
+    distance = np.mean([np.maximum(true[x] - 1 / codes, 0).sum() for x in states])
+    assert found["die_distance"] == pytest.approx(distance, rel=1e-5) and distance > 0.1
 
 
 def test_policies_of_pig_against_the_table():

@@ -100,6 +100,27 @@ def test_a_player_against_another_by_simulation():
     )
 
 
+def test_expected_results_are_those_of_sweeps_over_all_states():
+    """Random policies, mixed and pure ones, by iteration until nothing changes."""
+    draw = np.random.default_rng(0)
+    for goal in (2, 5, 8):
+        rules = pig_rules.make_rules(goal)
+        passes, states = rules.discount < 0, rules.num_states
+        mixed = 0.1 + 0.8 * draw.dirichlet([1, 1], states)  # so that sweeps come to an end
+        pure, hold = np.eye(2)[draw.integers(0, 2, states)], np.tile([1.0, 0.0], (states, 1))
+        for pair in ((mixed, pure), (pure, mixed), (mixed, mixed), (hold, mixed)):
+            values = np.zeros((2, states + 1))
+            for _ in range(1000):
+                for side, policy in enumerate(pair):
+                    after = np.where(passes, values[1 - side][rules.next_state],
+                                     values[side][rules.next_state])  # fmt: skip
+                    q = (rules.reward + rules.discount * after).mean(axis=-1)
+                    values[side, :-1] = (policy * q).sum(axis=1)
+            expected = values[0, 0], -values[1, 0]
+            assert pig_rules.expected_results(rules, *pair) == pytest.approx(expected, abs=1e-6)
+        assert pig_rules.expected_results(rules, hold, hold) == (0, 0)  # nobody ever wins
+
+
 def test_games_follow_the_rules_and_say_who_moves():
     env, rules = make_env(pig(), seed=1, num_envs=16), pig_rules.make_rules(GOAL)
     draw, last, faces, ends = np.random.default_rng(0), env.reset(), [], 0

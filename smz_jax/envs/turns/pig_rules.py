@@ -138,22 +138,48 @@ def expected_results(rules: PigRules, ours: np.ndarray, theirs: np.ndarray) -> t
     """The expected results of a policy against another: as player 0, who begins, and as player 1.
 
     Policies `[S, 2]` are chances of the actions. A game that never ends counts 0.
+
+    Points that are banked are never lost. So the positions of a pair of points depend on one
+    another (a turn may bring nothing) and on those of more points, and are solved from the goal
+    down, exactly: within a turn a value is `a + b y`, y that of the other one who begins a turn.
     """
+    goal = rules.goal
+    start = np.zeros((2, goal, goal))  # of who begins a turn, we or they, by own and other's points
+    chances = np.zeros((2, goal, goal, goal, 2))
+    for side, policy in enumerate((ours, theirs)):
+        chances[(side, *rules.points.T)] = policy
+    for total in range(2 * (goal - 1), -1, -1):
+        own = np.arange(max(0, total - goal + 1), min(total, goal - 1) + 1)
+        first = _turn(chances[0], start[1], own, total - own)
+        second = _turn(chances[1], start[0], own, total - own)
+        (a, b), (c, d) = first, (x[::-1] for x in second)  # of (i, j) and of (j, i)
+        ends = 1 - b * d > 1e-12
+        value = np.where(ends, (a + b * c) / np.where(ends, 1 - b * d, 1), 0)
+        start[0, own, total - own] = value
+        start[1, total - own, own] = np.where(ends, c + d * value, 0)
+    return float(start[0, 0, 0]), float(-start[1, 0, 0])
 
-    def moved(policy: np.ndarray, same: np.ndarray, other: np.ndarray) -> np.ndarray:
-        """Values of who moves by `policy`, by those in which the same one and the other moves."""
-        passes = rules.discount < 0
-        after = np.where(passes, other[rules.next_state], same[rules.next_state])
-        q = (rules.reward + rules.discount * after).mean(axis=-1)
-        return np.append((policy * q).sum(axis=1), 0.0)
 
-    first = second = np.zeros(rules.num_states + 1)  # of us to move, and of them to move
-    for _ in range(100_000):
-        old = first, second
-        first, second = moved(ours, first, second), moved(theirs, second, first)
-        if max(np.abs(x - y).max() for x, y in zip(old, (first, second), strict=True)) < TOLERANCE:
-            break
-    return float(first[0]), float(-second[0])
+def _turn(
+    chances: np.ndarray, after: np.ndarray, own: np.ndarray, other: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """A turn that begins at points `own`, `other` `[N]`: its value `a + b y`, see above.
+
+    `chances [goal, goal, goal, 2]` are the mover's, `after [goal, goal]` what the other one's turns
+    are worth to that one, known where the mover has banked something.
+    """
+    goal = len(after)
+    a, b = np.ones((goal + SIDES, len(own))), np.zeros((goal + SIDES, len(own)))
+    for turn in range(goal - 1, -1, -1):
+        goes_on = own + turn < goal  # else it is won
+        banked = np.minimum(own + turn, goal - 1)
+        hold, roll = chances[own, other, turn].T
+        later = slice(turn + 2, turn + SIDES + 1)
+        held = -after[other, banked] if turn else 0.0
+        value = hold * held + roll * a[later].sum(axis=0) / SIDES
+        slope = roll * (b[later].sum(axis=0) - 1) / SIDES - (hold if turn == 0 else 0.0)
+        a[turn], b[turn] = np.where(goes_on, value, 1.0), np.where(goes_on, slope, 0.0)
+    return a[0], b[0]
 
 
 def true_entropy(rules: PigRules) -> np.ndarray:
