@@ -207,7 +207,7 @@ def together(play: Callable[[], Experience]) -> Experience:
             raise
         kept = "the last good checkpoint is kept"
         raise ConfigError(f"process {jax.process_index()}: {error}; {kept}") from error
-    found = gather([played.games, played.restarts])
+    found = gather((played.games, played.restarts))
     for index, (_, restarts) in enumerate(found):
         if restarts and len(found) > 1:
             raise GameFault(f"the games of process {index} failed")

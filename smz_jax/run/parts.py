@@ -81,9 +81,9 @@ def make_parts(config: Config, timers: PhaseTimers) -> Parts:
     replay = make_replay(config, spec, mesh)
     # Where there are several processes, one alone plays evaluations, on a device of its own.
     home = None if mesh.is_multi_process else mesh
+    who: list[Any] = [(config.rollout.policy, mesh), (config.eval.policy, home)]
     deciders = {
-        pair: make_decide(networks, config, spec, policy=pair[0], mesh=pair[1])
-        for pair in ((config.rollout.policy, mesh), (config.eval.policy, home))
+        pair: make_decide(networks, config, spec, policy=pair[0], mesh=pair[1]) for pair in who
     }
     decide = deciders[config.eval.policy, home]
     embedding = jax.eval_shape(

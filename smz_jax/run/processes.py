@@ -68,24 +68,24 @@ def alone(make: Callable[[], T]) -> T:
 
     if jax.process_count() == 1:
         return make()
-    told, fault = None, None
+    answer: list[Any] = [None, None]
     if is_first():
         try:
-            told = make()
+            answer[0] = make()
         except ConfigError as error:
-            fault = [type(error).__name__, str(error)]
-    told, fault = gather([told, fault])[0]
+            answer[1] = [type(error).__name__, str(error)]
+    told, fault = gather(answer)[0]
     if fault:
         from smz_jax.envs import GameFault
 
         raise (GameFault if fault[0] == "GameFault" else ConfigError)(fault[1])
-    return told  # pyright: ignore[reportReturnType]
+    return told
 
 
 def cpu_seconds(timers: PhaseTimers) -> float | None:
     """CPU seconds of all processes so far; None: not known. All call this."""
     found = gather(timers.cpu_seconds)
-    return None if None in found else sum(found)  # pyright: ignore[reportArgumentType]
+    return None if None in found else sum(x for x in found if x is not None)
 
 
 class AgreedStop(StopSignal):

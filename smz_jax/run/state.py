@@ -178,8 +178,8 @@ def save(
         count = state.counters.count
         step = parts.steps(state.counters.iteration)
         state = state._replace(games=parts.source.games)
-        saved = alone(lambda: (former := store.saved_rows(step)) and former.as_json())
-        former = saved and SavedRows.from_json(saved)
+        saved = alone(lambda: x.as_json() if (x := store.saved_rows(step)) else None)
+        former = SavedRows.from_json(saved) if saved else None
         rows = take_rows(played_part(state.replay.experience), count, former, brought_home)
         arrays, counters = brought_home(state.arrays), _counters_json(parts, state)
         if is_first():

@@ -61,7 +61,7 @@ def main(processes: str, folder: Path, steps: int) -> None:
     for place, begun, count in ((one, "1", processes), (several, processes, "1")):
         text = run(place, *longer, "--processes", count)
         line = f"lanes and rings of {begun} processes are dealt to {count}"
-        assert line in text and f"resumed at {steps}" in text, text
+        assert line in text and f"resumed at {steps:,}" in text, text
     parts = make_parts(replace(read_config(several), processes=1), PhaseTimers())
     check_equal(state_of(one), state_of(several))
     print("the same")

@@ -75,7 +75,7 @@ def _checkpointer() -> ocp.Checkpointer:
     alone = ocp.options.MultiprocessingOptions(
         own, active_processes={own} if jax.process_count() > 1 else None
     )
-    options = {"multiprocessing_options": alone}
+    options: dict[str, Any] = {"multiprocessing_options": alone}
     handler = ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=False, **options)
     return ocp.Checkpointer(handler, **options)
 
