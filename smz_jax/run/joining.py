@@ -109,9 +109,12 @@ def _join(coordinator: str | None, count: int, index: int | None) -> None:
         given |= {"num_processes": count, "process_id": index}
         given |= {"coordinator_address": coordinator, "cluster_detection_method": "deactivate"}
     jax.config.update("jax_enable_preemption_service", False)  # it swallows SIGTERM
+    timer = threading.Timer(JOIN_SECONDS, _give_up, [count, coordinator])
+    timer.daemon = True
+    timer.start()
     try:
         jax.distributed.initialize(
-            initialization_timeout=JOIN_SECONDS,
+            initialization_timeout=2 * JOIN_SECONDS,  # it would abort, in many lines
             heartbeat_timeout_seconds=10**6,  # JAX would end processes in many lines
             shutdown_timeout_seconds=LEAVE_SECONDS,
             **given,
@@ -119,10 +122,20 @@ def _join(coordinator: str | None, count: int, index: int | None) -> None:
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ConfigError(f"{count} processes cannot be joined: {reason}") from None
+    finally:
+        timer.cancel()
     if global_state.process_id:
         sys.stdout.flush()
         with open(os.devnull, "wb") as nowhere:
             os.dup2(nowhere.fileno(), 1)
+
+
+def _give_up(count: int, coordinator: str | None) -> None:
+    """Ends this process in one line, since others do not come."""
+    where = f" at {coordinator}" if coordinator else ""
+    line = f"{count} processes did not come together{where} within {JOIN_SECONDS} seconds"
+    print(f"error: {line}", file=sys.stderr, flush=True)
+    os._exit(2)
 
 
 def _free_address(coordinator: str, host: str, port: int) -> str:

@@ -152,6 +152,19 @@ def test_a_port_that_is_taken_is_refused():
     assert "it must be HOST:PORT with a free port of the first process" in says
 
 
+def test_processes_that_do_not_come_are_not_waited_for_forever():
+    script = (
+        "from smz_jax.run import joining\n"
+        "joining.JOIN_SECONDS = 1\n"
+        "joining._join('127.0.0.1:9', 2, 1)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    line = "error: 2 processes did not come together at 127.0.0.1:9 within 1 seconds\n"
+    assert (done.returncode, done.stderr) == (2, line)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("processes", "steps"), [("2", "1152"), ("4", "128")])
 def test_a_run_in_processes_is_that_in_one_and_goes_on_in_others(start, tmp_path, processes, steps):
