@@ -109,7 +109,7 @@ class RayCluster:
     def __init__(self, address: str, jobs: int | None, preset: str) -> None:
         if importlib.util.find_spec("ray") is None:
             raise ConfigError("--engine ray needs Ray: pip install '.[ray]'")
-        self._ray = _connect(address, jobs)
+        self._ray = connect(address, jobs)
         found = self._ray.cluster_resources()
         gpus = int(found.get("GPU", 0))
         self._gpus = 1 if preset == "gpu" and gpus else 0
@@ -182,7 +182,7 @@ def _ray() -> Any:
     return importlib.import_module("ray")
 
 
-def _connect(address: str, jobs: int | None) -> Any:
+def connect(address: str, jobs: int | None) -> Any:
     """Ray, connected; raises ConfigError in one line."""
     for name, value in (("RAY_USAGE_STATS_ENABLED", "0"), ("RAY_DEDUP_LOGS", "0")):
         os.environ.setdefault(name, value)
