@@ -65,7 +65,7 @@ def split(argv: list[str]) -> tuple[ClusterRequest, str, list[str]]:
 def main() -> int:
     """Sends the processes to the cluster and waits; gives the exit code of the first that fails."""
     request, name, flags = split(sys.argv[1:])
-    experiment = getattr(importlib.import_module(f"experiments.{name}"), "EXPERIMENT", None)
+    experiment: Any = getattr(importlib.import_module(f"experiments.{name}"), "EXPERIMENT", None)
     require(experiment is not None, "EXPERIMENT", name, "one that trains")
     count = parse(flags, experiment).config.processes
     words = ["-m", f"experiments.{name}", *flags]
