@@ -12,7 +12,7 @@ import yaml
 
 from smz_jax.config.check import ConfigError, require
 from smz_jax.storage.documents.forms import Document, is_number
-from smz_jax.storage.documents.macro_form import LIBRARY, fold, is_macro_list
+from smz_jax.storage.documents.macro_form import LIBRARY, MAX_ACTIONS, fold, is_macro_list
 from smz_jax.storage.documents.results_json import GRID, LADDER, SUMMARY
 from smz_jax.storage.documents.verify_json import VERIFICATION
 from smz_jax.storage.estimate import Estimate, read_estimate
@@ -57,7 +57,8 @@ class RunData:
     @property
     def can_have_macros(self) -> bool:
         """Whether its actions are such that macros are looked for, as far as is known."""
-        return self.library.get("action_names") != []
+        names = self.library.get("action_names")
+        return names is None or 0 < len(names) <= MAX_ACTIONS
 
     @property
     def unit(self) -> str:

@@ -71,7 +71,7 @@ def check_library() -> None:
 
 def check_recordable(spec: EnvSpec) -> None:
     """Raises ConfigError in one line where a dataset cannot hold an environment's actions."""
-    parts = f"{len(spec.action_space.sizes)} parts, {spec.num_actions} actions"
+    parts = f"{spec.num_actions} of {len(spec.action_space.sizes)} numbers or choices"
     allowed = "one discrete choice: datasets hold no other actions"
     require(not spec.action_space.parts, f"action space of {spec.name}", parts, allowed)
     allowed = "1 or 2: a dataset says what one player gains"

@@ -10,9 +10,10 @@ import pytest
 
 from smz_jax.config.check import ConfigError
 from smz_jax.config.training import MacroConfig
-from smz_jax.macros.mine.keys import MAX_ACTIONS, PackedWindows, pack, unpack
+from smz_jax.macros.mine.keys import PackedWindows, pack, unpack
 from smz_jax.macros.mine.table import halve, init_table, merge, table_size
 from smz_jax.macros.mine.windows import PlayRows, init_carry, play_windows
+from smz_jax.storage.documents.macro_form import MAX_ACTIONS
 from tests.support import macro_twin as twin
 
 A = 3

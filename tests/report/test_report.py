@@ -278,10 +278,10 @@ def test_plain_muzero_has_no_dead_codebook(tmp_path):
 
 def test_no_gate_of_macros_is_told_of_where_there_can_be_none(tmp_path):
     path, told = write_run(tmp_path / "breakout" / "a", iterations=5), []
-    for names in (["NOOP", "FIRE"], []):
+    for names in (["NOOP", "FIRE"], [], [str(x) for x in range(256)]):
         edit(path, "macros.json", lambda x, names=names: x.update(macros=[], action_names=names))
         told.append([x for x in find_warnings([load_run(path)]) if "No macro is sound" in x])
-    assert told[0] and not told[1]
+    assert told[0] and not told[1] and not told[2]
 
 
 def test_cut_games_are_told(tmp_path):

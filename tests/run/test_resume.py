@@ -35,6 +35,7 @@ from smz_jax.storage.run_dir import versions
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
 STEPS = 320
+PARTS = "tests.support.gym_worlds:Composed-v0"
 TIMES = ("time/", "speed/", "wall_seconds", "cpu_seconds")
 
 
@@ -44,6 +45,7 @@ def make_config(experiment="gridworld", *flags):
     experiments = {
         "gridworld": Experiment("gridworld", "grid", base),
         "breakout": Experiment("breakout", "atari", {"env.id": "Breakout"}),
+        "parts": Experiment("parts", "gym", {"env.suite": "gym", "env.id": PARTS}),
     }
     common = ("--total_env_steps", str(STEPS), "--checkpoint_every_env_steps", "96")
     common += ("--env.rebuild_every", "19", "--eval.every_env_steps", "128")
@@ -63,6 +65,11 @@ GRID = make_config("gridworld", "--network.family", "mlp", "--network.no_input_n
 STICKY = make_config("breakout", "--env.mode", "stochastic", "--eval.no_check_model",
                      "--eval.no_baselines", "--reanalyse.ratio", "0.5",
                      "--reanalyse.order", "sampled", "--reanalyse.mode", "chance")  # fmt: skip
+
+# Drawn candidates of a choice and a number.
+DRAWN = make_config("parts", "--env.kwargs", '{"kind": "mixed"}', "--search.sampled_actions", "8",
+                    "--network.number_policy", "gaussian", "--reanalyse.ratio", "0.5",
+                    "--eval.no_check_model", "--eval.no_baselines")  # fmt: skip
 
 
 def run_to(config, folder, monkeypatch, stop_after=None, *, resume=False):
@@ -142,6 +149,12 @@ def test_a_stopped_run_of_the_grid_goes_on_bit_for_bit(
     (_, counters), rows, _ = whole(GRID, monkeypatch)
     assert [row["reanalyse/rows"] for row in rows if "reanalyse/rows" in row] == [16] * 9
     assert counters["cursor"] % 32 not in (0, counters["count"] % 32)
+
+
+def test_a_stopped_run_that_draws_candidates_goes_on_bit_for_bit(
+    tmp_path, whole, shared_programs, monkeypatch
+):
+    assert_goes_on(DRAWN, tmp_path, whole, monkeypatch, [4], forget=shared_programs)
 
 
 def test_rows_that_were_reanalysed_after_a_save_are_in_the_next(tmp_path):

@@ -19,10 +19,14 @@ from smz_jax.config.training import MacroConfig
 from smz_jax.macros.compression.selection import select
 from smz_jax.macros.library.controls import shuffled
 from smz_jax.macros.library.listing import Wanted
-from smz_jax.macros.mine.keys import MAX_ACTIONS
 from smz_jax.report.style import RC, save_figure
 from smz_jax.storage.checkpoint import CheckpointStore
-from smz_jax.storage.documents.macro_form import check_fits, decode, write_macros_json
+from smz_jax.storage.documents.macro_form import (
+    MAX_ACTIONS,
+    check_fits,
+    decode,
+    write_macros_json,
+)
 from smz_jax.storage.run_dir import WRITABLE, can_write
 from smz_jax.types import is_end
 

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from smz_jax.config.check import require
+from smz_jax.storage.documents.macro_form import MAX_ACTIONS
 from smz_jax.types import Array, Space
 
-MAX_ACTIONS = 255
 MAX_LENGTH = 8
 
 

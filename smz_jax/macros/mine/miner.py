@@ -18,10 +18,11 @@ from smz_jax.macros.mine.buckets import (
     init_buckets,
     update_buckets,
 )
-from smz_jax.macros.mine.keys import MAX_ACTIONS, PackedWindows, why_no_macros
+from smz_jax.macros.mine.keys import PackedWindows, why_no_macros
 from smz_jax.macros.mine.table import halve, init_table, merge
 from smz_jax.macros.mine.windows import PlayCarry, PlayRows, init_carry, play_windows, tree_windows
 from smz_jax.model.lanes import LANES, WHOLE, lay, over_lanes, own_sums
+from smz_jax.storage.documents.macro_form import MAX_ACTIONS
 from smz_jax.types import (
     LEAPT,
     Array,

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 
 from smz_jax.config.check import require
 from smz_jax.config.training import MacroConfig
-from smz_jax.macros.mine.keys import MAX_ACTIONS, PackedWindows, check_num_actions, pack, unpack
-from smz_jax.storage.documents.macro_form import GATES
+from smz_jax.macros.mine.keys import PackedWindows, check_num_actions, pack, unpack
+from smz_jax.storage.documents.macro_form import GATES, MAX_ACTIONS
 from smz_jax.types import Array, MacroTable
 
 EVIDENCE = ("windows", "squares", "trials", "held", *GATES)

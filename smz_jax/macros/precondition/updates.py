@@ -29,12 +29,12 @@ from smz_jax.config.training import MacroConfig
 from smz_jax.macros.judge.evidence import count_trials, outcomes, status, weigh
 from smz_jax.macros.judge.trials import make_replayed
 from smz_jax.macros.mine.buckets import BucketState, assign_buckets
-from smz_jax.macros.mine.keys import MAX_ACTIONS
 from smz_jax.macros.mine.table import EVIDENCE, table_size
 from smz_jax.macros.precondition.network import PreconditionHead, reset_columns
 from smz_jax.macros.precondition.quality import Tally, count, fit_temperature, forget, init_tally
 from smz_jax.macros.precondition.slots import MacroSlots, assign_slots, init_slots, slot_targets
 from smz_jax.model.steps import imagine, predict
+from smz_jax.storage.documents.macro_form import MAX_ACTIONS
 from smz_jax.types import Array, EnvSpec, MacroTable, Networks, Params, ReplaySample, Trajectory
 
 HELD_OUT = 8

@@ -18,6 +18,8 @@ from smz_jax.storage.documents.forms import COUNTS, SHARE, every, fields, kind, 
 from smz_jax.storage.files import atomic_write_text
 
 SCHEMA = 4
+MAX_ACTIONS = 255
+"""Of a game with macros: an action is a byte of a sequence's key."""
 STATUS_NAMES = ("candidate", "sound", "refuted")
 """Of a macro, in the order of `macros.judge.evidence`'s numbers."""
 ARROW = " → "
