@@ -30,8 +30,8 @@ LONGER = {
     "total_env_steps": 8192, "learner.updates_per_env_step": 1, "learner.schedule_steps": 8000,
     "network.hidden_size": 128, "network.reward_transform": "none", "network.reward_support": 5,
     "network.value_support": 10, "network.reward_sees_afterstate": None, "loss.reward": 4,
-    "reanalyse.ratio": 1, "search.num_simulations": 32, "macro.head_learning_rate": 0,
-    "eval.num_games": 100, "eval.no_baselines": None,
+    "reanalyse.ratio": 1, "search.num_simulations": 32, "search.gumbel_value_scale": 1,
+    "macro.head_learning_rate": 0, "eval.num_games": 100, "eval.no_baselines": None,
 }  # fmt: skip
 
 
