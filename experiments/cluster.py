@@ -9,10 +9,7 @@ into --logs. Ctrl-C stops all, with a checkpoint saved.
 import dataclasses
 import importlib
 import os
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +18,7 @@ from typing import Annotated, Any
 from smz_jax.config.check import Between, Checked, ConfigError, require
 from smz_jax.config.cli import parse, read_request
 from smz_jax.config.process import command_names, run_main
-from smz_jax.run.joining import COORDINATOR, PROCESS_ID
+from smz_jax.run.joining import COORDINATOR, PROCESS_ID, free_port
 
 PLACE_SECONDS = 60.0
 """That a cluster has to make room for all processes in."""
@@ -112,10 +109,8 @@ def reserve(ray: Any, request: ClusterRequest, count: int) -> Any:
 
 def meeting_point() -> str:
     """On the node of the first process: an address that the others reach it by."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        port = probe.getsockname()[1]
-    return f"{importlib.import_module('ray').util.get_node_ip_address()}:{port}"
+    host = importlib.import_module("ray").util.get_node_ip_address()
+    return f"{host}:{free_port('')}"
 
 
 def run_process(words: list[str], given: Mapping[str, str], root: str, log: Path) -> int:
@@ -123,24 +118,10 @@ def run_process(words: list[str], given: Mapping[str, str], root: str, log: Path
 
     A cancelled task's process gets SIGTERM, and saves with the others.
     """
-    here = root if Path(root).is_dir() else os.getcwd()  # of `ray job submit --working-dir`
+    from experiments.sweep.ray_engine import run_command
+
     with open(log, "wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, *words],
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=file,
-            env={**os.environ, **given},
-            cwd=here,
-            start_new_session=True,
-        )
-    try:
-        # Not `wait`: Ray interrupts between two instructions of Python, not a system call.
-        while process.poll() is None:
-            time.sleep(POLL_SECONDS)
-    except KeyboardInterrupt:
-        process.terminate()
-    return process.wait()
+        return run_command([sys.executable, *words], given, root, file)
 
 
 def follow(ray: Any, tasks: list[Any], logs: Path) -> int:

@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from experiments.sweep.engines import is_pinned, process_settings, processor_name, write_record
 from experiments.sweep.jobs import Job
@@ -151,7 +151,6 @@ def run_job(job: Job, given: Mapping[str, str], root: str) -> int:
     Ray calls it again elsewhere when a node is lost, and the command then continues the run. A
     cancelled task's process gets SIGTERM, and saves.
     """
-    here = root if Path(root).is_dir() else os.getcwd()  # of `ray job submit --working-dir`
     if not job.run_dir.parent.is_dir():
         return UNSEEN
     _wait_for(job.run_dir)
@@ -160,15 +159,27 @@ def run_job(job: Job, given: Mapping[str, str], root: str) -> int:
     write_record(job, words, job.cores, processor_name())
     _note_node(job)
     with open(job.log, "ab") as log:
-        streams: Any = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
-        process = subprocess.Popen(
-            words,
-            **streams,
-            env={**os.environ, **given},
-            cwd=here,
-            start_new_session=True,
-            preexec_fn=_end_with_parent,  # a node's process goes with its task, after saving
-        )
+        # A node's process goes with its task, after saving.
+        return run_command(words, given, root, log, preexec_fn=_end_with_parent)
+
+
+def run_command(
+    words: Sequence[str], given: Mapping[str, str], root: str, log: IO[bytes], **how: Any
+) -> int:
+    """On a node: runs a command in `root`, if that is there, to its end; gives its exit code.
+
+    A cancelled task's process gets SIGTERM. `how` goes to `subprocess.Popen`.
+    """
+    process = subprocess.Popen(
+        words,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        env={**os.environ, **given},
+        cwd=root if Path(root).is_dir() else os.getcwd(),  # of `ray job submit --working-dir`
+        start_new_session=True,
+        **how,
+    )
     try:
         # Not `wait`: Ray interrupts between two instructions of Python, not a system call.
         while process.poll() is None:

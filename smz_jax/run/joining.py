@@ -72,7 +72,7 @@ def joined(invocation: Invocation) -> Iterator[None]:
             _join(None, count, None)
             stack.enter_context(_listening())
         else:
-            address, helpers = f"127.0.0.1:{_free_port()}", []
+            address, helpers = f"127.0.0.1:{free_port('127.0.0.1')}", []
             stack.enter_context(_spawned(invocation, address, helpers))
             _join(address, count, 0)
         prepare_jax(fast)
@@ -84,9 +84,10 @@ def joined(invocation: Invocation) -> Iterator[None]:
         jax.distributed.shutdown()
 
 
-def _free_port() -> int:
+def free_port(host: str) -> int:
+    """A port that is free now, of the host's address; of any of this machine's if that is empty."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((host, 0))
         return probe.getsockname()[1]
 
 
