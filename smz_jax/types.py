@@ -216,7 +216,8 @@ class Networks(NamedTuple):
 
 
 LEAPT = 2.0
-"""Entropy of an edge that a jump took: the model itself said nothing of it, so none is mined."""
+"""Entropy of an edge that a jump took: the model itself said nothing of it, so none is mined. So
+the miner sees a played step that followed a macro."""
 
 
 class NodeEmbedding(NamedTuple):
@@ -254,6 +255,8 @@ class Decision(NamedTuple):
     search: SearchOutput
     embedding: Array  # [B, ...] of the root
     transition_entropy: Array  # [B] normalised H(sigma) of the chosen action
+    follows: Any = None  # [B] bool, the action is that of a macro which the lane has begun, not the
+    #                      search's; None: macros are not played to their end
 
 
 class Trajectory(NamedTuple):
@@ -291,6 +294,7 @@ class Experience(NamedTuple):
     metrics: dict[str, Any]  # counts, on the device
     restarts: int  # how often games that failed were opened anew meanwhile
     replay: Any = None  # the replay's state with the rows in it
+    follows: Any = None  # [B, T] bool, as in `Decision`: no macro is mined of such steps
 
 
 def is_end(discount: Any) -> Any:

@@ -19,6 +19,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from smz_jax.acting.agent import exploration
+from smz_jax.acting.plans import goes_on, no_plans
 from smz_jax.config.settings import Config
 from smz_jax.envs.rebuilt import GamesState, join_states, own_state
 from smz_jax.model.lanes import count_processes, from_own, of_all_processes, to_own
@@ -73,6 +74,7 @@ class _Pool:
         self.env, self.rng_key, self.scores = env, rng_key, GameScores(env.num_envs)
         self.steps: list[Timestep] = []  # the last one is where it stands; none before a reset
         self.decisions: list[Decision] = []  # of each action sent; without trees
+        self.plans: Any = None  # [B, L] of the macros that are played; None: none is
 
 
 class Actor:
@@ -91,6 +93,7 @@ class Actor:
         add: `Replay.add_donated`; None: rows are given and not kept, and so without a replay.
         mesh: of the run's devices; if they are of several processes, `envs` have the lanes of this
             one, and all processes play together.
+        follow: as `make_follow` gives it; None: macros are not played to their end.
     """
 
     def __init__(
@@ -103,7 +106,9 @@ class Actor:
         watch: Callable[..., None],
         add: Callable[[Any, Trajectory], Any] | None = None,
         mesh: Mesh | None = None,
+        follow: Callable[..., tuple[Decision, Any]] | None = None,
     ) -> None:
+        self._follow = follow
         self._mesh, self._shares = mesh, count_processes(mesh)
         self.envs, self._config, self._decide, self._add = envs, config, decide, add
         self._timers, self._watch = timers, watch
@@ -134,21 +139,28 @@ class Actor:
         before = self._restarts
         for pool in pools:
             pool.steps, pool.decisions = pool.steps[-1:], []
+            if self._follow:
+                lanes = pool.env.num_envs * self._shares
+                pool.plans = no_plans(lanes, config.network.jump_length, self._mesh)
         for _ in range(config.rollout.length):
             decisions = []
             for pool, other in zip(pools, pools[1:] + pools[:1], strict=True):
                 self._receive(pool, games)
                 now = pool.steps[-1]
+                invalid = from_own([now.invalid_actions], self._mesh)
                 with timers("search"):  # where the device is asynchronous it runs on
                     decision = self._decide(
                         params,
                         pool.rng_key,
                         np.int32(self.count),
                         from_own([now.observation], self._mesh),
-                        from_own([now.invalid_actions], self._mesh),
+                        invalid,
                         *settings,
                         np.float32(1.0),
                     )
+                    if self._follow:
+                        given = decision, invalid, from_own([goes_on(now)], self._mesh)
+                        decision, pool.plans = self._follow(params, pool.plans, *given)
                 self._receive(other, games)
                 with timers("search"):
                     action = to_own(decision.search.action, self._mesh)
@@ -170,12 +182,14 @@ class Actor:
             }
             done = played.search.usage or {}
             metrics |= {f"search/{name}": jnp.mean(x) for name, x in done.items()}
+            if self._follow:
+                metrics["rollout/macro_steps"] = jnp.mean(played.follows, dtype=jnp.float32)
             steps = [pool.steps for pool in pools]
             rows = join_rows(steps, played, learner_step, self._mesh)
             replay = (
                 self._add(replay_state, rows) if self._add and replay_state is not None else None
             )
-        return Experience(rows, games, metrics, self._restarts - before, replay)
+        return Experience(rows, games, metrics, self._restarts - before, replay, played.follows)
 
     @property
     def _restarts(self) -> int:

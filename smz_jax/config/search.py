@@ -102,12 +102,16 @@ class SearchConfig(Checked, section="search"):
 
 
 def check_planning(
-    need: Callable[[str, bool, str], None], network: Any, search: SearchConfig, macro: Any
+    need: Callable[[str, bool, str], None],
+    network: Any,
+    search: SearchConfig,
+    rollout: Any,
+    macro: Any,
 ) -> None:
     """Checks which settings of planning with jumps and macros go together.
 
-    `need(name, fits, allowed)` refuses the setting of that name where it does not fit; `network`
-    and `macro` are the settings of those names.
+    `need(name, fits, allowed)` refuses the setting of that name where it does not fit; `network`,
+    `rollout` and `macro` are the settings of those names.
     """
     jumps, gains = network.jump_length > 0, network.gain_slots > 0
     for name, wanted in (
@@ -121,5 +125,8 @@ def check_planning(
     learned = macro.head_learning_rate > 0 or not gains
     allowed = "above 0 where network.gain_slots is: slots have no owners otherwise"
     need("macro.head_learning_rate", learned, allowed)
+    plays = search.macros and rollout.policy == "search"
+    allowed = "false where search.macros is, and where rollout.policy is prior"
+    need("rollout.execute_macros", plays or not rollout.execute_macros, allowed)
     every = search.sampled_actions is None or not search.macros
     need("search.sampled_actions", every, "unset where search.macros is true")

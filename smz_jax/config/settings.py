@@ -211,7 +211,7 @@ class Config(Checked):
         fits = self.network.decoder_target != "balanced_difference" or self.env.frame_stack > 1
         need("network.decoder_target", fits, "another one while env.frame_stack is 1")
 
-        check_planning(need, self.network, self.search, self.macro)
+        check_planning(need, self.network, self.search, self.rollout, self.macro)
         fits = self.network.embedding_scale != "simplex" or self.network.embedding_size % 8 == 0
         allowed = "a multiple of 8 where network.embedding_scale is simplex"
         need("network.embedding_size", fits, allowed)
@@ -246,6 +246,7 @@ class Config(Checked):
             need("devices", self.devices == 1, "1 with a dataset")
             need("processes", self.processes == 1, "1 with a dataset")
             need("reanalyse.order", self.reanalyse.order == "sweep", "sweep with a dataset")
+            need("rollout.execute_macros", not self.rollout.execute_macros, "false with a dataset")
         need("total_env_steps", self.total_env_steps >= self.iteration_steps, allowed)
         allowed = f"a divisor of env.num_envs = {lanes}"
         need("rollout.pools", lanes % self.rollout.pools == 0, allowed)

@@ -32,6 +32,10 @@ class RolloutConfig(Checked, section="rollout"):
     """Shape of both schedules."""
     schedule_fraction: Annotated[float, Between(0.0, 1.0, "(]")] = 0.5
     """Share of the run's environment steps over which both schedules run."""
+    execute_macros: bool = False
+    """A macro whose edge the root's search took more often than its first action's own is played
+    to its end, as long as it is valid, certain, and the game goes on (docs/planning.md). In
+    training alone. Needs search.macros."""
 
 
 @dataclass(frozen=True)

@@ -163,12 +163,20 @@ _add(
 _add(
     "planning",
     "Planning with jumps and macros",
-    "What a search did, on average: which share of its simulations went through a macro, how "
-    "many steps of the game deep they ended, and how often it called the model's functions and the "
-    "jump. And how good the head is that says what macros gain, on held-out states: of the best "
-    "gain the share that its choice realises, and the share of what it holds certain that is not. "
-    "Marked: from where on a search may use macros.",
-    Plot("simulations through a macro", [Line("search/macro_simulations")], scale="share"),
+    "What a search did, on average: which share of its simulations went through a macro (and of "
+    "the steps of play, which share followed one), how many steps of the game deep they ended, "
+    "and how often it called the model's functions and the jump. And how good the head is that "
+    "says what macros gain, on held-out states: of the best gain the share that its choice "
+    "realises, and the share of what it holds certain that is not. Marked: from where on a search "
+    "may use macros.",
+    Plot(
+        "through a macro",
+        [
+            Line("search/macro_simulations", "simulations", style.BLUE),
+            Line("rollout/macro_steps", "steps of play", style.ORANGE, "--"),
+        ],
+        scale="share",
+    ),
     Plot("depth in steps of the game", [Line("search/depth")]),
     Plot(
         "calls of a search",

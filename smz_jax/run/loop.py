@@ -150,7 +150,7 @@ def iterate(parts: Parts, state: RunState) -> tuple[RunState, dict[str, Any]]:
     params = acting_params(state.train, parts.config)
     played = together(lambda: parts.source.next(params, state.train.step, state.replay))
     with timers("macros"):
-        macros, counts, entropy = parts.miner.end_rollout(played.rows)
+        macros, counts, entropy = parts.miner.end_rollout(played.rows, played.follows)
         totals = MacroStats(*map(sum, zip(counters.macro_totals, counts, strict=True)))
         found = mining_row(macros.table, totals, parts.config.macro)
     env_steps, before = map(parts.steps, (counters.iteration + 1, counters.iteration))

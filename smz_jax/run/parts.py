@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from smz_jax.acting.actor import Actor
 from smz_jax.acting.agent import Agent, make_decide
+from smz_jax.acting.plans import make_follow
 from smz_jax.config.check import require
 from smz_jax.config.seeds import HEAD_KEY
 from smz_jax.config.settings import Config
@@ -134,6 +135,7 @@ def make_parts(config: Config, timers: PhaseTimers) -> Parts:
             miner.watch,
             replay.add_donated,
             mesh,
+            make_follow(networks, config, mesh) if config.rollout.execute_macros else None,
         ),
         demonstrations=shown,
         transfer=transfer,
@@ -162,6 +164,7 @@ def open_games(
     watch: Callable[..., None],
     add: Callable[..., Any] | None = None,
     mesh: Mesh | None = None,
+    follow: Callable[..., Any] | None = None,
 ) -> Actor:
     """Opens the training games, one vector for each pool, and who plays them; see `Actor`."""
     of_pool = config.env.num_envs // config.rollout.pools
@@ -179,7 +182,7 @@ def open_games(
         return RebuiltEnv(make, config.env.rebuild_every)
 
     envs = [pool(first + lane) for lane in range(0, config.env.num_envs, of_pool)]
-    return Actor(envs, config, decide, rng_key, timers, watch, add, mesh)
+    return Actor(envs, config, decide, rng_key, timers, watch, add, mesh, follow)
 
 
 def no_reanalyse(params: Params, replay_state: Any, *, cursor: int, **at: Any) -> Reanalysed:

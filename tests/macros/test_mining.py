@@ -54,8 +54,8 @@ class Mining:
         self.miner.watch(*decisions)
         self.steps += 1
 
-    def end_rollout(self, rows):
-        self.state, counts, entropy = self.miner.end_rollout(rows)
+    def end_rollout(self, rows, follows=None):
+        self.state, counts, entropy = self.miner.end_rollout(rows, follows)
         self.totals = MacroStats(*(a + b for a, b in zip(self.totals, counts, strict=True)))
         self.miner.begin(self.state, self.steps)
         row = mining_row(self.state.table, self.totals, self.settings)
@@ -218,6 +218,27 @@ def test_windows_have_the_buckets_of_their_start_nodes(mined):
     for ours, theirs in zip(found.windows, expected, strict=True):
         np.testing.assert_array_equal(ours[exists], theirs[exists])
     assert len(set(np.asarray(expected.bucket)[exists].tolist())) > 2
+
+
+def test_steps_that_follow_a_macro_are_not_mined(mined):
+    """The same play once more: no window has such a step, and the others are as they were."""
+    _, rows, decisions, _ = mined
+    follows = np.random.default_rng(0).random(rows.action.shape) < 0.3
+    miner = Mining(make_config())
+    for t, decision in enumerate(decisions):
+        miner.watch(jax.tree.map(jnp.asarray, decision))
+        if (t + 1) % T == 0:
+            part = slice(t + 1 - T, t + 1)
+            these = jax.tree.map(lambda x, part=part: jnp.asarray(x[:, part]), rows)
+            miner.end_rollout(these, jnp.asarray(follows[:, part]))
+    marked = rows._replace(transition_entropy=np.where(follows, 1.0, rows.transition_entropy))
+    table, tree, play = twin_of(miner, marked, decisions, make_config().macro)
+    table.assert_equals(miner.state.table, buckets=False)
+    assert miner.totals.certain_tree == tree["certain"]
+    assert 0 < miner.totals.certain_play == play["certain"] < mined[0].totals.certain_play
+    # The last row of a lane is not decided yet, and one before a first observation is not real.
+    real = ~rows.is_first[:, 1:]
+    assert play["seen"] - miner.totals.transitions_play == (real & follows[:, :-1]).sum()
 
 
 def test_plain_policy_mines_played_games_only():

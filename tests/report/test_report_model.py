@@ -155,7 +155,7 @@ def test_what_searches_did_with_jumps_is_shown_where_it_was_measured(run, tmp_pa
         append_row(path, {"env_steps": 100, name: 0.5})
     plots = draw("planning", [load_run(path)]).axes
     assert [axes.get_title() for axes in plots if axes.lines][:2] == [
-        "simulations through a macro",
+        "through a macro",
         "depth in steps of the game",
     ]
     assert not panels.PANELS["planning"].shown([run])

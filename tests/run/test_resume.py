@@ -60,7 +60,7 @@ GRID = make_config("gridworld", "--network.family", "mlp", "--network.no_input_n
                    "--reanalyse.ratio", "0.5", "--replay.capacity", "128",
                    "--network.jump_length", "2", "--learner.jump_every", "2",
                    "--search.collapse_threshold", "0.5", "--search.jump_collapses",
-                   "--network.gain_slots", "4", "--search.macros",
+                   "--network.gain_slots", "4", "--search.macros", "--rollout.execute_macros",
                    "--macro.head_learning_rate", "1e-3")  # fmt: skip
 STICKY = make_config("breakout", "--env.mode", "stochastic", "--eval.no_check_model",
                      "--eval.no_baselines", "--reanalyse.ratio", "0.5",
@@ -147,6 +147,7 @@ def test_a_stopped_run_of_the_grid_goes_on_bit_for_bit(
 ):
     assert_goes_on(GRID, tmp_path, whole, monkeypatch, stops, forget=shared_programs)
     (_, counters), rows, _ = whole(GRID, monkeypatch)
+    assert all("rollout/macro_steps" in row for row in rows if "iteration" in row)
     assert [row["reanalyse/rows"] for row in rows if "reanalyse/rows" in row] == [16] * 9
     assert counters["cursor"] % 32 not in (0, counters["count"] % 32)
 

@@ -132,8 +132,13 @@ class Miner:
             self.state, self._waiting = self.state._replace(buckets=buckets), []
             self._found.append(found)
 
-    def end_rollout(self, rows: Trajectory) -> tuple[MacroState, MacroStats, float]:
+    def end_rollout(
+        self, rows: Trajectory, follows: Array | None = None
+    ) -> tuple[MacroState, MacroStats, float]:
         """Merges the windows of the rollout that was watched, `rows`, into the table.
+
+        No window has a step that `follows [B, T]` a macro: what is played because it is a macro
+        must not count for it. None: no step does.
 
         Returns:
             The state, what was searched for macros in this rollout (ints), and the mean normalised
@@ -141,6 +146,9 @@ class Miner:
         """
         assert self._found and not self._waiting, "watch comes first, for each step"
         rows = rows._replace(frame=None, invalid_actions=None, action_weights=None)
+        if follows is not None:
+            entropy = jnp.where(follows, LEAPT, rows.transition_entropy)
+            rows = rows._replace(transition_entropy=entropy)
         frozen = self._steps >= self._warmup_steps
         halves = self._are_halved_by(self._steps) > self._are_halved_by(self._steps - self._length)
         self.state, counts, entropy = self._merge(self.state, self._found, rows, frozen, halves)

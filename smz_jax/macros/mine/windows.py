@@ -31,7 +31,8 @@ class PlayRows(NamedTuple):
     """Rows of played games, as in `Trajectory`; also the carry from one rollout to the next."""
 
     action: Array  # [B, T] int32; -1 marks a row that does not exist (only in the first carry)
-    entropy: Array  # [B, T] float32, normalised H(sigma) of the played action
+    entropy: Array  # [B, T] float32, normalised H(sigma) of the played action; `LEAPT` where no
+    #                 search chose it
     reward: Array  # [B, T] float32
     discount: Array  # [B, T] float32, 0 where the transition ended the episode, below 0 where it
     #                  gave the turn to the other player
@@ -179,6 +180,7 @@ def _play_steps(rows: PlayRows, threshold: float) -> _Steps:
     real = (index > 0) & (shifted(rows.action) >= 0) & ~rows.is_first
     entropy = shifted(rows.entropy).astype(jnp.float32)
     reward = shifted(rows.reward).astype(jnp.float32)
+    real &= entropy < LEAPT
     return _Steps(
         up=jnp.maximum(index - 1, 0),
         action=shifted(rows.action).astype(jnp.int32),
