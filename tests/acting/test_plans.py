@@ -110,7 +110,7 @@ class OfNodes(NamedTuple):
 
 
 def catch_actor(decisions, length=14):
-    """Plays Catch; each search decides for 1, by the macro 1, 2, 0; the model is always certain."""
+    """Plays Catch; each search decides for 1, by the macro 1, 2, 0; all is certain."""
     config = dataclasses.replace(
         toy.toy_config(),
         rollout=RolloutConfig(length=length, execute_macros=True),
@@ -130,6 +130,7 @@ def catch_actor(decisions, length=14):
         lanes = len(observation)
         macro = jnp.broadcast_to(jnp.int32([[1, 2, 0]]), (lanes, 1, 3))
         visits = jnp.broadcast_to(jnp.int32([[0, 1, 0, 3, 0, 0]]), (lanes, 1, 6))
+        visits = visits.at[-1, 0, 1].set(3)  # of the last lane, as often by the action alone
         zeros = jnp.zeros(lanes)
         search = SearchOutput(
             jnp.ones(lanes, jnp.int32), jnp.eye(3)[jnp.ones(lanes, jnp.int32)], zeros,
@@ -156,9 +157,12 @@ def test_plans_end_with_games_and_with_rollouts():
             plan = plan or [1, 2, 0]
             wanted.append(plan.pop(0))
         follows = np.array(wanted[-14:]) != 1
-        np.testing.assert_array_equal(played.rows.action, [wanted[-14:]] * toy.B)
-        np.testing.assert_array_equal(played.follows, [follows] * toy.B)
-        assert float(played.metrics["rollout/macro_steps"]) == pytest.approx(follows.mean())
+        lanes = toy.B - 1
+        np.testing.assert_array_equal(played.rows.action[:-1], [wanted[-14:]] * lanes)
+        np.testing.assert_array_equal(played.follows[:-1], [follows] * lanes)
+        assert np.all(played.rows.action[-1] == 1) and not np.any(played.follows[-1])
+        share = follows.mean() * lanes / toy.B
+        assert float(played.metrics["rollout/macro_steps"]) == pytest.approx(share)
         assert not np.any(played.rows.action_weights[..., [0, 2]])
         expected = np.where(follows, -(0.9999 * np.log(0.9999)) / np.log(2), 0.5)
         np.testing.assert_allclose(played.rows.transition_entropy[0], expected, atol=2e-3)
