@@ -125,8 +125,8 @@ def check_planning(
     learned = macro.head_learning_rate > 0 or not gains
     allowed = "above 0 where network.gain_slots is: slots have no owners otherwise"
     need("macro.head_learning_rate", learned, allowed)
-    plays = search.macros and rollout.policy == "search"
-    allowed = "false where search.macros is, and where rollout.policy is prior"
-    need("rollout.execute_macros", plays or not rollout.execute_macros, allowed)
+    plain, where = not rollout.execute_macros, "where rollout.execute_macros is true"
+    need("search.macros", plain or search.macros, f"true {where}")
+    need("rollout.policy", plain or rollout.policy == "search", f"search {where}")
     every = search.sampled_actions is None or not search.macros
     need("search.sampled_actions", every, "unset where search.macros is true")

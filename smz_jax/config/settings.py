@@ -246,7 +246,8 @@ class Config(Checked):
             need("devices", self.devices == 1, "1 with a dataset")
             need("processes", self.processes == 1, "1 with a dataset")
             need("reanalyse.order", self.reanalyse.order == "sweep", "sweep with a dataset")
-            need("rollout.execute_macros", not self.rollout.execute_macros, "false with a dataset")
+            plain, where = not self.rollout.execute_macros, "where rollout.execute_macros is true"
+            need("dataset", plain, f"unset {where}")
         need("total_env_steps", self.total_env_steps >= self.iteration_steps, allowed)
         allowed = f"a divisor of env.num_envs = {lanes}"
         need("rollout.pools", lanes % self.rollout.pools == 0, allowed)
