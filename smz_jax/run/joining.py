@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import IO, Any
 
 from smz_jax.config.check import ConfigError, require
@@ -166,6 +167,22 @@ def _connect() -> None:
     if jax.default_backend() == "cpu":
         # JAX keeps the first one's programs for the next start; on CPUs each process has its own.
         global_state.process_id = 0
+        yield_to_computation()
+
+
+def yield_to_computation() -> None:
+    """Gives threads of this process that wait for sockets the lowest priority, where that is known.
+
+    Gloo's asks without a pause while an exchange is under way. On the core of the thread that
+    computes an exchange of a few numbers took 3.6 ms so, a turn of the scheduler, in place of 0.16.
+    """
+    for _ in range(5):  # one that is just awake is not seen
+        for thread in Path("/proc/self/task").glob("*"):
+            with contextlib.suppress(OSError):  # it ended, or the system does not tell
+                where = (thread / "wchan").read_text()
+                if "epoll" in where or where == "ep_poll":
+                    os.setpriority(os.PRIO_PROCESS, int(thread.name), 19)
+        time.sleep(0.02)
 
 
 @contextlib.contextmanager

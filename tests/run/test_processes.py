@@ -1,9 +1,11 @@
 """Several processes: how they are joined, agree and end; a whole run in them is slow."""
 
 import os
+import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from experiments.gridworld import EXPERIMENT
 from smz_jax.config.check import ConfigError
 from smz_jax.config.cli import parse
 from smz_jax.run.from_python import train
-from smz_jax.run.joining import Helper, joined, shares
+from smz_jax.run.joining import Helper, joined, shares, yield_to_computation
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -77,6 +79,36 @@ def test_a_signal_to_the_first_process_stops_all(start):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (0, "stopped\n"), err[-2000:]
+
+
+@pytest.mark.skipif(not Path("/proc/self/wchan").is_file(), reason="needs /proc")
+def test_threads_that_wait_for_sockets_yield_to_computation():
+    """Gloo's spins; a thread that waits for anything else keeps its priority."""
+    numbers, is_over = {}, threading.Event()
+
+    def wait_for_a_socket():
+        numbers["socket"] = threading.get_native_id()
+        with select.epoll() as sockets:
+            while not is_over.is_set():
+                sockets.poll(0.2)
+
+    def wait_for_another():
+        numbers["other"] = threading.get_native_id()
+        is_over.wait()
+
+    threads = [threading.Thread(target=x) for x in (wait_for_a_socket, wait_for_another)]
+    for thread in threads:
+        thread.start()
+    tells = Path(f"/proc/self/task/{numbers['socket']}/wchan").read_text() != "0"
+    yield_to_computation()
+    found = {name: os.getpriority(os.PRIO_PROCESS, number) for name, number in numbers.items()}
+    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    is_over.set()
+    for thread in threads:
+        thread.join()
+    if not tells:
+        pytest.skip("the system does not tell what threads wait for")
+    assert found == {"socket": 19, "other": own} and own < 19
 
 
 def test_shares_of_the_cores():
