@@ -12,6 +12,7 @@ from smz_jax.config.search import SearchConfig
 from smz_jax.config.settings import Config, NetworkConfig
 from smz_jax.config.training import LearnerConfig, MacroConfig
 from smz_jax.macros.mine.windows import tree_windows
+from smz_jax.model.steps import imagine
 from smz_jax.search.root_search import make_search
 from smz_jax.types import LEAPT, EnvSpec, Space
 from tests.search.test_jump_search import ENDED, GAMMA, THRESHOLD, half_certain, jumping_networks
@@ -36,11 +37,11 @@ def networks_with_gains():
 
 
 @functools.cache
-def compiled(rules, macros=True):
+def compiled(rules, macros=True, simulations=SIMULATIONS):
     root, interior, qtransform = rules
     config = Config(
         search=SearchConfig(
-            num_simulations=SIMULATIONS, collapse_threshold=THRESHOLD, root=root,
+            num_simulations=simulations, collapse_threshold=THRESHOLD, root=root,
             interior=interior, qtransform=qtransform, macros=macros, macro_agreement=AGREEMENT,
         ),
         network=NetworkConfig(jump_length=LONGEST, gain_slots=SLOTS),
@@ -51,7 +52,7 @@ def compiled(rules, macros=True):
     return jax.jit(functools.partial(search, noise=0.0))
 
 
-def run(tables, gain, certain, invalid, rules, usable=True, macros=True):
+def run(tables, gain, certain, invalid, rules, usable=True, **options):
     owners = np.full((SLOTS, LONGEST), -1, np.int32)
     for slot, actions in enumerate(MACROS):
         owners[slot, : len(actions)] = actions
@@ -64,7 +65,7 @@ def run(tables, gain, certain, invalid, rules, usable=True, macros=True):
     }
     state = tabular.embed(tables, range(STATES))
     given = jax.random.key(3), state, np.float32(invalid), jnp.float32(0.0)
-    return compiled(rules, macros)(params, *given)
+    return compiled(rules, **options)(params, *given)
 
 
 def jumps_of(tables):
@@ -79,17 +80,22 @@ def jumps_of(tables):
     return jump
 
 
+def right_gains(tables):
+    gain, jump = np.zeros((STATES, SLOTS)), jumps_of(tables)
+    for state in range(STATES):
+        for slot, actions in enumerate(MACROS):
+            end, total, discount = jump(state, actions)
+            gain[state, slot] = total + discount * tables.value[end] - tables.value[state]
+    return gain
+
+
 def drawn(seed, off):
     """Tables, some of whose pairs are certain, and what is foretold of macros: `off` by so much."""
     rng = np.random.default_rng(seed)
     tables = tabular.random_tables(seed, states=STATES, actions=ACTIONS, outcomes=OUTCOMES)
     certain = tabular.deterministic(tables, seed).chance
     tables = tables._replace(chance=certain if seed % 2 else half_certain(tables).chance)
-    gain, jump = np.zeros((STATES, SLOTS)), jumps_of(tables)
-    for state in range(STATES):
-        for slot, actions in enumerate(MACROS):
-            end, total, discount = jump(state, actions)
-            gain[state, slot] = total + discount * tables.value[end] - tables.value[state]
+    gain = right_gains(tables)
     gain += off * rng.normal(size=gain.shape)
     invalid = np.arange(ACTIONS) == rng.integers(0, ACTIONS, (STATES, 1))
     invalid &= rng.random((STATES, 1)) < 0.5
@@ -161,8 +167,77 @@ def test_the_tree_is_that_of_plain_python(rules):
             weights = np.asarray(found.action_weights[state])
             np.testing.assert_allclose(weights, twin.decide(), atol=1e-4)
             assert not weights[invalid[state]].any()
-    assert compiled(rules, True)._cache_size() == 1
+    assert compiled(rules)._cache_size() == 1
     assert seen > 40 and macros > 40 and refused > 20, (seen, macros, refused)
+
+
+def test_a_right_jump_is_as_many_collapsed_steps():
+    """The end, the rewards and the discount of each macro's node, by the model's own steps."""
+    tables = drawn(1, off=0.0)[0]
+    tables = tables._replace(successor=np.array([0, 2, 2, 3, 3])[tables.successor])  # no ends
+    gain, all_certain = right_gains(tables), np.ones((STATES, SLOTS), bool)
+    tree = run(tables, gain, all_certain, np.zeros((STATES, ACTIONS)), RULES[1]).tree
+    tree = jax.device_get(tree)
+    row, node = np.nonzero(tree.action_from_parent == ACTIONS)
+    parent = tree.parents[row, node]
+    macro, state = tree.embeddings.macro[row, parent], tree.embeddings.state
+    params, root = {"tables": tabular.as_params(tables)}, jnp.asarray(state[row, parent])
+    stepped = imagine(networks_with_gains(), params, root, jnp.maximum(macro.T, 0)).steps
+    length = np.sum(macro >= 0, axis=1)
+    assert len(node) > 20 and set(length) == {2, 3}
+    for i, (b, at, count) in enumerate(zip(row, node, length, strict=True)):
+        rewards = np.asarray(stepped.reward[:count, i])
+        place = b, parent[i], ACTIONS
+        total = sum(GAMMA**k * float(reward) for k, reward in enumerate(rewards))
+        assert tree.children_rewards[place] == pytest.approx(total, abs=1e-5)
+        assert tree.children_discounts[place] == pytest.approx(GAMMA ** int(count), abs=1e-6)
+        np.testing.assert_array_equal(state[b, at], stepped.state[count - 1, i])
+
+
+def action_values(tables):
+    """By dynamic programming `[n, A]`, of games without chance that are over after two steps."""
+    likely = tables.chance.argmax(-1)[..., None]
+    reward, successor = (
+        np.take_along_axis(x, likely, axis=2)[..., 0] for x in (tables.reward, tables.successor)
+    )
+    values = reward
+    for _ in range(2):
+        values = reward + GAMMA * values.max(axis=1)[successor]
+    return values
+
+
+def best_of_tree(tree, row):
+    """The root's value by the best edge of every node, where that of a leaf is the network's."""
+    count = len(tree.parents[row])
+    best = np.full(count, -np.inf)
+    for node in range(count - 1, 0, -1):
+        value = best[node] if np.isfinite(best[node]) else tree.raw_values[row, node]
+        place = row, tree.parents[row, node], tree.action_from_parent[row, node]
+        returned = tree.children_rewards[place] + tree.children_discounts[place] * value
+        best[place[1]] = max(best[place[1]], returned)
+    return best[0]
+
+
+def test_root_values_are_those_of_dynamic_programming_with_and_without_macros():
+    """Games whose every node is reached: the best way is the best there is, and it is found."""
+    errors = {True: [], False: []}
+    for seed in range(6):
+        tables = tabular.random_tables(seed, states=STATES, actions=ACTIONS, layered=True)
+        tables = tabular.deterministic(tables, seed)
+        tables.successor[tables.successor == 1] = 3  # which is no end
+        wanted = action_values(tables)
+        given = right_gains(tables), np.ones((STATES, SLOTS), bool), np.zeros((STATES, ACTIONS))
+        for macros, error in errors.items():
+            found = run(tables, *given, RULES[1], macros=macros, simulations=400)
+            tree, output = jax.device_get((found.tree, found._replace(tree=None)))
+            for state in (0, 2, 3):
+                best = wanted[state].max()
+                assert best_of_tree(tree, state) == pytest.approx(best, abs=1e-5)
+                assert int(output.action_weights[state].argmax()) == int(wanted[state].argmax())
+                error.append(abs(float(output.value[state]) - best))
+            assert not macros or float(output.usage["macro_simulations"][0]) > 0.5
+    # What is left is of the visits to other actions, in a mean over 400.
+    assert max(map(np.mean, errors.values())) < 0.15, errors
 
 
 @pytest.mark.parametrize("rules", RULES)
