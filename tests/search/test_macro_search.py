@@ -243,8 +243,13 @@ def test_root_values_are_those_of_dynamic_programming_with_and_without_macros():
 @pytest.mark.parametrize("rules", RULES)
 def test_where_no_macro_may_be_used_it_is_the_search_without(rules):
     tables, gain, certain, invalid = drawn(1, off=9.0)
-    ours = run(tables, gain, certain, invalid, rules, usable=False)
     theirs = run(tables, gain, certain, invalid, rules, macros=False)
+    for usable, sure in ((False, certain), (True, np.zeros_like(certain))):
+        ours = run(tables, gain, sure, invalid, rules, usable=usable)
+        check_without(ours, theirs)
+
+
+def check_without(ours, theirs):
     assert np.all(ours.tree.embeddings.macro == -1)
     for name in ("children_index", "children_visits", "children_values", "children_prior_logits"):
         without = np.delete(np.asarray(getattr(ours.tree, name)), ACTIONS, axis=-1)
@@ -267,15 +272,46 @@ def test_what_is_refused_leaves_nothing_behind():
     assert empty.sum() > 0
 
 
-def test_nothing_is_mined_of_a_macro():
+def test_what_is_mined_is_what_is_without_the_parts_that_macros_led_to():
     tables, gain, certain, invalid = drawn(1, off=0.0)
-    tree = run(tables, gain, certain, invalid, RULES[-1]).tree
-    by_macro = np.asarray(tree.action_from_parent) == ACTIONS
+    found = run(tables, gain, certain, invalid, RULES[1], simulations=400)
+    tree = jax.device_get(found.tree)
     settings = MacroConfig(min_length=1, max_length=3, tree_threshold=1.0)
-    _, stats = tree_windows(tree, lambda nodes, _: 0 * nodes, settings, ACTIONS)
-    known = np.asarray(tree.node_visits > 0) & (np.asarray(tree.parents) >= 0)
-    assert by_macro.sum() > 5
-    assert int(stats.transitions_tree) == (known & ~by_macro).sum()
+    visits, parents = tree.node_visits.copy(), tree.parents.copy()
+    below = 0
+    for row, node in np.ndindex(*parents.shape):
+        above = tree.parents[row, node]
+        by_macro = above >= 0 and tree.action_from_parent[row, node] == ACTIONS
+        assert not by_macro or not tree.embeddings.is_chance[row, above]
+        if by_macro or (above >= 0 and parents[row, above] < 0 < above):
+            visits[row, node], parents[row, node] = 0, -1
+            below += not by_macro
+    cut = tree.replace(node_visits=visits, parents=parents)
+    ours, theirs = (tree_windows(x, lambda nodes, _: nodes, settings, ACTIONS) for x in (tree, cut))
+    jax.tree.map(np.testing.assert_array_equal, ours[1], theirs[1])
+    there = np.asarray(theirs[0].key_high) != 0
+    for one, two in zip(ours[0], theirs[0], strict=True):
+        np.testing.assert_array_equal(np.asarray(one)[there], np.asarray(two)[there])
+    np.testing.assert_array_equal(ours[0].key_high, theirs[0].key_high)
+    assert below > 5 and int(ours[1].transitions_tree) > 20
+
+
+@pytest.mark.parametrize("rules", RULES[:3])
+def test_the_target_is_the_one_without_macros_where_both_ways_are_worth_the_same(rules):
+    """Rewards that make up for all values: what an action of the root is worth is known exactly."""
+    tables = tabular.deterministic(drawn(1, off=0.0)[0])
+    successor = np.array([2, 3, 2, 3, 2])[tables.successor]  # neither an end nor the root
+    gained = tables.value[:, None, None] - GAMMA * tables.value[successor]
+    gained[0] += np.array([0.3, 0.9, -0.5])[:, None]
+    tables = tables._replace(successor=successor, reward=gained)
+    given = np.ones((STATES, SLOTS), bool), np.zeros((STATES, ACTIONS))
+    ours = run(tables, right_gains(tables), *given, rules)
+    theirs = run(tables, right_gains(tables), *given, rules, macros=False)
+    assert float(ours.usage["macro_simulations"][0]) > 0.1
+    np.testing.assert_allclose(ours.action_weights[0], theirs.action_weights[0], atol=1e-5)
+    assert float(np.sum(ours.action_weights[0])) == pytest.approx(1.0)
+    assert int(ours.action[0]) == int(theirs.action[0])
+    assert float(ours.value[0]) == pytest.approx(float(theirs.value[0]), abs=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -98,12 +98,12 @@ def _stats(
     return MacroStats(**{**zeros, **counts})
 
 
-def _tree_steps(tree: Any, threshold: float, least_discount: float) -> _Steps:
+def _tree_steps(tree: Any, threshold: float, least_discount: float, num_actions: int) -> _Steps:
     """Transitions of all trees as one forest of B x N nodes.
 
     An uncollapsed transition is decision -a-> chance -c-> decision: the entropy lies on the chance
     node and the reward on the edge below it. A collapsed one is decision -a-> decision, with both
-    on the new node and its edge.
+    on the new node and its edge. Where a macro's edge leads, and below, nothing is read.
     """
     # Flat indices: gathers with a batch axis take XLA several times as long on a CPU.
     index = jnp.arange(tree.parents.size, dtype=jnp.int32)
@@ -121,6 +121,11 @@ def _tree_steps(tree: Any, threshold: float, least_discount: float) -> _Steps:
     # A leaf that is expanded again (max_depth) leaves other nodes unused: no visits, no parent.
     exists = ((tree.node_visits > 0) & (tree.parents >= 0)).reshape(-1) & ~is_chance
     exists &= entropy < LEAPT
+    if tree.embeddings.macro is not None:
+        foreseen, above = edge == num_actions, parent
+        for _ in range(tree.parents.shape[1].bit_length()):  # twice as far up each time
+            foreseen, above = foreseen | foreseen[above], above[above]
+        exists &= ~foreseen
     return _Steps(
         up=parent[source],
         action=action[source],
@@ -152,7 +157,7 @@ def tree_windows(
     """
     check_num_actions(num_actions)
     least_discount = SAME_PLAYER if players > 1 else 0.0
-    steps = _tree_steps(tree, config.tree_threshold, least_discount)
+    steps = _tree_steps(tree, config.tree_threshold, least_discount, num_actions)
     visits = tree.node_visits.reshape(-1).astype(jnp.int32)
     weight = visits if config.tree_weight == "visits" else jnp.ones_like(visits)
     ends = jnp.arange(visits.shape[0], dtype=jnp.int32)
