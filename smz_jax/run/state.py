@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
 from smz_jax.config.check import ConfigError, require
@@ -16,15 +15,14 @@ from smz_jax.macros.mine.miner import MacroState
 from smz_jax.macros.precondition.quality import slot_entries
 from smz_jax.macros.precondition.updates import model_part
 from smz_jax.model import lanes
-from smz_jax.model.jump import without_jump
 from smz_jax.model.lanes import LANES, brought_home
 from smz_jax.run.demonstrations import held, with_held
 from smz_jax.run.parts import Parts, laid
 from smz_jax.run.processes import alone, cpu_seconds, gather, is_first
 from smz_jax.run.progress import Progress
-from smz_jax.storage.checkpoint import CheckpointStore, Kind, SavedRows, take_rows
+from smz_jax.run.weights import differing, load_weights
+from smz_jax.storage.checkpoint import CheckpointStore, SavedRows, take_rows
 from smz_jax.storage.documents.macro_form import write_macros_json
-from smz_jax.storage.export import read_export
 from smz_jax.storage.files import plain
 from smz_jax.storage.metrics import (
     METRICS_FILE,
@@ -33,9 +31,7 @@ from smz_jax.storage.metrics import (
     newest_games,
     read_metrics,
 )
-from smz_jax.storage.pretrained import is_export
 from smz_jax.storage.run_dir import MAY_DIFFER, Weights, versions
-from smz_jax.storage.weights import fit
 from smz_jax.types import TARGETS, MacroStats, TrainState, Trajectory
 
 
@@ -257,49 +253,6 @@ def restore(parts: Parts, store: CheckpointStore) -> tuple[RunState, list[str]]:
     return state, notes
 
 
-def load_weights(
-    parts: Parts, state: RunState, run_dir: Path, kind: Kind, step: int | None
-) -> tuple[RunState, str]:
-    """Begins a fresh state with the model of another run, of its newest good step if unset.
-
-    The folder may be an export, which holds one.
-
-    Returns:
-        The state, and a line for the user: the step whose weights were taken, and in what its game
-        and its model were set otherwise.
-
-    Raises:
-        ConfigError: in one line, if there is none, or its model is another one.
-    """
-    own = brought_home(state.train.params)
-    if is_export(run_dir):
-        found = read_export(run_dir)
-        named = {x: y for x, y in found.weights.items() if not x.startswith("jump/")}
-        params = fit(jax.eval_shape(lambda: without_jump(own)), named)
-        manifest = {"step": found.about["env_steps"] or 0, "config": flat_dict(found.config)}
-    else:
-        store = CheckpointStore(run_dir)
-        params, _, manifest = store.restore_model(kind, without_jump(own), step=step)
-    params |= {name: own[name] for name in own if name not in params}  # a jump is learned anew
-    target = jax.tree.map(jnp.copy, params)
-    ours = flat_dict(parts.config)
-    matters = {x: ours[x] for x in ours if x == "env.id" or x.startswith("network.")}
-    other = differing(manifest.get("config"), matters)
-    line = f"weights of step {manifest['step']:,} of {run_dir}{other and f' ({other})'}"
-    return state._replace(train=state.train._replace(params=params, target_params=target)), line
-
-
-def differing(theirs: Any, ours: dict[str, Any]) -> str:
-    """Where a manifest has other values than those of `ours`, the first five; empty: nowhere."""
-    theirs = theirs if isinstance(theirs, dict) else {}
-    found = [
-        f"{name}: {theirs.get(name)!r} in it, {value!r} here"
-        for name, value in ours.items()
-        if theirs.get(name) != value
-    ]
-    return ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
-
-
 def check_unused(run_dir: Path) -> None:
     """Raises ConfigError where a new run would go on in the folder of another."""
     metrics = run_dir / METRICS_FILE
@@ -334,7 +287,8 @@ def begin(
         progress.message("no checkpoint had been written: starting over")
     state = fresh_state(parts)
     if weights is not None:
-        state, line = load_weights(parts, state, *weights)
+        train, line = load_weights(parts.config, state.train, *weights)
+        state = state._replace(train=train)
         progress.message(line)
     return placed(parts, state)
 

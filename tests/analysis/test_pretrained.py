@@ -11,7 +11,7 @@ from smz_jax.analysis.load import export_run, load_model
 from smz_jax.config.check import ConfigError
 from smz_jax.envs import make_spec
 from smz_jax.model.networks import make_networks
-from smz_jax.run.state import Counters, RunState, load_weights
+from smz_jax.run.weights import load_weights
 from smz_jax.storage.export import read_export
 from smz_jax.storage.pretrained import ROOT
 from smz_jax.storage.run_dir import began_with, find_weights, split_init_from
@@ -73,11 +73,9 @@ def test_a_run_begins_with_the_weights_of_an_export(tiny_run, tmp_path):
     weights = find_weights(str(tmp_path / "mine"))
     networks = make_networks(model.config.network, make_spec(model.config.env))
     own = networks.init(jax.random.key(9))
-    rest = [None] * (len(TrainState._fields) - 2)
-    state = RunState(TrainState(own, own, *rest), None, None, None, Counters())
-    parts = type("Parts", (), {"config": model.config})
-    state, line = load_weights(parts, state, *weights)
-    for params in (state.train.params, state.train.target_params):
+    train = TrainState(own, own, *[None] * (len(TrainState._fields) - 2))  # type: ignore[arg-type]
+    train, line = load_weights(model.config, train, *weights)
+    for params in (train.params, train.target_params):
         for name, array in named_weights(params).items():
             np.testing.assert_array_equal(array, model.weights[name])
     steps = load_model(tiny_run, "last").about["env_steps"]

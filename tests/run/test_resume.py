@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -16,22 +17,22 @@ from smz_jax.config.check import ConfigError
 from smz_jax.config.cli import parse
 from smz_jax.config.experiment import Experiment
 from smz_jax.envs.protocol import GameFault
-from smz_jax.model.jump import without_jump
 from smz_jax.run import loop
 from smz_jax.run.loop import train
 from smz_jax.run.parts import make_parts
 from smz_jax.run.state import (
     abstract_state,
     fresh_state,
-    load_weights,
     make_store,
     played_part,
     restore,
     save,
 )
+from smz_jax.run.weights import load_weights
 from smz_jax.storage.checkpoint import CheckpointStore
 from smz_jax.storage.metrics import PhaseTimers, read_metrics
 from smz_jax.storage.run_dir import versions
+from smz_jax.storage.weights import named_weights
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
 STEPS = 320
@@ -242,35 +243,56 @@ def restored(config, folder):
 
 
 def check_weights(params, source):
-    """Those of the source, but for the jump, which is learned anew."""
-    pair = without_jump(params), without_jump(source.train.params)
+    """Those of the source, the jump's too; but nothing is believed of the jump yet."""
+    ours, theirs = dict(params), dict(source.train.params)
+    jump, before = ours.pop("jump"), theirs.pop("jump")
+    pair = (ours, jump["weights"]), (theirs, before["weights"])
     jax.tree.map(np.testing.assert_array_equal, *pair)
+    assert float(before["yes"]) != 1 == float(jump["yes"])
+    assert not np.any(jump["gains"]["usable"]) and np.all(jump["gains"]["actions"] == -1)
 
 
 def test_weights_of_another_run(tmp_path, monkeypatch):
     run_to(GRID, tmp_path, monkeypatch, 5)
     other = dataclasses.replace(GRID, seed=7, total_env_steps=64)
-    parts, state = begun(other)
-    fresh = jax.tree.map(plain, state.train)
-    state, line = load_weights(parts, state, tmp_path, "last", None)
-    assert line == f"weights of step 160 of {tmp_path}"
+
+    def of_network(**changed):
+        changed = dataclasses.replace(other.network, **changed)
+        return dataclasses.replace(other, network=changed)
+
+    fresh = begun(other)[1].train
     source, _ = restored(GRID, tmp_path)
-    check_weights(state.train.params, source)
-    check_weights(state.train.target_params, source)
-    assert (
-        float(source.train.params["jump"]["yes"]) != 1 == float(state.train.params["jump"]["yes"])
-    )
-    jax.tree.map(np.testing.assert_array_equal, fresh.opt_state, state.train.opt_state)
-    _, line = load_weights(*begun(other), tmp_path, "best", None)
+
+    def check(train):
+        check_weights(train.params, source)
+        check_weights(train.target_params, source)
+        for name in ("opt_state", "head", "jump"):
+            pair = getattr(fresh, name), getattr(train, name)
+            jax.tree.map(np.testing.assert_array_equal, *pair)
+
+    train, line = load_weights(other, fresh, tmp_path, "last", None)
+    assert line == f"weights of step 160 of {tmp_path} with its jump"
+    check(train)
+    _, line = load_weights(other, fresh, tmp_path, "best", None)
     assert line.startswith("weights of step 128 of ")
-    quiet = dataclasses.replace(other.network, encoder_noise=0.5)
-    unlike = begun(dataclasses.replace(other, network=quiet))
-    _, line = load_weights(*unlike, tmp_path, "last", None)
-    assert line.endswith("(network.encoder_noise: 1.0 in it, 0.5 here)")
-    wide = dataclasses.replace(other.network, hidden_size=24)
-    unlike = begun(dataclasses.replace(other, network=wide))
+    _, line = load_weights(of_network(encoder_noise=0.5), fresh, tmp_path, "last", None)
+    assert line.endswith("with its jump (network.encoder_noise: 1.0 in it, 0.5 here)")
+    # A jump of other shapes is learned anew, beside the model that comes along.
+    longer = begun(of_network(jump_length=3))[1].train
+    train, line = load_weights(of_network(jump_length=3), longer, tmp_path, "last", None)
+    assert line == f"weights of step 160 of {tmp_path} (network.jump_length: 2 in it, 3 here)"
+    jax.tree.map(np.testing.assert_array_equal, longer.params["jump"], train.params["jump"])
+    pair = train.params["params"], source.train.params["params"]
+    jax.tree.map(np.testing.assert_array_equal, *pair)
+    wide = begun(of_network(hidden_size=24))[1].train
     with pytest.raises(ConfigError, match=r"is of another model: .* is \['float32'"):
-        load_weights(*unlike, tmp_path, "last", None)
+        load_weights(of_network(hidden_size=24), wide, tmp_path, "last", None)
+    # So of an export.
+    about = {"config": GRID, "about": {"env_steps": 160}}
+    export = SimpleNamespace(weights=named_weights(source.train.params), **about)
+    monkeypatch.setattr("smz_jax.run.weights.is_export", lambda folder: True)
+    monkeypatch.setattr("smz_jax.run.weights.read_export", lambda folder: export)
+    check(load_weights(other, fresh, tmp_path, "last", None)[0])
 
 
 def test_weights_that_a_run_began_with_outlive_a_kill_before_its_first_save(
