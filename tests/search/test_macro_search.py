@@ -1,6 +1,8 @@
 """Macro edges: the tree of a plain-Python twin, and with no macro that may be used none."""
 
 import functools
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,7 @@ from smz_jax.config.training import LearnerConfig, MacroConfig
 from smz_jax.macros.mine.windows import tree_windows
 from smz_jax.model.steps import imagine
 from smz_jax.search.root_search import make_search
-from smz_jax.types import LEAPT, EnvSpec, Space
+from smz_jax.types import LEAPT, EnvSpec, NodeEmbedding, Space
 from tests.search.test_jump_search import ENDED, GAMMA, THRESHOLD, half_certain, jumping_networks
 from tests.support import tabular
 from tests.support.macro_search_twin import MACRO, MacroTwin
@@ -294,6 +296,26 @@ def test_what_is_mined_is_what_is_without_the_parts_that_macros_led_to():
         np.testing.assert_array_equal(np.asarray(one)[there], np.asarray(two)[there])
     np.testing.assert_array_equal(ours[0].key_high, theirs[0].key_high)
     assert below > 5 and int(ours[1].transitions_tree) > 20
+
+
+def test_nothing_is_mined_however_far_below_a_macro():
+    """A way of 40 steps whose first one is a macro."""
+    nodes, none = 41, np.full((1, 41, LONGEST), -1)
+    edge = np.where(np.arange(nodes) == 1, ACTIONS, 0)[None]
+    tree: Any = SimpleNamespace(
+        parents=np.arange(-1, nodes - 1)[None], action_from_parent=edge,
+        node_visits=np.ones((1, nodes), int), children_rewards=np.zeros((1, nodes, ACTIONS + 1)),
+        children_discounts=np.ones((1, nodes, ACTIONS + 1)),
+        embeddings=NodeEmbedding(
+            None, np.zeros((1, nodes), bool), np.where(edge == ACTIONS, LEAPT, 0.0), macro=none
+        ),
+    )  # fmt: skip
+    tree = jax.tree.map(jnp.asarray, vars(tree))
+    settings = MacroConfig(min_length=1, max_length=3)
+    given = lambda nodes, _: nodes, settings, ACTIONS
+    assert int(tree_windows(SimpleNamespace(**tree), *given)[1].transitions_tree) == 0
+    tree["embeddings"] = tree["embeddings"]._replace(macro=None)
+    assert int(tree_windows(SimpleNamespace(**tree), *given)[1].transitions_tree) == nodes - 2
 
 
 @pytest.mark.parametrize("rules", RULES[:3])
