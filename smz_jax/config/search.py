@@ -122,11 +122,16 @@ def check_planning(
     allowed = f"at most macro.slots = {macro.slots}"
     need("network.gain_slots", network.gain_slots <= macro.slots, allowed)
     need("network.gain_slots", gains or not search.macros, "above 0 where search.macros is true")
+    fits = not gains or network.jump_length >= macro.min_length
+    allowed = f"at least macro.min_length = {macro.min_length} where network.gain_slots is above 0"
+    need("network.jump_length", fits, allowed)
     learned = macro.head_learning_rate > 0 or not gains
     allowed = "above 0 where network.gain_slots is: slots have no owners otherwise"
     need("macro.head_learning_rate", learned, allowed)
     plain, where = not rollout.execute_macros, "where rollout.execute_macros is true"
     need("search.macros", plain or search.macros, f"true {where}")
     need("rollout.policy", plain or rollout.policy == "search", f"search {where}")
+    allowed = f"above 1 {where}, for it ends with the rollout"
+    need("rollout.length", plain or rollout.length > 1, allowed)
     every = search.sampled_actions is None or not search.macros
     need("search.sampled_actions", every, "unset where search.macros is true")

@@ -183,6 +183,7 @@ def test_a_lost_life_ends_a_plan():
     [
         ({"search": SearchConfig()}, "search.macros"),
         ({"rollout": RolloutConfig(execute_macros=True, policy="prior")}, "rollout.policy"),
+        ({"rollout": RolloutConfig(execute_macros=True, length=1)}, "rollout.length"),
         ({"dataset": "x"}, "dataset"),
     ],
 )

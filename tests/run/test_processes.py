@@ -96,17 +96,25 @@ def test_threads_that_wait_for_sockets_yield_to_computation():
         numbers["other"] = threading.get_native_id()
         is_over.wait()
 
+    def tells():
+        number = numbers.get("socket")
+        return number and Path(f"/proc/self/task/{number}/wchan").read_text() != "0"
+
     threads = [threading.Thread(target=x) for x in (wait_for_a_socket, wait_for_another)]
     for thread in threads:
         thread.start()
-    tells = Path(f"/proc/self/task/{numbers['socket']}/wchan").read_text() != "0"
+    told = False
+    for _ in range(200):  # a thread that has just begun does not wait yet
+        if told := len(numbers) == len(threads) and tells():
+            break
+        time.sleep(0.01)
     yield_to_computation()
     found = {name: os.getpriority(os.PRIO_PROCESS, number) for name, number in numbers.items()}
     own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
     is_over.set()
     for thread in threads:
         thread.join()
-    if not tells:
+    if not told:
         pytest.skip("the system does not tell what threads wait for")
     assert found == {"socket": 19, "other": own} and own < 19
 

@@ -343,6 +343,7 @@ def test_the_target_is_the_one_without_macros_where_both_ways_are_worth_the_same
         ({"network": NetworkConfig(gain_slots=3)}, "network.jump_length"),
         ({"macro": MacroConfig(head_learning_rate=0.0)}, "macro.head_learning_rate"),
         ({"macro": MacroConfig(slots=2)}, "network.gain_slots"),
+        ({"macro": MacroConfig(min_length=4)}, "network.jump_length"),
     ],
 )
 def test_what_does_not_go_together_is_refused(changed, message):
