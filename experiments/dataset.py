@@ -25,9 +25,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from smz_jax.analysis.requests import Kept
 from smz_jax.config.check import Checked, ConfigError, require
 from smz_jax.config.cli import read_request
+from smz_jax.config.kept import Kept
 from smz_jax.config.process import run_main
 from smz_jax.storage.run_dir import read_config
 
@@ -79,7 +79,8 @@ def value_of(flag: str, argv: Sequence[str]) -> str | None:
 def write(out: Path | None, make: Callable[[], Any], kept: Kept | None = None) -> None:
     """Writes the `Recording` that `make` gives, once it is clear that it can be written."""
     from smz_jax.run.devices import prepare_jax
-    from smz_jax.storage.dataset import Dataset, check_library, write_dataset
+    from smz_jax.storage.dataset import Dataset, check_library
+    from smz_jax.storage.dataset_writer import write_dataset
     from smz_jax.storage.export import check_new_folder
 
     require(out is not None, "out", None, "given: a new or an empty folder")
@@ -148,7 +149,8 @@ def info(words: list[str]) -> None:
 
 def merge(words: list[str]) -> None:
     """Writes several datasets as one."""
-    from smz_jax.storage.dataset import Dataset, merge_datasets
+    from smz_jax.storage.dataset import Dataset
+    from smz_jax.storage.dataset_writer import merge_datasets
 
     request = read_request(MergeRequest, words, __doc__ or "")
     require(request.out is not None, "out", None, "given: a new or an empty folder")

@@ -14,6 +14,7 @@ from experiments.dataset import value_of
 from smz_jax.config.check import ConfigError, require
 from smz_jax.config.cli import parse
 from smz_jax.config.experiment import Experiment, find_experiment
+from smz_jax.config.kept import ALL, read_keep
 from smz_jax.config.process import run_main
 from smz_jax.config.sources import SETTINGS, read_file
 from smz_jax.run.launch import launch
@@ -23,11 +24,16 @@ EXPERIMENT = Experiment("offline", "gym", description=DESCRIPTION)
 """As far as it is known without a dataset."""
 
 
-def suited(path: Path) -> Experiment:
-    """The experiment of a dataset; raises ConfigError in one line where that is none."""
+def suited(path: Path, keep: str = ALL) -> Experiment:
+    """The experiment of a dataset; raises ConfigError in one line where that is none.
+
+    `keep` is `replay.keep`, which says how many rows there are to hold.
+    """
     from smz_jax.storage.dataset import Dataset
 
-    dataset = Dataset(path)
+    dataset, kept = Dataset(path), read_keep(keep)
+    if keep != ALL:
+        dataset.keep(lambda scores: kept.choose(scores, "replay.keep"))
     over = {"dataset": str(path), "replay.capacity": dataset.rows}
     over["replay.min_size"] = dataset.rows
     settings, base = dataset.about.get("env") or {}, {}
@@ -61,14 +67,16 @@ def game_of(spec: Any) -> str | None:
 def main() -> None:
     """Finds the dataset, and what it is of, and trains."""
     words = sys.argv[1:]
-    path = value_of("--dataset", words)
-    if path is None and (file := value_of("--config", words)):
-        path = read_file(Path(file)).get("dataset")
+    path, keep = (value_of(name, words) for name in ("--dataset", "--replay.keep"))
+    if file := value_of("--config", words):
+        given = read_file(Path(file))
+        path = path or given.get("dataset")
+        keep = keep or str(given.get("replay.keep") or ALL)
     wants = {"-h", "--help", "--resume"} & set(words)
     if path is None and not wants:
         parse(words, EXPERIMENT)  # names what is wrong beside it
         raise ConfigError("dataset = None is not allowed: it must be given: --dataset DIR")
-    launch(suited(Path(path)) if path is not None else EXPERIMENT)
+    launch(suited(Path(path), keep or ALL) if path is not None else EXPERIMENT)
 
 
 if __name__ == "__main__":

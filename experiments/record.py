@@ -28,10 +28,11 @@ from pathlib import Path
 from typing import Any
 
 from experiments.dataset import value_of, write
-from smz_jax.analysis.requests import Kept, PersonWay
+from smz_jax.analysis.requests import PersonWay
 from smz_jax.config.check import require
 from smz_jax.config.cli import RunRequest, choose_preset, parse, print_help
 from smz_jax.config.experiment import Experiment, find_experiment
+from smz_jax.config.kept import Kept
 from smz_jax.config.process import run_main
 from smz_jax.storage.run_dir import CONFIG_NAME, read_config
 

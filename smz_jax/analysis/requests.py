@@ -4,8 +4,6 @@ A field is a flag of the same name, its docstring the help text; a field without
 positional argument. Values out of their range raise `ConfigError` when a request is made.
 """
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -47,40 +45,6 @@ def check_can_be_verified(config: Config) -> None:
     require(suite in ("atari", "grid"), "env.suite", suite, allowed)
     allowed = "1, so that what is seen tells the state"
     require(suite != "grid" or stack == 1, "env.frame_stack", stack, allowed)
-
-
-@dataclass(frozen=True)
-class Kept(Checked):
-    """Which games are kept: those that pass all that is given."""
-
-    best: Annotated[int | None, Between(1)] = None
-    """keep the N games with the highest scores (default: all)"""
-    newest: Annotated[int | None, Between(1)] = None
-    """keep the last N games (default: all)"""
-    min_score: Annotated[float | None, Between(-math.inf)] = None
-    """keep games that scored so much at least (default: all)"""
-
-    def choose(self, scores: Sequence[float]) -> list[int]:
-        """Numbers of the games that are kept, in their order; of equal scores the newer is better.
-
-        Raises:
-            ConfigError: in one line, if there is none.
-        """
-        count = len(scores)
-        ranked = sorted(range(count), key=lambda game: (scores[game], game))
-        best = set(ranked[-self.best :] if self.best else ranked)
-        first, least = count - (self.newest or count), self.min_score
-        found = [
-            game
-            for game in sorted(best)
-            if game >= first and (least is None or scores[game] >= least)
-        ]
-        limits = {"best": self.best, "newest": self.newest, "min_score": self.min_score}
-        given = ", ".join(f"{name} {x}" for name, x in limits.items() if x is not None)
-        high = max(scores, default=0.0)
-        allowed = f"such that a game is kept: {count} games, scores up to {high:g}"
-        require(bool(found), "what is kept", given, allowed)
-        return found
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from smz_jax.config import training
 from smz_jax.config.check import Between, Checked, json_object
+from smz_jax.config.kept import ALL
 from smz_jax.config.network import SEQUENCES, NetworkConfig
 from smz_jax.config.search import SearchConfig, check_planning
 
@@ -188,6 +189,7 @@ class Config(Checked):
         object.__setattr__(self, "macros_map", plain)
         self._check_suite()
         self._check_devices()
+        self._check_kept()
         self._check_iteration()
         self._check_bytes()
 
@@ -232,6 +234,16 @@ class Config(Checked):
         need("macros_from", devices == 1 or not self.macros_from, f"unset with {several}")
         fits = devices == 1 or self.search.engine == "batched"
         need("search.engine", fits, f"'batched' where {what} is above 1")
+
+    def _check_kept(self) -> None:
+        """Each of the places that `replay.keep` is for keeps games alone."""
+        stored, is_viewed = self.dataset or self.demonstrations, self.replay.view == "kept"
+        fits = not is_viewed or not (stored or self.replay.keep == ALL)
+        allowed = "another one with a dataset, demonstrations or replay.keep = all"
+        self._require("replay.view", fits, allowed)
+        fits = self.replay.keep == ALL or bool(stored) or is_viewed
+        allowed = f"{ALL} without a dataset, demonstrations or replay.view = kept"
+        self._require("replay.keep", fits, allowed)
 
     def _check_iteration(self) -> None:
         """A rollout of every lane and the updates after it, of windows that the replay holds."""

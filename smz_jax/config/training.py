@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from smz_jax.config.check import Between, Checked
+from smz_jax.config.kept import Kept, read_keep
 
 Opponents = Literal["random", "exact", "alpha_beta", "gnubg0", "gnubg2"]
 """Who plays against an agent in games of two players, see `EvalConfig.opponent`."""
@@ -52,10 +53,15 @@ class ReplayConfig(Checked, section="replay"):
     """Alpha of prioritised replay; 0 is uniform."""
     importance_exponent: Annotated[float, Between(0.0, 1.0)] = 0.4
     """Beta of prioritised replay: how far importance weights undo the bias."""
-    view: Literal["none", "recent", "best"] = "none"
+    keep: str = "all"
+    """Which whole games are kept of `dataset` or `demonstrations`, or drawn where view is kept:
+    all, or as best:20, newest:100 or min_score:10, or several with commas between them, of which a
+    game must pass each. A score is the sum of the rewards, or what a dataset says."""
+    view: Literal["none", "recent", "best", "kept"] = "none"
     """A second priority, by which the share `view_share` of each batch is drawn. recent: falls
     linearly with a row's age. best: by how far the rewards of the row's game add up to more than
-    the mean, of games that are whole in the replay."""
+    the mean, of games that are whole in the replay. kept: all windows of those among them that
+    `keep` keeps alike, none of others."""
     view_share: Annotated[float, Between(0.0, 1.0)] = 0.25
     """Share of a batch that is drawn by `view`; no importance weight undoes it."""
     demonstration_share: Annotated[float, Between(0.0, 1.0)] = 0.25
@@ -64,10 +70,16 @@ class ReplayConfig(Checked, section="replay"):
     """That share at the end of the run; it changes linearly over the updates."""
 
     def __post_init__(self) -> None:
-        """Checks that the buffer can hold `min_size`, too."""
+        """Checks that the buffer can hold `min_size`, and that `keep` can be read, too."""
         super().__post_init__()
         allowed = f"in 1..{self.capacity} (replay.capacity)"
         self._require("replay.min_size", 1 <= self.min_size <= self.capacity, allowed)
+        read_keep(self.keep)
+
+    @property
+    def kept(self) -> Kept:
+        """What `keep` says."""
+        return read_keep(self.keep)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from smz_jax.config.check import ConfigError, require
 from smz_jax.config.seeds import VIEW_KEY
 from smz_jax.config.settings import Config
 from smz_jax.learning.demonstrations import mix
+from smz_jax.learning.views import view_weights
 from smz_jax.model.lanes import LANES, WHOLE, lay
 from smz_jax.types import Array, EnvSpec, ReplaySample, Trajectory
 
@@ -84,33 +85,6 @@ def _make_buffer(config: Config) -> Any:
         priority_exponent=config.replay.priority_exponent,
         device=jax.default_backend(),
     )
-
-
-def view_weights(state: Any, config: Config) -> Array:
-    """The second priority of each window, `replay.view`, `[lanes, ring]` float32 by first row.
-
-    0: there is no such window (unwritten, or across the write head). Of the best, those of games
-    that are whole in the ring have one; where none of these is above their mean, all windows have
-    the same.
-    """
-    rows, history = state.experience, config.env.frame_stack - 1
-    lanes, ring = rows.reward.shape
-    held = jnp.where(state.is_full, ring, state.current_index)
-    time = jnp.arange(ring)
-    place = (jnp.where(state.is_full, state.current_index, 0) + time) % ring  # oldest first
-    weights = jnp.broadcast_to(time + 1.0, (lanes, ring))
-    if config.replay.view == "best":
-        game = jnp.cumsum(rows.is_first[:, place], axis=1)  # of its lane; 0 began before the ring
-        total = jax.vmap(lambda x, i: jax.ops.segment_sum(x, i, ring + 1))
-        returns = jnp.take_along_axis(total(rows.reward[:, place], game), game, axis=1)
-        is_whole = (game > 0) & (game < game[:, -1:])  # nor is the last one of its lane over
-        above = returns - jnp.mean(returns, where=is_whole)
-        least = 1e-6 * jnp.max(jnp.abs(returns), initial=1.0)  # less is rounding
-        weights = jnp.where(is_whole & (above > least), above, 0.0)
-    is_window = jnp.broadcast_to(time <= held - config.window_rows, weights.shape)
-    own = jnp.where(is_window, jnp.roll(weights, -history, axis=1), 0.0)  # of the window's root
-    own = jnp.where(jnp.any(own > 0), own, is_window)
-    return jnp.zeros_like(own).at[:, place].set(own).astype(jnp.float32)
 
 
 def _sample_view(state: Any, rng_key: Array, config: Config) -> ReplaySample:
@@ -182,7 +156,7 @@ def make_replay(config: Config, spec: EnvSpec, mesh: Mesh | None = None) -> Repl
     """
     stack = config.env.frame_stack
     require(spec.context == stack, "env.frame_stack", stack, f"{spec.context}, as the env")
-    fits = spec.players == 1 or config.replay.view != "best"
+    fits = spec.players == 1 or config.replay.view not in ("best", "kept")
     require(fits, "replay.view", config.replay.view, "another one where players move in turn")
     buffer = _make_buffer(config)
 

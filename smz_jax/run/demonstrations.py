@@ -16,7 +16,7 @@ from smz_jax.config.check import require
 from smz_jax.config.settings import Config
 from smz_jax.learning.reanalyse import Reanalysed, make_reanalyse
 from smz_jax.learning.replay import Replay, check_memory, make_replay
-from smz_jax.run.stored_play import fill, make_reader
+from smz_jax.run.stored_play import fill, keep_games, kept_line, make_reader
 from smz_jax.storage.dataset import Dataset
 from smz_jax.types import TARGETS, Array, EnvSpec, Networks, Params
 
@@ -63,6 +63,8 @@ class Demonstrations:
 
     def __init__(self, config: Config, spec: EnvSpec, networks: Networks) -> None:
         self._dataset = Dataset(Path(os.path.expanduser(config.demonstrations or "")))
+        self.kept = keep_games(self._dataset, config)
+        """What `replay.keep` kept, as `keep_games` gives it."""
         settings = ring_settings(config, self._dataset.rows)
         check_memory(settings, spec)
         self._read = make_reader(self._dataset, config, spec)
@@ -76,7 +78,8 @@ class Demonstrations:
     def note(self) -> str:
         """What they are, in a line."""
         who = self._dataset.about.get("played_by", "play")
-        return f"{self._dataset.episodes:,} games, {self._dataset.rows:,} rows of {who}"
+        found = f"{self._dataset.episodes:,} games, {self._dataset.rows:,} rows of {who}"
+        return f"{found}; {kept_line(self.kept)}" if self.kept else found
 
     def begin(self) -> Any:
         """The ring with the whole dataset in; raises ConfigError if that is damaged."""

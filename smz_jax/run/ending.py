@@ -35,6 +35,7 @@ class Outcome(NamedTuple):
     baselines: dict[str, Any] | None
     model_check: dict[str, Any]  # of the last parameters, as `evaluate_and_save.check`
     findings: dict[str, Any]  # what the experiment's own `on_finish` gave
+    kept: dict[str, Any] | None  # games of stored play by `replay.keep`; None: all, or none is used
     library: dict[str, Any]  # as macros.json
     seconds: dict[str, float]
     env_steps: int
@@ -81,6 +82,7 @@ def conclude(session: evaluate_and_save.Session, state: RunState, fault: str | N
         baselines=None,
         model_check=model,
         findings=findings,
+        kept=getattr(parts.demonstrations or parts.source, "kept", None),
         library=library(parts, state),
         seconds={},
         env_steps=env_steps,
@@ -140,6 +142,7 @@ def summarise_run(invocation: Invocation, run_dir: Path, outcome: Outcome) -> di
         "preset": invocation.preset,
         "command": invocation.command,
         "init_from": invocation.init_from,
+        "kept": outcome.kept,
         "finished": outcome.finished,
         "env_steps": outcome.env_steps,
         "env_frames": outcome.env_steps * config.frames_per_step,

@@ -7,7 +7,7 @@ each pass, and counts are halved once a pass.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from smz_jax.config.check import ConfigError, require
+from smz_jax.config.kept import ALL
 from smz_jax.config.settings import Config
 from smz_jax.config.training import MacroConfig
 from smz_jax.envs.gym.observations import make_coder
@@ -32,6 +33,8 @@ SMOOTHING = 0.1
 """Share of a target that is spread over the valid actions where an action was played unsearched."""
 PIECE_BYTES = 2**24
 """About so much is copied into the ring at once."""
+LISTED = 12
+"""Numbers of kept games in a line."""
 
 
 class StoredPlay:
@@ -59,6 +62,8 @@ class StoredPlay:
         self._config, self._replay = config, replay
         self._reanalyse, self._timers = reanalyse, timers
         self._dataset = dataset = Dataset(Path(os.path.expanduser(config.dataset or "")))
+        self.kept = keep_games(dataset, config)
+        """What `replay.keep` kept, as `keep_games` gives it."""
         self._read = make_reader(dataset, config, spec)
         self.watch: Callable[..., None] = lambda *decisions: None
         """Called with the `Decision` of each time step that was searched."""
@@ -98,7 +103,7 @@ class StoredPlay:
                 found.append(
                     f"played with env.{name} {theirs[name]!r}, {getattr(ours, name)!r} here"
                 )
-        return found
+        return found + ([kept_line(self.kept)] if self.kept else [])
 
     def begin(self, replay_state: Any) -> Any:
         """The replay with the whole dataset in; the state given is consumed.
@@ -150,6 +155,43 @@ class StoredPlay:
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+def keep_games(dataset: Dataset, config: Config) -> dict[str, Any] | None:
+    """Leaves out of a dataset all but the whole games that `replay.keep` keeps.
+
+    Returns:
+        As `summary.json` has it: `keep`, `of` (episodes of the dataset), `whole` (games among
+        them), `games` (numbers of those that are kept, from 0) and their `scores`. None: of `all`
+        nothing is left out.
+
+    Raises:
+        ConfigError: in one line, if none is kept.
+    """
+    keep, episodes = config.replay.keep, dataset.episodes
+    if keep == ALL:
+        return None
+    whole = 0
+
+    def choose(scores: Sequence[float]) -> Sequence[int]:
+        nonlocal whole
+        whole = len(scores)
+        return config.replay.kept.choose(scores, "replay.keep", "whole games in the dataset")
+
+    kept = dataset.keep(choose)
+    numbers, scores = [x.number for x in kept], [x.score for x in kept]
+    return {"keep": keep, "of": episodes, "whole": whole, "games": numbers, "scores": scores}
+
+
+def kept_line(kept: Mapping[str, Any]) -> str:
+    """What `keep_games` gave, in a line; of many games the first numbers."""
+    games, scores = kept["games"], kept["scores"]
+    shown = ", ".join(map(str, games[:LISTED])) + (", ..." if len(games) > LISTED else "")
+    parts = kept["of"] - kept["whole"]
+    return (
+        f"replay.keep = {kept['keep']} keeps {len(games):,} of {kept['of']:,} games "
+        f"({parts:,} of them not whole), scores {min(scores):g} to {max(scores):g}: {shown}"
+    )
 
 
 Reader = Callable[[dict[str, Any]], Trajectory]

@@ -8,7 +8,9 @@ import pytest
 from smz_jax.config import settings as cfg
 from smz_jax.config import training
 from smz_jax.config.check import ConfigError
+from smz_jax.config.kept import Kept
 from smz_jax.learning import replay as rp
+from smz_jax.learning.views import kept_ends, view_weights
 from smz_jax.types import EnvSpec, Space, Trajectory
 
 A = 3
@@ -275,20 +277,25 @@ def view_twin(view, lanes, ring, steps, history, window):
     ends = {lane: max(time // 7 for _, time in rows) for lane in range(lanes)}
     whole = [at for at in rows if at[1] // 7 * 7 >= oldest and at[1] // 7 < ends[at[0]]]
     mean = sum(returns[at] for at in whole) / max(1, len(whole))
+    games = sorted({(time // 7, lane) for lane, time in whole})
+    scores = [returns[lane, number * 7 + 6] for number, lane in games]
+    chosen = [games[x] for x in Kept(best=3, newest=4).choose(scores)] if games else []
     found = {}
     for lane, time in rows:
         if oldest <= time - history and time - history + window <= steps:
             recent = time - oldest + 1.0
             best = max(returns[lane, time] - mean, 0.0) if (lane, time) in whole else 0.0
-            found[lane, time] = {"recent": recent, "best": best}[view]
+            kept = float((lane, time) in whole and (time // 7, lane) in chosen)
+            found[lane, time] = {"recent": recent, "best": best, "kept": kept}[view]
     none = not any(found.values())
     return dict.fromkeys(found, 1.0) if none else found
 
 
 @pytest.mark.parametrize("steps", [12, 28, 76])
-@pytest.mark.parametrize("view", ["recent", "best"])
+@pytest.mark.parametrize("view", ["recent", "best", "kept"])
 def test_the_second_priority_against_a_twin(view, steps):
-    config = make_config(lanes=2, capacity=60, min_size=16, view=view, view_share=1.0)
+    keep = "best:3,newest:4" if view == "kept" else "all"
+    config = make_config(lanes=2, capacity=60, min_size=16, view=view, view_share=1.0, keep=keep)
     replay, lanes, ring, history = rp.make_replay(config, make_spec()), 2, 30, 2
     state = replay.init()
     for first in range(0, steps, 4):
@@ -297,7 +304,7 @@ def test_the_second_priority_against_a_twin(view, steps):
     found = np.zeros((lanes, ring))
     for (lane, time), weight in wanted.items():
         found[lane, (time - history) % ring] = weight
-    weights = jax.jit(rp.view_weights, static_argnums=1)(state, config)
+    weights = jax.jit(view_weights, static_argnums=1)(state, config)
     np.testing.assert_allclose(weights, found, rtol=1e-5, atol=1e-4)
     drawn, sample = [], jax.jit(replay.sample)
     for i in range(250):
@@ -314,6 +321,33 @@ def test_the_second_priority_against_a_twin(view, steps):
         assert abs(drawn.count(at) / len(drawn) - share) <= near
 
 
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"best": 4},
+        {"newest": 3},
+        {"min_score": 1.0},
+        {"best": 99},
+        {"best": 9, "newest": 6, "min_score": 1.0},
+    ],
+)
+def test_games_of_the_ring_are_kept_as_those_of_a_dataset(limits):
+    """Against `Kept.choose`, with many equal scores, also below 0."""
+    draw, kept = np.random.default_rng(0), Kept(**limits)
+    keep = jax.jit(lambda returns, is_end: kept_ends(returns, is_end, kept))
+    for _ in range(40):
+        is_end = draw.random((3, 9)) < draw.choice([0.0, 0.2, 0.6])
+        returns = draw.integers(-2, 4, is_end.shape).astype(np.float32)
+        games = [(lane, time) for time in range(9) for lane in range(3) if is_end[lane, time]]
+        wanted = np.zeros_like(is_end)
+        try:
+            for number in kept.choose([float(returns[x]) for x in games]):
+                wanted[games[number]] = True
+        except ConfigError:
+            pass
+        np.testing.assert_array_equal(keep(returns, is_end), wanted)
+
+
 def test_the_best_are_no_pieces_of_games_and_no_side_of_two():
     """Each step costs: what is left of a cut game, or was played of one, is not better for it."""
     config = make_config(lanes=2, capacity=60, min_size=16, view="best")
@@ -322,11 +356,14 @@ def test_the_best_are_no_pieces_of_games_and_no_side_of_two():
     for first in range(0, 80, 4):
         rows = games_of(2, first, 4)
         state = replay.add_donated(state, rows._replace(reward=jnp.full_like(rows.reward, -1.0)))
-    weights = np.asarray(rp.view_weights(state, config))
+    weights = np.asarray(view_weights(state, config))
     assert set(np.unique(weights)) == {0.0, 1.0} and (weights > 0).sum() == 2 * (31 - 7)
-    two = make_spec()._replace(players=2)
-    with pytest.raises(ConfigError, match=r"replay.view = 'best' is not allowed: .* move in turn"):
-        rp.make_replay(config, two)
+    kept = make_config(lanes=2, capacity=60, min_size=16, view="kept", keep="best:2")
+    roots = (np.asarray(view_weights(state, kept)).nonzero()[1] + 2) % 30  # at times 50 to 79
+    assert sorted(roots) == sorted(2 * [time % 30 for time in range(70, 76)])
+    for one in (config, kept):
+        with pytest.raises(ConfigError, match=r"replay.view = '\w+' is not .* move in turn"):
+            rp.make_replay(one, make_spec()._replace(players=2))
 
 
 def test_where_all_games_are_the_same_so_are_all_windows():
@@ -336,7 +373,7 @@ def test_where_all_games_are_the_same_so_are_all_windows():
     for first in range(0, 40, 4):
         rows = rows_of(3, first, 4)
         state = replay.add_donated(state, rows._replace(reward=jnp.zeros_like(rows.reward)))
-    weights = np.asarray(rp.view_weights(state, config))
+    weights = np.asarray(view_weights(state, config))
     assert set(np.unique(weights)) == {0.0, 1.0} and (weights > 0).sum() == 3 * (31 - 7)
 
 

@@ -6,12 +6,15 @@ import pytest
 
 from smz_jax.analysis.recording import record
 from smz_jax.config.check import ConfigError
+from smz_jax.learning.replay import make_replay
 from smz_jax.macros.precondition.updates import Known
-from smz_jax.run.demonstrations import ring_settings
+from smz_jax.run.demonstrations import Demonstrations, ring_settings
 from smz_jax.run.loop import iterate
-from smz_jax.run.parts import make_parts
+from smz_jax.run.parts import make_parts, no_reanalyse
 from smz_jax.run.state import fresh_state, make_store, restore, save
-from smz_jax.storage.dataset import Dataset, write_dataset
+from smz_jax.run.stored_play import StoredPlay
+from smz_jax.storage.dataset import Dataset
+from smz_jax.storage.dataset_writer import write_dataset
 from smz_jax.storage.metrics import PhaseTimers
 from smz_jax.types import TARGETS
 from tests.run.test_offline import LANES, LENGTH, make_config
@@ -20,14 +23,22 @@ pytest.importorskip("minari")
 SHARE = ("--replay.demonstration_share", "0.5", "--replay.demonstration_share_end", "0.5")
 
 
-@pytest.fixture(scope="module")
-def shown(tmp_path_factory):
+def at_random(folder, steps):
     """The folder of a dataset of random play."""
-    folder = tmp_path_factory.mktemp("shown") / "dataset"
-    config = make_config("--total_env_steps", "96", "--seed", "3")
+    config = make_config("--total_env_steps", str(steps), "--seed", "3")
     found = record(config, None, lambda: False)
     write_dataset(folder, found.rows, found.about, found.oldest)
     return folder
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory):
+    return at_random(tmp_path_factory.mktemp("shown") / "dataset", 96)
+
+
+@pytest.fixture(scope="module")
+def games(tmp_path_factory):
+    return at_random(tmp_path_factory.mktemp("games") / "dataset", 256)
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +110,47 @@ def test_without_any_share_it_is_the_run_without(parts, shown):
     assert rows[0][1] == rows[1][1] > 0
     for one, two in zip(*(jax.tree.leaves(x[0]) for x in rows), strict=True):
         np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("name", ["demonstrations", "dataset"])
+def test_games_that_are_not_kept_are_not_in_the_ring(games, parts, name):
+    """Its rows are those of the games that are kept, one after the other; which ones, is told."""
+
+    def make(keep):
+        flags = (f"--{name}", str(games), "--env.num_envs", "1", "--rollout.length", "4")
+        flags += ("--learner.updates_per_env_step", "0.5", "--replay.keep", keep)
+        config, given = make_config(*flags), (parts.spec, parts.networks)
+        if name == "demonstrations":
+            found = Demonstrations(config, *given)
+            return found, found.begin()
+        replay = make_replay(config, parts.spec)
+        found = StoredPlay(config, parts.spec, replay, no_reanalyse, PhaseTimers())
+        return found, found.begin(replay.init())
+
+    dataset = Dataset(games)
+    whole = [x for x in dataset.listed() if x.is_whole]
+    best = sorted(whole, key=lambda x: (x.score, x.number))[-20:]
+    wanted = [x for x in whole[-30:] if x in best]
+    numbers = [x.number for x in wanted]
+    assert 1 < len(wanted) < 20 < len(whole) < dataset.episodes
+    frames = [x["observations"] for i, x in enumerate(dataset.read()) if i in numbers]
+    source, ring = make("best:20,newest:30")
+    count = sum(map(len, frames))
+    found = np.asarray(ring.experience.frame)[0, :count]
+    np.testing.assert_array_equal(found, np.concatenate(frames))
+    assert ring.is_full if name == "demonstrations" else ring.current_index == count
+    assert source.kept == {
+        "keep": "best:20,newest:30",
+        "of": dataset.episodes,
+        "whole": len(whole),
+        "games": numbers,
+        "scores": [x.score for x in wanted],
+    }
+    told = source.note if name == "demonstrations" else source.notes[-1]
+    assert f"keeps {len(wanted)} of {dataset.episodes} games" in told and "\n" not in told
+    assert told.endswith(": " + ", ".join(map(str, numbers)))
+    with pytest.raises(ConfigError, match=r"^replay.keep = 'min_score 9\.0' .* whole games in the"):
+        make("min_score:9")
 
 
 def test_few_rows_have_fewer_lanes():

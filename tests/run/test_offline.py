@@ -20,7 +20,8 @@ from smz_jax.run.loop import iterate
 from smz_jax.run.parts import make_parts, no_reanalyse
 from smz_jax.run.state import fresh_state, library, make_store, restore, save
 from smz_jax.run.stored_play import StoredPlay, cut, make_reader
-from smz_jax.storage.dataset import Dataset, write_dataset
+from smz_jax.storage.dataset import Dataset
+from smz_jax.storage.dataset_writer import write_dataset
 from smz_jax.storage.metrics import PhaseTimers
 from smz_jax.types import EnvSpec, Space, Trajectory
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from smz_jax.config.check import ConfigError
-from smz_jax.storage.dataset import INFOS, Dataset, merge_datasets, write_dataset
+from smz_jax.config.kept import Kept
+from smz_jax.storage.dataset import INFOS, Dataset
+from smz_jax.storage.dataset_writer import merge_datasets, write_dataset
 from smz_jax.types import Trajectory
 
 h5py = pytest.importorskip("h5py")
@@ -124,6 +126,34 @@ def test_scores_are_noted_and_say_what_is_kept(stored, tmp_path):
     kept = Dataset(tmp_path / "k")
     assert kept.scores() == [plain.scores()[0], seen[4]]
     assert [int(x["id"]) for x in kept.read()] == [0, 1]
+
+
+@pytest.mark.parametrize("oldest", [0, 7])
+def test_whole_games_alone_are_kept(tmp_path, oldest):
+    """Against a loop: begun by `is_first`, ended by the next one or by the last action."""
+    rows = make_rows()
+    rows.discount[:2, oldest - 2] = 0.0, 1.0  # the last action of a lane
+    rows.is_first[:, [oldest - 1, oldest - 2]] = False
+    write_dataset(tmp_path / "x", rows, ABOUT, oldest)
+    wanted = []
+    for lane in range(LANES):
+        order = [*range(oldest, T), *range(oldest)]
+        starts = [x for x, row in enumerate(order) if x == 0 or rows.is_first[lane, row]]
+        for start, end in zip(starts, [*starts[1:], T], strict=True):
+            ends = end < T or rows.discount[lane, order[end - 2]] == 0
+            wanted.append(bool(ends and rows.is_first[lane, order[start]]))
+    dataset, whole = Dataset(tmp_path / "x"), [x for x, is_whole in enumerate(wanted) if is_whole]
+    assert [x.is_whole for x in dataset.listed()] == wanted and not all(wanted)
+    scores, frames = dataset.scores(), [x["observations"] for x in dataset.read()]
+    kept = dataset.keep(Kept(best=4).choose)
+    best = sorted(sorted(whole, key=lambda x: (scores[x], x))[-4:])
+    assert [(x.number, x.score) for x in kept] == [(x, scores[x]) for x in best]
+    assert dataset.rows == sum(len(frames[x]) for x in best) and dataset.episodes == 4
+    for found, number in zip(dataset.read(), best, strict=True):
+        np.testing.assert_array_equal(found["observations"], frames[number])
+    assert dataset.scores() == scores
+    merge_datasets(tmp_path / "m", [Dataset(tmp_path / "x")], lambda scores: range(len(scores)))
+    assert [x.is_whole for x in Dataset(tmp_path / "m").listed()] == wanted
 
 
 def flip_byte(folder):

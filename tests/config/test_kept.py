@@ -1,9 +1,9 @@
-"""Which games are kept."""
+"""Which games are kept, and how that is written."""
 
 import pytest
 
-from smz_jax.analysis.requests import Kept
 from smz_jax.config.check import ConfigError
+from smz_jax.config.kept import Kept, read_keep
 
 SCORES = [3.0, 1.0, 4.0, 1.0, 5.0, 4.0]
 
@@ -34,3 +34,28 @@ def test_nothing_kept_is_one_line():
         Kept(min_score=6.0, best=1).choose(SCORES)
     assert "what is kept = 'best 1, min_score 6.0'" in str(caught.value)
     assert "6 games, scores up to 5" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "limits"),
+    [
+        ("all", {}),
+        ("best:20", {"best": 20}),
+        ("newest:7,best:3", {"best": 3, "newest": 7}),
+        (" min_score:-1.5 , best:2", {"min_score": -1.5, "best": 2}),
+    ],
+)
+def test_what_is_kept_in_words(text, limits):
+    assert read_keep(text) == Kept(**limits)
+
+
+WRONG = ("", "best", "best:", "best:0", "best:1.5", "worst:3", "best=3", "best:1,", "9" * 6000)
+MORE = ("best:1,best:2", "all,best:1", "min_score:nan", "min_score:inf")
+
+
+@pytest.mark.parametrize("text", [*WRONG, *MORE])
+def test_what_cannot_be_read_is_one_line(text):
+    allowed = r"^replay.keep = .* it must be all, or one or more of best:N, "
+    with pytest.raises(ConfigError, match=allowed) as caught:
+        read_keep(text)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 250
