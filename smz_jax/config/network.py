@@ -57,12 +57,18 @@ class NetworkConfig(Checked, section="network"):
     encoder_uniform: Annotated[float, Between(0.0, 1.0, "[)")] = 0.01
     """Share of the uniform distribution mixed into the code probabilities."""
     value_support: Annotated[int, Between(1, MAX_SUPPORT)] = 300
-    """The value's support has 2 x this + 1 bins, over the transformed value. Targets beyond it
-    are cut to its end and counted (`learner/values_cut`): 10 holds 117, 60 holds 3,325, 300
-    holds 58,706."""
+    """The value's support reaches from minus this to this, over the transformed value, in bins of
+    `value_width`. Targets beyond it are cut to its end and counted (`learner/values_cut`): 10 holds
+    117, 60 holds 3,325, 300 holds 58,706."""
     value_transform: Literal["hyperbolic", "none"] = "hyperbolic"
     """hyperbolic: large values are squeezed (MuZero, appendix F). none: values as they are, so that
     a win, a draw and a loss are classes."""
+    value_width: Annotated[float, Between(0.01, 1.0)] = 1.0
+    """Width of the value's bins, over the transformed value; it divides `value_support`."""
+    value_code: Literal["two_hot", "hl_gauss"] = "two_hot"
+    """How a value target is spread over the bins. two_hot: over the two next to it (MuZero).
+    hl_gauss: as a normal distribution of 0.75 bins, so that neighbouring bins learn together
+    (Farebrother et al. 2024); with a value_width of 0.1, say."""
     reward_support: Annotated[int, Between(1, MAX_SUPPORT)] = 300
     """Likewise for the reward, as `reward_transform` leaves it."""
     reward_transform: Literal["hyperbolic", "none"] = "hyperbolic"
@@ -100,3 +106,12 @@ class NetworkConfig(Checked, section="network"):
         fits = "transformer" not in self.family or self.hidden_size % (2 * self.heads) == 0
         allowed = f"a divisor of half of network.hidden_size = {self.hidden_size}"
         self._require("network.heads", fits, allowed)
+        whole = abs(self.value_bins * self.value_width - self.value_support) < 1e-6
+        fits = whole and self.value_bins <= MAX_SUPPORT
+        allowed = f"network.value_support = {self.value_support} over at most {MAX_SUPPORT} bins"
+        self._require("network.value_width", fits, allowed)
+
+    @property
+    def value_bins(self) -> int:
+        """Bins of the value on each side of 0."""
+        return round(self.value_support / self.value_width)

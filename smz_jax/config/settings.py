@@ -204,6 +204,8 @@ class Config(Checked):
         allowed = f"at least 48 where network.family is {family}"
         fits = not family.startswith("resnet") or self.env.frame_size >= 48
         need("env.frame_size", fits, allowed)
+        fits = atari or self.learner.frame_shift == 0
+        need("learner.frame_shift", fits, f"0 where env.suite is {suite}")
         is_sequence, where = family in SEQUENCES, f"where network.family is {family}"
         need("env.frame_stack", not is_sequence or self.env.frame_stack > 1, f"above 1 {where}")
         allowed = f"one of {', '.join(SEQUENCES)} where env.mark_start is true"

@@ -167,6 +167,9 @@ class LearnerConfig(Checked, section="learner"):
     """Value at the end of the n steps: the stored search value, or the target network's."""
     updates_per_env_step: Annotated[float, Between(0.0, 64.0)] = 0.05
     """Learner updates for each environment step of a lane."""
+    frame_shift: Annotated[int, Between(0, 16)] = 0
+    """Pixels by which the frames of a batch's window are shifted at most, all by the same
+    (Kostrikov et al. 2021, DrQ: 4)."""
     learning_rate: Annotated[float, Between(0, ends="(]")] = 1e-3
     """Peak learning rate of AdamW."""
     learning_rate_end: Annotated[float, Between(0)] = 1e-4

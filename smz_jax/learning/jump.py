@@ -203,8 +203,8 @@ def jump_terms(
     terms = {name: jnp.where(windows.alive, term, 0.0) for name, term in terms.items()}
     rewards = scalar_loss(reward_logits, windows.rewards, config.network.reward_transform)
     known = categorical_loss(foreseen.value_logits, jax.nn.softmax(real.value_logits))
-    zeros, transform = jnp.zeros_like(windows.rewards), config.network.value_transform
-    over = scalar_loss(foreseen.value_logits, zeros, transform)
+    n, zeros = config.network, jnp.zeros_like(windows.rewards)
+    over = scalar_loss(foreseen.value_logits, zeros, n.value_transform, n.value_code, n.value_width)
     known_of = windows.real | windows.over
     terms["rewards"] = jnp.where(known_of, rewards, 0.0)
     terms["value"] = jnp.where(known_of, jnp.where(windows.alive, known, over), 0.0)

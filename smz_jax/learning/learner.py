@@ -19,7 +19,7 @@ from smz_jax.learning.losses import Batch, Unrolled, unrolled_loss
 from smz_jax.learning.replay import Replay
 from smz_jax.learning.targets import make_unroll_targets, random_actions_past_end
 from smz_jax.macros.precondition.updates import Known, make_head_update
-from smz_jax.model.observe import stack_windows
+from smz_jax.model.observe import shift_windows, stack_windows
 from smz_jax.model.steps import entropy_nats, predict
 from smz_jax.model.values import TRANSFORMS
 from smz_jax.types import Array, EnvSpec, Networks, Params, ReplaySample, TrainState, UnrollTargets
@@ -128,7 +128,7 @@ def make_batch_builder(
     steps = learner.unroll_steps
 
     def build(target_params: Params, rng_key: Array, sample: ReplaySample) -> Batch:
-        rows = sample.rows
+        rows = shift_windows(jax.random.fold_in(rng_key, 1), sample.rows, learner.frame_shift)
         tail = jax.tree.map(lambda x: x[:, history:], rows._replace(frame=()))
         values = tail.search_value if spec.sides == 1 else tail.values
         observations = stack_windows(rows, spec, range(history, history + steps + 1))

@@ -228,7 +228,8 @@ def of_all(losses: Array) -> Array:
 
 def value_loss(x: Compared, logits: Array, target: Array) -> Array:
     """Cross-entropy `[K, B]` of value logits `[K, B, S]`, or `[K, B, P, S]`, with their targets."""
-    return of_all(scalar_loss(logits, target, x.config.network.value_transform))
+    n = x.config.network
+    return of_all(scalar_loss(logits, target, n.value_transform, n.value_code, n.value_width))
 
 
 TERMS: dict[str, Callable[[Compared], Array]] = {

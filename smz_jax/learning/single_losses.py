@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from smz_jax.model.values import Transform, scalar_to_probs
+from smz_jax.model.values import Code, Transform, scalar_to_probs
 from smz_jax.types import Array
 
 CONTRAST_TEMPERATURE = 0.07
@@ -18,12 +18,19 @@ def categorical_loss(logits: Array, probs: Array) -> Array:
     return optax.softmax_cross_entropy(logits, jax.lax.stop_gradient(probs))
 
 
-def scalar_loss(logits: Array, target: Array, transform: Transform = "hyperbolic") -> Array:
-    """Cross-entropy with the two-hot code of the transformed scalar target `[...]`."""
-    code = jnp.vectorize(
-        lambda x: scalar_to_probs(x, logits.shape[-1] // 2, transform), signature="()->(s)"
+def scalar_loss(
+    logits: Array,
+    target: Array,
+    transform: Transform = "hyperbolic",
+    code: Code = "two_hot",
+    width: float = 1.0,
+) -> Array:
+    """Cross-entropy with the code of the transformed scalar target `[...]`, in bins of `width`."""
+    probs = jnp.vectorize(
+        lambda x: scalar_to_probs(x, logits.shape[-1] // 2, transform, code, width),
+        signature="()->(s)",
     )
-    return categorical_loss(logits, code(target))
+    return categorical_loss(logits, probs(target))
 
 
 def commitment_loss(code_probs: Array, code: Array) -> Array:

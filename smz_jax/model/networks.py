@@ -38,7 +38,7 @@ class Model(nn.Module):
         c = self.config
         dtype = self.dtype
         values, rewards = (
-            self.spec.sides * (2 * support + 1) for support in (c.value_support, c.reward_support)
+            self.spec.sides * (2 * support + 1) for support in (c.value_bins, c.reward_support)
         )
         pixels = self.decoded_pixels
         family = FAMILIES[c.family]
@@ -272,13 +272,15 @@ def make_networks(config: NetworkConfig, spec: EnvSpec) -> Networks:
         # Traced once for all programs that call it, and the same equations in each.
         return jax.jit(function, inline=True, static_argnums=static)
 
-    def scalar_of(support: int, transform: Transform) -> Callable[[Array], Array]:
-        one = functools.partial(logits_to_scalar, support=support, transform=transform)
+    def scalar_of(
+        support: int, transform: Transform, width: float = 1.0
+    ) -> Callable[[Array], Array]:
+        one = functools.partial(logits_to_scalar, support=support, transform=transform, width=width)
         return jnp.vectorize(one, signature="(s)->()")
 
     continuation = pure(Model.continuation) if config.continuation else None
 
-    value_of = scalar_of(config.value_support, config.value_transform)
+    value_of = scalar_of(config.value_bins, config.value_transform, config.value_width)
     reward_of = scalar_of(config.reward_support, config.reward_transform)
     of_all: dict[str, Any] = {}
     if spec.sides > 1:

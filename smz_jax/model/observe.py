@@ -54,6 +54,22 @@ def stack_windows(rows: Trajectory, spec: EnvSpec, positions: range) -> Array:
     )
 
 
+def shift_windows(rng_key: Array, rows: Trajectory, most: int) -> Trajectory:
+    """Sampled rows `[B, W, ...]` whose frames `[B, W, H, V]` are shifted by up to `most` pixels.
+
+    All frames of a window by the same, drawn uniformly for both directions; what is shifted in
+    repeats the edge. Of 0 the rows are as they were, whatever their frames; `rng_key` is consumed.
+    Source: Kostrikov et al. 2021 (DrQ), section 3.1.
+    """
+    if not most:
+        return rows
+    size, windows = rows.frame.shape[2:], len(rows.frame)
+    by = jax.random.randint(rng_key, (2, windows, 1), -most, most + 1)
+    y, x = (jnp.clip(jnp.arange(n) + d, 0, n - 1) for n, d in zip(size, by, strict=True))
+    shifted = jax.vmap(lambda frames, y, x: frames[:, y][:, :, x])(rows.frame, y, x)
+    return rows._replace(frame=shifted)
+
+
 def unbroken(rows: Trajectory, first: int, steps: int) -> tuple[Array, Array]:
     """Which steps of windows `[B, W, ...]`, from row `first` on, are of one game and of one life.
 

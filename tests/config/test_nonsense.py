@@ -169,6 +169,13 @@ CLASHES = [
         "network.heads = 3",
         "a divisor of half of network.hidden_size = 16",
     ),
+    (("network.value_width=0.3",), "network.value_width = 0.3", "value_support = 10 over"),
+    (
+        ("network.value_support=5000", "network.value_width=0.5"),
+        "network.value_width = 0.5",
+        "at most 5000 bins",
+    ),
+    (("env.suite=grid", "learner.frame_shift=1"), "learner.frame_shift = 1", "env.suite is grid"),
     (("env.suite=grid", "env.backend=ale"), "env.backend = 'ale'", "env.suite is grid"),
     (("env.suite=grid", "eval.sticky_column"), "eval.sticky_column = True", "env.suite is grid"),
     (("env.kwargs={\"a\": 1}",), "env.kwargs = ", "env.suite is atari"),

@@ -212,6 +212,25 @@ def test_batches_hold_stacks_actions_and_bootstrapped_targets(bootstrap):
     np.testing.assert_array_equal(batch.targets.transition_mask, [[1, 1], [1, 0], [1, 0], [0, 0]])
 
 
+def test_batches_may_be_of_shifted_frames():
+    frames = jnp.asarray(np.random.default_rng(0).integers(0, 255, (B, W, 6, 5)), jnp.uint8)
+    spec = SPEC._replace(frame_shape=(6, 5), frame_dtype=np.dtype(np.uint8))
+    sample = ReplaySample(make_rows()._replace(frame=frames), None, jnp.arange(4.0))
+    still, moved = (
+        learner.make_batch_builder(toy_networks(), make_config(frame_shift=most), spec)(
+            jnp.float32(1), jax.random.key(3), sample
+        )
+        for most in (0, 2)
+    )
+    jax.tree.map(np.testing.assert_array_equal, still.targets, moved.targets)
+    places, found = [(y, x) for y in range(5) for x in range(5)], set()
+    for own, other in zip(still.observations, moved.observations, strict=True):
+        wide = np.pad(own, ((0, 0), (0, 0), (2, 2), (2, 2)), mode="edge")
+        cut = [wide[..., y : y + 6, x : x + 5] for y, x in places]
+        found.add([np.array_equal(c, other) for c in cut].index(True))
+    assert len(found) > 1
+
+
 def test_actions_past_the_end_are_random_and_real_ones_are_not():
     rows = make_rows()
     build = jax.jit(learner.make_batch_builder(toy_networks(), make_config(), SPEC))

@@ -9,7 +9,7 @@ import pytest
 
 from smz_jax.config import settings as cfg
 from smz_jax.learning import replay as rp
-from smz_jax.model.observe import stack_observations
+from smz_jax.model.observe import shift_windows, stack_observations
 from tests.learning.test_replay import make_config, rows_of
 
 
@@ -90,3 +90,18 @@ def test_stacks_from_replay_equal_those_of_real_breakout():
         for i, start in enumerate(np.asarray(batch.rows.reward[:, 0])):
             lane, time = divmod(int(start), 1000)
             np.testing.assert_array_equal(got[i], observation[lane, time + 3 : time + W])
+
+
+def test_shifts_move_all_frames_of_a_window_alike_and_repeat_the_edge():
+    frames = np.random.default_rng(0).integers(0, 256, (200, 2, 5, 4)).astype(np.uint8)
+    rows = rows_of(200, 0, 2)._replace(frame=jnp.asarray(frames))
+    shift = jax.jit(shift_windows, static_argnums=2)
+    got, found = np.asarray(shift(jax.random.key(0), rows, 2).frame), set()
+    for window, moved in zip(frames, got, strict=True):
+        padded = np.pad(window, ((0, 0), (2, 2), (2, 2)), mode="edge")
+        places = [(y, x) for y in range(5) for x in range(5)]
+        fits = [p for p in places if (padded[:, p[0] :, p[1] :][:, :5, :4] == moved).all()]
+        assert len(fits) == 1
+        found.add(fits[0])
+    assert len(found) == 25 and got.dtype == np.uint8
+    assert shift_windows(jax.random.key(0), rows, 0) is rows

@@ -207,6 +207,15 @@ def test_values_may_be_classes():
     np.testing.assert_allclose(networks.value_of(logits), 0.5, rtol=1e-6)
 
 
+def test_values_may_have_narrow_bins():
+    """Of 17 bins 0.5 wide bin 12 stands for h(x) = 2, as bin 6 of 9 does above."""
+    networks = make_networks(make_config("mlp", value_width=0.5), make_spec((13,)))
+    judged = networks.prediction(random_params(networks), jnp.ones((1, 10)))
+    assert judged.value_logits.shape == (1, 17)
+    logits = jnp.full((17,), -60.0).at[12].set(60.0)
+    np.testing.assert_allclose(networks.value_of(logits), 7.95235, rtol=1e-4)
+
+
 def test_frame_targets_are_standardised_and_averaged():
     config = make_config("light", decoder_size=3)
     networks = make_networks(config, make_spec((12, 12)))
