@@ -215,6 +215,10 @@ class Config(Checked):
         fits = self.network.decoder_target != "balanced_difference" or self.env.frame_stack > 1
         need("network.decoder_target", fits, "another one while env.frame_stack is 1")
 
+        steps = self.learner.unroll_steps
+        fits = self.loss.jump == 0 or 0 < self.network.jump_length <= steps
+        allowed = f"in 1..{steps} (learner.unroll_steps) where loss.jump is above 0"
+        need("network.jump_length", fits, allowed)
         check_planning(need, self.network, self.search, self.rollout, self.macro)
         fits = self.network.embedding_scale != "simplex" or self.network.embedding_size % 8 == 0
         allowed = "a multiple of 8 where network.embedding_scale is simplex"

@@ -143,6 +143,9 @@ class LossConfig(Checked, section="loss"):
     auxiliary_every: Annotated[int, Between(1, 1000)] = 1
     """One transition in so many has a consistency and a reconstruction, which count for so many:
     the same on average, in less time."""
+    jump: Annotated[float, Between(0, 10**9)] = 0.0
+    """The jump's loss, if there is a jump, as a term of the model's own: its gradient then reaches
+    representation and dynamics (docs/planning.md). Needs network.jump_length."""
     continuation: Annotated[float, Between(0, 10**9)] = 1.0
     """Cross-entropy of whether the game goes on, where `network.continuation` is on."""
 

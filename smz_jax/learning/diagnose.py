@@ -10,10 +10,11 @@ import numpy as np
 import optax
 
 from smz_jax.config.settings import Config
-from smz_jax.learning.learner import make_batch_builder, model_metrics
+from smz_jax.learning.learner import make_batch_builder
 from smz_jax.learning.losses import Batch, loss_terms, unroll_model
 from smz_jax.learning.replay import Replay
 from smz_jax.learning.single_losses import code_entropy
+from smz_jax.learning.update_metrics import model_metrics
 from smz_jax.model.lanes import brought_home
 from smz_jax.model.observe import stack_windows
 from smz_jax.model.steps import embed, imagine, make_place, normalised_entropy

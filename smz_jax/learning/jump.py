@@ -12,9 +12,10 @@ A search goes on from what jumps foresaw. So half of the windows are cut into pi
 from where the one before it is foreseen to end, and past an end of a game any actions follow, which
 bring nothing, as the model learns it.
 
-All of the model is stopped: its parameters are the same, bit for bit, with and without. It learns
-from what happened and not from the model's own steps, whose errors it would repeat. An eighth of
-the windows is held out, the same as from the head of preconditions.
+All of the model is stopped: its parameters are the same, bit for bit, with and without, unless
+`loss.jump` lets the gradient into its trunk (`make_trunk_loss`). The jump learns from what happened
+and not from the model's own steps, whose errors it would repeat. An eighth of the windows is held
+out, the same as from the head of preconditions.
 """
 
 from collections.abc import Callable
@@ -27,6 +28,7 @@ import optax
 from smz_jax.config.seeds import JUMP_KEY
 from smz_jax.config.settings import Config
 from smz_jax.learning.gains import count_gains, gain_terms, judge_gains, owners_of, renew
+from smz_jax.learning.losses import Unrolled
 from smz_jax.learning.single_losses import categorical_loss, scalar_loss
 from smz_jax.macros.judge.trials import relative_distance
 from smz_jax.macros.precondition.updates import held_out
@@ -52,6 +54,8 @@ WEIGHTS = {
     "sure": 1.0,
 }
 """Of the terms of the jump's loss."""
+TRUNK = ("rewards", "value", "policy", "end", "lasting")
+"""Terms that the trunk learns by too: what happened. The others are words of the model itself."""
 MOMENTUM = 0.99
 """Of the running counts of what was foretold to be certain."""
 GAIN_KEY = 1
@@ -162,12 +166,14 @@ def jump_terms(
     windows: JumpWindows,
     embeddings: Array,
     drawn: Drawn,
+    starts: Array | None = None,
 ) -> tuple[dict[str, Array], Told]:
     """Each term of the loss, unweighted, 0 where nothing is known; pure.
 
     The model is that of `params`, its jump too; no gradient passes into anything but the jump.
     `embeddings [L+1, B, D]` are of the root and of what was seen after each step; `drawn` says
-    where the windows are cut, and of which action the certainty is learned.
+    where the windows are cut, and of which action the certainty is learned. With `starts`, as many,
+    pieces begin at these in place of the foreseen ends, and a gradient passes into them as well.
 
     Returns:
         `[L, B]` for every length, but `certain [2, B]`, of the root and of a foreseen state; and
@@ -179,12 +185,14 @@ def jump_terms(
 
     def leap(start: Array, piece: tuple[Array, Array]) -> Any:
         assert networks.jump is not None
-        actions, is_cut = piece
+        actions, is_cut, other = piece
         end, logits = networks.jump(params, start, actions)
         is_cut = is_cut.reshape(-1, *[1] * (end.ndim - 1))
-        return jnp.where(is_cut, jax.lax.stop_gradient(end), start), (end, logits)
+        after = jax.lax.stop_gradient(end) if other is None else other
+        return jnp.where(is_cut, after, start), (end, logits)
 
-    _, (end, reward_logits) = jax.lax.scan(leap, root, (windows.actions, drawn.cuts))
+    first, later = (root, None) if starts is None else (starts[0], starts[1:])
+    _, (end, reward_logits) = jax.lax.scan(leap, first, (windows.actions, drawn.cuts, later))
     foreseen = over_time(networks.prediction, frozen, end)
     real = over_time(networks.prediction, frozen, embeddings[1:])
 
@@ -260,6 +268,33 @@ def right_jumps(
     counts = jnp.stack([same, same & (near & paid)[..., None]])
     trials, held = jnp.sum(counts, axis=(1, 2), dtype=jnp.float32)
     return trials, held
+
+
+def make_trunk_loss(networks: Networks, config: Config, spec: EnvSpec) -> Callable[..., Array]:
+    """The jump's loss as a term of the model's own, which reaches the trunk; pure.
+
+    Jumps begin at the root, and pieces where the model's own steps came to, so that the gradient
+    passes into the representation and the dynamics, as that of OptionZero's options (2025) does.
+    The jump itself, the heads and the real ends are stopped.
+
+    Returns:
+        `(params, sample, rng_key, unrolled) -> []`: `params` with the jump that is learned, the
+        `Unrolled` those parameters' own of the same windows; `rng_key` is that of its losses.
+    """
+    history, longest = spec.context - 1, longest_jump(config)
+
+    def loss(params: Params, sample: ReplaySample, rng_key: Array, unrolled: Unrolled) -> Array:
+        shape = longest, len(sample.weights)
+        drawn = draw(jax.random.fold_in(rng_key, JUMP_KEY), shape, spec.num_actions)
+        windows = jump_windows(sample.rows, history, config, drawn)
+        starts = unrolled.embeddings[: longest + 1]
+        seen = jnp.concatenate([starts[:1], unrolled.after_embeddings[:longest]])
+        terms, _ = jump_terms(networks, config, params, windows, seen, drawn, starts)
+        weights = sample.weights * ~held_out(sample, history)
+        means = [WEIGHTS[x] * jnp.mean(terms[x] * weights) for x in TRUNK if x in terms]
+        return sum(means, jnp.float32(0))
+
+    return loss
 
 
 def make_jump_update(networks: Networks, config: Config, spec: EnvSpec) -> Callable[..., Any]:

@@ -1,8 +1,7 @@
 """The training step: sample, unroll, differentiate, update."""
 
 import functools
-from collections.abc import Callable, Mapping
-from types import ModuleType
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,19 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from smz_jax.config.network import NetworkConfig
 from smz_jax.config.settings import Config
 from smz_jax.config.training import LossConfig
 from smz_jax.learning.demonstrations import demonstration_share, mix
-from smz_jax.learning.jump import make_jump_update
-from smz_jax.learning.losses import Batch, Unrolled, unrolled_loss
+from smz_jax.learning.jump import make_jump_update, make_trunk_loss
+from smz_jax.learning.losses import Batch, LossOutput, unrolled_loss
 from smz_jax.learning.replay import Replay
 from smz_jax.learning.targets import make_unroll_targets, random_actions_past_end
+from smz_jax.learning.update_metrics import model_metrics, over_updates, support_metrics
 from smz_jax.macros.precondition.updates import Known, make_head_update
 from smz_jax.model.observe import shift_windows, stack_windows
-from smz_jax.model.steps import entropy_nats, predict
-from smz_jax.model.values import TRANSFORMS
-from smz_jax.types import Array, EnvSpec, Networks, Params, ReplaySample, TrainState, UnrollTargets
+from smz_jax.model.steps import predict
+from smz_jax.types import Array, EnvSpec, Networks, Params, ReplaySample, TrainState
 
 
 def total_learner_steps(config: Config) -> int:
@@ -61,59 +59,6 @@ def init_train_state(networks: Networks, config: Config, rng_key: Array) -> Trai
         rng_key=state_key,
         step=jnp.zeros((), jnp.int32),
     )
-
-
-def model_metrics(unrolled: Unrolled, mask: Array) -> dict[str, Array]:
-    """Diagnostics of one batch: is the code alive, does the prior know it, do embeddings differ.
-
-    `mask [K, B]` is 1 for real transitions.
-    """
-    total = jnp.maximum(mask.sum(), 1.0)
-    usage = (
-        jnp.sum(jax.lax.stop_gradient(unrolled.followed.codes) * mask[..., None], axis=(0, 1))
-        / total
-    )
-    perplexity = jnp.exp(-jnp.sum(usage * jnp.log(jnp.maximum(usage, 1e-9))))
-    agrees = jnp.argmax(unrolled.judged.chance_logits, -1) == jnp.argmax(
-        unrolled.followed.codes, -1
-    )
-    entropy = entropy_nats(unrolled.judged.chance_logits)
-    root = unrolled.embeddings[0].astype(jnp.float32)
-    return {
-        "model/code_perplexity": perplexity,
-        "model/agreement": jnp.sum(agrees * mask) / total,
-        "model/chance_entropy_nats": jnp.sum(entropy * mask) / total,
-        "model/embedding_variance": root.var(axis=0).mean(),
-    }
-
-
-def support_metrics(targets: UnrollTargets, network: NetworkConfig) -> dict[str, Array]:
-    """Share of the real rewards and value targets beyond their support, and how far they reach.
-
-    A reach is the support that would hold the largest one. Targets under a zero mask are 0.
-    """
-    found = {}
-    reward = TRANSFORMS[network.reward_transform].forward(targets.reward)
-    value = TRANSFORMS[network.value_transform].forward(targets.value)
-    for name, target, mask, support in (
-        ("reward", reward, targets.transition_mask, network.reward_support),
-        ("value", value, targets.value_mask, network.value_support),
-    ):
-        size = jnp.abs(target)
-        found[f"learner/{name}s_cut"] = jnp.sum(size > support) / jnp.maximum(mask.sum(), 1.0)
-        found[f"learner/{name}_reach"] = jnp.ceil(size.max())
-    return found
-
-
-def over_updates(metrics: Mapping[str, Any], of: ModuleType) -> dict[str, Any]:
-    """Metrics `[updates]` as one's: the largest reach, else the mean; `of` is NumPy or JAX's.
-
-    An update that was skipped has no numbers.
-    """
-    return {
-        name: (of.nanmax if name.endswith("_reach") else of.nanmean)(of.asarray(x), axis=0)
-        for name, x in metrics.items()
-    }
 
 
 def make_batch_builder(
@@ -168,6 +113,27 @@ def make_batch_builder(
     return build
 
 
+def _make_loss(networks: Networks, config: Config, spec: EnvSpec) -> Callable:
+    """`unrolled_loss`, and with `loss.jump` the jump's; `jumped` are the jump and the sample."""
+    trunk_loss = make_trunk_loss(networks, config, spec) if config.loss.jump > 0 else None
+
+    def total_loss(
+        trained: Params, stats: Params, rng_key: Array, batch: Batch, jumped: Any, **changing: Any
+    ) -> tuple[Array, LossOutput]:
+        given = networks, rng_key, batch, config
+        total, found = unrolled_loss(trained, stats, *given, **changing)
+        if trunk_loss is None:
+            return total, found
+        jump, sample = jumped
+        params = {"params": trained, "batch_stats": stats, "jump": jump}
+        term = trunk_loss(params, sample, rng_key, found.unrolled)
+        total += config.loss.jump * term
+        metrics = {**found.metrics, "loss/jump": term, "loss/total": total}
+        return total, found._replace(metrics=metrics)
+
+    return total_loss
+
+
 def make_update(networks: Networks, config: Config, spec: EnvSpec) -> Callable:
     """One optimiser step on one batch; the target network stays as it is.
 
@@ -193,14 +159,13 @@ def make_update(networks: Networks, config: Config, spec: EnvSpec) -> Callable:
             network.encoder_noise_end - network.encoder_noise
         )
         trained, former_stats = state.params["params"], state.params["batch_stats"]
-        gradient_fn = jax.value_and_grad(unrolled_loss, has_aux=True)
+        gradient_fn = jax.value_and_grad(_make_loss(networks, config, spec), has_aux=True)
         (total, (metrics, batch_stats, unrolled)), gradient = gradient_fn(
             trained,
             former_stats,
-            networks,
             loss_key,
             batch,
-            config,
+            (state.params.get("jump"), sample),
             noise=noise,
             scales=term_scales(loss, state.step, learner.schedule_steps),
         )

@@ -12,7 +12,8 @@ import numpy as np
 from smz_jax.config.check import ConfigError
 from smz_jax.config.settings import Config
 from smz_jax.envs import GameFault
-from smz_jax.learning.learner import acting_params, over_updates
+from smz_jax.learning.learner import acting_params
+from smz_jax.learning.update_metrics import over_updates
 from smz_jax.macros.mine.keys import why_no_macros
 from smz_jax.macros.mine.miner import mining_row
 from smz_jax.macros.precondition.updates import Known

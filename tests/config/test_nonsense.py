@@ -145,6 +145,8 @@ CLASHES = [
     (("replay.capacity=100", "replay.min_size=101"), "replay.min_size = 101", "in 1..100"),
     (("replay.capacity=60", "replay.min_size=60"), "replay.capacity = 60", "= 64"),
     (("replay.min_size=31",), "replay.min_size = 31", "env.frame_stack"),
+    (("loss.jump=1",), "network.jump_length = 0", "in 1..2 (learner.unroll_steps)"),
+    (("loss.jump=1", "network.jump_length=3"), "network.jump_length = 3", "in 1..2 (learner.unr"),
     (("replay.keep=best:3",), "replay.keep = 'best:3'", "all without a dataset"),
     (("replay.keep=some", "dataset=x"), "replay.keep = 'some'", "all, or one or more of best:N"),
     (("replay.view=kept",), "replay.view = 'kept'", "replay.keep = all"),

@@ -13,6 +13,7 @@ from smz_jax.config.settings import Config, EnvConfig, NetworkConfig
 from smz_jax.config.training import LearnerConfig, RolloutConfig
 from smz_jax.learning import learner
 from smz_jax.learning.replay import Replay
+from smz_jax.learning.update_metrics import over_updates
 from smz_jax.model.networks import make_networks
 from smz_jax.types import EnvSpec, ReplaySample, Space, TrainState, Trajectory
 from tests.model.test_networks import random_params
@@ -497,7 +498,7 @@ def test_targets_beyond_the_support_are_counted():
 def test_several_updates_keep_the_largest_reach():
     several = {"learner/value_reach": [3.0, np.nan, 7.0], "learner/values_cut": [0.0, np.nan, 0.5]}
     for of in (np, jnp):
-        found = learner.over_updates(several, of)
+        found = over_updates(several, of)
         assert {name: float(x) for name, x in found.items()} == {
             "learner/value_reach": 7.0,
             "learner/values_cut": 0.25,
