@@ -183,7 +183,7 @@ def jump_terms(
     params = {**frozen, "jump": params["jump"]}
     root, place = embeddings[0], make_place(networks, config)
 
-    def leap(start: Array, piece: tuple[Array, Array]) -> Any:
+    def leap(start: Array, piece: tuple[Array, Array, Array | None]) -> Any:
         assert networks.jump is not None
         actions, is_cut, other = piece
         end, logits = networks.jump(params, start, actions)
