@@ -7,6 +7,8 @@ from smz_jax.config.check import Between, Checked
 
 MAX_SUPPORT = 5000
 """Largest support of rewards and values."""
+MARGIN = 3
+"""Bins beyond each end of the support that a bell around the end reaches into."""
 SEQUENCES = ("lstm", "transformer", "light_lstm", "resnet_lstm", "resnet_transformer")
 """Values of `network.family` that read the frames of an observation one after the other."""
 
@@ -68,9 +70,9 @@ class NetworkConfig(Checked, section="network"):
     value_code: Literal["two_hot", "hl_gauss"] = "two_hot"
     """How a value target is spread over the bins. two_hot: over the two next to it (MuZero).
     hl_gauss: as a normal distribution of 0.75 bins, so that neighbouring bins learn together
-    (Farebrother et al. 2024); with a value_width of 0.1, say."""
+    (Farebrother et al. 2024); with a value_width of 0.1, say; three more bins at each end."""
     reward_support: Annotated[int, Between(1, MAX_SUPPORT)] = 300
-    """Likewise for the reward, as `reward_transform` leaves it."""
+    """Likewise for the reward, as `reward_transform` leaves it, in bins of 1."""
     reward_transform: Literal["hyperbolic", "none"] = "hyperbolic"
     """hyperbolic: as values are transformed. none: rewards as they are, so that clipped ones are
     classes -1, 0, 1 (hyperbolic makes 1 a mixture of two bins, which no head can be sure of)."""
@@ -106,12 +108,16 @@ class NetworkConfig(Checked, section="network"):
         fits = "transformer" not in self.family or self.hidden_size % (2 * self.heads) == 0
         allowed = f"a divisor of half of network.hidden_size = {self.hidden_size}"
         self._require("network.heads", fits, allowed)
-        whole = abs(self.value_bins * self.value_width - self.value_support) < 1e-6
-        fits = whole and self.value_bins <= MAX_SUPPORT
-        allowed = f"network.value_support = {self.value_support} over at most {MAX_SUPPORT} bins"
+        bins = round(self.value_support / self.value_width)
+        fits = abs(bins * self.value_width - self.value_support) < 1e-6 and bins <= MAX_SUPPORT
+        allowed = (
+            f"network.value_support = {self.value_support} divided by a whole number, "
+            f"{MAX_SUPPORT} at most"
+        )
         self._require("network.value_width", fits, allowed)
 
     @property
     def value_bins(self) -> int:
         """Bins of the value on each side of 0."""
-        return round(self.value_support / self.value_width)
+        margin = MARGIN if self.value_code == "hl_gauss" else 0
+        return round(self.value_support / self.value_width) + margin

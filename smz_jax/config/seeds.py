@@ -18,3 +18,5 @@ CANDIDATES_KEY = 9_000_003
 """Of the actions that a root's search is over: all else is drawn as where it is over all."""
 VIEW_KEY = 10_000_003
 """Of windows that are drawn by a second priority: the others are those of a run without."""
+SHIFT_KEY = 11_000_003
+"""Of the pixels that a window is shifted by: else it is the one that a run without it has."""

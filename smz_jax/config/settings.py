@@ -247,6 +247,8 @@ class Config(Checked):
         fits = not is_viewed or not (stored or self.replay.keep == ALL)
         allowed = "another one with a dataset, demonstrations or replay.keep = all"
         self._require("replay.view", fits, allowed)
+        fits = not is_viewed or self.replay.view_share > 0
+        self._require("replay.view_share", fits, "above 0 where replay.view is kept")
         fits = self.replay.keep == ALL or bool(stored) or is_viewed
         allowed = f"{ALL} without a dataset, demonstrations or replay.view = kept"
         self._require("replay.keep", fits, allowed)

@@ -262,7 +262,9 @@ def make_check(
         `(TrainState, replay_state, rng_key) -> findings`, jitted: those of `batch_check` and of
         `gradient_check`.
     """
-    build_batch = make_batch_builder(networks, config, spec)
+    as_shown = dataclasses.replace(config.learner, frame_shift=0)  # frames as the games show them
+    plain = dataclasses.replace(config, learner=as_shown)
+    build_batch = make_batch_builder(networks, plain, spec)
 
     def check(state: TrainState, replay_state: Any, rng_key: Array) -> dict[str, Array]:
         keys = jax.random.split(rng_key, 4)

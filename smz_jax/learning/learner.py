@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from smz_jax.config.seeds import SHIFT_KEY
 from smz_jax.config.settings import Config
 from smz_jax.config.training import LossConfig
 from smz_jax.learning.demonstrations import demonstration_share, mix
@@ -73,7 +74,9 @@ def make_batch_builder(
     steps = learner.unroll_steps
 
     def build(target_params: Params, rng_key: Array, sample: ReplaySample) -> Batch:
-        rows = shift_windows(jax.random.fold_in(rng_key, 1), sample.rows, learner.frame_shift)
+        rows = shift_windows(
+            jax.random.fold_in(rng_key, SHIFT_KEY), sample.rows, learner.frame_shift
+        )
         tail = jax.tree.map(lambda x: x[:, history:], rows._replace(frame=()))
         values = tail.search_value if spec.sides == 1 else tail.values
         observations = stack_windows(rows, spec, range(history, history + steps + 1))

@@ -62,7 +62,7 @@ def kept_ends(returns: Array, is_end: Array, kept: Kept) -> Array:
         _, best = jax.lax.top_k(scores, min(kept.best, scores.size))
         chosen &= jnp.zeros_like(chosen).at[best].set(True)
     if kept.newest is not None:
-        chosen &= jnp.cumsum(newest_first) <= kept.newest
+        chosen &= jnp.cumsum(newest_first) <= min(kept.newest, scores.size)
     if kept.min_score is not None:
         chosen &= scores >= kept.min_score
     return chosen[::-1].reshape(is_end.shape[::-1]).T

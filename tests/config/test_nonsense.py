@@ -171,11 +171,16 @@ CLASHES = [
         "network.heads = 3",
         "a divisor of half of network.hidden_size = 16",
     ),
-    (("network.value_width=0.3",), "network.value_width = 0.3", "value_support = 10 over"),
+    (("network.value_width=0.3",), "network.value_width = 0.3", "value_support = 10 divided"),
     (
         ("network.value_support=5000", "network.value_width=0.5"),
         "network.value_width = 0.5",
-        "at most 5000 bins",
+        "5000 at most",
+    ),
+    (
+        ("replay.view=kept", "replay.keep=best:3", "replay.view_share=0"),
+        "replay.view_share = 0",
+        "replay.view is kept",
     ),
     (("env.suite=grid", "learner.frame_shift=1"), "learner.frame_shift = 1", "env.suite is grid"),
     (("env.suite=grid", "env.backend=ale"), "env.backend = 'ale'", "env.suite is grid"),

@@ -96,17 +96,17 @@ def test_single_terms_by_hand():
 
 
 def test_the_value_alone_learns_its_own_code():
-    """Bins of 0.5 and a target of h(x) = 0.5, in the middle of bin 3 of 5: sigma is 0.75 bins."""
+    """Bins of 0.5, 2 and a margin of 3 on each side; a target of h(x) = 0.5 is bin 7 of 11."""
     network = NetworkConfig(
         value_support=1, value_width=0.5, value_code="hl_gauss", value_transform="none"
     )
-    logits = jnp.log(jnp.asarray([[[0.1, 0.1, 0.2, 0.5, 0.1]]]))
+    assert network.value_bins == 5
+    given = [0.02, 0.02, 0.02, 0.1, 0.1, 0.2, 0.4, 0.1, 0.02, 0.01, 0.01]
     # Phi(2/3), Phi(2), Phi(10/3) and Phi(14/3): 0.74751, 0.97725, 0.99957, 1.
-    mass = np.array([0.00043, 0.02232, 0.22974, 0.49502, 0.22974])
+    mass = np.array([0, 0, 0, 0.00043, 0.02232, 0.22974, 0.49502, 0.22974, 0.02232, 0.00043, 0])
     x = SimpleNamespace(config=SimpleNamespace(network=network))
-    got = losses.value_loss(x, logits, jnp.asarray([[0.5]]))
-    wanted = -(mass @ np.log([0.1, 0.1, 0.2, 0.5, 0.1])) / mass.sum()
-    np.testing.assert_allclose(got, [[wanted]], rtol=1e-4)
+    got = losses.value_loss(x, jnp.log(jnp.asarray([[given]])), jnp.asarray([[0.5]]))
+    np.testing.assert_allclose(got, [[-(mass @ np.log(given)) / mass.sum()]], rtol=1e-4)
 
 
 def test_contrast_finds_an_end_among_other_times_and_other_windows():

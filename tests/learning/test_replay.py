@@ -328,6 +328,7 @@ def test_the_second_priority_against_a_twin(view, steps):
         {"newest": 3},
         {"min_score": 1.0},
         {"best": 99},
+        {"newest": 3 * 10**9},
         {"best": 9, "newest": 6, "min_score": 1.0},
     ],
 )

@@ -1,7 +1,6 @@
 """Targets against hand-computed numbers, a plain-Python twin, and stored values of rlax."""
 
 import functools
-import itertools
 import json
 import math
 import pathlib
@@ -67,14 +66,14 @@ def test_hl_gauss_by_hand(y):
     def below(x):  # the normal distribution's mass below x, by the error function
         return (1 + math.erf((x - min(y, 2.0)) / (0.75 * math.sqrt(2)))) / 2
 
-    borders = [-2.5, -1.5, -0.5, 0.5, 1.5, 2.5]
-    mass = [below(high) - below(low) for low, high in itertools.pairwise(borders)]
-    got = values.hl_gauss(jnp.float32(y), 2)
+    mass = [below(border + 1) - below(border) for border in np.arange(-5.5, 5.5)]
+    got = values.hl_gauss(jnp.float32(y), 5)  # -2 to 2, and three bins at each end
     assert got.dtype == jnp.float32
     np.testing.assert_allclose(got, np.array(mass) / sum(mass), atol=1e-6)
+    assert float(got @ np.arange(-5.0, 6.0)) == pytest.approx(min(y, 2.0), abs=2e-4)
     if y == 0.0:  # Phi(2/3), Phi(2) and Phi(10/3) of a table: 0.74751, 0.97725, 0.99957
         np.testing.assert_allclose(
-            got * 0.99914, [0.02232, 0.22974, 0.49502, 0.22974, 0.02232], atol=2e-5
+            got[3:8], [0.02232, 0.22974, 0.49502, 0.22974, 0.02232], atol=2e-5
         )
 
 
@@ -82,10 +81,10 @@ def test_narrow_bins_hold_the_scalar():
     """Bins of 0.1: 1.27 lies between those of 1.2 and 1.3, and the mean of a bell is its middle."""
     two_hot = values.scalar_to_probs(jnp.float32(1.27), 30, "none", width=0.1)
     np.testing.assert_allclose(two_hot[42:44], [0.3, 0.7], atol=1e-5)
-    bell = values.scalar_to_probs(jnp.float32(1.27), 30, "none", "hl_gauss", 0.1)
+    bell = values.scalar_to_probs(jnp.float32(1.27), 33, "none", "hl_gauss", 0.1)
     assert 6 <= (bell > 1e-3).sum() <= 7
     for probs in (two_hot, bell):
-        back = values.logits_to_scalar(jnp.log(probs + 1e-30), 30, "none", 0.1)
+        back = values.logits_to_scalar(jnp.log(probs + 1e-30), len(probs) // 2, "none", 0.1)
         assert float(back) == pytest.approx(1.27, abs=2e-4)
 
 
