@@ -33,9 +33,7 @@ def suited(path: Path, keep: str = ALL) -> Experiment:
 
     dataset, kept = Dataset(path), read_keep(keep)
     if keep != ALL:
-        dataset.keep(
-            lambda scores: kept.choose(scores, "replay.keep", "whole games in the dataset")
-        )
+        dataset.keep(kept)
     over = {"dataset": str(path), "replay.capacity": dataset.rows}
     over["replay.min_size"] = dataset.rows
     settings, base = dataset.about.get("env") or {}, {}

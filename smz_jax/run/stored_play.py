@@ -7,7 +7,7 @@ each pass, and counts are halved once a pass.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -171,14 +171,7 @@ def keep_games(dataset: Dataset, config: Config) -> dict[str, Any] | None:
     keep, episodes = config.replay.keep, dataset.episodes
     if keep == ALL:
         return None
-    whole = 0
-
-    def choose(scores: Sequence[float]) -> Sequence[int]:
-        nonlocal whole
-        whole = len(scores)
-        return config.replay.kept.choose(scores, "replay.keep", "whole games in the dataset")
-
-    kept = dataset.keep(choose)
+    kept, whole = dataset.keep(config.replay.kept)
     numbers, scores = [x.number for x in kept], [x.score for x in kept]
     return {"keep": keep, "of": episodes, "whole": whole, "games": numbers, "scores": scores}
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from smz_jax.config.check import ConfigError, require
+from smz_jax.config.kept import Kept
 from smz_jax.storage.checkpoint.sums import Damage, reason_of, sums_below
 from smz_jax.storage.documents.forms import every, fields, kind, number, optional
 from smz_jax.storage.files import read_json
@@ -150,20 +151,22 @@ class Dataset:
         """Score of each episode of the dataset; raises as `listed`."""
         return [x.score for x in self.listed()]
 
-    def keep(self, choose: Choose) -> list[Episode]:
-        """Has only whole games read, counted and listed as `episodes`: those that `choose` takes.
+    def keep(self, which: Kept) -> tuple[list[Episode], int]:
+        """Has only whole games read, and counted as `episodes`: those that `replay.keep` keeps.
 
         Returns:
-            The games that are kept.
+            The games that are kept, and how many whole ones there are.
 
         Raises:
-            ConfigError: as `listed`, or as `choose`.
+            ConfigError: in one line, as `listed`, or if none is kept.
         """
         whole = [x for x in self.listed() if x.is_whole]
-        kept = [whole[x] for x in choose([x.score for x in whole])]
+        scores = [x.score for x in whole]
+        chosen = which.choose(scores, "replay.keep", "whole games in the dataset")
+        kept = [whole[x] for x in chosen]
         self._numbers = [x.number for x in kept]
         self.episodes, self.steps = len(kept), sum(x.steps for x in kept)
-        return kept
+        return kept, len(whole)
 
     def read(self) -> Iterator[dict[str, Any]]:
         """The episodes, or those that are kept, as Minari gives them, one after the other; NumPy.

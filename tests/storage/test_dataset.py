@@ -145,7 +145,7 @@ def test_whole_games_alone_are_kept(tmp_path, oldest):
     dataset, whole = Dataset(tmp_path / "x"), [x for x, is_whole in enumerate(wanted) if is_whole]
     assert [x.is_whole for x in dataset.listed()] == wanted and not all(wanted)
     scores, frames = dataset.scores(), [x["observations"] for x in dataset.read()]
-    kept = dataset.keep(Kept(best=4).choose)
+    kept, _ = dataset.keep(Kept(best=4))
     best = sorted(sorted(whole, key=lambda x: (scores[x], x))[-4:])
     assert [(x.number, x.score) for x in kept] == [(x, scores[x]) for x in best]
     assert dataset.rows == sum(len(frames[x]) for x in best) and dataset.episodes == 4
