@@ -11,8 +11,8 @@ EXPERIMENT = Experiment(
     family="atari",
     base={"env.id": "Breakout"},
     description="Stochastic MuZero on Breakout: plays, searches, learns, finds macros and reports.",
-    expects="a mean score of 13.7 (three seeds, 5.4 to 21.9; random 1.42), 15 to 17 minutes on "
-    "one core beside other work; 44.8 with --total_env_steps 917504, 74 minutes (one seed)",
+    expects="a mean score of 13.3 (three seeds, 12.4 to 14.3; random 1.42), 13 to 14 CPU minutes; "
+    "38.6 with --total_env_steps 917504, 63 CPU minutes (one seed)",
 )
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Stochastic MuZero on Space Invaders: `python -m experiments.space_invaders --help`.
 
-The settings are Breakout's, but for what is reconstructed.
+The settings are Breakout's.
 """
 
 from smz_jax.config.experiment import Experiment
@@ -10,7 +10,6 @@ EXPERIMENT = Experiment(
     name="space_invaders",
     family="atari",
     base={"env.id": "SpaceInvaders"},
-    over={"network.decoder_target": "standardised"},  # as in Pong (docs/results/strength.md)
     description="Stochastic MuZero on Space Invaders: plays, searches, learns, finds macros and "
     "reports.",
     expects="about as long as Breakout; 247 and 340 (two seeds; always FIRE 285, random 138)",
