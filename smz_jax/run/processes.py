@@ -18,7 +18,7 @@ from smz_jax.storage.metrics import PhaseTimers
 
 T = TypeVar("T")
 
-_rounds = itertools.count()
+_rounds, _asides = itertools.count(), itertools.count()
 
 
 def is_first() -> bool:
@@ -80,6 +80,46 @@ def alone(make: Callable[[], T]) -> T:
 
         raise (GameFault if fault[0] == "GameFault" else ConfigError)(fault[1])
     return told
+
+
+def beside() -> Callable[[Callable[[], T]], list[T]]:
+    """What a thread of each process makes beside the run, for the first one. All call this.
+
+    Returns:
+        A function that each process calls once with what it makes. In the first one it waits for
+        all and gives what they made, as JSON holds it, in their order; in the others its own. It
+        raises what `make` raised, and OSError in the first process where that was in another.
+    """
+    import jax
+
+    count, own, name = jax.process_count(), jax.process_index(), f"smz/beside/{next(_asides)}"
+    if count == 1:
+        return lambda make: [make()]
+    from jax._src.distributed import global_state
+
+    client: Any = global_state.client
+
+    def among(make: Callable[[], T]) -> list[T]:
+        if own:
+            answer: list[Any] = [None, "it ended"]
+            try:
+                answer = [made := make(), None]
+            except Exception as error:
+                answer[1] = (str(error).splitlines() or [""])[0] or type(error).__name__
+                raise
+            finally:
+                client.key_value_set(f"{name}/{own}", json.dumps(plain(answer)))
+            return [made]
+        found = [make()]
+        for one in range(1, count):
+            made, fault = json.loads(_wait_for(client, f"{name}/{one}"))
+            client.key_value_delete(f"{name}/{one}")
+            if fault:
+                raise OSError(f"process {one}: {fault}")
+            found.append(made)
+        return found
+
+    return among
 
 
 def cpu_seconds(timers: PhaseTimers) -> float | None:

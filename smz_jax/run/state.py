@@ -1,5 +1,6 @@
 """What a run carries from one iteration to the next: where it begins, and what a save holds."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from smz_jax.model import lanes
 from smz_jax.model.lanes import LANES, brought_home
 from smz_jax.run.demonstrations import held, with_held
 from smz_jax.run.parts import Parts, laid
-from smz_jax.run.processes import alone, cpu_seconds, gather, is_first
+from smz_jax.run.processes import alone, beside, cpu_seconds, gather, is_first
 from smz_jax.run.progress import Progress
 from smz_jax.run.weights import differing, load_weights
 from smz_jax.storage.checkpoint import CheckpointStore, SavedRows, take_rows
@@ -174,13 +175,21 @@ def save(
         count = state.counters.count
         step = parts.steps(state.counters.iteration)
         state = state._replace(games=parts.source.games)
-        saved = alone(lambda: x.as_json() if (x := store.saved_rows(step)) else None)
-        former = SavedRows.from_json(saved) if saved else None
-        rows = take_rows(played_part(state.replay.experience), count, former, brought_home)
+        mesh, among = parts.mesh, beside()
+        processes = {"parts": lanes.count_processes(mesh), "part": jax.process_index()}
+        former = store.saved_rows(step, processes["parts"]) if is_first() else None
+        told: dict[str, Any] = alone(
+            lambda: {"turn": store.turn, "rows": former and former.as_json()}
+        )
+        former = SavedRows.from_json(told["rows"]) if told["rows"] else None
+        rows = played_part(state.replay.experience)
+        chunks = take_rows(rows, count, former, partial(lanes.to_own, mesh=mesh), **processes)
         arrays, counters = brought_home(state.arrays), _counters_json(parts, state)
         if is_first():
-            store.save("last", step, arrays, counters, rows, block=block)
+            store.save("last", step, arrays, counters, chunks, block=block, among=among)
             write_macros_json(run_dir, library(parts, state))
+        else:
+            store.save_part(told["turn"], chunks, among, block=block)
 
 
 def save_best(parts: Parts, state: RunState, store: CheckpointStore) -> None:

@@ -13,7 +13,7 @@ from smz_jax.config.check import ConfigError
 from smz_jax.macros.compression.selection import encode
 from smz_jax.macros.library.listing import Wanted
 from smz_jax.storage.checkpoint import Damage, RowChunks
-from smz_jax.storage.checkpoint.rows import read_fields, write_rows
+from smz_jax.storage.checkpoint.rows import list_rows, read_fields, write_rows
 from smz_jax.storage.documents.macro_form import LIBRARY, prefix_share
 from smz_jax.types import Trajectory
 from tests.macros.test_macro_listing import FOUR, library, macro, selection
@@ -37,15 +37,20 @@ def test_pieces_of_games_end_with_lives():
     assert found == [(0, [1, 2]), (2, [3, 0]), (0, [2, 2])]
 
 
-def saved_rows(folder, rows, total, ring, size):
-    """A ring of rows in files of `size` rows each, as a run saves it."""
+def saved_rows(folder, rows, total, ring, size, parts=1):
+    """A ring of rows in files of `size` rows each, as a run of `parts` processes saves it."""
     count = -(-ring // size)
     starts = [min(i * size, ring - size) for i in range(count)]
-    ranges = {
-        i: Trajectory(*(np.ascontiguousarray(x[:, start : start + size]) for x in rows))
-        for i, start in enumerate(starts)
-    }
-    return write_rows(folder, RowChunks(ring, size, total, ranges))
+    written = []
+    for part in range(parts):
+        own = [np.split(x, parts)[part] for x in rows]
+        ranges = {
+            i: Trajectory(*(np.ascontiguousarray(x[:, start : start + size]) for x in own))
+            for i, start in enumerate(starts)
+        }
+        chunks = RowChunks(ring, size, total, ranges, parts, part)
+        written.append(write_rows(folder, chunks))
+    return list_rows(chunks, None, written)
 
 
 def ring_of(total, ring, lanes=2):
@@ -58,9 +63,9 @@ def ring_of(total, ring, lanes=2):
     return Trajectory(**fields)
 
 
-@pytest.mark.parametrize("total", [10, 11, 17, 40])
-def test_rows_of_a_replay_come_oldest_first(tmp_path, total):
-    saved = saved_rows(tmp_path, ring_of(total, 10), total, 10, 4)
+@pytest.mark.parametrize(("total", "parts"), [(10, 1), (11, 2), (17, 1), (40, 2)])
+def test_rows_of_a_replay_come_oldest_first(tmp_path, total, parts):
+    saved = saved_rows(tmp_path, ring_of(total, 10), total, 10, 4, parts)
     action, reward = read_fields(tmp_path, saved, 2, ("action", "reward"))
     wanted = [[(i + 7 * b) % 200 for i in range(total - 10, total)] for b in range(2)]
     assert action.tolist() == wanted and reward.shape == (2, 10)

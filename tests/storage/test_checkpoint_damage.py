@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import queue
 import shutil
 import zipfile
 from pathlib import Path
@@ -113,6 +114,79 @@ def test_fields_that_are_none_are_neither_written_nor_read(tmp_path):
         assert names == set(Trajectory._fields) - none
     with pytest.raises(ConfigError, match="cannot be read: no rows"):
         CheckpointStore(tmp_path).restore("last", state_of(0), experience=EMPTY)
+
+
+def save_in_parts(folder, stores, total, faults=()):
+    """A save by as many processes as there are stores, each a thread here; ranges written."""
+    parts, told = len(stores), [queue.Queue() for _ in stores]
+    former, taken = stores[0].saved_rows(total, parts), []
+    for part, store in reversed([*enumerate(stores)]):
+        own = slice(part * LANES // parts, (part + 1) * LANES // parts)
+        chunks = take_rows(
+            make_rows(total), total, former, lambda x, own=own: np.asarray(x)[own], parts, part
+        )
+        taken.append(sorted(chunks.ranges))
+        if part:
+
+            def tell(make, part=part):
+                told[part].put(OSError("no room") if part in faults else make())
+
+            store.save_part(stores[0].turn, chunks, tell, block=False)
+            continue
+
+        def among(make):
+            made = [make(), *(told[other].get(timeout=60) for other in range(1, parts))]
+            for answer in made:
+                if isinstance(answer, OSError):
+                    raise answer
+            return made
+
+        store.save("last", total, state_of(total), {"total": total}, chunks, among=among)
+    for store in stores:
+        store.wait()
+    assert all(x == taken[0] for x in taken)
+    return taken[0]
+
+
+def test_each_process_writes_its_own_lanes_and_one_reads_them_all(tmp_path):
+    stores = [CheckpointStore(tmp_path) for _ in range(2)]
+    for total in (16, 20, 33, 50, 55):
+        save_in_parts(tmp_path, stores, total)
+        found = assert_restores(tmp_path, total)
+        assert found.manifest["rows"]["parts"] == 2
+    # Two lanes in two parts, twice as many rows a file: each of the 40 rows' two ranges twice.
+    assert found.manifest["rows"]["range_rows"] == 32
+    assert sorted(map(int, found.manifest["rows"]["files"])) == [0, 1, 2, 3]
+    assert save_in_parts(tmp_path, stores, 57) == [0, 1]  # rows 10 to 16, of which 8 on are in both
+    one = CheckpointStore(tmp_path)  # a single process goes on, and writes everything anew
+    one.restore("last", state_of(0), experience=EMPTY)
+    assert save(one, 58) == save(one, 59) == [0, 1, 2]
+    assert save(one, 60) == [1]  # rows 18 and 19
+    assert_restores(tmp_path, 60)
+    several = [CheckpointStore(tmp_path) for _ in range(2)]  # and two after it
+    several[0].restore("last", state_of(0), experience=EMPTY)
+    assert save_in_parts(tmp_path, several, 61) == [0, 1]
+    assert_restores(tmp_path, 61)
+
+
+def test_a_part_that_is_not_written_leaves_the_former_step(tmp_path):
+    stores = [CheckpointStore(tmp_path) for _ in range(2)]
+    save_in_parts(tmp_path, stores, 16)
+    with pytest.raises(OSError, match="no room"):
+        save_in_parts(tmp_path, stores, 40, faults=(1,))
+    assert_restores(tmp_path, 16)
+    save_in_parts(tmp_path, stores, 48)
+    assert_restores(tmp_path, 48)
+
+
+def test_rows_lost_by_one_process_are_damage(tmp_path):
+    stores = [CheckpointStore(tmp_path) for _ in range(2)]
+    for total in (16, 20):
+        save_in_parts(tmp_path, stores, total)
+    manifest = json.loads((tmp_path / "checkpoints/last/000000000020/manifest.json").read_text())
+    name = manifest["rows"]["files"]["1"][0]
+    (tmp_path / "checkpoints" / f"rows-{manifest['rows']['set']}" / name).unlink()
+    assert f"{name} is missing" in assert_restores(tmp_path, 16).damaged[0]
 
 
 def test_a_resumed_store_goes_on_with_what_is_there(run):

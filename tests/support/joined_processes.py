@@ -5,9 +5,13 @@ one is killed; `stop` at a signal to the first.
 """
 
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +20,7 @@ from smz_jax.config.cli import parse
 from smz_jax.config.process import run_main
 from smz_jax.envs import GameFault
 from smz_jax.run.joining import joined
-from smz_jax.run.processes import AgreedStop, alone, gather, is_first
+from smz_jax.run.processes import AgreedStop, alone, beside, gather, is_first
 
 
 def agree() -> None:
@@ -69,6 +73,52 @@ def agree() -> None:
     large = np.array([[2**40 + own, -1]])
     np.testing.assert_array_equal(of_all_processes(large)[:, 0, 0], [2**40, 2**40 + 1])
     assert of_all_processes(np.array(own == 1)).tolist() == [False, True]
+    share_files(mesh)
+
+
+def share_files(mesh: Any) -> None:
+    """What threads make, and rows of lanes that were saved in one part, in two or in four."""
+    import jax
+    from jax.sharding import NamedSharding
+
+    from smz_jax.model.lanes import LANES, to_own
+    from smz_jax.storage.checkpoint.rows import RowChunks, list_rows, read_rows, write_rows
+    from smz_jax.types import Trajectory
+
+    own = jax.process_index()
+    assert beside()(lambda: own) == [[0, 1], [1]][own]
+    among = beside()
+    try:
+        among(lambda: 1 // (1 - own))
+    except OSError as error:
+        assert not own and "process 1: integer" in str(error), error
+    except ZeroDivisionError:
+        assert own
+    else:
+        raise AssertionError
+    folder = Path(alone(tempfile.mkdtemp))
+    cut = NamedSharding(mesh, LANES)
+    played = np.arange(4 * 6, dtype=np.int32).reshape(4, 6)
+    fields = dict.fromkeys(Trajectory._fields) | {"reward": played}
+    for parts in (1, 2, 4):
+        rows = [np.split(played, parts)[part] for part in range(parts)]
+        chunks = [
+            RowChunks(6, 4, 6, {i: Trajectory(**fields | {"reward": x[:, y]})}, parts, part)
+            for part, x in enumerate(rows)
+            for i, y in enumerate((slice(4), slice(2, 6)))
+        ]
+        written = [write_rows(folder / str(own), x) for x in chunks]
+        saved = list_rows(chunks[0], None, written)
+        shape = jax.ShapeDtypeStruct((4, 6), np.int32, sharding=cut)
+        ring = read_rows(folder / str(own), saved, Trajectory(**fields | {"reward": shape}))
+        assert ring.reward.sharding == cut
+        np.testing.assert_array_equal(to_own(ring.reward, mesh), np.split(played, 2)[own])
+        if parts == 4:  # of four parts two are the own ones: the others are not opened
+            for place in (0, 1, 4, 5) if own else (2, 3, 6, 7):
+                (folder / str(own) / saved.files[place][0]).unlink()
+            read_rows(folder / str(own), saved, Trajectory(**fields | {"reward": shape}))
+    gather(None)
+    alone(lambda: shutil.rmtree(folder))
 
 
 def wait() -> None:

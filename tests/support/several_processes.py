@@ -55,6 +55,10 @@ def main(processes: str, folder: Path, steps: int) -> None:
         return comparable(restore(parts, make_store(parts.config, place))[0])
 
     check_equal(state_of(one), state_of(several))
+    for place, count in ((one, 1), (several, int(processes))):
+        store = make_store(parts.config, place)
+        saved = store.newest_good("last")[1]["rows"]
+        assert saved["parts"] == count and not len(saved["files"]) % count, saved
     apart = difference(*(state_of(place).train.params for place in (one, several)))
     print(f"{state_of(one).train.step} updates: parameters differ by {apart:.1e}")
     longer = ("--resume", "--total_env_steps", str(steps + 64))

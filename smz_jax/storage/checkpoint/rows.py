@@ -1,17 +1,19 @@
 """The replay's rows in files of a fixed range each, which are written only when they changed.
 
-A ring of T rows per lane is cut into ranges of R rows; a file holds one range of all lanes, named
-by its own SHA-256. A save writes the ranges that were played since the last save into the same
-folder, and lists all of them: a step that is kept never sees its files change. Saves take turns
-between two folders, so that two steps share no file: what damages one leaves the other whole.
+A ring of T rows per lane is cut into ranges of R rows; a file holds one range of all lanes, or of
+one process's part of them, named by its own SHA-256. A save writes the ranges that were played
+since the last save into the same folder, and lists all of them: a step that is kept never sees its
+files change. Saves take turns between two folders, so that two steps share no file: what damages
+one leaves the other whole.
 """
 
 import hashlib
 import io
+import itertools
 import math
 import re
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,10 +27,13 @@ from smz_jax.storage.files import atomic_write_bytes
 from smz_jax.types import Trajectory
 
 RANGE_BYTES = 2**24
-"""Rows of all lanes in one file take about so much before compression."""
+"""The rows in one file take about so much before compression."""
 HEAD_BYTES = 1024
 """More than what NumPy writes before the numbers of an array."""
-_NAME = re.compile(r"\d{5}-[0-9a-f]{16}\.npz")
+_NAME = re.compile(r"\d{5,}-[0-9a-f]{16}\.npz")
+
+File = tuple[str, int, str]
+"""Of a file: name, size, SHA-256."""
 
 
 class RowChunks(NamedTuple):
@@ -37,7 +42,9 @@ class RowChunks(NamedTuple):
     ring_rows: int  # T
     range_rows: int  # R
     total: int  # rows that each lane has played, ever
-    ranges: dict[int, Trajectory]  # NumPy [lanes, R, ...] by number
+    ranges: dict[int, Trajectory]  # NumPy [own lanes, R, ...] by number
+    parts: int = 1  # equal parts of the lanes, one of each process
+    part: int = 0  # which of them this is
 
 
 class SavedRows(NamedTuple):
@@ -46,7 +53,8 @@ class SavedRows(NamedTuple):
     ring_rows: int
     range_rows: int
     total: int
-    files: dict[int, tuple[str, int, str]]  # by number: name, size, SHA-256
+    files: dict[int, File]  # by number of the range * parts + part
+    parts: int = 1
 
     def as_json(self) -> dict[str, Any]:
         """For the manifest."""
@@ -62,7 +70,7 @@ class SavedRows(NamedTuple):
         """From a manifest that was verified."""
         files = {int(k): (str(v[0]), int(v[1]), str(v[2])) for k, v in value["files"].items()}
         sizes = [int(value[name]) for name in ("ring_rows", "range_rows", "total")]
-        return SavedRows(sizes[0], sizes[1], sizes[2], files)
+        return SavedRows(sizes[0], sizes[1], sizes[2], files, int(value.get("parts", 1)))
 
 
 def range_start(number: int, ring_rows: int, range_rows: int) -> int:
@@ -86,19 +94,24 @@ def take_rows(
     experience: Trajectory,
     total: int,
     former: SavedRows | None,
-    whole: Callable[[Trajectory], Trajectory] = lambda cut: cut,
+    own: Callable[[jax.Array], np.ndarray] = np.asarray,
+    parts: int = 1,
+    part: int = 0,
 ) -> RowChunks:
     """Copies to the host the ranges that hold a row played since `former`.
 
     Args:
         experience: rows on the device, `[lanes, T, ...]`; fields that are None are left out.
         total: rows that each lane has played, ever.
-        former: the last save that this run knows of, with this ring; None: everything is taken.
-        whole: gives a range of the rows of all processes to this one.
+        former: the last save that this run knows of, with this ring and parts; None: everything
+            is taken.
+        own: the lanes of an array that this process has, on the host.
+        parts: processes that save.
+        part: which of them this one is.
     """
     ring_rows = experience.reward.shape[1]
     row_bytes = sum(x.nbytes for x in jax.tree.leaves(experience)) // ring_rows
-    range_rows = min(ring_rows, max(1, RANGE_BYTES // row_bytes))
+    range_rows = min(ring_rows, max(1, RANGE_BYTES * parts // row_bytes))
     is_new = np.zeros(ring_rows, bool)
     since = max(former.total if former else 0, total - ring_rows)
     is_new[np.arange(since, total) % ring_rows] = True
@@ -107,8 +120,8 @@ def take_rows(
         start = range_start(number, ring_rows, range_rows)
         if is_new[start : start + range_rows].any():
             cut = _cut(experience, np.int32(start), range_rows)
-            ranges[number] = jax.tree.map(np.asarray, whole(cut))
-    return RowChunks(ring_rows, range_rows, total, ranges)
+            ranges[number] = jax.tree.map(own, cut)
+    return RowChunks(ring_rows, range_rows, total, ranges, parts, part)
 
 
 def pack(rows: Trajectory) -> bytes:
@@ -146,55 +159,82 @@ def unpack(data: bytes, limit: float, names: Sequence[str] = Trajectory._fields)
         raise Damage(f"no rows: {(str(error).splitlines() or [''])[0][:120]}") from None
 
 
-def write_rows(folder: Path, chunks: RowChunks, former: SavedRows | None = None) -> SavedRows:
-    """Writes what changed since `former`, as `take_rows` gives it; what was there is kept.
+def write_rows(folder: Path, chunks: RowChunks) -> list[tuple[int, str, int, str]]:
+    """Writes what `take_rows` took and reads it back; what was there is kept.
+
+    Returns:
+        Of each file its number, name, size and SHA-256, as `SavedRows` lists them.
 
     Raises:
         OSError: if it cannot be written.
+        Damage: if it was not read back as it was written.
     """
-    files = dict(former.files) if former else {}
-    for number, part in sorted(chunks.ranges.items()):
-        data = pack(part)
+    written = []
+    for number, rows in sorted(chunks.ranges.items()):
+        data, place = pack(rows), number * chunks.parts + chunks.part
         digest = hashlib.sha256(data).hexdigest()
-        path = folder / f"{number:05d}-{digest[:16]}.npz"
+        path = folder / f"{place:05d}-{digest[:16]}.npz"
         if not path.exists() or sum_of(path)[1] != digest:
             atomic_write_bytes(path, data)
-        files[number] = (path.name, len(data), digest)
+        written.append((place, path.name, len(data), digest))
     if folder.is_dir():
         sync(folder)
-    return SavedRows(chunks.ring_rows, chunks.range_rows, chunks.total, files)
+    verify_files(folder, {name: (size, digest) for _, name, size, digest in written})
+    return written
 
 
-def verify_rows(folder: Path, saved: SavedRows, former: SavedRows | None = None) -> None:
-    """Verifies every file that a step lists; of those in `former` only the sizes, once more.
+def list_rows(
+    chunks: RowChunks, former: SavedRows | None, written: Iterable[Iterable[Sequence[Any]]]
+) -> SavedRows:
+    """Where all rows are: as in `former`, but for what `write_rows` wrote of each part."""
+    files = dict(former.files) if former else {}
+    for place, name, size, digest in itertools.chain.from_iterable(written):
+        files[place] = (name, size, digest)
+    return SavedRows(chunks.ring_rows, chunks.range_rows, chunks.total, files, chunks.parts)
+
+
+def verify_rows(folder: Path, saved: SavedRows, known: SavedRows | None = None) -> None:
+    """Verifies every file that a step lists; of those `known` to be right only the size.
 
     Raises:
         Damage: naming the first that is wrong.
     """
     if odd := [name for name in saved.names if not _NAME.fullmatch(name)]:
         raise Damage(f"{odd[0]!r} is no name of a file of rows")
-    ring, size, total, listed = saved
-    if good := 1 <= size <= ring and total >= 0:
+    ring, size, total, listed, parts = saved
+    if good := 1 <= size <= ring and total >= 0 and parts >= 1:
         last, played = -(-ring // size) - 1, -(-min(total, ring) // size)
         # Counted before they are listed: a forged manifest may tell of any number.
-        good = played <= len(listed) and all(0 <= x <= last for x in listed)
-        good = good and all(x in listed for x in range(played))
-        good = good and (last in listed or total <= range_start(last, ring, size))
+        good = played * parts <= len(listed) and all(0 <= x // parts <= last for x in listed)
+        good = good and all(x in listed for x in range(played * parts))
+        needed = range(last * parts, (last + 1) * parts)
+        is_played = total > range_start(last, ring, size)
+        good = good and (not is_played or all(x in listed for x in needed))
     if not good:
         raise Damage("the manifest does not list the rows that were played")
     files = {name: (size, digest) for name, size, digest in saved.files.values()}
-    known = set(former.files.values()) & set(saved.files.values()) if former else set()
+    right = set(known.files.values()) & set(saved.files.values()) if known else set()
     try:
-        verify_files(folder, files, {name for name, _, _ in known})
+        verify_files(folder, files, {name for name, _, _ in right})
     except Damage as damage:
         raise Damage(f"{folder.name}/{damage}") from None
+
+
+def _own_lanes(array: Any) -> tuple[int, int]:
+    """First and last but one of the lanes that this process has of an array `[lanes, ...]`."""
+    lanes, where = array.shape[0], getattr(array, "sharding", None)
+    if where is None or where.is_fully_addressable:
+        return 0, lanes
+    own = [x[0].indices(lanes) for x in where.addressable_devices_indices_map(array.shape).values()]
+    return min(x[0] for x in own), max(x[1] for x in own)
 
 
 def read_rows(folder: Path, saved: SavedRows, experience: Trajectory) -> Trajectory:
     """Verified rows back in a ring on the device, which is there once and not also on the host.
 
     The ring is as `experience`, arrays or abstract `[lanes, T, ...]`, and lies where it does; rows
-    never played are zeros. Fields that are None in it are not read.
+    never played are zeros. Fields that are None in it are not read. Of several processes each
+    reads the files that hold a lane of its own, however many wrote them.
 
     Raises:
         Damage: if the files hold other shapes or types.
@@ -202,20 +242,47 @@ def read_rows(folder: Path, saved: SavedRows, experience: Trajectory) -> Traject
     ring = jax.tree.map(
         lambda x: jnp.zeros(x.shape, x.dtype, device=getattr(x, "sharding", None)), experience
     )
-    names = [name for name, x in ring._asdict().items() if x is not None]
-    for number, (name, _, _) in sorted(saved.files.items()):
-        start = range_start(number, saved.ring_rows, saved.range_rows)
-        stop = start + saved.range_rows
-        parts = [jax.eval_shape(lambda x: x[:, start:stop], into) for into in jax.tree.leaves(ring)]  # noqa: B023
-        limit = sum(part.size * part.dtype.itemsize + HEAD_BYTES for part in parts)
-        rows = unpack((folder / name).read_bytes(), limit, names)
-        for (field, found), part in zip(rows.items(), parts, strict=True):
-            if part.shape != found.shape or part.dtype != found.dtype:
-                there = f"{found.dtype} {list(found.shape)}"
-                wanted = f"{part.dtype} {list(part.shape)}"
-                raise Damage(f"{folder.name}/{name} holds {field} as {there}, not {wanted}")
+    lanes, (first, stop) = ring.reward.shape[0], _own_lanes(ring.reward)
+    if lanes % saved.parts:
+        raise Damage(f"the rows of {lanes} lanes are in {saved.parts} parts")
+    width, size = lanes // saved.parts, saved.range_rows
+    parts = range(first // width, -(-stop // width))
+    shapes = {
+        name: jax.ShapeDtypeStruct((width, size, *x.shape[2:]), x.dtype)
+        for name, x in ring._asdict().items()
+        if x is not None
+    }
+    for number in sorted({place // saved.parts for place in saved.files}):
+        files = [saved.files[number * saved.parts + part][0] for part in parts]
+        found = [_read_part(folder / file, shapes) for file in files]
+        own = slice(first - parts[0] * width, stop - parts[0] * width)
+        rows = {
+            name: _onto(np.concatenate([part[name] for part in found])[own], getattr(ring, name))
+            for name in shapes
+        }
+        start = range_start(number, saved.ring_rows, size)
         ring = _put(ring, ring._replace(**rows), np.int32(start))
     return ring
+
+
+def _read_part(path: Path, shapes: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The fields of a file of rows; raises Damage where they are others than `shapes`."""
+    limit = sum(math.prod(x.shape) * x.dtype.itemsize + HEAD_BYTES for x in shapes.values())
+    rows = unpack(path.read_bytes(), limit, list(shapes))
+    for name, wanted in shapes.items():
+        found = rows[name]
+        if (found.shape, found.dtype) != (wanted.shape, wanted.dtype):
+            there = f"{found.dtype} {list(found.shape)}"
+            line = f"{there}, not {wanted.dtype} {list(wanted.shape)}"
+            raise Damage(f"{path.parent.name}/{path.name} holds {name} as {line}")
+    return rows
+
+
+def _onto(own: np.ndarray, ring: jax.Array) -> Any:
+    """Rows of the own lanes as an array that is cut as the ring is."""
+    if ring.is_fully_addressable:
+        return own
+    return jax.make_array_from_process_local_data(ring.sharding, own)
 
 
 def read_fields(
@@ -230,14 +297,15 @@ def read_fields(
         Damage: if the files hold other shapes.
     """
     ring: dict[str, np.ndarray] = {}
-    shape = (lanes, saved.range_rows)
-    limit = len(names) * (math.prod(shape) * 8 + HEAD_BYTES)
-    for number, (file, _, _) in sorted(saved.files.items()):
-        start = range_start(number, saved.ring_rows, saved.range_rows)
-        for name, part in unpack((folder / file).read_bytes(), limit, names).items():
-            if part.shape != shape:
-                raise Damage(f"no rows: {name} is {list(part.shape)}, not {list(shape)}")
-            into = ring.setdefault(name, np.zeros((lanes, saved.ring_rows), part.dtype))
-            into[:, start : start + saved.range_rows] = part
+    width, size = lanes // saved.parts, saved.range_rows
+    limit = len(names) * (width * size * 8 + HEAD_BYTES)
+    for place, (file, _, _) in sorted(saved.files.items()):
+        number, part = divmod(place, saved.parts)
+        start = range_start(number, saved.ring_rows, size)
+        for name, found in unpack((folder / file).read_bytes(), limit, names).items():
+            if found.shape != (width, size):
+                raise Damage(f"no rows: {name} is {list(found.shape)}, not {[width, size]}")
+            into = ring.setdefault(name, np.zeros((lanes, saved.ring_rows), found.dtype))
+            into[part * width : (part + 1) * width, start : start + size] = found
     rows = np.arange(max(0, saved.total - saved.ring_rows), saved.total) % saved.ring_rows
     return [ring[name][:, rows] for name in names] if ring else []

@@ -15,11 +15,10 @@ good one.
 
 import contextlib
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,21 +26,26 @@ from smz_jax.config.check import ConfigError, require
 from smz_jax.storage.checkpoint import arrays, sums
 from smz_jax.storage.checkpoint import rows as row_files
 from smz_jax.storage.checkpoint.rows import RowChunks, SavedRows
+from smz_jax.storage.checkpoint.steps import (
+    FORMAT,
+    READABLE,
+    Kind,
+    check_format,
+    find_steps,
+    place_of,
+    rename,
+)
 from smz_jax.storage.checkpoint.sums import Damage, reason_of
 from smz_jax.storage.files import by_descriptor, drop, opened
 from smz_jax.types import Params, TrainState, Trajectory
 
-Kind = Literal["last", "best"]
-"""To resume from, or the best by evaluation."""
+Among = Callable[[Callable[[], Any]], list[Any]]
+"""Makes something in a thread of each process; the first gets what all made, in their order."""
 
-FORMAT = 6
-READABLE = (5, FORMAT)
-"""Formats whose models and rows are read; a run is continued from `FORMAT` alone."""
 KEPT = {"last": 2, "best": 1}
 """Newest steps that are kept: of `last` one to resume from, one to walk back to."""
 OTHER = {"a": "b", "b": "a"}
 """Of the sets of rows, whose turn comes after it."""
-_COMPLETE = re.compile(r"\d{12}(\.former)?")
 
 
 class Restored(NamedTuple):
@@ -82,17 +86,15 @@ class CheckpointStore:
             require(not path.is_symlink(), f"checkpoints/{name}", str(path), allowed)
         self._about, self._keep_every, self._stride = dict(about or {}), keep_every, stride
         self._saved: dict[str, SavedRows | None] = dict.fromkeys(OTHER)  # newest, verified ones
-        self._turn = "a"  # whose turn it is to take the rows
+        self.turn = "a"  # of the sets of rows, whose turn it is to take them
         self._newest: tuple[int, str] | None = None  # step and set that this process knows of
         self._is_there = self.run_dir.is_dir()
         self._pool = futures.ThreadPoolExecutor(1, "checkpoint")
-        self._saving: futures.Future[None] | None = None
+        self._saving: futures.Future[Any] | None = None
 
     def steps(self, kind: Kind) -> list[int]:
         """Environment steps of all complete checkpoints of a kind, oldest first."""
-        folder = self._root / kind
-        names = [x.name for x in folder.iterdir() if x.is_dir()] if folder.is_dir() else []
-        return sorted({int(name[:12]) for name in names if _COMPLETE.fullmatch(name)})
+        return find_steps(self._root / kind)
 
     @property
     def run_dir(self) -> Path:
@@ -107,9 +109,7 @@ class CheckpointStore:
 
     def path(self, kind: Kind, step: int) -> Path:
         """Folder of a step; its former one, if the process was killed while it was replaced."""
-        final = self._root / kind / f"{step:012d}"
-        former = final.with_suffix(".former")
-        return former if former.exists() and not final.exists() else final
+        return place_of(self._root / kind, step)
 
     def newest_good(
         self, kind: Kind, step: int | None = None
@@ -133,7 +133,7 @@ class CheckpointStore:
             except Exception as error:  # a forged manifest may hold anything
                 damaged.append(f"checkpoint {str(folder)!r} is damaged: {reason_of(error)}")
                 continue
-            _check_format(folder, manifest, READABLE)
+            check_format(folder, manifest, READABLE)
             return one, manifest, damaged
         if damaged:
             more = f" (and {len(damaged) - 1} more)" if len(damaged) > 1 else ""
@@ -167,7 +167,7 @@ class CheckpointStore:
         found, manifest, damaged = self.newest_good(kind, step)
         folder, rows = self.path(kind, found), None
         if not partial:
-            _check_format(folder, manifest, (FORMAT,))
+            check_format(folder, manifest, (FORMAT,))
         if fits:
             fits(manifest)
         state = arrays.read_state(folder, manifest["leaves"], abstract_state, partial=partial)
@@ -175,7 +175,7 @@ class CheckpointStore:
             turn, saved = listed["set"], SavedRows.from_json(listed)
             with arrays.readable(folder):
                 rows = row_files.read_rows(self._rows_folder(turn), saved, experience)
-            self._saved[turn], self._newest, self._turn = saved, (found, turn), OTHER[turn]
+            self._saved[turn], self._newest, self.turn = saved, (found, turn), OTHER[turn]
         return Restored(state, manifest["extra"], rows, found, damaged, manifest)
 
     def restore_model(
@@ -216,16 +216,21 @@ class CheckpointStore:
         """Renames steps that a run walked back from; the next good save drops them."""
         for step in self.steps(kind):
             if step > newer_than:
-                _rename(self.path(kind, step), ".damaged")
+                rename(self.path(kind, step), ".damaged")
 
-    def saved_rows(self, step: int) -> SavedRows | None:
+    def saved_rows(self, step: int, parts: int = 1) -> SavedRows | None:
         """Rows that need not be saved again at the next save, which is of `step`.
 
-        The newest step again goes where it was: the other set is that of the step before it.
+        The newest step again goes where it was: the other set is that of the step before it. Rows
+        in other `parts` are all saved anew.
         """
         if self._newest and self._newest[0] == step:
-            self._turn = self._newest[1]
-        return self._saved[self._turn]
+            self.turn = self._newest[1]
+        for left in self._rows_folder(self.turn).glob(".*.tmp"):  # of a save that was cut short
+            drop(left)
+        if (saved := self._saved[self.turn]) and saved.parts != parts:
+            self._saved[self.turn] = None
+        return self._saved[self.turn]
 
     def save(
         self,
@@ -236,6 +241,7 @@ class CheckpointStore:
         rows: RowChunks | None = None,
         *,
         block: bool = True,
+        among: Among = lambda make: [make()],
     ) -> None:
         """Saves a step; waits for the save before it.
 
@@ -246,6 +252,7 @@ class CheckpointStore:
             extra: what JSON can hold beside it: counters, scores.
             rows: the replay's rows, as `take_rows` gives them against `saved_rows(step)`.
             block: wait until it is written; else `wait` or the next save does.
+            among: what all processes made, where others `save_part` meanwhile.
 
         Raises:
             OSError, ValueError: if this (with `block`) or the save before it could not be written;
@@ -259,7 +266,17 @@ class CheckpointStore:
             **self._about,
             "leaves": {name: arrays.describe(leaf) for name, leaf in leaves.items()},
         }
-        self._saving = self._pool.submit(self._write, manifest, copied, rows)
+        self._saving = self._pool.submit(self._write, manifest, copied, rows, among)
+        if block:
+            self.wait()
+
+    def save_part(self, turn: str, rows: RowChunks, among: Among, *, block: bool = True) -> None:
+        """Writes this process's part of the rows of a step that the first process saves.
+
+        All is as `save` takes it; `turn` is that of the first process's store.
+        """
+        self.wait()
+        self._saving = self._pool.submit(among, lambda: self._write_part(turn, rows))
         if block:
             self.wait()
 
@@ -270,20 +287,29 @@ class CheckpointStore:
             done, self._saving = self._saving, None
             done.result()
 
-    def _write(self, manifest: dict[str, Any], leaves: list[Any], chunks: RowChunks | None) -> None:
-        kind, step, turn = manifest["kind"], manifest["step"], self._turn
+    def _make(self, *folders: Path) -> None:
+        """Makes folders; a run's folder that was renamed or deleted is not made again."""
+        for folder in (self._root, *folders):
+            folder.mkdir(parents=not self._is_there, exist_ok=True)
+
+    def _write_part(self, turn: str, chunks: RowChunks) -> list[Any]:
+        folder = self._rows_folder(turn)
+        self._make(folder)
+        with opened(folder) as there:
+            return row_files.write_rows(by_descriptor(there, folder), chunks)
+
+    def _write(
+        self, manifest: dict[str, Any], leaves: list[Any], chunks: RowChunks | None, among: Among
+    ) -> None:
+        kind, step, turn = manifest["kind"], manifest["step"], self.turn
         final = self._root / kind / f"{step:012d}"
         try:
             self._clear(kind)
-            for folder in (self._root, final.parent):
-                # A run's folder that was renamed or deleted is not made again.
-                folder.mkdir(parents=not self._is_there, exist_ok=True)
-            former, listed, saved = self._saved[turn], None, None
+            self._make(final.parent)
+            listed, saved = None, None
             if chunks:
-                self._rows_folder(turn).mkdir(exist_ok=True)
-                with opened(self._rows_folder(turn)) as there:
-                    folder = by_descriptor(there, self._rows_folder(turn))
-                    saved = row_files.write_rows(folder, chunks, former)
+                written = among(lambda: self._write_part(turn, chunks))
+                saved = row_files.list_rows(chunks, self._saved[turn], written)
                 listed = {"set": turn, **saved.as_json()}
             partial = final.with_suffix(".partial")
             partial.mkdir()
@@ -292,19 +318,19 @@ class CheckpointStore:
             sums.write_manifest(partial, manifest)
             sums.sync_below(partial)
             if final.exists():  # the same step again: whatever happens, one of the two is whole
-                _rename(final, ".former")
+                rename(final, ".former")
             os.replace(partial, final)
             sums.sync(final.parent)
             try:
-                self._verify(final, former)
+                self._verify(final, saved)  # its rows were read back as they were written
                 arrays.check_arrays(final / "state", leaves)
             except Damage:
                 self._saved[turn] = None  # the next save here writes everything anew
-                _rename(final, ".damaged")
+                rename(final, ".damaged")
                 raise
             drop(final.with_suffix(".former"))
             if saved:
-                self._saved[turn], self._newest, self._turn = saved, (step, turn), OTHER[turn]
+                self._saved[turn], self._newest, self.turn = saved, (step, turn), OTHER[turn]
             self._prune(kind, step)
         except Exception:
             with contextlib.suppress(OSError):  # what was written takes room for nothing
@@ -312,10 +338,10 @@ class CheckpointStore:
                 self._prune_rows()
             raise
 
-    def _verify(self, folder: Path, former: SavedRows | None = None) -> dict[str, Any]:
+    def _verify(self, folder: Path, known: SavedRows | None = None) -> dict[str, Any]:
         """The manifest of a step all of whose files are right; raises Damage naming one.
 
-        Rows that are listed in `former` were verified before: only their sizes are compared.
+        Rows that are listed in `known` were verified before: only their sizes are compared.
         """
         manifest = sums.verify_folder(folder)
         if missing := {"format", "kind", "step", "extra", "leaves", "rows"} - set(manifest):
@@ -328,7 +354,7 @@ class CheckpointStore:
                 raise Damage(f"it is the step {manifest['step']} of {manifest['kind']!r}")
             if rows := manifest["rows"]:
                 saved = SavedRows.from_json(rows)
-                row_files.verify_rows(self._rows_folder(rows["set"]), saved, former)
+                row_files.verify_rows(self._rows_folder(rows["set"]), saved, known)
         return manifest
 
     def _rows_folder(self, turn: str) -> Path:
@@ -337,9 +363,7 @@ class CheckpointStore:
         return self._root / f"rows-{turn}"
 
     def _clear(self, kind: Kind) -> None:
-        """Drops what saves that were cut short left."""
-        rows = self._rows_folder(self._turn)
-        for left in [*(self._root / kind).glob("*.partial"), *rows.glob(".*.tmp")]:
+        for left in (self._root / kind).glob("*.partial"):  # of saves that were cut short
             drop(left)
 
     def _prune(self, kind: Kind, newest: int) -> None:
@@ -353,7 +377,7 @@ class CheckpointStore:
             every, before = self._keep_every, step - self._stride
             if kind == "best" or not every or step // every == before // every:
                 # A kill while it is deleted leaves no half checkpoint.
-                drop(_rename(self.path(kind, step), ".old.partial"))
+                drop(rename(self.path(kind, step), ".old.partial"))
         for damaged in folder.glob("*.damaged"):
             drop(damaged)
         if kind == "last":
@@ -374,18 +398,3 @@ class CheckpointStore:
                     path.unlink()
             if saved and not saved.names <= listed[name]:
                 self._saved[name] = None  # the next save here writes everything anew
-
-
-def _rename(path: Path, ending: str) -> Path:
-    """Gives a step's folder an ending, in place of one that has it; returns where it is now."""
-    renamed = path.with_name(path.name + ending)
-    drop(renamed)
-    return path.replace(renamed)
-
-
-def _check_format(folder: Path, manifest: dict[str, Any], formats: Sequence[int]) -> None:
-    """Refuses another format in one line."""
-    if manifest["format"] not in formats:
-        found = f"has format {manifest['format']!r}: this version reads format {FORMAT}"
-        found += "; the commit in the run's summary.json reads it"
-        raise ConfigError(f"checkpoint {str(folder)!r} {found}")
