@@ -18,7 +18,7 @@ from typing import IO, Any
 from smz_jax.config.check import ConfigError, require
 from smz_jax.config.cli import Invocation
 from smz_jax.run.devices import prepare_jax
-from smz_jax.run.processes import gather
+from smz_jax.run.processes import gather, stop_waiting
 
 JOIN_SECONDS = 120
 """That processes wait for each other at the start."""
@@ -78,6 +78,7 @@ def joined(invocation: Invocation) -> Iterator[None]:
             _join(address, count, 0)
         prepare_jax(fast)
         _connect()
+        stack.callback(stop_waiting)  # before the others are ended
         yield
         gather("the end")
         import jax

@@ -8,6 +8,7 @@ processes are joined before it starts.
 
 import itertools
 import json
+import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ from smz_jax.storage.metrics import PhaseTimers
 T = TypeVar("T")
 
 _rounds, _asides = itertools.count(), itertools.count()
+_over = threading.Event()
 
 
 def is_first() -> bool:
@@ -47,7 +49,11 @@ def gather(value: T) -> list[T]:
 
 
 def _wait_for(client: Any, key: str) -> str:
-    """A value that another process gives, however late; a second signal ends the waiting."""
+    """A value that another process gives, however late; a second signal ends the waiting.
+
+    Raises:
+        OSError: if this process is ending.
+    """
     import jax
 
     while True:
@@ -56,6 +62,13 @@ def _wait_for(client: Any, key: str) -> str:
         except jax.errors.JaxRuntimeError as error:
             if "DEADLINE_EXCEEDED" not in str(error):
                 raise
+            if _over.is_set():
+                raise OSError("the run ended before another process answered") from None
+
+
+def stop_waiting() -> None:
+    """Nothing is to be heard of the other processes any more; threads that wait for them end."""
+    _over.set()
 
 
 def alone(make: Callable[[], T]) -> T:
@@ -87,8 +100,9 @@ def beside() -> Callable[[Callable[[], T]], list[T]]:
 
     Returns:
         A function that each process calls once with what it makes. In the first one it waits for
-        all and gives what they made, as JSON holds it, in their order; in the others its own. It
-        raises what `make` raised, and OSError in the first process where that was in another.
+        all, whatever happened to its own, and gives what they made, as JSON holds it, in their
+        order; in the others their own. It raises what `make` raised, and OSError in the first
+        process where that was in another.
     """
     import jax
 
@@ -110,13 +124,19 @@ def beside() -> Callable[[Callable[[], T]], list[T]]:
             finally:
                 client.key_value_set(f"{name}/{own}", json.dumps(plain(answer)))
             return [made]
-        found = [make()]
+        found, faults = [], []
+        try:
+            found.append(make())
+        except Exception as error:
+            faults.append(error)
         for one in range(1, count):
             made, fault = json.loads(_wait_for(client, f"{name}/{one}"))
             client.key_value_delete(f"{name}/{one}")
-            if fault:
-                raise OSError(f"process {one}: {fault}")
             found.append(made)
+            if fault:
+                faults.append(OSError(f"process {one}: {fault}"))
+        if faults:
+            raise faults[0]
         return found
 
     return among

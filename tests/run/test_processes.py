@@ -56,6 +56,13 @@ def test_what_processes_know_together(start):
     assert (process.returncode, out) == (0, "agreed\n"), err[-2000:]
 
 
+def test_a_thread_that_waits_for_another_process_does_not_keep_one_that_fails(start):
+    process = start("tests.support.joined_processes", "fail")
+    _, err = process.communicate(timeout=50)
+    # What JAX says then of the others' end comes after it.
+    assert process.returncode and err.startswith("error: its games failed\n"), err[-2000:]
+
+
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")
 @pytest.mark.parametrize("dies", [0, 1])
 def test_a_process_that_dies_ends_all_and_is_named(start, dies):

@@ -179,6 +179,30 @@ def test_a_part_that_is_not_written_leaves_the_former_step(tmp_path):
     assert_restores(tmp_path, 48)
 
 
+def test_ranges_of_which_a_part_is_missing_are_not_whole():
+    files = {place: (f"{place:05d}-{'0' * 16}.npz", 1, "0" * 64) for place in range(4)}
+    whole = rows.SavedRows(10, 4, 6, files, parts=2)
+    with pytest.raises(Damage, match=r"rows/00000-0{16}\.npz is missing"):
+        rows.verify_rows(Path("rows"), whole)  # what is listed is right
+    for lost in (
+        whole._replace(files={place: files[place] for place in range(3)}),
+        whole._replace(files={place: files[place] for place in (0, 1, 2, 3)} | {4: files[0]}),
+        whole._replace(total=7),  # of the last range too, which begins with row 6
+        whole._replace(parts=10**15),
+    ):
+        with pytest.raises(Damage, match="does not list the rows"):
+            rows.verify_rows(Path("rows"), lost)
+
+
+def test_rows_of_another_ring_are_not_put_into_this_one(tmp_path):
+    save(CheckpointStore(tmp_path), 16)
+    shorter = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((LANES, 20, *x.shape[2:]), x.dtype), EMPTY
+    )
+    with pytest.raises(ConfigError, match="1 parts of 40 rows of each lane, not 20 rows of 2"):
+        CheckpointStore(tmp_path).restore("last", state_of(0), experience=shorter)
+
+
 def test_rows_lost_by_one_process_are_damage(tmp_path):
     stores = [CheckpointStore(tmp_path) for _ in range(2)]
     for total in (16, 20):

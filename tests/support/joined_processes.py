@@ -1,7 +1,7 @@
 """Two processes that are joined as those of a run: `python -m tests.support.joined_processes MODE`.
 
 MODE says what they do: `agree` on values, errors, arrays and a signal; `wait` for each other until
-one is killed; `stop` at a signal to the first.
+one is killed; `stop` at a signal to the first; `fail` while a thread waits.
 """
 
 import os
@@ -10,12 +10,14 @@ import signal
 import sys
 import tempfile
 import time
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from experiments.gridworld import EXPERIMENT
+from smz_jax.config.check import ConfigError
 from smz_jax.config.cli import parse
 from smz_jax.config.process import run_main
 from smz_jax.envs import GameFault
@@ -99,24 +101,27 @@ def share_files(mesh: Any) -> None:
     folder = Path(alone(tempfile.mkdtemp))
     cut = NamedSharding(mesh, LANES)
     played = np.arange(4 * 6, dtype=np.int32).reshape(4, 6)
-    fields = dict.fromkeys(Trajectory._fields) | {"reward": played}
+
+    def of_rewards(reward: Any) -> Trajectory:
+        return Trajectory(**{**dict.fromkeys(Trajectory._fields), "reward": reward})  # type: ignore
+
     for parts in (1, 2, 4):
         rows = [np.split(played, parts)[part] for part in range(parts)]
         chunks = [
-            RowChunks(6, 4, 6, {i: Trajectory(**fields | {"reward": x[:, y]})}, parts, part)
+            RowChunks(6, 4, 6, {i: of_rewards(x[:, y])}, parts, part)
             for part, x in enumerate(rows)
             for i, y in enumerate((slice(4), slice(2, 6)))
         ]
         written = [write_rows(folder / str(own), x) for x in chunks]
         saved = list_rows(chunks[0], None, written)
         shape = jax.ShapeDtypeStruct((4, 6), np.int32, sharding=cut)
-        ring = read_rows(folder / str(own), saved, Trajectory(**fields | {"reward": shape}))
+        ring = read_rows(folder / str(own), saved, of_rewards(shape))
         assert ring.reward.sharding == cut
         np.testing.assert_array_equal(to_own(ring.reward, mesh), np.split(played, 2)[own])
         if parts == 4:  # of four parts two are the own ones: the others are not opened
             for place in (0, 1, 4, 5) if own else (2, 3, 6, 7):
                 (folder / str(own) / saved.files[place][0]).unlink()
-            read_rows(folder / str(own), saved, Trajectory(**fields | {"reward": shape}))
+            read_rows(folder / str(own), saved, of_rewards(shape))
     gather(None)
     alone(lambda: shutil.rmtree(folder))
 
@@ -127,6 +132,17 @@ def wait() -> None:
     while True:
         gather(None)
         time.sleep(0.05)
+
+
+def fail() -> None:
+    """The first process fails while a thread of its own waits for the second one."""
+    pool = futures.ThreadPoolExecutor(1)  # as a store's: its thread is waited for at the end
+    among = beside()
+    pool.submit(among, (lambda: 0) if is_first() else (lambda: time.sleep(60)))
+    gather(None)
+    if is_first():
+        raise ConfigError("its games failed")
+    time.sleep(60)
 
 
 def stop() -> None:
@@ -144,7 +160,7 @@ def main() -> int:
     words = ["-m", "tests.support.joined_processes"]
     count = ["--preset", "tiny", "--processes", "2"]
     with joined(parse([*count, *flags], EXPERIMENT, own=words)):
-        {"agree": agree, "wait": wait, "stop": stop}[mode]()
+        {"agree": agree, "wait": wait, "stop": stop, "fail": fail}[mode]()
         if mode == "agree":
             print("agreed")  # of the second process nothing is seen
     return 0

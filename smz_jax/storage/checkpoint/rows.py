@@ -201,15 +201,15 @@ def verify_rows(folder: Path, saved: SavedRows, known: SavedRows | None = None) 
     """
     if odd := [name for name in saved.names if not _NAME.fullmatch(name)]:
         raise Damage(f"{odd[0]!r} is no name of a file of rows")
-    ring, size, total, listed, parts = saved
+    ring, size, total, _, parts = saved
     if good := 1 <= size <= ring and total >= 0 and parts >= 1:
         last, played = -(-ring // size) - 1, -(-min(total, ring) // size)
+        there = {place // parts for place in saved.files}
         # Counted before they are listed: a forged manifest may tell of any number.
-        good = played * parts <= len(listed) and all(0 <= x // parts <= last for x in listed)
-        good = good and all(x in listed for x in range(played * parts))
-        needed = range(last * parts, (last + 1) * parts)
-        is_played = total > range_start(last, ring, size)
-        good = good and (not is_played or all(x in listed for x in needed))
+        good = len(saved.files) == parts * len(there) and played <= len(there)
+        good = good and all(0 <= x <= last for x in there)
+        good = good and all(x in there for x in range(played))
+        good = good and (last in there or total <= range_start(last, ring, size))
     if not good:
         raise Damage("the manifest does not list the rows that were played")
     files = {name: (size, digest) for name, size, digest in saved.files.values()}
@@ -221,7 +221,7 @@ def verify_rows(folder: Path, saved: SavedRows, known: SavedRows | None = None) 
 
 
 def _own_lanes(array: Any) -> tuple[int, int]:
-    """First and last but one of the lanes that this process has of an array `[lanes, ...]`."""
+    """Of an array `[lanes, ...]` the first of this process's lanes, and the one after its last."""
     lanes, where = array.shape[0], getattr(array, "sharding", None)
     if where is None or where.is_fully_addressable:
         return 0, lanes
@@ -243,8 +243,10 @@ def read_rows(folder: Path, saved: SavedRows, experience: Trajectory) -> Traject
         lambda x: jnp.zeros(x.shape, x.dtype, device=getattr(x, "sharding", None)), experience
     )
     lanes, (first, stop) = ring.reward.shape[0], _own_lanes(ring.reward)
-    if lanes % saved.parts:
-        raise Damage(f"the rows of {lanes} lanes are in {saved.parts} parts")
+    found, wanted = saved.ring_rows, ring.reward.shape[1]
+    if lanes % saved.parts or found != wanted:
+        there = f"{saved.parts} parts of {found} rows"
+        raise Damage(f"the rows are in {there} of each lane, not {wanted} rows of {lanes} lanes")
     width, size = lanes // saved.parts, saved.range_rows
     parts = range(first // width, -(-stop // width))
     shapes = {

@@ -222,12 +222,13 @@ class CheckpointStore:
         """Rows that need not be saved again at the next save, which is of `step`.
 
         The newest step again goes where it was: the other set is that of the step before it. Rows
-        in other `parts` are all saved anew.
+        in other `parts` are all saved anew. What a save that was cut short left is dropped.
         """
         if self._newest and self._newest[0] == step:
             self.turn = self._newest[1]
-        for left in self._rows_folder(self.turn).glob(".*.tmp"):  # of a save that was cut short
-            drop(left)
+        with contextlib.suppress(OSError):
+            for left in self._rows_folder(self.turn).glob(".*.tmp"):
+                drop(left)
         if (saved := self._saved[self.turn]) and saved.parts != parts:
             self._saved[self.turn] = None
         return self._saved[self.turn]
@@ -271,10 +272,7 @@ class CheckpointStore:
             self.wait()
 
     def save_part(self, turn: str, rows: RowChunks, among: Among, *, block: bool = True) -> None:
-        """Writes this process's part of the rows of a step that the first process saves.
-
-        All is as `save` takes it; `turn` is that of the first process's store.
-        """
+        """Writes the own part of a step that the first process, whose `turn` it is, saves so."""
         self.wait()
         self._saving = self._pool.submit(among, lambda: self._write_part(turn, rows))
         if block:
@@ -303,14 +301,16 @@ class CheckpointStore:
     ) -> None:
         kind, step, turn = manifest["kind"], manifest["step"], self.turn
         final = self._root / kind / f"{step:012d}"
-        try:
+
+        def begin() -> list[Any]:
             self._clear(kind)
             self._make(final.parent)
-            listed, saved = None, None
-            if chunks:
-                written = among(lambda: self._write_part(turn, chunks))
-                saved = row_files.list_rows(chunks, self._saved[turn], written)
-                listed = {"set": turn, **saved.as_json()}
+            return self._write_part(turn, chunks) if chunks else []
+
+        try:
+            written = among(begin)
+            saved = row_files.list_rows(chunks, self._saved[turn], written) if chunks else None
+            listed = saved and {"set": turn, **saved.as_json()}
             partial = final.with_suffix(".partial")
             partial.mkdir()
             arrays.write_arrays(partial / "state", leaves)
@@ -395,6 +395,6 @@ class CheckpointStore:
             folder = self._rows_folder(name)
             for path in folder.iterdir() if folder.is_dir() else []:
                 if path.name not in listed[name]:
-                    path.unlink()
+                    path.unlink(missing_ok=True)
             if saved and not saved.names <= listed[name]:
                 self._saved[name] = None  # the next save here writes everything anew
