@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,6 +46,7 @@ class Recording(NamedTuple):
     about: dict[str, Any]  # for the metadata
     oldest: int = 0  # row that each lane begins with
     raw: np.ndarray | None = None  # [B, T] float32, rewards as scored; None: unknown, of a replay
+    left: Collection[int] = ()  # games that were left before their end, by number
 
 
 def read_replay(run_dir: Path) -> Recording:
@@ -195,4 +196,5 @@ def record_person(config: Config, way: PersonWay, should_stop: Callable[[], bool
             games.finish()
     require(bool(games.done), "games", 0, "at least one: nothing was played, nothing is written")
     rows, raw = rows_of(games.done)
-    return Recording(rows, _about(config, games.spec, "a person"), raw=raw)
+    left = [number for number, game in enumerate(games.done) if not game.is_whole]
+    return Recording(rows, _about(config, games.spec, "a person"), raw=raw, left=left)

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,13 +86,15 @@ def write_dataset(
     about: Mapping[str, Any],
     oldest: int = 0,
     raw: np.ndarray | None = None,
+    left: Collection[int] = (),
     choose: Choose = all_of,
 ) -> None:
     """Writes rows `[lanes, T, ...]` (NumPy) of a ring to a new or empty folder.
 
     Each lane begins with its row `oldest`. The episodes are in the order of the lanes, so that as
     many lanes of as many rows are those rows again, where all are kept. `about` goes into the
-    metadata. With raw rewards `[lanes, T]` each episode gets its score.
+    metadata. With raw rewards `[lanes, T]` each episode gets its score. Games that were `left`, by
+    number, are no whole ones, though another one follows.
 
     Raises:
         ConfigError: if `out` is no new or empty folder, or Minari is not installed, or as `choose`.
@@ -123,7 +125,7 @@ def write_dataset(
             if raw is not None:
                 group.attrs[SCORE] = scores[number]
             part = jax.tree.map(lambda x, i=number: x[places[i]], rows)
-            if _is_part(part, is_last=places[number][1][-1] == newest):
+            if number in left or _is_part(part, is_last=places[number][1][-1] == newest):
                 group.attrs[PART] = True
             _write_episode(group, at, part)
 

@@ -64,6 +64,8 @@ def test_a_person_plays_and_the_best_games_are_kept(tmp_path, typed, monkeypatch
     episodes = list(dataset.read())
     assert dataset.episodes == 4 and set(INFOS) <= set(episodes[0]["infos"])
     assert [x["actions"].tolist()[0] for x in episodes] == [0, 1, 1, 2]  # UP, RIGHT, DOWN, LEFT
+    whole = [x.is_whole for x in dataset.listed()]  # not those that were left for the next one
+    assert whole == [bool(x["terminations"][-1]) for x in episodes] and not all(whole[:-1])
     scores = dataset.scores()
     assert scores == pytest.approx([x["infos"]["reward"].sum() for x in episodes], abs=1e-6)
     assert f"scores {min(scores):g} to {max(scores):g}" in capsys.readouterr().out

@@ -112,7 +112,7 @@ def test_scores_are_noted_and_say_what_is_kept(stored, tmp_path):
         seen.extend(scores)
         return [1, 4]
 
-    write_dataset(tmp_path / "s", rows, ABOUT, oldest, raw, some)
+    write_dataset(tmp_path / "s", rows, ABOUT, oldest, raw, choose=some)
     np.testing.assert_allclose(seen, wanted, atol=1e-5)
     found = Dataset(tmp_path / "s")
     assert found.scores() == [seen[1], seen[4]]
@@ -134,7 +134,8 @@ def test_whole_games_alone_are_kept(tmp_path, oldest):
     rows = make_rows()
     rows.discount[:2, oldest - 2] = 0.0, 1.0  # the last action of a lane
     rows.is_first[:, [oldest - 1, oldest - 2]] = False
-    write_dataset(tmp_path / "x", rows, ABOUT, oldest)
+    left = 2  # a game that a person left for the next one
+    write_dataset(tmp_path / "x", rows, ABOUT, oldest, left=[left])
     wanted = []
     for lane in range(LANES):
         order = [*range(oldest, T), *range(oldest)]
@@ -142,6 +143,8 @@ def test_whole_games_alone_are_kept(tmp_path, oldest):
         for start, end in zip(starts, [*starts[1:], T], strict=True):
             ends = end < T or rows.discount[lane, order[end - 2]] == 0
             wanted.append(bool(ends and rows.is_first[lane, order[start]]))
+    assert wanted[left]
+    wanted[left] = False
     dataset, whole = Dataset(tmp_path / "x"), [x for x, is_whole in enumerate(wanted) if is_whole]
     assert [x.is_whole for x in dataset.listed()] == wanted and not all(wanted)
     scores, frames = dataset.scores(), [x["observations"] for x in dataset.read()]
