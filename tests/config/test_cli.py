@@ -106,15 +106,14 @@ def test_rewards_that_are_not_clipped_have_a_wide_support(tmp_path, monkeypatch)
         return config.network.value_support, config.network.reward_support
 
     off = "--env.no_clip_rewards"
-    assert supports() == (10, 1) and supports("--env.clip_rewards") == (10, 1)
+    assert supports() == (20, 1) and supports("--env.clip_rewards") == (20, 1)
     for preset in PRESET_NAMES:
         assert supports(off, preset=preset) == (300, 300)
     assert supports(base={"env.clip_rewards": False}) == (300, 300)
-    transforms = {
-        flags: parse("--preset", "laptop", *flags, family="atari").config.network.reward_transform
-        for flags in ((), (off,))
-    }
-    assert transforms == {(): "none", (off,): "hyperbolic"}
+    for flags, code in (((), ("none", 0.5, "hl_gauss")), ((off,), ("hyperbolic", 1.0, "two_hot"))):
+        network = parse("--preset", "laptop", *flags, family="atari").config.network
+        assert network.reward_transform == network.value_transform == code[0]
+        assert (network.value_width, network.value_code) == code[1:]
     assert supports(off, "--network.reward_support", "7") == (300, 7)
     # Where the rewards are never clipped the setting changes nothing.
     assert supports(off, base={"env.suite": "gym"}, family="gym") == (60, 30)
