@@ -157,7 +157,9 @@ def test_a_forged_ring_as_long_as_its_range_is_refused_before_it_is_counted(run)
         sign(folder, {**manifest, "rows": listed})
         found = CheckpointStore(run).newest_good("last")
         assert found[0] == 32  # of right sums; its rows fit no ring of this run
-        with pytest.raises(ConfigError, match=r"cannot be read: the rows are in 1 parts of 10{15} rows"):
+        with pytest.raises(
+            ConfigError, match=r"cannot be read: the rows are in 1 parts of 10{15} rows"
+        ):
             CheckpointStore(run).restore("last", saved.state_of(0), experience=saved.EMPTY)
 
 
