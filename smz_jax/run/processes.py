@@ -36,9 +36,7 @@ def gather(value: T) -> list[T]:
 
     if (count := jax.process_count()) == 1:
         return [value]
-    from jax._src.distributed import global_state
-
-    client: Any = global_state.client
+    client = _client()
     number, own = next(_rounds), jax.process_index()
     client.key_value_set(f"smz/{number}/{own}", json.dumps(plain(value)))
     found = [json.loads(_wait_for(client, f"smz/{number}/{one}")) for one in range(count)]
@@ -46,6 +44,13 @@ def gather(value: T) -> list[T]:
         client.key_value_delete(f"smz/{number - 1}/{own}")
     found[own] = value
     return found
+
+
+def _client() -> Any:
+    """JAX's store of keys and values, which all processes of the run see."""
+    from jax._src.distributed import global_state
+
+    return global_state.client
 
 
 def _wait_for(client: Any, key: str) -> str:
@@ -109,9 +114,7 @@ def beside() -> Callable[[Callable[[], T]], list[T]]:
     count, own, name = jax.process_count(), jax.process_index(), f"smz/beside/{next(_asides)}"
     if count == 1:
         return lambda make: [make()]
-    from jax._src.distributed import global_state
-
-    client: Any = global_state.client
+    client = _client()
 
     def among(make: Callable[[], T]) -> list[T]:
         if own:

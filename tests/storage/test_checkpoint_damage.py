@@ -116,7 +116,7 @@ def test_fields_that_are_none_are_neither_written_nor_read(tmp_path):
         CheckpointStore(tmp_path).restore("last", state_of(0), experience=EMPTY)
 
 
-def save_in_parts(folder, stores, total, faults=()):
+def save_in_parts(stores, total, faults=()):
     """A save by as many processes as there are stores, each a thread here; ranges written."""
     parts, told = len(stores), [queue.Queue() for _ in stores]
     former, taken = stores[0].saved_rows(total, parts), []
@@ -151,13 +151,13 @@ def save_in_parts(folder, stores, total, faults=()):
 def test_each_process_writes_its_own_lanes_and_one_reads_them_all(tmp_path):
     stores = [CheckpointStore(tmp_path) for _ in range(2)]
     for total in (16, 20, 33, 50, 55):
-        save_in_parts(tmp_path, stores, total)
+        save_in_parts(stores, total)
         found = assert_restores(tmp_path, total)
         assert found.manifest["rows"]["parts"] == 2
     # Two lanes in two parts, twice as many rows a file: each of the 40 rows' two ranges twice.
     assert found.manifest["rows"]["range_rows"] == 32
     assert sorted(map(int, found.manifest["rows"]["files"])) == [0, 1, 2, 3]
-    assert save_in_parts(tmp_path, stores, 57) == [0, 1]  # rows 10 to 16, of which 8 on are in both
+    assert save_in_parts(stores, 57) == [0, 1]  # rows 10 to 16, of which 8 on are in both
     one = CheckpointStore(tmp_path)  # a single process goes on, and writes everything anew
     one.restore("last", state_of(0), experience=EMPTY)
     assert save(one, 58) == save(one, 59) == [0, 1, 2]
@@ -165,17 +165,17 @@ def test_each_process_writes_its_own_lanes_and_one_reads_them_all(tmp_path):
     assert_restores(tmp_path, 60)
     several = [CheckpointStore(tmp_path) for _ in range(2)]  # and two after it
     several[0].restore("last", state_of(0), experience=EMPTY)
-    assert save_in_parts(tmp_path, several, 61) == [0, 1]
+    assert save_in_parts(several, 61) == [0, 1]
     assert_restores(tmp_path, 61)
 
 
 def test_a_part_that_is_not_written_leaves_the_former_step(tmp_path):
     stores = [CheckpointStore(tmp_path) for _ in range(2)]
-    save_in_parts(tmp_path, stores, 16)
+    save_in_parts(stores, 16)
     with pytest.raises(OSError, match="no room"):
-        save_in_parts(tmp_path, stores, 40, faults=(1,))
+        save_in_parts(stores, 40, faults=(1,))
     assert_restores(tmp_path, 16)
-    save_in_parts(tmp_path, stores, 48)
+    save_in_parts(stores, 48)
     assert_restores(tmp_path, 48)
 
 
@@ -206,7 +206,7 @@ def test_rows_of_another_ring_are_not_put_into_this_one(tmp_path):
 def test_rows_lost_by_one_process_are_damage(tmp_path):
     stores = [CheckpointStore(tmp_path) for _ in range(2)]
     for total in (16, 20):
-        save_in_parts(tmp_path, stores, total)
+        save_in_parts(stores, total)
     manifest = json.loads((tmp_path / "checkpoints/last/000000000020/manifest.json").read_text())
     name = manifest["rows"]["files"]["1"][0]
     (tmp_path / "checkpoints" / f"rows-{manifest['rows']['set']}" / name).unlink()
