@@ -247,6 +247,8 @@ class SearchOutput(NamedTuple):
     all_invalid: Array  # [B] bool, no action was valid (the action given is 0, or of the prior)
     usage: Any = None  # what a search with jumps did, [B] float32 by name; None: it has none
     values: Any = None  # [B, P] float32, of P > 2 players, from the mover on; else None
+    spread: Any = None  # [B] float32, largest less smallest Q of the actions that were tried; None:
+    #                     nothing was searched
 
 
 class Decision(NamedTuple):
@@ -275,6 +277,7 @@ class Trajectory(NamedTuple):
     invalid_actions: Array  # [B, T, O] uint8
     action_weights: Array  # [B, T, O] float32
     search_value: Array  # [B, T] float32
+    search_spread: Array  # [B, T] float32, `SearchOutput.spread`; 0 where nothing was searched
     transition_entropy: Array  # [B, T] float32, normalised H(sigma) of the played action
     target_step: Array  # [B, T] int32, learner step of the parameters that made the targets
     player: Any = None  # [B, T] int32, of P > 2 players: who moves; None: no more than two play
@@ -282,7 +285,7 @@ class Trajectory(NamedTuple):
     values: Any = None  # [B, T, P] float32, searched, from the mover on; None likewise
 
 
-TARGETS = ("action_weights", "search_value", "target_step", "values")
+TARGETS = ("action_weights", "search_value", "search_spread", "target_step", "values")
 """Fields of a `Trajectory` that a reanalysis writes anew; the others never change."""
 
 

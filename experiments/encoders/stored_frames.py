@@ -76,6 +76,7 @@ def collect(config: Config, num_rows: int, held_out: int) -> Stored:
                 "invalid_actions": now.invalid_actions.astype(np.uint8),
                 "action_weights": weights.astype(np.float32),
                 "search_value": zeros,
+                "search_spread": zeros,
                 "transition_entropy": zeros,
                 "target_step": zeros.astype(np.int32),
             }

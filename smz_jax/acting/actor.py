@@ -274,22 +274,25 @@ def join_rows(
         same = followed.player == seen.player
         return np.where(followed.terminated, 0, np.where(same, 1, -1)).astype(np.float32)
 
+    search = played.search
+    spread = jnp.zeros_like(search.value) if search.spread is None else search.spread
     player = rewards = None
-    if played.search.values is not None:
+    if search.values is not None:
         player = joined(lambda seen, _: seen.player)
         rewards = joined(lambda _, followed: followed.raw_reward)
     return Trajectory(
         frame=joined(lambda seen, _: seen.observation[:, -1]),
-        action=played.search.action,
+        action=search.action,
         reward=joined(lambda _, followed: followed.reward),
         discount=joined(discount),
         is_first=joined(lambda seen, _: seen.is_first),
         invalid_actions=joined(lambda seen, _: seen.invalid_actions.astype(np.uint8)),
-        action_weights=played.search.action_weights,
-        search_value=played.search.value,
+        action_weights=search.action_weights,
+        search_value=search.value,
+        search_spread=spread,
         transition_entropy=played.transition_entropy,
-        target_step=jnp.full(played.search.action.shape, learner_step, jnp.int32),
+        target_step=jnp.full(search.action.shape, learner_step, jnp.int32),
         player=player,
         rewards=rewards,
-        values=played.search.values,
+        values=search.values,
     )

@@ -24,7 +24,7 @@ from smz_jax.envs import GameFault, make_env, make_spec, open_playable
 from smz_jax.learning.replay import make_replay
 from smz_jax.model.networks import make_networks
 from smz_jax.storage.checkpoint import CheckpointStore
-from smz_jax.storage.dataset import check_recordable
+from smz_jax.storage.dataset import INFOS, check_recordable
 from smz_jax.storage.metrics import PhaseTimers
 from smz_jax.storage.run_dir import git_commit, read_config
 from smz_jax.types import (
@@ -59,9 +59,10 @@ def read_replay(run_dir: Path) -> Recording:
     spec = make_spec(config.env)
     check_recordable(spec)
     ring: Trajectory = jax.eval_shape(make_replay(config, spec).init).experience
+    kept = [name for name in TARGETS if name in (*INFOS, "target_step")]
     found = store.restore(
         "last",
-        {"targets": {name: getattr(ring, name) for name in TARGETS}},
+        {"targets": {name: getattr(ring, name) for name in kept}},
         experience=ring._replace(**dict.fromkeys(TARGETS)),
         partial=True,
     )

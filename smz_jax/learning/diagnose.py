@@ -20,7 +20,7 @@ from smz_jax.model.observe import stack_windows
 from smz_jax.model.steps import embed, imagine, make_place, normalised_entropy
 from smz_jax.types import Array, EnvSpec, Networks, Params, TrainState, Trajectory, is_end
 
-HISTOGRAM_BINS, CALIBRATION_PARTS, PEAKEDNESS_PARTS = 20, 8, 4
+HISTOGRAM_BINS, CALIBRATION_PARTS, SPREAD_PARTS = 20, 8, 4
 FORESEEN_STEPS = 6
 """Steps ahead for which rewards and ends are checked, where the windows hold so many."""
 FORESEEN_BATCHES = 16
@@ -299,24 +299,23 @@ def calibration(replay_state: Any, gamma: float) -> dict[str, np.ndarray]:
     Returns:
         `stored` and `real`: means over the rows whose return is known; NaN where there is none.
         `[CALIBRATION_PARTS]`, the rows cut by time, the oldest first. Likewise, with the suffix
-        `_by_peakedness`, `[PEAKEDNESS_PARTS]` equal parts of those rows by how far the search
-        preferred one action: by the entropy of their stored action weights, the largest first.
+        `_by_spread`, `[SPREAD_PARTS]` equal parts of those rows by how far apart the search found
+        the actions (`Trajectory.search_spread`), the nearest first.
     """
     rows = replay_state.experience
     ring, at = rows.reward.shape[1], int(replay_state.current_index)
     order = (at + np.arange(ring)) % ring if replay_state.is_full else np.arange(at)
-    names = ("reward", "discount", "is_first", "search_value", "action_weights")
+    names = ("reward", "discount", "is_first", "search_value", "search_spread")
     fields = jax.device_get(brought_home([getattr(rows, name) for name in names]))
-    reward, discount, is_first, value, weights = (np.asarray(x)[:, order] for x in fields)
+    reward, discount, is_first, value, spread = (np.asarray(x)[:, order] for x in fields)
     real = real_returns(reward, discount, is_first, gamma)
     known, pairs = np.isfinite(real), np.stack([value, real], axis=-1)
     cuts = np.array_split(np.arange(len(order)), CALIBRATION_PARTS)
-    entropy = -np.sum(weights * np.log(np.maximum(weights, 1e-9)), axis=-1)[known]
-    by_entropy = pairs[known][np.argsort(-entropy, kind="stable")]
+    by_spread = pairs[known][np.argsort(spread[known], kind="stable")]
     found = {}
     for suffix, parts in (
         ("", [pairs[:, cut][known[:, cut]] for cut in cuts]),
-        ("_by_peakedness", np.array_split(by_entropy, PEAKEDNESS_PARTS)),
+        ("_by_spread", np.array_split(by_spread, SPREAD_PARTS)),
     ):
         means = np.array([x.mean(axis=0) if len(x) else [np.nan] * 2 for x in parts])
         found |= {f"stored{suffix}": means[:, 0], f"real{suffix}": means[:, 1]}

@@ -183,8 +183,8 @@ def make_reanalyse_block(networks: Networks, config: Config, spec: EnvSpec) -> C
         else:  # of a dataset, all targets of which stay as they are
             faults = jnp.zeros_like(old.action)
             kept = old.action, old.action_weights, old.search_value, None, faults
-            found, good = SearchOutput(*kept, all_invalid=faults > 0), faults > 0
-        values = (found.action_weights, found.value, step, found.values)
+            found, good = SearchOutput(*kept, faults > 0, spread=old.search_spread), faults > 0
+        values = found.action_weights, found.value, found.spread, step, found.values
         fresh = {
             name: jnp.where(good.reshape(-1, *[1] * (x.ndim - 1)), new, x)
             for name, new in zip(TARGETS, values, strict=True)

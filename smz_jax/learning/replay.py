@@ -57,6 +57,7 @@ def _empty_row(spec: EnvSpec) -> Trajectory:
         invalid_actions=jnp.zeros((spec.num_options,), jnp.uint8),
         action_weights=jnp.zeros((spec.num_options,), jnp.float32),
         search_value=jnp.zeros((), jnp.float32),
+        search_spread=jnp.zeros((), jnp.float32),
         transition_entropy=jnp.zeros((), jnp.float32),
         target_step=jnp.zeros((), jnp.int32),
         player=None if spec.sides == 1 else jnp.zeros((), jnp.int32),

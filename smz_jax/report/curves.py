@@ -158,7 +158,7 @@ def draw_courses(axes: Axes, runs: Sequence[RunData], key: str, first: int) -> b
 def calibration(run: RunData, of: str = "", parts: int = 8) -> np.ndarray:
     """Stored values and real returns `[2, parts]` at the newest check; NaN where not known.
 
-    `of` stands after their names: empty by age, `_by_peakedness` (4 parts).
+    `of` stands after their names: empty by age, `_by_spread` (4 parts).
     """
     kinds = (f"calibration/stored{of}", f"calibration/real{of}")
     pairs = [[f"{kind}_{i}" for kind in kinds] for i in range(parts)]

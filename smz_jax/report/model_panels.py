@@ -38,8 +38,8 @@ _add(
     "followed it, as it is trained on, up to the episode's end: means at the last check, by the "
     "age of the rows. A ratio below 1: stored values are too small. Rows whose episode was cut off "
     "or has not ended count in neither, so that the newest eighth tells of short episodes alone. "
-    "Beside it the same rows by how far the search preferred one action (the entropy of its stored "
-    "weights): where the choice matters most, a wrong value costs most.",
+    "Beside it the same rows by how far apart the search found the actions (the largest less the "
+    "smallest Q of those it tried): where the choice matters most, a wrong value costs most.",
     Plot(
         "mean value (dashed: real)",
         draw=curves.draw_calibration,
@@ -54,9 +54,9 @@ _add(
     ),
     Plot(
         "mean value (dashed: real)",
-        draw=partial(curves.draw_calibration, of="_by_peakedness", parts=4),
+        draw=partial(curves.draw_calibration, of="_by_spread", parts=4),
         scale="free",
-        across="quarter (4: most peaked weights)",
+        across="quarter (4: actions furthest apart)",
     ),
     columns=3,
     empty="not known",

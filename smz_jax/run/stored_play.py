@@ -312,12 +312,13 @@ def make_reader(dataset: Dataset, config: Config, spec: EnvSpec) -> Reader:
         rows = {**infos, **wide, "action": places[action], "frame": frame}
         if not all(np.isfinite(x).all() for x in rows.values() if x.dtype.kind == "f"):
             raise ConfigError("a number is not finite")
-        rows["target_step"] = np.zeros(len(frame), np.int32)
+        never = {"target_step": np.int32, "search_spread": np.float32}
+        rows |= {name: np.zeros(len(frame), kind) for name, kind in never.items()}
         if config.rollout.policy == "prior":
             rows["action_weights"] = one_hot(rows["action"], spec.num_actions)
         elif not rows["search_value"].any():  # never searched
             rows |= first_targets(rows, config.learner.gamma)
-        return Trajectory(**{name: rows[name] for name in ("frame", "target_step", *INFOS)})
+        return Trajectory(**{name: rows[name] for name in ("frame", *never, *INFOS)})
 
     return read
 

@@ -110,6 +110,7 @@ def make_search(networks: Networks, config: Config, spec: EnvSpec) -> Callable[.
             all_invalid=all_invalid,
             usage=usage(tree, edges) if settings.macros or settings.jump_collapses else None,
             values=values,
+            spread=spread_over_visited(seen),
         )
 
     return search
@@ -142,14 +143,25 @@ def mean_without_noise(tree: Any, logits: Array, noisy_logits: Array) -> tuple[A
     return _weighted(jnp.where(visits > 0, visits * ratio, 0.0), root, 1.0)
 
 
+def spread_over_visited(tree: Any) -> Array:
+    """Largest less smallest Q of the root's visited actions `[B]`: what the choice can matter."""
+    visited, qvalues = tree.children_visits[:, 0] > 0, _qvalues(tree)
+    most = jnp.max(jnp.where(visited, qvalues, -jnp.inf), axis=-1)
+    least = jnp.min(jnp.where(visited, qvalues, jnp.inf), axis=-1)
+    return jnp.where(jnp.any(visited, axis=-1), most - least, 0.0)
+
+
+def _qvalues(tree: Any) -> Array:
+    """Q of the root's edges `[B, E]`."""
+    return tree.children_rewards[:, 0] + tree.children_discounts[:, 0] * tree.children_values[:, 0]
+
+
 def _weighted(weights: Array, root: Any, own: float) -> tuple[Array, Array | None]:
     """Mean of Q by `weights [B, A]`, with the value head's for `own`; that alone if all are 0.
 
     The second is that of all players `[B, P]`, where there are more than two.
     """
-    qvalues = (
-        root.children_rewards[:, 0] + root.children_discounts[:, 0] * root.children_values[:, 0]
-    )
+    qvalues = _qvalues(root)
     total = jnp.sum(weights, axis=-1) + own
 
     def mean(qvalues: Array, raw: Array) -> Array:

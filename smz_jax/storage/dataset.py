@@ -30,7 +30,7 @@ FORMAT = 1
 SUMS, DATA, METADATA, MAIN = "SHA256SUMS", "data", "metadata.json", "main_data.hdf5"
 OURS = "smz_jax"
 """Entry of the metadata: `format`, `experiment`, `env`, `action_names`, `played_by`."""
-_NOT_KEPT = ("frame", "target_step", "player", "rewards", "values")
+_NOT_KEPT = ("frame", "target_step", "player", "rewards", "values", "search_spread")
 INFOS = tuple(x for x in Trajectory._fields if x not in _NOT_KEPT)
 SCORE = "smz_jax_score"
 """Attribute of an episode: the sum of its rewards as they were scored."""

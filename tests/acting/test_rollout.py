@@ -150,6 +150,7 @@ def test_what_the_search_said_stands_in_its_own_row(searched):
         np.testing.assert_array_equal(rows.action[:, t], decision.search.action)
         np.testing.assert_array_equal(rows.action_weights[:, t], decision.search.action_weights)
         np.testing.assert_array_equal(rows.search_value[:, t], decision.search.value)
+        np.testing.assert_array_equal(rows.search_spread[:, t], decision.search.spread)
         np.testing.assert_array_equal(rows.transition_entropy[:, t], decision.transition_entropy)
     np.testing.assert_allclose(rows.action_weights.sum(-1), 1.0, rtol=1e-6)
     assert ((rows.transition_entropy >= 0) & (rows.transition_entropy <= 1)).all()

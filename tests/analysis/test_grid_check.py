@@ -116,6 +116,7 @@ def played_rows(lanes=16, length=200, seed=0):
         invalid_actions=blank,
         action_weights=blank,
         search_value=blank,
+        search_spread=blank,
         transition_entropy=blank,
         target_step=blank,
     )

@@ -1,6 +1,5 @@
 """Stored values against real returns: by hand, and by a walk through each episode alone."""
 
-import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 
 from smz_jax.learning.diagnose import (
     CALIBRATION_PARTS,
-    PEAKEDNESS_PARTS,
+    SPREAD_PARTS,
     calibration,
     check_row,
     real_returns,
@@ -57,8 +56,7 @@ def test_parts_are_those_of_a_walk_row_by_row(total, ring):
     discount = np.where(rng.random(shape) < 0.1, 0.0, 1.0).astype(np.float32)
     is_first = rng.random(shape) < 0.05
     value = rng.normal(size=shape).astype(np.float32)
-    weights = rng.dirichlet(np.ones(4), shape).astype(np.float32)
-    weights[:, ::5] = np.eye(4)[0]  # greedy: entropy 0
+    spread = rng.integers(0, 9, shape).astype(np.float32)  # with ties
 
     def in_ring(x):
         rows = np.full((3, ring, *x.shape[2:]), 99).astype(x.dtype)
@@ -66,8 +64,8 @@ def test_parts_are_those_of_a_walk_row_by_row(total, ring):
             rows[:, t % ring] = x[:, t]
         return rows
 
-    fields = ("reward", "discount", "is_first", "search_value", "action_weights")
-    kept = (in_ring(x) for x in (reward, discount, is_first, value, weights))
+    fields = ("reward", "discount", "is_first", "search_value", "search_spread")
+    kept = (in_ring(x) for x in (reward, discount, is_first, value, spread))
     experience = SimpleNamespace(**dict(zip(fields, kept, strict=True)))
     state = SimpleNamespace(
         experience=experience, current_index=np.int32(total % ring), is_full=np.bool_(total >= ring)
@@ -88,16 +86,16 @@ def test_parts_are_those_of_a_walk_row_by_row(total, ring):
         np.testing.assert_allclose(got, wanted, rtol=1e-5)
     assert np.isfinite(found["real"]).sum() > 5
     known = [
-        (sum(w * math.log(w) for w in weights[b, t].tolist() if w), value[b, t], real)
+        (spread[b, t], value[b, t], real)
         for b in range(3)
         for t in times
         if (real := twin(reward[b], discount[b], is_first[b], t, gamma)) is not None
     ]
-    known.sort(key=lambda x: round(x[0], 5))  # the most even first, else as they lie
-    sizes = [len(known) // 4 + (i < len(known) % 4) for i in range(PEAKEDNESS_PARTS)]
+    known.sort(key=lambda x: x[0])  # the nearest first, else as they lie
+    sizes = [len(known) // 4 + (i < len(known) % 4) for i in range(SPREAD_PARTS)]
     for i, size in enumerate(sizes):
         wanted = np.mean(known[sum(sizes[:i]) : sum(sizes[:i]) + size], axis=0)[1:]
-        got = [found[f"{name}_by_peakedness"][i] for name in ("stored", "real")]
+        got = [found[f"{name}_by_spread"][i] for name in ("stored", "real")]
         np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
 
 
@@ -108,12 +106,12 @@ def test_an_empty_replay_has_no_parts_that_are_known():
         discount=blank,
         is_first=blank > 0,
         search_value=blank,
-        action_weights=np.zeros((2, 10, 3), np.float32),
+        search_spread=blank,
     )
     empty = SimpleNamespace(experience=experience, current_index=np.int32(0), is_full=np.bool_(0))
     row = check_row(calibration(empty, 0.9), "calibration")
     assert list(row)[:9] == [f"calibration/stored_{i}" for i in range(8)] + ["calibration/real_0"]
     assert list(row)[16:] == [
-        f"calibration/{x}_by_peakedness_{i}" for x in ("stored", "real") for i in range(4)
+        f"calibration/{x}_by_spread_{i}" for x in ("stored", "real") for i in range(4)
     ]
     assert np.isnan(list(row.values())).all() and len(row) == 24

@@ -216,6 +216,7 @@ def ring_rows(rng, count):
         discount=np.ones(shape, np.float32),
         is_first=np.zeros(shape, bool),
         search_value=rng.random(shape).astype(np.float32),
+        search_spread=np.zeros(shape, np.float32),
     )
 
 

@@ -75,6 +75,7 @@ def make_rows(seed=0):
         invalid_actions=np.zeros((B, W, A), np.uint8),
         action_weights=rng.dirichlet(np.ones(A), (B, W)).astype(np.float32),
         search_value=rng.normal(size=(B, W)).astype(np.float32),
+        search_spread=np.zeros((B, W), np.float32),
         transition_entropy=np.zeros((B, W), np.float32),
         target_step=np.zeros((B, W), np.int32),
     )

@@ -70,6 +70,7 @@ def test_model_learns_the_rewards_of_a_bandit():
         invalid_actions=np.zeros((lanes, steps, 3), np.uint8),
         action_weights=np.full((lanes, steps, 3), 1 / 3, np.float32),
         search_value=np.full((lanes, steps), 55.0, np.float32),
+        search_spread=np.zeros((lanes, steps), np.float32),
         transition_entropy=np.zeros((lanes, steps), np.float32),
         target_step=np.zeros((lanes, steps), np.int32),
     )

@@ -85,6 +85,7 @@ class Played:
         rows = rows._replace(
             action_weights=jnp.full_like(rows.action_weights, 0.25),
             search_value=jnp.full_like(rows.search_value, 77.0),
+            search_spread=jnp.full_like(rows.search_spread, 77.0),
             target_step=jnp.full_like(rows.target_step, -1),
         )
         self.replay = self.replay.replace(experience=rows)
@@ -240,7 +241,7 @@ def test_the_parameters_and_the_key_of_play_give_the_targets_of_play(either):
         args = (key, np.int32(time), jnp.int32(123))
         played.replay, sums = jitted(played.params, played.replay, *args)
         assert sums["rows"] == LANES
-        for name in ("action_weights", "search_value"):
+        for name in ("action_weights", "search_value", "search_spread"):
             wanted = getattr(played.rows, name)[:, time]
             np.testing.assert_allclose(played.in_ring(name, time), wanted, rtol=1e-5, atol=1e-6)
         assert (played.in_ring("target_step", time) == 123).all()

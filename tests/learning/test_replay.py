@@ -44,6 +44,7 @@ def rows_of(lanes, first, steps):
         invalid_actions=jnp.zeros((*ids.shape, A), jnp.uint8),
         action_weights=jnp.full((*ids.shape, A), 1 / A, jnp.float32),
         search_value=jnp.asarray(ids),
+        search_spread=jnp.zeros(ids.shape, jnp.float32),
         transition_entropy=jnp.zeros(ids.shape, jnp.float32),
         target_step=jnp.zeros(ids.shape, jnp.int32),
     )
@@ -225,8 +226,9 @@ def test_required_bytes_are_those_of_the_state():
         assert rp.required_bytes(config, make_spec()) == held
     atari = make_spec(4, (84, 84))
     big = make_config(lanes=32, capacity=1_000_000, stack=4, min_size=1000)
-    # By hand: frame, action, reward, discount, is_first, invalid, weights, value, entropy, step.
-    row = 84 * 84 + 4 + 4 + 4 + 1 + A + 4 * A + 4 + 4 + 4
+    # By hand: frame, action, reward, discount, first, invalid, weights, value, spread, entropy,
+    # step.
+    row = 84 * 84 + 4 + 4 + 4 + 1 + A + 4 * A + 4 + 4 + 4 + 4
     assert 0 <= rp.required_bytes(big, atari) - 1_000_000 * row < 0.01e9
 
 

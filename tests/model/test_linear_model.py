@@ -141,6 +141,7 @@ def all_rows():
         invalid_actions=np.zeros((*states.shape, A), np.uint8),
         action_weights=POLICY[states].astype(np.float32),
         search_value=np.array(STORED, np.float32)[states],
+        search_spread=np.zeros(states.shape, np.float32),
         transition_entropy=np.zeros(states.shape, np.float32),
         target_step=np.zeros(states.shape, np.int32),
     )

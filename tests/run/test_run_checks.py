@@ -101,7 +101,7 @@ def test_every_diagnostic_is_logged(folders):
         assert np.isfinite([row[f"check/{name}"] for name in names]).all()
         assert {"rules/roc_area", "rules/entropy_error"} <= set(row)
         of_values = {f"calibration/{x}_{i}" for x in ("stored", "real") for i in range(8)}
-        kinds = ("stored_by_peakedness", "real_by_peakedness")
+        kinds = ("stored_by_spread", "real_by_spread")
         of_values |= {f"calibration/{x}_{i}" for x in kinds for i in range(4)}
         assert {key for key in row if key.startswith("calibration/")} == of_values
         kinds = ("rewards_foreseen", "rewards_invented", "effects_known")

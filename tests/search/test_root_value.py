@@ -36,6 +36,7 @@ def test_a_gumbel_roots_value_is_that_of_its_improved_policy(seed):
     forced = (q.mean() + visits @ q) / (1 + visits.sum())
     np.testing.assert_allclose(output.tree.node_values[0, 0], forced, rtol=1e-4, atol=1e-5)
     assert forced < expected - 0.02 * np.ptp(q)
+    np.testing.assert_allclose(output.spread[0], np.ptp(q[visits > 0]), rtol=1e-4)
 
 
 def test_an_action_without_a_visit_does_not_count():
@@ -46,6 +47,7 @@ def test_an_action_without_a_visit_does_not_count():
     )
     assert (output.tree.children_visits[0, 0, :3] > 0).sum() == 1
     np.testing.assert_allclose(output.value[0], q[output.action[0]], rtol=1e-5)
+    assert output.spread[0] == 0
 
 
 def test_dirichlet_noise_does_not_move_the_value_of_a_puct_root():

@@ -23,7 +23,7 @@ LANES, RING, STEP = 2, 40, 16  # rows of each lane in the ring; rows between two
 @pytest.fixture(autouse=True)
 def small_files(monkeypatch):
     """Ranges of 16 rows: the ring has three, the last pushed back over the second."""
-    monkeypatch.setattr(rows, "RANGE_BYTES", 16 * LANES * (9 * 9 + 4 * 4 + 1 + 3 + 3 * 4 + 2 * 4))
+    monkeypatch.setattr(rows, "RANGE_BYTES", 16 * LANES * (9 * 9 + 4 * 4 + 1 + 3 + 3 * 4 + 3 * 4))
 
 
 def make_rows(total):
@@ -45,6 +45,7 @@ def make_rows(total):
         invalid_actions=filled((3,), np.uint8),
         action_weights=filled((3,), np.float32),
         search_value=filled((), np.float32),
+        search_spread=filled((), np.float32),
         transition_entropy=filled((), np.float32),
         target_step=filled((), np.int32),
     )
@@ -409,15 +410,16 @@ def test_objects_are_refused():
 
 def test_another_format_is_refused(run):
     forge(run, lambda manifest: manifest.update(format=99))
-    with pytest.raises(ConfigError, match="has format 99: this version reads format 6"):
+    with pytest.raises(ConfigError, match="has format 99: this version reads format 7"):
         CheckpointStore(run).restore("last", state_of(0))
 
 
-def test_of_a_former_format_only_a_part_is_read(run):
-    """The games of format 5 stood otherwise."""
-    forge(run, lambda manifest: manifest.update(format=5))
+@pytest.mark.parametrize("former", [5, 6])
+def test_of_a_former_format_only_a_part_is_read(run, former):
+    """The games of format 5 stood otherwise; rows of format 6 tell no spread."""
+    forge(run, lambda manifest: manifest.update(format=former))
     assert CheckpointStore(run).restore("last", {"n": jnp.int32(0)}, partial=True).step == 32
-    with pytest.raises(ConfigError, match="has format 5: this version reads format 6"):
+    with pytest.raises(ConfigError, match=f"has format {former}: this version reads format 7"):
         CheckpointStore(run).restore("last", state_of(0))
 
 

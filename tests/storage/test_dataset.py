@@ -33,6 +33,7 @@ def make_rows(shape=(8, 8), dtype=np.uint8, seed=0):
         invalid_actions=draw.integers(0, 2, (*size, A)).astype(np.uint8),
         action_weights=draw.random((*size, A)).astype(np.float32),
         search_value=draw.normal(size=size).astype(np.float32),
+        search_spread=draw.random(size).astype(np.float32),
         transition_entropy=draw.random(size).astype(np.float32),
         target_step=np.full(size, 7, np.int32),
     )

@@ -152,8 +152,8 @@ def check_entries(share: float) -> dict:
     row |= {f"calibration/stored_{i}": share * (i + 1) / 10 for i in range(8)}
     row |= {f"calibration/real_{i}": share * (i + 2) / 10 for i in range(8)}
     row |= {"calibration/real_0": None}
-    row |= {f"calibration/stored_by_peakedness_{i}": share * (i + 3) / 5 for i in range(4)}
-    row |= {f"calibration/real_by_peakedness_{i}": share * (i + 4) / 5 for i in range(4)}
+    row |= {f"calibration/stored_by_spread_{i}": share * (i + 3) / 5 for i in range(4)}
+    row |= {f"calibration/real_by_spread_{i}": share * (i + 4) / 5 for i in range(4)}
     histogram = np.exp(-((np.arange(20) / 20 - (1 - share)) ** 2) * 40)
     row |= {
         f"check/entropy_histogram_{i}": float(x) for i, x in enumerate(histogram / histogram.sum())

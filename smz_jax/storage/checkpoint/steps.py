@@ -11,8 +11,8 @@ from smz_jax.storage.files import drop
 Kind = Literal["last", "best"]
 """To resume from, or the best by evaluation."""
 
-FORMAT = 6
-READABLE = (5, FORMAT)
+FORMAT = 7
+READABLE = (5, 6, FORMAT)
 """Formats whose models and rows are read; a run is continued from `FORMAT` alone."""
 _COMPLETE = re.compile(r"\d{12}(\.former)?")
 
