@@ -8,6 +8,7 @@ import signal
 from concurrent import futures
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,15 +16,16 @@ import pytest
 
 from experiments.gridworld import EXPERIMENT, rules_at_the_end, rules_course
 from smz_jax.config.check import ConfigError
+from smz_jax.config.cli import parse
 from smz_jax.learning import replay
 from smz_jax.learning.diagnose import check_row
-from smz_jax.run import loop
+from smz_jax.run import evaluate_and_save, loop
 from smz_jax.run.ending import finish
 from smz_jax.run.evaluate_and_save import Session, check
 from smz_jax.run.launch import launch
 from smz_jax.run.loop import train
 from smz_jax.run.parts import make_parts
-from smz_jax.run.state import restore
+from smz_jax.run.state import Counters, RunState, restore
 from smz_jax.storage.checkpoint import CheckpointStore
 from smz_jax.storage.files import opened
 from smz_jax.storage.metrics import PhaseTimers, read_metrics
@@ -253,3 +255,27 @@ def test_without_its_settings_a_run_has_no_command_that_continues_it(tmp_path, c
     out, err = capsys.readouterr()
     assert out == "" and err.startswith(f"error: {tmp_path}/config.yaml was deleted")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_best_checkpoint_is_chosen_by_the_evaluations_with_noise(monkeypatch):
+    """Of as many games as are set; an equal or a lower mean keeps the former one."""
+    noises, kept, means = [], [], iter([1.0, 3.0, 3.0, 2.0, 4.0])
+
+    def played(act, config, *, seed, num_games, should_stop):
+        assert num_games == config.eval.interim_games == 7
+        return {"mean": next(means)}
+
+    monkeypatch.setattr(evaluate_and_save, "evaluate", played)
+    monkeypatch.setattr(evaluate_and_save, "evaluation_row", dict)
+    monkeypatch.setattr(
+        evaluate_and_save, "make_player", lambda _, state, noise, seed: noises.append(noise)
+    )
+    monkeypatch.setattr(evaluate_and_save, "keep_best", lambda _, state: kept.append(state))
+    config = parse(["--eval.interim_games=7", "--eval.noise=0.5"], EXPERIMENT).config
+    parts: Any = SimpleNamespace(config=config, timers=PhaseTimers())
+    session: Any = SimpleNamespace(parts=parts, stopped=lambda: False)
+    state = RunState(*[None] * len(RunState._fields))._replace(counters=Counters())
+    for wanted in (1.0, 3.0, 3.0, 3.0, 4.0):
+        state, _ = evaluate_and_save.evaluate_interim(session, state)
+        assert state.counters.best == wanted
+    assert [x.counters.best for x in kept] == [1.0, 3.0, 4.0] and noises == [0.5] * 5
