@@ -24,13 +24,19 @@ RING, LENGTH, LANES, F = 40, 8, 4, 3
 KEPT = [name for name in TARGETS if name != "values"]  # which only more than two players have
 
 
-def make_config(*flags, root="gumbel"):
-    base = {"env.suite": "grid", "env.id": "GridWorld", "env.max_episode_steps": 11}
-    base |= {"env.kwargs": '{"map": "O~G/~S~/G~O"}', "env.frame_stack": F}
+GRID = {"env.suite": "grid", "env.id": "GridWorld", "env.max_episode_steps": 11}
+GRID |= {"env.kwargs": '{"map": "O~G/~S~/G~O"}', "env.frame_stack": F}
+
+
+def make_config(*flags, root="gumbel", players=1):
+    base = GRID if players == 1 else {"env.suite": "turns", "env.id": "Pig"}
+    if players > 2:
+        base |= {"env.kwargs": f'{{"players": {players}}}'}
     base |= {"search.root": root, "search.interior": root, "network.family": "mlp"}
     argv = ["--preset", "tiny", "--replay.capacity", str(RING * LANES), "--replay.min_size", "64"]
     argv += ["--env.num_envs", str(LANES), "--rollout.length", str(LENGTH)]
-    return parse([*argv, *flags], Experiment("gridworld", "grid", base)).config
+    family = "grid" if players == 1 else "pig"
+    return parse([*argv, *flags], Experiment(family, family, base)).config
 
 
 def of_settings(config, **settings):
@@ -43,8 +49,8 @@ def of_settings(config, **settings):
 class Played:
     """A few rollouts in a ring that wraps, and what the actor saw at each time."""
 
-    def __init__(self, root):
-        self.config = make_config(root=root)
+    def __init__(self, root, players=1):
+        self.config = make_config(root=root, players=players)
         self.parts = make_parts(self.config, PhaseTimers())
         state = fresh_state(self.parts)
         self.params = state.train.params
@@ -94,6 +100,11 @@ class Played:
 @pytest.fixture(scope="module", params=["gumbel", "puct"])
 def either(request):
     return Played(request.param)
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def in_turn(request):
+    return Played("puct", request.param)
 
 
 @pytest.fixture(scope="module")
@@ -228,26 +239,43 @@ def test_observations_are_those_that_the_actor_saw(gumbel, size):
 # --- targets ---
 
 
-def test_the_parameters_and_the_key_of_play_give_the_targets_of_play(either):
+def check_targets_of_play(played, names):
     """A block of one step has the batch of play, and so its noise."""
-    played = either.again(rows=LANES)
+    played, history = played.again(rows=LANES), played.parts.spec.context - 1
     assert played.config.reanalyse_block == 1
     jitted = jax.jit(played.block(), donate_argnums=1)
     played.forget()
     oldest = played.count - RING
-    times = [oldest + F - 1, -(-oldest // RING) * RING, played.count - 1]  # the second is row 0
+    # The second is row 0.
+    times = [oldest + history, -(-(oldest + 1) // RING) * RING, played.count - 1]
     for time in times:
         key = jax.random.fold_in(played.rng_key, time)
         args = (key, np.int32(time), jnp.int32(123))
         played.replay, sums = jitted(played.params, played.replay, *args)
         assert sums["rows"] == LANES
-        for name in ("action_weights", "search_value", "search_spread"):
+        for name in names:
             wanted = getattr(played.rows, name)[:, time]
             np.testing.assert_allclose(played.in_ring(name, time), wanted, rtol=1e-5, atol=1e-6)
         assert (played.in_ring("target_step", time) == 123).all()
     others = np.setdiff1d(np.arange(RING), np.array(times) % RING)
     assert (played.in_ring("search_value", others) == 77).all()
     assert (played.in_ring("target_step", others) == -1).all()
+
+
+def test_the_parameters_and_the_key_of_play_give_the_targets_of_play(either):
+    check_targets_of_play(either, ("action_weights", "search_value", "search_spread"))
+
+
+def test_so_they_do_of_players_in_turn(in_turn):
+    """Of each row's mover, and of three players all values."""
+    rows, players = in_turn.rows, in_turn.parts.spec.players
+    if players == 2:
+        assert {-1.0, 1.0} <= set(np.unique(rows.discount))
+        names = ("action_weights", "search_value")
+    else:
+        assert set(np.unique(rows.player)) == {0, 1, 2} and rows.values.std(axis=(0, 1)).min() > 0
+        names = ("action_weights", "search_value", "values")
+    check_targets_of_play(in_turn, names)
 
 
 def test_what_an_iteration_reanalyses_and_what_it_says(gumbel, monkeypatch):
@@ -325,11 +353,14 @@ def test_the_age_counts_the_rows_that_are_there(gumbel):
     assert played.count == 24 < RING
     wanted = np.repeat([50 - 0, 50 - 1, 50 - 2], LENGTH).mean()
     assert float(mean_target_age(played.replay, jnp.int32(50))) == pytest.approx(wanted)
+    before, former = played.replay, jax.tree.map(np.array, played.replay)
     found = played.reanalyse()(
-        *(played.params, played.replay),
+        *(played.params, before),
         **{"cursor": 9, "count": 24, "iteration": 3, "step": jnp.int32(50)},
     )
     assert found.cursor == 9 and found.metrics == {"replay/target_age": pytest.approx(wanted)}
+    assert found.replay is before  # of ratio 0 it is a run without
+    jax.tree.map(np.testing.assert_array_equal, found.replay, former)
 
 
 # --- settings ---
