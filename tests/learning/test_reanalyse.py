@@ -93,6 +93,7 @@ class Played:
             search_value=jnp.full_like(rows.search_value, 77.0),
             search_spread=jnp.full_like(rows.search_spread, 77.0),
             target_step=jnp.full_like(rows.target_step, -1),
+            values=None if rows.values is None else jnp.full_like(rows.values, 77.0),
         )
         self.replay = self.replay.replace(experience=rows)
 
