@@ -10,7 +10,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("devices", ["4", pytest.param("2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "devices", ["4", *(pytest.param(x, marks=pytest.mark.slow) for x in ("2", "8"))]
+)
 def test_several_devices_are_as_one_and_a_run_moves_between_them(tmp_path, devices):
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.several_devices", devices, str(tmp_path)],

@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+MOST = 8
+os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={MOST}"
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ from smz_jax.run.parts import Parts, make_parts
 from smz_jax.run.state import RunState, fresh_state, make_store, placed, restore, save
 from smz_jax.storage.metrics import PhaseTimers
 
-ITERATIONS, LANES = 3, 8
+ITERATIONS, LANES = 3, 16
 # At this rate Adam does not lead apart what differs by rounding, and the run plays the same games.
 FLAGS = (
     *("--preset", "tiny", "--network.family", "mlp", "--learner.learning_rate", "1e-6"),
@@ -36,7 +37,8 @@ FLAGS = (
 
 def make_config(devices: int) -> Config:
     world = {"env.suite": "grid", "env.id": "GridWorld"}
-    return replace(parse(FLAGS, Experiment("gridworld", "grid", world)).config, devices=devices)
+    argv = (*FLAGS, "--env.num_envs", str(LANES), "--replay.min_size", "128")
+    return replace(parse(argv, Experiment("gridworld", "grid", world)).config, devices=devices)
 
 
 def difference(one: Any, other: Any) -> float:
@@ -95,9 +97,10 @@ def main(devices: int, folder: Path) -> None:
             np.testing.assert_array_equal(x, y)
     iterate(alone, state)
     try:
-        make_mesh(5)
+        make_mesh(MOST + 1)
     except ConfigError as error:
-        assert str(error).startswith("devices = 5 is not allowed: it must be at most 4:"), error
+        wanted = f"devices = {MOST + 1} is not allowed: it must be at most {MOST}:"
+        assert str(error).startswith(wanted), error
     else:
         raise AssertionError
     print("the same")
