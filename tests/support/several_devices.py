@@ -6,8 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-MOST = 8
-os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={MOST}"
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +22,7 @@ from smz_jax.run.parts import Parts, make_parts
 from smz_jax.run.state import RunState, fresh_state, make_store, placed, restore, save
 from smz_jax.storage.metrics import PhaseTimers
 
-ITERATIONS, LANES = 3, 16
+MOST, ITERATIONS, LANES = 8, 3, 16
 # At this rate Adam does not lead apart what differs by rounding, and the run plays the same games.
 FLAGS = (
     *("--preset", "tiny", "--network.family", "mlp", "--learner.learning_rate", "1e-6"),
