@@ -17,7 +17,7 @@ from smz_jax.envs.atari.sticky import StickyTruth, sticky_truth
 from smz_jax.storage.files import atomic_write_bytes
 from smz_jax.types import Trajectory
 
-FORMAT = 2
+FORMAT = 3
 WALLS = (55, 191)  # RAM x of the paddle at Breakout's walls
 
 

@@ -300,7 +300,7 @@ def calibration(replay_state: Any, gamma: float) -> dict[str, np.ndarray]:
         `stored` and `real`: means over the rows whose return is known; NaN where there is none.
         `[CALIBRATION_PARTS]`, the rows cut by time, the oldest first. Likewise, with the suffix
         `_by_spread`, `[SPREAD_PARTS]` equal parts of those rows by how far apart the search found
-        the actions (`Trajectory.search_spread`), the nearest first.
+        the actions (`Trajectory.search_spread`), the nearest first; NaN where nothing was searched.
     """
     rows = replay_state.experience
     ring, at = rows.reward.shape[1], int(replay_state.current_index)
@@ -311,7 +311,9 @@ def calibration(replay_state: Any, gamma: float) -> dict[str, np.ndarray]:
     real = real_returns(reward, discount, is_first, gamma)
     known, pairs = np.isfinite(real), np.stack([value, real], axis=-1)
     cuts = np.array_split(np.arange(len(order)), CALIBRATION_PARTS)
-    by_spread = pairs[known][np.argsort(spread[known], kind="stable")]
+    apart = spread[known]
+    ranks = np.argsort(apart, kind="stable") if apart.any() else np.zeros(0, np.int64)
+    by_spread = pairs[known][ranks]
     found = {}
     for suffix, parts in (
         ("", [pairs[:, cut][known[:, cut]] for cut in cuts]),

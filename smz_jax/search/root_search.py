@@ -110,7 +110,7 @@ def make_search(networks: Networks, config: Config, spec: EnvSpec) -> Callable[.
             all_invalid=all_invalid,
             usage=usage(tree, edges) if settings.macros or settings.jump_collapses else None,
             values=values,
-            spread=spread_over_visited(seen),
+            spread=spread_over_visited(decision_view(seen, Edges(choices.count))),
         )
 
     return search
@@ -144,7 +144,7 @@ def mean_without_noise(tree: Any, logits: Array, noisy_logits: Array) -> tuple[A
 
 
 def spread_over_visited(tree: Any) -> Array:
-    """Largest less smallest Q of the root's visited actions `[B]`: what the choice can matter."""
+    """Largest less smallest Q of the root's visited edges `[B]`: what the choice can matter."""
     visited, qvalues = tree.children_visits[:, 0] > 0, _qvalues(tree)
     most = jnp.max(jnp.where(visited, qvalues, -jnp.inf), axis=-1)
     least = jnp.min(jnp.where(visited, qvalues, jnp.inf), axis=-1)

@@ -341,5 +341,6 @@ def test_numbers_that_are_not_finite_are_counted(policy):
         assert counts["search/faults"] == (2 + 3 + 1) * roots
     assert counts["search/faults"] >= 3 * roots
     assert counts["search/all_invalid"] == 0
-    for field in (rows.action_weights, rows.search_value, rows.transition_entropy):
+    of_search = (rows.action_weights, rows.search_value, rows.search_spread)
+    for field in (*of_search, rows.transition_entropy):
         assert np.isfinite(field).all()

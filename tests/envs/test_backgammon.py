@@ -173,7 +173,8 @@ def test_returns_keep_their_sign_while_one_player_moves_on(played):
     seen, actions = played
     chosen = np.stack(actions, axis=1)
     zeros = np.zeros(chosen.shape, np.float32)
-    search = SimpleNamespace(action=chosen, action_weights=zeros, value=zeros, values=None)
+    given = {"action_weights": zeros, "value": zeros, "values": None, "spread": None}
+    search = SimpleNamespace(action=chosen, **given)
     rows = join_rows([seen], SimpleNamespace(search=search, transition_entropy=zeros), 0)  # type: ignore
     returns = jax.jit(partial(n_step_targets, td_steps=STEPS, gamma=1.0))
     player = np.stack([step.player for step in seen], axis=1)

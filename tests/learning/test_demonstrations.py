@@ -23,7 +23,7 @@ def test_the_share_falls_linearly_to_its_end(step, wanted):
 
 
 def sample(first, size, indices):
-    rows = Trajectory(*[first + jnp.arange(6.0 * size).reshape(size, 3, 2)] * 10)
+    rows = Trajectory(*[first + jnp.arange(6.0 * size).reshape(size, 3, 2)] * 11)
     return ReplaySample(rows, indices, jnp.full(size, 0.25, jnp.float32))
 
 

@@ -142,7 +142,7 @@ def test_a_negative_discount_turns_a_return_around():
 
 @functools.partial(jax.jit, static_argnames=("K", "n", "gamma", "cut"))
 def targets_of(reward, discount, is_first, action_weights, values, K, n, gamma, action=None, cut=0):
-    fields = None, action, reward, discount, is_first, None, action_weights, None, None, None
+    fields = None, action, reward, discount, is_first, None, action_weights, *[None] * 4
     rows = Trajectory(*fields)  # type: ignore[arg-type]
     lengths = {"unroll_steps": K, "td_steps": n}
     return targets.make_unroll_targets(rows, values, **lengths, gamma=gamma, cut_below=cut)

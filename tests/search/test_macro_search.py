@@ -126,10 +126,30 @@ def check_usage(twin, usage):
     assert usage == pytest.approx(expected)
 
 
+def alone(tree):
+    """Whether the root's macro matters to how far apart the actions are, and how far they are.
+
+    A macro's visits and values are its first action's.
+    """
+    visits, own = tree.children_visits[0, : ACTIONS + 1], slice(0, ACTIONS)
+    q = tree.children_rewards[0] + tree.children_discounts[0] * tree.children_values[0]
+    sums, counts = (visits * q[: ACTIONS + 1])[own], visits[own].copy()
+    tried = counts > 0
+    without = np.ptp(q[own][tried]) if tried.any() else 0.0
+    if visits[ACTIONS]:
+        first = tree.embeddings.macro[0, 0]
+        sums[first] += visits[ACTIONS] * q[ACTIONS]
+        counts[first] += visits[ACTIONS]
+    tried = counts > 0
+    spread = np.ptp(sums[tried] / counts[tried]) if tried.any() else 0.0
+    return abs(spread - without) > 1e-5, spread
+
+
 @pytest.mark.parametrize("rules", RULES)
 def test_the_tree_is_that_of_plain_python(rules):
     root, interior, qtransform = rules
     seen = macros = refused = 0
+    spreads = {True: 0, False: 0}
     for seed in range(12):
         tables, gain, certain, invalid = drawn(seed, off=0.25)
         found = run(tables, gain, certain, invalid, rules)
@@ -169,8 +189,11 @@ def test_the_tree_is_that_of_plain_python(rules):
             weights = np.asarray(found.action_weights[state])
             np.testing.assert_allclose(weights, twin.decide(), atol=1e-4)
             assert not weights[invalid[state]].any()
+            spreads[alone(tree)[0]] += 1
+            assert float(found.spread[state]) == pytest.approx(alone(tree)[1], abs=1e-5)
     assert compiled(rules)._cache_size() == 1
     assert seen > 40 and macros > 40 and refused > 20, (seen, macros, refused)
+    assert min(spreads.values()) > 0, spreads
 
 
 def test_a_right_jump_is_as_many_collapsed_steps():
