@@ -12,8 +12,8 @@ EXPERIMENT = Experiment(
     base={"env.id": "SpaceInvaders"},
     description="Stochastic MuZero on Space Invaders: plays, searches, learns, finds macros and "
     "reports.",
-    expects="about as long as Breakout; 247 (one seed; always FIRE 285, random 138); 414 with "
-    "--total_env_steps 458752, half an hour",
+    expects="about as long as Breakout; 247 (one seed; always FIRE 285, random 138); 445 "
+    "(three seeds) with --total_env_steps 458752, half an hour",
 )
 
 if __name__ == "__main__":
