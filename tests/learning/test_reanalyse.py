@@ -29,9 +29,8 @@ GRID |= {"env.kwargs": '{"map": "O~G/~S~/G~O"}', "env.frame_stack": F}
 
 
 def make_config(*flags, root="gumbel", players=1):
-    base = GRID if players == 1 else {"env.suite": "turns", "env.id": "Pig"}
-    if players > 2:
-        base |= {"env.kwargs": f'{{"players": {players}}}'}
+    pig = {"env.suite": "turns", "env.id": "Pig", "env.kwargs": f'{{"players": {players}}}'}
+    base = dict(GRID if players == 1 else pig)  # a copy: others read GRID too
     base |= {"search.root": root, "search.interior": root, "network.family": "mlp"}
     argv = ["--preset", "tiny", "--replay.capacity", str(RING * LANES), "--replay.min_size", "64"]
     argv += ["--env.num_envs", str(LANES), "--rollout.length", str(LENGTH)]
