@@ -23,7 +23,7 @@ from smz_jax.search.interface import make_recurrent_fn
 from smz_jax.search.macro_edges import best_macro
 from smz_jax.search.nodes import NewNode, as_mctx_tree
 from smz_jax.search.scores import Actions
-from smz_jax.search.selection import decision_view, make_action_selection
+from smz_jax.search.selection import decision_view, make_action_selection, root_qvalues
 from smz_jax.types import Array, Networks, Params
 
 GrowTree = Callable[..., Any]
@@ -158,8 +158,7 @@ def gumbel_decision(
         prior_logits=logits,
         prior_probs=jax.nn.softmax(logits),
         visits=visits,
-        qvalues=root.children_rewards[:, 0]
-        + root.children_discounts[:, 0] * root.children_values[:, 0],
+        qvalues=root_qvalues(root),
         low=unbounded,
         high=-unbounded,
     )

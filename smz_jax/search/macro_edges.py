@@ -22,6 +22,7 @@ from smz_jax.model.steps import CERTAIN_AT
 from smz_jax.search.edges import Edges
 from smz_jax.search.nodes import UNVISITED, NewNode, Nodes, take
 from smz_jax.search.scores import Actions
+from smz_jax.search.selection import root_qvalues
 from smz_jax.types import Array, Networks, Params
 
 
@@ -148,7 +149,7 @@ def folded_root(tree: Any, edges: Edges) -> Any:
         return tree
     rewards, discounts = tree.children_rewards[:, 0], tree.children_discounts[:, 0]
     visits, at = tree.children_visits[:, 0], edges.num_actions
-    qvalues = rewards + discounts * tree.children_values[:, 0]
+    qvalues = root_qvalues(tree)
     macro = MacroEdge(tree.embeddings.macro[:, 0, 0], visits[:, at], qvalues[:, at])
     both, mean = fold(visits, qvalues, macro)
     changed = both != visits

@@ -17,7 +17,7 @@ from smz_jax.search.edges import Edges
 from smz_jax.search.engines import gumbel_decision, make_batched_tree, make_mctx_tree
 from smz_jax.search.interface import check_model
 from smz_jax.search.macro_edges import folded_root
-from smz_jax.search.selection import decision_view
+from smz_jax.search.selection import decision_view, root_qvalues
 from smz_jax.search.usage import usage
 from smz_jax.types import Array, EnvSpec, Networks, Params, SearchOutput, Space
 
@@ -145,15 +145,10 @@ def mean_without_noise(tree: Any, logits: Array, noisy_logits: Array) -> tuple[A
 
 def spread_over_visited(tree: Any) -> Array:
     """Largest less smallest Q of the root's visited edges `[B]`: what the choice can matter."""
-    visited, qvalues = tree.children_visits[:, 0] > 0, _qvalues(tree)
+    visited, qvalues = tree.children_visits[:, 0] > 0, root_qvalues(tree)
     most = jnp.max(jnp.where(visited, qvalues, -jnp.inf), axis=-1)
     least = jnp.min(jnp.where(visited, qvalues, jnp.inf), axis=-1)
     return jnp.where(jnp.any(visited, axis=-1), most - least, 0.0)
-
-
-def _qvalues(tree: Any) -> Array:
-    """Q of the root's edges `[B, E]`."""
-    return tree.children_rewards[:, 0] + tree.children_discounts[:, 0] * tree.children_values[:, 0]
 
 
 def _weighted(weights: Array, root: Any, own: float) -> tuple[Array, Array | None]:
@@ -161,7 +156,7 @@ def _weighted(weights: Array, root: Any, own: float) -> tuple[Array, Array | Non
 
     The second is that of all players `[B, P]`, where there are more than two.
     """
-    qvalues = _qvalues(root)
+    qvalues = root_qvalues(root)
     total = jnp.sum(weights, axis=-1) + own
 
     def mean(qvalues: Array, raw: Array) -> Array:

@@ -28,6 +28,11 @@ def decision_view(tree: Any, edges: Edges) -> Any:
     return tree.replace(**{name: getattr(tree, name)[..., edges.actions] for name in names})
 
 
+def root_qvalues(tree: Any) -> Array:
+    """Q of the root's edges `[B, E]`."""
+    return tree.children_rewards[:, 0] + tree.children_discounts[:, 0] * tree.children_values[:, 0]
+
+
 def make_action_selection(edges: Edges, settings: SearchConfig) -> Callable:
     """Selection for `mctx.search` on trees whose nodes have edges of both kinds.
 
