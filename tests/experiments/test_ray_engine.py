@@ -3,6 +3,7 @@
 python -m pytest -m slow -n 0 tests/experiments/test_ray_engine.py
 """
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -15,6 +16,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from experiments.sweep import ray_engine
@@ -148,19 +150,108 @@ def test_an_address_that_does_not_answer(monkeypatch):
 def test_a_cluster_gives_the_same_numbers(tmp_path):
     """Two runs on this machine's cores and on a Ray cluster of two: equal bit for bit."""
     environment = {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
-    words = ["gridworld", "--vary", "learner.gamma=0.9,0.99", "--seeds", "0", "--preset", "tiny"]
     for name, more in (("local", []), ("ray", ["--engine", "ray", "--address", "local"])):
-        command = [sys.executable, "-m", "experiments.sweep", *words, *more]
-        command += ["--run_dir", str(tmp_path / name)]
+        command = sweep(tmp_path / name, "learner.gamma=0.9,0.99", *more)
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
-    rows = {}
-    for path in sorted(tmp_path.glob("*/*/seed0/metrics.jsonl")):
-        lines = map(json.loads, path.read_text().splitlines())
-        rows[path.parts[-4], path.parts[-3]] = [
-            {key: x for key, x in row.items() if not key.startswith(TIMES)} for row in lines
-        ]
     for variant in ("gamma=0.9", "gamma=0.99"):
-        assert rows["local", variant] == rows["ray", variant] and rows["ray", variant]
+        rows = rows_of(tmp_path / "local" / variant)
+        assert rows_of(tmp_path / "ray" / variant) == rows and rows
         record = json.loads(Path(tmp_path, "ray", variant, "seed0.json").read_text())
         assert record["node"].startswith("node ")
+
+
+@NEEDS_RAY
+@pytest.mark.slow
+def test_a_run_whose_node_goes_continues_on_another(tmp_path):
+    """The only node that has a core is killed amid a run, another joins: equal bit for bit."""
+    environment = {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
+    environment["RAY_USAGE_STATS_ENABLED"] = "0"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    nodes = []
+
+    def add(*words):
+        """A process that starts a node and ends with it."""
+        command = [Path(sys.executable).with_name("ray"), "start", "--block", *words]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        nodes.append(psutil.Popen(command, env=environment, **quiet))
+        return nodes[-1]
+
+    def kill(node):
+        """All that is Ray's; the run itself is left to what its node's end does to it."""
+        for x in [*node.children(recursive=True), node]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if "experiments.gridworld" not in x.cmdline():
+                    x.kill()
+
+    try:
+        head = ("--num-cpus=0", "--include-dashboard=false")
+        add("--head", f"--port={address.rpartition(':')[2]}", *head)
+        wait_for_port(address)
+        first = add("--num-cpus=1", f"--address={address}")
+        folder = tmp_path / "lost" / "gamma=0.9"
+        where = ("--engine", "ray", "--address", address, "--jobs", "1")
+        command = sweep(tmp_path / "lost", "learner.gamma=0.9", *where)
+        with subprocess.Popen(command, cwd=ROOT, env=environment) as running:
+            wait_for(folder / "seed0" / "metrics.jsonl", 120)
+            lost = json.loads((folder / "seed0.json").read_text())["node"]
+            kill(first)
+            add("--num-cpus=1", f"--address={address}")
+        assert running.returncode == 0
+    finally:
+        for node in nodes[::-1]:
+            kill(node)
+    record = json.loads((folder / "seed0.json").read_text())
+    assert record["command"][-1] == "--resume" and record["node"] != lost
+    command = sweep(tmp_path / "local", "learner.gamma=0.9")
+    assert subprocess.run(command, cwd=ROOT, env=environment).returncode == 0
+    assert rows_of(folder) == rows_of(tmp_path / "local" / "gamma=0.9")
+
+
+@NEEDS_RAY
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("optuna") is None, reason="pip install '.[tune]'")
+def test_a_study_on_a_cluster_finds_what_this_machine_finds(tmp_path):
+    """Two trials and the fresh seed of the best: the same scores."""
+    space = "preset: tiny\nseeds: [0]\nspace: {learner.gamma: [0.9, 0.99]}\n"
+    (tmp_path / "space.yaml").write_text(space)
+    environment = {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    words = ["gridworld", "--space", str(tmp_path / "space.yaml"), "--trials", "2"]
+    command = [sys.executable, "-m", "experiments.tune", *words, "--fresh_seeds", "5"]
+    for name, more in (("local", []), ("ray", ["--engine", "ray", "--address", "local"])):
+        at = ["--run_dir", str(tmp_path / name), "--jobs", "1"]
+        done = subprocess.run([*command, *more, *at], cwd=ROOT, env=environment)
+        assert done.returncode == 0
+    trials = (tmp_path / "local" / "trials.csv").read_text()
+    assert (tmp_path / "ray" / "trials.csv").read_text() == trials and trials.count("\n") == 3
+    fresh = [json.loads((tmp_path / x / "fresh/sweep.json").read_text()) for x in ("local", "ray")]
+    runs = [[(x["variant"], x["seed"], x["score"]) for x in found["trials"]] for found in fresh]
+    assert runs[0] == runs[1] and runs[0]
+
+
+def sweep(folder, vary, *more):
+    """The command of a sweep over one seed of the grid."""
+    words = ["gridworld", "--vary", vary, "--seeds", "0", "--preset", "tiny", *more]
+    return [sys.executable, "-m", "experiments.sweep", *words, "--run_dir", str(folder)]
+
+
+def rows_of(variant):
+    """What a run of seed 0 measured, but for times; rows of evaluations may come later."""
+    lines = map(json.loads, (variant / "seed0" / "metrics.jsonl").read_text().splitlines())
+    rows = [{key: x for key, x in row.items() if not key.startswith(TIMES)} for row in lines]
+    return sorted(rows, key=lambda row: (row["env_steps"], len(row)))
+
+
+def wait_for_port(address):
+    host, _, port = address.partition(":")
+    until = time.monotonic() + 60
+    while True:
+        try:
+            socket.create_connection((host, int(port)), 1).close()
+            return
+        except OSError:
+            assert time.monotonic() < until
+            time.sleep(0.2)
