@@ -178,8 +178,8 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
                 raise
             where = error.filename or "a file of the run"
             print(
-                f"error: {error.strerror}: {where}; make room and go on with --resume: what was "
-                "saved before is kept",
+                f"error: {error.strerror}: {where}; make room and go on with the same line, of a "
+                "run with --resume: what was saved before is kept",
                 file=sys.stderr,
             )
             code = 1
