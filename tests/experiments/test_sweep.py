@@ -4,6 +4,7 @@ Runs are the small script of `test_results`, not training.
 """
 
 import csv
+import errno
 import json
 import re
 import sys
@@ -213,6 +214,24 @@ def test_a_failed_run_is_tried_once_more(sweep, made_up, capsys):  # noqa: F811
     states = {x["seed"]: x["state"] for x in SWEEP.read(made_up)["trials"]}
     assert states == {0: "finished", 7: "failed"}
     assert "not finished: base seed 7" in (made_up / "report.html").read_text()
+
+
+def test_a_full_disk_holds_up_no_other_run(sweep, made_up, monkeypatch, capsys):  # noqa: F811
+    """The first start finds no room; the same line runs what is left."""
+    start = engines.LocalPool.start
+
+    def full(self, job, words):
+        if job.seed == 0:
+            raise OSError(errno.ENOSPC, "No space left on device", str(job.log))
+        return start(self, job, words)
+
+    with monkeypatch.context() as once:
+        once.setattr(engines.LocalPool, "start", full)
+        assert sweep("--seeds", "0", "1") == 1
+    assert "failed: base seed 0, [Errno 28] No space left on device" in capsys.readouterr().err
+    assert [x["state"] for x in SWEEP.read(made_up)["trials"]] == ["failed", "finished"]
+    assert sweep("--seeds", "0", "1") == 0
+    assert [x["state"] for x in SWEEP.read(made_up)["trials"]] == ["finished", "finished"]
 
 
 def test_a_run_that_cannot_be_read_is_a_line_of_the_report(sweep, made_up, capsys):  # noqa: F811
