@@ -91,7 +91,8 @@ def gradient_check(
 
     Returns:
         Scalars. `gradient_share/<term>`, named as in `config.loss`: the norm of the weighted term's
-        own gradient, over the sum of these norms; a term that is turned off is left out, or 0.
+        own gradient, over the sum of these norms; a term that is turned off is left out, or 0, and
+        the jump's (`loss.jump`), which is of the sample and not of its batch, is left out.
         `encoder_gradient`: the norm of what reaches the encoder from all terms but its own
         (commitment, representation and code entropy), straight through the codes.
     """
