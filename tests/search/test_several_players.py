@@ -42,7 +42,7 @@ def of_three(seed, **options):
 
 
 @functools.cache
-def search_of_three(engine="batched"):
+def search_of_three(engine="batched", root="puct", threshold=0.0):
     plain = make_tabular_networks(STATES, ACTIONS)
 
     def state_of(embedding):
@@ -80,18 +80,19 @@ def search_of_three(engine="batched"):
         all_rewards=of_all,
         turn=lambda t, embedding: jnp.array(TURN, jnp.int32)[state_of(embedding)],
     )
-    search = SearchConfig(num_simulations=SIMULATIONS, engine=engine)
+    kind = {"engine": engine, "root": root, "collapse_threshold": threshold}
+    search = SearchConfig(num_simulations=SIMULATIONS, **kind)
     config = Config(search=search, learner=LearnerConfig(gamma=GAMMA))
     space = Space(ACTIONS, ("?",) * ACTIONS)
     spec = EnvSpec("Three", (1,), 1, np.dtype(np.float32), space, 1, players=PLAYERS)
     return jax.jit(make_search(networks, config, spec))
 
 
-def search(tables, roots):
+def search(tables, roots, **kind):
     jax.config.update("jax_disable_most_optimizations", True)
     invalid = np.zeros((len(roots), ACTIONS), np.float32)
     given = as_params(tables), jax.random.key(0), embed(tables, roots), invalid
-    return jax.device_get(search_of_three()(*given, jnp.float32(0.0), jnp.float32(0.0)))
+    return jax.device_get(search_of_three(**kind)(*given, jnp.float32(0.0), jnp.float32(0.0)))
 
 
 @dataclass
@@ -122,12 +123,9 @@ class TwinOfThree(TwinSearch):
         edge |= {"reward": self.tables.reward[(*place, outcome)], "turn": int(TURN[state])}
         return self.decision_node(state, discount=self.gamma * (1 - ENDED[state]), **edge)
 
-    def new_child(self, node, edge, depth):
-        if node.is_chance:
-            return self.after_outcome(node.place, edge)
-        place = (*node.place, edge)
-        sigma, value = softmax(self.tables.chance[place]), self.tables.afterstate_value[place]
-        return Seat(place, value.copy(), sigma, reward=np.zeros(PLAYERS))
+    def chance_node(self, place, sigma, entropy):
+        value = self.tables.afterstate_value[place].copy()
+        return Seat(place, value, sigma, reward=np.zeros(PLAYERS), entropy=entropy)
 
     def action_score(self, node, edge):
         whole, node.value = node.value, node.value[0]
@@ -144,13 +142,15 @@ class TwinOfThree(TwinSearch):
             parent.visits += 1
 
 
-def test_the_tree_is_the_twins():
-    roots, same, turned = [0, 1, 2, 3, 4], 0, 0
+@pytest.mark.parametrize("threshold", [0.0, 0.6])
+def test_the_tree_is_the_twins(threshold):
+    roots, same, turned, collapsed = [0, 1, 2, 3, 4], 0, 0, 0
     for seed in range(20):
         tables = of_three(seed)
-        found = search(tables, roots)
+        found = search(tables, roots, threshold=threshold)
         for row, root in enumerate(roots):
-            twin = TwinOfThree(tables, root, simulations=SIMULATIONS, gamma=GAMMA)
+            kind = {"simulations": SIMULATIONS, "gamma": GAMMA, "threshold": threshold}
+            twin = TwinOfThree(tables, root, **kind)
             parents = [-1, *(parent for _, parent, _ in twin.nodes[1:])]
             edges = [
                 edge + ACTIONS * twin.nodes[parent][0].is_chance if parent >= 0 else -1
@@ -172,16 +172,18 @@ def test_the_tree_is_the_twins():
                 passes = node.turn != 0 and node.discount > 0
                 assert (tree.children_discounts[row, parent, edge] < 0) == passes
                 turned += passes
+                collapsed += node.steps == 2
             # The root's value of all players is the mean over its visits, each edge's Q theirs.
             children = twin.root.children.values()
             mean = tables.value[root] + sum(x.visits * x.worth for x in children)
             mean /= 1 + sum(x.visits for x in children)
             np.testing.assert_allclose(found.values[row], mean, atol=1e-5)
             assert found.values[row, 0] == pytest.approx(found.value[row], abs=1e-6)
-    assert same >= 98 and turned > 1000
+    assert same >= 98 and turned > 1000 and (collapsed > 1000) == (threshold > 0)
 
 
-def test_the_best_move_is_that_of_max_n():
+@pytest.mark.parametrize("root", ["puct", "gumbel"])
+def test_the_best_move_is_that_of_max_n(root):
     """Two moves, then it is over: whoever moves second takes what is best for it alone."""
     best = two_sided = 0
     for seed in range(40):
@@ -200,7 +202,8 @@ def test_the_best_move_is_that_of_max_n():
                     later[place] = (1 - ENDED[then]) * GAMMA * np.roll(chosen, TURN[then])
             return (probs[..., None] * (tables.reward[state] + later)).sum(axis=1)
 
-        found, own = search(tables, [0] * 5), worth(0)[:, 0]
+        found, own = search(tables, [0] * 5, root=root), worth(0)[:, 0]
+        assert found.values[0, 0] == pytest.approx(found.value[0], abs=1e-6)
         best += int(found.action[0]) == own.argmax()
         two_sided += np.ptp(own) > 0.3
     assert best >= 34 and two_sided > 20  # of two that are near, 100 simulations may take either

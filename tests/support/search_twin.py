@@ -84,6 +84,9 @@ class TwinSearch:
         entropy = entropy_of(sigma)
         if entropy < self.threshold and depth + 2 <= self.limit:
             return self.after_outcome(place, int(sigma.argmax()), entropy=entropy, steps=2)
+        return self.chance_node(place, sigma, entropy)
+
+    def chance_node(self, place, sigma, entropy):
         return Node(place, float(self.tables.afterstate_value[place]), sigma, entropy=entropy)
 
     def choose(self, node):
