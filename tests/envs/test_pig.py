@@ -1,6 +1,7 @@
 """Pig: its tables against its rules in plain Python, the exact answers, the games."""
 
 import functools
+import json
 
 import numpy as np
 import pytest
@@ -152,13 +153,15 @@ def test_games_follow_the_rules_and_say_who_moves():
     env.close()
 
 
-def test_three_players_by_the_rules():
-    """Each frame by points kept here; the winner has 1, each other one has lost a half."""
-    config = EnvConfig(suite="turns", id="Pig", kwargs='{"goal": 9, "players": 3}', frame_stack=1)
+@pytest.mark.parametrize("players", [3, 4])
+def test_several_players_by_the_rules(players):
+    """Each frame by points kept here; the winner has 1, which the others have lost together."""
+    kwargs = json.dumps({"goal": 9, "players": players})
+    config = EnvConfig(suite="turns", id="Pig", kwargs=kwargs, frame_stack=1)
     env, draw, ends = make_env(config, seed=1, num_envs=8), np.random.default_rng(0), 0
-    assert env.spec.players == env.spec.sides == count_players(config) == 3
+    assert env.spec.players == env.spec.sides == count_players(config) == players
     assert not opponents_of(config)
-    last, banked, turn = env.reset(), np.zeros((8, 3), int), np.zeros(8, int)
+    last, banked, turn = env.reset(), np.zeros((8, players), int), np.zeros(8, int)
     for _ in range(200):
         actions = draw.integers(0, 2, 8)
         step = env.step(actions)
@@ -168,23 +171,23 @@ def test_three_players_by_the_rules():
                 assert step.is_first[lane] and now == 0 and not step.raw_reward[lane].any()
                 banked[lane], turn[lane] = 0, 0
                 continue
-            passed = (now - mover) % 3
+            passed = (now - mover) % players
             assert passed in (0, 1) and (passed == 1 or actions[lane] == ROLL)
             if step.terminated[lane]:
                 ends, own = ends + 1, banked[lane, mover] + turn[lane]
                 assert actions[lane] == ROLL and own + 6 >= 9 and passed == 0
-                expected = np.where(np.arange(3) == mover, 1, -0.5)
-                np.testing.assert_array_equal(step.raw_reward[lane], expected)
+                expected = np.where(np.arange(players) == mover, 1, -1 / (players - 1))
+                np.testing.assert_allclose(step.raw_reward[lane], expected, rtol=1e-6)
                 assert step.reward[lane] == 1 and not step.observation[lane].any()
                 continue
-            shown = step.observation[lane, 0].reshape(4, 9).argmax(axis=1)
+            shown = step.observation[lane, 0].reshape(players + 1, 9).argmax(axis=1)
             if actions[lane] == HOLD:
                 banked[lane, mover] += turn[lane]
                 turn[lane] = 0
             else:
-                rolled = shown[3] - turn[lane]
+                rolled = shown[players] - turn[lane]
                 assert passed or 2 <= rolled <= 6
-                turn[lane] = 0 if passed else shown[3]
+                turn[lane] = 0 if passed else shown[players]
             assert list(shown) == [*np.roll(banked[lane], -now), turn[lane]]
         last = step
     assert ends > 10
