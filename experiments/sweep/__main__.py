@@ -173,7 +173,9 @@ def run_sweep(request: SweepRequest) -> int:
     from experiments.sweep.runner import Result, carry_out
 
     if request.list:
-        show_plan(jobs, open_engine("local", None, request.jobs, jobs[0].preset).slots)
+        is_local = request.engine == "local" or not request.jobs
+        here = open_engine("local", None, request.jobs, jobs[0].preset).slots
+        show_plan(jobs, here if is_local else request.jobs)
         return 0
 
     def write(results: list[Result]) -> None:

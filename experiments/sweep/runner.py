@@ -62,6 +62,7 @@ class Runner:
         self._engine, self._progress, self._retries = engine, progress, retries
         self._follow = follow
         self._due = 0.0
+        self._stop: object = None  # true once all are to stop
         self._tries: Counter[str] = Counter()
         self._scores = {job.name: _score(job) for job in jobs}
         self._took: Counter[str] = Counter()  # most bytes of memory, by name
@@ -76,6 +77,7 @@ class Runner:
         The first signal is passed on to the jobs, which save and end; a second one too, which
         interrupts them at once.
         """
+        self._stop = stop
         try:
             while (self._waiting or self._running) and not stop:
                 self._start_what_fits()
@@ -86,6 +88,7 @@ class Runner:
             while self._running:
                 self._pause()
         except KeyboardInterrupt:
+            self._stop = True
             self._signal(signal.SIGINT)
             while self._running:
                 self._pause()
@@ -177,7 +180,7 @@ class Runner:
         job, code = one.job, one.process.poll()
         kind: Kind = "finished"
         reason = tail = ""
-        if code in STOPPED:
+        if code in STOPPED and self._stop:  # else somebody else ended it
             kind = "stopped"
         elif code != 0 or not job.is_finished():
             reason = f"exit code {code}" if code else "it ended without a finished result"

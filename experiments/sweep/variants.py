@@ -13,7 +13,15 @@ from smz_jax.config.experiment import PRESET_NAMES
 from smz_jax.config.sources import flatten, read_tree, require_known
 from smz_jax.storage import files
 from smz_jax.storage.documents import forms
-from smz_jax.storage.documents.forms import COUNTS, TEXT, every, is_number, one_of, value
+from smz_jax.storage.documents.forms import (
+    ALLOWED,
+    TEXT,
+    check_keys,
+    every,
+    is_number,
+    one_of,
+    value,
+)
 
 MODES = ("grid", "paired", "one_at_a_time")
 BASE = "base"
@@ -83,15 +91,22 @@ class Sweep(NamedTuple):
 
 def _is_range(found: Any) -> bool:
     pair = isinstance(found, list) and len(found) == 2 and all(map(is_number, found))
-    return pair and found[0] != found[1]
+    return pair and found[0] < found[1]
 
 
-_WORDS = every(TEXT)
-_NAMES = value(lambda x: isinstance(x, (str, list)))
+OWN_FLAGS = ("--run_dir", "--seed", "--preset", "--resume", "--track")
+"""Of each run, which a sweep gives itself."""
+TAKEN = ("report.html", "sweep.json", "sweep.csv", "sweep.sbatch", "figures")
+"""Names in a sweep's folder that are no variant's."""
+_WORDS = every(value(lambda x: isinstance(x, str) and x.partition("=")[0] not in OWN_FLAGS,
+                     f"{ALLOWED}a word, and none of {', '.join(OWN_FLAGS)}"))  # fmt: skip
+_NAMES = value(lambda x: bool(x) and isinstance(x, (str, list)), f"{ALLOWED}a name, or several")
+_SEEDS = every(value(lambda x: type(x) is int and x >= 0, f"{ALLOWED}a whole number from 0 on"))
+_MAPPING = value(lambda x: isinstance(x, dict), f"{ALLOWED}settings with their values")
 _VARIANT: dict[str, forms.Form] = {
     "like": TEXT,
     "experiment": _NAMES,
-    "seeds": every(COUNTS),
+    "seeds": _SEEDS,
     "arguments": _WORDS,
     "at_laptop": _WORDS,
     "cores": forms.number(1, 1024, whole=True),
@@ -101,16 +116,22 @@ _VARIANT: dict[str, forms.Form] = {
     "about": forms.kind(dict),
 }
 _SWEEP: dict[str, forms.Form] = {
-    "name": value(lambda x: isinstance(x, str) and bool(FOLDER_NAME.fullmatch(x))),
+    "name": value(
+        lambda x: isinstance(x, str) and bool(FOLDER_NAME.fullmatch(x)),
+        f"{ALLOWED}a name of letters, digits and . , = + -; unset it is the file's",
+    ),
     "experiment": _NAMES,
     "preset": one_of(*PRESET_NAMES),
-    "seeds": every(COUNTS),
-    "settings": forms.kind(dict),
-    "vary": every(every(value(lambda x: True)), dict),
+    "seeds": _SEEDS,
+    "settings": _MAPPING,
+    "vary": value(
+        lambda x: isinstance(x, dict) and all(isinstance(y, list) for y in x.values()),
+        f"{ALLOWED}settings, each with a list of values",
+    ),
     "mode": one_of(*MODES),
     "variants": every(forms.kind(dict), dict),
     "base": TEXT,
-    "normalise": every(value(_is_range), dict),
+    "normalise": every(value(_is_range, f"{ALLOWED}[low, high], low below high"), dict),
 }
 """Keys of a sweep and of a variant, each optional. Other keys of a variant are settings."""
 
@@ -130,6 +151,7 @@ def read_sweep(path: Path, given: Mapping[str, Any] | None = None) -> Sweep:
         ConfigError: in one line that names the file and the key, or the variant.
     """
     tree = read_tree(path, "sweep")
+    check_keys(tree, _SWEEP, str(path))
     axes = {**(tree.get("vary") or {}), **((given or {}).get("vary") or {})}
     tree = {"name": path.stem, **tree, **(given or {})}
     return make_sweep({**tree, "vary": axes} if axes else tree, str(path))
@@ -137,7 +159,7 @@ def read_sweep(path: Path, given: Mapping[str, Any] | None = None) -> Sweep:
 
 def make_sweep(tree: Mapping[str, Any], source: str) -> Sweep:
     """A sweep by its keys; raises ConfigError in one line, `source` naming where they are from."""
-    _check(tree, _SWEEP, source)
+    check_keys(tree, _SWEEP, source)
     shared = _settings(tree.get("settings") or {}, source)
     named: dict[str, dict[str, Any]] = {}
     for name, own in (tree.get("variants") or {}).items():
@@ -151,8 +173,9 @@ def make_sweep(tree: Mapping[str, Any], source: str) -> Sweep:
         fits, allowed = label not in {x.label for x in variants}, "the name of one variant"
         require(fits, "variant", label, f"{allowed}; name them in the file under `variants`")
         keys = {"seeds": tree.get("seeds", [0, 1, 2]), "experiment": tree.get("experiment"), **keys}
+        fits = bool(FOLDER_NAME.fullmatch(label)) and label not in TAKEN
         allowed = "a name of letters, digits and . , = + -; name it in the file under `variants`"
-        require(bool(FOLDER_NAME.fullmatch(label)), "variant", label, allowed)
+        require(fits, "variant", label, f"none of {', '.join(TAKEN)}, and {allowed}")
         modules, keys["settings"] = keys.pop("experiment"), {**shared, **keys["settings"]}
         several = isinstance(modules, list) and len(modules) > 1
         for module in modules if isinstance(modules, list) else [modules]:
@@ -188,14 +211,6 @@ def choose(
     return chosen
 
 
-def _check(tree: Mapping[str, Any], parts: dict[str, forms.Form], source: str) -> None:
-    """Raises ConfigError for a key that there is not, or one that holds something else."""
-    for name, found in tree.items():
-        require_known(f"key in {source}:", str(name), parts)
-        if fault := parts[name](found, name):
-            raise ConfigError(f"{source}: {fault} is not allowed")
-
-
 def _settings(tree: Mapping[str, Any], source: str) -> dict[str, Any]:
     """Settings by their dotted names."""
     found = flatten(tree, source)
@@ -211,9 +226,10 @@ def _variant(
     where = f"{source}, variant {name}"
     keys = {key: x for key, x in own.items() if key in _VARIANT}
     settings = _settings({key: x for key, x in own.items() if key not in keys}, where)
-    _check(keys, _VARIANT, where)
+    check_keys(keys, _VARIANT, where)
     parent = {}
     if (other := keys.pop("like", None)) is not None:
+        require(bool(before), f"{where}: like", other, "an earlier variant: this is the first")
         require_known(f"variant in {where}: like", other, before)
         parent = before[other]
     found = {**parent, **keys, "settings": {**parent.get("settings", {}), **settings}}

@@ -102,7 +102,7 @@ def check_request(request: TuneRequest) -> tuple[Space, Path, tuple[int, ...]]:
     fresh = request.fresh_seeds or tuple(range(last + 1, last + 1 + FRESH_SEEDS))
     apart = not set(fresh) & set(space.seeds) and len(set(fresh)) == len(fresh)
     require(apart, "fresh_seeds", fresh, f"named once each, and none of {space.seeds}")
-    check_space(space)
+    check_space(space, fresh)
     folder = request.run_dir or RUNS_ROOT / "tune" / request.experiment
     if request.engine == "ray":  # another node has other relative paths
         folder = folder.absolute()

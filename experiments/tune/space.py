@@ -1,13 +1,13 @@
 """What may be tried: a file of settings with their ranges. Imports nothing heavy."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.sweep.jobs import Job, check_all, settings_of
 from experiments.sweep.variants import Variant
-from smz_jax.config.check import ConfigError, field_type, require
+from smz_jax.config.check import field_type, require
 from smz_jax.config.experiment import PRESET_NAMES
 from smz_jax.config.sources import (
     SETTINGS,
@@ -15,20 +15,28 @@ from smz_jax.config.sources import (
     flat_dict,
     flatten,
     read_tree,
-    require_known,
 )
 from smz_jax.storage.documents import forms
-from smz_jax.storage.documents.forms import COUNTS, TRUTH, every, is_number, one_of, value
+from smz_jax.storage.documents.forms import (
+    ALLOWED,
+    TRUTH,
+    check_keys,
+    every,
+    is_number,
+    one_of,
+    value,
+)
 
 DEFAULT, BEST = "default", "best"
 """Names of the two variants that are compared at the end."""
+_MAPPING = value(lambda x: isinstance(x, dict), f"{ALLOWED}settings, each with what it may be")
 _FILE: dict[str, forms.Form] = {
-    "space": forms.kind(dict),
-    "settings": forms.kind(dict),
+    "space": _MAPPING,
+    "settings": _MAPPING,
     "preset": one_of(*PRESET_NAMES),
-    "seeds": every(COUNTS),
+    "seeds": every(value(lambda x: type(x) is int, f"{ALLOWED}a whole number from 0 on")),
 }
-_NUMBER = value(is_number)
+_NUMBER = value(is_number, f"{ALLOWED}a number")
 _RANGE: dict[str, forms.Form] = {"low": _NUMBER, "high": _NUMBER, "step": _NUMBER, "log": TRUTH}
 
 
@@ -110,10 +118,7 @@ def read_space(path: Path, module: str, preset: str | None, seeds: tuple[int, ..
         ConfigError: in one line that names the file and the key.
     """
     tree = read_tree(path, "space")
-    for name, found in tree.items():
-        require_known(f"key in {path}:", str(name), _FILE)
-        if fault := _FILE[name](found, name):
-            raise ConfigError(f"{path}: {fault} is not allowed")
+    check_keys(tree, _FILE, str(path))
     source = f"{path}: space"
     axes = flatten(tree.get("space") or {}, source)
     require(bool(axes), source, None, "settings with what they may be")
@@ -145,10 +150,7 @@ def _axis(name: str, found: Any, source: str) -> Axis:
     allowed = "a list of values, or a range as {low: 1, high: 8}"
     require(isinstance(found, Mapping), where, found, allowed)
     found = {key: coerce(float, x) if key != "log" else x for key, x in found.items()}
-    for key, one in found.items():
-        require_known(f"key in {where}:", str(key), _RANGE)
-        if fault := _RANGE[key](one, key):
-            raise ConfigError(f"{where}: {fault} is not allowed")
+    check_keys(found, _RANGE, where)
     require({"low", "high"} <= set(found), where, found, "given low and high")
     kind = field_type(SETTINGS[name]).kind
     require(kind in (int, float), where, found, "a list: this setting is no number")
@@ -165,12 +167,13 @@ def _axis(name: str, found: Any, source: str) -> Axis:
     return replace(axis, low=int(axis.low), high=int(axis.high), step=step)
 
 
-def check_space(space: Space) -> None:
+def check_space(space: Space, fresh: Sequence[int] = ()) -> None:
     """Raises ConfigError in one line if a run at one of the ends could not be.
 
     Settings that are allowed one by one may still not go together: such a trial fails when it is
-    proposed, before it runs.
+    proposed, before it runs. `fresh` are seeds that are run besides.
     """
+    check_all([space.job(space.variant(DEFAULT), x, Path()) for x in (*space.seeds, *fresh)])
     ends = [(axis.name, end) for axis in space.axes for end in axis.ends()]
     for name, end in ends:
         variant = space.variant(f"{name}={end}", {name: end})

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from experiments.tune.space import Axis, Space
 from smz_jax.config.check import ConfigError, require
 
@@ -91,9 +93,7 @@ class Study:
         self._folder, self._space, self._seed = folder.absolute(), space, seed
         self._worker = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._open = contextlib.ExitStack()
-        pruner = optuna.pruners.NopPruner()
-        if prunes:
-            pruner = optuna.pruners.PercentilePruner(BEST_PERCENT, n_startup_trials=FULL_TRIALS)
+        self._prunes = prunes
         about = {**space.document(), "seed": seed, "pruner": "third" if prunes else "none"}
         document = json.dumps(about, sort_keys=True)
         with self._locked():
@@ -106,7 +106,6 @@ class Study:
                 direction="maximize",
                 load_if_exists=True,
                 sampler=optuna.samplers.RandomSampler(),
-                pruner=pruner,
             )
             self._keep(document)
 
@@ -173,10 +172,17 @@ class Study:
         if len(scores) == len(self._space.seeds):
             self._study.tell(number, sum(scores) / len(scores), states.COMPLETE)
             return "complete"
-        if scores and trial.should_prune():
+        if scores and self._prunes and self._is_behind(scores):
             self._study.tell(number, state=states.PRUNED)
             return "pruned"
         return "running"
+
+    def _is_behind(self, scores: list[float]) -> bool:
+        """Whether their mean is not among the best of the complete trials after as many seeds."""
+        complete = [x.means[len(scores) - 1] for x in self.trials() if x.state == "complete"]
+        enough = len(complete) >= FULL_TRIALS
+        mean = sum(scores) / len(scores)
+        return enough and mean < float(np.percentile(complete, 100 - BEST_PERCENT))
 
     def fail(self, number: int, fault: str) -> None:
         """Gives a trial up, with the reason in one line."""

@@ -206,6 +206,7 @@ def test_a_run_whose_node_goes_continues_on_another(tmp_path):
             kill(node)
     record = json.loads((folder / "seed0.json").read_text())
     assert record["command"][-1] == "--resume" and record["node"] != lost
+    assert "\nresumed at " in (folder / "seed0.log").read_text()
     command = sweep(tmp_path / "local", "learner.gamma=0.9")
     assert subprocess.run(command, cwd=ROOT, env=environment).returncode == 0
     assert rows_of(folder) == rows_of(tmp_path / "local" / "gamma=0.9")

@@ -8,8 +8,10 @@ import errno
 import json
 import re
 import sys
+import threading
 from pathlib import Path
 
+import psutil
 import pytest
 
 from experiments.results.worlds import WORLDS
@@ -22,7 +24,7 @@ from experiments.sweep.variants import Variant, make_sweep, read_sweep
 from smz_jax.config.check import ConfigError
 from smz_jax.config.cli import read_request
 from smz_jax.storage.documents.results_json import SWEEP
-from tests.experiments.test_results import CORES, ROOT, made_up, plan, run  # noqa: F401
+from tests.experiments.test_results import CORES, ROOT, made_up, plan, run, wait_for  # noqa: F401
 
 GRID = {"experiment": "gridworld", "vary": {"search.num_simulations": [8, 16]}}
 
@@ -116,13 +118,20 @@ def test_the_table_of_results_is_a_sweep():
         ({"seeds": [-1]}, r"seeds\[0\] = -1 is not allowed"),
         ({"preset": "huge"}, "preset = 'huge' is not allowed"),
         ({"base": "none"}, "unknown base 'none'"),
-        ({"variants": {"a": {"like": "b"}}}, "like 'b'"),
+        ({"variants": {"a": {"like": "b"}}}, "like = 'b' is not allowed: .* this is the first"),
+        ({"variants": {"a": {}, "b": {"like": "c"}}}, "variant b: like 'c'; there are a"),
         ({"variants": {"a/b": {}}}, "variant = 'a/b' is not allowed"),
         ({"variants": {"a": {"network.codes": 1}}}, "unknown setting .* in here, variant a"),
         ({"variants": {"a": {"cores": 0}}}, "variant a: cores = 0"),
         ({"mode": "paired", "vary": {"learner.gamma": [1], "seed": [1, 2]}}, "seed = "),
         ({"experiment": None}, "experiment = None is not allowed"),
+        ({"experiment": []}, r"experiment = \[\] is not allowed: it must be a name, or several"),
+        ({"mode": "gridd"}, "mode = 'gridd' .* must be grid, paired, one_at_a_time"),
+        ({"vary": ["learner.gamma"]}, "vary = .* must be settings, each with a list of values"),
+        ({"variants": {"report.html": {}}}, "variant = 'report.html' .* none of report.html"),
+        ({"variants": {"a": {"arguments": ["--run_dir", "x"]}}}, "variant a: arguments.* none of"),
         ({"normalise": {"gridworld": [1, 1]}}, "normalise"),
+        ({"normalise": {"gridworld": [2, 1]}}, "it must be .low, high., low below high"),
     ],
 )
 def test_wrong_files_get_one_line(tree, text):
@@ -214,6 +223,23 @@ def test_a_failed_run_is_tried_once_more(sweep, made_up, capsys):  # noqa: F811
     states = {x["seed"]: x["state"] for x in SWEEP.read(made_up)["trials"]}
     assert states == {0: "finished", 7: "failed"}
     assert "not finished: base seed 7" in (made_up / "report.html").read_text()
+
+
+def test_a_run_that_somebody_else_ends_is_continued(sweep, made_up, capsys):  # noqa: F811
+    """A signal that the sweep did not send is no wish to stop it."""
+
+    def end_it():
+        wait_for(made_up / "base" / "seed8" / "metrics.jsonl")
+        (own,) = (x for x in psutil.Process().children(True) if "--run_dir" in x.cmdline())
+        own.terminate()
+
+    thread = threading.Thread(target=end_it)
+    thread.start()
+    assert sweep("--seeds", "8") == 0
+    thread.join()
+    assert "base seed 8 failed: exit code 143" in capsys.readouterr().out
+    assert (made_up / "base" / "seed8" / "saved").exists()
+    assert [x["state"] for x in SWEEP.read(made_up)["trials"]] == ["finished"]
 
 
 def test_a_full_disk_holds_up_no_other_run(sweep, made_up, monkeypatch, capsys):  # noqa: F811

@@ -245,7 +245,10 @@ def test_a_trial_is_given_up_only_between_seeds_and_below_the_best_third(tune, t
         # After one seed the four had 0, 10, 20 and 30: the upper third begins at 20.1.
         assert study.report(4, [20.0]) == "pruned"
         assert study.report(5, [20.2]) == "running"
-        assert study.report(5, [20.2, 13.1]) == "running"  # the best of its means counts
+        assert study.report(5, [20.2, 20.2]) == "running"
+        # After two they had 0, 10, 20 and 30 again: luck with the first seed is no longer enough.
+        assert study.report(6, [90.0]) == "running"
+        assert study.report(6, [90.0, -60.0]) == "pruned"
         best = best_of(study.trials())
         assert best and best.number == 2 and len(trials) == 9
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from smz_jax.config.check import ConfigError, shorten
+from smz_jax.config.sources import require_known
 from smz_jax.storage.files import read_json
 
 Form = Callable[[Any, str], str | None]
@@ -18,6 +19,10 @@ HUGE = 1e300
 """Above it a number is nonsense, and one that no float can hold may follow."""
 COUNT = 2**63
 """Likewise of whole numbers."""
+
+
+ALLOWED = ", allowed is "
+"""Between a wrong value and what it may be, where that is told."""
 
 
 class _Absent:
@@ -101,7 +106,7 @@ def number(
 ) -> Form:
     """A number within bounds, give or take `slack`; no truth value."""
     kinds = (int,) if whole else (int, float)
-    allowed = f", allowed is {round(low)} to {round(high)}" if high <= 1024 else ""
+    allowed = f"{ALLOWED}{round(low)} to {round(high)}" if high <= 1024 else ""
     return value(lambda x: type(x) in kinds and low - slack <= x <= high + slack, allowed)
 
 
@@ -112,7 +117,20 @@ def kind(*types: type) -> Form:
 
 def one_of(*options: Any) -> Form:
     """One of some values."""
-    return value(lambda x: x in options)
+    return value(lambda x: x in options, ALLOWED + ", ".join(map(str, options)))
+
+
+def check_keys(tree: Any, parts: dict[str, Form], source: str) -> None:
+    """Raises ConfigError in one line for a key that there is not, or one that holds another thing.
+
+    Of what a person typed: `source` says where.
+    """
+    for name, found in tree.items():
+        require_known(f"key in {source}:", str(name), parts)
+        if fault := parts[name](found, name):
+            wrong, _, allowed = fault.partition(ALLOWED)
+            line = f"{source}: {wrong} is not allowed"
+            raise ConfigError(f"{line}: it must be {allowed}" if allowed else line)
 
 
 def nullable(form: Form) -> Form:
