@@ -140,7 +140,8 @@ def main() -> None:
     config = parse(["--preset", "gpu"], EXPERIMENT).config
     found, size = count(config), config.learner.batch_size
     each = ", ".join(f"{found[name] / 1e6:.1f}" for name in ("f", "phi", "psi", "g"))
-    sent, steps = config.eval.num_games * EVALUATION_STEPS * found["stack"], config.env.num_envs * config.rollout.length
+    sent = config.eval.num_games * EVALUATION_STEPS * found["stack"]
+    played = 64 * config.env.num_envs * config.rollout.length
     counts = {
         "parameters": f"{found['parameters'] / 1e6:.2f} million, {found['gradients'] / 1e6:.1f} MB",
         "a stored row": f"{found['row']:,.0f} bytes, of which a frame is {found['frame']:,}",
@@ -152,7 +153,7 @@ def main() -> None:
         "a window in an update": f"{found['window'] / 1e9:.1f} billion",
         "an evaluation": f"{sent / 1e9:.1f} GB to the device, {sent / TO_DEVICE:.2f} s; "
         f"played in {evaluation(found, config):.1f} s",
-        "new rows": f"{64 * found['row'] * steps / 1e9:.1f} GB an iteration of 64 devices",
+        "new rows": f"{found['row'] * played / 1e9:.1f} GB an iteration of 64 devices",
     }
     for name, text in counts.items():
         print(f"| {name} | {text} |")
