@@ -173,9 +173,8 @@ def run_sweep(request: SweepRequest) -> int:
     from experiments.sweep.runner import Result, carry_out
 
     if request.list:
-        is_local = request.engine == "local" or not request.jobs
-        here = open_engine("local", None, request.jobs, jobs[0].preset).slots
-        show_plan(jobs, here if is_local else request.jobs)
+        slots = request.jobs if request.engine != "local" else None
+        show_plan(jobs, slots or open_engine("local", None, request.jobs, jobs[0].preset).slots)
         return 0
 
     def write(results: list[Result]) -> None:
