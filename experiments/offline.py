@@ -7,6 +7,7 @@ every setting may be given. Nothing is played but evaluations, and steps are upd
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,11 @@ EXPERIMENT = Experiment("offline", "gym", description=DESCRIPTION)
 """As far as it is known without a dataset."""
 
 
-def suited(path: Path, keep: str = ALL) -> Experiment:
+def suited(path: Path, keep: str = ALL, named: str | None = None) -> Experiment:
     """The experiment of a dataset; raises ConfigError in one line where that is none.
 
-    `keep` is `replay.keep`, which says how many rows there are to hold.
+    `keep` is `replay.keep`, which says how many rows there are to hold; `named` the `env.id` that
+    was typed.
     """
     from smz_jax.storage.dataset import Dataset
 
@@ -39,7 +41,7 @@ def suited(path: Path, keep: str = ALL) -> Experiment:
     settings, base = dataset.about.get("env") or {}, {}
     game = settings.get("id") if dataset.about else game_of(dataset.metadata.get("env_spec"))
     allowed = "given with --env.id: a dataset may not name a module to be imported"
-    is_named = ":" not in str(game) or value_of("--env.id", sys.argv) == game
+    is_named = ":" not in str(game) or named == game
     require(is_named, "env.id", game, allowed)
     if dataset.about:
         env = {f"env.{name}": x for name, x in settings.items()}
@@ -64,9 +66,8 @@ def game_of(spec: Any) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def main() -> None:
-    """Finds the dataset, and what it is of, and trains."""
-    words = sys.argv[1:]
+def experiment_of(words: Sequence[str]) -> Experiment:
+    """The experiment of a command line; raises ConfigError in one line where it has no dataset."""
     path, keep = (value_of(name, words) for name in ("--dataset", "--replay.keep"))
     if file := value_of("--config", words):
         given = read_file(Path(file))
@@ -76,7 +77,14 @@ def main() -> None:
     if path is None and not wants:
         parse(words, EXPERIMENT)  # names what is wrong beside it
         raise ConfigError("dataset = None is not allowed: it must be given: --dataset DIR")
-    launch(suited(Path(path), keep or ALL) if path is not None else EXPERIMENT)
+    if path is None:
+        return EXPERIMENT
+    return suited(Path(path), keep or ALL, value_of("--env.id", words))
+
+
+def main() -> None:
+    """Finds the dataset, and what it is of, and trains."""
+    launch(experiment_of(sys.argv[1:]))
 
 
 if __name__ == "__main__":

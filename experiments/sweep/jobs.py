@@ -95,9 +95,10 @@ class Result(NamedTuple):
 
 def settings_of(job: Job) -> Config:
     """What the job's command stands for; raises ConfigError in one line if it is refused."""
-    experiment = importlib.import_module(f"experiments.{job.variant.module}").EXPERIMENT
+    module, words = importlib.import_module(f"experiments.{job.variant.module}"), job.arguments()
     try:
-        return parse(job.arguments(), experiment).config
+        found = module.experiment_of(words) if hasattr(module, "experiment_of") else None
+        return parse(words, found or module.EXPERIMENT).config
     except ConfigError as error:
         raise ConfigError(f"the settings of {job.name} cannot be known: {error}") from None
 

@@ -158,6 +158,7 @@ def test_wrong_files_get_one_line(tree, text):
         (["gridworld", "--variants", "b"], "unknown variant 'b'"),
         (["gym", "--vary", "env.id=Foo-v1"], "id=Foo-v1 seed 0 cannot be run: env.id"),
         (["experiments/results/worlds.yaml"], "variant = 'encoders'"),
+        (["offline"], "base seed 0 cannot be known: dataset = None is not allowed"),
     ],
 )
 def test_wrong_sweeps_are_refused_before_anything_runs(words, text, tmp_path):
