@@ -113,6 +113,7 @@ def process_settings(cores: int, environment: dict[str, str]) -> dict[str, str]:
         environment: that it would get otherwise.
     """
     found = {"JAX_PLATFORMS": environment.get("JAX_PLATFORMS", "cpu")}  # none share an accelerator
+    found["NPROC"] = str(cores)  # threads of XLA, which divide its sums, where nothing is pinned
     if cores == 1:
         found["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {ONE_THREAD}".strip()
     return found
