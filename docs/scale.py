@@ -56,7 +56,7 @@ def count(config: Config) -> dict[str, float]:
     afterstate = jax.eval_shape(networks.afterstate_dynamics, params, embedding, action)
 
     def cost(function, *arguments) -> float:
-        return jax.jit(function).lower(params, *arguments).cost_analysis()["flops"]
+        return (jax.jit(function).lower(params, *arguments).cost_analysis() or {})["flops"]
 
     h = cost(networks.representation, stack)
     f = cost(networks.prediction, embedding)

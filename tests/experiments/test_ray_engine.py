@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 from experiments.sweep import ray_engine
+from experiments.sweep.engines import process_settings
 from experiments.sweep.open_engine import open_engine
 from experiments.sweep.ray_engine import LOST, UNSEEN, RayCluster, RayProcess, run_job
 from smz_jax.config.check import ConfigError
@@ -48,6 +49,17 @@ def test_a_node_runs_what_a_job_needs_now(made_up, node):  # noqa: F811
     # Called again, as after a node is lost that had just ended it: nothing is run.
     log = job.log.read_bytes()
     assert run_job(job, given, os.getcwd()) == 0 and job.log.read_bytes() == log
+
+
+def test_as_many_threads_as_cores_whatever_the_node_has():
+    """XLA divides sums by its threads: on a node nothing pins a run, and numbers would differ."""
+    code = "import jax; print(jax.devices()); import os; print(len(os.listdir('/proc/self/task')))"
+    counts = []
+    for cores in (1, 4):
+        environment = {**os.environ, **process_settings(cores, {"JAX_PLATFORMS": "cpu"})}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+        counts.append(int(done.stdout.split()[-1]))
+    assert counts[0] < counts[1]
 
 
 def test_a_node_that_does_not_see_the_folder_says_so(made_up):  # noqa: F811
