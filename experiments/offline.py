@@ -5,6 +5,7 @@ every setting may be given. Nothing is played but evaluations, and steps are upd
 `docs/offline.md`. Any other experiment takes `--dataset` too.
 """
 
+import functools
 import json
 import sys
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ EXPERIMENT = Experiment("offline", "gym", description=DESCRIPTION)
 """As far as it is known without a dataset."""
 
 
+@functools.cache  # a sweep asks for each of its runs, and a dataset's sums are verified each time
 def suited(path: Path, keep: str = ALL, named: str | None = None) -> Experiment:
     """The experiment of a dataset; raises ConfigError in one line where that is none.
 
@@ -73,13 +75,12 @@ def experiment_of(words: Sequence[str]) -> Experiment:
         given = read_file(Path(file))
         path = path or given.get("dataset")
         keep = keep or str(given.get("replay.keep") or ALL)
-    wants = {"-h", "--help", "--resume"} & set(words)
-    if path is None and not wants:
+    if path is not None:
+        return suited(Path(path), keep or ALL, value_of("--env.id", words))
+    if not {"-h", "--help", "--resume"} & set(words):
         parse(words, EXPERIMENT)  # names what is wrong beside it
         raise ConfigError("dataset = None is not allowed: it must be given: --dataset DIR")
-    if path is None:
-        return EXPERIMENT
-    return suited(Path(path), keep or ALL, value_of("--env.id", words))
+    return EXPERIMENT
 
 
 def main() -> None:

@@ -97,8 +97,8 @@ def settings_of(job: Job) -> Config:
     """What the job's command stands for; raises ConfigError in one line if it is refused."""
     module, words = importlib.import_module(f"experiments.{job.variant.module}"), job.arguments()
     try:
-        found = module.experiment_of(words) if hasattr(module, "experiment_of") else None
-        return parse(words, found or module.EXPERIMENT).config
+        experiment_of = getattr(module, "experiment_of", lambda words: module.EXPERIMENT)
+        return parse(words, experiment_of(words)).config
     except ConfigError as error:
         raise ConfigError(f"the settings of {job.name} cannot be known: {error}") from None
 

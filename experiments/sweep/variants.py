@@ -15,6 +15,7 @@ from smz_jax.storage import files
 from smz_jax.storage.documents import forms
 from smz_jax.storage.documents.forms import (
     ALLOWED,
+    COUNT,
     TEXT,
     check_keys,
     every,
@@ -98,15 +99,21 @@ OWN_FLAGS = ("--run_dir", "--seed", "--preset", "--resume", "--track")
 """Of each run, which a sweep gives itself."""
 TAKEN = ("report.html", "sweep.json", "sweep.csv", "sweep.sbatch", "figures")
 """Names in a sweep's folder that are no variant's."""
-_WORDS = every(value(lambda x: isinstance(x, str) and x.partition("=")[0] not in OWN_FLAGS,
-                     f"{ALLOWED}a word, and none of {', '.join(OWN_FLAGS)}"))  # fmt: skip
+SEEDS = every(
+    value(lambda x: type(x) is int and 0 <= x <= COUNT, f"{ALLOWED}a whole number from 0 on")
+)
+MAPPING = value(lambda x: type(x) is dict, f"{ALLOWED}settings, each with what it is or may be")
+_WORDS = every(
+    value(
+        lambda x: TEXT(x, "") is None and x.partition("=")[0] not in OWN_FLAGS,
+        f"{ALLOWED}a word, and none of {', '.join(OWN_FLAGS)}",
+    )
+)
 _NAMES = value(lambda x: bool(x) and isinstance(x, (str, list)), f"{ALLOWED}a name, or several")
-_SEEDS = every(value(lambda x: type(x) is int and x >= 0, f"{ALLOWED}a whole number from 0 on"))
-_MAPPING = value(lambda x: isinstance(x, dict), f"{ALLOWED}settings with their values")
 _VARIANT: dict[str, forms.Form] = {
     "like": TEXT,
     "experiment": _NAMES,
-    "seeds": _SEEDS,
+    "seeds": SEEDS,
     "arguments": _WORDS,
     "at_laptop": _WORDS,
     "cores": forms.number(1, 1024, whole=True),
@@ -122,8 +129,8 @@ _SWEEP: dict[str, forms.Form] = {
     ),
     "experiment": _NAMES,
     "preset": one_of(*PRESET_NAMES),
-    "seeds": _SEEDS,
-    "settings": _MAPPING,
+    "seeds": SEEDS,
+    "settings": MAPPING,
     "vary": value(
         lambda x: isinstance(x, dict) and all(isinstance(y, list) for y in x.values()),
         f"{ALLOWED}settings, each with a list of values",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.sweep.jobs import Job, check_all, settings_of
-from experiments.sweep.variants import Variant
+from experiments.sweep.variants import MAPPING, SEEDS, Variant
 from smz_jax.config.check import field_type, require
 from smz_jax.config.experiment import PRESET_NAMES
 from smz_jax.config.sources import (
@@ -21,7 +21,6 @@ from smz_jax.storage.documents.forms import (
     ALLOWED,
     TRUTH,
     check_keys,
-    every,
     is_number,
     one_of,
     value,
@@ -29,12 +28,11 @@ from smz_jax.storage.documents.forms import (
 
 DEFAULT, BEST = "default", "best"
 """Names of the two variants that are compared at the end."""
-_MAPPING = value(lambda x: isinstance(x, dict), f"{ALLOWED}settings, each with what it may be")
 _FILE: dict[str, forms.Form] = {
-    "space": _MAPPING,
-    "settings": _MAPPING,
+    "space": MAPPING,
+    "settings": MAPPING,
     "preset": one_of(*PRESET_NAMES),
-    "seeds": every(value(lambda x: type(x) is int, f"{ALLOWED}a whole number from 0 on")),
+    "seeds": SEEDS,
 }
 _NUMBER = value(is_number, f"{ALLOWED}a number")
 _RANGE: dict[str, forms.Form] = {"low": _NUMBER, "high": _NUMBER, "step": _NUMBER, "log": TRUTH}

@@ -180,9 +180,9 @@ class Study:
     def _is_behind(self, scores: list[float]) -> bool:
         """Whether their mean is not among the best of the complete trials after as many seeds."""
         complete = [x.means[len(scores) - 1] for x in self.trials() if x.state == "complete"]
-        enough = len(complete) >= FULL_TRIALS
-        mean = sum(scores) / len(scores)
-        return enough and mean < float(np.percentile(complete, 100 - BEST_PERCENT))
+        if len(complete) < FULL_TRIALS:
+            return False
+        return bool(np.mean(scores) < np.percentile(complete, 100 - BEST_PERCENT))
 
     def fail(self, number: int, fault: str) -> None:
         """Gives a trial up, with the reason in one line."""
