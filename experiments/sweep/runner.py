@@ -49,6 +49,7 @@ class Runner:
         progress: shows how far they are.
         retries: how often a run that fails is tried again, from its last checkpoint.
         follow: gives the jobs that come next, before those that wait, after one has ended.
+        most: how many runs there may be with those that follow, for the time that is left.
     """
 
     def __init__(
@@ -58,9 +59,10 @@ class Runner:
         progress: Progress,
         retries: int = 0,
         follow: Follow = _no_more,
+        most: int = 0,
     ) -> None:
         self._engine, self._progress, self._retries = engine, progress, retries
-        self._follow = follow
+        self._follow, self._most = follow, most
         self._due = 0.0
         self._stop: object = None  # true once all are to stop
         self._tries: Counter[str] = Counter()
@@ -115,8 +117,11 @@ class Runner:
         for x in self._running:
             self._took[x.job.name] = max(self._took[x.job.name], x.process.memory())
         pairs = [(x.job, advance) for x, advance in running]
-        left = plans.time_left(self._waiting, pairs, finished, self._engine.slots)
+        later = self._most - len(self.results) - len(self._running) - len(self._waiting)
+        waiting = self._waiting + [running[-1][0].job] * later
+        left = plans.time_left(waiting, pairs, finished, self._engine.slots)
         head = f"{len(finished)} finished, {len(self._waiting)} waiting, "
+        head += "at most " * (later > 0)
         head += f"ETA {short_duration(left)}" + (f", {failed} FAILED" if failed else "")
         text = "\n".join([head, *(plans.describe(*x) for x in pairs)])
         self._progress.step(text, len(self.results), f"{head}\n{self._table(running).to_text()}")

@@ -125,13 +125,14 @@ def run_trials(
     progress = Progress(most, "tune", line_seconds=LINE_SECONDS)
     with StopSignal() as stop, progress:
         tuner = Tuner(study, space, folder / "trials", request.trials, progress.message)
-        jobs = tuner.begin(engine.slots)
-        results = Runner(jobs, engine, progress, retries=1, follow=tuner.follow).run(stop)
+        jobs = [*tuner.finished(), *tuner.begin(engine.slots)]
+        results = Runner(jobs, engine, progress, 1, tuner.follow, most).run(stop)
     for x in (x for x in results if x.kind == "failed"):
         print(f"failed: {x.job.name}, {x.reason}, log {x.job.log}", file=sys.stderr)
     if stop:
         again = shlex.join(["python", "-m", "experiments.tune", *sys.argv[1:]])
-        print(f"stopped at {len(study.own())} trials. Continue with:\n  {again}")
+        ended = sum(x.state not in ("waiting", "running") for x in study.trials())
+        print(f"stopped after {ended} of {request.trials} trials. Continue with:\n  {again}")
         return 128 + (stop.number or 0)
     return 0
 

@@ -32,6 +32,12 @@ class Tuner:
         self._study, self._space, self._folder = study, space, folder
         self._most, self._tell = most, tell
 
+    def finished(self) -> list[Job]:
+        """The runs that were done before."""
+        trials = self._study.trials()
+        jobs = [x for trial in trials for x in trial_jobs(self._space, trial, self._folder)]
+        return [x for x in jobs if x.is_finished()]
+
     def begin(self, slots: int) -> list[Job]:
         """The first jobs: of trials that were left in the middle, then of new ones."""
         jobs = [job for trial in self._study.own() if (job := self._next(trial))]

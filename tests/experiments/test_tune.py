@@ -24,6 +24,7 @@ from experiments.tune.study import FULL_TRIALS, Study, best_of
 from experiments.tune.trials import MOST_FAILED, Tuner
 from smz_jax.config.check import ConfigError
 from smz_jax.config.cli import parse
+from smz_jax.run.progress import Progress
 from smz_jax.storage.run_dir import prepare_run_dir
 
 SPACE = """
@@ -187,7 +188,7 @@ def test_without_pruning_all_seeds_run(tune):
     assert "spared 0 more, 0% of" in Path("out/report.html").read_text()
 
 
-def test_a_study_that_was_stopped_is_gone_on_with(tune, capsys):
+def test_a_study_that_was_stopped_is_gone_on_with(tune, capsys, monkeypatch):
     """The trials of one that was stopped twice are those of one that was not."""
     words = ["--trials", "10", "--fresh_seeds", "9", "--pruner", "none"]
     one = Here()
@@ -199,10 +200,16 @@ def test_a_study_that_was_stopped_is_gone_on_with(tune, capsys):
         stopped = Here(stop_at=number)
         stopped.slots = 1
         assert tune(*words, engine=stopped) == 143
-    assert "stopped at 1 trials. Continue with:" in capsys.readouterr().out
+    assert "stopped after 2 of 10 trials. Continue with:" in capsys.readouterr().out
+    shown = []
+    monkeypatch.setattr(Progress, "step", lambda _, text, done, live="": shown.append((done, text)))
+    polls = iter([None])  # once the first process is seen while it runs
+    monkeypatch.setattr(Ended, "poll", lambda self: next(polls, self._code))
     last = Here()
     last.slots = 1
     assert tune(*words, engine=last) == 0
+    done, text = shown[0]  # what was done before counts, and what may follow is foreseen
+    assert done == 7 and text.startswith("7 finished, 0 waiting, at most ETA ")
     # The fifth run was the second one of trial 1, the fourth after it the third of trial 2.
     assert last.started[0] == "trial002 seed 1" and last.started[1] == "trial002 seed 2"
     assert [{**x, "folder": ""} for x in rows()] == [{**x, "folder": ""} for x in whole]
