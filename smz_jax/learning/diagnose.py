@@ -278,20 +278,31 @@ def make_check(
 
 
 def real_returns(
-    reward: np.ndarray, discount: np.ndarray, is_first: np.ndarray, gamma: float
+    reward: np.ndarray,
+    discount: np.ndarray,
+    is_first: np.ndarray,
+    gamma: float,
+    player: np.ndarray | None = None,
+    rewards: np.ndarray | None = None,
 ) -> np.ndarray:
     """The discounted return that really followed each row up to its episode's true end.
 
-    All are `[B, T]` of rows in order; so is the result, float64. It is NaN where the end is not
-    among the rows, where the episode was cut off, and in final observations.
+    All are `[B, T]` of rows in order; so is the result, float64, from each row's mover's side. It
+    is NaN where the end is not among the rows, where the episode was cut off, and in final
+    observations. Of more than two players `player` and `rewards [B, T, P]` are those of the rows,
+    and the discounts count without their sign: each seat's rewards are added up for itself.
     """
+    gains, rates = reward[..., None], discount
+    if rewards is not None:
+        gains, rates = rewards, np.abs(discount)
     final = np.pad(is_first[:, 1:].astype(np.bool_), ((0, 0), (0, 1)))
-    found = np.full(reward.shape, np.nan, np.float64)
-    after = np.full(len(reward), np.nan, np.float64)
-    for t in reversed(range(reward.shape[1])):
-        more = np.where(is_end(discount[:, t]), 0.0, gamma * discount[:, t] * after)
-        after = found[:, t] = np.where(final[:, t], np.nan, reward[:, t] + more)
-    return found
+    found = np.full(gains.shape, np.nan, np.float64)
+    after = np.full((len(gains), gains.shape[-1]), np.nan, np.float64)
+    for t in reversed(range(gains.shape[1])):
+        more = np.where(is_end(discount[:, t, None]), 0.0, gamma * rates[:, t, None] * after)
+        after = found[:, t] = np.where(final[:, t, None], np.nan, gains[:, t] + more)
+    seat = np.zeros(reward.shape, np.int64) if player is None else player
+    return np.take_along_axis(found, seat[..., None], axis=-1)[..., 0]
 
 
 def calibration(replay_state: Any, gamma: float) -> dict[str, np.ndarray]:
@@ -306,10 +317,11 @@ def calibration(replay_state: Any, gamma: float) -> dict[str, np.ndarray]:
     rows = replay_state.experience
     ring, at = rows.reward.shape[1], int(replay_state.current_index)
     order = (at + np.arange(ring)) % ring if replay_state.is_full else np.arange(at)
-    names = ("reward", "discount", "is_first", "search_value", "search_spread")
+    names = ["search_value", "search_spread", "reward", "discount", "is_first"]
+    names += ["player", "rewards"] * (rows.rewards is not None)
     fields = jax.device_get(brought_home([getattr(rows, name) for name in names]))
-    reward, discount, is_first, value, spread = (np.asarray(x)[:, order] for x in fields)
-    real = real_returns(reward, discount, is_first, gamma)
+    value, spread, reward, discount, is_first, *seats = (np.asarray(x)[:, order] for x in fields)
+    real = real_returns(reward, discount, is_first, gamma, *seats)
     known, pairs = np.isfinite(real), np.stack([value, real], axis=-1)
     cuts = np.array_split(np.arange(len(order)), CALIBRATION_PARTS)
     apart = spread[known]

@@ -93,8 +93,9 @@ def write_dataset(
 
     Each lane begins with its row `oldest`. The episodes are in the order of the lanes, so that as
     many lanes of as many rows are those rows again, where all are kept. `about` goes into the
-    metadata. With raw rewards `[lanes, T]` each episode gets its score. Games that were `left`, by
-    number, are no whole ones, though another one follows.
+    metadata. With raw rewards `[lanes, T]` each episode gets its score, of two players without them
+    too: that of who began. Games that were `left`, by number, are no whole ones, though another one
+    follows.
 
     Raises:
         ConfigError: if `out` is no new or empty folder, or Minari is not installed, or as `choose`.
@@ -116,13 +117,14 @@ def write_dataset(
     rows = rows._replace(frame=rows.frame.astype(dtype, copy=False))
     places = list(_places(np.asarray(rows.is_first), oldest))
     newest = (oldest - 1) % rows.is_first.shape[1]
-    earned = [rows.reward[x, at[:-1]] if raw is None else raw[x, at] for x, at in places]
+    takes_turns = bool((rows.discount < 0).any())
+    earned = [_earned(rows, x, at) if raw is None else raw[x, at] for x, at in places]
     scores = [float(x.sum(dtype=np.float64)) for x in earned]
     chosen = choose(scores)
     with _written(out, spaces, {OURS: {"format": FORMAT, **about}}) as file:
         for at, number in enumerate(chosen):
             group = file.create_group(f"episode_{at}")
-            if raw is not None:
+            if raw is not None or takes_turns:
                 group.attrs[SCORE] = scores[number]
             part = jax.tree.map(lambda x, i=number: x[places[i]], rows)
             if number in left or _is_part(part, is_last=places[number][1][-1] == newest):
@@ -137,6 +139,12 @@ def _places(is_first: np.ndarray, oldest: int) -> Iterator[tuple[int, np.ndarray
         ends = sorted({0, *np.flatnonzero(firsts[order]).tolist(), len(firsts)})
         for start, end in itertools.pairwise(ends):
             yield lane, order[start:end]
+
+
+def _earned(rows: Trajectory, lane: int, at: np.ndarray) -> np.ndarray:
+    """The stored rewards of a game, from the side of who moves in its first row."""
+    side = np.cumprod(np.where(rows.discount[lane, at[:-1]] < 0, -1.0, 1.0))
+    return rows.reward[lane, at[:-1]] * np.append(1.0, side)[:-1]
 
 
 def _is_part(rows: Trajectory, is_last: bool) -> bool:

@@ -10,6 +10,7 @@ from smz_jax.config.check import ConfigError
 from smz_jax.config.settings import EnvConfig
 from smz_jax.envs import Turn, check_env_id, count_players, make_env, make_spec, opponents_of
 from smz_jax.envs.turns import pig_rules
+from smz_jax.envs.turns.pig_env import throw
 from smz_jax.envs.turns.pig_rules import HOLD, ROLL
 
 GOAL = 6
@@ -223,14 +224,53 @@ def test_what_three_players_are_worth():
     np.testing.assert_allclose(pig_rules.values_of_all(rules), expected, atol=1e-4)
 
 
+def faces_of(lanes, policy, steps=400):
+    """What each throw of the games of a policy showed, by lane, game, turn and throw."""
+    env = make_env(pig(12), seed=5, num_envs=lanes)
+    step, found, place = env.reset(), {}, np.zeros((lanes, 3), int)
+    for t in range(steps):
+        actions, before = policy(t), step
+        step = env.step(actions)
+        for lane in range(lanes):
+            if before.terminated[lane]:  # its action is not played
+                place[lane] = place[lane, 0] + 1, 0, 0
+                continue
+            turns = [int(x.observation[lane].ravel()[-12:].argmax()) for x in (before, step)]
+            passed = step.player[lane] != before.player[lane]
+            if actions[lane] == ROLL and not step.terminated[lane]:
+                found[lane, *place[lane].tolist()] = 1 if passed else turns[1] - turns[0]
+            place[lane] = (
+                (place[lane] + [0, 1, 0]) * [1, 1, 0] if passed else place[lane] + [0, 0, 1]
+            )
+    env.close()
+    return found
+
+
 def test_the_same_dice_whatever_is_played():
-    """The die of a lane's step depends neither on the actions nor on the other lanes."""
-    whole, part = make_env(pig(20), seed=5, num_envs=4), make_env(pig(20), seed=5, num_envs=2)
-    first, second = whole.reset(), part.reset()
-    for _ in range(40):
-        first, second = whole.step(np.ones(4, int)), part.step(np.ones(2, int))
-        for name in ("observation", "player", "terminated"):
-            np.testing.assert_array_equal(getattr(first, name)[:2], getattr(second, name))
+    """A throw depends neither on what was played before nor on the other lanes."""
+    rng = np.random.default_rng(0)
+    bold = faces_of(4, lambda t: np.full(4, ROLL))
+    for other in (
+        faces_of(4, lambda t: rng.integers(0, 2, 4)),
+        faces_of(2, lambda t: np.full(2, ROLL)),
+    ):
+        both = bold.keys() & other.keys()
+        assert len(both) > 100 and max(game for _, game, _, _ in both) > 5
+        assert all(bold[key] == other[key] for key in both)
+
+
+def test_dice_are_fair_and_independent():
+    """Counts of the faces, and of pairs of faces of neighbours, within five standard errors."""
+    keys = np.random.default_rng(0).integers(0, 2**63, 60, dtype=np.uint64)
+    lanes, *numbers = np.indices((60, 10, 10, 10)).reshape(4, -1)
+    faces = throw(keys[lanes], np.array(numbers)).reshape(60, 10, 10, 10) - 1
+    assert set(faces.ravel().tolist()) == set(range(6))
+    for axis in range(4):
+        first, second = faces, np.roll(faces, 1, axis)
+        for shown, kinds in ((first, 6), (6 * first + second, 36)):
+            counts, chance = np.bincount(shown.ravel(), minlength=kinds), 1 / kinds
+            error = np.sqrt(faces.size * chance * (1 - chance))
+            assert np.abs(counts - faces.size * chance).max() < 5 * error
 
 
 def test_the_best_player_reads_what_is_seen():

@@ -34,6 +34,17 @@ def test_returns_by_hand():
     np.testing.assert_equal(found, [1 - 0.5 * (2 + 0.5 * 4), 2 + 0.5 * 4, 4, NAN])
 
 
+def test_returns_of_three_players_by_hand():
+    """Seats 0 and 1 pass, seat 2 moves twice and wins: each row has its own mover's return."""
+    reward, discount = [0, 0, 0.25, 1], [-1, -1, 1, 0]
+    rewards = [[0, 0, 0], [0, 0, 0], [-0.125, -0.125, 0.25], [-0.5, -0.5, 1]]
+    rows = (np.array([x], np.float32) for x in (reward, discount))
+    first, player = np.array([[True, False, False, False]]), np.array([[0, 1, 2, 2]])
+    found = real_returns(*rows, first, 0.5, player, np.array([rewards], np.float32))
+    lost = -0.125 - 0.5 * 0.5
+    np.testing.assert_equal(found.tolist(), [[0.25 * lost, 0.5 * lost, 0.25 + 0.5, 1.0]])
+
+
 def twin(reward, discount, is_first, start, gamma):
     """The return of one row by walking on from it."""
     total, factor = 0.0, 1.0
@@ -66,7 +77,7 @@ def test_parts_are_those_of_a_walk_row_by_row(total, ring):
 
     fields = ("reward", "discount", "is_first", "search_value", "search_spread")
     kept = (in_ring(x) for x in (reward, discount, is_first, value, spread))
-    experience = SimpleNamespace(**dict(zip(fields, kept, strict=True)))
+    experience = SimpleNamespace(rewards=None, **dict(zip(fields, kept, strict=True)))
     state = SimpleNamespace(
         experience=experience, current_index=np.int32(total % ring), is_full=np.bool_(total >= ring)
     )
@@ -102,6 +113,7 @@ def test_parts_are_those_of_a_walk_row_by_row(total, ring):
 def test_an_empty_replay_has_no_parts_that_are_known():
     blank = np.zeros((2, 10), np.float32)
     experience = SimpleNamespace(
+        rewards=None,
         reward=blank,
         discount=blank,
         is_first=blank > 0,

@@ -241,6 +241,23 @@ def test_worth_by_hand():
     np.testing.assert_array_equal(found, [[True, True], [True, False], [True, False]])
 
 
+def test_worth_of_three_players_by_hand():
+    """Who moves at the root (seat 1, then 2, then 0) reads its own entry of each state's values."""
+    rows = played()[0]._replace(
+        reward=np.zeros((1, 4), np.float32),
+        discount=np.array([[1, -1, -1, 1]], np.float32),
+        player=np.array([[0, 1, 2, 0]], np.int32),
+    )
+    values = jnp.array([[[2.0, -1, -1]], [[1.0, -0.5, -0.5]], [[-3.0, 4.0, -1.0]]])  # [K+1, B, P]
+    # To seat 1 the states are worth 2, -0.5 (the last entry from seat 2 on) and 4 (the second one
+    # from seat 0 on): after one step 0.5 * -0.5, after two 0.25 * 4.
+    found = [
+        worth_it(rows, values, history=1, gamma=0.5, delta=delta).tolist()
+        for delta in (0.9, 1.1, 2.2, 2.3)
+    ]
+    assert found == [[[False, False]], [[False, True]], [[False, True]], [[True, True]]]
+
+
 # --- owners that change ---------------------------------------------------------------------------
 
 

@@ -129,6 +129,22 @@ def test_scores_are_noted_and_say_what_is_kept(stored, tmp_path):
     assert [int(x["id"]) for x in kept.read()] == [0, 1]
 
 
+def test_the_score_of_two_players_is_that_of_who_began(tmp_path):
+    """Rewards are the movers': the other one's move, which wins, costs as much."""
+    rows = make_rows()
+    first = np.zeros((LANES, T), bool)
+    first[:, [0, 3]] = True  # two moves and a final observation, and so on
+    reward, discount = np.zeros((2, LANES, T), np.float32)
+    discount[:], discount[:, 1], reward[:, 1] = -1, 0, 1  # who moves second wins
+    discount[:, 4], reward[:, 3:6] = 1, [0.25, 2, 4]  # a move, and two of the other one
+    rows = rows._replace(is_first=first, reward=reward, discount=discount)
+    write_dataset(tmp_path / "turns", rows, ABOUT)
+    scores = Dataset(tmp_path / "turns").scores()
+    assert scores[::2] == [-1.0] * LANES and scores[1::2] == [0.25 - 2 - 4] * LANES
+    merge_datasets(tmp_path / "best", [Dataset(tmp_path / "turns")], lambda scores: [0])
+    assert Dataset(tmp_path / "best").scores() == [-1.0]
+
+
 @pytest.mark.parametrize("oldest", [0, 7])
 def test_whole_games_alone_are_kept(tmp_path, oldest):
     """Against a loop: begun by `is_first`, ended by the next one or by the last action."""

@@ -33,7 +33,8 @@ from smz_jax.macros.mine.table import EVIDENCE, table_size
 from smz_jax.macros.precondition.network import PreconditionHead, reset_columns
 from smz_jax.macros.precondition.quality import Tally, count, fit_temperature, forget, init_tally
 from smz_jax.macros.precondition.slots import MacroSlots, assign_slots, init_slots, slot_targets
-from smz_jax.model.steps import imagine, predict
+from smz_jax.model.steps import Judgement, imagine, predict
+from smz_jax.model.turns import by_seat, of_seat
 from smz_jax.storage.documents.macro_form import MAX_ACTIONS
 from smz_jax.types import Array, EnvSpec, MacroTable, Networks, Params, ReplaySample, Trajectory
 
@@ -124,8 +125,10 @@ def play_weights(weights: Array, exponent: float) -> Array:
 def worth_it(rows: Trajectory, values: Array, *, history: int, gamma: float, delta: float) -> Array:
     """Whether the first steps of windows were worth as much as the best action, within `delta`.
 
-    The windows `[B, W, ...]` have `history` rows before the root; `values [K+1, B]` are of the root
-    and of what was seen after each step; `gamma` is the discount of a step.
+    The windows `[B, W, ...]` have `history` rows before the root; `values [K+1, B]`, of more than
+    two players `[K+1, B, P]`, are of the root and of what was seen after each step, from the side
+    of who moves there; `gamma` is the discount of a step. Rewards count up to where the turn
+    passes, beyond which no window is judged.
 
     Returns:
         `[B, K]` bool, after each of K steps; of steps past a game's end it says nothing.
@@ -133,9 +136,19 @@ def worth_it(rows: Trajectory, values: Array, *, history: int, gamma: float, del
     steps = values.shape[0] - 1
     part = slice(history, history + steps)
     weights = gamma ** jnp.arange(steps + 1, dtype=jnp.float32)
+    discount = rows.discount[:, part]
+    if rows.player is not None:  # what each state is worth to who moved at the root
+        mover = rows.player[:, history : history + steps + 1].T
+        values = of_seat(by_seat(values, mover), jnp.broadcast_to(mover[0], mover.shape))
+        discount = jnp.abs(discount)
     gained = jnp.cumsum(rows.reward[:, part] * weights[:-1], axis=1)
-    after = weights[1:] * rows.discount[:, part] * values[1:].T
+    after = weights[1:] * discount * values[1:].T
     return gained + after >= values[0][:, None] - delta
+
+
+def _worths(judged: Judgement) -> Array:
+    """Values `[B]`, of more than two players `[B, P]` from who moves on."""
+    return judged.value if judged.values is None else judged.values
 
 
 def uncertain(
@@ -202,7 +215,7 @@ def make_head_update(
             bucket = assign_buckets(known.buckets, root)
         if settings.head_learning_rate == 0:
             return state
-        values = jax.lax.map(lambda x: predict(networks, params, x).value, embeddings)
+        values = jax.lax.map(lambda x: _worths(predict(networks, params, x)), embeddings)
         worth = worth_it(sample.rows, values, history=history, **rates)
         relevant, target = slot_targets(state.slots, trials, worth, settings)
         apart = held_out(sample, history)[:, None]
