@@ -31,11 +31,10 @@ from smz_jax.config.process import run_main
 def evaluate(request: EvaluateRequest) -> int:
     """Plays, prints the score, and writes the numbers; raises ConfigError in one line."""
     env = check_folder(request.folder, request.checkpoint).env
-    from smz_jax.envs import check_opponent, count_players
+    from smz_jax.envs import check_opponent, check_two_players
 
-    suite, players = env.suite, count_players(env)
     if request.opponent is not None:
-        require(players == 2, "opponent", request.opponent, f"left out in {env.id}, for one player")
+        check_two_players(env, "opponent", request.opponent)
         check_opponent(env, request.opponent)
     if request.ladder:
         return climb(request)
@@ -43,8 +42,8 @@ def evaluate(request: EvaluateRequest) -> int:
         require(env.id == "connect_four", "positions", env.id, "left out but for connect_four")
         require(env.frame_stack == 1, "env.frame_stack", env.frame_stack, "1 for --positions")
         return solve(request)
-    sticky, allowed = request.sticky_prob, f"left out in suite {suite}: only Atari has them"
-    require(sticky is None or suite == "atari", "sticky_prob", sticky, allowed)
+    sticky, allowed = request.sticky_prob, f"left out in suite {env.suite}: only Atari has them"
+    require(sticky is None or env.suite == "atari", "sticky_prob", sticky, allowed)
     import smz_jax
     from smz_jax.storage.estimate import Estimate
 

@@ -26,7 +26,7 @@ import contextlib
 import sys
 
 from smz_jax.analysis.requests import PlayRequest, check_folder
-from smz_jax.config.check import ConfigError, require
+from smz_jax.config.check import ConfigError
 from smz_jax.config.cli import tool
 from smz_jax.config.process import run_main
 
@@ -38,10 +38,10 @@ def play(request: PlayRequest) -> int:
         ConfigError: in one line, if an argument or the folder cannot be used.
     """
     env = check_folder(request.folder, request.checkpoint).env
-    from smz_jax.envs import count_players
+    from smz_jax.envs import check_two_players
 
-    fits = request.against is None or count_players(env) == 2
-    require(fits, "against", request.against, f"left out in {env.id}, for one player")
+    if request.against is not None:
+        check_two_players(env, "against", request.against)
     if request.out is not None:
         from smz_jax.analysis.play.video import check_video
 

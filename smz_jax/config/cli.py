@@ -318,8 +318,11 @@ def invoke(
         from_file = {**read_file(saved), **from_file}
         preset = _saved_preset(saved)
     chosen = VALIDATION_PRESET if preset is None else preset
+    config = resolve(experiment, chosen, from_file, flags)
+    if experiment.check is not None:
+        experiment.check(config)
     return Invocation(
-        config=resolve(experiment, chosen, from_file, flags),
+        config=config,
         preset=preset,
         run_dir=wanted.run_dir,
         resume=wanted.resume,

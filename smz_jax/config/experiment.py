@@ -49,6 +49,8 @@ class Experiment:
     """Score and time of a run at the preset laptop, as measured; empty: not measured."""
     over: Mapping[str, Any] = field(default_factory=dict)
     """Dotted settings over the presets; file and flags win."""
+    check: Callable[[Config], None] | None = None
+    """Raises ConfigError where settings do not fit it; called before JAX loads."""
     on_check: Callable[[Any, Any], dict[str, float]] | None = None
     """`(Parts, RunState) -> metrics`, called at each check of the model; they go into the same row
     of metrics.jsonl."""

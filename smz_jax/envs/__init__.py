@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from smz_jax.types import EnvSpec, Timestep
 
 __all__ = ["SUITES", "GameFault", "OpenGame", "RestingEnv", "VectorEnv", "check_actions"]
-__all__ += ["check_env_id", "check_opponent", "count_players", "make_env", "make_spec", "open_game"]
-__all__ += ["OpponentFault", "Playable", "Turn", "open_playable", "opponents_of"]
+__all__ += ["check_env_id", "check_opponent", "check_two_players", "count_players", "make_env"]
+__all__ += ["OpponentFault", "Playable", "Turn", "make_spec", "open_game", "open_playable"]
+__all__ += ["opponents_of"]
 
 
 SUITES = {
@@ -59,6 +60,13 @@ def count_players(config: EnvConfig) -> int:
     """How many play the game of `config`; JAX is not loaded for it."""
     suite = importlib.import_module(SUITES[config.suite][0])
     return suite.count_players(config) if hasattr(suite, "count_players") else 1
+
+
+def check_two_players(config: EnvConfig, name: str, value: str) -> None:
+    """Raises ConfigError in one line, for the flag of that name, where not two play the game."""
+    players = count_players(config)
+    allowed = f"left out in {config.id}: it is for two players, and this game has {players}"
+    require(players == 2, name, value, allowed)
 
 
 def opponents_of(config: EnvConfig) -> dict[str, Contender]:

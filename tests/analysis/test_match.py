@@ -1,15 +1,17 @@
 """A person against a model, with scripted lines: Pig and tic-tac-toe by rule, what is typed."""
 
 import contextlib
+import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from experiments import evaluate, play
 from smz_jax.analysis.person import match
 from smz_jax.analysis.person.match import backgammon_text, pig_text, play_match
-from smz_jax.analysis.requests import PlayRequest
+from smz_jax.analysis.requests import EvaluateRequest, PlayRequest
 from smz_jax.config.check import ConfigError
 from smz_jax.config.settings import Config, EnvConfig
 from smz_jax.envs import make_env
@@ -29,7 +31,10 @@ class Lowest:
 
 
 def at_the_board(monkeypatch, env, typed, games=1):
-    """Plays what is typed, and nothing after it; gives the results and all that was shown."""
+    """Plays what is typed, and nothing after it; gives the results and all that was shown.
+
+    A line of bytes cannot be decoded.
+    """
     shown, lines = [], iter(typed)
 
     @contextlib.contextmanager
@@ -41,7 +46,8 @@ def at_the_board(monkeypatch, env, typed, games=1):
     def ask(prompt):
         shown.append(prompt)
         try:
-            return next(lines)
+            line = next(lines)
+            return line if isinstance(line, str) else str(line, "utf-8")
         except StopIteration:
             raise EOFError from None
 
@@ -60,7 +66,8 @@ def test_the_person_begins_and_then_the_model(monkeypatch):
     assert "'0' is not allowed here" in shown and "allowed: 2, 3, 5, 7, 8" in shown
     assert "game 1: you win, +1" in shown and "game 2: you lose, -1" in shown
     assert "the model plays 0 (it expects +0.50)" in shown
-    assert "game 2: the model begins" in shown
+    assert "game 1: you begin, your pieces are A" in shown
+    assert "game 2: the model begins, your pieces are B" in shown
     # The person is A in the first game, B in the second, from its own side the same all the time.
     assert "B..\n...\nA.." in shown and "A..\n...\n..." in shown
 
@@ -69,6 +76,19 @@ def test_the_person_begins_and_then_the_model(monkeypatch):
 def test_a_person_may_end_it(monkeypatch, typed):
     scores, shown = at_the_board(monkeypatch, TIC_TAC_TOE, typed)
     assert scores == [] and shown.endswith("ended")
+
+
+def test_a_game_that_is_cut_off_has_no_result(monkeypatch):
+    short = dataclasses.replace(TIC_TAC_TOE, max_episode_steps=2)
+    scores, shown = at_the_board(monkeypatch, short, ["6", "5"], games=2)
+    assert scores == [] and "a draw" not in shown
+    assert "game 1: cut off by the time limit, no result" in shown
+    assert "game 2: cut off by the time limit, no result" in shown
+
+
+def test_bytes_that_are_no_text_are_a_wrong_move(monkeypatch):
+    scores, shown = at_the_board(monkeypatch, TIC_TAC_TOE, [b"\xff", "6", "4", "2"])
+    assert scores == [1.0] and shown.count("what was typed is no text") == 1
 
 
 def test_pig_in_words(monkeypatch):
@@ -92,8 +112,17 @@ def test_a_board_of_backgammon_in_words():
 
 
 def test_what_does_not_go_together_is_a_line(monkeypatch):
-    with pytest.raises(ConfigError, match="for one player"):
+    with pytest.raises(ConfigError, match="for two players, and this game has 1"):
         at_the_board(monkeypatch, EnvConfig(suite="pgx", id="2048", frame_stack=1), [])
+    three = dataclasses.replace(PIG, kwargs='{"goal": 20, "players": 3}')
+    for module in (evaluate, play):
+        monkeypatch.setattr(module, "check_folder", lambda *_: Config(env=three))
+    for call in (
+        lambda: evaluate.evaluate(EvaluateRequest(Path(), opponent="random")),
+        lambda: play.play(PlayRequest(Path(), against="me")),
+    ):
+        with pytest.raises(ConfigError, match="for two players, and this game has 3"):
+            call()
     for name, value in {"terminal": True, "fps": 2.0}.items():
         with pytest.raises(ConfigError, match="left out with --against"):
             PlayRequest(Path(), against="me", **{name: value})  # type: ignore

@@ -5,8 +5,10 @@ import functools
 import numpy as np
 import pytest
 
+from experiments.board import EXPERIMENT
 from smz_jax.acting.agent import make_random_policy
 from smz_jax.config.check import ConfigError
+from smz_jax.config.cli import parse
 from smz_jax.config.settings import EnvConfig
 from smz_jax.envs import Turn, check_env_id, count_players, make_env, make_spec, opponents_of
 from smz_jax.envs.pgx import board_players
@@ -157,6 +159,16 @@ def test_other_games_are_refused(env_id, message):
     with pytest.raises(ConfigError, match=message):
         check_env_id(board(env_id))
     assert count_players(board("backgammon")) == 2 and count_players(board("2048")) == 1
+
+
+def test_the_experiment_of_boards_is_for_two_players():
+    for env_id, message in (
+        ("2048", "env.id = '2048' .* a board for two players, .*; experiments.twenty48 plays 2048"),
+        ("othelo", "did you mean othello"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            parse(["--env.id", env_id], EXPERIMENT)
+    assert parse(["--env.id", "hex"], EXPERIMENT).config.env.id == "hex"
 
 
 def test_a_game_says_whether_it_has_dice():

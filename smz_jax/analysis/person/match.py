@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 import numpy as np
 
+from smz_jax.analysis.play.boards import Layout, layout_of
 from smz_jax.analysis.play.moments import Player, open_player
 from smz_jax.analysis.play.scenes import make_scene
 from smz_jax.analysis.requests import PlayRequest
-from smz_jax.config.check import require
 from smz_jax.config.settings import EnvConfig
-from smz_jax.envs import count_players
+from smz_jax.envs import check_two_players
 from smz_jax.storage.export import Exported
 from smz_jax.types import EnvSpec, Timestep
 
@@ -43,7 +43,7 @@ def play_match(
         ConfigError: in one line, if the game is not one of two players.
     """
     env = model.config.env
-    require(count_players(env) == 2, "against", "me", f"left out in {env.id}, for one player")
+    check_two_players(env, "against", "me")
     scores: list[float] = []
     with open_player(model, request.seed, request.max_steps) as player:
         spec = player.game.env.spec
@@ -51,9 +51,12 @@ def play_match(
         draw = make_drawing(env, spec)
         try:
             for game in range(request.games):
-                score = _one_game(player, game, draw, ask, tell)
-                scores.append(score)
-                tell(f"game {game + 1}: {RESULTS[int(np.sign(score))]}, {score:+g}")
+                score = _one_game(player, game, draw, layout_of(env), ask, tell)
+                result = "cut off by the time limit, no result"
+                if score is not None:
+                    scores.append(score)
+                    result = f"{RESULTS[int(np.sign(score))]}, {score:+g}"
+                tell(f"game {game + 1}: {result}")
         except EOFError:
             tell("ended")
     return scores
@@ -63,14 +66,17 @@ def _one_game(
     player: Player,
     game: int,
     draw: Draw,
+    layout: Layout | None,
     ask: Callable[[str], str],
     tell: Callable[[str], None],
-) -> float:
-    """The person's result of a game; raises EOFError where the person ends it."""
+) -> float | None:
+    """The person's result of a game, None: it was cut off; raises EOFError where they end it."""
     env, seat = player.game.env, game % 2
     names, score, count = env.spec.action_names, 0.0, 0
     now = env.reset() if game == 0 else env.step(np.zeros(1, np.int32))
-    tell(f"game {game + 1}: {'you begin' if seat == 0 else 'the model begins'}")
+    begins = "you begin" if seat == 0 else "the model begins"
+    yours = f", your pieces are {' '.join(layout.names(seat))}" if layout else ""
+    tell(f"game {game + 1}: {begins}{yours}")
     while not now.game_over[0]:
         valid = np.flatnonzero(now.invalid_actions[0] == 0)
         if now.player[0] == seat:
@@ -88,6 +94,8 @@ def _one_game(
             tell(f"the model plays {names[action]} (it expects {value:+.2f})")
         now, count = env.step(np.array([action], np.int32)), count + 1
         score += float(now.raw_reward[0])
+    if now.truncated[0]:
+        return None
     return score if seat == 0 else 0.0 - score
 
 
@@ -101,7 +109,11 @@ def _chosen(
     allowed = [names[x] for x in valid]
     shown = ", ".join(allowed[:SHOWN]) + ", ..." * (len(allowed) > SHOWN)
     while True:
-        typed = ask(f"your move ({shown}): ").strip().lower()
+        try:
+            typed = ask(f"your move ({shown}): ").strip().lower()
+        except UnicodeDecodeError:
+            tell("what was typed is no text")
+            continue
         if typed in ("q", "quit"):
             raise EOFError
         found = [x for x in valid if names[x].lower() == typed]

@@ -2,11 +2,13 @@
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from smz_jax.analysis.play.boards import Layout, board_text, layout_of, read_position
 from smz_jax.analysis.play.moments import MacroProgress, Moment
 from smz_jax.config.settings import EnvConfig
 from smz_jax.types import EnvSpec, Space, Timestep
@@ -22,6 +24,8 @@ BASE_COLOURS = (
 )
 """Okabe and Ito's colours and a few more, for the planes of a board."""
 
+NOTE = 320
+"""Pixels of the width of a board with a line below it, at least."""
 WIDTH, MARGIN, LEAST_HEIGHT = 260, 14, 360
 """Pixels of the panel."""
 REMEMBERED = 120
@@ -49,6 +53,8 @@ def make_scene(config: EnvConfig, spec: EnvSpec, screen: Callable[[], np.ndarray
     axes = len(spec.frame_shape)
     if config.suite == "grid":
         drawn = _grid_scene(config)
+    elif layout := layout_of(config):
+        drawn = _board_scene(layout)
     elif axes == 3:
         drawn = Scene(_tiles, _tiles_text) if config.id == "2048" else Scene(_planes, _planes_text)
     else:
@@ -143,30 +149,54 @@ def _tiles_text(timestep: Timestep) -> str:
     )
 
 
+def _board_scene(layout: Layout) -> Scene:
+    """A board of two players: each piece in its owner's colour."""
+
+    def picture(timestep: Timestep) -> Image.Image:
+        names, owners, note = read_position(layout, timestep)
+        image = _cells(owners)
+        draw, side = ImageDraw.Draw(image), image.width / owners.shape[1]
+        font = ImageFont.load_default(side * 0.5)
+        for (row, column), name in np.ndenumerate(names):
+            if len(layout.pieces) > 1:  # else the colour tells all
+                place = side * (column + 0.5), side * (row + 0.5)
+                draw.text(place, str(name), BACKGROUND, font, "mm")
+        if not note:
+            return image
+        noted = Image.new("RGB", (max(image.width, NOTE), image.height + 24), BACKGROUND)
+        noted.paste(image)
+        ImageDraw.Draw(noted).text((4, image.height + 4), note, INK, ImageFont.load_default(13))
+        return noted
+
+    return Scene(picture, partial(board_text, layout))
+
+
 def _last_planes(timestep: Timestep) -> np.ndarray:
-    """Of each cell of a board `[H, W]`: the last plane that is set, -1 where none is.
+    """Of each cell `[H, W]`: the last plane that is set there, -1 where none is.
 
-    Of two planes, who moves has the first one: the second player's are turned round, so that each
-    player's pieces look alike all the time.
+    A plane with the same number everywhere says nothing of a cell, and is left out.
     """
-    planes = _newest(timestep) > 0
-    if planes.shape[-1] == 2 and timestep.player[0] == 1:
-        planes = planes[..., ::-1]
-    return np.where(planes, np.arange(planes.shape[-1]), -1).max(axis=-1)
+    planes = _newest(timestep)
+    is_set = (planes > 0) & (planes != planes[:1, :1]).any(axis=(0, 1))
+    return np.where(is_set, np.arange(planes.shape[-1]), -1).max(axis=-1)
 
 
-def _planes(timestep: Timestep) -> Image.Image:
-    """A board of planes: each cell in the colour of its last plane that is set."""
-    last = _last_planes(timestep)
+def _cells(kinds: np.ndarray) -> Image.Image:
+    """Cells `[H, W]` in the colours of their kinds, -1 as the background."""
     colours = np.array([*BASE_COLOURS, BACKGROUND], np.uint8)
-    image = _enlarged(Image.fromarray(colours[np.where(last < 0, -1, last % len(BASE_COLOURS))]))
-    draw, (height, width) = ImageDraw.Draw(image), last.shape
+    image = _enlarged(Image.fromarray(colours[np.where(kinds < 0, -1, kinds % len(BASE_COLOURS))]))
+    draw, (height, width) = ImageDraw.Draw(image), kinds.shape
     for row, column in np.ndindex(height, width):
         left, top = column * image.width // width, row * image.height // height
         draw.rectangle(
             (left, top, left + image.width // width, top + image.height // height), None, EDGE
         )
     return image
+
+
+def _planes(timestep: Timestep) -> Image.Image:
+    """A frame of planes: each cell in the colour of its last plane that is set."""
+    return _cells(_last_planes(timestep))
 
 
 def _planes_text(timestep: Timestep) -> str:
