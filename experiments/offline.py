@@ -24,6 +24,9 @@ from smz_jax.run.launch import launch
 DESCRIPTION = "Stochastic MuZero from a dataset: searches what was stored anew and learns from it."
 EXPERIMENT = Experiment("offline", "gym", description=DESCRIPTION)
 """As far as it is known without a dataset."""
+CUT_BELOW = 0.5
+"""`learner.cut_below` but in Atari: what was played, perhaps at random, is not what values are to
+be of."""
 
 
 @functools.cache  # a sweep asks for each of its runs, and a dataset's sums are verified each time
@@ -38,9 +41,11 @@ def suited(path: Path, keep: str = ALL, named: str | None = None) -> Experiment:
     dataset, kept = Dataset(path), read_keep(keep)
     if keep != ALL:
         dataset.keep(kept)
-    over = {"dataset": str(path), "replay.capacity": dataset.rows}
+    over: dict[str, Any] = {"dataset": str(path), "replay.capacity": dataset.rows}
     over["replay.min_size"] = dataset.rows
     settings, base = dataset.about.get("env") or {}, {}
+    if settings.get("suite") != "atari":
+        over["learner.cut_below"] = CUT_BELOW
     game = settings.get("id") if dataset.about else game_of(dataset.metadata.get("env_spec"))
     allowed = "given with --env.id: a dataset may not name a module to be imported"
     is_named = ":" not in str(game) or named == game

@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 
 from experiments import dataset as tool
+from experiments.offline import experiment_of
 from smz_jax.analysis.recording import read_replay
 from smz_jax.config.check import ConfigError
+from smz_jax.config.cli import parse
 from smz_jax.storage.dataset import INFOS, Dataset
+from smz_jax.storage.run_dir import read_config
 
 pytest.importorskip("minari")
 
@@ -41,6 +44,17 @@ def test_the_replay_of_a_run_is_in_its_dataset(tiny_run, tmp_path, typed, capsys
     with pytest.raises(ConfigError, match=r"what is kept = 'min_score 1000\.0' is"):
         typed("merge", tmp_path / "b", "--out", tmp_path / "d", "--min_score", "1000")
     assert not (tmp_path / "d").exists()
+
+
+def test_offline_takes_the_settings_of_its_dataset(tiny_run, tmp_path, typed):
+    typed("export", tiny_run, "--out", tmp_path / "a")
+    words = ["--dataset", str(tmp_path / "a"), "--preset", "tiny"]
+    config = parse(words, experiment_of(words)).config
+    assert config.env == read_config(tiny_run).env
+    assert config.replay.capacity == Dataset(tmp_path / "a").rows
+    assert config.learner.cut_below == 0.5  # what was played at random counts no further
+    words += ["--learner.cut_below", "0"]
+    assert parse(words, experiment_of(words)).config.learner.cut_below == 0.0
 
 
 @pytest.mark.parametrize(
