@@ -9,7 +9,7 @@ from smz_jax.envs.protocol import GameFault
 
 
 class OpponentFault(GameFault):
-    """A program from outside is missing, died twice, or answers what is no move."""
+    """A program from outside is missing, or failed again when it was started anew."""
 
 
 class Turn(NamedTuple):

@@ -20,7 +20,7 @@ from smz_jax.envs.pgx.gnubg import Gnubg, actions_of, find_program, parse, quest
 CONFIG = EnvConfig(suite="pgx", id="backgammon", frame_stack=1)
 START = [2, 0, 0, 0, 0, -5, 0, -3, 0, 0, 0, 5, -5, 0, 0, 0, 3, 0, 5, 0, 0, 0, 0, -2]
 FAKE = """#!{python}
-import pathlib, socket, sys
+import pathlib, socket, sys, time
 folder = pathlib.Path(__file__).parent
 starts = folder / "starts"
 count = len(starts.read_text()) if starts.exists() else 0
@@ -38,7 +38,11 @@ lines = server.accept()[0].makefile("rw")
 for line in lines:
     if answer == "DIES":
         break
-    if answer != "SILENT":
+    if answer == "SLOW":
+        for letter in "8/5 6/5 \\n":  # each of them within the time for all
+            time.sleep(0.2)
+            print(letter, end="", file=lines, flush=True)
+    elif answer != "SILENT":
         print(answer, file=lines, flush=True)
 """
 
@@ -104,7 +108,9 @@ def test_a_turn_is_played_step_by_step(fake):
     assert starts.read_text() == "x"
 
 
-@pytest.mark.parametrize("first", ["DIES", "ENDS", "SILENT", "Error: what?"])
+@pytest.mark.parametrize(
+    "first", ["DIES", "ENDS", "SILENT", "SLOW", "Error: what?", "3/2 3/2", "", "24/24"]
+)
 def test_a_program_that_fails_is_started_anew_once(fake, first):
     opponent, starts = fake(first, "8/5 6/5 ")
     assert opponent.act(roll(3, 1)).tolist() == [6 * (2 + 16) + 2] and starts.read_text() == "xx"
@@ -115,6 +121,7 @@ def test_a_program_that_fails_is_started_anew_once(fake, first):
     [
         *(("DIES", "closed"), ("ENDS", "exit code 3"), ("SILENT", "timed out")),
         *(("no", "answered 'no'"), ("8/5 " * 400, "1000 letters has no end")),
+        *(("SLOW", "timed out"), ("24/18 13/11 ", "no move in pgx's rules: .*24, 18")),
     ],
 )
 def test_then_it_ends_in_a_line(fake, answer, what):
@@ -124,10 +131,20 @@ def test_then_it_ends_in_a_line(fake, answer, what):
     assert starts.read_text() == "xx" and len(str(fault.value).splitlines()) == 1
 
 
-def test_a_move_that_the_rules_do_not_have_is_a_fault(fake):
-    opponent, _ = fake("24/18 13/11 ")
-    with pytest.raises(OpponentFault, match="no move in pgx's rules"):
-        opponent.act(roll(3, 1))
+@pytest.mark.parametrize("second", ["8/5 6/5 ", "8/5 24/18 "])
+def test_a_second_step_that_cannot_be_played_is_asked_for_anew(fake, second):
+    opponent, starts = fake("8/5 3/2 ", second)
+    turn = roll(3, 1)
+    assert opponent.act(turn).tolist() == [6 * (2 + 16) + 2] and starts.read_text() == "x"
+    counts = counts_of(turn.frames)
+    counts[0, 28 + 2] = 0  # the 3 is played
+    rest = turn._replace(frames=np.stack([frame_of(counts[0])]))
+    if second == "8/5 6/5 ":
+        assert opponent.act(rest).tolist() == [6 * (2 + 18)]
+    else:
+        with pytest.raises(OpponentFault, match="no move in pgx's rules"):
+            opponent.act(rest)
+    assert starts.read_text() == "xx" and opponent.asked == 1
 
 
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs util-linux")

@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,6 +27,8 @@ PLACES = (Path("/usr/games/gnubg"), Path("/usr/local/bin/gnubg"))
 HOW_TO = "GNU Backgammon is not installed: run `apt install gnubg`"
 START_SECONDS, ANSWER_SECONDS = 30.0, 60.0
 """It loads its networks first; at 2 plies a move takes 0.15 s on average."""
+LONGEST = 1000
+"""Letters of an answer."""
 SETUP = """\
 set rng mersenne
 set seed {seed}
@@ -99,7 +101,6 @@ class Process:
         except OSError:
             self.close()
             raise
-        self._lines = self._socket.makefile("rw", encoding="ascii", errors="replace")
 
     def _connect(self, place: Path) -> None:
         end = time.monotonic() + START_SECONDS
@@ -118,15 +119,19 @@ class Process:
         """Its answer to a line, without the end of the line.
 
         Raises:
-            OSError: if it died, or did not answer in time.
+            OSError: if it died, or its whole answer did not come in time.
         """
-        self._lines.write(line + "\n")
-        self._lines.flush()
-        answer = self._lines.readline(1000)
-        if not answer.endswith("\n"):
-            reason = f"its answer of {len(answer)} letters has no end" if answer else ""
-            raise OSError(reason or "it closed the connection")
-        return answer[:-1]
+        end, answer = time.monotonic() + ANSWER_SECONDS, b""
+        self._socket.settimeout(ANSWER_SECONDS)
+        self._socket.sendall(f"{line}\n".encode("ascii"))
+        while b"\n" not in answer:
+            self._socket.settimeout(max(end - time.monotonic(), 1e-3))  # 0 would be not to wait
+            more = self._socket.recv(LONGEST - len(answer))
+            if not more:  # closed, or full
+                reason = f"its answer of {len(answer)} letters has no end" if answer else ""
+                raise OSError(reason or "it closed the connection")
+            answer += more
+        return answer.decode("ascii", "replace").partition("\n")[0]
 
     def close(self) -> None:
         """Ends the program, and removes its folder; may be called twice."""
@@ -137,6 +142,14 @@ class Process:
         self._folder.cleanup()
 
 
+class Asked(NamedTuple):
+    """A turn that is being played; the lists change with its steps."""
+
+    line: str  # that was asked
+    played: list[tuple[int, int]]
+    left: list[tuple[int, int]]
+
+
 class Gnubg:
     """GNU Backgammon; see `Opponent`. It is started at its first move."""
 
@@ -145,7 +158,7 @@ class Gnubg:
         self._program = program or find_program()
         self._setup = SETUP.replace("{plies}", str(plies)).replace("{seed}", str(seed % 2**31))
         self._process: Process | None = None
-        self._left: dict[int, list[tuple[int, int]]] = {}  # steps of the turn, by lane
+        self._turns: dict[int, Asked] = {}  # by lane
         self.asked = 0
         """Turns so far."""
 
@@ -156,50 +169,59 @@ class Gnubg:
             turn.lanes.tolist(), counts_of(turn.frames), turn.invalid, strict=True
         ):
             dice = counts[POINTS + 4 :]
-            if dice.sum() == 4 or (dice == 1).sum() == 2:  # a roll, of which nothing is played
-                self._left[lane] = self._answer(question(counts))
-            actions.append(self._next(lane, invalid == 0))
+            is_new = dice.sum() == 4 or (dice == 1).sum() == 2  # a roll, of which nothing is played
+            if is_new:
+                self._turns[lane] = Asked(question(counts), [], [])
+                self.asked += 1
+            actions.append(self._next(self._turns[lane], invalid == 0, is_new))
         return np.array(actions, np.int32)
 
-    def _next(self, lane: int, valid: np.ndarray) -> int:
-        """The first step of the turn that can be played now; to skip where there is nothing else.
+    def _next(self, turn: Asked, valid: np.ndarray, is_new: bool) -> int:
+        """The first step of a turn that can be played now; to skip where there is nothing else.
 
-        Raises:
-            OpponentFault: in one line, if none of the steps is valid.
-        """
-        steps = self._left.get(lane, [])
-        if valid[0] and not steps:
-            return 0
-        for at, step in enumerate(steps):
-            for action in actions_of(step):
-                if valid[action]:
-                    self._left[lane] = steps[:at] + steps[at + 1 :]
-                    return action
-        raise OpponentFault(f"gnubg answered what is no move in pgx's rules: {steps}")
-
-    def _answer(self, line: str) -> list[tuple[int, int]]:
-        """The steps that it answers to a line; it is started anew once if it fails.
+        The program is started anew once, and asked for the turn again, where it fails, or none of
+        its steps can be played.
 
         Raises:
             OpponentFault: in one line, if it is missing, or fails again.
         """
         if self._program is None:
             raise OpponentFault(HOW_TO)
-        self.asked += 1
         why = ""
-        for _ in range(2):
+        for attempt in range(2):
             try:
-                self._process = self._process or Process(self._program, self._setup)
-                answer = self._process.ask(line)
+                if is_new or attempt:
+                    turn.left[:] = self._answer(turn.line)
+                    for step in turn.played:
+                        if step in turn.left:
+                            turn.left.remove(step)
             except OSError as error:
                 why = str(error) or type(error).__name__
             else:
-                steps = parse(answer)
-                if steps is not None:
-                    return steps
-                why = f"it answered {answer[:60]!r}"
+                if valid[0] and not turn.left:
+                    return 0
+                can = ((x, step) for step in turn.left for x in actions_of(step) if valid[x])
+                if found := next(can, None):
+                    turn.left.remove(found[1])
+                    turn.played.append(found[1])
+                    return found[0]
+                why = f"it answered what is no move in pgx's rules: {turn.played + turn.left}"
             self.close()
         raise OpponentFault(f"gnubg ({self._program}) failed twice: {why}")
+
+    def _answer(self, line: str) -> list[tuple[int, int]]:
+        """The steps that it answers to a line; it is started if it does not run.
+
+        Raises:
+            OSError: if it cannot be started, fails, or answers what are no steps.
+        """
+        assert self._program is not None
+        self._process = self._process or Process(self._program, self._setup)
+        answer = self._process.ask(line)
+        steps = parse(answer)
+        if steps is None:
+            raise OSError(f"it answered {answer[:60]!r}")
+        return steps
 
     def close(self) -> None:
         """Ends the program; see `Opponent.close`."""
