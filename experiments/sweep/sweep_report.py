@@ -95,6 +95,8 @@ def make_report(sweep: Sweep, jobs: Sequence[Job], failed: Sequence[str] = ()) -
                 problems.append(str(error))
                 state = "unreadable"
             trials.append(_trial(job, run, state))
+            if run and trials[-1]["score"] is None:
+                problems.append(f"{job.name} has no final score")
             if run:
                 runs.setdefault(job.variant.module, []).append(run)
         rows.append(Row(label, settings, trials, runs))
@@ -110,7 +112,8 @@ def make_report(sweep: Sweep, jobs: Sequence[Job], failed: Sequence[str] = ()) -
 
 def _trial(job: Job, run: RunData | None, state: str) -> dict[str, Any]:
     """A line of sweep.csv."""
-    score, summary = run and run.evaluation(), run.summary if run else {}
+    summary = run.summary if run else {}
+    score = read_estimate(summary.get("evaluation"))  # an opponent may have left it out
     cpu, wall = run and run.last("cpu_seconds"), summary.get("seconds_total")
     return {
         "variant": job.variant.label,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from smz_jax.config.check import ConfigError, require
+from smz_jax.config.check import require
 from smz_jax.config.settings import EnvConfig
 from smz_jax.envs.opponents import Contender, OpponentFault, Turn
 from smz_jax.envs.protocol import (
@@ -76,13 +76,18 @@ def opponents_of(config: EnvConfig) -> dict[str, Contender]:
 
 
 def check_opponent(config: EnvConfig, name: str) -> None:
-    """Raises ConfigError in one line where nobody of that name can play against the agent."""
+    """Checks that somebody of that name can play against the agent.
+
+    Raises:
+        ConfigError: in one line, if the game has nobody of that name.
+        OpponentFault: in one line, if it is not installed.
+    """
     if name != "random":
         found = opponents_of(config)
         known = ("random", *found)
         require(name in known, "eval.opponent", name, f"one of {', '.join(known)} in {config.id}")
         if found[name].missing:
-            raise ConfigError(f"eval.opponent = {name!r}: {found[name].missing}")
+            raise OpponentFault(f"eval.opponent = {name!r}: {found[name].missing}")
 
 
 def _games_of(config: EnvConfig) -> Any:

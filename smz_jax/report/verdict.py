@@ -151,6 +151,8 @@ def _warnings(run: RunData) -> Iterator[str]:
         yield prefixes
     if run.library and run.can_have_macros and (gate := closed_gate(run.library)):
         yield f"No macro is sound. The gate that closed: {gate}."
+    if fault := run.summary.get("opponent_fault"):
+        yield f"{fault[0].upper()}{fault[1:]}."
     found = run.summary.get("evaluation") or {}
     names = ("cut_share", "search_faults", "games", "distinct")
     cut, faults, games, distinct = map(found.get, names)

@@ -29,9 +29,10 @@ class Outcome(NamedTuple):
     signal_number: int | None  # what stopped it
     saved: bool  # the last checkpoint could be written
     fault: str | None  # why the run stopped by itself
-    evaluation: dict[str, Any] | None  # this and the next two as `evaluate_and_save.FinalScores`
+    evaluation: dict[str, Any] | None  # this and the next three as `evaluate_and_save.FinalScores`
     evaluation_greedy: dict[str, Any] | None
     evaluation_sticky: dict[str, Any] | None
+    opponent_fault: str | None
     baselines: dict[str, Any] | None
     model_check: dict[str, Any]  # of the last parameters, as `evaluate_and_save.check`
     findings: dict[str, Any]  # what the experiment's own `on_finish` gave
@@ -67,14 +68,14 @@ def conclude(session: evaluate_and_save.Session, state: RunState, fault: str | N
             fault = str(error)
         session = session.follow()
         hook, folder = session.on_finish, session.run_dir
-        if scores.evaluation is not None and hook and not (stop or alone(session.lost)):
+        if played(scores) and hook and not (stop or alone(session.lost)):
             with parts.timers("evaluation"):
                 findings = evaluate_and_save.by_hook(lambda x: hook(parts, x, folder), state)
     writer.close()
     parts.source.close()
     return Outcome(
         run_dir=session.run_dir,
-        finished=scores.evaluation is not None and not stop,
+        finished=played(scores) and not stop,
         signal_number=stop.number,
         saved=saved,
         fault=fault,
@@ -88,6 +89,11 @@ def conclude(session: evaluate_and_save.Session, state: RunState, fault: str | N
         env_steps=env_steps,
         learner_steps=int(state.train.step),
     )
+
+
+def played(scores: evaluate_and_save.FinalScores) -> bool:
+    """Whether there is a score, or none because of the opponent: a run is whole without it."""
+    return scores.evaluation is not None or scores.opponent_fault is not None
 
 
 def finish(invocation: Invocation, outcome: Outcome) -> int:
@@ -152,6 +158,7 @@ def summarise_run(invocation: Invocation, run_dir: Path, outcome: Outcome) -> di
         "evaluation": outcome.evaluation,
         "evaluation_greedy": outcome.evaluation_greedy,
         "evaluation_sticky": outcome.evaluation_sticky,
+        "opponent_fault": outcome.opponent_fault,
         "baselines": outcome.baselines,
         "macros": outcome.library["stats"],
         "model_check": outcome.model_check,
@@ -187,6 +194,8 @@ def format_summary(summary: Mapping[str, Any], config: Config) -> str:
                 f"{result['distinct']} different, "
                 f"{result['cut_share']:.0%} cut off at {config.eval.max_steps:,} steps"
             )
+    if fault := summary["opponent_fault"]:
+        lines.append(fault)
     baselines = summary["baselines"]
     if baselines and baselines["random"]:
         lines.append(f"random policy: mean {_score(baselines['random'])}")

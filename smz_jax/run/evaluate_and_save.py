@@ -13,7 +13,7 @@ from smz_jax.acting.evaluate import baseline_row, evaluate, evaluate_baselines, 
 from smz_jax.config.check import ConfigError
 from smz_jax.config.seeds import CHECK_KEY, FINAL_SEED, FORESIGHT_KEY, INTERIM_SEED
 from smz_jax.config.settings import Config
-from smz_jax.envs import GameFault
+from smz_jax.envs import GameFault, OpponentFault
 from smz_jax.learning.diagnose import calibration, check_row
 from smz_jax.learning.learner import acting_params
 from smz_jax.macros.precondition.quality import quality
@@ -74,6 +74,7 @@ class FinalScores(NamedTuple):
     evaluation: dict[str, Any] | None = None  # with the noise of `eval.noise`
     evaluation_greedy: dict[str, Any] | None = None  # only where that is above 0
     evaluation_sticky: dict[str, Any] | None = None  # with sticky actions 0.25 and `eval.noise`
+    opponent_fault: str | None = None  # of `eval.opponent`, in a line; what is above may be None
 
 
 class Session(NamedTuple):
@@ -219,25 +220,31 @@ def evaluate_interim(session: Session, state: RunState) -> tuple[RunState, dict[
 
 
 def evaluate_final(session: Session, state: RunState) -> FinalScores:
-    """The score of the last parameters, with the columns beside it that are set."""
+    """The score of the last parameters, with the columns beside it that are set.
+
+    Where the opponent cannot play on, what is not played by then is left out.
+    """
     parts, config = session.parts, session.parts.config
-    noise, greedy, sticky = config.eval.noise, None, None
+    noise, final, greedy, sticky, fault = config.eval.noise, None, None, None, None
     trained = {"cpu_seconds": cpu_seconds(parts.timers)}  # without this evaluation
     options: Any = {"seed": FINAL_SEED + config.seed, "should_stop": session.stopped}
     with parts.timers("evaluation"):
-        act = make_player(session, state, noise, FINAL_SEED)
-        final = alone(lambda: evaluate(act, config, **options))
-        if noise > 0:
-            games = min(GREEDY_GAMES, config.eval.num_games)
-            act_greedily = make_player(session, state, 0.0, FINAL_SEED)
-            fewer = {"num_games": games, **options}
-            greedy = alone(lambda: evaluate(act_greedily, config, **fewer))
-        if config.eval.sticky_column:
-            sticky = alone(lambda: evaluate(act, config, sticky_prob=0.25, **options))
+        try:
+            act = make_player(session, state, noise, FINAL_SEED)
+            final = alone(lambda: evaluate(act, config, **options))
+            if noise > 0:
+                games = min(GREEDY_GAMES, config.eval.num_games)
+                act_greedily = make_player(session, state, 0.0, FINAL_SEED)
+                fewer = {"num_games": games, **options}
+                greedy = alone(lambda: evaluate(act_greedily, config, **fewer))
+            if config.eval.sticky_column:
+                sticky = alone(lambda: evaluate(act, config, sticky_prob=0.25, **options))
+        except OpponentFault as error:
+            fault = f"a score against {config.eval.opponent} is left out: {error}"
     if final is not None:
         env_steps = parts.steps(state.counters.iteration)
         session.writer.write({"env_steps": env_steps, **trained, **evaluation_row(final)})
-    return FinalScores(final, greedy, sticky)
+    return FinalScores(final, greedy, sticky, fault)
 
 
 def measure_baselines(session: Session, *, resume: bool) -> dict[str, Any] | None:

@@ -52,10 +52,15 @@ def run(invocation: Invocation) -> Ended:
         ConfigError: in one line, if something does not fit.
         KeyboardInterrupt: if a second signal ended it at once.
     """
-    from smz_jax.envs import check_env_id, check_opponent
+    from smz_jax.envs import OpponentFault, check_env_id, check_opponent
 
     check_env_id(invocation.config.env)
-    check_opponent(invocation.config.env, invocation.config.eval.opponent)
+    try:
+        check_opponent(invocation.config.env, invocation.config.eval.opponent)
+    except OpponentFault as error:  # a run that began elsewhere goes on without it
+        if not invocation.resume:
+            raise
+        print(f"{error}; the run goes on without it", flush=True)
     folders.check_run_dir(invocation)
     service = chosen_service(invocation)
     weights = folders.find_weights(invocation.init_from) if invocation.init_from else None

@@ -80,7 +80,7 @@ def alone(make: Callable[[], T]) -> T:
     """What `make` gives in the first process, to all: the others wait. All call this.
 
     Raises:
-        ConfigError, GameFault: in all processes, as `make` does.
+        ConfigError, GameFault, OpponentFault: in all processes, as `make` does.
     """
     import jax
 
@@ -94,9 +94,10 @@ def alone(make: Callable[[], T]) -> T:
             answer[1] = [type(error).__name__, str(error)]
     told, fault = gather(answer)[0]
     if fault:
-        from smz_jax.envs import GameFault
+        from smz_jax.envs import GameFault, OpponentFault
 
-        raise (GameFault if fault[0] == "GameFault" else ConfigError)(fault[1])
+        kinds = {x.__name__: x for x in (GameFault, OpponentFault)}
+        raise kinds.get(fault[0], ConfigError)(fault[1])
     return told
 
 

@@ -264,6 +264,15 @@ def test_a_full_disk_holds_up_no_other_run(sweep, made_up, monkeypatch, capsys):
 def test_a_run_that_cannot_be_read_is_a_line_of_the_report(sweep, made_up, capsys):  # noqa: F811
     assert sweep("--seeds", "0") == 0
     (folder,) = (Path(x["folder"]) for x in SWEEP.read(made_up)["trials"])
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["evaluation"] = None  # its opponent could not play; scores on the way are not final
+    (folder / "summary.json").write_text(json.dumps(summary))
+    with (folder / "metrics.jsonl").open("a") as rows:
+        rows.write('{"env_steps": 9, "eval/mean": 7.0}\n')
+    assert sweep("--seeds", "0") == 0
+    found = SWEEP.read(made_up)
+    assert found["trials"][0]["score"] is None
+    assert found["problems"][0] == "base seed 0 has no final score"
     (folder / "metrics.jsonl").unlink()
     assert sweep("--seeds", "0") == 0  # it is finished
     found = SWEEP.read(made_up)

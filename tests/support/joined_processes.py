@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from concurrent import futures
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from experiments.gridworld import EXPERIMENT
 from smz_jax.config.check import ConfigError
 from smz_jax.config.cli import parse
 from smz_jax.config.process import run_main
-from smz_jax.envs import GameFault
+from smz_jax.envs import GameFault, OpponentFault
 from smz_jax.run.joining import joined
 from smz_jax.run.processes import AgreedStop, alone, beside, gather, is_first
 
@@ -48,14 +49,14 @@ def agree() -> None:
     assert alone(lambda: calls.append(own) or (1.5, own)) in ((1.5, 0), [1.5, 0])
     assert calls == [0][own:]
 
-    def fail() -> None:
-        raise GameFault("no game")
+    def fail(kind: type[Exception]) -> None:
+        raise kind("no game")
 
-    for _ in range(2):
+    for kind in (GameFault, OpponentFault):
         try:
-            alone(fail)
+            alone(partial(fail, kind))
         except GameFault as error:
-            assert str(error) == "no game"
+            assert str(error) == "no game" and type(error) is kind
         else:
             raise AssertionError
     stop = AgreedStop()

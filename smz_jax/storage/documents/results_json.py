@@ -19,6 +19,7 @@ SUMMARY = forms.Document(
     **dict.fromkeys(("env_steps", "env_frames", "learner_steps", "seconds_total"), _NUMBER),
     seconds=optional(every(number(), dict)),
     **dict.fromkeys(("evaluation", "evaluation_greedy", "evaluation_sticky"), _EVALUATION),
+    opponent_fault=optional(TEXT),
     baselines=optional(fields(random=_EVALUATION, constant=optional(every(_EVALUATION, dict)))),
     **dict.fromkeys(("macros", "model_check", "versions"), _OBJECT),
 )
