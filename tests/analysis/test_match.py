@@ -92,7 +92,7 @@ def test_bytes_that_are_no_text_are_a_wrong_move(monkeypatch):
 
 
 def test_pig_in_words(monkeypatch):
-    scores, shown = at_the_board(monkeypatch, PIG, ["roll"] * 200)
+    scores, shown = at_the_board(monkeypatch, PIG, ["hold"] + ["roll"] * 200)
     assert len(scores) == 1 and "you 0, the model 0 of 6; in this turn 0" in shown
     assert "HOLD, ROLL" in shown and "the model plays HOLD" in shown
     frame = np.zeros((3, 6), np.uint8)

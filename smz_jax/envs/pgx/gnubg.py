@@ -145,7 +145,7 @@ class Process:
 class Asked(NamedTuple):
     """A turn that is being played; the lists change with its steps."""
 
-    line: str  # that was asked
+    line: str  # the question
     played: list[tuple[int, int]]
     left: list[tuple[int, int]]
 
