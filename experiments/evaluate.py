@@ -70,13 +70,11 @@ def climb(request: EvaluateRequest) -> int:
     prepare_jax()
     from smz_jax.analysis.rules.ladder import play_ladder
     from smz_jax.report.build import build_report
+    from smz_jax.report.matches import ladder_table
     from smz_jax.storage.documents.results_json import LADDER
-    from smz_jax.storage.estimate import Estimate
 
     found = play_ladder(request.folder, games=request.games, seed=request.seed)
-    rows = zip(*(found[x] for x in ("env_steps", "elo", "elo_low", "elo_high")), strict=True)
-    for steps, *elo in rows:
-        print(f"{steps:>12,} steps: Elo {Estimate(*elo).text('{:.0f}'.format)}")
+    print(ladder_table(found, "steps").to_text())
     keep(request.folder / LADDER.file, found)
     if request.json is not None:
         keep(request.json, found)

@@ -15,7 +15,7 @@ from smz_jax.config.settings import Config, EnvConfig
 from smz_jax.config.training import EvalConfig
 from smz_jax.envs.turns import pig_rules
 from smz_jax.report.data import RunData
-from smz_jax.report.matches import has_matches, match_tables
+from smz_jax.report.matches import has_matches, ladder_table, match_tables
 from smz_jax.storage.documents.results_json import LADDER
 
 PIG = EnvConfig(suite="turns", id="Pig", kwargs='{"goal": 8}', frame_stack=1)
@@ -126,7 +126,27 @@ def test_the_page_has_matches_and_ladder(tmp_path):
     assert not has_matches(run)
     run.summary = {"matches": {"exact": {"mean": -0.5, "games": 8, "won": 1, "drawn": 2}, "x": 3}}
     run.ladder = {"env_steps": [0, 64], "elo": [0, 120.4], "elo_low": [0, 30], "elo_high": [0, 250]}
+    run.ladder["matches"] = [{"first": 0, "second": 1, "mean": 0.3, "games": 8, "cut_share": 0}]
     page = match_tables(run)
     assert has_matches(run) and "120 (30 to 250)" in page and "-0.5" in page
+    assert "cut off at the step limit:" not in page and "no interval" not in page
     for broken in ({"elo": [0]}, {"elo": ["a", "b"]}, {"env_steps": None}):
-        assert LADDER.wrong_parts(run.ladder | {"matches": []} | broken)
+        assert LADDER.wrong_parts(run.ladder | broken)
+
+
+def test_the_page_says_what_no_game_could_tell(monkeypatch, tmp_path):
+    """Games that are all cut off are draws; who won all games could be better by any amount."""
+    run = RunData(tmp_path, "a", [])
+    best = {"mean": 1.0, "mean_low": 1.0, "mean_high": 1.0, "games": 8, "cut_share": 0.0}
+    run.summary = {"matches": {"exact": best, "random": best | {"cut_share": 0.25}}}
+    page = match_tables(run)
+    assert page.count("<td>1.00 (no interval)</td>") == 2
+    assert "<td>25.0%</td>" in page and "<td>0.0%</td>" in page
+    won = elo_table([np.ones((2, 100))])
+    match = {"first": 0, "second": 1, **best}
+    page = ladder_table({"env_steps": [0, 64], **won, "matches": [match]}, "steps").to_text()
+    assert "0\n" in page and "-1041 (no interval)" in page and "In 1 of 1 matches" in page
+    run_of(monkeypatch, {64: np.zeros(288, int), 128: np.zeros(288, int)})  # both hold for ever
+    found = play_ladder(tmp_path, games=8, tell=lambda line: None)
+    page = ladder_table(found, "steps").to_text()
+    assert "0 (no interval)" in page and "100.0% of the games were cut off" in page

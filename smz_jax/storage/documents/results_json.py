@@ -107,5 +107,7 @@ LADDER = forms.Document(
     _same_length,
     env_steps=every(COUNTS),
     **dict.fromkeys(("elo", "elo_low", "elo_high"), every(number())),
-    matches=every(fields(first=COUNTS, second=COUNTS, mean=number(), games=COUNTS)),
+    matches=every(
+        fields(first=COUNTS, second=COUNTS, mean=number(), games=COUNTS, cut_share=_NUMBER)
+    ),
 )
