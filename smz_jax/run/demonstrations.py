@@ -16,9 +16,12 @@ from smz_jax.config.check import require
 from smz_jax.config.settings import Config
 from smz_jax.learning.reanalyse import Reanalysed, make_reanalyse
 from smz_jax.learning.replay import Replay, check_memory, make_replay
-from smz_jax.run.stored_play import fill, keep_games, kept_line, make_reader
+from smz_jax.run.stored_play import fill, keep_games, kept_line, make_reader, played_otherwise
 from smz_jax.storage.dataset import Dataset
 from smz_jax.types import TARGETS, Array, EnvSpec, Networks, Params
+
+LEAST_WINDOWS = 20
+"""Lengths of a window in a lane of the ring, where there are several lanes."""
 
 
 def ring_settings(config: Config, rows: int) -> Config:
@@ -29,7 +32,8 @@ def ring_settings(config: Config, rows: int) -> Config:
     """
     least = config.window_rows + 1
     require(rows >= least, "demonstrations", config.demonstrations, f"of {least} rows or more")
-    lanes = min(config.env.num_envs, rows // least)
+    # A window lies within a lane: few rows in many short lanes would be drawn from in few places.
+    lanes = max(1, min(config.env.num_envs, rows // (LEAST_WINDOWS * least)))
     searched = math.ceil(config.reanalyse.ratio * config.env.num_envs * config.rollout.length)
     searched = math.ceil(searched * config.replay.demonstration_share)
     return replace(
@@ -62,6 +66,7 @@ class Demonstrations:
     """
 
     def __init__(self, config: Config, spec: EnvSpec, networks: Networks) -> None:
+        self._config = config
         self._dataset = Dataset(Path(os.path.expanduser(config.demonstrations or "")))
         self.kept = keep_games(self._dataset, config)
         """What `replay.keep` kept, as `keep_games` gives it."""
@@ -79,7 +84,8 @@ class Demonstrations:
         """What they are, in a line."""
         who = self._dataset.about.get("played_by", "play")
         found = f"{self._dataset.episodes:,} games, {self._dataset.rows:,} rows of {who}"
-        return f"{found}; {kept_line(self.kept)}" if self.kept else found
+        kept = [kept_line(self.kept)] if self.kept else []
+        return "; ".join([found, *kept, *played_otherwise(self._dataset, self._config.env)])
 
     def begin(self) -> Any:
         """The ring with the whole dataset in; raises ConfigError if that is damaged."""

@@ -19,13 +19,13 @@ import numpy as np
 
 from smz_jax.config.check import ConfigError, require
 from smz_jax.config.kept import ALL
-from smz_jax.config.settings import Config
+from smz_jax.config.settings import Config, EnvConfig
 from smz_jax.config.training import MacroConfig
 from smz_jax.envs.gym.observations import make_coder
 from smz_jax.envs.protocol import first_line
 from smz_jax.learning.reanalyse import Reanalysed
 from smz_jax.learning.replay import Replay
-from smz_jax.storage.dataset import INFOS, Dataset, check_recordable
+from smz_jax.storage.dataset import INFOS, PLAYED, Dataset, check_recordable
 from smz_jax.storage.metrics import PhaseTimers
 from smz_jax.types import Array, EnvSpec, Experience, Params, Trajectory
 
@@ -97,12 +97,7 @@ class StoredPlay:
         about = self._dataset.about
         sums = "" if self._dataset.is_verified else "; it has no sums, damage is not noticed"
         found = [f"{self._dataset.rows:,} rows of {about.get('played_by', 'play')}{sums}"]
-        ours, theirs = self._config.env, about.get("env", {})
-        for name in ("id", "kwargs", "frame_skip", "mode", "sticky_prob", "clip_rewards"):
-            if name in theirs and theirs[name] != getattr(ours, name):
-                found.append(
-                    f"played with env.{name} {theirs[name]!r}, {getattr(ours, name)!r} here"
-                )
+        found += played_otherwise(self._dataset, self._config.env)
         return found + ([kept_line(self.kept)] if self.kept else [])
 
     def begin(self, replay_state: Any) -> Any:
@@ -243,6 +238,16 @@ def _put(ring: Trajectory, rows: Trajectory, lane: Array, start: Array) -> Traje
         return jax.lax.dynamic_update_slice(into, part[None], at)
 
     return jax.tree.map(put, ring, rows)
+
+
+def played_otherwise(dataset: Dataset, ours: EnvConfig) -> list[str]:
+    """Settings of its environment that are others than `ours`, a line each."""
+    theirs = dataset.about.get("env", {})
+    return [
+        f"played with env.{name} {theirs[name]!r}, {getattr(ours, name)!r} here"
+        for name in PLAYED
+        if name in theirs and theirs[name] != getattr(ours, name)
+    ]
 
 
 def cut(parts: Iterator[Trajectory], sizes: Iterable[int]) -> Iterator[Trajectory]:

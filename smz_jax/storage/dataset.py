@@ -32,6 +32,8 @@ OURS = "smz_jax"
 """Entry of the metadata: `format`, `experiment`, `env`, `action_names`, `played_by`."""
 _NOT_KEPT = ("frame", "target_step", "player", "rewards", "values", "search_spread")
 INFOS = tuple(x for x in Trajectory._fields if x not in _NOT_KEPT)
+PLAYED = ("id", "kwargs", "frame_skip", "mode", "sticky_prob", "clip_rewards")
+"""Settings of an environment that make its play another thing."""
 SCORE = "smz_jax_score"
 """Attribute of an episode: the sum of its rewards as they were scored."""
 PART = "smz_jax_part"
@@ -100,6 +102,8 @@ class Dataset:
             from minari.dataset.minari_storage import MinariStorage
 
             self._storage = MinariStorage.read(self._data)
+            if not self.is_verified:
+                self._check_counts()
         self.episodes, self.steps = (self.metadata[f"total_{x}"] for x in ("episodes", "steps"))
         self.main = self._data / MAIN
         """File of the episodes."""
@@ -115,6 +119,16 @@ class Dataset:
     def rows(self) -> int:
         """Rows of a replay: the steps, and the final observation of each episode."""
         return self.steps + self.episodes
+
+    def _check_counts(self) -> None:
+        """Raises Damage where the metadata tell of other episodes or steps than are stored."""
+        import h5py
+
+        with h5py.File(self._data / MAIN, "r") as file:
+            stored = [len(file), sum(len(group["rewards"]) for group in file.values())]
+        told = [self.metadata[f"total_{x}"] for x in ("episodes", "steps")]
+        if told != stored:
+            raise Damage(f"episodes and steps are {stored}, {METADATA} says {told}")
 
     @contextlib.contextmanager
     def _readable(self) -> Iterator[None]:

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from smz_jax.config.check import require
+from smz_jax.config.check import require, shorten
 from smz_jax.storage.checkpoint.sums import sums_below, sync_below
 from smz_jax.storage.dataset import (
     DATA,
@@ -22,6 +22,7 @@ from smz_jax.storage.dataset import (
     MAIN,
     OURS,
     PART,
+    PLAYED,
     SCORE,
     SUMS,
     Choose,
@@ -36,6 +37,8 @@ CHUNK_BYTES = 2**19
 """Frames are compressed in pieces of about so many bytes."""
 LEAST_BYTES = 4096
 """Smaller arrays are not compressed: pieces cost more than they save."""
+_SAME = ("observation_space", "action_space", "action_names", "jpeg_encoding", *PLAYED, "env_spec")
+"""What datasets that are merged have in common."""
 
 
 def all_of(scores: Sequence[float]) -> Sequence[int]:
@@ -143,8 +146,9 @@ def _places(is_first: np.ndarray, oldest: int) -> Iterator[tuple[int, np.ndarray
 
 def _earned(rows: Trajectory, lane: int, at: np.ndarray) -> np.ndarray:
     """The stored rewards of a game, from the side of who moves in its first row."""
-    side = np.cumprod(np.where(rows.discount[lane, at[:-1]] < 0, -1.0, 1.0))
-    return rows.reward[lane, at[:-1]] * np.append(1.0, side)[:-1]
+    reward, discount = (np.asarray(x[lane, at[:-1]]) for x in (rows.reward, rows.discount))
+    side = np.cumprod(np.where(discount < 0, -1.0, 1.0))
+    return reward * np.append(1.0, side)[:-1]
 
 
 def _is_part(rows: Trajectory, is_last: bool) -> bool:
@@ -190,14 +194,21 @@ def merge_datasets(out: Path, datasets: Sequence[Dataset], choose: Choose = all_
     """
     first, *others = datasets
     for other in others:
-        for name in ("observation_space", "action_space", "action_names", "jpeg_encoding"):
-            ours, theirs = ({**x.metadata, **x.about}.get(name) for x in (first, other))
-            require(ours == theirs, f"{name} of {other.path}", theirs, f"{ours}, as {first.path}")
+        for name in _SAME:
+            ours, theirs = (
+                {**x.metadata, **x.about, **x.about.get("env", {})}.get(name)
+                for x in (first, other)
+            )
+            allowed = f"{shorten(ours)}, as {first.path}"
+            require(ours == theirs, f"{name} of {other.path}", theirs, allowed)
     form = {x.metadata.get("data_format") for x in datasets}
     require(form == {"hdf5"}, "data_format", sorted(map(str, form)), "hdf5")
     import h5py
 
-    more: dict[str, Any] = {OURS: first.about} if first.about else {}
+    more = {x: first.metadata[x] for x in ("env_spec",) if x in first.metadata}
+    if first.about:
+        players = sorted({str(x.about.get("played_by")) for x in datasets})
+        more[OURS] = {**first.about, "played_by": ", ".join(players)}
     more["combined_datasets"] = [str(x.metadata.get("dataset_id")) for x in datasets]
     spaces = first.observation_space, first.action_space
     jpeg = bool(first.metadata.get("jpeg_encoding", True))

@@ -8,7 +8,7 @@ from smz_jax.analysis.recording import record
 from smz_jax.config.check import ConfigError
 from smz_jax.learning.replay import make_replay
 from smz_jax.macros.precondition.updates import Known
-from smz_jax.run.demonstrations import Demonstrations, ring_settings
+from smz_jax.run.demonstrations import LEAST_WINDOWS, Demonstrations, ring_settings
 from smz_jax.run.loop import iterate
 from smz_jax.run.parts import make_parts, no_reanalyse
 from smz_jax.run.state import fresh_state, make_store, restore, save
@@ -156,7 +156,8 @@ def test_games_that_are_not_kept_are_not_in_the_ring(games, parts, name):
 def test_few_rows_have_fewer_lanes():
     config = make_config("--demonstrations", "x")
     least = config.window_rows + 1
-    for rows, lanes in ((least, 1), (3 * least - 1, 2), (50 * least, LANES)):
+    two = 2 * LEAST_WINDOWS * least
+    for rows, lanes in ((least, 1), (two - 1, 1), (two, 2), (50 * two, LANES)):
         found = ring_settings(config, rows)
         assert found.env.num_envs == lanes and found.replay.capacity == rows // lanes * lanes
     with pytest.raises(ConfigError, match=r"^demonstrations = 'x' is not allowed: it must be of "):

@@ -93,7 +93,36 @@ def test_a_merged_dataset_has_the_episodes_of_all(stored, tmp_path):
     write_dataset(tmp_path / "c", make_rows((4,), np.float32), ABOUT)
     with pytest.raises(ConfigError, match=r"^observation_space of .*/c = .* is not allowed"):
         merge_datasets(tmp_path / "n", [both[0], Dataset(tmp_path / "c")])
+    settings = {**ABOUT["env"], "frame_skip": 2}
+    write_dataset(tmp_path / "d", make_rows(), {**ABOUT, "env": settings, "played_by": "another"})
+    with pytest.raises(ConfigError, match=r"^frame_skip of .*/d = 2 is not allowed"):
+        merge_datasets(tmp_path / "n", [both[0], Dataset(tmp_path / "d")])
+    write_dataset(tmp_path / "e", make_rows(), {**ABOUT, "played_by": "another"})
+    merge_datasets(tmp_path / "o", [both[0], Dataset(tmp_path / "e")])
+    who = {str(ABOUT.get("played_by")), "another"}
+    assert Dataset(tmp_path / "o").about["played_by"] == ", ".join(sorted(who))
     assert not (tmp_path / "n").exists()
+
+
+def as_others(folder, stored, **metadata):
+    """A dataset of somebody else's: no sums, nothing of ours in the metadata."""
+    shutil.copytree(stored, folder)
+    (folder / "SHA256SUMS").unlink()
+    path = folder / "data/metadata.json"
+    found = json.loads(path.read_text())
+    del found["smz_jax"]
+    path.write_text(json.dumps({**found, **metadata}))
+    return folder
+
+
+def test_counts_of_others_are_checked_and_their_environment_is_kept(stored, tmp_path):
+    found = Dataset(as_others(tmp_path / "a", stored, env_spec='{"id": "CartPole-v1"}'))
+    merge_datasets(tmp_path / "m", [found, found])
+    assert Dataset(tmp_path / "m").metadata["env_spec"] == '{"id": "CartPole-v1"}'
+    for name in ("total_steps", "total_episodes"):
+        wrong = as_others(tmp_path / name, stored, **{name: found.metadata[name] - 1})
+        with pytest.raises(ConfigError, match=r"episodes and steps are \[.*metadata.json says \["):
+            Dataset(wrong)
 
 
 def test_scores_are_noted_and_say_what_is_kept(stored, tmp_path):
