@@ -46,7 +46,7 @@ class Recording(NamedTuple):
     about: dict[str, Any]  # for the metadata
     oldest: int = 0  # row that each lane begins with
     raw: np.ndarray | None = None  # [B, T] float32, rewards as scored; None: unknown, of a replay
-    left: Collection[int] = ()  # games that were left before their end, by number
+    left: Collection[int] | None = None  # games left before their end, by number; None: unknown
 
 
 def read_replay(run_dir: Path) -> Recording:

@@ -89,7 +89,7 @@ def write_dataset(
     about: Mapping[str, Any],
     oldest: int = 0,
     raw: np.ndarray | None = None,
-    left: Collection[int] = (),
+    left: Collection[int] | None = None,
     choose: Choose = all_of,
 ) -> None:
     """Writes rows `[lanes, T, ...]` (NumPy) of a ring to a new or empty folder.
@@ -97,8 +97,8 @@ def write_dataset(
     Each lane begins with its row `oldest`. The episodes are in the order of the lanes, so that as
     many lanes of as many rows are those rows again, where all are kept. `about` goes into the
     metadata. With raw rewards `[lanes, T]` each episode gets its score, of two players without them
-    too: that of who began. Games that were `left`, by number, are no whole ones, though another one
-    follows.
+    too: that of who began. Where it is known which games were `left`, by number, the last of
+    a lane is over if it is none of them; else its last action says it.
 
     Raises:
         ConfigError: if `out` is no new or empty folder, or Minari is not installed, or as `choose`.
@@ -130,7 +130,8 @@ def write_dataset(
             if raw is not None or takes_turns:
                 group.attrs[SCORE] = scores[number]
             part = jax.tree.map(lambda x, i=number: x[places[i]], rows)
-            if number in left or _is_part(part, is_last=places[number][1][-1] == newest):
+            is_last = left is None and places[number][1][-1] == newest
+            if number in (left or ()) or _is_part(part, is_last):
                 group.attrs[PART] = True
             _write_episode(group, at, part)
 

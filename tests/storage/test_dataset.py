@@ -180,17 +180,15 @@ def test_whole_games_alone_are_kept(tmp_path, oldest):
     rows = make_rows()
     rows.discount[:2, oldest - 2] = 0.0, 1.0  # the last action of a lane
     rows.is_first[:, [oldest - 1, oldest - 2]] = False
-    left = 2  # a game that a person left for the next one
-    write_dataset(tmp_path / "x", rows, ABOUT, oldest, left=[left])
-    wanted = []
+    write_dataset(tmp_path / "x", rows, ABOUT, oldest)
+    wanted, begins = [], []
     for lane in range(LANES):
         order = [*range(oldest, T), *range(oldest)]
         starts = [x for x, row in enumerate(order) if x == 0 or rows.is_first[lane, row]]
         for start, end in zip(starts, [*starts[1:], T], strict=True):
             ends = end < T or rows.discount[lane, order[end - 2]] == 0
-            wanted.append(bool(ends and rows.is_first[lane, order[start]]))
-    assert wanted[left]
-    wanted[left] = False
+            begins.append(bool(rows.is_first[lane, order[start]]))
+            wanted.append(bool(ends and begins[-1]))
     dataset, whole = Dataset(tmp_path / "x"), [x for x, is_whole in enumerate(wanted) if is_whole]
     assert [x.is_whole for x in dataset.listed()] == wanted and not all(wanted)
     scores, frames = dataset.scores(), [x["observations"] for x in dataset.read()]
@@ -203,6 +201,11 @@ def test_whole_games_alone_are_kept(tmp_path, oldest):
     assert dataset.scores() == scores
     merge_datasets(tmp_path / "m", [Dataset(tmp_path / "x")], lambda scores: range(len(scores)))
     assert [x.is_whole for x in Dataset(tmp_path / "m").listed()] == wanted
+    # A person left the third one for the next; that the last one is over its rows do not say.
+    write_dataset(tmp_path / "y", rows, ABOUT, oldest, left=[2])
+    known = [x.is_whole for x in Dataset(tmp_path / "y").listed()]
+    assert known == [begin and x != 2 for x, begin in enumerate(begins)]
+    assert sum(known) >= sum(wanted)  # also of the lane whose last action led to no end
 
 
 def flip_byte(folder):
