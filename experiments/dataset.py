@@ -80,7 +80,7 @@ def write(out: Path | None, make: Callable[[], Any], kept: Kept | None = None) -
     """Writes the `Recording` that `make` gives, once it is clear that it can be written."""
     from smz_jax.run.devices import prepare_jax
     from smz_jax.storage.dataset import Dataset, check_library
-    from smz_jax.storage.dataset_writer import write_dataset
+    from smz_jax.storage.dataset_writer import all_of, write_dataset
     from smz_jax.storage.export import check_new_folder
 
     require(out is not None, "out", None, "given: a new or an empty folder")
@@ -89,7 +89,14 @@ def write(out: Path | None, make: Callable[[], Any], kept: Kept | None = None) -
     check_library()
     prepare_jax()
     found = make()
-    choose = (kept or Kept()).choose
+
+    def choose(scores: Sequence[float]) -> Sequence[int]:
+        try:
+            return (kept or Kept()).choose(scores)
+        except ConfigError as error:  # it was played, and cannot be played again
+            print(f"{error}; all games are kept, `experiments.dataset merge` filters them")
+            return all_of(scores)
+
     try:
         write_dataset(out, *found, choose=choose)
     except OSError as error:

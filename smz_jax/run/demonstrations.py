@@ -68,6 +68,8 @@ class Demonstrations:
     def __init__(self, config: Config, spec: EnvSpec, networks: Networks) -> None:
         self._config = config
         self._dataset = Dataset(Path(os.path.expanduser(config.demonstrations or "")))
+        self.sum = self._dataset.sum
+        """SHA-256 of the dataset: the rows of a run that continues are read from it again."""
         self.kept = keep_games(self._dataset, config)
         """What `replay.keep` kept, as `keep_games` gives it."""
         settings = ring_settings(config, self._dataset.rows)

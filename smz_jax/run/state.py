@@ -43,6 +43,7 @@ class Counters(NamedTuple):
     iteration: int = 0
     cursor: int = 0  # the row whose targets are reanalysed next, in steps of every lane
     shown_cursor: int = 0  # likewise of the demonstrations
+    shown_sum: str | None = None  # SHA-256 of their dataset; None: not known, or there are none
     best: float | None = None  # mean score of the best evaluation so far
     games: list[tuple[float, int]] | tuple[()] = ()  # score and length of the newest ones
     skipped: int = 0  # updates whose loss or gradient was not finite
@@ -55,7 +56,7 @@ class Counters(NamedTuple):
     @staticmethod
     def from_json(extra: dict[str, Any]) -> "Counters":
         """As saved; raises LookupError, TypeError or AttributeError where they were forged."""
-        extra = {"cpu_seconds": None, "shown_cursor": 0, **extra}  # of November 2026 and before
+        extra = {"cpu_seconds": None, "shown_cursor": 0, "shown_sum": None, **extra}  # of 2026
         found = Counters(**{name: extra[name] for name in Counters._fields})
         totals = MacroStats(*extra["macro_totals"])
         games = newest_games(extra["games"])
@@ -110,8 +111,9 @@ def fresh_state(parts: Parts) -> RunState:
     if parts.transfer:
         train, macros = parts.transfer.begin(train, macros)
     replay = parts.source.begin(replay)
-    counters = Counters(count=parts.source.count)
-    shown = parts.demonstrations and parts.demonstrations.begin()
+    given = parts.demonstrations
+    counters = Counters(count=parts.source.count, shown_sum=given and given.sum)
+    shown = given and given.begin()
     return RunState(train, replay, macros, parts.source.games, counters, shown)
 
 
@@ -255,6 +257,9 @@ def restore(parts: Parts, store: CheckpointStore) -> tuple[RunState, list[str]]:
         what = f"the counters of checkpoint {found.step} are wrong"
         text = f"{type(error).__name__} {error}".splitlines()[0][:200]
         raise ConfigError(f"{what}: {text}") from None
+    if parts.demonstrations and counters.shown_sum not in (None, parts.demonstrations.sum):
+        allowed = "the dataset that the run began with: this one has another SHA-256"
+        require(False, "demonstrations", parts.config.demonstrations, allowed)
     rows = found.rows and found.rows._replace(**arrays["targets"])
     replay = arrays["replay"].replace(experience=rows)
     shown = parts.demonstrations and with_held(parts.demonstrations.begin(), arrays["shown"])

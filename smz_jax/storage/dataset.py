@@ -12,7 +12,9 @@ a learner mean nothing elsewhere: `target_step` is left out. `dataset_writer.py`
 """
 
 import contextlib
+import hashlib
 import importlib.util
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -87,11 +89,11 @@ class Dataset:
     """
 
     def __init__(self, path: Path) -> None:
-        is_inner = path.name == DATA and (path / METADATA).is_file()
+        is_inner = path.name == DATA and os.path.isfile(path / METADATA)
         self.path = path.parent if is_inner else path
-        self._data = self.path / DATA if (self.path / DATA).is_dir() else self.path
+        self._data = self.path / DATA if os.path.isdir(self.path / DATA) else self.path
         allowed = f"the folder of a Minari dataset, which holds {DATA}/{METADATA}"
-        require((self._data / METADATA).is_file(), "dataset", str(path), allowed)
+        require(os.path.isfile(self._data / METADATA), "dataset", str(path), allowed)
         check_library()
         with self._readable():
             self.is_verified = _verify(self.path)
@@ -114,6 +116,12 @@ class Dataset:
     def __str__(self) -> str:
         size = sum(x.stat().st_size for x in self.path.rglob("*") if x.is_file()) / 1e6
         return f"{self.path}: {self.episodes:,} episodes, {self.steps:,} steps, {size:.1f} MB"
+
+    @property
+    def sum(self) -> str:
+        """SHA-256 of its sums, or where it has none of its episodes."""
+        with open(self.path / SUMS if self.is_verified else self.main, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     @property
     def rows(self) -> int:

@@ -21,7 +21,7 @@ def typed(monkeypatch):
     return run
 
 
-def test_random_play_is_recorded(tmp_path, typed):
+def test_random_play_is_recorded(tmp_path, typed, capsys):
     words = ["--experiment", "gridworld", "--preset", "tiny", "--total_env_steps", "256"]
     typed("--by", "random", *words, "--out", tmp_path / "r")
     dataset = Dataset(tmp_path / "r")
@@ -30,6 +30,9 @@ def test_random_play_is_recorded(tmp_path, typed):
     assert np.bincount(actions, minlength=4).min() > 30
     for episode in dataset.read():
         np.testing.assert_allclose(episode["infos"]["action_weights"], 0.25)
+    typed("--by", "random", *words, "--min_score", "9", "--out", tmp_path / "all")
+    assert "all games are kept" in capsys.readouterr().out
+    assert Dataset(tmp_path / "all").rows == 256
 
 
 def test_a_trained_model_plays_its_own_game(tiny_run, tmp_path, typed):

@@ -82,7 +82,7 @@ def test_they_are_all_there_and_only_their_targets_change(parts, shown):
     assert 0 < changed <= own < 8 * batch
 
 
-def test_it_continues_bit_for_bit(parts, tmp_path):
+def test_it_continues_bit_for_bit(parts, tmp_path, monkeypatch):
     state = fresh_state(parts)
     for _ in range(4):
         state, _ = iterate(parts, state)
@@ -93,6 +93,10 @@ def test_it_continues_bit_for_bit(parts, tmp_path):
     assert notes == [] and again.counters.shown_cursor == state.counters.shown_cursor > 0
     for one, two in zip(jax.tree.leaves(before), jax.tree.leaves(again.shown), strict=True):
         np.testing.assert_array_equal(one, two)
+    # Stored targets are those of its rows: another dataset of as many is none to go on with.
+    monkeypatch.setattr(parts.demonstrations, "sum", "0" * 64)
+    with pytest.raises(ConfigError, match=r"^demonstrations = .* the dataset that the run began"):
+        restore(parts, make_store(parts.config, tmp_path))
 
 
 def test_without_any_share_it_is_the_run_without(parts, shown):

@@ -277,6 +277,8 @@ def test_damage_is_one_line_and_nothing_is_loaded(stored, tmp_path, name):
 def test_what_is_no_dataset_and_what_holds_something(stored, tmp_path):
     with pytest.raises(ConfigError, match="the folder of a Minari dataset, which holds data/meta"):
         Dataset(tmp_path)
+    with pytest.raises(ConfigError, match="the folder of a Minari dataset, which holds data/meta"):
+        Dataset(tmp_path / ("x" * 300))
     (tmp_path / "full").mkdir()
     (tmp_path / "full/a").write_text("")
     with pytest.raises(ConfigError, match=r"^out = .*full' is not allowed"):
