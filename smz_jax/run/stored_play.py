@@ -299,6 +299,7 @@ def make_reader(dataset: Dataset, config: Config, spec: EnvSpec) -> Reader:
     allowed = f"{spec.frame_dtype} {spec.frame_shape}, as {spec.name} is set here"
     require(fits, "observations of the dataset", f"{kind} {shape}", allowed)
     is_clipped = config.env.suite == "atari" and config.env.clip_rewards
+    lacking = np.setdiff1d(np.arange(spec.num_actions), places)
 
     def read(episode: dict[str, Any]) -> Trajectory:
         infos, seen = episode["infos"] or {}, episode["observations"]
@@ -314,6 +315,8 @@ def make_reader(dataset: Dataset, config: Config, spec: EnvSpec) -> Reader:
         for name in ("action_weights", "invalid_actions"):
             wide[name] = np.zeros((len(frame), spec.num_actions), infos[name].dtype)
             wide[name][:, places] = infos[name]
+        limited = wide["invalid_actions"].any(axis=1)  # what may be done there is told, by name
+        wide["invalid_actions"][np.ix_(limited, lacking)] = 1
         rows = {**infos, **wide, "action": places[action], "frame": frame}
         if not all(np.isfinite(x).all() for x in rows.values() if x.dtype.kind == "f"):
             raise ConfigError("a number is not finite")

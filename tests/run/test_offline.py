@@ -270,9 +270,15 @@ def test_actions_go_by_their_names(played):
     spec, config = played[0].spec, played[0].config
     names = ("STAY", *spec.action_names[::-1])
     read = make_reader(dataset, config, spec._replace(action_space=Space(5, names)))
-    episode = next(dataset.read())
+    episode = max(dataset.read(), key=lambda x: len(x["rewards"]))
     rows, plain = read(episode), episode["infos"]
     assert [names[x] for x in rows.action] == [spec.action_names[x] for x in plain["action"]]
+    assert not rows.invalid_actions.any()
+    # Where some are not allowed, one that the dataset does not know is not, either.
+    told = plain["invalid_actions"].copy()
+    told[-1, :3] = 1
+    limited = read({**episode, "infos": {**plain, "invalid_actions": told}}).invalid_actions
+    assert limited[-1].tolist() == [1, 0, 1, 1, 1] and not limited[:-1].any()
     np.testing.assert_array_equal(rows.action_weights[:, 1:][:, ::-1], plain["action_weights"])
     fewer = spec._replace(action_space=Space(3, spec.action_names[:3]))
     with pytest.raises(ConfigError, match=r"^actions of the dataset = .* it must be among those "):
