@@ -86,8 +86,7 @@ def make_batch_builder(
             seen = stack_windows(rows, spec, ends)
             embeddings = networks.representation(target_params, seen.reshape(-1, *seen.shape[2:]))
             judged = predict(networks, target_params, embeddings)
-            found = judged.value if judged.values is None else judged.values
-            found = found.reshape(len(values), -1, *values.shape[2:])
+            found = judged.of_players.reshape(len(values), -1, *values.shape[2:])
             values = values.at[:, learner.td_steps :].set(found)
         lengths = {"unroll_steps": steps, "td_steps": learner.td_steps}
         make_targets = functools.partial(

@@ -32,6 +32,11 @@ class Judgement(NamedTuple):
     value: Array  # [B]
     values: Any = None  # [B, P] of P > 2 players, from the mover on; None: there are no more
 
+    @property
+    def of_players(self) -> Array:
+        """`values`, or `value` where there are no more than two players."""
+        return self.value if self.values is None else self.values
+
 
 class Afterstate(NamedTuple):
     """What the model makes of a decision; [..., B] each."""

@@ -257,9 +257,10 @@ def restore(parts: Parts, store: CheckpointStore) -> tuple[RunState, list[str]]:
         what = f"the counters of checkpoint {found.step} are wrong"
         text = f"{type(error).__name__} {error}".splitlines()[0][:200]
         raise ConfigError(f"{what}: {text}") from None
-    if parts.demonstrations and counters.shown_sum not in (None, parts.demonstrations.sum):
-        allowed = "the dataset that the run began with: this one has another SHA-256"
-        require(False, "demonstrations", parts.config.demonstrations, allowed)
+    own = parts.demonstrations and parts.demonstrations.sum
+    allowed = "the dataset that the run began with: this one has another SHA-256"
+    is_own = counters.shown_sum in (None, own)
+    require(is_own, "demonstrations", parts.config.demonstrations, allowed)
     rows = found.rows and found.rows._replace(**arrays["targets"])
     replay = arrays["replay"].replace(experience=rows)
     shown = parts.demonstrations and with_held(parts.demonstrations.begin(), arrays["shown"])

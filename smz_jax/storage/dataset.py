@@ -12,7 +12,6 @@ a learner mean nothing elsewhere: `target_step` is left out. `dataset_writer.py`
 """
 
 import contextlib
-import hashlib
 import importlib.util
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ import numpy as np
 
 from smz_jax.config.check import ConfigError, require
 from smz_jax.config.kept import Kept
-from smz_jax.storage.checkpoint.sums import Damage, reason_of, sums_below
+from smz_jax.storage.checkpoint.sums import Damage, reason_of, sum_of, sums_below
 from smz_jax.storage.documents.forms import every, fields, kind, number, optional
 from smz_jax.storage.files import read_json
 from smz_jax.types import EnvSpec, Trajectory
@@ -120,8 +119,7 @@ class Dataset:
     @property
     def sum(self) -> str:
         """SHA-256 of its sums, or where it has none of its episodes."""
-        with open(self.path / SUMS if self.is_verified else self.main, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sum_of(self.path / SUMS if self.is_verified else self.main)[1]
 
     @property
     def rows(self) -> int:

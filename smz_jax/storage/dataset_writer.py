@@ -206,7 +206,9 @@ def merge_datasets(out: Path, datasets: Sequence[Dataset], choose: Choose = all_
     require(form == {"hdf5"}, "data_format", sorted(map(str, form)), "hdf5")
     import h5py
 
-    more = {x: first.metadata[x] for x in ("env_spec",) if x in first.metadata}
+    more: dict[str, Any] = {}
+    if "env_spec" in first.metadata:
+        more["env_spec"] = first.metadata["env_spec"]
     if first.about:
         players = sorted({str(x.about.get("played_by")) for x in datasets})
         more[OURS] = {**first.about, "played_by": ", ".join(players)}

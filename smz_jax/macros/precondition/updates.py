@@ -33,7 +33,7 @@ from smz_jax.macros.mine.table import EVIDENCE, table_size
 from smz_jax.macros.precondition.network import PreconditionHead, reset_columns
 from smz_jax.macros.precondition.quality import Tally, count, fit_temperature, forget, init_tally
 from smz_jax.macros.precondition.slots import MacroSlots, assign_slots, init_slots, slot_targets
-from smz_jax.model.steps import Judgement, imagine, predict
+from smz_jax.model.steps import imagine, predict
 from smz_jax.model.turns import by_seat, of_seat
 from smz_jax.storage.documents.macro_form import MAX_ACTIONS
 from smz_jax.types import Array, EnvSpec, MacroTable, Networks, Params, ReplaySample, Trajectory
@@ -146,11 +146,6 @@ def worth_it(rows: Trajectory, values: Array, *, history: int, gamma: float, del
     return gained + after >= values[0][:, None] - delta
 
 
-def _worths(judged: Judgement) -> Array:
-    """Values `[B]`, of more than two players `[B, P]` from who moves on."""
-    return judged.value if judged.values is None else judged.values
-
-
 def uncertain(
     networks: Networks, config: MacroConfig, params: Params, embedding: Array, actions: Array
 ) -> Array:
@@ -215,7 +210,7 @@ def make_head_update(
             bucket = assign_buckets(known.buckets, root)
         if settings.head_learning_rate == 0:
             return state
-        values = jax.lax.map(lambda x: _worths(predict(networks, params, x)), embeddings)
+        values = jax.lax.map(lambda x: predict(networks, params, x).of_players, embeddings)
         worth = worth_it(sample.rows, values, history=history, **rates)
         relevant, target = slot_targets(state.slots, trials, worth, settings)
         apart = held_out(sample, history)[:, None]
